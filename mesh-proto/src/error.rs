@@ -41,3 +41,20 @@ pub enum ValueError {
     #[error("the value holds a number that is not finite: leave the field out instead")]
     NotFinite,
 }
+
+/// A frame that cannot be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum FrameError {
+    /// Larger than a frame may be.
+    #[error("the frame has {bytes} bytes, the limit is 262144")]
+    TooLarge {
+        /// Its size.
+        bytes: usize,
+    },
+    /// Of a version this Hearth does not speak.
+    #[error("the frame is of version {0}, this Hearth speaks 1: update the older of the two nodes")]
+    UnknownVersion(u8),
+    /// Not a frame.
+    #[error("the bytes are not a frame")]
+    Malformed,
+}

@@ -10,7 +10,18 @@ extern crate alloc;
 pub mod error;
 pub mod hlc;
 pub mod id;
+pub mod kinds;
+pub mod merge;
+pub mod outbox;
+pub mod overlay;
+pub mod planted;
+pub mod record;
+pub mod replica;
+pub mod sync;
+pub mod tree;
 pub mod value;
+pub mod vector;
+pub mod wire;
 
 pub use hlc::Hlc;
 pub use id::{Dot, FieldName, HouseholdId, Key, NodeId, ObjectId, Origin, ShortId};

@@ -1,0 +1,189 @@
+//! What waits to be sent over one link, bounded in bytes.
+//!
+//! A durable write waits as its register and the dots to account for: what is sent is the
+//! register's value at that moment, so a register that changes often weighs no more than one
+//! that changed once, and the dots replaced meanwhile travel along as `covers`. When the
+//! bound is passed everything waiting is dropped and the link is marked: anti-entropy brings
+//! what was dropped.
+
+use alloc::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    vec::Vec,
+};
+
+use crate::{
+    id::{Dot, Key, ShortId},
+    overlay::{Overlay, OverlayItem},
+    planted::{Plant, planted},
+    record::Item,
+    replica::Replica,
+    wire::{Message, TARGET_FRAME_BYTES},
+};
+
+/// Most bytes waiting for one link.
+pub const MAX_QUEUE_BYTES: usize = 1024 * 1024;
+
+/// The queues of one link.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    control: VecDeque<Message>,
+    writes: BTreeMap<Key, Vec<Dot>>,
+    write_order: VecDeque<Key>,
+    overlay: BTreeSet<(Key, ShortId)>,
+    overlay_order: VecDeque<(Key, ShortId)>,
+    bytes: usize,
+    overflowed: bool,
+    plant: Plant,
+}
+
+impl Outbox {
+    /// Empty queues.
+    pub fn new(plant: Plant) -> Self {
+        Self { plant, ..Self::default() }
+    }
+
+    /// Queues a message that is sent before all else.
+    pub fn control(&mut self, message: Message) {
+        self.control.push_back(message);
+    }
+
+    /// Queues the durable write `dot` of a register.
+    pub fn write(&mut self, key: &Key, dot: Dot) {
+        if let Some(dots) = self.writes.get_mut(key) {
+            if !dots.contains(&dot) {
+                dots.push(dot);
+                self.bytes += 20;
+            }
+        } else {
+            self.bytes += weigh(key);
+            self.writes.insert(key.clone(), Vec::from([dot]));
+            self.write_order.push_back(key.clone());
+        }
+        self.check_bound();
+    }
+
+    /// Queues a writer's overlay entry for a register.
+    pub fn overlay(&mut self, key: &Key, writer: ShortId) {
+        let slot = (key.clone(), writer);
+        if self.overlay.insert(slot.clone()) {
+            self.bytes += weigh(key);
+            self.overlay_order.push_back(slot);
+            self.check_bound();
+        }
+    }
+
+    fn check_bound(&mut self) {
+        if self.bytes > MAX_QUEUE_BYTES {
+            self.writes.clear();
+            self.write_order.clear();
+            self.overlay.clear();
+            self.overlay_order.clear();
+            self.bytes = 0;
+            self.overflowed = true;
+        }
+    }
+
+    /// Whether something was dropped since the last call; anti-entropy must follow.
+    pub fn take_overflowed(&mut self) -> bool {
+        core::mem::take(&mut self.overflowed)
+    }
+
+    /// Bytes waiting.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Registers waiting.
+    pub fn len(&self) -> usize {
+        self.writes.len() + self.overlay.len()
+    }
+
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.control.is_empty() && self.writes.is_empty() && self.overlay.is_empty()
+    }
+
+    /// Takes the next messages for one frame. `unflushed` are this node's own writes that are
+    /// not durable yet: a register that holds one waits until it is.
+    pub fn take(&mut self, replica: &Replica, overlay: &Overlay, unflushed: &BTreeSet<Dot>) -> Vec<Message> {
+        let mut messages: Vec<Message> = self.control.pop_front().into_iter().collect();
+        if !messages.is_empty() {
+            return messages;
+        }
+        let entries = self.take_overlay(overlay);
+        if !entries.is_empty() {
+            messages.push(Message::Overlay(entries));
+        }
+        let items = self.take_writes(replica, unflushed);
+        if !items.is_empty() {
+            messages.push(Message::Push(items));
+        }
+        messages
+    }
+
+    fn take_overlay(&mut self, overlay: &Overlay) -> Vec<OverlayItem> {
+        let (mut items, mut weight) = (Vec::new(), 0);
+        while weight < TARGET_FRAME_BYTES / 2
+            && let Some(slot) = self.overlay_order.pop_front()
+        {
+            self.overlay.remove(&slot);
+            self.bytes = self.bytes.saturating_sub(weigh(&slot.0));
+            let (key, writer) = slot;
+            if let Some(entry) = overlay.of_writer(&key, writer) {
+                weight += weigh(&key) + entry.value.as_deref().map_or(0, <[u8]>::len);
+                items.push(OverlayItem { key, entry: entry.clone() });
+            }
+        }
+        items
+    }
+
+    fn take_writes(&mut self, replica: &Replica, unflushed: &BTreeSet<Dot>) -> Vec<Item> {
+        let (mut items, mut weight) = (Vec::new(), 0);
+        let mut waiting = Vec::new();
+        while weight < TARGET_FRAME_BYTES / 2
+            && let Some(key) = self.write_order.pop_front()
+        {
+            let live = replica.entry(&key);
+            if live.is_some_and(|entry| unflushed.contains(&entry.dot)) {
+                waiting.push(key);
+                continue;
+            }
+            let dots = self.writes.remove(&key).unwrap_or_default();
+            self.bytes = self.bytes.saturating_sub(weigh(&key) + dots.len().saturating_sub(1) * 20);
+            for item in self.items_for(key, dots, replica) {
+                weight += item.weight();
+                items.push(item);
+            }
+        }
+        self.write_order.extend(waiting);
+        items
+    }
+
+    /// The register's live write with the dots it stands for, and every held-back write, which
+    /// supersedes nothing and is superseded by nothing yet.
+    fn items_for(&self, key: Key, dots: Vec<Dot>, replica: &Replica) -> Vec<Item> {
+        let mut items = Vec::new();
+        let mut covers = Vec::new();
+        for dot in dots {
+            match replica.quarantined_item(dot) {
+                Some(item) => items.push(item.clone()),
+                None => covers.push(dot),
+            }
+        }
+        if let Some(entry) = replica.entry(&key)
+            && !covers.is_empty()
+        {
+            covers.retain(|dot| *dot != entry.dot);
+            if planted!(self.plant, CoversForgotten) {
+                covers.clear();
+            }
+            items.push(Item { key, entry: entry.clone(), covers });
+        }
+        items
+    }
+}
+
+/// Roughly what a waiting register costs.
+fn weigh(key: &Key) -> usize {
+    key.object.as_str().len() + key.field.as_str().len() + 40
+}

@@ -1,0 +1,459 @@
+//! The durable plane of one node: registers, the index from dot to register, the vector of
+//! what is accounted for, and the writes held back because their stamps lie in the future.
+//!
+//! # Invariants
+//! 1. Every dot of the index is in the vector.
+//! 2. A dot in the vector is live here, or was superseded by a write that is live here (or
+//!    was itself superseded, and so on), or is void.
+//! 3. No field with a stamp at or below its object's tombstone is held.
+
+use alloc::{
+    collections::{BTreeMap, BTreeSet},
+    vec::Vec,
+};
+
+use crate::{
+    hlc::{Hlc, MAX_AHEAD_MS},
+    id::{Dot, FieldName, Key, ObjectId, Origin, ShortId},
+    kinds,
+    merge::Entry,
+    planted::{Plant, planted},
+    record::{self, Batch, Item, Record},
+    tree::{self, Tree},
+    value::Value,
+    vector::{Ranges, Vector},
+};
+
+/// What became of a write that was offered to the replica.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Applied {
+    /// It is the register's value now.
+    Won,
+    /// A later write or a tombstone beats it; it is accounted for.
+    Lost,
+    /// It was accounted for before.
+    Duplicate,
+    /// Its stamp lies in the future: held back, and passed on.
+    Quarantined,
+    /// Its generation was closed before its stamp: it never took place.
+    Void,
+    /// Its origin may not write this field: accounted for, without effect.
+    Forbidden,
+    /// Its value is not a value: accounted for, without effect.
+    Malformed,
+}
+
+impl Applied {
+    /// Whether the replica had not seen this write before, so that it is to be passed on.
+    pub fn is_news(self) -> bool {
+        self != Self::Duplicate
+    }
+}
+
+/// The fields of one object, in order of name; the object's tombstone has the empty name.
+#[derive(Debug, Clone, Default)]
+pub struct Object {
+    entries: Vec<(FieldName, Entry)>,
+}
+
+impl Object {
+    fn position(&self, field: &str) -> Result<usize, usize> {
+        self.entries.binary_search_by(|(name, _)| name.as_str().cmp(field))
+    }
+
+    /// The write a field holds.
+    pub fn entry(&self, field: &str) -> Option<&Entry> {
+        self.position(field).ok().and_then(|at| self.entries.get(at)).map(|(_, entry)| entry)
+    }
+
+    /// The object's tombstone.
+    pub fn tombstone(&self) -> Option<&Entry> {
+        self.entry("")
+    }
+
+    /// Every entry: fields, their tombstones, and the object's own.
+    pub fn entries(&self) -> impl Iterator<Item = (&FieldName, &Entry)> {
+        self.entries.iter().map(|(name, entry)| (name, entry))
+    }
+}
+
+/// What changed since the last batch.
+#[derive(Debug, Default)]
+struct Dirty {
+    keys: BTreeSet<Key>,
+    quarantine: BTreeSet<Dot>,
+    covered: Vector,
+}
+
+/// The durable state of one node, in memory.
+#[derive(Debug, Default)]
+pub struct Replica {
+    objects: BTreeMap<ObjectId, Object>,
+    index: BTreeMap<Origin, BTreeMap<u64, Key>>,
+    quarantine: BTreeMap<Dot, Item>,
+    closed: BTreeMap<Origin, Hlc>,
+    applied: Vector,
+    tree: Tree,
+    dirty: Dirty,
+    plant: Plant,
+    unapplied: bool,
+    entries: usize,
+}
+
+impl Replica {
+    /// An empty replica.
+    pub fn new(plant: Plant) -> Self {
+        Self { plant, ..Self::default() }
+    }
+
+    /// Takes in a record read from the store, before anything else happens. The ceiling is
+    /// the caller's.
+    pub fn load(&mut self, record: Record) {
+        match record {
+            Record::Register(key, entry) => {
+                self.applied.insert(entry.dot);
+                self.note_closed(&key, &entry);
+                self.place(key, entry);
+            }
+            Record::Quarantined(key, entry) => {
+                self.applied.insert(entry.dot);
+                self.quarantine.insert(entry.dot, Item { key, entry, covers: Vec::new() });
+            }
+            Record::Covered(origin, ranges) => {
+                if planted!(self.plant, SequenceReused) {
+                    return;
+                }
+                for (from, to) in ranges.iter() {
+                    self.applied.insert_range(origin, from, to);
+                }
+            }
+            Record::Floor(node, floor) => self.applied.raise_floor(node, floor),
+            Record::Ceiling(_) => {}
+        }
+    }
+
+    /// Which writes are accounted for, flushed or not.
+    pub fn applied(&self) -> &Vector {
+        &self.applied
+    }
+
+    /// The summed-hash tree.
+    pub fn tree(&self) -> &Tree {
+        &self.tree
+    }
+
+    /// One object, with tombstones.
+    pub fn object(&self, id: &ObjectId) -> Option<&Object> {
+        self.objects.get(id)
+    }
+
+    /// Every object, with tombstones.
+    pub fn objects(&self) -> &BTreeMap<ObjectId, Object> {
+        &self.objects
+    }
+
+    /// The write that a register holds.
+    pub fn entry(&self, key: &Key) -> Option<&Entry> {
+        self.objects.get(&key.object)?.entry(key.field.as_str())
+    }
+
+    /// How many registers are held, tombstones included.
+    pub fn len(&self) -> usize {
+        self.entries
+    }
+
+    /// Whether nothing is held.
+    pub fn is_empty(&self) -> bool {
+        self.entries == 0
+    }
+
+    /// How many writes from the future are held back.
+    pub fn quarantined(&self) -> usize {
+        self.quarantine.len()
+    }
+
+    /// The held-back write with this dot.
+    pub fn quarantined_item(&self, dot: Dot) -> Option<&Item> {
+        self.quarantine.get(&dot)
+    }
+
+    /// Every live dot with its stamp, held-back ones included.
+    pub fn live_dots(&self) -> impl Iterator<Item = (Hlc, Dot)> + '_ {
+        let live = self.index.iter().flat_map(move |(origin, dots)| {
+            dots.iter().filter_map(move |(seq, key)| {
+                let dot = Dot { origin: *origin, seq: *seq };
+                self.entry(key).map(|entry| (entry.stamp, dot))
+            })
+        });
+        live.chain(self.quarantine.values().map(|item| (item.entry.stamp, item.entry.dot)))
+    }
+
+    /// The live write with this dot.
+    pub fn item(&self, dot: Dot) -> Option<Item> {
+        if let Some(item) = self.quarantine.get(&dot) {
+            return Some(item.clone());
+        }
+        let key = self.index.get(&dot.origin)?.get(&dot.seq)?;
+        Some(Item { key: key.clone(), entry: self.entry(key)?.clone(), covers: Vec::new() })
+    }
+
+    /// Offers a write. `now_ms` is this node's time; afterwards the write's dot and all that
+    /// it covers are accounted for, whatever the outcome.
+    pub fn apply(&mut self, now_ms: u64, item: Item) -> Applied {
+        for dot in &item.covers {
+            self.cover(*dot);
+        }
+        if !self.cover(item.entry.dot) {
+            return Applied::Duplicate;
+        }
+        self.admit(now_ms, item)
+    }
+
+    /// Merges a write although its dot is accounted for: the repair after the trees differed.
+    pub fn repair(&mut self, now_ms: u64, item: Item) -> Applied {
+        let known = self.entry(&item.key).is_some_and(|own| !item.entry.beats(own));
+        if known || self.quarantine.contains_key(&item.entry.dot) {
+            return Applied::Duplicate;
+        }
+        self.cover(item.entry.dot);
+        self.admit(now_ms, item)
+    }
+
+    fn admit(&mut self, now_ms: u64, item: Item) -> Applied {
+        if !kinds::may_originate(&item.key, item.entry.dot.origin.node) {
+            return Applied::Forbidden;
+        }
+        if item.entry.value.as_deref().is_some_and(|bytes| Value::decode(bytes).is_err()) {
+            return Applied::Malformed;
+        }
+        if self.is_void(&item.entry) {
+            return Applied::Void;
+        }
+        let ahead = item.entry.stamp.ms() > now_ms.saturating_add(MAX_AHEAD_MS);
+        if ahead && !planted!(self.plant, QuarantineIgnored) {
+            self.dirty.quarantine.insert(item.entry.dot);
+            self.quarantine.insert(item.entry.dot, item);
+            return Applied::Quarantined;
+        }
+        self.merge(item.key, item.entry)
+    }
+
+    fn is_void(&self, entry: &Entry) -> bool {
+        self.closed.get(&entry.dot.origin).is_some_and(|closed| entry.stamp > *closed)
+    }
+
+    fn merge(&mut self, key: Key, entry: Entry) -> Applied {
+        if self.is_beaten(&key, &entry) {
+            return Applied::Lost;
+        }
+        if key.field.is_object() {
+            self.drop_fields_below(&key.object, entry.stamp);
+        }
+        let closes = self.note_closed(&key, &entry);
+        self.dirty.keys.insert(key.clone());
+        self.place(key, entry);
+        if let Some(origin) = closes {
+            self.void_closed(origin);
+        }
+        Applied::Won
+    }
+
+    fn is_beaten(&self, key: &Key, entry: &Entry) -> bool {
+        let Some(object) = self.objects.get(&key.object) else { return false };
+        if planted!(self.plant, StampNotCompared) {
+            return false;
+        }
+        let shadowed = !key.field.is_object() && object.tombstone().is_some_and(|t| entry.stamp <= t.stamp);
+        shadowed || object.entry(key.field.as_str()).is_some_and(|own| !entry.beats(own))
+    }
+
+    /// Puts an entry into its register and keeps index, tree and count in step.
+    fn place(&mut self, key: Key, entry: Entry) {
+        self.remove(&key);
+        self.tree.add(&key, &entry);
+        self.index.entry(entry.dot.origin).or_default().insert(entry.dot.seq, key.clone());
+        let object = self.objects.entry(key.object).or_default();
+        if let Err(at) = object.position(key.field.as_str()) {
+            object.entries.insert(at, (key.field, entry));
+            object.entries.shrink_to_fit();
+            self.entries += 1;
+        }
+    }
+
+    /// Takes an entry out of its register and keeps index, tree and count in step.
+    fn remove(&mut self, key: &Key) {
+        let Some(object) = self.objects.get_mut(&key.object) else { return };
+        let Ok(at) = object.position(key.field.as_str()) else { return };
+        let (_, entry) = object.entries.remove(at);
+        if object.entries.is_empty() {
+            self.objects.remove(&key.object);
+        }
+        self.entries -= 1;
+        self.tree.remove(key, &entry);
+        if let Some(dots) = self.index.get_mut(&entry.dot.origin) {
+            dots.remove(&entry.dot.seq);
+            if dots.is_empty() {
+                self.index.remove(&entry.dot.origin);
+            }
+        }
+    }
+
+    fn drop(&mut self, key: Key) {
+        self.remove(&key);
+        self.dirty.keys.insert(key);
+    }
+
+    fn drop_fields_below(&mut self, object: &ObjectId, stamp: Hlc) {
+        let Some(held) = self.objects.get(object) else { return };
+        let below: Vec<Key> = held
+            .entries()
+            .filter(|(name, entry)| !name.is_object() && entry.stamp <= stamp)
+            .map(|(name, _)| Key { object: object.clone(), field: name.clone() })
+            .collect();
+        below.into_iter().for_each(|key| self.drop(key));
+    }
+
+    fn note_closed(&mut self, key: &Key, entry: &Entry) -> Option<Origin> {
+        let generation = kinds::closed_generation(key)?;
+        let node: ShortId = key.object.name().parse().ok()?;
+        let at = Value::decode(entry.value.as_deref()?).ok()?.as_int()?;
+        let origin = Origin { node, generation };
+        self.closed.insert(origin, Hlc::from_bits(u64::try_from(at).ok()?));
+        Some(origin)
+    }
+
+    /// Makes void what a closed generation wrote after its closing stamp, whether it was held
+    /// back here or had taken effect: every replica must judge alike.
+    fn void_closed(&mut self, origin: Origin) {
+        let held: Vec<Dot> =
+            self.quarantine.values().filter(|i| self.is_void(&i.entry)).map(|i| i.entry.dot).collect();
+        for dot in held {
+            self.quarantine.remove(&dot);
+            self.dirty.quarantine.insert(dot);
+        }
+        let live = self.index.get(&origin).map(|dots| dots.values().cloned().collect::<Vec<Key>>());
+        for key in live.unwrap_or_default() {
+            if self.entry(&key).is_some_and(|entry| self.is_void(entry)) {
+                self.drop(key);
+                self.unapplied = true;
+            }
+        }
+    }
+
+    /// Whether writes that had taken effect were made void since the last call: what they had
+    /// replaced may live on elsewhere, so the trees should be compared.
+    pub fn take_unapplied(&mut self) -> bool {
+        core::mem::take(&mut self.unapplied)
+    }
+
+    /// Lets those held-back writes take effect whose time has come. Returns them with what
+    /// became of them.
+    pub fn release(&mut self, now_ms: u64) -> Vec<(Key, Applied)> {
+        let due: Vec<Dot> = self
+            .quarantine
+            .values()
+            .filter(|item| item.entry.stamp.ms() <= now_ms.saturating_add(MAX_AHEAD_MS))
+            .map(|item| item.entry.dot)
+            .collect();
+        let mut released = Vec::new();
+        for dot in due {
+            let Some(item) = self.quarantine.remove(&dot) else { continue };
+            self.dirty.quarantine.insert(dot);
+            let key = item.key.clone();
+            let outcome = self.admit(now_ms, item);
+            released.push((key, outcome));
+        }
+        released
+    }
+
+    /// When the next held-back write may take effect, in this node's milliseconds.
+    pub fn next_release(&self) -> Option<u64> {
+        self.quarantine.values().map(|item| item.entry.stamp.ms().saturating_sub(MAX_AHEAD_MS)).min()
+    }
+
+    /// Accounts for a dot. Returns whether it was new.
+    fn cover(&mut self, dot: Dot) -> bool {
+        let new = self.applied.insert(dot);
+        if new {
+            self.dirty.covered.insert(dot);
+        }
+        new
+    }
+
+    /// Accounts for all that a peer's finished answer covers.
+    pub fn cover_all(&mut self, vector: &Vector) {
+        let missing = self.applied.missing(vector);
+        self.applied.join(&missing);
+        self.dirty.covered.join(&missing);
+    }
+
+    /// Forgets a tombstone that every node has acknowledged.
+    pub fn collect(&mut self, key: &Key) {
+        if self.entry(key).is_some_and(Entry::is_tombstone) {
+            self.drop(key.clone());
+        }
+    }
+
+    /// Every tombstone with its register.
+    pub fn tombstones(&self) -> impl Iterator<Item = (Key, &Entry)> {
+        self.objects.iter().flat_map(|(object, held)| {
+            held.entries()
+                .filter(|(_, entry)| entry.is_tombstone())
+                .map(|(field, entry)| (Key { object: object.clone(), field: field.clone() }, entry))
+        })
+    }
+
+    /// Every register of a tree leaf, tombstones included.
+    pub fn leaf_items(&self, leaf: u8) -> Vec<Item> {
+        let keys = self.objects.iter().flat_map(|(object, held)| {
+            held.entries().map(|(field, _)| Key { object: object.clone(), field: field.clone() })
+        });
+        keys.filter(|key| tree::leaf_of(key) == leaf)
+            .filter_map(|key| self.entry(&key).cloned().map(|entry| Item { key, entry, covers: Vec::new() }))
+            .collect()
+    }
+
+    /// Collapses a node's generations below `floor`, which every node covers alike.
+    pub fn raise_floor(&mut self, node: ShortId, floor: u32) {
+        self.applied.raise_floor(node, floor);
+        self.dirty.covered.raise_floor(node, floor);
+    }
+
+    /// Whether anything waits to be made durable.
+    pub fn is_dirty(&self) -> bool {
+        let dirty = &self.dirty;
+        !dirty.keys.is_empty() || !dirty.quarantine.is_empty() || !dirty.covered.is_empty()
+    }
+
+    /// Roughly the bytes that wait to be made durable.
+    pub fn dirty_registers(&self) -> usize {
+        self.dirty.keys.len() + self.dirty.quarantine.len()
+    }
+
+    /// The records that bring the store up to this state, and what it covers once they are
+    /// flushed.
+    pub fn take_batch(&mut self) -> (Batch, Vector) {
+        let dirty = core::mem::take(&mut self.dirty);
+        let mut batch = Batch::default();
+        for key in &dirty.keys {
+            match self.entry(key) {
+                Some(entry) => batch.puts.push(record::register(key, entry)),
+                None => batch.deletes.push(record::register_name(key)),
+            }
+        }
+        for dot in &dirty.quarantine {
+            match self.quarantine.get(dot) {
+                Some(item) => batch.puts.push(record::quarantined(&item.key, &item.entry)),
+                None => batch.deletes.push(record::quarantine_name(*dot)),
+            }
+        }
+        for (origin, _) in dirty.covered.origins() {
+            let ranges = self.applied.ranges(origin).cloned().unwrap_or_else(Ranges::default);
+            batch.puts.push(record::covered(origin, &ranges));
+        }
+        for (node, floor) in dirty.covered.floors() {
+            batch.puts.push(record::floor(node, floor));
+        }
+        (batch, dirty.covered)
+    }
+}

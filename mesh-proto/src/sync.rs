@@ -1,0 +1,152 @@
+//! Anti-entropy: how a node gets the durable writes that it missed.
+//!
+//! One exchange: the asker sends what it accounts for ([`Message::Want`]); the answering side
+//! sends every live write that this does not cover, newest first, in pages paced by
+//! acknowledgements, together with all that becomes live meanwhile; and at a moment when all
+//! of that is sent and nothing of its own is unflushed, its durable vector
+//! ([`Message::Final`]). Only then, with every page taken in, may the asker account for the
+//! dots that no page held: each was superseded by a write that the asker now has.
+
+use alloc::{
+    collections::{BTreeSet, VecDeque},
+    vec::Vec,
+};
+
+use crate::{
+    hlc::Hlc,
+    id::Dot,
+    replica::Replica,
+    vector::{Ranges, Vector},
+    wire::{Message, TARGET_FRAME_BYTES},
+};
+
+/// Pages in flight before the answering side waits for acknowledgements.
+pub const PAGE_WINDOW: u32 = 8;
+/// An exchange in which nothing has arrived for so long is given up, in milliseconds.
+pub const FETCH_PATIENCE_MS: u64 = 3_000;
+
+/// The asking side of an exchange.
+#[derive(Debug)]
+pub struct Fetch {
+    session: u32,
+    received: Ranges,
+    last: Option<(u32, Vector)>,
+    deadline_ms: u64,
+    planted_early: bool,
+}
+
+impl Fetch {
+    /// Begins an exchange.
+    pub fn new(session: u32, now_ms: u64, planted_early: bool) -> Self {
+        let deadline_ms = now_ms + FETCH_PATIENCE_MS;
+        Self { session, received: Ranges::default(), last: None, deadline_ms, planted_early }
+    }
+
+    /// The exchange's number.
+    pub fn session(&self) -> u32 {
+        self.session
+    }
+
+    /// When the exchange is given up, if nothing arrives before.
+    pub fn deadline_ms(&self) -> u64 {
+        self.deadline_ms
+    }
+
+    /// Notes a page that was taken in.
+    pub fn page(&mut self, now_ms: u64, index: u32) {
+        self.deadline_ms = now_ms + FETCH_PATIENCE_MS;
+        self.received.insert(u64::from(index), u64::from(index));
+    }
+
+    /// Notes the end of the answer, which may overtake pages.
+    pub fn last(&mut self, now_ms: u64, pages: u32, vector: Vector) {
+        self.deadline_ms = now_ms + FETCH_PATIENCE_MS;
+        self.last = Some((pages, vector));
+    }
+
+    /// The vector to account for, once the end and every page before it have been taken in.
+    pub fn finished(&self) -> Option<&Vector> {
+        let (pages, vector) = self.last.as_ref()?;
+        let mut all = Ranges::default();
+        all.insert(1, u64::from(*pages));
+        (self.planted_early || self.received.covers(&all)).then_some(vector)
+    }
+}
+
+/// The answering side of an exchange.
+#[derive(Debug)]
+pub struct Serve {
+    session: u32,
+    have: Vector,
+    /// Oldest first, taken from the end.
+    pending: Vec<Dot>,
+    /// What became live since the exchange began.
+    fresh: VecDeque<Dot>,
+    sent: u32,
+    acknowledged: u32,
+    ended: bool,
+}
+
+impl Serve {
+    /// Begins the answer to an asker who accounts for `have`.
+    pub fn new(session: u32, have: Vector, replica: &Replica) -> Self {
+        let mut missing: Vec<(Hlc, Dot)> =
+            replica.live_dots().filter(|(_, dot)| !have.contains(*dot)).collect();
+        missing.sort_unstable();
+        let pending = missing.into_iter().map(|(_, dot)| dot).collect();
+        Self { session, have, pending, fresh: VecDeque::new(), sent: 0, acknowledged: 0, ended: false }
+    }
+
+    /// Notes that a write became live here.
+    pub fn note(&mut self, dot: Dot) {
+        if !self.ended && !self.have.contains(dot) {
+            self.fresh.push_back(dot);
+        }
+    }
+
+    /// Notes an acknowledgement.
+    pub fn acknowledge(&mut self, session: u32, index: u32) {
+        if session == self.session {
+            self.acknowledged = self.acknowledged.max(index.min(self.sent));
+        }
+    }
+
+    /// Whether the answer is complete.
+    pub fn is_ended(&self) -> bool {
+        self.ended
+    }
+
+    /// The next page, or the end, if it is time for one.
+    pub fn next(
+        &mut self,
+        replica: &Replica,
+        durable: &Vector,
+        unflushed: &BTreeSet<Dot>,
+    ) -> Option<Message> {
+        if self.ended || self.sent - self.acknowledged >= PAGE_WINDOW {
+            return None;
+        }
+        let (mut items, mut weight) = (Vec::new(), 0);
+        let mut waiting = Vec::new();
+        while weight < TARGET_FRAME_BYTES
+            && let Some(dot) = self.pending.pop().or_else(|| self.fresh.pop_front())
+        {
+            if unflushed.contains(&dot) {
+                waiting.push(dot);
+            } else if let Some(item) = replica.item(dot) {
+                weight += item.weight();
+                items.push(item);
+            }
+        }
+        self.fresh.extend(waiting);
+        if !items.is_empty() {
+            self.sent += 1;
+            return Some(Message::Page { session: self.session, index: self.sent, items });
+        }
+        if !self.fresh.is_empty() || !unflushed.is_empty() {
+            return None;
+        }
+        self.ended = true;
+        Some(Message::Final { session: self.session, pages: self.sent, vector: durable.to_wire() })
+    }
+}

@@ -1,0 +1,206 @@
+//! Frames: what nodes say to each other, byte by byte.
+//!
+//! A frame is one version byte and then messages, each with its length in front, so that a
+//! message of an unknown variant is skipped. A published struct never changes: a new version
+//! is a new variant at the end of [`Message`]. Everything is encoded by postcard.
+
+use alloc::{string::String, vec::Vec};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    error::FrameError,
+    id::{HouseholdId, NodeId, ShortId},
+    overlay::{OverlayItem, Run},
+    record::Item,
+    vector::WireVector,
+};
+
+/// The version byte of every frame.
+pub const FRAME_VERSION: u8 = 1;
+/// The protocol spoken: raised when messages are added.
+pub const PROTOCOL: u16 = 1;
+/// The oldest protocol that is still understood.
+pub const OLDEST_PROTOCOL: u16 = 1;
+/// Largest frame, in bytes.
+pub const MAX_FRAME_BYTES: usize = 256 * 1024;
+/// A frame is closed when it reaches this size; one message may exceed it.
+pub const TARGET_FRAME_BYTES: usize = 60 * 1024;
+
+/// One message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Message {
+    /// The first message of each side.
+    Hello(Hello),
+    /// The last message: why the link ends.
+    Bye(ByeReason),
+    /// Signed membership statements, encoded.
+    Roster(Vec<Vec<u8>>),
+    /// What the sender holds, in three hashes.
+    Digest(Digest),
+    /// Which durable writes the sender accounts for; sent when digests differ.
+    Heads(WireVector),
+    /// Asks for every live write that `have` does not cover.
+    Want {
+        /// Chosen by the asker; names the exchange.
+        session: u32,
+        /// What the asker accounts for.
+        have: WireVector,
+    },
+    /// A part of the answer.
+    Page {
+        /// The exchange.
+        session: u32,
+        /// Number of the page, from 1.
+        index: u32,
+        /// Live writes, newest first.
+        items: Vec<Item>,
+    },
+    /// Lets the answering side send one page more.
+    PageAck {
+        /// The exchange.
+        session: u32,
+        /// The page that was taken in.
+        index: u32,
+    },
+    /// The end of the answer.
+    Final {
+        /// The exchange.
+        session: u32,
+        /// How many pages there were.
+        pages: u32,
+        /// What the answering side accounts for: a dot of it that no page held was superseded.
+        vector: WireVector,
+    },
+    /// New durable writes.
+    Push(Vec<Item>),
+    /// Overlay entries.
+    Overlay(Vec<OverlayItem>),
+    /// The hash over the tree, valid at the vector with this hash.
+    TreeRoot {
+        /// Hash of the vector at which the tree was taken.
+        vector: [u8; 8],
+        /// The tree's root.
+        root: u64,
+    },
+    /// The sums of all leaves, in reply to a root that differs.
+    TreeLeaves(Vec<u64>),
+    /// Registers of a leaf whose sums differ.
+    TreeItems(Vec<Item>),
+    /// What nodes have flushed, for the collection of tombstones.
+    Reports(Vec<Report>),
+}
+
+/// How many variants of [`Message`] this version knows.
+const KNOWN_MESSAGES: u32 = 15;
+
+/// The introduction.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// The newest protocol the sender speaks.
+    pub protocol: u16,
+    /// The oldest it understands.
+    pub oldest: u16,
+    /// Its household.
+    pub household: HouseholdId,
+    /// Itself.
+    pub node: NodeId,
+    /// Its run.
+    pub run: Run,
+    /// Its time, in milliseconds since 1970.
+    pub time_ms: u64,
+    /// Whether that time is known to be right.
+    pub synchronised: bool,
+    /// The statements that prove its membership to one who has not heard of it.
+    pub proof: Vec<Vec<u8>>,
+    /// Its software, for people.
+    pub software: String,
+}
+
+/// Why a link ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ByeReason {
+    /// The other node belongs to another household.
+    WrongHousehold,
+    /// The other node is not admitted.
+    NotAdmitted,
+    /// The other node's membership was revoked.
+    Revoked,
+    /// The other node's protocol is too old.
+    TooOld,
+    /// The other node's protocol is too new.
+    TooNew,
+    /// The other node broke the protocol.
+    Misbehaved,
+    /// Another link to the same node is kept instead.
+    Replaced,
+    /// The sender stops.
+    Leaving,
+}
+
+/// What a node holds, in three hashes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Digest {
+    /// Of its durable vector.
+    pub vector: [u8; 8],
+    /// Of its overlay.
+    pub overlay: [u8; 8],
+    /// Of its roster.
+    pub roster: [u8; 8],
+}
+
+/// What a node has flushed, as it said itself; passed on by others.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// Who reports.
+    pub node: ShortId,
+    /// In which run.
+    pub run: Run,
+    /// Rises with each report of the run.
+    pub number: u32,
+    /// What it has flushed.
+    pub durable: WireVector,
+}
+
+/// Encodes messages into one frame.
+pub fn encode(messages: &[Message]) -> Vec<u8> {
+    let mut frame = Vec::from([FRAME_VERSION]);
+    for message in messages {
+        let body = postcard::to_allocvec(message).unwrap_or_default();
+        let length = u32::try_from(body.len()).unwrap_or(0);
+        frame.extend(postcard::to_allocvec(&length).unwrap_or_default());
+        frame.extend(body);
+    }
+    frame
+}
+
+/// Decodes a frame. The second number counts messages of unknown variants, which were skipped.
+///
+/// # Errors
+/// [`FrameError`] names what is wrong; nothing of the frame is to be used then.
+pub fn decode(frame: &[u8]) -> Result<(Vec<Message>, u32), FrameError> {
+    if frame.len() > MAX_FRAME_BYTES {
+        return Err(FrameError::TooLarge { bytes: frame.len() });
+    }
+    let (version, mut rest) = frame.split_first().ok_or(FrameError::Malformed)?;
+    if *version != FRAME_VERSION {
+        return Err(FrameError::UnknownVersion(*version));
+    }
+    let (mut messages, mut skipped) = (Vec::new(), 0);
+    while !rest.is_empty() {
+        let (length, after) = postcard::take_from_bytes::<u32>(rest).map_err(|_| FrameError::Malformed)?;
+        let length = usize::try_from(length).map_err(|_| FrameError::Malformed)?;
+        let (body, after) = after.split_at_checked(length).ok_or(FrameError::Malformed)?;
+        rest = after;
+        let (variant, _) = postcard::take_from_bytes::<u32>(body).map_err(|_| FrameError::Malformed)?;
+        if variant >= KNOWN_MESSAGES {
+            skipped += 1;
+            continue;
+        }
+        match postcard::take_from_bytes::<Message>(body) {
+            Ok((message, [])) => messages.push(message),
+            _ => return Err(FrameError::Malformed),
+        }
+    }
+    Ok((messages, skipped))
+}
