@@ -105,7 +105,7 @@ fn broken_toml_names_the_line_and_the_key_on_it() {
         ("name =", "hearth.toml:1:", "`name`"),
         ("name = \"a\"\nname = \"b\"", "hearth.toml:2:1", "`name`"),
         ("\n\n[api\nunix_group = \"x\"", "hearth.toml:3:", "not TOML"),
-        ("é = 1\n€ € = 2", "hearth.toml:1:1", "not TOML"),
+        ("é = 1\n€ € = 2", "hearth.toml:2:3", "`€ €`"),
     ] {
         let error = parsed(text).unwrap_err();
         assert!(matches!(error, ConfigError::Syntax { .. }), "{error}");
