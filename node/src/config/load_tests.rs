@@ -133,6 +133,16 @@ fn the_state_folder_follows_systemd_then_xdg_then_home() {
 }
 
 #[test]
+fn a_state_folder_need_not_be_text() {
+    use std::os::unix::ffi::OsStringExt;
+    let folder = TempDir::new();
+    let mut env = surroundings(folder.path(), &[]);
+    let path = std::ffi::OsString::from_vec(b"/s/\xff".to_vec());
+    env.variables.insert("HEARTH_STATE_DIR".into(), path.clone());
+    assert_eq!(load(&Flags::default(), &env).unwrap().state_dir, Path::new(&path));
+}
+
+#[test]
 fn a_client_finds_the_service_of_the_system_when_there_is_no_own_one() {
     let folder = TempDir::new();
     let home = folder.path().join("home");
