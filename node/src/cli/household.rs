@@ -36,7 +36,11 @@ impl Session {
                 let answer = self.client.get("/api/v1/invites").await?;
                 let invites: Vec<Value> = read_list(&answer, "invites")?;
                 self.out.either(&answer, || {
-                    show::rows(&invites, ["ID", "ROLES", "EXPIRES"], ["id", "roles", "expires"])
+                    show::rows(
+                        &invites,
+                        ["ID", "ROLES", "EXPIRES", "USED"],
+                        ["id", "roles", "expires", "used"],
+                    )
                 })?;
                 Ok(Exit::Ok)
             }
