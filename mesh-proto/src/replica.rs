@@ -83,6 +83,8 @@ struct Dirty {
     keys: BTreeSet<Key>,
     quarantine: BTreeSet<Dot>,
     covered: Vector,
+    /// Origins of a state that was replaced, whose records go unless they are written anew.
+    dropped_origins: Vec<Origin>,
 }
 
 /// The durable state of one node, in memory.
@@ -419,6 +421,24 @@ impl Replica {
         self.dirty.covered.raise_floor(node, floor);
     }
 
+    /// Marks everything for the store, so that it replaces all that `old` had there.
+    pub fn replace(&mut self, old: &Self) {
+        let keys = |replica: &Self| -> Vec<Key> {
+            let live = replica.index.values().flat_map(|dots| dots.values().cloned());
+            live.chain(replica.dirty.keys.iter().cloned()).collect()
+        };
+        self.dirty.keys.extend(keys(old).into_iter().chain(keys(self)));
+        let held = old.quarantine.keys().chain(&old.dirty.quarantine).chain(self.quarantine.keys());
+        self.dirty.quarantine.extend(held.copied().collect::<Vec<Dot>>());
+        self.dirty.dropped_origins = old.applied.origins().map(|(origin, _)| origin).collect();
+        self.dirty.covered = self.applied.clone();
+    }
+
+    /// The highest stamp held.
+    pub fn highest_stamp(&self) -> Option<Hlc> {
+        self.objects.values().flat_map(Object::entries).map(|(_, entry)| entry.stamp).max()
+    }
+
     /// Whether anything waits to be made durable.
     pub fn is_dirty(&self) -> bool {
         let dirty = &self.dirty;
@@ -447,6 +467,8 @@ impl Replica {
                 None => batch.deletes.push(record::quarantine_name(*dot)),
             }
         }
+        let dropped = dirty.dropped_origins.iter().filter(|origin| self.applied.ranges(**origin).is_none());
+        batch.deletes.extend(dropped.map(|origin| record::covered_name(*origin)));
         for (origin, _) in dirty.covered.origins() {
             let ranges = self.applied.ranges(origin).cloned().unwrap_or_else(Ranges::default);
             batch.puts.push(record::covered(origin, &ranges));
