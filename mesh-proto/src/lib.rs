@@ -10,6 +10,8 @@ extern crate alloc;
 pub mod error;
 pub mod hlc;
 pub mod id;
+pub mod liveness;
+pub mod roster;
 pub mod value;
 
 pub use hlc::Hlc;
