@@ -354,7 +354,8 @@ impl Roster {
             return self.take_with_followers(statement);
         }
         let stranger = !authorised;
-        let fits = self.pending.len() < MAX_PENDING && (!stranger || self.strangers() < MAX_PENDING_STRANGERS);
+        let fits =
+            self.pending.len() < MAX_PENDING && (!stranger || self.strangers() < MAX_PENDING_STRANGERS);
         let held = self.pending.contains_key(&statement.hash());
         if fits {
             self.pending.insert(statement.hash(), statement);
@@ -367,8 +368,10 @@ impl Roster {
     }
 
     fn take_with_followers(&mut self, statement: Statement) -> Result<Inserted, RosterError> {
-        let (issuer, seq, hash, prev) = (statement.issuer(), statement.seq(), statement.hash(), statement.prev());
-        let rival = |s: &Statement| s.issuer() == issuer && s.seq() == seq && s.hash() != hash && s.prev() == prev;
+        let (issuer, seq, hash, prev) =
+            (statement.issuer(), statement.seq(), statement.hash(), statement.prev());
+        let rival =
+            |s: &Statement| s.issuer() == issuer && s.seq() == seq && s.hash() != hash && s.prev() == prev;
         let forked = self.log.iter().any(rival);
         let collision = self.collision(statement.body());
         self.pending.remove(&hash);
@@ -462,7 +465,13 @@ impl Roster {
 /// Holds public keys and names only, but a roster in a log would be pages of them.
 impl core::fmt::Debug for Roster {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        write!(f, "Roster({:?}, {} statements, {} members)", self.household, self.log.len(), self.members().count())
+        write!(
+            f,
+            "Roster({:?}, {} statements, {} members)",
+            self.household,
+            self.log.len(),
+            self.members().count()
+        )
     }
 }
 

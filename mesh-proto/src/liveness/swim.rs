@@ -12,7 +12,10 @@ use core::{
     time::Duration,
 };
 
-use foca::{Codec as _, Config, Foca, Header, Member, Message, NoCustomBroadcast, PeriodicParams, PostcardCodec, State, Timer};
+use foca::{
+    Codec as _, Config, Foca, Header, Member, Message, NoCustomBroadcast, PeriodicParams, PostcardCodec,
+    State, Timer,
+};
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
@@ -99,7 +102,15 @@ impl Swim {
         let rng = ChaCha8Rng::seed_from_u64(seed);
         Self {
             foca: Foca::new(identity, config(), rng, PostcardCodec),
-            io: Io { me: node, now: 0, admitted: BTreeSet::new(), out: VecDeque::new(), timers: BTreeMap::new(), order: 0, rejoined: false },
+            io: Io {
+                me: node,
+                now: 0,
+                admitted: BTreeSet::new(),
+                out: VecDeque::new(),
+                timers: BTreeMap::new(),
+                order: 0,
+                rejoined: false,
+            },
             links: BTreeMap::new(),
             alive: BTreeMap::new(),
             events: VecDeque::new(),
@@ -138,7 +149,11 @@ impl Swim {
         for (node, old) in &self.alive {
             if !seen.contains_key(node) {
                 let reason = self.why_down(*node);
-                self.events.push_back(LivenessEvent::Down { node: *node, incarnation: old.incarnation, reason });
+                self.events.push_back(LivenessEvent::Down {
+                    node: *node,
+                    incarnation: old.incarnation,
+                    reason,
+                });
                 if let Some(link) = self.links.get_mut(node) {
                     // The link may outlive the verdict: a stalled peer is asked whether it is back.
                     link.due = (reason == DownReason::Silent).then_some(self.io.now + ANNOUNCE_SLOWLY_MS);
@@ -184,7 +199,8 @@ impl Swim {
             .filter(|(peer, link)| self.io.admitted.contains(peer) && link.due.is_some_and(|due| due <= now))
             .map(|(peer, link)| {
                 link.tries = link.tries.saturating_add(1);
-                let pause = if link.tries < ANNOUNCES_IN_A_ROW { ANNOUNCE_AGAIN_MS } else { ANNOUNCE_SLOWLY_MS };
+                let pause =
+                    if link.tries < ANNOUNCES_IN_A_ROW { ANNOUNCE_AGAIN_MS } else { ANNOUNCE_SLOWLY_MS };
                 link.due = Some(now + pause);
                 (*peer, link.incarnation)
             })
@@ -197,7 +213,13 @@ impl Swim {
     }
 
     /// Calls into `foca`. Its errors here speak of a timer that does not matter any more; it recovers by itself.
-    fn tell(&mut self, call: impl FnOnce(&mut Foca<Identity, PostcardCodec, ChaCha8Rng, NoCustomBroadcast>, &mut Io) -> Result<(), foca::Error>) {
+    fn tell(
+        &mut self,
+        call: impl FnOnce(
+            &mut Foca<Identity, PostcardCodec, ChaCha8Rng, NoCustomBroadcast>,
+            &mut Io,
+        ) -> Result<(), foca::Error>,
+    ) {
         if let Err(error) = call(&mut self.foca, &mut self.io) {
             tracing::debug!(node = ?self.io.me, %error, "liveness recovers");
         }
@@ -286,7 +308,9 @@ impl Liveness for Swim {
         self.settle();
         match outcome {
             Ok(()) => Ok(()),
-            Err(foca::Error::IndirectForOurselves | foca::Error::DataFromOurselves) => Err(LivenessError::Nonsense),
+            Err(foca::Error::IndirectForOurselves | foca::Error::DataFromOurselves) => {
+                Err(LivenessError::Nonsense)
+            }
             Err(_) => Err(LivenessError::Malformed),
         }
     }
@@ -462,7 +486,10 @@ impl foca::Runtime<Identity> for Io {
 
 fn replaces(new: &Timer<Identity>, old: &Timer<Identity>) -> bool {
     match (new, old) {
-        (Timer::ChangeSuspectToDown { member_id: new, .. }, Timer::ChangeSuspectToDown { member_id: old, .. }) => {
+        (
+            Timer::ChangeSuspectToDown { member_id: new, .. },
+            Timer::ChangeSuspectToDown { member_id: old, .. },
+        ) => {
             // A suspect that is probed again keeps its first deadline; only an older identity's is void.
             new.node == old.node && new > old
         }
@@ -473,7 +500,8 @@ fn replaces(new: &Timer<Identity>, old: &Timer<Identity>) -> bool {
 /// Tuned for a LAN: a death is known in about two and a half seconds.
 fn config() -> Config {
     let times = |count: usize| NonZeroUsize::MIN.saturating_add(count.saturating_sub(1));
-    let periodic = |ms, count| Some(PeriodicParams { frequency: Duration::from_millis(ms), num_members: times(count) });
+    let periodic =
+        |ms, count| Some(PeriodicParams { frequency: Duration::from_millis(ms), num_members: times(count) });
     Config {
         probe_period: Duration::from_millis(PROBE_PERIOD_MS),
         probe_rtt: Duration::from_millis(PROBE_RTT_MS),

@@ -149,7 +149,8 @@ impl<'a> Chains<'a> {
         let gamma = |on: &[bool]| {
             let cuts = self.cuts(on);
             let authorities = self.authorities(&cuts);
-            let stands = |r: &Revocation| authorities.contains(&r.issuer) && r.place < limit(&cuts, &r.issuer);
+            let stands =
+                |r: &Revocation| authorities.contains(&r.issuer) && r.place < limit(&cuts, &r.issuer);
             self.revocations.iter().map(stands).collect::<Vec<bool>>()
         };
         let mut upper = gamma(&[]);
@@ -198,7 +199,10 @@ fn limit(cuts: &Cuts, issuer: &NodeId) -> usize {
     cuts.get(issuer).copied().unwrap_or(usize::MAX)
 }
 
-fn paths<'a>(log: &'a [Statement], by_hash: &BTreeMap<Hash, &'a Statement>) -> BTreeMap<NodeId, Vec<&'a Statement>> {
+fn paths<'a>(
+    log: &'a [Statement],
+    by_hash: &BTreeMap<Hash, &'a Statement>,
+) -> BTreeMap<NodeId, Vec<&'a Statement>> {
     let named = named_branches(log, by_hash);
     let mut children: BTreeMap<(NodeId, Hash), &Statement> = BTreeMap::new();
     let rank = |s: &Statement| (!named.contains(&s.hash()), s.hash());

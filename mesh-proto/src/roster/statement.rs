@@ -88,7 +88,11 @@ impl NodeName {
     /// [`RosterError::Name`] when it is empty, too long, or has control characters.
     pub fn new(text: &str) -> Result<Self, RosterError> {
         let fits = (1..=MAX_NODE_NAME_BYTES).contains(&text.len());
-        if fits && !text.chars().any(char::is_control) { Ok(Self(text.into())) } else { Err(RosterError::Name) }
+        if fits && !text.chars().any(char::is_control) {
+            Ok(Self(text.into()))
+        } else {
+            Err(RosterError::Name)
+        }
     }
 
     /// The name as text.
@@ -179,7 +183,8 @@ impl Statement {
         let mut bytes = postcard::to_allocvec(&Content::V1(content)).map_err(|_| RosterError::Malformed)?;
         let signature = key.sign(&message(household, &bytes));
         bytes.extend_from_slice(&signature.to_bytes());
-        let statement = Self { issuer, seq, prev, body, hash: *blake3::hash(&bytes).as_bytes(), bytes: bytes.into() };
+        let statement =
+            Self { issuer, seq, prev, body, hash: *blake3::hash(&bytes).as_bytes(), bytes: bytes.into() };
         statement.check_body(household)?;
         Ok(statement)
     }
@@ -203,7 +208,8 @@ impl Statement {
             return Err(RosterError::WrongHousehold);
         }
         let ContentV1 { issuer, seq, prev, body, .. } = content;
-        let canonical = Content::V1(ContentV1 { household: tag(household), issuer, seq, prev, body: body.clone() });
+        let canonical =
+            Content::V1(ContentV1 { household: tag(household), issuer, seq, prev, body: body.clone() });
         // One meaning has one encoding, so nobody can wear many hashes with one signature.
         if !postcard::to_allocvec(&canonical).is_ok_and(|again| again == signed) {
             return Err(RosterError::Malformed);
@@ -214,7 +220,8 @@ impl Statement {
         if seq >= MAX_PER_ISSUER {
             return Err(RosterError::TooManyOfIssuer { issuer });
         }
-        let statement = Self { issuer, seq, prev, body, hash: *blake3::hash(bytes).as_bytes(), bytes: bytes.into() };
+        let statement =
+            Self { issuer, seq, prev, body, hash: *blake3::hash(bytes).as_bytes(), bytes: bytes.into() };
         statement.check_body(household)?;
         Ok(statement)
     }
@@ -274,7 +281,9 @@ impl fmt::Debug for Statement {
         write!(f, "{:?}[{}] ", self.issuer, self.seq)?;
         match &self.body {
             Body::Admit { node, roles, .. } => write!(f, "admits {node:?} as {roles:?}"),
-            Body::Revoke { node, honour } => write!(f, "revokes {node:?} after {:?}", honour.map(|(seq, _)| seq)),
+            Body::Revoke { node, honour } => {
+                write!(f, "revokes {node:?} after {:?}", honour.map(|(seq, _)| seq))
+            }
             Body::Leave => f.write_str("leaves"),
         }
     }
