@@ -113,7 +113,12 @@ impl Commits {
     }
 
     /// Takes the due writes out of the queue, with the dots that follow `head`.
-    pub fn take_due(&mut self, now_ms: u64, origin: Origin, head: u64) -> (Vec<(Key, Entry)>, Vec<WriteToken>) {
+    pub fn take_due(
+        &mut self,
+        now_ms: u64,
+        origin: Origin,
+        head: u64,
+    ) -> (Vec<(Key, Entry)>, Vec<WriteToken>) {
         let mut due: Vec<(Hlc, Key)> = self
             .waiting
             .iter()
@@ -149,7 +154,8 @@ impl Commits {
             self.unflushed.remove(dot);
         }
         // A request is done when no part of it waits any more.
-        let left: BTreeSet<WriteToken> = self.waiting.values().flat_map(|w| w.tokens.iter().copied()).collect();
+        let left: BTreeSet<WriteToken> =
+            self.waiting.values().flat_map(|w| w.tokens.iter().copied()).collect();
         let tokens: BTreeSet<WriteToken> = done.tokens.into_iter().filter(|t| !left.contains(t)).collect();
         Some(Flushed { own: done.own, tokens: tokens.into_iter().collect() })
     }

@@ -242,7 +242,6 @@ struct Fetching {
 }
 
 /// The machine.
-#[derive(Debug)]
 pub struct Mesh {
     key: SigningKey,
     id: NodeId,
@@ -279,6 +278,12 @@ pub struct Mesh {
     changed: BTreeSet<ObjectId>,
     counters: Counters,
     now: Now,
+}
+
+impl core::fmt::Debug for Mesh {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Mesh").field("id", &self.id).field("run", &self.run).finish_non_exhaustive()
+    }
 }
 
 impl Mesh {
@@ -531,6 +536,7 @@ impl Mesh {
             match event {
                 LivenessEvent::Up { node, incarnation } => self.node_up(node, incarnation),
                 LivenessEvent::Down { node, incarnation, .. } => self.node_down(node, incarnation),
+                LivenessEvent::Rejoined { incarnation } => self.rejoined(incarnation),
             }
         }
         while let Some((node, packet)) = self.liveness.poll_packet() {
@@ -552,6 +558,16 @@ impl Mesh {
         let ended = self.overlay.end(node, incarnation);
         self.mark_changed(ended);
         self.events.push_back(Event::NodeDown(node, incarnation));
+    }
+
+    /// Others took this node for dead: what it has in the overlay must be said again, in a new
+    /// run if they had heard of a later one than this.
+    fn rejoined(&mut self, incarnation: u64) {
+        if incarnation > self.run.incarnation && self.closing.is_none() {
+            self.open_run(Run { incarnation, ..self.run });
+        } else {
+            self.repeat_overlay(self.run);
+        }
     }
 
     fn mark_changed(&mut self, keys: impl IntoIterator<Item = Key>) {

@@ -138,4 +138,3 @@ pub fn check_hello(hello: &Hello, link: NodeId, roster: &mut Roster) -> Result<(
     }
     Ok(())
 }
-

@@ -116,8 +116,10 @@ impl Mesh {
 
     pub(super) fn schedule_release(&mut self) {
         let time_ms = self.time_ms();
-        self.release_check_ms =
-            self.replica.next_release().map(|at| self.now.mono_ms + at.saturating_sub(time_ms).min(60_000) + 1);
+        self.release_check_ms = self
+            .replica
+            .next_release()
+            .map(|at| self.now.mono_ms + at.saturating_sub(time_ms).min(60_000) + 1);
     }
 
     pub(super) fn release_quarantined(&mut self) {
@@ -145,9 +147,10 @@ impl Mesh {
                 Offered::New => {
                     self.time.merge(stamp);
                     self.changed.insert(key.object.clone());
-                    let others = self.links.iter_mut().filter(|(other, link)| {
-                        **other != id && link.is_live() && link.short() != writer
-                    });
+                    let others = self
+                        .links
+                        .iter_mut()
+                        .filter(|(other, link)| **other != id && link.is_live() && link.short() != writer);
                     others.for_each(|(_, link)| link.outbox.overlay(&key, writer));
                 }
                 Offered::Old | Offered::Ended => {}
@@ -241,7 +244,8 @@ impl Mesh {
         if self.fetching.is_some() {
             return;
         }
-        let Some((id, link)) = self.links.iter_mut().find(|(_, link)| link.is_live() && link.has_missing) else {
+        let Some((id, link)) = self.links.iter_mut().find(|(_, link)| link.is_live() && link.has_missing)
+        else {
             return;
         };
         link.has_missing = false;
@@ -328,7 +332,9 @@ impl Mesh {
         let unflushed = self.commits.unflushed();
         for link in self.links.values_mut() {
             while let Some(serve) = &mut link.serve {
-                let Some(message) = serve.next(&self.replica, self.commits.durable(), unflushed) else { break };
+                let Some(message) = serve.next(&self.replica, self.commits.durable(), unflushed) else {
+                    break;
+                };
                 link.outbox.control(message);
                 if serve.is_ended() {
                     link.serve = None;

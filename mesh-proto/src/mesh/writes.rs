@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// Most changes in one write request.
-pub const MAX_OPS: usize = 1_024;
+pub(super) const MAX_OPS: usize = 1_024;
 /// Writes of peers that wait for a flush before it is hastened.
 const MAX_UNFLUSHED: usize = 512;
 
@@ -184,7 +184,11 @@ impl Mesh {
     }
 
     pub(super) fn close_generation(&mut self) {
-        let run = Run { generation: self.run.generation + 1, ..self.run };
+        self.open_run(Run { generation: self.run.generation + 1, ..self.run });
+    }
+
+    /// Asks for a new run to be persisted; until it is, nothing of this node's own gets a dot.
+    pub(super) fn open_run(&mut self, run: Run) {
         self.closing = Some(run);
         self.events.push_back(Event::PersistRun(run));
     }
@@ -244,14 +248,16 @@ impl Mesh {
             .iter()
             .flat_map(|(object, held)| held.entries().map(move |(field, entry)| (object, field, entry)))
             .filter(|(_, _, entry)| entry.dot.origin.node == me && entry.stamp > closed)
-            .map(|(object, field, entry)| (Key { object: object.clone(), field: field.clone() }, entry.clone()))
+            .map(|(object, field, entry)| {
+                (Key { object: object.clone(), field: field.clone() }, entry.clone())
+            })
             .collect();
         found.sort_by_key(|(_, entry)| entry.stamp);
         found
     }
 
-    /// Says again, in the new run, what this node had in the overlay.
-    fn repeat_overlay(&mut self, old: Run) {
+    /// Says again, in the present run, what this node had in the overlay.
+    pub(super) fn repeat_overlay(&mut self, old: Run) {
         let me = self.id.short();
         let own: Vec<(Key, OverlayEntry)> = self
             .overlay
