@@ -101,6 +101,7 @@ fn every_file_is_synced_between_its_last_write_and_the_acknowledgement() {
         .arg(&log)
         .arg(env!("CARGO_BIN_EXE_durable-writes"))
         .args([state.to_str().unwrap(), "9"])
+        .stdout(std::process::Stdio::null())
         .status()
         .expect("this test needs strace: run tests/setup, or apt-get install strace");
     assert!(status.success(), "the traced program failed: {status}");
