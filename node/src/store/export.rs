@@ -201,7 +201,7 @@ fn write_temporary(
             written = put_record(&mut out, key, value);
             records += 1;
         }
-        if records % 1_000 == 0 {
+        if records.is_multiple_of(1_000) {
             progress();
         }
     })?;

@@ -10,6 +10,9 @@
 //! - A failed write leaves sled unusable until it is opened again; a failed `fdatasync` leaves
 //!   doubt about what is on the disk, so the whole store is then written anew before it goes on.
 //!   A full disk is seen before sled writes, because sled cannot go back.
+//! - sled takes a segment of its log into use again once the pages it held are written elsewhere, by
+//!   `sync_file_range` only. A power cut between that and the next `fdatasync` can thus hurt older
+//!   records on a disk that reorders writes; the tally shows it, and recovery does the rest.
 //! - sled may panic, on opening and later; it is called where a panic can be survived.
 
 mod opening;

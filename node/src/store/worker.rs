@@ -319,12 +319,16 @@ mod tests {
     use std::sync::mpsc::{Receiver, Sender, channel};
     use std::time::Instant;
 
+    type Seen = Arc<Mutex<Records>>;
+    type Records = Vec<(Vec<u8>, Vec<u8>)>;
+    type Gate = Sender<Result<(), StoreError>>;
+
     /// A store that waits at each commit for the test to say how it ends, and shows its content.
     struct Gated {
         inner: MemoryStore,
         gate: Receiver<Result<(), StoreError>>,
         entered: Sender<usize>,
-        seen: Arc<Mutex<Vec<(Vec<u8>, Vec<u8>)>>>,
+        seen: Seen,
     }
 
     impl Store for Gated {
@@ -342,9 +346,7 @@ mod tests {
         }
     }
 
-    type Seen = Arc<Mutex<Vec<(Vec<u8>, Vec<u8>)>>>;
-
-    fn gated() -> (Box<dyn Store>, Sender<Result<(), StoreError>>, Receiver<usize>, Seen) {
+    fn gated() -> (Box<dyn Store>, Gate, Receiver<usize>, Seen) {
         let (open, gate) = channel();
         let (entered, watch) = channel();
         let seen = Seen::default();

@@ -25,7 +25,11 @@ fn copy(from: &Path, to: &Path) {
     for entry in fs::read_dir(from).unwrap() {
         let path = entry.unwrap().path();
         let target = to.join(path.file_name().unwrap());
-        if path.is_dir() { copy(&path, &target) } else { drop(fs::copy(&path, &target).unwrap()) }
+        if path.is_dir() {
+            copy(&path, &target);
+        } else {
+            fs::copy(&path, &target).unwrap();
+        }
     }
 }
 
@@ -119,20 +123,14 @@ fn a_flipped_byte_anywhere_in_any_file_loses_nothing_silently() {
                 bad[at] ^= 0x20;
                 fs::write(root.join(&file), bad).unwrap();
             });
-            let name = file.file_name().unwrap().to_str().unwrap().split('.').next().unwrap().to_string();
-            *outcomes
-                .entry((
-                    name,
-                    std::mem::discriminant(&outcome) == std::mem::discriminant(&Recovery::Empty),
-                    outcome.may_have_lost_writes(),
-                ))
-                .or_insert(0) += 1;
+            let name = file.file_name().unwrap().to_str().unwrap().to_string();
+            let salvaged = matches!(outcome, Recovery::Salvaged { .. });
+            *outcomes.entry((name, outcome.may_have_lost_writes(), salvaged)).or_insert(0) += 1;
         }
     }
-    println!("(file, empty, may have lost) → times: {outcomes:?}");
-    let lossy_in_derived = outcomes.keys().any(|(name, _, lost)| name != "db" && *lost);
+    let lossy_in_derived = outcomes.keys().any(|(name, lost, _)| name != "db" && *lost);
     assert!(!lossy_in_derived, "damage outside of the log costs no record: {outcomes:?}");
-    assert!(outcomes.contains_key(&("db".into(), false, true)), "some damage was salvaged: {outcomes:?}");
+    assert!(outcomes.contains_key(&("db".into(), true, true)), "some damage was salvaged: {outcomes:?}");
 }
 
 #[test]
@@ -282,11 +280,9 @@ fn a_second_store_in_one_folder_and_a_closed_one_are_refused() {
 fn a_hundred_thousand_records_load_fast() {
     let folder = Folder::new();
     let mut store = open_clean(folder.path());
-    let started = Instant::now();
     for n in 0..100 {
         store.commit(&sample(n * 1000..(n + 1) * 1000)).unwrap();
     }
-    let written = started.elapsed();
     drop(store);
     let started = Instant::now();
     let mut store = open_clean(folder.path());
@@ -295,7 +291,6 @@ fn a_hundred_thousand_records_load_fast() {
     let mut count = 0;
     store.load(&mut |_, _| count += 1).unwrap();
     let loaded = started.elapsed();
-    println!("100,000 records: written {written:?}, opened and checked {opened:?}, loaded {loaded:?}");
     assert_eq!(count, 100_000);
     assert!(opened + loaded < Duration::from_secs(20), "far slower than any sane store");
 }
