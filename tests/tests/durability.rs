@@ -68,9 +68,7 @@ impl Trace {
             }
             // A sync covers what was written before it began.
             "fdatasync" | "fsync" if result == "0" => {
-                if self.dirty.get(&file).is_some_and(|written| *written <= begun) {
-                    self.dirty.remove(&file);
-                }
+                self.dirty.retain(|dirty, written| *dirty != file || *written > begun)
             }
             _ => {}
         }
