@@ -23,8 +23,9 @@ pub struct WriteToken(pub u64);
 
 /// Most registers that may wait; beyond, writes are refused.
 pub const MAX_WAITING: usize = 65_536;
-/// Most own writes that go into one batch.
+/// Most own writes that go into one batch, and their bytes.
 const MAX_BATCH_WRITES: usize = 2_048;
+const MAX_BATCH_BYTES: usize = 1024 * 1024;
 
 /// A write that waits for its dot.
 #[derive(Debug)]
@@ -128,10 +129,14 @@ impl Commits {
         // In order of stamps: a closing of a generation goes before what is written again.
         due.sort_unstable();
         due.truncate(MAX_BATCH_WRITES);
-        let (mut writes, mut tokens) = (Vec::new(), Vec::new());
+        let (mut writes, mut tokens, mut bytes) = (Vec::new(), Vec::new(), 0);
         for ((_, key), seq) in due.into_iter().zip(head + 1..) {
+            if bytes > MAX_BATCH_BYTES {
+                break;
+            }
             let Some(waiting) = self.waiting.remove(&key) else { continue };
             let dot = Dot { origin, seq };
+            bytes += 64 + waiting.value.as_deref().map_or(0, <[u8]>::len);
             tokens.extend(waiting.tokens);
             writes.push((key, Entry { stamp: waiting.stamp, dot, value: waiting.value }));
         }

@@ -24,6 +24,9 @@ use crate::{
     vector::{Ranges, Vector},
 };
 
+/// Bytes at which a batch is full; the store takes up to 4 MiB.
+const BATCH_BYTES: usize = 1024 * 1024;
+
 /// What became of a write that was offered to the replica.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Applied {
@@ -450,32 +453,59 @@ impl Replica {
         self.dirty.keys.len() + self.dirty.quarantine.len()
     }
 
-    /// The records that bring the store up to this state, and what it covers once they are
-    /// flushed.
-    pub fn take_batch(&mut self) -> (Batch, Vector) {
-        let dirty = core::mem::take(&mut self.dirty);
+    /// Records that bring the store nearer to this state, `first` among them, and what it covers
+    /// once they are flushed. A batch is bounded; what does not fit stays for the next. What is
+    /// covered of other origins goes with the last part, because it may be claimed only when
+    /// everything that superseded it is flushed too.
+    pub fn take_batch(&mut self, first: &[Key], own: Origin) -> (Batch, Vector) {
         let mut batch = Batch::default();
-        for key in &dirty.keys {
-            match self.entry(key) {
-                Some(entry) => batch.puts.push(record::register(key, entry)),
-                None => batch.deletes.push(record::register_name(key)),
+        for key in first {
+            if self.dirty.keys.remove(key) {
+                self.write_register(&mut batch, key);
             }
         }
-        for dot in &dirty.quarantine {
-            match self.quarantine.get(dot) {
+        while batch.bytes() < BATCH_BYTES
+            && let Some(key) = self.dirty.keys.pop_first()
+        {
+            self.write_register(&mut batch, &key);
+        }
+        while batch.bytes() < BATCH_BYTES
+            && let Some(dot) = self.dirty.quarantine.pop_first()
+        {
+            match self.quarantine.get(&dot) {
                 Some(item) => batch.puts.push(record::quarantined(&item.key, &item.entry)),
-                None => batch.deletes.push(record::quarantine_name(*dot)),
+                None => batch.deletes.push(record::quarantine_name(dot)),
             }
         }
-        let dropped = dirty.dropped_origins.iter().filter(|origin| self.applied.ranges(**origin).is_none());
-        batch.deletes.extend(dropped.map(|origin| record::covered_name(*origin)));
-        for (origin, _) in dirty.covered.origins() {
+        let is_last = self.dirty.keys.is_empty() && self.dirty.quarantine.is_empty();
+        let covered = if is_last {
+            core::mem::take(&mut self.dirty.covered)
+        } else {
+            self.dirty.covered.take_origin(own)
+        };
+        if is_last {
+            let dropped = core::mem::take(&mut self.dirty.dropped_origins);
+            let gone = dropped.into_iter().filter(|origin| self.applied.ranges(*origin).is_none());
+            batch.deletes.extend(gone.map(record::covered_name));
+        }
+        self.write_covered(&mut batch, &covered);
+        (batch, covered)
+    }
+
+    fn write_register(&self, batch: &mut Batch, key: &Key) {
+        match self.entry(key) {
+            Some(entry) => batch.puts.push(record::register(key, entry)),
+            None => batch.deletes.push(record::register_name(key)),
+        }
+    }
+
+    fn write_covered(&self, batch: &mut Batch, covered: &Vector) {
+        for (origin, _) in covered.origins() {
             let ranges = self.applied.ranges(origin).cloned().unwrap_or_else(Ranges::default);
             batch.puts.push(record::covered(origin, &ranges));
         }
-        for (node, floor) in dirty.covered.floors() {
+        for (node, floor) in covered.floors() {
             batch.puts.push(record::floor(node, floor));
         }
-        (batch, dirty.covered)
     }
 }

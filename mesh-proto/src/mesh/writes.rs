@@ -129,7 +129,8 @@ impl Mesh {
             self.changed.insert(key.object.clone());
             own.push((key, dot));
         }
-        let (mut records, covered) = self.replica.take_batch();
+        let keys: Vec<Key> = own.iter().map(|(key, _)| key.clone()).collect();
+        let (mut records, covered) = self.replica.take_batch(&keys, origin);
         if records.is_empty() {
             return;
         }
