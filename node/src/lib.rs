@@ -1,4 +1,10 @@
 //! The Hearth daemon as a library; the binary `hearth` is a thin shell over it.
 
+pub mod auth;
+pub mod eventloop;
+pub mod listener;
+pub mod service;
 pub mod state_dir;
 pub mod store;
+pub mod tls;
+pub mod transport;

@@ -1,0 +1,5 @@
+//! Keys.
+
+pub mod identity;
+
+pub use identity::{IdentityError, NodeIdentity};
