@@ -236,6 +236,12 @@ impl Swim {
         }
     }
 
+    /// Timers and packets that are held, for tests that count them.
+    #[cfg(test)]
+    pub(super) fn held(&self) -> (usize, usize) {
+        (self.io.timers.len(), self.io.out.len())
+    }
+
     fn drop_node(&mut self, node: ShortId) {
         self.io.admitted.remove(&node);
         if let Some(identity) = self.known(node) {

@@ -372,7 +372,8 @@ fn hostile_packets_get_named_errors_and_change_nothing_lasting() {
     for name in ["taken", "malformed", "wrong sender", "misdirected"] {
         assert!(counts.contains_key(name), "{counts:?}");
     }
-    assert!(node.io.timers.len() <= 64 && node.io.out.len() <= 1_024, "{}", node.io.timers.len());
+    let (timers, packets) = node.held();
+    assert!(timers <= 64 && packets <= 1_024, "{timers} timers, {packets} packets");
     assert_eq!(node.handle_packet(now, short(1), &[0; 1_101]), Err(LivenessError::TooLarge { bytes: 1_101 }));
     net.run(30_000);
     net.expect_all_alive();

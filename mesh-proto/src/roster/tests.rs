@@ -28,7 +28,7 @@ fn revoke(node: u8, honour: Option<(u32, Hash)>) -> Body {
     Body::Revoke { node: id(&key(node)), honour }
 }
 
-const ADMIN: Roles = Roles(3);
+const ADMIN: Roles = Roles::MEMBER.and(Roles::ADMIN);
 
 /// Root key 1, founder 2 (admin), recovery key 9.
 fn household() -> Roster {
