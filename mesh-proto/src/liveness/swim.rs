@@ -26,9 +26,14 @@ use crate::id::ShortId;
 /// Largest packet made or taken, in bytes: it fits the first QUIC datagram of a connection.
 pub const MAX_LIVENESS_PACKET_BYTES: usize = 1_100;
 
-const PROBE_PERIOD_MS: u64 = 500;
-const PROBE_RTT_MS: u64 = 250;
+const PROBE_PERIOD_MS: u64 = 400;
+const PROBE_RTT_MS: u64 = 200;
+/// How long a suspect has to object, in milliseconds, while few others could reach it in this node's stead.
 const SUSPICION_MS: u64 = 1_500;
+/// The same once [`MANY`] others are alive. A death is known after the wait for the first probe (it grows
+/// with the household), one period and this; three relays make a wrong suspicion rare, gossip refutes it fast.
+const SUSPICION_AMONG_MANY_MS: u64 = 900;
+const MANY: usize = 4;
 /// A timer handled this much too late, in milliseconds, means that this node stalled.
 const STALL_MS: u64 = 400;
 /// An announcement nobody answered is repeated after this, in milliseconds, later less often.
@@ -101,7 +106,7 @@ impl Swim {
         let identity = Identity { node, incarnation, renewal: 0 };
         let rng = ChaCha8Rng::seed_from_u64(seed);
         Self {
-            foca: Foca::new(identity, config(), rng, PostcardCodec),
+            foca: Foca::new(identity, config(SUSPICION_MS), rng, PostcardCodec),
             io: Io {
                 me: node,
                 now: 0,
@@ -132,7 +137,7 @@ impl Swim {
         for ((deadline, order), timer) in timers {
             let mut deadline = deadline + late + PROBE_RTT_MS;
             if matches!(timer, Timer::ChangeSuspectToDown { .. }) {
-                deadline = deadline.max(now + SUSPICION_MS);
+                deadline = deadline.max(now + suspicion_ms(self.alive.len()));
             }
             self.io.timers.insert((deadline, order), timer);
         }
@@ -165,6 +170,10 @@ impl Swim {
             if self.alive.get(node) != Some(new) {
                 self.events.push_back(LivenessEvent::Up { node: *node, incarnation: new.incarnation });
             }
+        }
+        if (seen.len() < MANY) != (self.alive.len() < MANY) {
+            let config = config(suspicion_ms(seen.len()));
+            self.tell(|foca, _| foca.set_config(config));
         }
         self.alive = seen;
         if core::mem::take(&mut self.io.rejoined) {
@@ -503,8 +512,12 @@ fn replaces(new: &Timer<Identity>, old: &Timer<Identity>) -> bool {
     }
 }
 
-/// Tuned for a LAN: a death is known in about two and a half seconds.
-fn config() -> Config {
+fn suspicion_ms(alive: usize) -> u64 {
+    if alive < MANY { SUSPICION_MS } else { SUSPICION_AMONG_MANY_MS }
+}
+
+/// Tuned for a LAN: a death is known in about two seconds.
+fn config(suspicion_ms: u64) -> Config {
     let times = |count: usize| NonZeroUsize::MIN.saturating_add(count.saturating_sub(1));
     let periodic =
         |ms, count| Some(PeriodicParams { frequency: Duration::from_millis(ms), num_members: times(count) });
@@ -513,7 +526,7 @@ fn config() -> Config {
         probe_rtt: Duration::from_millis(PROBE_RTT_MS),
         num_indirect_probes: times(3),
         max_transmissions: NonZeroU8::MIN.saturating_add(11),
-        suspect_to_down_after: Duration::from_millis(SUSPICION_MS),
+        suspect_to_down_after: Duration::from_millis(suspicion_ms),
         // The dead are remembered, one entry per admitted node: whoever returns renews its identity.
         remove_down_after: None,
         max_packet_size: times(MAX_LIVENESS_PACKET_BYTES),

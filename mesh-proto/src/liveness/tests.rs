@@ -111,7 +111,8 @@ impl Net {
                 self.order += 1;
                 self.queue.insert((*until, self.order), (from, to, bytes));
             } else if let Some(node) = self.nodes[to].as_mut().filter(|_| !self.cut.contains(&(from, to))) {
-                node.handle_packet(self.now, short(from), &bytes).unwrap();
+                let result = node.handle_packet(self.now, short(from), &bytes);
+                assert!(matches!(result, Ok(()) | Err(LivenessError::NotAdmitted { .. })), "{result:?}");
             }
         }
     }
