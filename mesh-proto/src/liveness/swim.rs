@@ -26,13 +26,13 @@ use crate::id::ShortId;
 /// Largest packet made or taken, in bytes: it fits the first QUIC datagram of a connection.
 pub const MAX_LIVENESS_PACKET_BYTES: usize = 1_100;
 
-const PROBE_PERIOD_MS: u64 = 400;
-const PROBE_RTT_MS: u64 = 200;
+const PROBE_PERIOD_MS: u64 = 350;
+const PROBE_RTT_MS: u64 = 175;
 /// How long a suspect has to object, in milliseconds, while few others could reach it in this node's stead.
 const SUSPICION_MS: u64 = 1_500;
 /// The same once [`MANY`] others are alive. A death is known after the wait for the first probe (it grows
 /// with the household), one period and this; three relays make a wrong suspicion rare, gossip refutes it fast.
-const SUSPICION_AMONG_MANY_MS: u64 = 750;
+const SUSPICION_AMONG_MANY_MS: u64 = 800;
 const MANY: usize = 4;
 /// A timer handled this much too late, in milliseconds, means that this node stalled.
 const STALL_MS: u64 = 400;

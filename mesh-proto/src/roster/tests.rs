@@ -48,7 +48,9 @@ fn members(roster: &Roster) -> Vec<NodeId> {
     roster.members().map(|member| member.id).collect()
 }
 
-fn picture(roster: &Roster) -> (Hash, Vec<Member>, Vec<NodeId>, Vec<(NodeId, u32)>) {
+type Picture = (Hash, Vec<Member>, Vec<NodeId>, Vec<(NodeId, u32)>);
+
+fn picture(roster: &Roster) -> Picture {
     let keys = roster.verdict.keys.values().cloned().collect();
     (roster.hash(), keys, roster.revoked().copied().collect(), roster.forks().collect())
 }
