@@ -32,7 +32,7 @@ const PROBE_RTT_MS: u64 = 175;
 const SUSPICION_MS: u64 = 1_500;
 /// The same once [`MANY`] others are alive. A death is known after the wait for the first probe (it grows
 /// with the household), one period and this; three relays make a wrong suspicion rare, gossip refutes it fast.
-const SUSPICION_AMONG_MANY_MS: u64 = 800;
+const SUSPICION_AMONG_MANY_MS: u64 = 1_000;
 const MANY: usize = 4;
 /// A timer handled this much too late, in milliseconds, means that this node stalled.
 const STALL_MS: u64 = 400;

@@ -333,12 +333,12 @@ fn a_forgotten_node_is_gone_and_stays_out() {
     net.flush();
     assert_eq!(net.heard_down(3, DownReason::Forgotten).len(), 3);
     let mut stray = vec![];
-    net.node(3).handle_timeout(now + 600);
+    net.node(3).leave(now);
     while let Some((to, bytes)) = net.node(3).poll_packet() {
         stray.push((index(to), bytes));
     }
     let (to, bytes) = stray.pop().unwrap();
-    let refused = net.node(to).handle_packet(now + 600, short(3), &bytes);
+    let refused = net.node(to).handle_packet(now, short(3), &bytes);
     assert_eq!(refused, Err(LivenessError::NotAdmitted { from: short(3) }));
     net.nodes[3] = None;
     net.run(30_000);
