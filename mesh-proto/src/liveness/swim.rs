@@ -13,14 +13,13 @@ use core::{
 };
 
 use foca::{
-    Codec as _, Config, Foca, Header, Member, Message, NoCustomBroadcast, PeriodicParams, PostcardCodec,
-    State, Timer,
+    Config, Foca, Header, Member, Message, NoCustomBroadcast, PeriodicParams, PostcardCodec, State, Timer,
 };
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use super::{DownReason, Liveness, LivenessError, LivenessEvent};
+use super::{DownReason, Liveness, LivenessError, LivenessEvent, packet::Packet};
 use crate::id::ShortId;
 
 /// Largest packet made or taken, in bytes: it fits the first QUIC datagram of a connection.
@@ -50,8 +49,8 @@ const LEFT: u16 = u16::MAX;
 
 /// A node as SWIM knows it. Of two with one short name the higher (incarnation, renewal) is the newer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-struct Identity {
-    node: ShortId,
+pub(super) struct Identity {
+    pub(super) node: ShortId,
     incarnation: u64,
     renewal: u16,
 }
@@ -397,62 +396,6 @@ impl Liveness for Swim {
 
     fn incarnation(&self) -> u64 {
         self.foca.identity().incarnation
-    }
-}
-
-/// A packet taken apart: what `foca` would take is checked whole before it sees any of it.
-struct Packet {
-    header: Header<Identity>,
-    updates: Vec<Member<Identity>>,
-}
-
-impl Packet {
-    fn decode(mut bytes: &[u8]) -> Result<Self, LivenessError> {
-        let malformed = |_| LivenessError::Malformed;
-        let header = PostcardCodec.decode_header(&mut bytes).map_err(malformed)?;
-        let mut updates = Vec::new();
-        if let Some((count, rest)) = bytes.split_first_chunk::<2>() {
-            bytes = rest;
-            // Each takes bytes from a packet of bounded size, so the count alone allocates nothing.
-            for _ in 0..u16::from_be_bytes(*count) {
-                updates.push(PostcardCodec.decode_member(&mut bytes).map_err(malformed)?);
-            }
-        }
-        if bytes.is_empty() { Ok(Self { header, updates }) } else { Err(LivenessError::Malformed) }
-    }
-
-    fn encode(&self) -> Result<Vec<u8>, LivenessError> {
-        let malformed = |_| LivenessError::Malformed;
-        let mut bytes = Vec::new();
-        PostcardCodec.encode_header(&self.header, &mut bytes).map_err(malformed)?;
-        let count = u16::try_from(self.updates.len()).map_err(|_| LivenessError::Malformed)?;
-        bytes.extend_from_slice(&count.to_be_bytes());
-        for member in &self.updates {
-            PostcardCodec.encode_member(member, &mut bytes).map_err(malformed)?;
-        }
-        Ok(bytes)
-    }
-
-    fn check(&self, me: ShortId, from: ShortId) -> Result<(), LivenessError> {
-        let (src, to) = (self.header.src.node, self.header.dst.node);
-        if src != from {
-            return Err(LivenessError::WrongSender { from, claimed: src });
-        }
-        if to != me {
-            return Err(LivenessError::Misdirected { to });
-        }
-        if self.third() == Some(me) { Err(LivenessError::Nonsense) } else { Ok(()) }
-    }
-
-    /// The node that the message is about, besides its sender and its receiver.
-    fn third(&self) -> Option<ShortId> {
-        match &self.header.message {
-            Message::PingReq { target: third, .. }
-            | Message::IndirectAck { target: third, .. }
-            | Message::IndirectPing { origin: third, .. }
-            | Message::ForwardedAck { origin: third, .. } => Some(third.node),
-            _ => None,
-        }
     }
 }
 
