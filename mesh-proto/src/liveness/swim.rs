@@ -13,22 +13,26 @@ use core::{
 };
 
 use foca::{
-    Codec as _, Config, Foca, Header, Member, Message, NoCustomBroadcast, PeriodicParams, PostcardCodec,
-    State, Timer,
+    Config, Foca, Header, Member, Message, NoCustomBroadcast, PeriodicParams, PostcardCodec, State, Timer,
 };
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use super::{DownReason, Liveness, LivenessError, LivenessEvent};
+use super::{DownReason, Liveness, LivenessError, LivenessEvent, packet::Packet};
 use crate::id::ShortId;
 
 /// Largest packet made or taken, in bytes: it fits the first QUIC datagram of a connection.
 pub const MAX_LIVENESS_PACKET_BYTES: usize = 1_100;
 
-const PROBE_PERIOD_MS: u64 = 500;
-const PROBE_RTT_MS: u64 = 250;
+const PROBE_PERIOD_MS: u64 = 350;
+const PROBE_RTT_MS: u64 = 175;
+/// How long a suspect has to object, in milliseconds, while few others could reach it in this node's stead.
 const SUSPICION_MS: u64 = 1_500;
+/// The same once [`MANY`] others are alive. A death is known after the wait for the first probe (it grows
+/// with the household), one period and this; three relays make a wrong suspicion rare, gossip refutes it fast.
+const SUSPICION_AMONG_MANY_MS: u64 = 1_000;
+const MANY: usize = 4;
 /// A timer handled this much too late, in milliseconds, means that this node stalled.
 const STALL_MS: u64 = 400;
 /// An announcement nobody answered is repeated after this, in milliseconds, later less often.
@@ -45,8 +49,8 @@ const LEFT: u16 = u16::MAX;
 
 /// A node as SWIM knows it. Of two with one short name the higher (incarnation, renewal) is the newer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-struct Identity {
-    node: ShortId,
+pub(super) struct Identity {
+    pub(super) node: ShortId,
     incarnation: u64,
     renewal: u16,
 }
@@ -101,7 +105,7 @@ impl Swim {
         let identity = Identity { node, incarnation, renewal: 0 };
         let rng = ChaCha8Rng::seed_from_u64(seed);
         Self {
-            foca: Foca::new(identity, config(), rng, PostcardCodec),
+            foca: Foca::new(identity, config(SUSPICION_MS), rng, PostcardCodec),
             io: Io {
                 me: node,
                 now: 0,
@@ -132,7 +136,7 @@ impl Swim {
         for ((deadline, order), timer) in timers {
             let mut deadline = deadline + late + PROBE_RTT_MS;
             if matches!(timer, Timer::ChangeSuspectToDown { .. }) {
-                deadline = deadline.max(now + SUSPICION_MS);
+                deadline = deadline.max(now + suspicion_ms(self.alive.len()));
             }
             self.io.timers.insert((deadline, order), timer);
         }
@@ -165,6 +169,10 @@ impl Swim {
             if self.alive.get(node) != Some(new) {
                 self.events.push_back(LivenessEvent::Up { node: *node, incarnation: new.incarnation });
             }
+        }
+        if (seen.len() < MANY) != (self.alive.len() < MANY) {
+            let config = config(suspicion_ms(seen.len()));
+            self.tell(|foca, _| foca.set_config(config));
         }
         self.alive = seen;
         if core::mem::take(&mut self.io.rejoined) {
@@ -234,6 +242,12 @@ impl Swim {
             self.io.rejoined = true;
             self.tell(|foca, io| foca.change_identity(identity, io));
         }
+    }
+
+    /// Timers and packets that are held, for tests that count them.
+    #[cfg(test)]
+    pub(super) fn held(&self) -> (usize, usize) {
+        (self.io.timers.len(), self.io.out.len())
     }
 
     fn drop_node(&mut self, node: ShortId) {
@@ -385,62 +399,6 @@ impl Liveness for Swim {
     }
 }
 
-/// A packet taken apart: what `foca` would take is checked whole before it sees any of it.
-struct Packet {
-    header: Header<Identity>,
-    updates: Vec<Member<Identity>>,
-}
-
-impl Packet {
-    fn decode(mut bytes: &[u8]) -> Result<Self, LivenessError> {
-        let malformed = |_| LivenessError::Malformed;
-        let header = PostcardCodec.decode_header(&mut bytes).map_err(malformed)?;
-        let mut updates = Vec::new();
-        if let Some((count, rest)) = bytes.split_first_chunk::<2>() {
-            bytes = rest;
-            // Each takes bytes from a packet of bounded size, so the count alone allocates nothing.
-            for _ in 0..u16::from_be_bytes(*count) {
-                updates.push(PostcardCodec.decode_member(&mut bytes).map_err(malformed)?);
-            }
-        }
-        if bytes.is_empty() { Ok(Self { header, updates }) } else { Err(LivenessError::Malformed) }
-    }
-
-    fn encode(&self) -> Result<Vec<u8>, LivenessError> {
-        let malformed = |_| LivenessError::Malformed;
-        let mut bytes = Vec::new();
-        PostcardCodec.encode_header(&self.header, &mut bytes).map_err(malformed)?;
-        let count = u16::try_from(self.updates.len()).map_err(|_| LivenessError::Malformed)?;
-        bytes.extend_from_slice(&count.to_be_bytes());
-        for member in &self.updates {
-            PostcardCodec.encode_member(member, &mut bytes).map_err(malformed)?;
-        }
-        Ok(bytes)
-    }
-
-    fn check(&self, me: ShortId, from: ShortId) -> Result<(), LivenessError> {
-        let (src, to) = (self.header.src.node, self.header.dst.node);
-        if src != from {
-            return Err(LivenessError::WrongSender { from, claimed: src });
-        }
-        if to != me {
-            return Err(LivenessError::Misdirected { to });
-        }
-        if self.third() == Some(me) { Err(LivenessError::Nonsense) } else { Ok(()) }
-    }
-
-    /// The node that the message is about, besides its sender and its receiver.
-    fn third(&self) -> Option<ShortId> {
-        match &self.header.message {
-            Message::PingReq { target: third, .. }
-            | Message::IndirectAck { target: third, .. }
-            | Message::IndirectPing { origin: third, .. }
-            | Message::ForwardedAck { origin: third, .. } => Some(third.node),
-            _ => None,
-        }
-    }
-}
-
 /// What `foca` asks of the world: packets, and timers in one small table.
 struct Io {
     me: ShortId,
@@ -497,8 +455,12 @@ fn replaces(new: &Timer<Identity>, old: &Timer<Identity>) -> bool {
     }
 }
 
-/// Tuned for a LAN: a death is known in about two and a half seconds.
-fn config() -> Config {
+fn suspicion_ms(alive: usize) -> u64 {
+    if alive < MANY { SUSPICION_MS } else { SUSPICION_AMONG_MANY_MS }
+}
+
+/// Tuned for a LAN: a death is known in about two seconds.
+fn config(suspicion_ms: u64) -> Config {
     let times = |count: usize| NonZeroUsize::MIN.saturating_add(count.saturating_sub(1));
     let periodic =
         |ms, count| Some(PeriodicParams { frequency: Duration::from_millis(ms), num_members: times(count) });
@@ -507,7 +469,7 @@ fn config() -> Config {
         probe_rtt: Duration::from_millis(PROBE_RTT_MS),
         num_indirect_probes: times(3),
         max_transmissions: NonZeroU8::MIN.saturating_add(11),
-        suspect_to_down_after: Duration::from_millis(SUSPICION_MS),
+        suspect_to_down_after: Duration::from_millis(suspicion_ms),
         // The dead are remembered, one entry per admitted node: whoever returns renews its identity.
         remove_down_after: None,
         max_packet_size: times(MAX_LIVENESS_PACKET_BYTES),

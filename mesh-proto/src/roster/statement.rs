@@ -36,6 +36,11 @@ impl Roles {
     /// The printed key: may admit and revoke, runs no node.
     pub const RECOVERY: Self = Self(4);
 
+    /// These roles and those.
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
     /// Whether every role of `other` is among these.
     pub const fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0
@@ -50,7 +55,7 @@ impl Roles {
 impl BitOr for Roles {
     type Output = Self;
     fn bitor(self, other: Self) -> Self {
-        Self(self.0 | other.0)
+        self.and(other)
     }
 }
 

@@ -28,7 +28,7 @@ fn revoke(node: u8, honour: Option<(u32, Hash)>) -> Body {
     Body::Revoke { node: id(&key(node)), honour }
 }
 
-const ADMIN: Roles = Roles(3);
+const ADMIN: Roles = Roles::MEMBER.and(Roles::ADMIN);
 
 /// Root key 1, founder 2 (admin), recovery key 9.
 fn household() -> Roster {
@@ -48,7 +48,9 @@ fn members(roster: &Roster) -> Vec<NodeId> {
     roster.members().map(|member| member.id).collect()
 }
 
-fn picture(roster: &Roster) -> (Hash, Vec<Member>, Vec<NodeId>, Vec<(NodeId, u32)>) {
+type Picture = (Hash, Vec<Member>, Vec<NodeId>, Vec<(NodeId, u32)>);
+
+fn picture(roster: &Roster) -> Picture {
     let keys = roster.verdict.keys.values().cloned().collect();
     (roster.hash(), keys, roster.revoked().copied().collect(), roster.forks().collect())
 }
