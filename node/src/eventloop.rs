@@ -39,7 +39,9 @@ use crate::{
     service::{Op, Request, ServiceError},
     state_dir::{Incarnation, StateDir},
     store::worker::{Committed, StoreHandle},
-    transport::{Channel, CloseCode, LinkEvent, LinkEventReceiver, LinkHandle, LinkId, Target, Wanted},
+    transport::{
+        Channel, CloseCode, LinkEvent, LinkEventReceiver, LinkHandle, LinkId, SendError, Target, Wanted,
+    },
 };
 use status::StatusSource;
 use watchers::Watchers;
@@ -126,7 +128,8 @@ struct OpenLink {
     handle: LinkHandle,
     address: SocketAddr,
     dialed: bool,
-    writable: bool,
+    /// A frame that found the queue full and goes out first when there is room.
+    waiting: Option<(Channel, Bytes)>,
 }
 
 /// The loop.
@@ -218,7 +221,11 @@ impl EventLoop {
     fn next_wake(&self) -> Instant {
         let mesh = self.mesh.poll_timeout().map(|at| self.clock.instant(at));
         let closing = self.closing.iter().map(|(at, ..)| *at).min();
-        [mesh, closing, self.retry_at, Some(self.chores_at)].into_iter().flatten().min().unwrap_or(self.chores_at)
+        [mesh, closing, self.retry_at, Some(self.chores_at)]
+            .into_iter()
+            .flatten()
+            .min()
+            .unwrap_or(self.chores_at)
     }
 
     /// Draws every consequence of what came in.
@@ -245,7 +252,7 @@ impl EventLoop {
         match event {
             LinkEvent::Up { link, handle, peer, address, dialed, .. } => {
                 debug!(%link, peer = %peer.short(), %address, dialed, "link up");
-                self.links.insert(link, OpenLink { handle, address, dialed, writable: true });
+                self.links.insert(link, OpenLink { handle, address, dialed, waiting: None });
                 self.mesh.handle_input(now, Input::LinkUp { link: proto(link), peer, dialed });
             }
             LinkEvent::Frame { link, channel: Channel::Stream, bytes } => {
@@ -255,9 +262,7 @@ impl EventLoop {
                 self.mesh.handle_input(now, Input::Packet(proto(link), bytes.to_vec()));
             }
             LinkEvent::Writable { link } => {
-                if let Some(open) = self.links.get_mut(&link) {
-                    open.writable = true;
-                }
+                self.send_to(link);
             }
             LinkEvent::Down { link, reason } => {
                 debug!(%link, %reason, "link down");
@@ -375,7 +380,7 @@ impl EventLoop {
         if self.retry_at.is_some_and(|at| at <= Instant::now()) {
             self.retry_at = None;
             if let Some((batch, records)) = &self.in_flight
-                && let Err(reason) = self.store.commit(*batch, records.clone())
+                && let Err(reason) = self.store.commit(*batch, records.clone().into())
             {
                 error!(%reason, "the store is gone");
             }
@@ -392,7 +397,7 @@ impl EventLoop {
         match event {
             Event::Persist { batch, records } => {
                 self.in_flight = Some((batch, records.clone()));
-                if let Err(reason) = self.store.commit(batch, records) {
+                if let Err(reason) = self.store.commit(batch, records.into()) {
                     error!(%reason, "the store is gone");
                 }
             }
@@ -424,7 +429,9 @@ impl EventLoop {
                 warn!(node = %self.name_of(node.short()), offence = counter.name(), "a peer broke a rule");
             }
             Event::ClockCorrected(_) => {
-                warn!("the clock was ahead and has been set back; what was written meanwhile is written again");
+                warn!(
+                    "the clock was ahead and has been set back; what was written meanwhile is written again"
+                );
             }
             Event::Rewound(node) => warn!(
                 node = %self.name_of(node.short()),
@@ -436,8 +443,7 @@ impl EventLoop {
     }
 
     fn persist_run(&mut self, run: Run) {
-        let stored =
-            Incarnation { generation: run.generation, incarnation: run.incarnation, clean: false };
+        let stored = Incarnation { generation: run.generation, incarnation: run.incarnation, clean: false };
         match self.state.set_incarnation(stored) {
             Ok(()) => self.mesh.handle_input(self.clock.now(), Input::RunPersisted(run)),
             Err(reason) => error!(%reason, "the new generation cannot be saved; writes wait"),
@@ -524,27 +530,29 @@ impl EventLoop {
     }
 
     fn transmit(&mut self) {
-        let ids: Vec<LinkId> = self.links.iter().filter(|(_, open)| open.writable).map(|(id, _)| *id).collect();
+        let ids: Vec<LinkId> =
+            self.links.iter().filter(|(_, open)| open.waiting.is_none()).map(|(id, _)| *id).collect();
         ids.into_iter().for_each(|id| self.send_to(id));
     }
 
     fn send_to(&mut self, id: LinkId) {
         let Some(open) = self.links.get_mut(&id) else { return };
-        while open.writable
-            && let Some(transmit) = self.mesh.poll_transmit(proto(id))
-        {
-            let (channel, bytes) = match transmit {
-                Transmit::Frame(bytes) => (Channel::Stream, bytes),
-                Transmit::Packet(bytes) => (Channel::Datagram, bytes),
-            };
-            // A frame that finds the queue full is lost to this link: the link is closed, and
-            // anti-entropy brings what was in it over the next one.
-            if let Err(reason) = open.handle.try_send(channel, Bytes::from(bytes)) {
-                debug!(link = %id, %reason, "frame not sent");
-                open.writable = false;
-            }
-            if !open.handle.has_room() {
-                open.writable = false;
+        loop {
+            let next = open.waiting.take().or_else(|| match self.mesh.poll_transmit(proto(id))? {
+                Transmit::Frame(bytes) => Some((Channel::Stream, Bytes::from(bytes))),
+                Transmit::Packet(bytes) => Some((Channel::Datagram, Bytes::from(bytes))),
+            });
+            let Some((channel, bytes)) = next else { return };
+            match open.handle.try_send(channel, bytes.clone()) {
+                Ok(()) => {}
+                Err(SendError::Full) => {
+                    open.waiting = Some((channel, bytes));
+                    return;
+                }
+                Err(reason) => {
+                    debug!(link = %id, %reason, "frame not sent");
+                    return;
+                }
             }
         }
     }

@@ -57,11 +57,15 @@ impl Watchers {
         }
     }
 
-    pub(super) fn watch(&mut self, prefixes: Vec<String>, resume: Option<ResumeToken>, mesh: &Mesh) -> Watching {
+    pub(super) fn watch(
+        &mut self,
+        prefixes: Vec<String>,
+        resume: Option<ResumeToken>,
+        mesh: &Mesh,
+    ) -> Watching {
         self.last += 1;
         let known = resume.filter(|token| {
-            token.incarnation == self.incarnation
-                && (self.oldest..=self.revision).contains(&token.revision)
+            token.incarnation == self.incarnation && (self.oldest..=self.revision).contains(&token.revision)
         });
         let mut watcher = Watcher {
             prefixes,

@@ -60,6 +60,12 @@ pub struct Batch {
     pub deletes: Vec<Vec<u8>>,
 }
 
+impl From<mesh_proto::record::Batch> for Batch {
+    fn from(records: mesh_proto::record::Batch) -> Self {
+        Self { puts: records.puts, deletes: records.deletes }
+    }
+}
+
 impl Batch {
     /// Bytes of all keys and values in it.
     pub fn bytes(&self) -> usize {
