@@ -117,7 +117,7 @@ fn a_flipped_byte_anywhere_in_any_file_loses_nothing_silently() {
     let mut outcomes = BTreeMap::new();
     for file in original.files() {
         let bytes = fs::read(original.folder.path().join(&file)).unwrap();
-        for at in offsets(bytes.len(), 40) {
+        for at in offsets(bytes.len(), 120) {
             let outcome = original.after(&format!("{} flipped at {at}", file.display()), |root| {
                 let mut bad = bytes.clone();
                 bad[at] ^= 0x20;
@@ -131,6 +131,10 @@ fn a_flipped_byte_anywhere_in_any_file_loses_nothing_silently() {
     let lossy_in_derived = outcomes.keys().any(|(name, lost, _)| name != "db" && *lost);
     assert!(!lossy_in_derived, "damage outside of the log costs no record: {outcomes:?}");
     assert!(outcomes.contains_key(&("db".into(), true, true)), "some damage was salvaged: {outcomes:?}");
+    assert!(
+        !outcomes.contains_key(&("db".into(), true, false)),
+        "one byte never costs the whole store: {outcomes:?}"
+    );
 }
 
 #[test]
