@@ -17,7 +17,11 @@ fn main() -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
     for n in 0..commits {
         // Sizes from one record to more than one of sled's segments of 512 KiB.
-        let records = [1, 40, 4_000][n as usize % 3];
+        let records = match n % 3 {
+            0 => 1,
+            1 => 40,
+            _ => 4_000,
+        };
         let put = |record: u32| (format!("k/{n}/{record}").into_bytes(), vec![n as u8; 200]);
         store.commit(&Batch { puts: (0..records).map(put).collect(), deletes: Vec::new() })?;
         writeln!(out, "acknowledged {n}")?;

@@ -1,8 +1,8 @@
 //! Opening the store, and what is done when it does not open or does not hold what it should.
 //!
 //! In this order, each step only when the one before did not give a whole store:
-//! open; derive snapshot and settings of sled again; salvage record by record into a fresh store;
-//! the newest readable export; an empty store. Damaged folders are kept, the newest two.
+//! open; derive snapshot and settings of sled again (only when it did not open); salvage record by
+//! record into a fresh store; the newest readable export; an empty store. Damaged folders are kept, the newest two.
 
 use super::record::{Scan, Tally, scan, scan_around};
 use super::{EXPORT_FOLDER, Engine, STORE_FOLDER, SledOptions, drop_engine, engine_error, read_mark};
@@ -100,15 +100,18 @@ impl Opening<'_> {
         self.read_mark();
         self.finish_interrupted()?;
         let folder = self.root.join(STORE_FOLDER);
-        let first = match self.attempt(&folder)? {
+        match self.attempt(&folder)? {
             Attempt::Whole(engine) => return Ok((engine, Recovery::Clean)),
             Attempt::Broken { engine, scan, reason } => {
                 self.say(format!("The store is damaged: {reason}."));
-                (engine, scan)
+                self.expect(&scan);
+                // It opens and misses records. Without its snapshot sled would read its whole log,
+                // and would not open at all when the damage is in there: save what there is.
+                if engine.is_some() {
+                    return self.rebuild(engine, scan);
+                }
             }
-        };
-        self.expect(&first.1);
-        drop_engine(first.0);
+        }
         remove_derived(&folder)?;
         self.say(
             "Deleted the index and settings of the storage engine, which it derives again from its log."

@@ -117,7 +117,7 @@ fn a_flipped_byte_anywhere_in_any_file_loses_nothing_silently() {
     let mut outcomes = BTreeMap::new();
     for file in original.files() {
         let bytes = fs::read(original.folder.path().join(&file)).unwrap();
-        for at in offsets(bytes.len(), 40) {
+        for at in offsets(bytes.len(), 120) {
             let outcome = original.after(&format!("{} flipped at {at}", file.display()), |root| {
                 let mut bad = bytes.clone();
                 bad[at] ^= 0x20;
