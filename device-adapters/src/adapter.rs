@@ -6,9 +6,7 @@ use std::pin::Pin;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use crate::model::{
-    Availability, CommandId, Description, DeviceId, LightChange, LightState, Source, Stage,
-};
+use crate::model::{Availability, CommandId, Description, DeviceId, LightChange, LightState, Source, Stage};
 
 /// Who may own what an adapter finds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,10 +106,7 @@ pub trait Adapter: Send {
     ///
     /// It owns its sockets and its state, talks only through `ctx`, and never panics on what the
     /// network sends. Dropping the future at any point is safe: nothing half-done stays behind.
-    fn run(
-        self: Box<Self>,
-        ctx: Context,
-    ) -> Pin<Box<dyn Future<Output = Result<(), AdapterError>> + Send>>;
+    fn run(self: Box<Self>, ctx: Context) -> Pin<Box<dyn Future<Output = Result<(), AdapterError>> + Send>>;
 }
 
 /// What the node asks of an adapter.

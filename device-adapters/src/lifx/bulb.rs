@@ -14,8 +14,8 @@ use tokio::time::Instant;
 
 use crate::adapter::Reading;
 use crate::model::{
-    Availability, Capabilities, ColorMode, CommandId, Description, DeviceId, KelvinRange,
-    LightCapabilities, LightChange, LightState, Source, Stage,
+    Availability, Capabilities, ColorMode, CommandId, Description, DeviceId, KelvinRange, LightCapabilities,
+    LightChange, LightState, Source, Stage,
 };
 
 use super::command::{Base, InFlight, Need, Verdict};
@@ -303,7 +303,8 @@ impl Bulb {
             let (due, need) = command.need();
             (due, Action::Command(need))
         });
-        let fading = self.command.as_ref().is_none_or(|c| c.settled_at().is_some_and(|at| at > self.poll.due()));
+        let fading =
+            self.command.as_ref().is_none_or(|c| c.settled_at().is_some_and(|at| at > self.poll.due()));
         let poll = (self.owned && fading).then(|| (self.poll.due(), Action::Poll));
         let identify = self.identity.need().map(|(due, request)| (due, Action::Identify(request)));
         let reach = (self.last_heard + self.timing.quiet()).max(self.next_reach);

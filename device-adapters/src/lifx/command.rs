@@ -230,13 +230,13 @@ impl InFlight {
             (None, true) if now < self.settled_at => {
                 "the bulb acknowledged, but its transition lasts longer than the deadline".to_owned()
             }
-            (None, true) => {
-                "the bulb acknowledged, but answered no read-back before the deadline".to_owned()
-            }
+            (None, true) => "the bulb acknowledged, but answered no read-back before the deadline".to_owned(),
             (None, false) if self.sent => "the bulb did not acknowledge before the deadline".to_owned(),
-            (None, false) => "the bulb did not tell its state, which the change builds on, before the deadline \
+            (None, false) => {
+                "the bulb did not tell its state, which the change builds on, before the deadline \
                               (give both brightness and color to do without)"
-                .to_owned(),
+                    .to_owned()
+            }
         }
     }
 }
@@ -244,10 +244,10 @@ impl InFlight {
 /// The whole colour that `wanted` leads to.
 fn target(wanted: &LightChange, base: Option<&Base>, whites: KelvinRange) -> Hsbk {
     let neutral = |kelvin: u16| kelvin.max(whites.min_k).min(whites.max_k);
-    let was = base.map_or(
-        Hsbk { hue: 0, saturation: 0, brightness: u16::MAX, kelvin: neutral(3_500) },
-        |base| base.hsbk,
-    );
+    let was = base
+        .map_or(Hsbk { hue: 0, saturation: 0, brightness: u16::MAX, kelvin: neutral(3_500) }, |base| {
+            base.hsbk
+        });
     let brightness = wanted.brightness.unwrap_or(was.brightness);
     match wanted.color {
         None | Some(ColorMode::None) => Hsbk { brightness, ..was },
@@ -294,11 +294,9 @@ fn describe(change: &LightChange) -> String {
     let color = change.color.and_then(|color| match color {
         ColorMode::None => None,
         ColorMode::Temperature { kelvin } => Some(format!("{kelvin} K")),
-        ColorMode::Color(xy) => Some(format!(
-            "color x {:.3} y {:.3}",
-            f64::from(xy.x) / 65_535.0,
-            f64::from(xy.y) / 65_535.0
-        )),
+        ColorMode::Color(xy) => {
+            Some(format!("color x {:.3} y {:.3}", f64::from(xy.x) / 65_535.0, f64::from(xy.y) / 65_535.0))
+        }
     });
     [on, brightness, color].into_iter().flatten().collect::<Vec<_>>().join(", ")
 }

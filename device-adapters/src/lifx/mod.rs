@@ -14,9 +14,11 @@ mod products;
 mod tests;
 mod wire;
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -63,10 +65,7 @@ struct Lifx {
 }
 
 impl Adapter for Lifx {
-    fn run(
-        self: Box<Self>,
-        ctx: Context,
-    ) -> Pin<Box<dyn Future<Output = Result<(), AdapterError>> + Send>> {
+    fn run(self: Box<Self>, ctx: Context) -> Pin<Box<dyn Future<Output = Result<(), AdapterError>> + Send>> {
         Box::pin(run(self.config, ctx))
     }
 }
@@ -146,16 +145,18 @@ fn failed(what: &str, config: &Config, source: io::Error) -> AdapterError {
 /// Sends datagrams; one that cannot be sent counts as lost on the way, which the driver expects.
 #[derive(Default)]
 struct Sender {
-    failing: bool,
+    /// Addresses of which a failure was told, so that each is told once.
+    failing: BTreeSet<SocketAddr>,
 }
 
 impl Sender {
     async fn send(&mut self, socket: &UdpSocket, datagram: &bulb::Transmit) {
         let sent = timeout(Duration::from_millis(50), socket.send_to(&datagram.bytes, datagram.to)).await;
         match sent {
-            Ok(Ok(_)) => self.failing = false,
-            Ok(Err(error)) if !self.failing => {
-                self.failing = true;
+            Ok(Ok(_)) => {
+                self.failing.remove(&datagram.to);
+            }
+            Ok(Err(error)) if self.failing.insert(datagram.to) => {
                 tracing::warn!(to = %datagram.to, %error, "cannot send to the LAN; lights are not reached until this is mended");
             }
             Ok(Err(error)) => tracing::debug!(to = %datagram.to, %error, "cannot send"),

@@ -37,9 +37,7 @@ pub(crate) fn lookup(vendor: u32, product: u32) -> Product {
         85 | 101 => Product::Light(light(false, 2_000, 2_000)),
         113 | 114 | 125 | 126 | 131 | 132 => Product::Light(light(false, 1_500, 9_000)),
         15 | 191 | 192 | 207 | 208 | 211 | 300 => Product::Light(light(true, 2_700, 6_500)),
-        1..=3 | 14 | 20..=33 | 36..=38 | 40 | 43..=46 | 55 | 56 => {
-            Product::Light(light(true, 2_500, 9_000))
-        }
+        1..=3 | 14 | 20..=33 | 36..=38 | 40 | 43..=46 | 55 | 56 => Product::Light(light(true, 2_500, 9_000)),
         49 | 52 | 53 | 57 | 59 | 62..=65 | 68 | 72 | 90..=94 | 97..=99 | 109..=112 | 117..=124 => {
             Product::Light(light(true, 1_500, 9_000))
         }

@@ -198,8 +198,7 @@ impl LightChange {
 }
 
 fn color_matches(asked: ColorMode, read: ColorMode, tolerance: &Tolerance) -> bool {
-    let near =
-        |a: Xy, b: Xy| a.x.abs_diff(b.x) <= tolerance.xy && a.y.abs_diff(b.y) <= tolerance.xy;
+    let near = |a: Xy, b: Xy| a.x.abs_diff(b.x) <= tolerance.xy && a.y.abs_diff(b.y) <= tolerance.xy;
     match (asked, read) {
         (ColorMode::None, _) => true,
         (ColorMode::Temperature { kelvin: a }, ColorMode::Temperature { kelvin: b }) => {
@@ -256,7 +255,8 @@ mod tests {
     #[test]
     fn a_read_back_confirms_within_the_tolerance_and_not_beyond() {
         let tolerance = Tolerance::default();
-        let state = LightState { on: true, brightness: 10_000, color: ColorMode::Temperature { kelvin: 3000 } };
+        let state =
+            LightState { on: true, brightness: 10_000, color: ColorMode::Temperature { kelvin: 3000 } };
         let change = |brightness, kelvin| LightChange {
             on: Some(true),
             brightness: Some(brightness),

@@ -9,7 +9,7 @@ pub mod device;
 pub mod light;
 
 pub use device::{
-    Availability, Capabilities, CommandId, Description, DeviceId, IdError, Source, Stage, MAX_DEVICE_ID,
+    Availability, Capabilities, CommandId, Description, DeviceId, IdError, MAX_DEVICE_ID, Source, Stage,
 };
 pub use light::{
     ChangeError, ColorMode, Gamut, KelvinRange, LightCapabilities, LightChange, LightState, Tolerance, Xy,
