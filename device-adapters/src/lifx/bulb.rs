@@ -6,7 +6,6 @@
 //!   report never shows what was before a command as if it came after;
 //! - a command ends in exactly one final stage, at the latest at its deadline.
 
-use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -14,13 +13,14 @@ use tokio::time::Instant;
 
 use crate::adapter::Reading;
 use crate::model::{
-    Availability, Capabilities, ColorMode, CommandId, Description, DeviceId, KelvinRange, LightCapabilities,
+    Availability, Capabilities, CommandId, Description, DeviceId, KelvinRange, LightCapabilities,
     LightChange, LightState, Source, Stage,
 };
 
 use super::command::{Base, InFlight, Need, Verdict};
 use super::identity::Identity;
-use super::pace::Pace;
+use super::output::{Output, Transmit};
+use super::pace::{Pace, Timing};
 use super::poll::{Poll, Tick};
 use super::wire::{self, Hsbk, Reply, Request, Serial};
 
@@ -30,45 +30,6 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(4);
 /// How old what is known of a bulb may be to build a Set on it. Somebody with another app may have
 /// changed the colour since, and a command for brightness must not undo that.
 const BASE_FRESH: Duration = Duration::from_secs(1);
-
-/// A datagram to send.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Transmit {
-    /// Where to.
-    pub(crate) to: SocketAddr,
-    /// What.
-    pub(crate) bytes: Vec<u8>,
-}
-
-/// What a state machine wants done.
-#[derive(Debug, Default)]
-pub(crate) struct Output {
-    /// Datagrams, oldest first.
-    pub(crate) transmits: VecDeque<Transmit>,
-    /// Readings, oldest first.
-    pub(crate) readings: VecDeque<Reading>,
-}
-
-/// Times that all bulbs share.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Timing {
-    /// Between two polls.
-    pub(crate) poll: Duration,
-    /// Between two rounds of discovery.
-    pub(crate) discover: Duration,
-}
-
-impl Timing {
-    /// The silence after which a bulb is asked whether it is still there.
-    fn quiet(&self) -> Duration {
-        self.discover.mul_f64(1.25)
-    }
-
-    /// The silence after which a bulb is lost.
-    fn lost(&self) -> Duration {
-        self.discover * 3
-    }
-}
 
 /// A request that may still be answered.
 #[derive(Debug, Clone)]
@@ -442,7 +403,7 @@ impl Bulb {
         if !self.owned || pending.epoch != Some(self.epoch) {
             return;
         }
-        let state = self.light_state(hsbk, on);
+        let state = hsbk.state(on);
         if self.last_report != Some((state, self.followed)) {
             self.last_report = Some((state, self.followed));
             out.readings.push_back(Reading::Reported {
@@ -517,15 +478,6 @@ impl Bulb {
     fn whites(&self) -> KelvinRange {
         let known = self.identity.capabilities().and_then(|(can, _)| can.color_temperature);
         known.unwrap_or(KelvinRange { min_k: 1_500, max_k: 9_000 })
-    }
-
-    fn light_state(&self, hsbk: Hsbk, on: bool) -> LightState {
-        let color = if hsbk.saturation == 0 {
-            ColorMode::Temperature { kelvin: hsbk.kelvin }
-        } else {
-            ColorMode::Color(crate::model::color::hue_saturation_to_xy(hsbk.hue, hsbk.saturation))
-        };
-        LightState { on, brightness: hsbk.brightness, color }
     }
 
     fn end_command(&mut self, stage: Stage, out: &mut Output) {

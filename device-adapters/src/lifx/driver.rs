@@ -10,8 +10,10 @@ use crate::adapter::{Directive, Reading};
 use crate::model::{DeviceId, Stage};
 
 use super::ID;
-use super::bulb::{Bulb, Output, Timing, Transmit};
+use super::bulb::Bulb;
 use super::config::Config;
+use super::output::{Output, Transmit};
+use super::pace::Timing;
 use super::wire::{self, Incoming, Reply, Request, Serial, WireError};
 
 /// The most bulbs; a home has fewer, and what answers beyond that is noise or an attack.

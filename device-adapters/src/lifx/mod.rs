@@ -7,6 +7,7 @@ mod command;
 mod config;
 mod driver;
 mod identity;
+mod output;
 mod pace;
 mod poll;
 mod products;
@@ -33,6 +34,7 @@ use crate::adapter::{
 
 use self::config::Config;
 use self::driver::Driver;
+use self::output::Transmit;
 
 /// The id of the adapter, and the prefix of its device ids.
 const ID: &str = "lifx";
@@ -150,7 +152,7 @@ struct Sender {
 }
 
 impl Sender {
-    async fn send(&mut self, socket: &UdpSocket, datagram: &bulb::Transmit) {
+    async fn send(&mut self, socket: &UdpSocket, datagram: &Transmit) {
         let sent = timeout(Duration::from_millis(50), socket.send_to(&datagram.bytes, datagram.to)).await;
         match sent {
             Ok(Ok(_)) => {

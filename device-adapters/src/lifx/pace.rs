@@ -1,4 +1,4 @@
-//! How fast a bulb is spoken to, and how soon it is asked again.
+//! When a bulb is spoken to: how fast, how soon again, and after how much silence.
 
 use std::time::Duration;
 
@@ -9,6 +9,27 @@ const BURST: u32 = 3;
 /// The time that one message uses up. With the burst and a round of discovery that is at most 20
 /// messages in any second, which is the rate that LIFX asks clients to stay under.
 const PER_MESSAGE: Duration = Duration::from_millis(62);
+
+/// Times that all bulbs share.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Timing {
+    /// Between two polls.
+    pub(crate) poll: Duration,
+    /// Between two rounds of discovery.
+    pub(crate) discover: Duration,
+}
+
+impl Timing {
+    /// The silence after which a bulb is asked whether it is still there.
+    pub(crate) fn quiet(&self) -> Duration {
+        self.discover.mul_f64(1.25)
+    }
+
+    /// The silence after which a bulb is lost.
+    pub(crate) fn lost(&self) -> Duration {
+        self.discover * 3
+    }
+}
 
 /// Keeps the rate of messages to one bulb (a generic cell rate algorithm).
 #[derive(Debug, Clone, Copy)]

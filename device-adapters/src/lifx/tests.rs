@@ -16,9 +16,9 @@ use crate::model::{
 };
 
 use super::REGISTRATION;
-use super::bulb::Transmit;
 use super::config::Config;
 use super::driver::{Driver, Dropped};
+use super::output::Transmit;
 use super::wire::{self, Hsbk, Incoming, Reply, Request, Serial, WireError, peer};
 
 const SOURCE: u32 = 0x1234_5678;

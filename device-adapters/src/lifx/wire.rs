@@ -7,6 +7,7 @@
 use std::fmt;
 
 use crate::model::device::Hex;
+use crate::model::{ColorMode, LightState, color};
 
 /// The port on which bulbs listen.
 pub(crate) const PORT: u16 = 56_700;
@@ -53,6 +54,18 @@ pub(crate) struct Hsbk {
     pub(crate) brightness: u16,
     /// Colour temperature in kelvin.
     pub(crate) kelvin: u16,
+}
+
+impl Hsbk {
+    /// The state of a light that shows this colour.
+    pub(crate) fn state(&self, on: bool) -> LightState {
+        let color = if self.saturation == 0 {
+            ColorMode::Temperature { kelvin: self.kelvin }
+        } else {
+            ColorMode::Color(color::hue_saturation_to_xy(self.hue, self.saturation))
+        };
+        LightState { on, brightness: self.brightness, color }
+    }
 }
 
 /// What Hearth sends.
