@@ -537,8 +537,10 @@ fn a_bulb_that_acknowledges_and_ignores_times_out_at_the_deadline() {
 fn a_newer_command_supersedes_at_once_and_keeps_what_it_leaves_open() {
     let mut world = World::owning();
     world.power = 0;
-    world.delay = (60, 60);
+    world.loss = 1.0; // what the first sends never arrives
     world.light(1, power(true), PATIENCE);
+    world.flush();
+    world.loss = 0.0;
     world.light(2, dim(500), PATIENCE);
     world.flush();
     assert_eq!(world.life_of(1), [Stage::Sent, Stage::Superseded]);
@@ -592,6 +594,79 @@ fn a_transition_is_confirmed_after_its_end() {
         matches!(life.last(), Some(Stage::TimedOut { reason }) if reason.contains("transition")),
         "{life:?}"
     );
+}
+
+#[test]
+fn a_fade_longer_than_the_polls_is_neither_cut_short_nor_confirmed_by_them() {
+    let mut world = World::owning();
+    let begun = world.now;
+    world.light(1, LightChange { transition_ms: 25_000, ..dim(100) }, Duration::from_secs(40));
+    world.run(Duration::from_secs(40));
+    assert_eq!(world.life_of(1), CONFIRMED);
+    assert!(world.at_stage(1, &Stage::Confirmed).unwrap() - begun >= Duration::from_secs(25));
+    assert_eq!(world.sent.iter().filter(|(_, request)| request.is_set()).count(), 1);
+}
+
+#[test]
+fn the_acknowledgement_of_an_older_command_does_not_count_for_the_same_again() {
+    let mut world = World::owning();
+    world.delay = (60, 60);
+    world.light(1, power(true), PATIENCE);
+    world.run(ms(10));
+    world.light(2, power(false), PATIENCE);
+    world.run(ms(10));
+    let sent = world.now;
+    world.light(3, power(true), PATIENCE);
+    world.run(Duration::from_secs(1));
+    assert_eq!(world.life_of(3), CONFIRMED);
+    let took = world.at_stage(3, &Stage::Acknowledged).unwrap() - sent;
+    assert!(took >= ms(120), "acknowledged after {took:?}, but the way there and back takes 120 ms");
+}
+
+#[test]
+fn a_command_that_changes_nothing_is_still_reported_as_followed() {
+    let mut world = World::owning();
+    world.light(1, dim(40_000), PATIENCE);
+    world.run(Duration::from_secs(1));
+    assert_eq!(world.life_of(1), CONFIRMED);
+    let followed: Vec<Option<CommandId>> = world.reports().iter().map(|report| report.1).collect();
+    assert_eq!(followed, [None, Some(id(1))]);
+    world.run(Duration::from_secs(60));
+    assert_eq!(world.reports().len(), 2, "polls that see nothing new say nothing");
+    world.driver.handle_directive(world.now, Directive::Refresh { device: device() });
+    world.run(ms(100));
+    assert_eq!(world.reports().len(), 3, "a refresh is answered in any case");
+}
+
+#[test]
+fn what_arrives_after_ownership_is_lost_is_not_reported() {
+    let mut world = World::owning();
+    world.driver.handle_directive(world.now, Directive::Refresh { device: device() });
+    world.own(false);
+    world.run(Duration::from_secs(1));
+    assert_eq!(world.reports().len(), 1);
+    world.own(true);
+    world.run(Duration::from_secs(1));
+    assert_eq!(world.reports().len(), 2, "a new owner reports what it sees");
+}
+
+#[test]
+fn a_late_acknowledgement_does_not_bring_an_older_colour_back() {
+    let mut world = World::owning();
+    world.delay = (100, 100);
+    let red = LightChange { color: Some(ColorMode::Color(Gamut::SRGB.red)), ..dim(9_000) };
+    let blue = LightChange { color: Some(ColorMode::Color(Gamut::SRGB.blue)), ..dim(9_000) };
+    world.light(1, red, PATIENCE);
+    world.flush();
+    world.delay = (20, 20); // overtakes
+    world.light(2, blue, PATIENCE);
+    world.run(ms(150));
+    world.delay = (5, 5);
+    world.run(ms(850));
+    world.light(3, dim(30_000), PATIENCE);
+    world.run(PATIENCE);
+    assert_eq!(world.life_of(3), CONFIRMED);
+    assert!(world.hsbk.hue.abs_diff(43_690) < 200, "blue was the last colour asked for: {:?}", world.hsbk);
 }
 
 #[test]
