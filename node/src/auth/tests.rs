@@ -299,7 +299,7 @@ async fn of_a_thousand_concurrent_connections_one_wins() {
         let (token, endpoint) = (token.clone(), endpoint.clone());
         uses.spawn(async move {
             let identity = NodeIdentity::from_seed(&seed).unwrap();
-            join_over(&endpoint, &token, &identity, "kitchen", Duration::from_secs(10)).await
+            join_over(&endpoint, &token, &identity, "kitchen", Duration::from_secs(5)).await
         });
     }
     let outcomes = uses.join_all().await;
