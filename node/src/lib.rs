@@ -2,4 +2,10 @@
 
 pub mod api;
 pub mod auth;
+pub mod eventloop;
+pub mod listener;
 pub mod service;
+pub mod state_dir;
+pub mod store;
+pub mod tls;
+pub mod transport;

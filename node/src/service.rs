@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, net::SocketAddr};
 use mesh_proto::{
     FieldName, NodeId, ObjectId, Value,
     kinds::Author,
-    roster::{Body, Roles},
+    roster::{Body, NodeName, Roles},
 };
 use serde::Serialize;
 use thiserror::Error;
@@ -310,7 +310,7 @@ impl Service {
         &self,
         node: NodeId,
         roles: Roles,
-        name: String,
+        name: NodeName,
         token: Option<[u8; 16]>,
     ) -> Result<Vec<Vec<u8>>, ServiceError> {
         self.ask(|reply| Request::Issue(Body::Admit { node, roles, name, token }, reply)).await?
