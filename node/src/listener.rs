@@ -34,7 +34,7 @@ const PORT_TRIES: usize = 16;
 const PLAIN_REQUEST: usize = 8 << 10;
 const PLAIN_ANSWER: &str = "HTTP/1.1 400 Bad Request\r\n\
     Content-Type: text/plain; charset=utf-8\r\n\
-    Content-Length: 68\r\n\
+    Content-Length: 69\r\n\
     Connection: close\r\n\r\n\
     this port speaks HTTPS: use https:// and the CA of `hearth ca export`";
 
