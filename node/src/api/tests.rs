@@ -22,8 +22,9 @@ use super::{
     fake::{FakeLoop, TestFolder},
     metrics::{Kind, Metrics, Sample},
     ports::{
-        Check, CheckStatus, Command, CommandRequest, CommandState, CommandsHandle, CommandsPort, CommandsRequest,
-        ControlHandle, ControlRequest, Invite, InviteView, InvitesHandle, InvitesRequest, Joined, PortError,
+        Check, CheckStatus, Command, CommandRequest, CommandState, CommandsHandle, CommandsPort,
+        CommandsRequest, ControlHandle, ControlRequest, Invite, InviteView, InvitesHandle, InvitesRequest,
+        Joined, PortError,
     },
     router,
 };
@@ -51,7 +52,8 @@ struct Answer {
 
 impl Answer {
     fn json(&self) -> Value {
-        serde_json::from_slice(&self.body).unwrap_or_else(|_| panic!("{:?}", String::from_utf8_lossy(&self.body)))
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|_| panic!("{:?}", String::from_utf8_lossy(&self.body)))
     }
 
     /// The last part of the problem's type, after a look at the whole document.
@@ -177,7 +179,8 @@ async fn own_commands(mut port: CommandsPort) {
             CommandsRequest::Submit(request, reply) => {
                 let known = commands.values().find(|(old, _)| old.key.is_some() && old.key == request.key);
                 if let Some((old, command)) = known {
-                    let conflict = PortError::Conflict { detail: "used before".into(), fix: "another key".into() };
+                    let conflict =
+                        PortError::Conflict { detail: "used before".into(), fix: "another key".into() };
                     let same = old.device == request.device && old.change == request.change;
                     drop(reply.send(if same { Ok(command.clone()) } else { Err(conflict) }));
                     continue;

@@ -95,9 +95,9 @@ async fn observe(
         None => {
             match tokio::time::timeout(AUTH_WITHIN, inbound::authenticate(&guard, peer, &mut socket)).await {
                 Ok(Some(principal)) => {
-                drop(place);
-                (principal, context.metrics.observer())
-            }
+                    drop(place);
+                    (principal, context.metrics.observer())
+                }
                 _ => {
                     let (mut out, _) = split(&context, socket);
                     return farewell(&mut out, CLOSE_UNAUTHENTICATED, "a token is needed").await;

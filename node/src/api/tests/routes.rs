@@ -87,7 +87,10 @@ async fn objects_are_written_read_listed_and_deleted() {
     let written = bench.call(Method::PATCH, path, json!({ "set": fields })).await;
     assert_eq!(written.status, StatusCode::OK);
     let object = written.json();
-    assert_eq!((&object["id"], &object["fields"], &object["complete"]), (&json!("note/x"), &fields, &json!(true)));
+    assert_eq!(
+        (&object["id"], &object["fields"], &object["complete"]),
+        (&json!("note/x"), &fields, &json!(true))
+    );
     assert_eq!(object["meta"]["text"]["by"], "00000000000000ab");
     assert_eq!(bench.call(Method::GET, path, Value::Null).await.json(), object);
     let unset = bench.call(Method::PATCH, path, json!({ "unset": ["raw", "n"] })).await.json();
@@ -98,7 +101,8 @@ async fn objects_are_written_read_listed_and_deleted() {
     }
     let page = bench.call(Method::GET, "/api/v1/objects?prefix=note/y&limit=3", Value::Null).await.json();
     assert_eq!((page["objects"].as_array().unwrap().len(), &page["next"]), (3, &json!("note/y2")));
-    let rest = bench.call(Method::GET, "/api/v1/objects?prefix=note/y&limit=3&after=note/y2", Value::Null).await;
+    let rest =
+        bench.call(Method::GET, "/api/v1/objects?prefix=note/y&limit=3&after=note/y2", Value::Null).await;
     assert_eq!((rest.json()["objects"].as_array().unwrap().len(), &rest.json()["next"]), (2, &Value::Null));
     for _ in 0..2 {
         assert_eq!(bench.call(Method::DELETE, path, Value::Null).await.status, StatusCode::NO_CONTENT);
@@ -132,7 +136,10 @@ async fn a_token_object_is_for_admins_and_its_hash_for_nobody() {
     let path = format!("/api/v1/objects/{}", seen["objects"][0]["id"].as_str().unwrap());
     let read = bench.bearer(Some(&viewer), Method::GET, &path, Value::Null).await;
     assert_eq!(read.status, StatusCode::NOT_FOUND);
-    assert_eq!(bench.call(Method::PATCH, &path, json!({ "set": { "note": 1 } })).await.problem(), "forbidden");
+    assert_eq!(
+        bench.call(Method::PATCH, &path, json!({ "set": { "note": 1 } })).await.problem(),
+        "forbidden"
+    );
     assert_eq!(bench.call(Method::DELETE, &path, Value::Null).await.problem(), "forbidden");
     let export = bench.call(Method::GET, "/api/v1/export", Value::Null).await;
     assert!(!String::from_utf8(export.body).unwrap().contains("token/"));
@@ -172,7 +179,8 @@ async fn bad_bodies_get_their_problem_and_change_nothing() {
     let body = Body::from_stream(futures_util::stream::iter(chunks));
     let unsized_body = bench.send(Access::Socket, Method::PATCH, path, None, "application/json", body).await;
     assert_eq!(unsized_body.problem(), "too-large");
-    let wrong = bench.send(Access::Socket, Method::PATCH, path, None, "text/plain", "{\"set\":{\"a\":1}}").await;
+    let wrong =
+        bench.send(Access::Socket, Method::PATCH, path, None, "text/plain", "{\"set\":{\"a\":1}}").await;
     assert_eq!((wrong.status, wrong.problem().as_str()), (StatusCode::UNSUPPORTED_MEDIA_TYPE, "media-type"));
     let many: BTreeMap<_, _> = (0..1025).map(|n| (format!("f{n}"), n)).collect();
     assert_eq!(bench.call(Method::PATCH, path, json!({ "set": many })).await.problem(), "too-many-changes");
@@ -223,8 +231,13 @@ async fn devices_are_found_by_what_people_call_them() {
             bench.call(Method::POST, "/api/v1/commands", body).await
         }
     };
-    let names =
-        [("device/lifx-2", "lifx-2"), ("Kitchen", "lifx-1"), ("lifx-2", "lifx-2"), ("kitchen", ""), ("LIFX a19", "lifx-1")];
+    let names = [
+        ("device/lifx-2", "lifx-2"),
+        ("Kitchen", "lifx-1"),
+        ("lifx-2", "lifx-2"),
+        ("kitchen", ""),
+        ("LIFX a19", "lifx-1"),
+    ];
     for (name, expected) in names {
         let answer = device(name).await;
         match expected {
@@ -252,7 +265,8 @@ async fn commands_are_accepted_awaited_and_read() {
     let done = bench.call(Method::POST, "/api/v1/commands", body.clone()).await;
     let command = done.json();
     assert_eq!((done.status, &command["state"]), (StatusCode::OK, &json!("confirmed")));
-    let states: Vec<_> = command["life"].as_array().unwrap().iter().map(|step| step["state"].clone()).collect();
+    let states: Vec<_> =
+        command["life"].as_array().unwrap().iter().map(|step| step["state"].clone()).collect();
     assert_eq!(states, ["accepted", "sent", "acknowledged", "confirmed"]);
     assert_eq!(command["deadline"], "1970-01-01T00:00:06.000Z");
     let again = bench.call(Method::POST, "/api/v1/commands", body.clone()).await.json();
@@ -323,7 +337,11 @@ async fn changes_that_make_no_sense_are_named() {
         json!({ "device": "white", "change": on, "extra": 1 }),
     ];
     for body in bad {
-        assert_eq!(bench.call(Method::POST, "/api/v1/commands", body.clone()).await.problem(), "invalid-request", "{body}");
+        assert_eq!(
+            bench.call(Method::POST, "/api/v1/commands", body.clone()).await.problem(),
+            "invalid-request",
+            "{body}"
+        );
     }
 }
 
@@ -348,7 +366,8 @@ async fn the_setup_code_gives_one_token_and_is_shown_on_the_board_only() {
     assert!(new["code"].is_string() && new["code"] != code);
     let mut last = String::new();
     for _ in 0..5 {
-        let answer = bench.bearer(None, Method::POST, "/api/v1/setup", json!({ "code": "AAAA-AAAA-AAAA" })).await;
+        let answer =
+            bench.bearer(None, Method::POST, "/api/v1/setup", json!({ "code": "AAAA-AAAA-AAAA" })).await;
         last = answer.problem();
         assert!(last == "wrong-setup-code" || answer.status == StatusCode::TOO_MANY_REQUESTS);
     }
@@ -378,22 +397,43 @@ async fn tokens_are_made_listed_and_revoked() {
 async fn invites_joining_and_leaving_go_to_their_owners() {
     let bench = Bench::new();
     let made = bench.call(Method::POST, "/api/v1/invites", Value::Null).await;
-    assert_eq!((made.status, &made.json()["expires"]), (StatusCode::CREATED, &json!("1970-01-01T00:15:00.000Z")));
+    assert_eq!(
+        (made.status, &made.json()["expires"]),
+        (StatusCode::CREATED, &json!("1970-01-01T00:15:00.000Z"))
+    );
     bench.call(Method::POST, "/api/v1/invites", json!({ "ttl_s": 60, "roles": ["member", "admin"] })).await;
     let listed = bench.call(Method::GET, "/api/v1/invites", Value::Null).await.json();
     assert_eq!(listed["invites"][1]["roles"], json!(["member", "admin"]));
     assert!(!listed.to_string().contains("secret"));
-    for bad in [json!({ "ttl_s": 1 }), json!({ "ttl_s": 604_801 }), json!({ "roles": ["king"] }), json!({ "ttl": 60 })] {
-        assert_eq!(bench.call(Method::POST, "/api/v1/invites", bad.clone()).await.problem(), "invalid-request", "{bad}");
+    for bad in [
+        json!({ "ttl_s": 1 }),
+        json!({ "ttl_s": 604_801 }),
+        json!({ "roles": ["king"] }),
+        json!({ "ttl": 60 }),
+    ] {
+        assert_eq!(
+            bench.call(Method::POST, "/api/v1/invites", bad.clone()).await.problem(),
+            "invalid-request",
+            "{bad}"
+        );
     }
-    assert_eq!(bench.call(Method::DELETE, "/api/v1/invites/inv0", Value::Null).await.status, StatusCode::NO_CONTENT);
+    assert_eq!(
+        bench.call(Method::DELETE, "/api/v1/invites/inv0", Value::Null).await.status,
+        StatusCode::NO_CONTENT
+    );
     assert_eq!(bench.call(Method::DELETE, "/api/v1/invites/inv0", Value::Null).await.problem(), "not-found");
-    assert_eq!(bench.call(Method::POST, "/api/v1/join", json!({ "token": "h1" })).await.problem(), "conflict");
+    assert_eq!(
+        bench.call(Method::POST, "/api/v1/join", json!({ "token": "h1" })).await.problem(),
+        "conflict"
+    );
     let joined = bench.call(Method::POST, "/api/v1/join", json!({ "token": "h1", "force": true })).await;
     assert_eq!((joined.status, &joined.json()["household"]), (StatusCode::ACCEPTED, &json!("h1")));
     assert_eq!(bench.call(Method::POST, "/api/v1/leave", json!({})).await.status, StatusCode::ACCEPTED);
     let checks = bench.call(Method::GET, "/api/v1/doctor", Value::Null).await.json();
-    assert_eq!((&checks["checks"][0]["status"], &checks["checks"][0]["name"]), (&json!("warn"), &json!("clock")));
+    assert_eq!(
+        (&checks["checks"][0]["status"], &checks["checks"][0]["name"]),
+        (&json!("warn"), &json!("clock"))
+    );
 }
 
 #[tokio::test]
@@ -462,7 +502,10 @@ async fn what_is_exported_can_be_imported() {
 #[tokio::test]
 async fn health_status_and_the_certificate_are_told() {
     let bench = Bench::new();
-    assert_eq!(bench.bearer(None, Method::GET, "/healthz", Value::Null).await.json(), json!({ "status": "ok" }));
+    assert_eq!(
+        bench.bearer(None, Method::GET, "/healthz", Value::Null).await.json(),
+        json!({ "status": "ok" })
+    );
     let status = bench.call(Method::GET, "/api/v1/status", Value::Null).await.json();
     assert_eq!((&status["listen"], &status["nodes"][0]["name"]), (&json!("[::]:7433"), &json!("attic")));
     assert_eq!(status["api"], json!(["https://attic.local:7433"]));
@@ -471,7 +514,10 @@ async fn health_status_and_the_certificate_are_told() {
     assert!(ca.body.starts_with(b"-----BEGIN CERTIFICATE-----"));
     let full = Bench::over(FakeLoop::start_with(Some("/secret/path: no space")));
     let health = full.bearer(None, Method::GET, "/healthz", Value::Null).await;
-    assert_eq!((health.status, &health.json()["status"]), (StatusCode::SERVICE_UNAVAILABLE, &json!("degraded")));
+    assert_eq!(
+        (health.status, &health.json()["status"]),
+        (StatusCode::SERVICE_UNAVAILABLE, &json!("degraded"))
+    );
     assert!(!health.json().to_string().contains("/secret"), "strangers learn no path");
     let write = full.call(Method::PATCH, "/api/v1/objects/note/x", json!({ "set": { "a": 1 } })).await;
     assert_eq!((write.status, write.problem().as_str()), (StatusCode::INSUFFICIENT_STORAGE, "store"));
@@ -518,7 +564,11 @@ async fn metrics_are_in_the_format_of_prometheus() {
 async fn every_route_has_its_label() {
     let bench = Bench::new();
     for route in super::super::ROUTES {
-        let path = route.replace("{kind}", "note").replace("{name}", "x").replace("{id}", "1").replace("{node}", "n");
+        let path = route
+            .replace("{kind}", "note")
+            .replace("{name}", "x")
+            .replace("{id}", "1")
+            .replace("{node}", "n");
         let answer = bench.call(Method::from_bytes(b"TRACE").unwrap(), &path, Value::Null).await;
         assert_eq!(answer.status, StatusCode::METHOD_NOT_ALLOWED, "{route} is a route");
     }
