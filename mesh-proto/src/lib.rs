@@ -7,20 +7,30 @@
 
 extern crate alloc;
 
+pub mod collect;
+pub mod commit;
+pub mod counters;
 pub mod error;
 pub mod hlc;
 pub mod id;
 pub mod kinds;
+pub mod liveness;
 pub mod merge;
+pub mod mesh;
 pub mod outbox;
 pub mod overlay;
 pub mod planted;
 pub mod record;
 pub mod replica;
+pub mod restore;
+pub mod roster;
+pub mod session;
 pub mod sync;
+pub mod time;
 pub mod tree;
 pub mod value;
 pub mod vector;
+pub mod view;
 pub mod wire;
 
 pub use hlc::Hlc;

@@ -74,13 +74,23 @@ impl Outbox {
 
     fn check_bound(&mut self) {
         if self.bytes > MAX_QUEUE_BYTES {
-            self.writes.clear();
-            self.write_order.clear();
-            self.overlay.clear();
-            self.overlay_order.clear();
-            self.bytes = 0;
+            self.drop_writes();
             self.overflowed = true;
         }
+    }
+
+    fn drop_writes(&mut self) {
+        self.writes.clear();
+        self.write_order.clear();
+        self.overlay.clear();
+        self.overlay_order.clear();
+        self.bytes = 0;
+    }
+
+    /// Drops everything: the link ends.
+    pub fn clear(&mut self) {
+        self.control.clear();
+        self.drop_writes();
     }
 
     /// Whether something was dropped since the last call; anti-entropy must follow.

@@ -198,6 +198,21 @@ impl Overlay {
         self.entries.range(from..).map(|(key, _)| key).take_while(move |key| key.object == *object)
     }
 
+    /// The names of the objects that have entries, in order, from `from` on.
+    pub fn names_from<'a>(
+        &'a self,
+        from: Option<&'a crate::id::ObjectId>,
+    ) -> impl Iterator<Item = &'a crate::id::ObjectId> {
+        let mut last: Option<&crate::id::ObjectId> = None;
+        let start = from.map(|id| Key { object: id.clone(), field: crate::id::FieldName::object() });
+        let bound = start.map_or(core::ops::Bound::Unbounded, core::ops::Bound::Included);
+        self.entries.range((bound, core::ops::Bound::Unbounded)).filter_map(move |(key, _)| {
+            let new = last != Some(&key.object);
+            last = Some(&key.object);
+            new.then_some(&key.object)
+        })
+    }
+
     /// The newest entry for a register.
     pub fn newest(&self, key: &Key) -> Option<&OverlayEntry> {
         self.entries.get(key)?.values().max_by_key(|entry| (entry.stamp, entry.writer))

@@ -203,6 +203,15 @@ impl Vector {
         missing
     }
 
+    /// Takes one origin out.
+    pub fn take_origin(&mut self, origin: Origin) -> Self {
+        let mut taken = Self::default();
+        if let Some(ranges) = self.ranges.remove(&origin) {
+            taken.ranges.insert(origin, ranges);
+        }
+        taken
+    }
+
     /// Whether nothing is covered.
     pub fn is_empty(&self) -> bool {
         self.floors.is_empty() && self.ranges.is_empty()

@@ -13,8 +13,9 @@ use crate::{
     id::{HouseholdId, NodeId, ShortId},
     overlay::{OverlayItem, Run},
     record::Item,
-    vector::WireVector,
 };
+
+pub use crate::vector::WireVector;
 
 /// The version byte of every frame.
 pub const FRAME_VERSION: u8 = 1;

@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, net::SocketAddr};
 use mesh_proto::{
     FieldName, NodeId, ObjectId, Value,
     kinds::Author,
-    roster::{Body, Roles},
+    roster::{Body, NodeName, Roles},
 };
 use serde::Serialize;
 use thiserror::Error;
@@ -302,6 +302,14 @@ impl Service {
         self.ask(Request::Status).await
     }
 
+    /// Signs a membership statement of this node and makes it durable.
+    ///
+    /// # Errors
+    /// [`ServiceError::Roster`] when this node may not say it.
+    pub async fn issue(&self, body: Body) -> Result<Vec<Vec<u8>>, ServiceError> {
+        self.ask(|reply| Request::Issue(body, reply)).await?
+    }
+
     /// Admits a node; answers with the statements that prove it.
     ///
     /// # Errors
@@ -310,9 +318,9 @@ impl Service {
         &self,
         node: NodeId,
         roles: Roles,
-        name: String,
+        name: NodeName,
         token: Option<[u8; 16]>,
     ) -> Result<Vec<Vec<u8>>, ServiceError> {
-        self.ask(|reply| Request::Issue(Body::Admit { node, roles, name, token }, reply)).await?
+        self.issue(Body::Admit { node, roles, name, token }).await
     }
 }

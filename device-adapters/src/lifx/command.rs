@@ -1,0 +1,302 @@
+//! One command on its way: what it asks for, which Sets carry it, and how it may end.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::model::{ColorMode, CommandId, KelvinRange, LightChange, LightState, Tolerance, color};
+
+use super::pace::patience;
+use super::wire::{Hsbk, Request};
+
+/// How long after the end of a transition the state is read: bulbs end a fade a little late.
+const AFTER_TRANSITION: Duration = Duration::from_millis(50);
+/// How long to wait before a bulb that acknowledged and shows something else is told again.
+const TELL_AGAIN: Duration = Duration::from_millis(400);
+
+/// What a bulb showed last, or was last known to have accepted.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Base {
+    /// The colour.
+    pub(crate) hsbk: Hsbk,
+    /// Whether it was on.
+    pub(crate) on: bool,
+    /// When this was known.
+    pub(crate) at: Instant,
+    /// How many Sets had been sent when this was known.
+    pub(crate) sets: u64,
+}
+
+/// A Set, until it is acknowledged.
+#[derive(Debug, Clone)]
+pub(crate) struct Step {
+    /// The message.
+    pub(crate) request: Request,
+    acknowledged: bool,
+    due: Instant,
+    tries: u32,
+}
+
+/// What a command needs to be sent next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// The state, to know what the command leaves as it is.
+    Base,
+    /// The Set of that index.
+    Set(usize),
+    /// The state, to confirm.
+    ReadBack,
+}
+
+/// What a read-back after the acknowledgement means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// The bulb shows what was asked for.
+    Confirmed,
+    /// It does not, or not yet.
+    NotYet,
+}
+
+/// A command on its way.
+#[derive(Debug, Clone)]
+pub(crate) struct InFlight {
+    /// Its id.
+    pub(crate) id: CommandId,
+    /// What it asks for, with what it took over from the commands that it superseded.
+    pub(crate) wanted: LightChange,
+    /// When it ends as timed out.
+    pub(crate) deadline: Instant,
+    steps: Option<Vec<Step>>,
+    sent: bool,
+    acknowledged: bool,
+    /// How many Sets had been sent when its own began: only a later one's acknowledgement counts.
+    since: u64,
+    /// When its transition ends; known from the last acknowledgement on.
+    settled_at: Instant,
+    due: Instant,
+    tries: u32,
+    mismatches: u32,
+    last_read: Option<LightState>,
+}
+
+impl InFlight {
+    /// A command that was just received, when `since` Sets had been sent.
+    pub(crate) fn new(
+        id: CommandId,
+        wanted: LightChange,
+        deadline: Instant,
+        now: Instant,
+        since: u64,
+    ) -> Self {
+        Self {
+            id,
+            wanted,
+            deadline,
+            steps: None,
+            sent: false,
+            acknowledged: false,
+            since,
+            settled_at: now,
+            due: now,
+            tries: 0,
+            mismatches: 0,
+            last_read: None,
+        }
+    }
+
+    /// Whether a `LightSetColor` of this command needs to know what the bulb shows.
+    ///
+    /// That message always carries the whole colour, so what the command leaves open must be
+    /// filled in; and a bulb that fades up from dark must take its colour first.
+    pub(crate) fn needs_base(&self) -> bool {
+        let wanted = &self.wanted;
+        let touches_color = wanted.brightness.is_some() || wanted.color.is_some();
+        let complete = wanted.brightness.is_some() && wanted.color.is_some();
+        touches_color && (!complete || (wanted.on == Some(true) && wanted.transition_ms > 0))
+    }
+
+    /// Makes the Sets, now that what they need is known.
+    pub(crate) fn plan(&mut self, now: Instant, base: Option<&Base>, whites: KelvinRange) {
+        let wanted = &self.wanted;
+        let mut requests = Vec::with_capacity(2);
+        if wanted.brightness.is_some() || wanted.color.is_some() {
+            let from_dark = wanted.on == Some(true) && base.is_some_and(|base| !base.on);
+            let fade = if from_dark { 0 } else { wanted.transition_ms };
+            requests.push(Request::LightSetColor(target(wanted, base, whites), fade));
+        }
+        if let Some(on) = wanted.on {
+            requests.push(Request::LightSetPower(on, wanted.transition_ms));
+        }
+        let step = |request| Step { request, acknowledged: false, due: now, tries: 0 };
+        self.steps = Some(requests.into_iter().map(step).collect());
+    }
+
+    /// What to send next and when.
+    pub(crate) fn need(&self) -> (Instant, Need) {
+        let Some(steps) = &self.steps else { return (self.due, Need::Base) };
+        let open = steps.iter().enumerate().filter(|(_, step)| !step.acknowledged);
+        match open.min_by_key(|(_, step)| step.due) {
+            Some((index, step)) => (step.due, Need::Set(index)),
+            None => (self.due.max(self.settled_at), Need::ReadBack),
+        }
+    }
+
+    /// The Set of that index, which is being sent now.
+    pub(crate) fn send_step(&mut self, now: Instant, index: usize) -> Option<Request> {
+        let step = self.steps.as_mut()?.get_mut(index)?;
+        step.due = now + patience(step.tries);
+        step.tries += 1;
+        Some(step.request)
+    }
+
+    /// A read is being sent now.
+    pub(crate) fn send_read(&mut self, now: Instant) {
+        self.due = now + patience(self.tries);
+        self.tries += 1;
+    }
+
+    /// Notes that the first Set goes out; true the first time.
+    pub(crate) fn first_sent(&mut self) -> bool {
+        !std::mem::replace(&mut self.sent, true)
+    }
+
+    /// The `number`-th Set, a `request`, was acknowledged. True when with it, for the first time,
+    /// all of this command's are.
+    pub(crate) fn acknowledge(&mut self, now: Instant, number: u64, request: &Request) -> bool {
+        if number <= self.since {
+            return false; // of an older command, or of an earlier attempt that did not last
+        }
+        let Some(steps) = &mut self.steps else { return false };
+        let Some(step) = steps.iter_mut().find(|step| step.request == *request && !step.acknowledged) else {
+            return false;
+        };
+        step.acknowledged = true;
+        if steps.iter().any(|step| !step.acknowledged) {
+            return false;
+        }
+        let longest = steps.iter().map(|step| fade_of(&step.request)).max().unwrap_or_default();
+        self.settled_at = if longest.is_zero() { now } else { now + longest + AFTER_TRANSITION };
+        (self.due, self.tries) = (now, 0);
+        !std::mem::replace(&mut self.acknowledged, true)
+    }
+
+    /// Whether no Set waits to be sent or acknowledged, so that what is read now is its effect.
+    pub(crate) fn is_acknowledged(&self) -> bool {
+        self.steps.as_ref().is_some_and(|steps| steps.iter().all(|step| step.acknowledged))
+    }
+
+    /// When its transition ends, once all is acknowledged.
+    pub(crate) fn settled_at(&self) -> Option<Instant> {
+        self.is_acknowledged().then_some(self.settled_at)
+    }
+
+    /// Judges a state that was asked for at `asked_at`, after every Set was acknowledged; `sets`
+    /// have been sent by now.
+    pub(crate) fn judge(
+        &mut self,
+        now: Instant,
+        asked_at: Instant,
+        sets: u64,
+        state: &LightState,
+    ) -> Verdict {
+        if asked_at < self.settled_at {
+            return Verdict::NotYet; // still fading: neither proof nor disproof
+        }
+        if self.wanted.matches(state, &Tolerance::default()) {
+            return Verdict::Confirmed;
+        }
+        self.last_read = Some(*state);
+        self.mismatches += 1;
+        // Once it may be late; after that it is told again, because another's Set, or our own
+        // older one that was delayed on the way, may have arrived last.
+        if self.mismatches > 1 {
+            self.since = sets;
+            for step in self.steps.iter_mut().flatten() {
+                step.request = without_fade(step.request);
+                (step.acknowledged, step.tries, step.due) = (false, 0, now + TELL_AGAIN);
+            }
+        }
+        Verdict::NotYet
+    }
+
+    /// Why it timed out, for people.
+    pub(crate) fn why_timed_out(&self, now: Instant) -> String {
+        match (&self.last_read, self.acknowledged) {
+            (Some(read), _) => format!(
+                "the bulb acknowledged, but reads back {} instead of {}",
+                describe(&as_change(read)),
+                describe(&self.wanted)
+            ),
+            (None, true) if now < self.settled_at => {
+                "the bulb acknowledged, but its transition lasts longer than the deadline".to_owned()
+            }
+            (None, true) => "the bulb acknowledged, but answered no read-back before the deadline".to_owned(),
+            (None, false) if self.sent => "the bulb did not acknowledge before the deadline".to_owned(),
+            (None, false) => {
+                "the bulb did not tell its state, which the change builds on, before the deadline \
+                              (give both brightness and color to do without)"
+                    .to_owned()
+            }
+        }
+    }
+}
+
+/// The whole colour that `wanted` leads to.
+fn target(wanted: &LightChange, base: Option<&Base>, whites: KelvinRange) -> Hsbk {
+    let neutral = |kelvin: u16| kelvin.max(whites.min_k).min(whites.max_k);
+    let was = base
+        .map_or(Hsbk { hue: 0, saturation: 0, brightness: u16::MAX, kelvin: neutral(3_500) }, |base| {
+            base.hsbk
+        });
+    let brightness = wanted.brightness.unwrap_or(was.brightness);
+    match wanted.color {
+        None | Some(ColorMode::None) => Hsbk { brightness, ..was },
+        Some(ColorMode::Temperature { kelvin }) => Hsbk { saturation: 0, brightness, kelvin, ..was },
+        Some(ColorMode::Color(xy)) => {
+            let (hue, saturation) = color::xy_to_hue_saturation(xy);
+            // Saturation 0 would be the other mode; and the white that a colour is mixed with is
+            // D65 in the model, so the bulb mixes with the nearest that it has.
+            Hsbk { hue, saturation: saturation.max(1), brightness, kelvin: neutral(6_500) }
+        }
+    }
+}
+
+fn fade_of(request: &Request) -> Duration {
+    match request {
+        Request::LightSetColor(_, fade) | Request::LightSetPower(_, fade) => {
+            Duration::from_millis(u64::from(*fade))
+        }
+        _ => Duration::ZERO,
+    }
+}
+
+fn without_fade(request: Request) -> Request {
+    match request {
+        Request::LightSetColor(hsbk, _) => Request::LightSetColor(hsbk, 0),
+        Request::LightSetPower(on, _) => Request::LightSetPower(on, 0),
+        other => other,
+    }
+}
+
+fn as_change(state: &LightState) -> LightChange {
+    LightChange {
+        on: Some(state.on),
+        brightness: Some(state.brightness),
+        color: Some(state.color),
+        transition_ms: 0,
+    }
+}
+
+fn describe(change: &LightChange) -> String {
+    let on = change.on.map(|on| if on { "on".to_owned() } else { "off".to_owned() });
+    let brightness =
+        change.brightness.map(|brightness| format!("brightness {} %", color::to_percent(brightness)));
+    let color = change.color.and_then(|color| match color {
+        ColorMode::None => None,
+        ColorMode::Temperature { kelvin } => Some(format!("{kelvin} K")),
+        ColorMode::Color(xy) => {
+            Some(format!("color x {:.3} y {:.3}", f64::from(xy.x) / 65_535.0, f64::from(xy.y) / 65_535.0))
+        }
+    });
+    [on, brightness, color].into_iter().flatten().collect::<Vec<_>>().join(", ")
+}

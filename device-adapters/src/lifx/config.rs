@@ -1,0 +1,89 @@
+//! The settings of the LIFX adapter.
+
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::adapter::{Descriptor, SettingsError};
+use crate::settings::Settings;
+
+use super::wire::PORT;
+
+/// The most configured addresses, of each kind.
+const MOST_ADDRESSES: usize = 256;
+
+/// Settings, checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Config {
+    /// The local address of the socket.
+    pub(crate) bind: SocketAddr,
+    /// Bulbs, or forwarders to bulbs, that are asked directly.
+    pub(crate) addresses: Vec<SocketAddr>,
+    /// Where discovery is broadcast to.
+    pub(crate) broadcast: Vec<SocketAddr>,
+    /// The time between two rounds of discovery, once the first quick ones are over.
+    pub(crate) discover: Duration,
+    /// The time between two polls of an owned bulb.
+    pub(crate) poll: Duration,
+}
+
+/// The JSON schema of the settings.
+pub(crate) fn schema() -> Value {
+    json!({
+        "type": "object",
+        "additionalProperties": false,
+        "properties": {
+            "addresses": {
+                "type": "array", "items": { "type": "string" }, "default": [],
+                "description": "Bulbs to ask directly, each an IPv4 address with or without a port (56700). For networks \
+                                where broadcast does not arrive; bulbs elsewhere are found by broadcast as well."
+            },
+            "broadcast": {
+                "type": "array", "items": { "type": "string" }, "default": ["255.255.255.255:56700"],
+                "description": "Where discovery is broadcast to, each an IPv4 address with or without a port. An empty \
+                                list asks the configured addresses only; a subnet's own broadcast address picks its interface."
+            },
+            "bind": {
+                "type": "string", "default": "0.0.0.0:0",
+                "description": "The local IPv4 address to send from, with or without a port (any free one)."
+            },
+            "discover_s": {
+                "type": "number", "minimum": 1, "maximum": 3600, "default": 30,
+                "description": "Seconds between two rounds of discovery. A bulb silent for three rounds is reported lost."
+            },
+            "poll_s": {
+                "type": "number", "minimum": 0.5, "maximum": 3600, "default": 10,
+                "description": "Seconds between two polls of a bulb that this node owns."
+            }
+        }
+    })
+}
+
+impl Config {
+    /// Checks the settings and fills in the defaults.
+    pub(crate) fn parse(descriptor: &Descriptor, value: &Value) -> Result<Self, SettingsError> {
+        let settings = Settings::new(descriptor, value)?;
+        let everyone = SocketAddrV4::new(Ipv4Addr::BROADCAST, PORT).into();
+        let rule = "an IPv4 address with or without a port, such as 192.168.1.20 or 192.168.1.20:56700";
+        let address = |text: &str| parse_address(text, PORT).filter(|address| address.port() != 0);
+        Ok(Self {
+            bind: settings.text(
+                "bind",
+                "an IPv4 address of this machine with or without a port, such as 0.0.0.0",
+                SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0).into(),
+                |text| parse_address(text, 0),
+            )?,
+            addresses: settings.list("addresses", rule, MOST_ADDRESSES, Vec::new(), address)?,
+            broadcast: settings.list("broadcast", rule, MOST_ADDRESSES, vec![everyone], address)?,
+            discover: settings.seconds("discover_s", 1.0..=3_600.0, 30.0)?,
+            poll: settings.seconds("poll_s", 0.5..=3_600.0, 10.0)?,
+        })
+    }
+}
+
+fn parse_address(text: &str, port: u16) -> Option<SocketAddr> {
+    let whole = text.parse::<SocketAddrV4>();
+    let address = whole.or_else(|_| text.parse().map(|ip: Ipv4Addr| SocketAddrV4::new(ip, port)));
+    address.ok().map(SocketAddr::V4)
+}

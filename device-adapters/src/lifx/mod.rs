@@ -1,0 +1,176 @@
+//! Lights that speak the LIFX LAN protocol. This file is the sockets; [`driver`] decides.
+//!
+//! Source: the public protocol documentation, <https://lan.developer.lifx.com>.
+
+mod bulb;
+mod command;
+mod config;
+mod driver;
+mod identity;
+mod output;
+mod pace;
+mod poll;
+mod products;
+#[cfg(test)]
+mod tests;
+mod wire;
+
+use std::collections::BTreeSet;
+use std::future::Future;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::time::Duration;
+
+use tokio::net::UdpSocket;
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+use crate::adapter::{
+    Adapter, AdapterError, Context, Descriptor, Reading, Registration, Scope, SettingsError,
+};
+
+use self::config::Config;
+use self::driver::Driver;
+use self::output::Transmit;
+
+/// The id of the adapter, and the prefix of its device ids.
+const ID: &str = "lifx";
+
+/// The adapter's line in the registry.
+pub(crate) const REGISTRATION: Registration = Registration {
+    descriptor: Descriptor {
+        id: ID,
+        name: "LIFX over the LAN",
+        scope: Scope::Household,
+        settings_schema: config::schema,
+    },
+    build,
+};
+
+/// While more readings than this wait for a slow node, nothing new is taken in.
+const MOST_BACKLOG: usize = 1_024;
+/// Errors of the socket in a row that end the run.
+const MOST_ERRORS: u32 = 20;
+/// Larger than every message; what is longer is cut and then dropped for its wrong length.
+const BUFFER: usize = 2_048;
+
+fn build(settings: &serde_json::Value) -> Result<Box<dyn Adapter>, SettingsError> {
+    let config = Config::parse(&REGISTRATION.descriptor, settings)?;
+    Ok(Box::new(Lifx { config }))
+}
+
+struct Lifx {
+    config: Config,
+}
+
+impl Adapter for Lifx {
+    fn run(self: Box<Self>, ctx: Context) -> Pin<Box<dyn Future<Output = Result<(), AdapterError>> + Send>> {
+        Box::pin(run(self.config, ctx))
+    }
+}
+
+async fn run(config: Config, ctx: Context) -> Result<(), AdapterError> {
+    let Context { readings, mut commands, mut shutdown } = ctx;
+    let socket = open(&config).await?;
+    let mut driver = Driver::new(&config, random_source(), Instant::now());
+    let mut sender = Sender::default();
+    let mut buffer = [0; BUFFER];
+    let mut errors = 0;
+    loop {
+        driver.handle_timeout(Instant::now());
+        while let Some(datagram) = driver.poll_transmit() {
+            sender.send(&socket, &datagram).await;
+        }
+        let free = driver.backlog() < MOST_BACKLOG;
+        // Commands are taken even while readings wait: a node that waits for us to take a command
+        // before it reads on would otherwise wait for ever.
+        tokio::select! {
+            biased;
+            () = stopped(&mut shutdown) => break,
+            permit = readings.reserve(), if driver.backlog() > 0 => match permit {
+                Ok(permit) => if let Some(reading) = driver.poll_reading() { permit.send(reading) },
+                Err(_) => return Ok(()),
+            },
+            directive = commands.recv(), if free => match directive {
+                Some(directive) => driver.handle_directive(Instant::now(), directive),
+                None => break,
+            },
+            received = socket.recv_from(&mut buffer), if free => match received {
+                Ok((length, from)) => {
+                    errors = 0;
+                    driver.handle_datagram(Instant::now(), from, buffer.get(..length).unwrap_or_default());
+                }
+                Err(source) => {
+                    errors += 1;
+                    if errors > MOST_ERRORS {
+                        return Err(failed("receive", &config, source));
+                    }
+                    sleep(Duration::from_millis(50)).await;
+                }
+            },
+            () = sleep_until(driver.poll_timeout()) => {}
+        }
+    }
+    driver.shut_down();
+    pass_on(&mut driver, &readings);
+    tracing::debug!(dropped = ?driver.dropped(), "LIFX adapter stopped");
+    Ok(())
+}
+
+/// Passes on what fits; nobody may be reading any more.
+fn pass_on(driver: &mut Driver, readings: &mpsc::Sender<Reading>) {
+    while let Some(reading) = driver.poll_reading() {
+        if let Err(TrySendError::Full(_) | TrySendError::Closed(_)) = readings.try_send(reading) {
+            return;
+        }
+    }
+}
+
+/// Returns once the adapter must stop, or nobody is left to say so.
+async fn stopped(shutdown: &mut watch::Receiver<bool>) {
+    let _ = shutdown.wait_for(|stop| *stop).await;
+}
+
+async fn open(config: &Config) -> Result<UdpSocket, AdapterError> {
+    let socket = UdpSocket::bind(config.bind).await.map_err(|source| failed("bind", config, source))?;
+    socket.set_broadcast(true).map_err(|source| failed("allow broadcast on", config, source))?;
+    Ok(socket)
+}
+
+fn failed(what: &str, config: &Config, source: io::Error) -> AdapterError {
+    AdapterError::Io { adapter: ID, what: format!("cannot {what} UDP {}", config.bind), source }
+}
+
+/// Sends datagrams; one that cannot be sent counts as lost on the way, which the driver expects.
+#[derive(Default)]
+struct Sender {
+    /// Addresses of which a failure was told, so that each is told once.
+    failing: BTreeSet<SocketAddr>,
+}
+
+impl Sender {
+    async fn send(&mut self, socket: &UdpSocket, datagram: &Transmit) {
+        let sent = timeout(Duration::from_millis(50), socket.send_to(&datagram.bytes, datagram.to)).await;
+        match sent {
+            Ok(Ok(_)) => {
+                self.failing.remove(&datagram.to);
+            }
+            Ok(Err(error)) if self.failing.insert(datagram.to) => {
+                tracing::warn!(to = %datagram.to, %error, "cannot send to the LAN; lights are not reached until this is mended");
+            }
+            Ok(Err(error)) => tracing::debug!(to = %datagram.to, %error, "cannot send"),
+            Err(_) => tracing::debug!(to = %datagram.to, "the network takes no more; a message is dropped"),
+        }
+    }
+}
+
+/// A number that tells answers to this run from those to others. Not zero: bulbs answer that one
+/// to everybody (<https://lan.developer.lifx.com/docs/packet-contents>).
+fn random_source() -> u32 {
+    let random = RandomState::new().build_hasher().finish().to_le_bytes();
+    let source = u32::from_le_bytes([random[0], random[1], random[2], random[3]]);
+    source.max(2)
+}

@@ -1,0 +1,293 @@
+//! Lights: what they can do, the state they are in, and absolute changes of that state.
+
+use serde::{Deserialize, Serialize};
+
+use super::color;
+
+/// A colour as CIE 1931 chromaticity coordinates, each scaled so that 65 535 is 1.0.
+///
+/// Integers, because a state is compared, hashed and merged on every node: two nodes must never
+/// disagree about the last bit of a fraction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Xy {
+    /// The x coordinate, 65 535 is 1.0.
+    pub x: u16,
+    /// The y coordinate, 65 535 is 1.0.
+    pub y: u16,
+}
+
+/// The colour a light shows. Exactly one mode is active at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(tag = "mode", rename_all = "snake_case")]
+pub enum ColorMode {
+    /// The light has no colour to choose.
+    None,
+    /// White of a temperature.
+    Temperature {
+        /// The correlated colour temperature in kelvin.
+        kelvin: u16,
+    },
+    /// A colour.
+    Color(Xy),
+}
+
+/// The triangle of colours a light can show.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gamut {
+    /// The red corner.
+    pub red: Xy,
+    /// The green corner.
+    pub green: Xy,
+    /// The blue corner.
+    pub blue: Xy,
+}
+
+impl Gamut {
+    /// The sRGB triangle (IEC 61966-2-1): what hue and saturation can express.
+    pub const SRGB: Self = Self {
+        red: Xy { x: 41_942, y: 21_627 },
+        green: Xy { x: 19_661, y: 39_321 },
+        blue: Xy { x: 9_830, y: 3_932 },
+    };
+}
+
+/// The range of white a light can show.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KelvinRange {
+    /// The warmest white, in kelvin.
+    pub min_k: u16,
+    /// The coldest white, in kelvin; equal to `min_k` on a light of one white.
+    pub max_k: u16,
+}
+
+/// What a light can do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LightCapabilities {
+    /// It dims.
+    pub brightness: bool,
+    /// It shows white of different temperatures.
+    pub color_temperature: Option<KelvinRange>,
+    /// It shows colours.
+    pub color: Option<Gamut>,
+    /// The effects it runs by itself, by name.
+    pub effects: Vec<String>,
+    /// It fades by itself over a time it is given.
+    pub transition: bool,
+}
+
+/// The state of a light.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LightState {
+    /// Whether it gives light.
+    pub on: bool,
+    /// Brightness when on, 0 to 65 535.
+    pub brightness: u16,
+    /// The active colour mode.
+    pub color: ColorMode,
+}
+
+/// An absolute change of a light: what is `None` stays as it is.
+///
+/// Carrying it out twice is the same as once; "toggle" is resolved to on or off before it becomes a
+/// `LightChange`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LightChange {
+    /// Switch on or off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on: Option<bool>,
+    /// Brightness, 0 to 65 535.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub brightness: Option<u16>,
+    /// The colour mode to be in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub color: Option<ColorMode>,
+    /// How long the light takes to get there, in milliseconds.
+    #[serde(default)]
+    pub transition_ms: u32,
+}
+
+/// How far a read-back may be from what was asked for and still confirm it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tolerance {
+    /// Difference of brightness, of 65 535.
+    pub brightness: u16,
+    /// Difference of colour temperature in kelvin.
+    pub kelvin: u16,
+    /// Difference of each of x and y, of 65 535.
+    pub xy: u16,
+}
+
+impl Default for Tolerance {
+    /// 1 % of brightness, 100 K, 0.01 of xy: coarser than the steps bulbs work in, finer than
+    /// what a person can tell apart side by side.
+    fn default() -> Self {
+        Self { brightness: 656, kelvin: 100, xy: 656 }
+    }
+}
+
+/// Why a light cannot carry out a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ChangeError {
+    /// Nothing is changed.
+    #[error("the change is empty: give at least one of on, brightness and color")]
+    Empty,
+    /// The light does not dim.
+    #[error("this light cannot dim: leave out brightness")]
+    NoBrightness,
+    /// The light has one white only.
+    #[error("this light has no colour temperature: leave out the temperature")]
+    NoTemperature,
+    /// The light has no colours.
+    #[error("this light has no colours: choose on, off, brightness or a colour temperature")]
+    NoColor,
+}
+
+impl LightCapabilities {
+    /// The change as this light will really carry it out: a temperature outside its range becomes
+    /// the nearest it has and a colour outside its gamut the nearest inside, as people expect of a
+    /// scene that spans different bulbs.
+    ///
+    /// # Errors
+    /// [`ChangeError`] when the light lacks the capability altogether, or nothing is asked for.
+    pub fn fit(&self, change: &LightChange) -> Result<LightChange, ChangeError> {
+        let colored = change.color.is_some_and(|color| color != ColorMode::None);
+        if change.on.is_none() && change.brightness.is_none() && !colored {
+            return Err(ChangeError::Empty);
+        }
+        if change.brightness.is_some() && !self.brightness {
+            return Err(ChangeError::NoBrightness);
+        }
+        let color = match change.color {
+            None | Some(ColorMode::None) => None,
+            Some(ColorMode::Temperature { kelvin }) => {
+                let range = self.color_temperature.ok_or(ChangeError::NoTemperature)?;
+                Some(ColorMode::Temperature { kelvin: kelvin.max(range.min_k).min(range.max_k) })
+            }
+            Some(ColorMode::Color(xy)) => {
+                let gamut = self.color.ok_or(ChangeError::NoColor)?;
+                Some(ColorMode::Color(color::nearest_in_gamut(xy, &gamut)))
+            }
+        };
+        Ok(LightChange { color, ..*change })
+    }
+}
+
+impl LightChange {
+    /// This change with `newer` laid over it: what `newer` leaves open stays as asked for here.
+    #[must_use]
+    pub fn then(&self, newer: &Self) -> Self {
+        Self {
+            on: newer.on.or(self.on),
+            brightness: newer.brightness.or(self.brightness),
+            color: newer.color.or(self.color),
+            transition_ms: newer.transition_ms,
+        }
+    }
+
+    /// Whether a state that was read back shows this change carried out, within `tolerance`.
+    ///
+    /// Bulbs quantise, and one that was given a colour close to white may report a temperature: it
+    /// counts when that white is the colour that was asked for.
+    #[must_use]
+    pub fn matches(&self, state: &LightState, tolerance: &Tolerance) -> bool {
+        self.on.is_none_or(|on| on == state.on)
+            && self.brightness.is_none_or(|b| b.abs_diff(state.brightness) <= tolerance.brightness)
+            && self.color.is_none_or(|color| color_matches(color, state.color, tolerance))
+    }
+}
+
+fn color_matches(asked: ColorMode, read: ColorMode, tolerance: &Tolerance) -> bool {
+    let near = |a: Xy, b: Xy| a.x.abs_diff(b.x) <= tolerance.xy && a.y.abs_diff(b.y) <= tolerance.xy;
+    match (asked, read) {
+        (ColorMode::None, _) => true,
+        (ColorMode::Temperature { kelvin: a }, ColorMode::Temperature { kelvin: b }) => {
+            a.abs_diff(b) <= tolerance.kelvin
+        }
+        (ColorMode::Color(a), ColorMode::Color(b)) => near(a, b),
+        (ColorMode::Color(a), ColorMode::Temperature { kelvin }) => near(a, color::kelvin_to_xy(kelvin)),
+        (ColorMode::Temperature { .. } | ColorMode::Color(_), _) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+    use super::*;
+
+    fn white_bulb() -> LightCapabilities {
+        LightCapabilities {
+            brightness: true,
+            color_temperature: Some(KelvinRange { min_k: 2700, max_k: 6500 }),
+            color: None,
+            effects: Vec::new(),
+            transition: true,
+        }
+    }
+
+    fn temperature(kelvin: u16) -> LightChange {
+        LightChange { color: Some(ColorMode::Temperature { kelvin }), ..LightChange::default() }
+    }
+
+    #[test]
+    fn a_light_refuses_what_it_lacks_and_fits_what_it_can() {
+        let bulb = white_bulb();
+        assert_eq!(bulb.fit(&LightChange::default()), Err(ChangeError::Empty));
+        assert_eq!(bulb.fit(&temperature(9000)).unwrap(), temperature(6500));
+        assert_eq!(bulb.fit(&temperature(1)).unwrap(), temperature(2700));
+        let red = LightChange { color: Some(ColorMode::Color(Gamut::SRGB.red)), ..LightChange::default() };
+        assert_eq!(bulb.fit(&red), Err(ChangeError::NoColor));
+        let relay = LightCapabilities { brightness: false, color_temperature: None, ..bulb };
+        let dim = LightChange { brightness: Some(1), ..LightChange::default() };
+        assert_eq!(relay.fit(&dim), Err(ChangeError::NoBrightness));
+        assert_eq!(relay.fit(&temperature(3000)), Err(ChangeError::NoTemperature));
+    }
+
+    #[test]
+    fn a_newer_change_keeps_what_it_leaves_open() {
+        let on = LightChange { on: Some(true), transition_ms: 500, ..LightChange::default() };
+        let dim = LightChange { brightness: Some(9), ..LightChange::default() };
+        let both = LightChange { on: Some(true), brightness: Some(9), ..LightChange::default() };
+        assert_eq!(on.then(&dim), both);
+    }
+
+    #[test]
+    fn a_read_back_confirms_within_the_tolerance_and_not_beyond() {
+        let tolerance = Tolerance::default();
+        let state =
+            LightState { on: true, brightness: 10_000, color: ColorMode::Temperature { kelvin: 3000 } };
+        let change = |brightness, kelvin| LightChange {
+            on: Some(true),
+            brightness: Some(brightness),
+            ..temperature(kelvin)
+        };
+        assert!(change(10_656, 3100).matches(&state, &tolerance));
+        assert!(!change(10_657, 3100).matches(&state, &tolerance));
+        assert!(!change(10_656, 3101).matches(&state, &tolerance));
+        assert!(!LightChange { on: Some(false), ..LightChange::default() }.matches(&state, &tolerance));
+        let colored = LightState { color: ColorMode::Color(Gamut::SRGB.red), ..state };
+        assert!(!temperature(3000).matches(&colored, &tolerance), "another mode is not the same white");
+    }
+
+    #[test]
+    fn a_white_read_back_confirms_the_colour_that_is_that_white() {
+        let white = ColorMode::Color(color::kelvin_to_xy(4000));
+        let change = LightChange { color: Some(white), ..LightChange::default() };
+        let read = |kelvin| LightState { on: true, brightness: 0, color: ColorMode::Temperature { kelvin } };
+        assert!(change.matches(&read(4000), &Tolerance::default()));
+        assert!(!change.matches(&read(2700), &Tolerance::default()));
+    }
+
+    #[test]
+    fn changes_and_states_survive_serialisation() {
+        let state = LightState { on: true, brightness: 7, color: ColorMode::Color(Xy { x: 1, y: 2 }) };
+        let text = serde_json::to_string(&state).unwrap();
+        assert_eq!(text, r#"{"on":true,"brightness":7,"color":{"mode":"color","x":1,"y":2}}"#);
+        assert_eq!(serde_json::from_str::<LightState>(&text).unwrap(), state);
+        let change: LightChange =
+            serde_json::from_str(r#"{"color":{"mode":"temperature","kelvin":2700}}"#).unwrap();
+        assert_eq!(change, temperature(2700));
+        assert!(serde_json::from_str::<LightChange>(r#"{"brightnes":1}"#).is_err());
+    }
+}

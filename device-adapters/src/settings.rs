@@ -1,0 +1,124 @@
+//! Checking an adapter's settings, so that every mistake is answered with the key it is in.
+
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+
+use crate::adapter::{Descriptor, SettingsError};
+
+/// An adapter's settings, all of whose keys are known.
+pub(crate) struct Settings<'a> {
+    adapter: &'static str,
+    map: Option<&'a Map<String, Value>>,
+}
+
+impl<'a> Settings<'a> {
+    /// Takes an object (or null, which counts as empty) whose keys the descriptor's schema knows.
+    pub(crate) fn new(descriptor: &Descriptor, value: &'a Value) -> Result<Self, SettingsError> {
+        let adapter = descriptor.id;
+        let map = match value {
+            Value::Null => None,
+            Value::Object(map) => Some(map),
+            other => return Err(SettingsError::NotAnObject { adapter, found: kind_of(other) }),
+        };
+        let schema = (descriptor.settings_schema)();
+        let known: Vec<&str> = schema
+            .get("properties")
+            .and_then(Value::as_object)
+            .map(|properties| properties.keys().map(String::as_str).collect())
+            .unwrap_or_default();
+        let unknown = map.and_then(|map| map.keys().find(|key| !known.contains(&key.as_str())));
+        match unknown {
+            Some(key) => {
+                Err(SettingsError::UnknownKey { adapter, key: shorten(key), known: known.join(", ") })
+            }
+            None => Ok(Self { adapter, map }),
+        }
+    }
+
+    /// The error for a value that breaks its rule.
+    pub(crate) fn invalid(&self, key: &str, value: &Value, rule: &str) -> SettingsError {
+        SettingsError::Invalid {
+            adapter: self.adapter,
+            key: key.to_owned(),
+            value: shorten(&value.to_string()),
+            rule: rule.to_owned(),
+        }
+    }
+
+    /// A time in seconds within `range`, or `default`.
+    pub(crate) fn seconds(
+        &self,
+        key: &str,
+        range: std::ops::RangeInclusive<f64>,
+        default: f64,
+    ) -> Result<Duration, SettingsError> {
+        let Some(value) = self.get(key) else { return Ok(Duration::from_secs_f64(default)) };
+        match value.as_f64() {
+            Some(seconds) if range.contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
+            _ => {
+                let rule = format!("a number of seconds from {} to {}", range.start(), range.end());
+                Err(self.invalid(key, value, &rule))
+            }
+        }
+    }
+
+    /// What `parse` makes of a text, or of `default`.
+    pub(crate) fn text<T>(
+        &self,
+        key: &str,
+        rule: &str,
+        default: T,
+        parse: impl Fn(&str) -> Option<T>,
+    ) -> Result<T, SettingsError> {
+        let Some(value) = self.get(key) else { return Ok(default) };
+        value.as_str().and_then(parse).ok_or_else(|| self.invalid(key, value, rule))
+    }
+
+    /// What `parse` makes of each text of a list of at most `most`, or `default`.
+    pub(crate) fn list<T>(
+        &self,
+        key: &str,
+        rule: &str,
+        most: usize,
+        default: Vec<T>,
+        parse: impl Fn(&str) -> Option<T>,
+    ) -> Result<Vec<T>, SettingsError> {
+        let Some(value) = self.get(key) else { return Ok(default) };
+        let items = value.as_array().filter(|items| items.len() <= most).ok_or_else(|| {
+            self.invalid(key, value, &format!("a list of at most {most} texts, each {rule}"))
+        })?;
+        items
+            .iter()
+            .map(|item| {
+                item.as_str()
+                    .and_then(&parse)
+                    .ok_or_else(|| self.invalid(key, item, &format!("a list of texts, each {rule}")))
+            })
+            .collect()
+    }
+
+    fn get(&self, key: &str) -> Option<&'a Value> {
+        self.map.and_then(|map| map.get(key))
+    }
+}
+
+fn kind_of(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a truth value",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a text",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    }
+}
+
+/// At most 60 characters of a text, so that an error about a huge value stays readable.
+fn shorten(text: &str) -> String {
+    let mut short: String = text.chars().take(60).collect();
+    if short.len() < text.len() {
+        short.push('…');
+    }
+    short
+}

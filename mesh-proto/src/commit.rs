@@ -1,0 +1,184 @@
+//! The way of this node's own writes to the disk.
+//!
+//! Writes wait by register, so that what changes often is written once. When one is due and
+//! the store is idle, all that are due get their dots, in order and without holes, and go to
+//! the store in one batch together with what arrived from peers. Only when that batch is
+//! flushed are they acknowledged, advertised and pushed.
+
+use alloc::{
+    collections::{BTreeMap, BTreeSet},
+    vec::Vec,
+};
+
+use crate::{
+    hlc::Hlc,
+    id::{Dot, Key, Origin},
+    merge::{Bytes, Entry},
+    vector::Vector,
+};
+
+/// Names a write request until it is acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct WriteToken(pub u64);
+
+/// Most registers that may wait; beyond, writes are refused.
+pub const MAX_WAITING: usize = 65_536;
+/// Most own writes that go into one batch, and their bytes.
+const MAX_BATCH_WRITES: usize = 2_048;
+const MAX_BATCH_BYTES: usize = 1024 * 1024;
+
+/// A write that waits for its dot.
+#[derive(Debug)]
+struct Waiting {
+    stamp: Hlc,
+    value: Bytes,
+    due_ms: u64,
+    tokens: Vec<WriteToken>,
+}
+
+/// A batch at the store.
+#[derive(Debug)]
+struct InFlight {
+    batch: u64,
+    covered: Vector,
+    own: Vec<(Key, Dot)>,
+    tokens: Vec<WriteToken>,
+}
+
+/// What a flushed batch brought.
+#[derive(Debug)]
+pub struct Flushed {
+    /// This node's writes in it, now to be pushed.
+    pub own: Vec<(Key, Dot)>,
+    /// The requests it completes.
+    pub tokens: Vec<WriteToken>,
+}
+
+/// The queue and the batch at the store.
+#[derive(Debug, Default)]
+pub struct Commits {
+    waiting: BTreeMap<Key, Waiting>,
+    in_flight: Option<InFlight>,
+    last_batch: u64,
+    durable: Vector,
+    unflushed: BTreeSet<Dot>,
+}
+
+impl Commits {
+    /// With what the store held at the start.
+    pub fn new(durable: Vector) -> Self {
+        Self { durable, ..Self::default() }
+    }
+
+    /// What is flushed.
+    pub fn durable(&self) -> &Vector {
+        &self.durable
+    }
+
+    /// This node's writes that have dots and are not flushed.
+    pub fn unflushed(&self) -> &BTreeSet<Dot> {
+        &self.unflushed
+    }
+
+    /// Whether a batch is at the store.
+    pub fn is_busy(&self) -> bool {
+        self.in_flight.is_some()
+    }
+
+    /// How many registers wait.
+    pub fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Whether none waits.
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// Queues a write, replacing one that waits for the same register; the earlier of the two
+    /// moments counts, and both requests are acknowledged.
+    pub fn queue(&mut self, key: Key, stamp: Hlc, value: Bytes, due_ms: u64, token: Option<WriteToken>) {
+        let fresh = Waiting { stamp, value: None, due_ms, tokens: Vec::new() };
+        let waiting = self.waiting.entry(key).or_insert(fresh);
+        waiting.tokens.extend(token);
+        waiting.due_ms = waiting.due_ms.min(due_ms);
+        if stamp >= waiting.stamp {
+            waiting.stamp = stamp;
+            waiting.value = value;
+        }
+    }
+
+    /// When the next write is due.
+    pub fn next_due(&self) -> Option<u64> {
+        self.waiting.values().map(|w| w.due_ms).min()
+    }
+
+    /// Takes the due writes out of the queue, with the dots that follow `head`.
+    pub fn take_due(
+        &mut self,
+        now_ms: u64,
+        origin: Origin,
+        head: u64,
+    ) -> (Vec<(Key, Entry)>, Vec<WriteToken>) {
+        let mut due: Vec<(Hlc, Key)> = self
+            .waiting
+            .iter()
+            .filter(|(_, w)| w.due_ms <= now_ms)
+            .map(|(key, w)| (w.stamp, key.clone()))
+            .collect();
+        // In order of stamps: a closing of a generation goes before what is written again.
+        due.sort_unstable();
+        due.truncate(MAX_BATCH_WRITES);
+        let (mut writes, mut tokens, mut bytes) = (Vec::new(), Vec::new(), 0);
+        for ((_, key), seq) in due.into_iter().zip(head + 1..) {
+            if bytes > MAX_BATCH_BYTES {
+                break;
+            }
+            let Some(waiting) = self.waiting.remove(&key) else { continue };
+            let dot = Dot { origin, seq };
+            bytes += 64 + waiting.value.as_deref().map_or(0, <[u8]>::len);
+            tokens.extend(waiting.tokens);
+            writes.push((key, Entry { stamp: waiting.stamp, dot, value: waiting.value }));
+        }
+        (writes, tokens)
+    }
+
+    /// Notes that a batch was given to the store. Returns its number.
+    pub fn begin(&mut self, covered: Vector, own: Vec<(Key, Dot)>, tokens: Vec<WriteToken>) -> u64 {
+        self.last_batch += 1;
+        self.unflushed.extend(own.iter().map(|(_, dot)| *dot));
+        self.in_flight = Some(InFlight { batch: self.last_batch, covered, own, tokens });
+        self.last_batch
+    }
+
+    /// Notes that the store flushed a batch.
+    pub fn flushed(&mut self, batch: u64) -> Option<Flushed> {
+        let done = self.in_flight.take_if(|in_flight| in_flight.batch == batch)?;
+        self.durable.join(&done.covered);
+        for (_, dot) in &done.own {
+            self.unflushed.remove(dot);
+        }
+        // A request is done when no part of it waits any more.
+        let left: BTreeSet<WriteToken> =
+            self.waiting.values().flat_map(|w| w.tokens.iter().copied()).collect();
+        let tokens: BTreeSet<WriteToken> = done.tokens.into_iter().filter(|t| !left.contains(t)).collect();
+        Some(Flushed { own: done.own, tokens: tokens.into_iter().collect() })
+    }
+
+    /// Makes every waiting write due.
+    pub fn hasten(&mut self, now_ms: u64) {
+        self.waiting.values_mut().for_each(|waiting| waiting.due_ms = waiting.due_ms.min(now_ms));
+    }
+
+    /// Forgets what was durable: the state is being replaced and flushed anew.
+    pub fn forget_durable(&mut self) {
+        self.durable = Vector::default();
+    }
+
+    /// Gives every waiting write a new stamp: the clock was set back.
+    pub fn restamp(&mut self, mut stamp: impl FnMut() -> Hlc) {
+        let mut by_age: Vec<&mut Waiting> = self.waiting.values_mut().collect();
+        by_age.sort_by_key(|waiting| waiting.stamp);
+        by_age.into_iter().for_each(|waiting| waiting.stamp = stamp());
+    }
+}

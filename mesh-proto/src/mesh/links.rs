@@ -1,0 +1,327 @@
+//! Links: introductions, frames in, frames out.
+
+use alloc::{collections::BTreeSet, vec::Vec};
+
+use super::{DIGEST_MS, Event, Mesh};
+use crate::{
+    counters::Counter,
+    error::FrameError,
+    id::{NodeId, ShortId},
+    liveness::Liveness as _,
+    roster::{Inserted, RosterError},
+    session::{self, Link, LinkId, MAX_PROOF_BYTES, Peer},
+    wire::{self, ByeReason, Digest, FRAME_VERSION, Hello, Message, OLDEST_PROTOCOL, PROTOCOL},
+};
+
+/// Largest total of statements in one message.
+const MAX_STATEMENT_BYTES: usize = 48 * 1024;
+
+impl Mesh {
+    pub(super) fn link_up(&mut self, id: LinkId, node: NodeId, dialed: bool) {
+        let mut link = Link::new(node, dialed, self.now.mono_ms, self.plant);
+        link.outbox.control(Message::Hello(self.hello()));
+        self.links.insert(id, link);
+    }
+
+    fn hello(&self) -> Hello {
+        let mut proof = self.roster.proof_for(&self.id);
+        let mut bytes = 0;
+        proof.retain(|statement| {
+            bytes += statement.len();
+            bytes <= MAX_PROOF_BYTES
+        });
+        Hello {
+            protocol: PROTOCOL,
+            oldest: OLDEST_PROTOCOL,
+            household: self.roster.household(),
+            node: self.id,
+            run: self.run,
+            time_ms: self.time_ms(),
+            synchronised: self.time.is_synchronised(),
+            proof,
+            software: self.software.clone(),
+        }
+    }
+
+    pub(super) fn link_down(&mut self, id: LinkId) {
+        self.packets.remove(&id);
+        self.closing_links.remove(&id);
+        if let Some(link) = self.links.remove(&id) {
+            if link.is_live() && self.live_link_to(link.short()).is_none() {
+                self.liveness.link_down(self.now.mono_ms, link.short());
+            }
+            self.fetching.take_if(|fetching| fetching.link == id);
+        }
+    }
+
+    /// Says why, and asks the caller to close the link. Nothing more is taken in from it.
+    pub(super) fn close(&mut self, id: LinkId, reason: ByeReason) {
+        let Some(link) = self.links.get_mut(&id) else { return };
+        link.outbox.clear();
+        link.outbox.control(Message::Bye(reason));
+        if let Some(_peer) = link.peer.take() {
+            let short = link.short();
+            if self.live_link_to(short).is_none() {
+                self.liveness.link_down(self.now.mono_ms, short);
+            }
+        }
+        self.fetching.take_if(|fetching| fetching.link == id);
+        self.closing_links.insert(id);
+        self.events.push_back(Event::Close(id, reason));
+    }
+
+    pub(super) fn close_silent_links(&mut self) {
+        let now = self.now.mono_ms;
+        let silent: Vec<LinkId> = self
+            .links
+            .iter()
+            .filter(|(id, link)| {
+                !link.is_live() && link.hello_due_ms <= now && !self.closing_links.contains(*id)
+            })
+            .map(|(id, _)| *id)
+            .collect();
+        for id in silent {
+            self.offend_link(id, Counter::BeforeHello);
+            self.close(id, ByeReason::Misbehaved);
+        }
+    }
+
+    fn offend_link(&mut self, id: LinkId, counter: Counter) {
+        if let Some(node) = self.links.get(&id).map(|link| link.node) {
+            self.offend(node, counter);
+        }
+    }
+
+    pub(super) fn packet(&mut self, id: LinkId, bytes: &[u8]) {
+        let Some(link) = self.links.get(&id).filter(|link| link.is_live()) else { return };
+        let (node, short) = (link.node, link.short());
+        let packet = bytes.split_first().filter(|(version, _)| **version == FRAME_VERSION);
+        let taken = packet.map(|(_, packet)| self.liveness.handle_packet(self.now.mono_ms, short, packet));
+        if !matches!(taken, Some(Ok(()))) {
+            self.offend(node, Counter::BadPacket);
+        }
+    }
+
+    pub(super) fn frame(&mut self, id: LinkId, bytes: &[u8]) {
+        if !self.links.contains_key(&id) || self.closing_links.contains(&id) {
+            return;
+        }
+        self.counters.bump(Counter::FramesIn);
+        self.counters.add(Counter::BytesIn, bytes.len());
+        let (messages, skipped) = match wire::decode(bytes) {
+            Ok(decoded) => decoded,
+            Err(error) => return self.bad_frame(id, error),
+        };
+        self.counters.add(Counter::UnknownMessage, usize::try_from(skipped).unwrap_or(0));
+        for message in messages {
+            if self.closing_links.contains(&id) {
+                return;
+            }
+            self.message(id, message);
+        }
+    }
+
+    fn bad_frame(&mut self, id: LinkId, error: FrameError) {
+        let (counter, reason) = match error {
+            FrameError::TooLarge { .. } => (Counter::OversizedFrame, ByeReason::Misbehaved),
+            FrameError::UnknownVersion(version) if version > FRAME_VERSION => {
+                (Counter::UnknownFrameVersion, ByeReason::TooNew)
+            }
+            FrameError::UnknownVersion(_) => (Counter::UnknownFrameVersion, ByeReason::TooOld),
+            FrameError::Malformed => (Counter::MalformedFrame, ByeReason::Misbehaved),
+        };
+        self.offend_link(id, counter);
+        self.close(id, reason);
+    }
+
+    fn message(&mut self, id: LinkId, message: Message) {
+        let live = self.links.get(&id).is_some_and(Link::is_live);
+        match message {
+            Message::Hello(hello) if !live => self.on_hello(id, &hello),
+            Message::Bye(reason) => self.on_bye(id, reason),
+            _ if !live => {
+                self.offend_link(id, Counter::BeforeHello);
+                self.close(id, ByeReason::Misbehaved);
+            }
+            Message::Hello(_) => {}
+            Message::Roster(statements) => self.on_statements(id, statements),
+            Message::Digest(digest) => self.on_digest(id, digest),
+            Message::Heads(heads) => self.on_heads(id, &heads),
+            Message::Want { session, have } => self.on_want(id, session, &have),
+            Message::Page { session, index, items } => self.on_page(id, session, index, items),
+            Message::PageAck { session, index } => self.on_page_ack(id, session, index),
+            Message::Final { session, pages, vector } => self.on_final(id, session, pages, &vector),
+            Message::Push(items) => self.on_push(id, items),
+            Message::Overlay(items) => self.on_overlay(id, items),
+            Message::TreeRoot { vector, root } => self.on_tree_root(id, vector, root),
+            Message::TreeLeaves(leaves) => self.on_tree_leaves(id, &leaves),
+            Message::TreeItems(items) => self.on_tree_items(items),
+            Message::Reports(reports) => self.on_reports(id, reports),
+        }
+    }
+
+    fn on_bye(&mut self, id: LinkId, reason: ByeReason) {
+        let Some(node) = self.links.get(&id).map(|link| link.node) else { return };
+        if !matches!(reason, ByeReason::Leaving | ByeReason::Replaced) {
+            self.events.push_back(Event::Refused(node, reason));
+        }
+        self.close(id, reason);
+    }
+
+    fn on_hello(&mut self, id: LinkId, hello: &Hello) {
+        let Some(link) = self.links.get_mut(&id) else { return };
+        let (node, known) = (link.node, self.roster.len());
+        if let Err(refusal) = session::check_hello(hello, node, &mut self.roster) {
+            self.offend(node, refusal.counter);
+            return self.close(id, refusal.reason);
+        }
+        let offset = i128::from(hello.time_ms) - i128::from(self.time_ms());
+        if let Some(link) = self.links.get_mut(&id) {
+            link.peer = Some(Peer {
+                run: hello.run,
+                software: hello.software.chars().filter(|c| !c.is_control()).take(32).collect(),
+                clock_offset_ms: i64::try_from(offset).unwrap_or(0),
+            });
+        }
+        if self.roster.len() != known {
+            self.roster_changed();
+        }
+        self.time.compare(self.now, hello.time_ms, hello.synchronised);
+        if self.replaces_another(id) {
+            self.greet(id, hello);
+        }
+    }
+
+    /// Keeps one link of several to the same node: that of its newest incarnation, then the one
+    /// that the lower key dialed, then the newest. Returns whether this one stays.
+    fn replaces_another(&mut self, id: LinkId) -> bool {
+        let own = self.id;
+        let rank = |link: &Link, id: LinkId| {
+            let run = link.peer.as_ref().map(|peer| peer.run.incarnation);
+            let by_lower = link.dialed == (own < link.node);
+            (run, by_lower, id)
+        };
+        let Some(node) = self.links.get(&id).map(|link| link.node) else { return false };
+        let mut rivals: Vec<_> = self
+            .links
+            .iter()
+            .filter(|(_, link)| link.is_live() && link.node == node)
+            .map(|(id, link)| (rank(link, *id), *id))
+            .collect();
+        rivals.sort_unstable();
+        let keep = rivals.pop().map(|(_, id)| id);
+        for (_, rival) in rivals {
+            self.close(rival, ByeReason::Replaced);
+        }
+        keep == Some(id)
+    }
+
+    /// Everything that a newly introduced peer is told.
+    fn greet(&mut self, id: LinkId, hello: &Hello) {
+        let short = hello.node.short();
+        let changed = self.overlay.begin(short, hello.run);
+        self.mark_changed(changed);
+        self.liveness.link_up(self.now.mono_ms, short, hello.run.incarnation);
+        let passing: Vec<_> = self.overlay.iter().map(|(key, entry)| (key.clone(), entry.writer)).collect();
+        let reports = self.collector.reports();
+        let digest = self.digest();
+        let due = self.now.mono_ms + DIGEST_MS;
+        if let Some(link) = self.links.get_mut(&id) {
+            link.digest_due_ms = due;
+            link.outbox.control(Message::Digest(digest));
+            if !reports.is_empty() {
+                link.outbox.control(Message::Reports(reports));
+            }
+            for (key, writer) in passing.iter().filter(|(_, writer)| *writer != short) {
+                link.outbox.overlay(key, *writer);
+            }
+            if self.restored {
+                link.has_missing = true;
+            }
+        }
+        self.events.push_back(Event::Linked(id, hello.node));
+    }
+
+    pub(super) fn digest(&self) -> Digest {
+        let mut roster = [0; 8];
+        roster.copy_from_slice(self.roster.hash().first_chunk::<8>().unwrap_or(&[0; 8]));
+        Digest { vector: self.advertised().hash(), overlay: self.overlay.hash(), roster }
+    }
+
+    fn on_statements(&mut self, id: LinkId, statements: Vec<Vec<u8>>) {
+        let Some(node) = self.links.get(&id).map(|link| link.node) else { return };
+        let mut news = Vec::new();
+        for statement in statements {
+            match self.roster.insert(&statement) {
+                Ok(Inserted::Known) => {}
+                Ok(_) => news.push(statement),
+                Err(RosterError::NotAuthorised { .. }) => self.offend(node, Counter::SelfMadeStatement),
+                Err(RosterError::Forked { .. }) => {
+                    self.offend(node, Counter::ForkedStatement);
+                    news.push(statement);
+                }
+                Err(_) => self.offend(node, Counter::BadStatement),
+            }
+        }
+        if !news.is_empty() {
+            self.spread_statements(news, Some(id));
+            self.roster_changed();
+        }
+    }
+
+    pub(super) fn spread_statements(&mut self, statements: Vec<Vec<u8>>, except: Option<LinkId>) {
+        for message in roster_messages(statements) {
+            self.to_all_but(except, &message);
+        }
+    }
+
+    /// The whole roster, for a peer whose hash differs.
+    pub(super) fn send_roster(&mut self, id: LinkId) {
+        let statements: Vec<Vec<u8>> = self.roster.statements().map(<[u8]>::to_vec).collect();
+        if let Some(link) = self.links.get_mut(&id) {
+            roster_messages(statements).into_iter().for_each(|message| link.outbox.control(message));
+        }
+    }
+
+    /// Draws the consequences of a changed roster: who is admitted, whose links end.
+    pub(super) fn roster_changed(&mut self) {
+        let mut admitted: BTreeSet<ShortId> = self.roster.members().map(|member| member.id.short()).collect();
+        let gone: Vec<ShortId> = self.admitted.difference(&admitted).copied().collect();
+        core::mem::swap(&mut self.admitted, &mut admitted);
+        self.liveness.set_admitted(self.now.mono_ms, &self.admitted);
+        for node in gone {
+            self.liveness.forget(self.now.mono_ms, node);
+            let ended = self.overlay.end(node, u64::MAX);
+            self.mark_changed(ended);
+        }
+        self.collector.retain(&self.admitted);
+        let cut: Vec<(LinkId, NodeId)> = self
+            .links
+            .iter()
+            .filter(|(_, link)| link.is_live() && !self.roster.is_admitted(&link.node))
+            .map(|(id, link)| (*id, link.node))
+            .collect();
+        for (id, node) in cut {
+            let revoked = self.roster.is_revoked(&node);
+            self.close(id, if revoked { ByeReason::Revoked } else { ByeReason::NotAdmitted });
+        }
+        self.events.push_back(Event::RosterChanged);
+    }
+}
+
+/// Statements in messages of bounded size, in their order.
+fn roster_messages(statements: Vec<Vec<u8>>) -> Vec<Message> {
+    let (mut messages, mut part, mut bytes) = (Vec::new(), Vec::new(), 0);
+    for statement in statements {
+        if bytes + statement.len() > MAX_STATEMENT_BYTES {
+            messages.push(Message::Roster(core::mem::take(&mut part)));
+            bytes = 0;
+        }
+        bytes += statement.len();
+        part.push(statement);
+    }
+    if !part.is_empty() {
+        messages.push(Message::Roster(part));
+    }
+    messages
+}

@@ -1,0 +1,374 @@
+//! How writes spread: push and forward, overlay entries, digests, and the exchange by which
+//! a node gets what it misses.
+
+use alloc::vec::Vec;
+
+use super::{DIGEST_MS, Event, Fetching, Mesh};
+use crate::{
+    counters::Counter,
+    id::{Dot, NodeId},
+    overlay::{Offered, OverlayItem},
+    planted::planted,
+    record::Item,
+    replica::{Applied, Replica},
+    session::LinkId,
+    sync::{Fetch, Serve},
+    vector::Vector,
+    view,
+    wire::{Digest, Message, WireVector},
+};
+
+/// The least time between two heads on one link, in milliseconds.
+const HEADS_MS: u64 = 1_000;
+/// Unflushed registers beyond which pages are not acknowledged until the store has caught up.
+const MAX_BEHIND: usize = 4_096;
+
+impl Mesh {
+    /// What to send next over a link.
+    pub(super) fn next_messages(&mut self, id: LinkId) -> Option<Vec<Message>> {
+        let early = planted!(self.plant, AdvertiseBeforeFlush);
+        let link = self.links.get_mut(&id)?;
+        let unflushed = self.commits.unflushed();
+        let mut messages = link.outbox.take(&self.replica, &self.overlay, unflushed);
+        if messages.is_empty()
+            && let Some(serve) = &mut link.serve
+        {
+            let durable = if early { self.replica.applied() } else { self.commits.durable() };
+            messages.extend(serve.next(&self.replica, durable, unflushed));
+            if serve.is_ended() {
+                link.serve = None;
+            }
+        }
+        if link.outbox.take_overflowed() {
+            self.counters.bump(Counter::QueuesOverflowed);
+            link.digest_due_ms = self.now.mono_ms;
+            link.overlay_differs = 1;
+        }
+        (!messages.is_empty()).then_some(messages)
+    }
+
+    pub(super) fn on_push(&mut self, id: LinkId, items: Vec<Item>) {
+        let Some(node) = self.links.get(&id).map(|link| link.node) else { return };
+        for item in items {
+            let (key, dot) = (item.key.clone(), item.entry.dot);
+            let outcome = self.take_in(node, item);
+            if outcome.is_news() || planted!(self.plant, ForwardLoop) {
+                self.counters.bump(Counter::WritesForwarded);
+                let others = self.links.iter_mut().filter(|(other, link)| **other != id && link.is_live());
+                others.for_each(|(_, link)| link.outbox.write(&key, dot));
+            }
+        }
+    }
+
+    /// Offers a write of a peer to the replica and draws the consequences.
+    pub(super) fn take_in(&mut self, from: NodeId, item: Item) -> Applied {
+        let (key, dot, stamp) = (item.key.clone(), item.entry.dot, item.entry.stamp);
+        if self.is_own_current(dot.origin) && !self.replica.applied().contains(dot) {
+            self.rewound(from);
+        }
+        let outcome = self.replica.apply(self.time_ms(), item);
+        self.counters.bump(if outcome.is_news() { Counter::WritesIn } else { Counter::WritesKnown });
+        match outcome {
+            Applied::Won => {
+                self.time.merge(stamp);
+                self.note_live(dot);
+                self.took_effect(&key, stamp);
+            }
+            Applied::Lost => self.time.merge(stamp),
+            Applied::Quarantined => {
+                self.counters.bump(Counter::Quarantined);
+                self.note_live(dot);
+                self.schedule_release();
+            }
+            Applied::Void => self.counters.bump(Counter::Void),
+            Applied::Forbidden => self.offend(from, Counter::ForbiddenWriter),
+            Applied::Malformed => self.offend(from, Counter::BadValue),
+            Applied::Duplicate => {}
+        }
+        outcome
+    }
+
+    pub(super) fn took_effect(&mut self, key: &crate::id::Key, stamp: crate::hlc::Hlc) {
+        self.settle_overlay(key, stamp);
+        self.changed.insert(key.object.clone());
+        if self.replica.take_unapplied() {
+            // Writes that had taken effect are void now; any object may look different.
+            self.changed.extend(self.replica.objects().keys().cloned());
+            self.suspect_tree();
+        }
+    }
+
+    /// Peers know writes of this generation that this node never made.
+    fn rewound(&mut self, from: NodeId) {
+        if self.closing.is_none() {
+            self.counters.bump(Counter::Rewound);
+            self.events.push_back(Event::Rewound(from));
+            self.close_generation();
+        }
+    }
+
+    /// Tells the answers under way that a write became live.
+    pub(super) fn note_live(&mut self, dot: Dot) {
+        for serve in self.links.values_mut().filter_map(|link| link.serve.as_mut()) {
+            serve.note(dot);
+        }
+    }
+
+    pub(super) fn schedule_release(&mut self) {
+        let time_ms = self.time_ms();
+        self.release_check_ms = self
+            .replica
+            .next_release()
+            .map(|at| self.now.mono_ms + at.saturating_sub(time_ms).min(60_000) + 1);
+    }
+
+    pub(super) fn release_quarantined(&mut self) {
+        if self.release_check_ms.is_some_and(|due| due <= self.now.mono_ms) {
+            for (key, _) in self.replica.release(self.time_ms()) {
+                if let Some(stamp) = self.replica.entry(&key).map(|entry| entry.stamp) {
+                    self.time.merge(stamp);
+                    self.took_effect(&key, stamp);
+                }
+            }
+            self.schedule_release();
+        }
+    }
+
+    pub(super) fn on_overlay(&mut self, id: LinkId, items: Vec<OverlayItem>) {
+        let Some(node) = self.links.get(&id).map(|link| link.node) else { return };
+        for OverlayItem { key, entry } in items {
+            let (writer, stamp) = (entry.writer, entry.stamp);
+            if !self.admitted.contains(&writer) {
+                self.offend(node, Counter::BadOverlay);
+                continue;
+            }
+            let floor = view::floor(&self.replica, &key);
+            match self.overlay.offer(self.time_ms(), &key, entry, floor) {
+                Offered::New => {
+                    self.time.merge(stamp);
+                    self.changed.insert(key.object.clone());
+                    let others = self
+                        .links
+                        .iter_mut()
+                        .filter(|(other, link)| **other != id && link.is_live() && link.short() != writer);
+                    others.for_each(|(_, link)| link.outbox.overlay(&key, writer));
+                }
+                Offered::Old | Offered::Ended => {}
+                Offered::Ahead => self.offend(node, Counter::OverlayAhead),
+                Offered::Refused => self.offend(node, Counter::BadOverlay),
+            }
+        }
+    }
+
+    pub(super) fn send_due_digests(&mut self) {
+        let now = self.now.mono_ms;
+        if !self.links.values().any(|link| link.is_live() && link.digest_due_ms <= now) {
+            return;
+        }
+        let digest = self.digest();
+        for link in self.links.values_mut().filter(|link| link.is_live() && link.digest_due_ms <= now) {
+            link.digest_due_ms = now + DIGEST_MS;
+            link.outbox.control(Message::Digest(digest));
+        }
+    }
+
+    pub(super) fn on_digest(&mut self, id: LinkId, theirs: Digest) {
+        let own = self.digest();
+        if theirs.roster != own.roster {
+            self.send_roster(id);
+        }
+        self.compare_overlays(id, theirs.overlay == own.overlay);
+        if self.restored {
+            self.set_missing(id, true);
+        } else if theirs.vector != own.vector {
+            self.send_heads(id);
+        } else {
+            self.set_missing(id, false);
+            self.send_tree_root_if_suspect(id);
+        }
+    }
+
+    /// Overlays differ for a moment whenever something is under way; only when they differ
+    /// twice in a row is everything said again.
+    fn compare_overlays(&mut self, id: LinkId, equal: bool) {
+        let Some(link) = self.links.get_mut(&id) else { return };
+        link.overlay_differs = if equal { 0 } else { link.overlay_differs + 1 };
+        if link.overlay_differs >= 2 {
+            link.overlay_differs = 0;
+            let peer = link.short();
+            for (key, entry) in self.overlay.iter().filter(|(_, entry)| entry.writer != peer) {
+                link.outbox.overlay(key, entry.writer);
+            }
+        }
+    }
+
+    fn send_heads(&mut self, id: LinkId) {
+        let heads = self.advertised().to_wire();
+        let now = self.now.mono_ms;
+        if let Some(link) = self.links.get_mut(&id)
+            && link.heads_sent_ms.is_none_or(|sent| sent + HEADS_MS <= now)
+        {
+            link.heads_sent_ms = Some(now);
+            link.outbox.control(Message::Heads(heads));
+        }
+    }
+
+    fn set_missing(&mut self, id: LinkId, missing: bool) {
+        if let Some(link) = self.links.get_mut(&id) {
+            link.has_missing = missing;
+        }
+    }
+
+    pub(super) fn on_heads(&mut self, id: LinkId, heads: &WireVector) {
+        let theirs = Vector::from_wire(heads);
+        self.check_rewound(id, &theirs);
+        let missing = self.restored || !self.replica.applied().covers(&theirs);
+        self.set_missing(id, missing);
+        if !theirs.covers(self.commits.durable()) {
+            self.send_heads(id);
+        }
+    }
+
+    fn check_rewound(&mut self, id: LinkId, theirs: &Vector) {
+        let origin = self.origin();
+        if theirs.head(origin) > self.replica.applied().head(origin)
+            && let Some(node) = self.links.get(&id).map(|link| link.node)
+        {
+            self.rewound(node);
+        }
+    }
+
+    /// Begins an exchange with a peer that holds what is missing here; one at a time, so that
+    /// the same writes are not asked of every peer at once.
+    pub(super) fn fetch_if_missing(&mut self) {
+        if self.fetching.is_some() {
+            return;
+        }
+        let Some((id, link)) = self.links.iter_mut().find(|(_, link)| link.is_live() && link.has_missing)
+        else {
+            return;
+        };
+        link.has_missing = false;
+        self.last_session += 1;
+        let fresh = self.restored.then(|| Replica::new(self.plant));
+        let have = fresh.as_ref().unwrap_or(&self.replica).applied().to_wire();
+        link.outbox.control(Message::Want { session: self.last_session, have });
+        let early = planted!(self.plant, RangeCompletedEarly);
+        let fetch = Fetch::new(self.last_session, self.now.mono_ms, early);
+        self.fetching = Some(Fetching { link: *id, fetch, fresh });
+        self.counters.bump(Counter::Fetches);
+    }
+
+    pub(super) fn abandon_stalled_fetch(&mut self) {
+        let now = self.now.mono_ms;
+        if let Some(stalled) = self.fetching.take_if(|fetching| fetching.fetch.deadline_ms() <= now) {
+            self.counters.bump(Counter::FetchesAbandoned);
+            if let Some(link) = self.links.get_mut(&stalled.link) {
+                link.digest_due_ms = now;
+                link.has_missing = self.restored;
+            }
+        }
+    }
+
+    pub(super) fn on_want(&mut self, id: LinkId, session: u32, have: &WireVector) {
+        if self.restored {
+            return;
+        }
+        let serve = Serve::new(session, Vector::from_wire(have), &self.replica);
+        if let Some(link) = self.links.get_mut(&id) {
+            link.serve = Some(serve);
+        }
+    }
+
+    pub(super) fn on_page(&mut self, id: LinkId, session: u32, index: u32, items: Vec<Item>) {
+        let Some(node) = self.links.get(&id).map(|link| link.node) else { return };
+        let now = self.now.mono_ms;
+        let time_ms = self.time_ms();
+        let asked = self.fetching.as_mut().filter(|f| f.link == id && f.fetch.session() == session);
+        if let Some(fetching) = asked {
+            fetching.fetch.page(now, index);
+            if let Some(fresh) = &mut fetching.fresh {
+                items.into_iter().for_each(|item| {
+                    fresh.apply(time_ms, item);
+                });
+                return self.acknowledge(id, session, index);
+            }
+        }
+        for item in items {
+            self.take_in(node, item);
+        }
+        self.acknowledge(id, session, index);
+        self.finish_fetch();
+    }
+
+    fn acknowledge(&mut self, id: LinkId, session: u32, index: u32) {
+        let behind = self.replica.dirty_registers() > MAX_BEHIND;
+        if let Some(link) = self.links.get_mut(&id) {
+            if behind {
+                link.owed_acks.push((session, index));
+            } else {
+                link.outbox.control(Message::PageAck { session, index });
+            }
+        }
+    }
+
+    pub(super) fn pay_owed_acks(&mut self) {
+        for link in self.links.values_mut() {
+            for (session, index) in core::mem::take(&mut link.owed_acks) {
+                link.outbox.control(Message::PageAck { session, index });
+            }
+        }
+    }
+
+    pub(super) fn on_page_ack(&mut self, id: LinkId, session: u32, index: u32) {
+        if let Some(serve) = self.links.get_mut(&id).and_then(|link| link.serve.as_mut()) {
+            serve.acknowledge(session, index);
+        }
+    }
+
+    /// At the moment after a flush nothing of this node's own is unflushed: the time to end
+    /// answers, which a steady stream of writes would otherwise hold back for ever.
+    pub(super) fn finish_answers(&mut self) {
+        let unflushed = self.commits.unflushed();
+        for link in self.links.values_mut() {
+            while let Some(serve) = &mut link.serve {
+                let Some(message) = serve.next(&self.replica, self.commits.durable(), unflushed) else {
+                    break;
+                };
+                link.outbox.control(message);
+                if serve.is_ended() {
+                    link.serve = None;
+                }
+            }
+        }
+    }
+
+    pub(super) fn on_final(&mut self, id: LinkId, session: u32, pages: u32, vector: &WireVector) {
+        let vector = Vector::from_wire(vector);
+        self.check_rewound(id, &vector);
+        let now = self.now.mono_ms;
+        let asked = self.fetching.as_mut().filter(|f| f.link == id && f.fetch.session() == session);
+        if let Some(fetching) = asked {
+            fetching.fetch.last(now, pages, vector);
+            self.finish_fetch();
+        }
+    }
+
+    /// Ends the exchange, if its end and all pages are in.
+    pub(super) fn finish_fetch(&mut self) {
+        let is_done = self.fetching.as_ref().is_some_and(|f| f.fetch.finished().is_some());
+        let waits = self.fetching.as_ref().is_some_and(|f| f.fresh.is_some()) && self.commits.is_busy();
+        if !is_done || waits {
+            return;
+        }
+        let Some(done) = self.fetching.take() else { return };
+        let Some(vector) = done.fetch.finished() else { return };
+        match done.fresh {
+            Some(fresh) => self.take_over(fresh, vector),
+            None => self.replica.cover_all(vector),
+        }
+        for link in self.links.values_mut() {
+            link.digest_due_ms = self.now.mono_ms;
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! What happens seldom: reports and the collection of tombstones, the comparison of trees,
+//! and the state that a restored node takes over.
+
+use alloc::vec::Vec;
+
+use super::{Event, Mesh, TREE_MS};
+use crate::{
+    collect,
+    counters::Counter,
+    id::{Key, ShortId},
+    planted::planted,
+    record::Item,
+    replica::{Applied, Replica},
+    restore,
+    session::LinkId,
+    tree::LEAVES,
+    vector::Vector,
+    wire::{Message, Report, TARGET_FRAME_BYTES},
+};
+
+/// Roots sent after writes were made void, before the suspicion is dropped.
+const SUSPECT_ROOTS: u8 = 3;
+
+impl Mesh {
+    pub(super) fn report_and_collect(&mut self) {
+        if self.collect_due_ms > self.now.mono_ms {
+            return;
+        }
+        self.collect_due_ms = self.now.mono_ms + collect::INTERVAL_MS;
+        let expired = self.overlay.expire(self.time_ms());
+        self.mark_changed(expired);
+        let listed: Vec<ShortId> = self.nodes_with_closed_generations();
+        if self.replica.tombstones().next().is_none() && listed.is_empty() {
+            return;
+        }
+        self.report();
+        if planted!(self.plant, TombstoneCollectedEarly) {
+            let cut = self.commits.durable().clone();
+            return self.collect(&cut);
+        }
+        if let Some(cut) = self.collector.step(self.commits.durable(), &self.admitted) {
+            self.collect(&cut);
+        }
+        for node in listed {
+            let floor = self.collector.common_floor(self.commits.durable(), node, &self.admitted);
+            if let Some(floor) = floor {
+                self.replica.raise_floor(node, floor);
+            }
+        }
+    }
+
+    fn nodes_with_closed_generations(&self) -> Vec<ShortId> {
+        let mut nodes: Vec<ShortId> = self.commits.durable().origins().map(|(o, _)| o.node).collect();
+        let all = nodes.clone();
+        nodes.dedup();
+        nodes.retain(|node| all.iter().filter(|other| *other == node).count() > 1);
+        nodes
+    }
+
+    fn report(&mut self) {
+        self.report_number += 1;
+        let durable = self.commits.durable().to_wire();
+        let node = self.id.short();
+        let report = Report { node, run: self.run, number: self.report_number, durable };
+        self.collector.hear(&report);
+        self.to_all_but(None, &Message::Reports(Vec::from([report])));
+    }
+
+    fn collect(&mut self, cut: &Vector) {
+        let young = planted!(self.plant, TombstoneCollectedEarly);
+        let before = self.time_ms().saturating_sub(if young { 0 } else { collect::MIN_AGE_MS });
+        let gone: Vec<Key> = self
+            .replica
+            .tombstones()
+            .filter(|(_, entry)| cut.contains(entry.dot) && entry.stamp.ms() < before)
+            .map(|(key, _)| key)
+            .collect();
+        self.counters.add(Counter::TombstonesCollected, gone.len());
+        gone.iter().for_each(|key| self.replica.collect(key));
+    }
+
+    pub(super) fn on_reports(&mut self, id: LinkId, reports: Vec<Report>) {
+        let mut news = Vec::new();
+        for report in reports {
+            let known = self.admitted.contains(&report.node) && report.node != self.id.short();
+            if known && self.collector.hear(&report) {
+                news.push(report);
+            }
+        }
+        if !news.is_empty() {
+            self.to_all_but(Some(id), &Message::Reports(news));
+        }
+    }
+
+    pub(super) fn suspect_tree(&mut self) {
+        self.suspect_roots = SUSPECT_ROOTS;
+    }
+
+    pub(super) fn compare_trees_when_due(&mut self) {
+        if self.tree_due_ms <= self.now.mono_ms {
+            self.tree_due_ms = self.now.mono_ms + TREE_MS;
+            for id in self.live_links() {
+                self.send_tree_root(id);
+            }
+        }
+    }
+
+    pub(super) fn send_tree_root_if_suspect(&mut self, id: LinkId) {
+        if self.suspect_roots > 0 {
+            self.suspect_roots -= 1;
+            self.send_tree_root(id);
+        }
+    }
+
+    fn send_tree_root(&mut self, id: LinkId) {
+        let root = Message::TreeRoot { vector: self.advertised().hash(), root: self.replica.tree().root() };
+        if let Some(link) = self.links.get_mut(&id) {
+            link.tree_asked = true;
+            link.outbox.control(root);
+        }
+    }
+
+    /// Trees are comparable only where both sides account for the same writes.
+    pub(super) fn on_tree_root(&mut self, id: LinkId, vector: [u8; 8], root: u64) {
+        if !self.restored && vector == self.advertised().hash() && root != self.replica.tree().root() {
+            self.send_leaves(id);
+        }
+    }
+
+    fn send_leaves(&mut self, id: LinkId) {
+        let leaves = Message::TreeLeaves(self.replica.tree().leaves().to_vec());
+        if let Some(link) = self.links.get_mut(&id) {
+            link.outbox.control(leaves);
+        }
+    }
+
+    pub(super) fn on_tree_leaves(&mut self, id: LinkId, theirs: &[u64]) {
+        if theirs.len() != LEAVES || self.restored {
+            return;
+        }
+        if self.links.get_mut(&id).is_some_and(|link| core::mem::take(&mut link.tree_asked)) {
+            self.send_leaves(id);
+        }
+        let own = self.replica.tree().leaves();
+        let differing: Vec<u8> = (0..=u8::MAX)
+            .zip(own.iter().zip(theirs))
+            .filter(|(_, (a, b))| a != b)
+            .map(|(leaf, _)| leaf)
+            .collect();
+        for leaf in differing {
+            self.send_leaf(id, leaf);
+        }
+    }
+
+    fn send_leaf(&mut self, id: LinkId, leaf: u8) {
+        let unflushed = self.commits.unflushed();
+        let mut items = self.replica.leaf_items(leaf);
+        items.retain(|item| !unflushed.contains(&item.entry.dot));
+        let Some(link) = self.links.get_mut(&id) else { return };
+        let (mut part, mut weight) = (Vec::new(), 0);
+        for item in items {
+            weight += item.weight();
+            part.push(item);
+            if weight > TARGET_FRAME_BYTES {
+                link.outbox.control(Message::TreeItems(core::mem::take(&mut part)));
+                weight = 0;
+            }
+        }
+        if !part.is_empty() {
+            link.outbox.control(Message::TreeItems(part));
+        }
+    }
+
+    pub(super) fn on_tree_items(&mut self, items: Vec<Item>) {
+        for item in items {
+            let (key, stamp) = (item.key.clone(), item.entry.stamp);
+            if self.replica.repair(self.time_ms(), item) == Applied::Won {
+                self.counters.bump(Counter::Repaired);
+                self.time.merge(stamp);
+                self.took_effect(&key, stamp);
+            }
+        }
+    }
+
+    /// A restored node takes a peer's state over whole and adds back what no peer can have.
+    pub(super) fn take_over(&mut self, mut fresh: Replica, peer: &Vector) {
+        let origin = self.origin();
+        fresh.cover_all(peer);
+        let plan = restore::plan(&self.replica, &fresh, peer);
+        let mut own = Vector::default();
+        own.insert_range(origin, 1, self.replica.applied().head(origin));
+        fresh.cover_all(&own);
+        fresh.replace(&self.replica);
+        let old = core::mem::replace(&mut self.replica, fresh);
+        self.changed.extend(old.objects().keys().chain(self.replica.objects().keys()).cloned());
+        self.commits.forget_durable();
+        for (key, entry) in plan.again {
+            self.commits.queue(key, entry.stamp, entry.value, self.now.mono_ms, None);
+        }
+        if let Some(stamp) = self.replica.highest_stamp() {
+            self.time.merge(stamp);
+        }
+        self.restored = false;
+        self.flush_due_ms = Some(self.now.mono_ms);
+        self.schedule_release();
+        self.events.push_back(Event::Restored { lost: plan.lost });
+    }
+}

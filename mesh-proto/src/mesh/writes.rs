@@ -1,0 +1,284 @@
+//! This node's own writes, the batches for the store, and the clock that was wrong.
+
+use alloc::{string::ToString, vec::Vec};
+
+use super::{Event, Mesh, Op, REMOTE_FLUSH_MS, WriteError};
+use crate::{
+    commit::{MAX_WAITING, WriteToken},
+    counters::Counter,
+    hlc::Hlc,
+    id::{Dot, FieldName, Key, ObjectId, Origin},
+    kinds::{self, Author, CLOSED_PREFIX, Durability, STATE_FLUSH_MS},
+    merge::{Bytes, Entry},
+    overlay::{Offered, OverlayEntry, Run},
+    planted::planted,
+    record::{self, Item},
+    replica::Applied,
+    time::Now,
+    value::Value,
+    view,
+};
+
+/// Most changes in one write request.
+pub(super) const MAX_OPS: usize = 1_024;
+/// Writes of peers that wait for a flush before it is hastened.
+const MAX_UNFLUSHED: usize = 512;
+
+impl Mesh {
+    /// Writes. The token comes back as [`Event::Written`] when every `config` field among the
+    /// changes is durable; `state` and `presence` fields are visible at once.
+    ///
+    /// # Errors
+    /// [`WriteError`]; nothing has changed.
+    pub fn write(&mut self, now: Now, author: Author, ops: Vec<Op>) -> Result<WriteToken, WriteError> {
+        self.now = now;
+        let writes = self.check(author, ops)?;
+        self.last_token += 1;
+        let token = WriteToken(self.last_token);
+        let stamp = self.time.issue(now);
+        let mut config = false;
+        for (key, value) in writes {
+            match kinds::durability(&key) {
+                Durability::Config => {
+                    config = true;
+                    self.commits.queue(key, stamp, value, now.mono_ms, Some(token));
+                }
+                Durability::State => {
+                    self.say(&key, stamp, value.clone());
+                    let due = now.mono_ms + STATE_FLUSH_MS - 500;
+                    self.commits.queue(key, stamp, value, due, None);
+                }
+                Durability::Presence => self.say(&key, stamp, value),
+            }
+        }
+        if !config {
+            self.events.push_back(Event::Written(token));
+        }
+        self.settle();
+        Ok(token)
+    }
+
+    fn check(&self, author: Author, ops: Vec<Op>) -> Result<Vec<(Key, Bytes)>, WriteError> {
+        if ops.len() > MAX_OPS {
+            return Err(WriteError::TooMany(ops.len()));
+        }
+        if self.commits.len() + ops.len() > MAX_WAITING {
+            return Err(WriteError::Overloaded);
+        }
+        let me = self.id.short();
+        ops.into_iter()
+            .map(|op| {
+                let (key, value) = match op {
+                    Op::Set(key, value) => match value.encode() {
+                        Ok(bytes) => (key, Some(bytes)),
+                        Err(error) => {
+                            return Err(WriteError::Value(key.object, key.field.to_string(), error));
+                        }
+                    },
+                    Op::Unset(key) => (key, None),
+                    Op::Delete(object) => (Key { object, field: FieldName::object() }, None),
+                };
+                if kinds::may_author(&key, author, me) {
+                    Ok((key, value))
+                } else {
+                    Err(WriteError::Forbidden(key.object, key.field.to_string()))
+                }
+            })
+            .collect()
+    }
+
+    /// Puts a value into the overlay and on its way to the peers.
+    fn say(&mut self, key: &Key, stamp: Hlc, value: Bytes) {
+        let writer = self.id.short();
+        let entry = OverlayEntry { stamp, writer, run: self.run, value };
+        let floor = view::floor(&self.replica, key);
+        if self.overlay.offer(self.time_ms(), key, entry, floor) == Offered::New {
+            self.changed.insert(key.object.clone());
+            self.links.values_mut().filter(|l| l.is_live()).for_each(|l| l.outbox.overlay(key, writer));
+        }
+    }
+
+    /// Gives the store its next batch, if it is idle and something is due.
+    pub(super) fn commit_due(&mut self) {
+        let now = self.now.mono_ms;
+        if self.commits.is_busy() || self.closing.is_some() {
+            return;
+        }
+        if self.replica.is_dirty() && self.flush_due_ms.is_none() {
+            self.flush_due_ms = Some(now + REMOTE_FLUSH_MS);
+        }
+        let own_due = self.commits.next_due().is_some_and(|due| due <= now);
+        let flush_due = self.flush_due_ms.is_some_and(|due| due <= now);
+        if own_due || flush_due || self.replica.dirty_registers() > MAX_UNFLUSHED {
+            self.begin_batch();
+        }
+    }
+
+    fn begin_batch(&mut self) {
+        self.flush_due_ms = None;
+        let (time_ms, origin) = (self.time_ms(), self.origin());
+        let head = self.replica.applied().head(origin);
+        let (writes, tokens) = self.commits.take_due(self.now.mono_ms, origin, head);
+        let mut own = Vec::new();
+        for (key, entry) in writes {
+            let (dot, stamp) = (entry.dot, entry.stamp);
+            let item = Item { key: key.clone(), entry, covers: Vec::new() };
+            if self.replica.apply(time_ms.max(stamp.ms()), item) == Applied::Won {
+                self.settle_overlay(&key, stamp);
+            }
+            self.changed.insert(key.object.clone());
+            own.push((key, dot));
+        }
+        let keys: Vec<Key> = own.iter().map(|(key, _)| key.clone()).collect();
+        let (mut records, covered) = self.replica.take_batch(&keys, origin);
+        if records.is_empty() {
+            return;
+        }
+        records.puts.push(record::ceiling(self.time.last()));
+        if planted!(self.plant, AdvertiseBeforeFlush) {
+            self.push_own(&own);
+        }
+        let batch = self.commits.begin(covered, own, tokens);
+        self.events.push_back(Event::Persist { batch, records });
+    }
+
+    /// What the peers are told this node accounts for: only what is flushed.
+    pub(super) fn advertised(&self) -> &crate::vector::Vector {
+        if planted!(self.plant, AdvertiseBeforeFlush) {
+            return self.replica.applied();
+        }
+        self.commits.durable()
+    }
+
+    pub(super) fn persisted(&mut self, batch: u64) {
+        let Some(flushed) = self.commits.flushed(batch) else { return };
+        self.push_own(&flushed.own);
+        self.events.extend(flushed.tokens.into_iter().map(Event::Written));
+        self.pay_owed_acks();
+        self.finish_answers();
+    }
+
+    fn push_own(&mut self, own: &[(Key, Dot)]) {
+        for (key, dot) in own {
+            self.note_live(*dot);
+            for link in self.links.values_mut().filter(|link| link.is_live()) {
+                link.outbox.write(key, *dot);
+            }
+        }
+    }
+
+    /// Drops the overlay entries that a durable write makes obsolete.
+    pub(super) fn settle_overlay(&mut self, key: &Key, stamp: Hlc) {
+        if key.field.is_object() {
+            let fields: Vec<Key> = self.overlay.fields_of(&key.object).cloned().collect();
+            fields.iter().for_each(|field| self.overlay.settle(field, stamp));
+        } else {
+            self.overlay.settle(key, stamp);
+        }
+    }
+
+    /// A clock that runs ahead of the time of day was wrong: close the generation.
+    pub(super) fn correct_clock_if_ahead(&mut self) {
+        if self.closing.is_none() && self.time.is_ahead(self.now) {
+            self.close_generation();
+        }
+    }
+
+    pub(super) fn close_generation(&mut self) {
+        self.open_run(Run { generation: self.run.generation + 1, ..self.run });
+    }
+
+    /// Asks for a new run to be persisted; until it is, nothing of this node's own gets a dot.
+    pub(super) fn open_run(&mut self, run: Run) {
+        self.closing = Some(run);
+        self.events.push_back(Event::PersistRun(run));
+    }
+
+    /// The new generation is persisted: what the old one wrote after `closed` is void, and is
+    /// written again with stamps of the corrected clock.
+    pub(super) fn run_persisted(&mut self, run: Run) {
+        if self.closing.take_if(|closing| *closing == run).is_none() {
+            return;
+        }
+        let ahead = self.time.is_ahead(self.now);
+        let old = core::mem::replace(&mut self.run, run);
+        if ahead {
+            self.reissue(old);
+        }
+        self.repeat_overlay(old);
+    }
+
+    /// Closes the old generations as of the corrected clock and writes what became void again.
+    fn reissue(&mut self, old: Run) {
+        let closed = self.time.reset(self.now);
+        self.counters.bump(Counter::ClockCorrections);
+        self.events.push_back(Event::ClockCorrected(self.time_ms()));
+        let again = self.own_writes_after(closed);
+        let mut generations: Vec<u32> = again.iter().map(|(_, entry)| entry.dot.origin.generation).collect();
+        generations.push(old.generation);
+        generations.sort_unstable();
+        generations.dedup();
+        let time = &mut self.time;
+        let now = self.now;
+        self.commits.restamp(|| time.issue(now));
+        for generation in generations {
+            self.close_one(generation, closed);
+        }
+        for (key, entry) in again {
+            let stamp = self.time.issue(self.now);
+            self.commits.queue(key, stamp, entry.value, self.now.mono_ms, None);
+        }
+    }
+
+    fn close_one(&mut self, generation: u32, closed: Hlc) {
+        let me = self.id.short().to_string();
+        let object = ObjectId::new(&alloc::format!("node/{me}"));
+        let field = FieldName::new(&alloc::format!("{CLOSED_PREFIX}{generation}"));
+        let bits = i64::try_from(closed.to_bits()).unwrap_or(i64::MAX);
+        if let (Ok(object), Ok(field), Ok(value)) = (object, field, Value::from(bits).encode()) {
+            let stamp = self.time.issue(self.now);
+            self.commits.queue(Key { object, field }, stamp, Some(value), self.now.mono_ms, None);
+        }
+    }
+
+    fn own_writes_after(&self, closed: Hlc) -> Vec<(Key, Entry)> {
+        let me = self.id.short();
+        let mut found: Vec<(Key, Entry)> = self
+            .replica
+            .objects()
+            .iter()
+            .flat_map(|(object, held)| held.entries().map(move |(field, entry)| (object, field, entry)))
+            .filter(|(_, _, entry)| entry.dot.origin.node == me && entry.stamp > closed)
+            .map(|(object, field, entry)| {
+                (Key { object: object.clone(), field: field.clone() }, entry.clone())
+            })
+            .collect();
+        found.sort_by_key(|(_, entry)| entry.stamp);
+        found
+    }
+
+    /// Says again, in the present run, what this node had in the overlay.
+    pub(super) fn repeat_overlay(&mut self, old: Run) {
+        let me = self.id.short();
+        let own: Vec<(Key, OverlayEntry)> = self
+            .overlay
+            .iter()
+            .filter(|(_, entry)| entry.writer == me && entry.run <= old)
+            .map(|(key, entry)| (key.clone(), entry.clone()))
+            .collect();
+        let changed = self.overlay.begin(me, self.run);
+        self.mark_changed(changed);
+        for (key, entry) in own {
+            let stamp = self.time.issue(self.now);
+            self.say(&key, stamp, entry.value.clone());
+            if kinds::durability(&key) == Durability::State {
+                self.commits.queue(key, stamp, entry.value, self.now.mono_ms, None);
+            }
+        }
+    }
+
+    /// This node's origin as peers know it, to notice a card that was restored or cloned.
+    pub(super) fn is_own_current(&self, origin: Origin) -> bool {
+        origin == self.origin()
+    }
+}

@@ -1,0 +1,140 @@
+//! One link to a peer: the introduction, and what is under way over the link.
+
+use alloc::{string::String, vec::Vec};
+
+use crate::{
+    counters::Counter,
+    id::{NodeId, ShortId},
+    outbox::Outbox,
+    overlay::Run,
+    planted::Plant,
+    roster::Roster,
+    sync::Serve,
+    wire::{ByeReason, Hello, OLDEST_PROTOCOL, PROTOCOL},
+};
+
+/// Names a link; the caller chooses the number and never uses one twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LinkId(pub u64);
+
+/// Most bytes of statements in an introduction.
+pub const MAX_PROOF_BYTES: usize = 64 * 1024;
+/// A link on which no introduction has arrived by then is closed, in milliseconds.
+pub const HELLO_PATIENCE_MS: u64 = 10_000;
+
+/// What is known of the peer once it has introduced itself.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    /// Its run.
+    pub run: Run,
+    /// Its software.
+    pub software: String,
+    /// How far its clock was ahead of ours, in milliseconds.
+    pub clock_offset_ms: i64,
+}
+
+/// A link.
+#[derive(Debug)]
+pub struct Link {
+    /// The key that the transport verified.
+    pub node: NodeId,
+    /// Whether this side dialed.
+    pub dialed: bool,
+    /// The peer, after its introduction was accepted.
+    pub peer: Option<Peer>,
+    /// What waits to be sent.
+    pub outbox: Outbox,
+    /// The answer under way to the peer's question.
+    pub serve: Option<Serve>,
+    /// Acknowledgements owed while this node's store catches up.
+    pub owed_acks: Vec<(u32, u32)>,
+    /// Whether the peer holds writes that are missing here.
+    pub has_missing: bool,
+    /// When this side last sent its heads.
+    pub heads_sent_ms: Option<u64>,
+    /// Digests in a row in which the overlays differed.
+    pub overlay_differs: u8,
+    /// Whether this side sent a tree root and owes its leaves to a peer whose root differs.
+    pub tree_asked: bool,
+    /// When the next digest goes out.
+    pub digest_due_ms: u64,
+    /// When the link is closed unless the peer has introduced itself.
+    pub hello_due_ms: u64,
+}
+
+impl Link {
+    /// A link that has just come up.
+    pub fn new(node: NodeId, dialed: bool, now_ms: u64, plant: Plant) -> Self {
+        Self {
+            node,
+            dialed,
+            peer: None,
+            outbox: Outbox::new(plant),
+            serve: None,
+            owed_acks: Vec::new(),
+            has_missing: false,
+            heads_sent_ms: None,
+            overlay_differs: 0,
+            tree_asked: false,
+            digest_due_ms: 0,
+            hello_due_ms: now_ms + HELLO_PATIENCE_MS,
+        }
+    }
+
+    /// The peer's short name.
+    pub fn short(&self) -> ShortId {
+        self.node.short()
+    }
+
+    /// Whether both sides have been introduced.
+    pub fn is_live(&self) -> bool {
+        self.peer.is_some()
+    }
+}
+
+/// Why an introduction is not accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refusal {
+    /// What the peer is told.
+    pub reason: ByeReason,
+    /// What is counted.
+    pub counter: Counter,
+}
+
+/// Checks an introduction: household, name, protocol, membership. Statements that prove the
+/// peer's membership are taken into the roster first.
+///
+/// # Errors
+/// [`Refusal`] says what to tell the peer and what to count; only the roster may have changed.
+pub fn check_hello(hello: &Hello, link: NodeId, roster: &mut Roster) -> Result<(), Refusal> {
+    let refuse = |reason, counter| Err(Refusal { reason, counter });
+    if hello.household != roster.household() {
+        return refuse(ByeReason::WrongHousehold, Counter::WrongHousehold);
+    }
+    if hello.node != link {
+        return refuse(ByeReason::Misbehaved, Counter::WrongIdentity);
+    }
+    if hello.protocol < OLDEST_PROTOCOL {
+        return refuse(ByeReason::TooOld, Counter::WrongProtocol);
+    }
+    if hello.oldest > PROTOCOL {
+        return refuse(ByeReason::TooNew, Counter::WrongProtocol);
+    }
+    let proof: usize = hello.proof.iter().map(Vec::len).sum();
+    if proof > MAX_PROOF_BYTES {
+        return refuse(ByeReason::Misbehaved, Counter::BadStatement);
+    }
+    if !roster.is_admitted(&link) {
+        for statement in &hello.proof {
+            // What does not help to admit the peer is judged by the admission below.
+            let _ = roster.insert(statement);
+        }
+    }
+    if roster.is_revoked(&link) {
+        return refuse(ByeReason::Revoked, Counter::Revoked);
+    }
+    if !roster.is_admitted(&link) {
+        return refuse(ByeReason::NotAdmitted, Counter::NotAdmitted);
+    }
+    Ok(())
+}

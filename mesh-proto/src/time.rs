@@ -1,0 +1,94 @@
+//! This node's idea of the time of day, and its stamps.
+
+use crate::hlc::{Clock, Hlc};
+
+/// A reading of the caller's clocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Now {
+    /// Milliseconds of a clock that never goes back.
+    pub mono_ms: u64,
+    /// The wall clock, in milliseconds since 1970; may be wrong and may jump.
+    pub wall_ms: u64,
+}
+
+/// Clocks that differ by less than this are left alone, in milliseconds.
+const TOLERANCE_MS: u64 = 1_000;
+
+/// Wall clock, correction and stamps.
+#[derive(Debug)]
+pub struct TimeKeeper {
+    clock: Clock,
+    /// Added to the wall clock while it is not synchronised.
+    offset_ms: i64,
+    synchronised: bool,
+}
+
+impl TimeKeeper {
+    /// Boots at the latest of the wall clock, the persisted ceiling and the build time, unless
+    /// the wall clock is known to be right.
+    pub fn new(now: Now, ceiling: Hlc, build_ms: u64, synchronised: bool) -> Self {
+        let at_least = ceiling.ms().max(build_ms);
+        let offset_ms = if synchronised { 0 } else { difference(at_least.max(now.wall_ms), now.wall_ms) };
+        Self { clock: Clock::new(ceiling), offset_ms, synchronised }
+    }
+
+    /// The time of day, in milliseconds since 1970.
+    pub fn time_ms(&self, now: Now) -> u64 {
+        now.wall_ms.saturating_add_signed(self.offset_ms)
+    }
+
+    /// Whether the time of day is known to be right.
+    pub fn is_synchronised(&self) -> bool {
+        self.synchronised
+    }
+
+    /// Notes whether the wall clock is known to be right.
+    pub fn set_synchronised(&mut self, synchronised: bool) {
+        self.synchronised = synchronised;
+        if synchronised {
+            self.offset_ms = 0;
+        }
+    }
+
+    /// Compares with a peer. A node that is not synchronised adopts a synchronised peer's
+    /// time; of two that are not, the one behind adopts the other's.
+    pub fn compare(&mut self, now: Now, peer_ms: u64, peer_synchronised: bool) {
+        let own = self.time_ms(now);
+        let differs = own.abs_diff(peer_ms) > TOLERANCE_MS;
+        if !self.synchronised && differs && (peer_synchronised || peer_ms > own) {
+            self.offset_ms = difference(peer_ms, now.wall_ms);
+        }
+    }
+
+    /// A new stamp.
+    pub fn issue(&mut self, now: Now) -> Hlc {
+        self.clock.issue(self.time_ms(now))
+    }
+
+    /// Notes a stamp that took effect.
+    pub fn merge(&mut self, stamp: Hlc) {
+        self.clock.merge(stamp);
+    }
+
+    /// The highest stamp issued or merged.
+    pub fn last(&self) -> Hlc {
+        self.clock.last()
+    }
+
+    /// Whether the stamps run so far ahead of the time of day that peers hold them back.
+    pub fn is_ahead(&self, now: Now) -> bool {
+        self.clock.is_ahead(self.time_ms(now))
+    }
+
+    /// Sets the stamps back to the time of day. Returns the stamp after which everything the
+    /// closing generation wrote is void.
+    pub fn reset(&mut self, now: Now) -> Hlc {
+        let to = Hlc::from_ms(self.time_ms(now));
+        self.clock.reset(to);
+        to
+    }
+}
+
+fn difference(a: u64, b: u64) -> i64 {
+    i64::try_from(i128::from(a) - i128::from(b)).unwrap_or(0)
+}

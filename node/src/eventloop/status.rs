@@ -1,0 +1,139 @@
+//! What the node shows of itself, put together from the machine.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+};
+
+use mesh_proto::{
+    FieldName, Key, NodeId, ObjectId, ShortId, Value,
+    mesh::Mesh,
+    roster::{Member, Roles},
+    session::Link,
+    vector::Vector,
+    view,
+};
+
+use crate::service::{FieldView, NodeStatus, ObjectView, Status};
+
+/// The machine's view of an object as the rest of the node sees it.
+pub(super) fn object_view(object: view::ObjectView) -> ObjectView {
+    let fields = object.fields.into_iter().map(|(name, field)| {
+        let view = FieldView {
+            value: field.value,
+            at_ms: field.stamp.ms(),
+            by: field.writer.to_string(),
+            durable: field.durable,
+        };
+        (name, view)
+    });
+    ObjectView { id: object.id, fields: fields.collect(), complete: object.complete }
+}
+
+fn node_field(mesh: &Mesh, node: ShortId, field: &str) -> Option<Value> {
+    let object = ObjectId::new(&format!("node/{node}")).ok()?;
+    let key = Key { object, field: FieldName::new(field).ok()? };
+    view::field(mesh.replica(), mesh.overlay(), &key).map(|view| view.value)
+}
+
+/// A node's friendly name: what people set, else what it was admitted as, else its short name.
+pub(super) fn name_of(mesh: &Mesh, node: ShortId) -> String {
+    let set = node_field(mesh, node, "name").and_then(|value| value.as_text().map(str::to_owned));
+    let admitted = || {
+        let member = mesh.roster().members().find(|member| member.short == node)?;
+        Some(member.name.as_str().to_owned())
+    };
+    set.or_else(admitted).unwrap_or_else(|| node.to_string())
+}
+
+/// Where a node says that it listens.
+pub(super) fn addresses_of(mesh: &Mesh, node: ShortId) -> Vec<SocketAddr> {
+    let Some(Value::List(listed)) = node_field(mesh, node, "addresses") else { return Vec::new() };
+    listed.iter().filter_map(|value| value.as_text()?.parse().ok()).take(16).collect()
+}
+
+/// What the status is made of.
+pub(super) struct StatusSource<'a> {
+    pub(super) mesh: &'a Mesh,
+    /// Address and round trip in microseconds of every linked peer.
+    pub(super) links: BTreeMap<NodeId, (SocketAddr, u64)>,
+    /// The nodes that have been alive since the start.
+    pub(super) is_heard: &'a BTreeSet<ShortId>,
+    pub(super) store_error: Option<String>,
+    pub(super) uptime_s: u64,
+}
+
+impl StatusSource<'_> {
+    pub(super) fn status(self) -> Status {
+        let mesh = self.mesh;
+        let (mut objects, mut incomplete) = (0, 0);
+        for object in mesh.names_from(None).filter_map(|id| mesh.object(id)) {
+            if object.complete { objects += 1 } else { incomplete += 1 }
+        }
+        let alive: BTreeSet<ShortId> = mesh.alive().into_iter().map(|(node, _)| node).collect();
+        let links: BTreeMap<NodeId, &Link> = mesh.links().map(|(_, link)| (link.node, link)).collect();
+        let nodes = mesh.roster().members().filter(|member| member.roles.contains(Roles::MEMBER));
+        Status {
+            household: mesh.roster().household().to_string(),
+            node: mesh.id().to_string(),
+            version: env!("CARGO_PKG_VERSION"),
+            uptime_s: self.uptime_s,
+            objects,
+            incomplete,
+            registers: mesh.replica().len(),
+            tombstones: mesh.replica().tombstones().count(),
+            held_back_by: mesh.held_back_by().into_iter().map(|node| name_of(mesh, node)).collect(),
+            overlay: mesh.overlay().len(),
+            quarantined: mesh.replica().quarantined(),
+            clock_synchronised: mesh.time().is_synchronised(),
+            generation: mesh.run().generation,
+            store_error: self.store_error.clone(),
+            nodes: nodes.map(|member| self.node(member, &alive, links.get(&member.id).copied())).collect(),
+            counters: mesh.counters().iter().collect(),
+        }
+    }
+
+    fn node(&self, member: &Member, alive: &BTreeSet<ShortId>, link: Option<&Link>) -> NodeStatus {
+        let mesh = self.mesh;
+        let is_self = member.id == mesh.id();
+        let state = match () {
+            () if is_self => "self",
+            () if alive.contains(&member.short) => "alive",
+            () if self.is_heard.contains(&member.short) => "dead",
+            () => "unknown",
+        };
+        let reached = self.links.get(&member.id);
+        let peer = link.and_then(|link| link.peer.as_ref());
+        let said = node_field(mesh, member.short, "version").and_then(|v| v.as_text().map(str::to_owned));
+        NodeStatus {
+            id: member.id.to_string(),
+            name: name_of(mesh, member.short),
+            roles: role_names(member.roles),
+            state,
+            address: reached.map(|(address, _)| *address),
+            transport: reached.map(|_| "quic"),
+            rtt_us: reached.map(|(_, rtt)| *rtt),
+            version: said.or_else(|| peer.map(|peer| peer.software.clone())),
+            lag: if is_self { Some(0) } else { self.lag(member.short) },
+            clock_offset_ms: peer.map(|peer| peer.clock_offset_ms),
+        }
+    }
+
+    /// How many of the writes flushed here the node is not known to have flushed.
+    fn lag(&self, node: ShortId) -> Option<u64> {
+        let theirs = self.mesh.durable_of(node)?;
+        Some(count(&theirs.missing(self.mesh.commits().durable())))
+    }
+}
+
+fn count(vector: &Vector) -> u64 {
+    vector.origins().flat_map(|(_, ranges)| ranges.iter()).map(|(from, to)| to - from + 1).sum()
+}
+
+fn role_names(roles: Roles) -> Vec<&'static str> {
+    [(Roles::ADMIN, "admin"), (Roles::MEMBER, "member"), (Roles::RECOVERY, "recovery")]
+        .into_iter()
+        .filter(|(role, _)| roles.contains(*role))
+        .map(|(_, name)| name)
+        .collect()
+}

@@ -1,0 +1,160 @@
+//! Observers: each has the set of names that changed since its last call, never the values,
+//! so that a slow one gets the latest value of each object and costs no more than the names.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use mesh_proto::{ObjectId, mesh::Mesh};
+use tokio::sync::oneshot;
+
+use super::status::object_view;
+use crate::service::{Change, Changes, ResumeToken, ServiceError, Watching};
+
+/// Most objects of one answer.
+const MAX_CHANGES: usize = 256;
+/// Names whose last change is remembered for observers that come back; beyond, the oldest are
+/// forgotten and whoever resumes from before them gets a snapshot.
+const MAX_REMEMBERED: usize = 100_000;
+
+type Reply = oneshot::Sender<Result<Changes, ServiceError>>;
+
+struct Watcher {
+    prefixes: Vec<String>,
+    dirty: BTreeSet<ObjectId>,
+    /// Names sent at least once, so that the end of one that was never seen is not told.
+    revision: u64,
+    waiting: Option<Reply>,
+    is_new: bool,
+}
+
+impl Watcher {
+    fn wants(&self, id: &ObjectId) -> bool {
+        self.prefixes.is_empty() || self.prefixes.iter().any(|prefix| id.as_str().starts_with(prefix))
+    }
+}
+
+/// All observers of this node.
+pub(super) struct Watchers {
+    incarnation: u64,
+    revision: u64,
+    /// The oldest revision from which an observer may resume.
+    oldest: u64,
+    last: u64,
+    watchers: BTreeMap<u64, Watcher>,
+    changed_at: BTreeMap<ObjectId, u64>,
+    by_revision: BTreeMap<u64, ObjectId>,
+}
+
+impl Watchers {
+    pub(super) fn new(incarnation: u64) -> Self {
+        Self {
+            incarnation,
+            revision: 0,
+            oldest: 0,
+            last: 0,
+            watchers: BTreeMap::new(),
+            changed_at: BTreeMap::new(),
+            by_revision: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn watch(
+        &mut self,
+        prefixes: Vec<String>,
+        resume: Option<ResumeToken>,
+        mesh: &Mesh,
+    ) -> Watching {
+        self.last += 1;
+        let known = resume.filter(|token| {
+            token.incarnation == self.incarnation && (self.oldest..=self.revision).contains(&token.revision)
+        });
+        let mut watcher = Watcher {
+            prefixes,
+            dirty: BTreeSet::new(),
+            revision: self.revision,
+            waiting: None,
+            is_new: true,
+        };
+        let names: Vec<ObjectId> = match known {
+            Some(token) => self.by_revision.range(token.revision + 1..).map(|(_, id)| id.clone()).collect(),
+            None => mesh.names_from(None).filter(|id| mesh.object(id).is_some()).cloned().collect(),
+        };
+        watcher.dirty = names.into_iter().filter(|id| watcher.wants(id)).collect();
+        self.watchers.insert(self.last, watcher);
+        Watching { watcher: self.last, reset: known.is_none() }
+    }
+
+    pub(super) fn unwatch(&mut self, watcher: u64) {
+        self.watchers.remove(&watcher);
+    }
+
+    /// Notes which objects changed.
+    pub(super) fn changed(&mut self, ids: &[ObjectId]) {
+        for id in ids {
+            self.revision += 1;
+            if let Some(before) = self.changed_at.insert(id.clone(), self.revision) {
+                self.by_revision.remove(&before);
+            }
+            self.by_revision.insert(self.revision, id.clone());
+            for watcher in self.watchers.values_mut().filter(|watcher| watcher.wants(id)) {
+                watcher.dirty.insert(id.clone());
+            }
+        }
+        while self.by_revision.len() > MAX_REMEMBERED
+            && let Some((revision, id)) = self.by_revision.pop_first()
+        {
+            self.changed_at.remove(&id);
+            self.oldest = revision;
+        }
+        let revision = self.revision;
+        self.watchers.values_mut().for_each(|watcher| watcher.revision = revision);
+    }
+
+    pub(super) fn next(&mut self, id: u64, reply: Reply, mesh: &Mesh) {
+        let Some(watcher) = self.watchers.get_mut(&id) else {
+            let _ = reply.send(Err(ServiceError::NoSuchWatcher));
+            return;
+        };
+        watcher.waiting = Some(reply);
+        self.deliver_to(id, mesh);
+    }
+
+    /// Answers every observer that waits and has something to hear.
+    pub(super) fn deliver(&mut self, mesh: &Mesh) {
+        let ready: Vec<u64> = self
+            .watchers
+            .iter()
+            .filter(|(_, watcher)| watcher.waiting.is_some() && !watcher.dirty.is_empty())
+            .map(|(id, _)| *id)
+            .collect();
+        ready.into_iter().for_each(|id| self.deliver_to(id, mesh));
+    }
+
+    fn deliver_to(&mut self, id: u64, mesh: &Mesh) {
+        let incarnation = self.incarnation;
+        let revision = self.revision;
+        let Some(watcher) = self.watchers.get_mut(&id) else { return };
+        if watcher.dirty.is_empty() && !watcher.is_new {
+            return;
+        }
+        let Some(reply) = watcher.waiting.take() else { return };
+        if reply.is_closed() {
+            return;
+        }
+        let names: Vec<ObjectId> = watcher.dirty.iter().take(MAX_CHANGES).cloned().collect();
+        let changes = names
+            .iter()
+            .map(|id| {
+                let object = mesh.object(id).filter(|object| object.complete).map(object_view);
+                Change { id: id.clone(), object }
+            })
+            .collect();
+        names.iter().for_each(|name| {
+            watcher.dirty.remove(name);
+        });
+        let caught_up = watcher.dirty.is_empty();
+        watcher.is_new = !caught_up && watcher.is_new;
+        let token = ResumeToken { incarnation, revision };
+        // An observer that vanished between asking and now loses nothing: it resumes by token.
+        let _ = reply.send(Ok(Changes { changes, token, caught_up }));
+    }
+}

@@ -1,0 +1,253 @@
+//! The TCP side of the node's port: HTTPS for the API, nothing else yet.
+//!
+//! One deadline covers everything from accept to the end of the handshake, and the number of
+//! unfinished handshakes is bounded: the oldest gives way, so slow ones keep nobody out.
+
+use std::{
+    io,
+    net::{SocketAddr, UdpSocket},
+    sync::Arc,
+    time::Duration,
+};
+
+use rustls::{AlertDescription, ServerConfig};
+use thiserror::Error;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+    sync::mpsc,
+    time::timeout,
+};
+use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
+use tracing::{debug, warn};
+
+use crate::{
+    tls::identity::{ALPN_JOIN, ALPN_MESH},
+    transport::{TransportCounters, counters::bump, unfinished::Unfinished},
+};
+
+/// First byte of a TLS record that starts a handshake (RFC 8446, section 5.1).
+const TLS_HANDSHAKE: u8 = 0x16;
+/// Tries to find one free number for both protocols when the system chooses the port.
+const PORT_TRIES: usize = 16;
+/// Most that is read of a plain HTTP request before it is answered.
+const PLAIN_REQUEST: usize = 8 << 10;
+const PLAIN_ANSWER: &str = "HTTP/1.1 400 Bad Request\r\n\
+    Content-Type: text/plain; charset=utf-8\r\n\
+    Content-Length: 69\r\n\
+    Connection: close\r\n\r\n\
+    this port speaks HTTPS: use https:// and the CA of `hearth ca export`";
+
+/// The port could not be had.
+#[derive(Debug, Error)]
+pub enum BindError {
+    /// Somebody has it.
+    #[error(
+        "port {1} of {0} is in use over {2}: stop the other program (`ss -lp` names it), or choose another port with --listen"
+    )]
+    InUse(std::net::IpAddr, u16, &'static str),
+    /// The system said something else.
+    #[error("cannot listen on {0} over {1}: {2}; choose another address with --listen")]
+    Other(SocketAddr, &'static str, io::Error),
+}
+
+/// One port, bound for both protocols.
+#[derive(Debug)]
+pub struct Ports {
+    /// For [`serve`].
+    pub tcp: TcpListener,
+    /// For [`crate::transport::QuicTransport::start`].
+    pub udp: UdpSocket,
+    /// The address with the number of the port.
+    pub address: SocketAddr,
+}
+
+/// Binds TCP and UDP to the same port; port 0 lets the system choose. Needs a tokio runtime.
+///
+/// # Errors
+/// [`BindError`] names the protocol that failed.
+pub async fn bind_ports(listen: SocketAddr) -> Result<Ports, BindError> {
+    let name = |protocol| {
+        move |error: io::Error| match error.kind() {
+            io::ErrorKind::AddrInUse => BindError::InUse(listen.ip(), listen.port(), protocol),
+            _ => BindError::Other(listen, protocol, error),
+        }
+    };
+    let mut tries = if listen.port() == 0 { PORT_TRIES } else { 1 };
+    loop {
+        tries -= 1;
+        let tcp = TcpListener::bind(listen).await.map_err(name("TCP"))?;
+        let address = tcp.local_addr().map_err(name("TCP"))?;
+        match UdpSocket::bind(address) {
+            Ok(udp) => return Ok(Ports { tcp, udp, address }),
+            Err(error) if tries == 0 => return Err(name("UDP")(error)),
+            Err(_) => {}
+        }
+    }
+}
+
+/// What clients may use before their handshake is done.
+#[derive(Debug, Clone, Copy)]
+pub struct TcpLimits {
+    /// Handshakes that may be unfinished at once; beyond, the oldest is dropped.
+    pub handshakes: usize,
+    /// Within which a handshake must finish and the API must take the connection.
+    pub deadline: Duration,
+}
+
+impl Default for TcpLimits {
+    fn default() -> Self {
+        Self { handshakes: 64, deadline: Duration::from_secs(5) }
+    }
+}
+
+/// A client of the API, its handshake done.
+#[derive(Debug)]
+pub struct WebConnection {
+    /// Speaks HTTP/1.1.
+    pub stream: TlsStream<TcpStream>,
+    /// Where the client is.
+    pub address: SocketAddr,
+}
+
+/// Accepts until the receiver of `web` is dropped. A connection that `web` has no room for
+/// within the deadline is closed and counted.
+pub async fn serve(
+    tcp: TcpListener,
+    tls: Arc<ServerConfig>,
+    web: mpsc::Sender<WebConnection>,
+    counters: Arc<TransportCounters>,
+    limits: TcpLimits,
+) {
+    let mut unfinished = Unfinished::new(limits.handshakes);
+    loop {
+        let accepted = tokio::select! {
+            accepted = tcp.accept() => accepted,
+            () = web.closed() => return,
+        };
+        let (stream, address) = match accepted {
+            Ok((stream, address)) => (stream, SocketAddr::new(address.ip().to_canonical(), address.port())),
+            Err(error) => {
+                // Out of file descriptors, mostly: some will be free in a moment.
+                warn!(%error, "a TCP connection could not be accepted");
+                bump(&counters.tcp_accept_failed);
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let handshake = Handshake { tls: tls.clone(), web: web.clone(), counters: counters.clone(), address };
+        if unfinished.start(handshake.run(stream, limits.deadline)) {
+            bump(&counters.tcp_handshake_evicted);
+        }
+    }
+}
+
+/// One connection until the API has it.
+struct Handshake {
+    tls: Arc<ServerConfig>,
+    web: mpsc::Sender<WebConnection>,
+    counters: Arc<TransportCounters>,
+    address: SocketAddr,
+}
+
+impl Handshake {
+    async fn run(self, stream: TcpStream, deadline: Duration) {
+        // Small answers should not wait for more.
+        let _ = stream.set_nodelay(true);
+        let counters = self.counters.clone();
+        let start = tokio::time::Instant::now();
+        let stream = match tokio::time::timeout_at(start + deadline, self.secure(stream)).await {
+            Ok(Some(stream)) => stream,
+            Ok(None) => return,
+            Err(_elapsed) => return bump(&counters.tcp_handshake_timeout),
+        };
+        let left = deadline.saturating_sub(start.elapsed());
+        let connection = WebConnection { stream, address: self.address };
+        if !matches!(timeout(left, self.web.send(connection)).await, Ok(Ok(()))) {
+            bump(&counters.tcp_busy);
+        }
+    }
+
+    /// The handshake; what fails is counted here.
+    async fn secure(&self, mut stream: TcpStream) -> Option<TlsStream<TcpStream>> {
+        let mut first = [0; 1];
+        match stream.peek(&mut first).await {
+            Ok(1) if first == [TLS_HANDSHAKE] => {}
+            Ok(1) if first.iter().all(u8::is_ascii_uppercase) => {
+                bump(&self.counters.tcp_plain_http);
+                // The client sees the answer or it does not; there is nothing else to do.
+                let _ = answer_plain(&mut stream).await;
+                return None;
+            }
+            Ok(1) => {
+                bump(&self.counters.tcp_not_tls);
+                return None;
+            }
+            _ => {
+                bump(&self.counters.tcp_handshake_failed);
+                return None;
+            }
+        }
+        let hello = match LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream).await {
+            Ok(hello) => hello,
+            Err(error) => {
+                debug!(address = %self.address, %error, "no TLS client hello");
+                bump(&self.counters.tcp_handshake_failed);
+                return None;
+            }
+        };
+        // The API's configuration knows none of the mesh protocols, so such a client is sent
+        // the alert `no_application_protocol`.
+        let mesh = hello
+            .client_hello()
+            .alpn()
+            .is_some_and(|mut offered| offered.any(|alpn| alpn == ALPN_MESH || alpn == ALPN_JOIN));
+        match hello.into_stream(self.tls.clone()).await {
+            Ok(stream) => Some(stream),
+            Err(error) => {
+                debug!(address = %self.address, %error, "a TLS handshake failed");
+                bump(if mesh {
+                    &self.counters.tcp_mesh_refused
+                } else if is_unknown_alpn(&error) {
+                    &self.counters.tcp_unknown_alpn
+                } else {
+                    &self.counters.tcp_handshake_failed
+                });
+                None
+            }
+        }
+    }
+}
+
+fn is_unknown_alpn(error: &io::Error) -> bool {
+    let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    matches!(
+        tls,
+        Some(
+            rustls::Error::NoApplicationProtocol
+                | rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol)
+        )
+    )
+}
+
+/// Says in plain HTTP what this port is. The request is read first: closing a socket with
+/// unread bytes would discard the answer.
+async fn answer_plain(stream: &mut TcpStream) -> io::Result<()> {
+    let mut request = [0; 1_024];
+    let (mut read, mut end) = (0, Vec::new());
+    while read < PLAIN_REQUEST && !end.ends_with(b"\r\n\r\n") {
+        let count = stream.read(&mut request).await?;
+        if count == 0 {
+            break;
+        }
+        read += count;
+        end.extend(request.iter().take(count));
+        let surplus = end.len().saturating_sub(4);
+        end.drain(..surplus);
+    }
+    stream.write_all(PLAIN_ANSWER.as_bytes()).await?;
+    stream.shutdown().await
+}
+
+#[cfg(test)]
+mod tests;

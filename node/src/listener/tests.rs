@@ -1,0 +1,237 @@
+//! The API's port over real TCP and TLS on loopback.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+use rustls::{
+    ClientConfig, RootCertStore,
+    pki_types::{CertificateDer, ServerName, pem::PemObject as _},
+};
+use tokio::{sync::watch, time::Instant};
+use tokio_rustls::TlsConnector;
+
+use super::*;
+use crate::{
+    tls::{LocalCa, WallClock, WebNames, WebResolver, resolver::WebRenewal},
+    transport::testing::{PATIENCE, eventually, identity, loopback},
+};
+
+/// A port whose API sends back what it gets.
+struct Web {
+    address: SocketAddr,
+    counters: Arc<TransportCounters>,
+    resolver: Arc<WebResolver>,
+    names: watch::Sender<WebNames>,
+    roots: RootCertStore,
+}
+
+fn wall_clock() -> WallClock {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    WallClock { unix: now.as_secs(), trusted: true }
+}
+
+impl Web {
+    async fn start(limits: TcpLimits) -> Self {
+        let (web, mut connections) = mpsc::channel::<WebConnection>(4);
+        tokio::spawn(async move {
+            while let Some(mut connection) = connections.recv().await {
+                tokio::spawn(async move {
+                    let mut buffer = [0; 64];
+                    while let Ok(count) = connection.stream.read(&mut buffer).await {
+                        if count == 0 || connection.stream.write_all(&buffer[..count]).await.is_err() {
+                            break;
+                        }
+                    }
+                });
+            }
+        });
+        Self::with_api(limits, web).await
+    }
+
+    async fn with_api(limits: TcpLimits, web: mpsc::Sender<WebConnection>) -> Self {
+        let ca = LocalCa::generate("kitchen").unwrap();
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(ca.ca_pem().as_bytes()).unwrap()).unwrap();
+        let (names, watched) = watch::channel(WebNames { hostname: "kitchen".into(), addresses: vec![] });
+        let renewal = WebRenewal::new(ca, watched, wall_clock).unwrap();
+        let resolver = renewal.resolver();
+        tokio::spawn(renewal.run());
+        let ports = bind_ports(loopback()).await.unwrap();
+        let counters = Arc::new(TransportCounters::default());
+        let tls = Arc::new(resolver.web_tls().unwrap());
+        tokio::spawn(serve(ports.tcp, tls, web, counters.clone(), limits));
+        Self { address: ports.address, counters, resolver, names, roots }
+    }
+
+    async fn raw(&self) -> TcpStream {
+        TcpStream::connect(self.address).await.unwrap()
+    }
+
+    async fn connect(&self, alpn: &[&[u8]]) -> io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut config = ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap()
+            .with_root_certificates(self.roots.clone())
+            .with_no_client_auth();
+        config.alpn_protocols = alpn.iter().map(|alpn| alpn.to_vec()).collect();
+        let name = ServerName::try_from("localhost").unwrap();
+        TlsConnector::from(Arc::new(config)).connect(name, self.raw().await).await
+    }
+
+    async fn serves_a_good_client(&self) {
+        for alpn in [[b"http/1.1".as_slice()].as_slice(), &[]] {
+            let mut client = tokio::time::timeout(PATIENCE, self.connect(alpn)).await.unwrap().unwrap();
+            echoes(&mut client).await;
+        }
+    }
+}
+
+async fn echoes(client: &mut tokio_rustls::client::TlsStream<TcpStream>) {
+    client.write_all(b"hello").await.unwrap();
+    let mut answer = [0; 5];
+    tokio::time::timeout(PATIENCE, client.read_exact(&mut answer)).await.unwrap().unwrap();
+    assert_eq!(&answer, b"hello");
+}
+
+fn short() -> TcpLimits {
+    TcpLimits { deadline: Duration::from_millis(400), ..TcpLimits::default() }
+}
+
+#[tokio::test]
+async fn a_new_certificate_drops_no_connection() {
+    let web = Web::start(TcpLimits::default()).await;
+    let mut old = web.connect(&[]).await.unwrap();
+    let certificate = |client: &tokio_rustls::client::TlsStream<TcpStream>| {
+        client.get_ref().1.peer_certificates().unwrap()[0].to_vec()
+    };
+    let first = certificate(&old);
+    web.names.send_modify(|names| names.addresses.push("192.168.1.20".parse().unwrap()));
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let mut new = web.connect(&[]).await.unwrap();
+        echoes(&mut new).await;
+        if certificate(&new) != first {
+            break;
+        }
+        assert!(Instant::now() < deadline, "the certificate was never renewed");
+    }
+    echoes(&mut old).await;
+    assert_eq!(certificate(&old), first);
+    drop(web.resolver);
+}
+
+#[tokio::test]
+async fn plain_http_is_told_what_this_port_speaks() {
+    let web = Web::start(TcpLimits::default()).await;
+    let mut client = web.raw().await;
+    client.write_all(b"GET / HTTP/1.1\r\nHost: kitchen.local\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).await.unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 400 ") && body.contains("this port speaks HTTPS"), "{answer}");
+    assert!(head.contains(&format!("Content-Length: {}", body.len())), "{} in {head}", body.len());
+    assert_eq!(web.counters.get("tcp_plain_http"), 1);
+    web.serves_a_good_client().await;
+}
+
+#[tokio::test]
+async fn random_bytes_are_counted_and_a_good_client_is_served() {
+    let web = Web::start(TcpLimits::default()).await;
+    for bytes in [
+        [0x00_u8, 0xff, 0x31, 0x99].as_slice(),
+        &[0x80; 600],
+        b"\x16\x03\x01\x00\x05\xff\xff\xff\xff\xff",
+        &[0x16; 70_000],
+    ] {
+        let mut client = web.raw().await;
+        let _ = client.write_all(bytes).await;
+        let mut rest = Vec::new();
+        // It is closed, with an alert or without.
+        let _ = tokio::time::timeout(PATIENCE, client.read_to_end(&mut rest)).await.unwrap();
+    }
+    web.serves_a_good_client().await;
+    assert_eq!(web.counters.get("tcp_not_tls"), 2);
+    assert_eq!(web.counters.get("tcp_handshake_failed"), 2);
+}
+
+#[tokio::test]
+async fn half_and_slow_handshakes_end_at_one_deadline_and_a_good_client_is_served() {
+    let web = Web::start(short()).await;
+    let start = Instant::now();
+    let mut silent = web.raw().await;
+    let mut half = web.raw().await;
+    half.write_all(&[0x16, 0x03, 0x01, 0x02, 0x00, 0x01, 0x00]).await.unwrap();
+    let mut slow = web.raw().await;
+    let dripping = tokio::spawn(async move {
+        let mut record = vec![0x16, 0x03, 0x01, 0x02, 0x00, 0x01, 0x00, 0x01, 0xfc, 0x03, 0x03];
+        record.resize(517, 0);
+        // A byte now and then must not extend the deadline.
+        for byte in record {
+            if slow.write_all(&[byte]).await.is_err() {
+                return true;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        false
+    });
+    web.serves_a_good_client().await;
+    for client in [&mut silent, &mut half] {
+        let mut rest = Vec::new();
+        let _ = tokio::time::timeout(PATIENCE, client.read_to_end(&mut rest)).await.unwrap();
+    }
+    assert!(dripping.await.unwrap(), "the slow one was never cut off");
+    assert!(start.elapsed() < Duration::from_secs(5));
+    eventually("all three are counted", || web.counters.get("tcp_handshake_timeout") == 3).await;
+}
+
+#[tokio::test]
+async fn many_unfinished_handshakes_keep_nobody_out() {
+    let web = Web::start(TcpLimits { handshakes: 8, deadline: PATIENCE }).await;
+    let mut idle = Vec::new();
+    for _ in 0..40 {
+        idle.push(web.raw().await);
+    }
+    web.serves_a_good_client().await;
+    eventually("the oldest are dropped", || web.counters.get("tcp_handshake_evicted") >= 32).await;
+}
+
+#[tokio::test]
+async fn mesh_and_unknown_protocols_get_an_alert() {
+    let web = Web::start(TcpLimits::default()).await;
+    for alpn in [ALPN_MESH, ALPN_JOIN, b"h2"] {
+        let error = web.connect(&[alpn]).await.unwrap_err().to_string();
+        assert!(error.contains("NoApplicationProtocol"), "{error}");
+    }
+    // The same with the node's own key, as a later version would dial.
+    let tls = identity(2).client_tls(ALPN_MESH).unwrap();
+    let name = ServerName::try_from("localhost").unwrap();
+    TlsConnector::from(Arc::new(tls)).connect(name, web.raw().await).await.unwrap_err();
+    eventually("each is counted by its kind", || {
+        (web.counters.get("tcp_mesh_refused"), web.counters.get("tcp_unknown_alpn")) == (3, 1)
+    })
+    .await;
+    web.serves_a_good_client().await;
+}
+
+#[tokio::test]
+async fn connections_that_the_api_does_not_take_are_closed() {
+    let (web, mut connections) = mpsc::channel(1);
+    let web = Web::with_api(short(), web).await;
+    let _first = web.connect(&[]).await.unwrap();
+    let mut second = web.connect(&[]).await.unwrap();
+    let mut rest = Vec::new();
+    let _ = tokio::time::timeout(PATIENCE, second.read_to_end(&mut rest)).await.unwrap();
+    assert_eq!(web.counters.get("tcp_busy"), 1);
+    assert_eq!(connections.recv().await.unwrap().address.ip(), loopback().ip());
+}
+
+#[tokio::test]
+async fn a_port_in_use_is_named_with_its_protocol() {
+    let ports = bind_ports(loopback()).await.unwrap();
+    assert_eq!(ports.udp.local_addr().unwrap(), ports.address);
+    let error = bind_ports(ports.address).await.unwrap_err();
+    assert!(matches!(error, BindError::InUse(_, _, "TCP")), "{error}");
+    drop(ports.tcp);
+    let error = bind_ports(ports.address).await.unwrap_err();
+    assert!(matches!(error, BindError::InUse(_, _, "UDP")), "{error}");
+    assert!(error.to_string().contains(&ports.address.port().to_string()), "{error}");
+}

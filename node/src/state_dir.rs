@@ -1,0 +1,415 @@
+//! The state folder: who may use it, and the small durable files in it.
+//!
+//! | name | what |
+//! | --- | --- |
+//! | `lock` | held while a daemon runs; holds its process number |
+//! | `version` | version of the layout |
+//! | `node.key` | the seed of the node's Ed25519 key, secret |
+//! | `incarnation` | generation and boot incarnation |
+//! | `clock` | ceiling of the hybrid clock |
+//! | `roster` | signed membership statements |
+//! | `store/`, `store.mark`, `exports/` | see [`crate::store`] |
+
+use crate::store::files::{FileError, FileKind, read_checked, write_durable};
+use crate::store::free_bytes;
+use std::ffi::OsString;
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use zeroize::Zeroize;
+
+/// Version of the layout of the folder.
+const LAYOUT: u32 = 1;
+/// A daemon does not start with less room than this, in bytes.
+const MIN_FREE_BYTES: u64 = 1024 * 1024;
+/// The longest roster in bytes.
+pub const MAX_ROSTER_BYTES: usize = 4 * 1024 * 1024;
+
+const fn kind(magic: [u8; 8], max_bytes: usize, way_out: &'static str) -> FileKind {
+    FileKind { magic, version: 1, max_bytes, mode: 0o600, way_out }
+}
+
+const VERSION_FILE: FileKind =
+    kind(*b"HTHLAYT\0", 4, "delete it if this folder was made by this version of hearth");
+const KEY_FILE: FileKind = kind(
+    *b"HTHNKEY\0",
+    32,
+    "restore it from a backup, or move the state folder away and join again as a new node",
+);
+const INCARNATION_FILE: FileKind =
+    kind(*b"HTHINCA\0", 13, "move the state folder away and join again as a new node");
+const CLOCK_FILE: FileKind =
+    kind(*b"HTHCLCK\0", 8, "delete it once the clock of this board is right; peers bring it up to date");
+const ROSTER_FILE: FileKind =
+    kind(*b"HTHROST\0", MAX_ROSTER_BYTES, "restore it from a backup, or delete it and join again");
+
+/// Why a state folder cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StateDirError {
+    /// There is no place for it.
+    #[error("no state folder is known: give --state-dir DIR, or set STATE_DIRECTORY, XDG_STATE_HOME or HOME")]
+    NoDefault,
+    /// Something else is there.
+    #[error("{} is not a folder; give another --state-dir", .0.display())]
+    NotAFolder(PathBuf),
+    /// It belongs to somebody else.
+    #[error(
+        "{} belongs to user {owner} and this is user {user}; run hearth as that user, or: chown -R {user} {}",
+        path.display(), path.display()
+    )]
+    OwnedByAnother {
+        /// The folder.
+        path: PathBuf,
+        /// Number of its owner.
+        owner: u32,
+        /// Number of the user that this process runs as.
+        user: u32,
+    },
+    /// It cannot be entered or changed.
+    #[error("no permission to use {}; check its owner and mode, or give another --state-dir", .0.display())]
+    NotAllowed(PathBuf),
+    /// Its file system cannot be written.
+    #[error(
+        "{} is on a read-only file system; remount it for writing, or give another --state-dir",
+        .0.display()
+    )]
+    ReadOnly(PathBuf),
+    /// Its disk is full.
+    #[error(
+        "the disk that holds {} is full ({free} bytes free, {MIN_FREE_BYTES} needed); free some space and start again",
+        path.display()
+    )]
+    Full {
+        /// The folder.
+        path: PathBuf,
+        /// Bytes free for this user.
+        free: u64,
+    },
+    /// Another daemon uses it.
+    #[error(
+        "{} is in use by another hearth ({}); stop that one, or give this one another --state-dir",
+        path.display(), show_holder(*holder)
+    )]
+    Locked {
+        /// The folder.
+        path: PathBuf,
+        /// Process number of the other daemon, if it could be read.
+        holder: Option<u32>,
+    },
+    /// A newer program made it.
+    #[error(
+        "{} was made by a newer hearth (layout {found}, this one knows {LAYOUT}); start the newer one, or give another --state-dir",
+        path.display()
+    )]
+    Newer {
+        /// The folder.
+        path: PathBuf,
+        /// Its layout version.
+        found: u32,
+    },
+    /// One of its files cannot be read or written.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The operating system refused something else.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// What was tried, as a verb.
+        action: &'static str,
+        /// On which file or folder.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+}
+
+fn show_holder(holder: Option<u32>) -> String {
+    holder.map_or_else(|| "its process is unknown".into(), |pid| format!("process {pid}"))
+}
+
+/// The seed of the node's Ed25519 key. Erased from memory when dropped; never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Seed([u8; 32]);
+
+impl Seed {
+    /// Wraps the 32 bytes of an RFC 8032 private key.
+    pub fn new(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// The secret bytes.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl Drop for Seed {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
+
+impl std::fmt::Debug for Seed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Seed(redacted)")
+    }
+}
+
+/// Which life of the node this is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Incarnation {
+    /// Rises after every unclean stop and every restore, so that no sequence number is used twice.
+    pub generation: u32,
+    /// Rises at every start.
+    pub incarnation: u64,
+    /// Whether the last life ended in order. Set to `false` at the start, to `true` at the end.
+    pub clean: bool,
+}
+
+impl Incarnation {
+    fn encode(self) -> [u8; 13] {
+        let mut bytes = [0; 13];
+        let (generation, rest) = bytes.split_at_mut(4);
+        let (incarnation, clean) = rest.split_at_mut(8);
+        generation.copy_from_slice(&self.generation.to_le_bytes());
+        incarnation.copy_from_slice(&self.incarnation.to_le_bytes());
+        clean.copy_from_slice(&[u8::from(self.clean)]);
+        bytes
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let (generation, rest) = bytes.split_first_chunk::<4>()?;
+        let (incarnation, rest) = rest.split_first_chunk::<8>()?;
+        let [clean @ (0 | 1)] = rest else { return None };
+        Some(Self {
+            generation: u32::from_le_bytes(*generation),
+            incarnation: u64::from_le_bytes(*incarnation),
+            clean: *clean == 1,
+        })
+    }
+}
+
+/// A state folder that this process alone may use, until it is dropped.
+#[derive(Debug)]
+pub struct StateDir {
+    path: PathBuf,
+    /// The lock ends with this handle.
+    _lock: File,
+}
+
+impl StateDir {
+    /// Opens the folder, makes it (mode 0700) when it is absent, and locks it.
+    ///
+    /// # Errors
+    /// Each says what is wrong with the folder and the way out.
+    pub fn open(path: &Path) -> Result<Self, StateDirError> {
+        let path = std::path::absolute(path).map_err(|error| classify("find", path, error))?;
+        make_folder(&path)?;
+        check_owner(&path)?;
+        let lock = take_lock(&path)?;
+        if let Some(free) = free_bytes(&path).filter(|free| *free < MIN_FREE_BYTES) {
+            return Err(StateDirError::Full { path, free });
+        }
+        write_pid(&path, &lock)?;
+        let dir = Self { path, _lock: lock };
+        dir.check_version()?;
+        Ok(dir)
+    }
+
+    /// The folder, absolute.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The key of the node; `None` before it has one.
+    ///
+    /// # Errors
+    /// [`StateDirError::File`], also when other users may read it.
+    pub fn node_key(&self) -> Result<Option<Seed>, StateDirError> {
+        self.get("node.key", &KEY_FILE, |bytes| Some(Seed(bytes.try_into().ok()?)))
+    }
+
+    /// Stores the key of the node durably, readable by its owner alone.
+    ///
+    /// # Errors
+    /// [`StateDirError::File`]; the old key is intact then.
+    pub fn set_node_key(&self, seed: &Seed) -> Result<(), StateDirError> {
+        self.set("node.key", &KEY_FILE, &seed.0)
+    }
+
+    /// The incarnation last stored; `None` at the first start.
+    ///
+    /// # Errors
+    /// [`StateDirError::File`].
+    pub fn incarnation(&self) -> Result<Option<Incarnation>, StateDirError> {
+        self.get("incarnation", &INCARNATION_FILE, Incarnation::decode)
+    }
+
+    /// Stores the incarnation durably.
+    ///
+    /// # Errors
+    /// [`StateDirError::File`]; the old one is intact then.
+    pub fn set_incarnation(&self, incarnation: Incarnation) -> Result<(), StateDirError> {
+        self.set("incarnation", &INCARNATION_FILE, &incarnation.encode())
+    }
+
+    /// The ceiling above every stamp issued or merged; `None` at the first start.
+    ///
+    /// # Errors
+    /// [`StateDirError::File`].
+    pub fn clock_ceiling(&self) -> Result<Option<u64>, StateDirError> {
+        self.get("clock", &CLOCK_FILE, |bytes| Some(u64::from_le_bytes(bytes.try_into().ok()?)))
+    }
+
+    /// Stores the ceiling durably; before any stamp up to it is used.
+    ///
+    /// # Errors
+    /// [`StateDirError::File`]; the old one is intact then.
+    pub fn set_clock_ceiling(&self, ceiling: u64) -> Result<(), StateDirError> {
+        self.set("clock", &CLOCK_FILE, &ceiling.to_le_bytes())
+    }
+
+    /// The membership statements as the protocol encoded them; `None` outside of a household.
+    ///
+    /// # Errors
+    /// [`StateDirError::File`].
+    pub fn roster(&self) -> Result<Option<Vec<u8>>, StateDirError> {
+        self.get("roster", &ROSTER_FILE, |bytes| Some(bytes.to_vec()))
+    }
+
+    /// Stores the membership statements durably; at most [`MAX_ROSTER_BYTES`].
+    ///
+    /// # Errors
+    /// [`StateDirError::File`]; the old ones are intact then.
+    pub fn set_roster(&self, roster: &[u8]) -> Result<(), StateDirError> {
+        self.set("roster", &ROSTER_FILE, roster)
+    }
+
+    fn get<T>(
+        &self,
+        name: &str,
+        kind: &FileKind,
+        decode: impl FnOnce(&[u8]) -> Option<T>,
+    ) -> Result<Option<T>, StateDirError> {
+        let path = self.path.join(name);
+        let Some(payload) = read_checked(&path, kind)? else { return Ok(None) };
+        let decoded = decode(&payload).map(Some);
+        let damaged =
+            FileError::Damaged { path, reason: "its content has the wrong form", way_out: kind.way_out };
+        decoded.ok_or(StateDirError::File(damaged))
+    }
+
+    fn set(&self, name: &str, kind: &FileKind, payload: &[u8]) -> Result<(), StateDirError> {
+        match write_durable(&self.path.join(name), kind, payload) {
+            Err(FileError::Full { .. }) => Err(StateDirError::Full {
+                path: self.path.clone(),
+                free: free_bytes(&self.path).unwrap_or(0),
+            }),
+            Err(FileError::Io { source, .. }) if source.kind() == io::ErrorKind::ReadOnlyFilesystem => {
+                Err(StateDirError::ReadOnly(self.path.clone()))
+            }
+            other => Ok(other?),
+        }
+    }
+
+    fn check_version(&self) -> Result<(), StateDirError> {
+        let number = |bytes: &[u8]| Some(u32::from_le_bytes(bytes.try_into().ok()?));
+        match self.get("version", &VERSION_FILE, number)? {
+            None => self.set("version", &VERSION_FILE, &LAYOUT.to_le_bytes()),
+            Some(LAYOUT) => Ok(()),
+            Some(found) => Err(StateDirError::Newer { path: self.path.clone(), found }),
+        }
+    }
+}
+
+/// Where the state folder is: `flag` (`--state-dir`), else `$STATE_DIRECTORY` (systemd; the first
+/// of a list), else `$XDG_STATE_HOME/hearth`, else `~/.local/state/hearth`.
+///
+/// # Errors
+/// [`StateDirError::NoDefault`] when none of them is set. A relative `XDG_STATE_HOME` is ignored,
+/// as the XDG base directory specification says.
+pub fn default_path(
+    flag: Option<&Path>,
+    env: impl Fn(&str) -> Option<OsString>,
+) -> Result<PathBuf, StateDirError> {
+    if let Some(flag) = flag {
+        return Ok(flag.to_path_buf());
+    }
+    let get = |name| env(name).filter(|value| !value.is_empty());
+    if let Some(list) = get("STATE_DIRECTORY")
+        && let Some(first) = std::env::split_paths(&list).next()
+    {
+        return Ok(first);
+    }
+    if let Some(base) = get("XDG_STATE_HOME").map(PathBuf::from).filter(|base| base.is_absolute()) {
+        return Ok(base.join("hearth"));
+    }
+    let home = get("HOME").ok_or(StateDirError::NoDefault)?;
+    Ok(Path::new(&home).join(".local/state/hearth"))
+}
+
+fn classify(action: &'static str, path: &Path, source: io::Error) -> StateDirError {
+    let path = path.to_path_buf();
+    match source.kind() {
+        io::ErrorKind::PermissionDenied => StateDirError::NotAllowed(path),
+        io::ErrorKind::ReadOnlyFilesystem => StateDirError::ReadOnly(path),
+        io::ErrorKind::NotADirectory => StateDirError::NotAFolder(path),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            let free = free_bytes(&path).unwrap_or(0);
+            StateDirError::Full { path, free }
+        }
+        _ => StateDirError::Io { action, path, source },
+    }
+}
+
+fn make_folder(path: &Path) -> Result<(), StateDirError> {
+    match fs::metadata(path) {
+        Ok(about) if about.is_dir() => Ok(()),
+        Ok(_) => Err(StateDirError::NotAFolder(path.to_path_buf())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(path)
+            .and_then(|()| crate::store::files::sync_parent(path))
+            .map_err(|error| classify("create", path, error)),
+        Err(error) => Err(classify("inspect", path, error)),
+    }
+}
+
+fn check_owner(path: &Path) -> Result<(), StateDirError> {
+    let about = fs::metadata(path).map_err(|error| classify("inspect", path, error))?;
+    let (owner, user) = (about.uid(), rustix::process::geteuid().as_raw());
+    if owner != user {
+        return Err(StateDirError::OwnedByAnother { path: path.to_path_buf(), owner, user });
+    }
+    if about.permissions().mode() & 0o022 != 0 {
+        tracing::warn!(path = %path.display(), "other users may write to the state folder; run: chmod 700 on it");
+    }
+    Ok(())
+}
+
+fn take_lock(path: &Path) -> Result<File, StateDirError> {
+    let mut open = OpenOptions::new();
+    open.read(true).write(true).create(true).truncate(false).mode(0o600);
+    let mut lock = open.open(path.join("lock")).map_err(|error| classify("open the lock in", path, error))?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => {
+            let mut text = String::new();
+            let read = Read::by_ref(&mut lock).take(16).read_to_string(&mut text);
+            let holder = read.ok().and_then(|_| text.trim().parse().ok());
+            Err(StateDirError::Locked { path: path.to_path_buf(), holder })
+        }
+        Err(TryLockError::Error(error)) => Err(classify("lock", path, error)),
+    }
+}
+
+fn write_pid(path: &Path, mut lock: &File) -> Result<(), StateDirError> {
+    lock.set_len(0)
+        .and_then(|()| lock.rewind())
+        .and_then(|()| writeln!(lock, "{}", std::process::id()))
+        .map_err(|error| classify("write the lock in", path, error))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,302 @@
+//! The store of a real node: one sled tree under rules that were measured.
+//!
+//! - sled's own flush calls `sync_file_range`, which leaves the disk's cache and new extents of the
+//!   file to chance; every commit therefore ends with `fdatasync` of the files that sled wrote.
+//! - Every value carries a checksum over its key and itself, and every commit updates a tally (how
+//!   many records, sum of their checksums, number of commits) in the same atomic batch. sled takes
+//!   some kinds of damage for the end of its log and silently goes on without the records behind
+//!   it; the tally shows when records are missing in the middle. A small file beside the store, the
+//!   mark, shows when commits are missing at the end.
+//! - A failed write leaves sled unusable until it is opened again; a failed `fdatasync` leaves
+//!   doubt about what is on the disk, so the whole store is then written anew before it goes on.
+//!   A full disk is seen before sled writes, because sled cannot go back.
+//! - sled takes a segment of its log into use again once the pages it held are written elsewhere, by
+//!   `sync_file_range` only. A power cut between that and the next `fdatasync` can thus hurt older
+//!   records on a disk that reorders writes; the tally shows it, and recovery does the rest.
+//! - sled may panic, on opening and later; it is called where a panic can be survived.
+
+mod opening;
+mod record;
+
+use self::opening::{catch_panic, sync_folder};
+use self::record::{Tally, own_key, user_key};
+use super::files::{FileKind, read_checked, write_durable};
+use super::{Batch, RecoveryReport, Store, StoreError, free_bytes};
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// The folder of sled inside the state folder.
+pub const STORE_FOLDER: &str = "store";
+/// The folder of the exports inside the state folder.
+pub const EXPORT_FOLDER: &str = "exports";
+const MARK_FILE: &str = "store.mark";
+
+/// Room that stays free after a commit, in bytes: sled writes whole segments of 512 KiB and moves
+/// live pages before it can free old ones.
+const RESERVE_BYTES: u64 = 2 * 1024 * 1024;
+/// How many bytes sled writes at most for one byte of a batch (page rewrites included).
+const WRITE_AMPLIFICATION: u64 = 8;
+
+const MARK: FileKind = FileKind {
+    magic: *b"HTHMARK\0",
+    version: 1,
+    max_bytes: 16,
+    mode: 0o600,
+    way_out: "it is written anew by itself",
+};
+
+/// How sled is run.
+#[derive(Clone, Debug)]
+pub struct SledOptions {
+    /// Page cache in bytes; 8 to 16 MiB suits a board (sled's default is a gigabyte).
+    pub cache_bytes: u64,
+    /// After this long an attempt to open and check the store counts as failed.
+    pub open_deadline: Duration,
+}
+
+impl Default for SledOptions {
+    fn default() -> Self {
+        Self { cache_bytes: 8 * 1024 * 1024, open_deadline: Duration::from_secs(60) }
+    }
+}
+
+/// The durable store in a state folder. At most one per folder, over all processes.
+pub struct SledStore {
+    root: PathBuf,
+    options: SledOptions,
+    engine: Option<Engine>,
+    /// Commits up to which the mark beside the store vouches.
+    marked: u64,
+    /// The last `fdatasync` failed: what is on the disk is in doubt although it still reads.
+    in_doubt: bool,
+    closed: bool,
+}
+
+impl SledStore {
+    /// Opens the store in the state folder `root`, makes one if there is none, and repairs it if it
+    /// is damaged. The report must be read: see [`RecoveryReport::may_have_lost_writes`].
+    ///
+    /// # Errors
+    /// Only what the surroundings refuse (locked, full, no permission); damage is never an error.
+    pub fn open(root: &Path, options: SledOptions) -> Result<(Self, RecoveryReport), StoreError> {
+        require_room(root, 0)?;
+        let (engine, report) = opening::open(root, &options)?;
+        let marked = if report.may_have_lost_writes() { 0 } else { engine.tally.commits };
+        let root = root.to_path_buf();
+        let mut store = Self { root, options, engine: Some(engine), marked, in_doubt: false, closed: false };
+        if report.may_have_lost_writes() {
+            store.rest()?;
+        }
+        Ok((store, report))
+    }
+
+    /// Number of records in it.
+    pub fn len(&self) -> u64 {
+        self.engine.as_ref().map_or(0, |engine| engine.tally.records)
+    }
+
+    /// Whether it holds no record.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn folder(&self) -> PathBuf {
+        self.root.join(STORE_FOLDER)
+    }
+
+    /// The engine, opened again if the last commit left it unusable.
+    fn engine(&mut self) -> Result<&mut Engine, StoreError> {
+        if self.closed {
+            return Err(StoreError::Closed);
+        }
+        let engine = match self.engine.take() {
+            Some(engine) if !self.in_doubt => engine,
+            failed => {
+                drop_engine(failed);
+                tracing::warn!("the store is opened again after a failed write");
+                let engine = opening::reopen(&self.root, &self.options, self.in_doubt)?;
+                self.in_doubt = false;
+                engine
+            }
+        };
+        Ok(self.engine.insert(engine))
+    }
+
+    fn commit_whatever_the_room(&mut self, batch: &Batch) -> Result<(), StoreError> {
+        let folder = self.folder();
+        let engine = self.engine()?;
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let failed = match catch_panic(|| engine.commit(&folder, batch)) {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(failed)) => failed,
+            Err(reason) => Failed::Write(StoreError::Engine { action: "write", path: folder, reason }),
+        };
+        drop_engine(self.engine.take());
+        match failed {
+            Failed::Write(error) => Err(error),
+            Failed::Sync(error) => {
+                self.in_doubt = true;
+                Err(error)
+            }
+        }
+    }
+}
+
+impl Store for SledStore {
+    fn load(&mut self, each: &mut dyn FnMut(&[u8], &[u8])) -> Result<(), StoreError> {
+        let folder = self.folder();
+        let engine = self.engine()?;
+        let scan = catch_panic(|| record::scan(&engine.db, each)).map_err(|reason| StoreError::Engine {
+            action: "read",
+            path: folder.clone(),
+            reason,
+        })?;
+        match scan.problem(engine.tally) {
+            None => Ok(()),
+            Some(reason) => Err(StoreError::Damaged { path: folder, reason, keys: scan.damaged }),
+        }
+    }
+
+    fn commit(&mut self, batch: &Batch) -> Result<(), StoreError> {
+        batch.check()?;
+        require_room(&self.root, batch.bytes() as u64)?;
+        self.commit_whatever_the_room(batch)
+    }
+
+    fn rest(&mut self) -> Result<(), StoreError> {
+        let Some(tally) = self.engine.as_ref().map(|engine| engine.tally) else { return Ok(()) };
+        if tally.commits == self.marked {
+            return Ok(());
+        }
+        write_mark(&self.root, tally)?;
+        self.marked = tally.commits;
+        Ok(())
+    }
+
+    fn close(&mut self) -> Result<(), StoreError> {
+        let marked = self.rest();
+        self.closed = true;
+        drop_engine(self.engine.take());
+        marked
+    }
+}
+
+impl Drop for SledStore {
+    fn drop(&mut self) {
+        if let Err(error) = self.close() {
+            tracing::warn!(%error, "the store was closed without its mark");
+        }
+    }
+}
+
+/// An open sled database with the tally of what it holds.
+struct Engine {
+    db: ::sled::Db,
+    /// sled's log, opened once more: a sync of any handle syncs the file.
+    log: File,
+    tally: Tally,
+}
+
+/// A commit that failed before or in its last step.
+enum Failed {
+    Write(StoreError),
+    Sync(StoreError),
+}
+
+impl Engine {
+    fn new(folder: &Path, db: ::sled::Db, tally: Tally) -> Result<Self, StoreError> {
+        let path = folder.join("db");
+        let log = File::open(&path).map_err(|error| StoreError::io("open", &path, error))?;
+        Ok(Self { db, log, tally })
+    }
+
+    fn commit(&mut self, folder: &Path, batch: &Batch) -> Result<(), Failed> {
+        let write = |error| Failed::Write(engine_error("write", folder, error));
+        let (changes, tally) = self.prepare(batch).map_err(write)?;
+        self.db.apply_batch(changes).map_err(write)?;
+        self.db.flush().map_err(write)?;
+        let sync = |error| {
+            Failed::Sync(StoreError::Io { action: "sync", path: folder.to_path_buf(), source: error })
+        };
+        // sled moves pages over 128 KiB into files of their own; the value limit prevents that, but
+        // nothing that it wrote may stay behind.
+        let blobs = folder.join("blobs");
+        if std::fs::read_dir(&blobs).map_err(sync)?.next().is_some() {
+            sync_folder(&blobs).map_err(sync)?;
+        }
+        self.log.sync_data().map_err(sync)?;
+        self.tally = tally;
+        Ok(())
+    }
+
+    /// The batch as sled takes it, with the tally as it is afterwards.
+    fn prepare(&self, batch: &Batch) -> Result<(::sled::Batch, Tally), ::sled::Error> {
+        let mut changes = ::sled::Batch::default();
+        let mut tally = self.tally;
+        tally.commits += 1;
+        for (key, value) in batch.outcome() {
+            let key = user_key(key);
+            if let Some(old) = self.db.get(&key)? {
+                tally.remove(&old);
+            }
+            match value {
+                Some(value) => {
+                    let sealed = record::seal(&key, value);
+                    tally.add(&sealed);
+                    changes.insert(key, sealed);
+                }
+                None => changes.remove(key),
+            }
+        }
+        changes.insert(own_key(), record::seal(own_key(), &tally.encode()));
+        Ok((changes, tally))
+    }
+}
+
+/// Closing may panic inside sled, too; nothing that was acknowledged depends on it.
+fn drop_engine(engine: Option<Engine>) {
+    if let Err(reason) = catch_panic(move || drop(engine)) {
+        tracing::warn!(reason, "the storage engine failed while it was closed");
+    }
+}
+
+fn require_room(root: &Path, batch_bytes: u64) -> Result<(), StoreError> {
+    let needed = RESERVE_BYTES + batch_bytes.saturating_mul(WRITE_AMPLIFICATION);
+    match free_bytes(root) {
+        Some(free) if free < needed => Err(StoreError::DiskFull { path: root.to_path_buf(), free, needed }),
+        _ => Ok(()),
+    }
+}
+
+fn write_mark(root: &Path, tally: Tally) -> Result<(), StoreError> {
+    let payload = [tally.commits.to_le_bytes(), tally.records.to_le_bytes()].concat();
+    Ok(write_durable(&root.join(MARK_FILE), &MARK, &payload)?)
+}
+
+/// Commits and records that the store held when it last came to rest.
+fn read_mark(root: &Path) -> Result<Option<(u64, u64)>, super::files::FileError> {
+    let payload = read_checked(&root.join(MARK_FILE), &MARK)?;
+    let number = |from: &[u8]| from.first_chunk::<8>().map_or(0, |bytes| u64::from_le_bytes(*bytes));
+    Ok(payload.map(|payload| (number(&payload), number(payload.get(8..).unwrap_or_default()))))
+}
+
+fn engine_error(action: &'static str, folder: &Path, error: ::sled::Error) -> StoreError {
+    match error {
+        ::sled::Error::Io(source) if source.to_string().contains("could not acquire lock") => {
+            StoreError::Locked { path: folder.to_path_buf() }
+        }
+        ::sled::Error::Io(source) => StoreError::io(action, folder, source),
+        ::sled::Error::Corruption { .. } => StoreError::Damaged {
+            path: folder.to_path_buf(),
+            reason: "a page does not match its checksum".into(),
+            keys: Vec::new(),
+        },
+        other => StoreError::Engine { action, path: folder.to_path_buf(), reason: other.to_string() },
+    }
+}
+
+#[cfg(test)]
+mod tests;

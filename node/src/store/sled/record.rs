@@ -1,0 +1,192 @@
+//! How records lie in sled: sealed with a checksum, counted by a tally.
+
+use std::collections::BTreeSet;
+
+/// Bytes of the checksum at the end of every stored value.
+const SEAL_BYTES: usize = 8;
+const USER: u8 = 1;
+/// Key of the tally: it sorts before the records, whose keys all start with [`USER`].
+const TALLY_KEY: &[u8] = b"\0tally";
+
+/// A key of the caller as it lies in sled.
+pub(super) fn user_key(key: &[u8]) -> Vec<u8> {
+    let mut stored = Vec::with_capacity(key.len() + 1);
+    stored.push(USER);
+    stored.extend_from_slice(key);
+    stored
+}
+
+/// The key of the tally.
+pub(super) fn own_key() -> &'static [u8] {
+    TALLY_KEY
+}
+
+/// The value with its checksum, which covers the key: a value under a wrong key is damage as well.
+pub(super) fn seal(stored_key: &[u8], value: &[u8]) -> Vec<u8> {
+    let mut sealed = Vec::with_capacity(value.len() + SEAL_BYTES);
+    sealed.extend_from_slice(value);
+    sealed.extend_from_slice(&checksum(stored_key, value));
+    sealed
+}
+
+/// The value, if its checksum matches.
+pub(super) fn unseal<'a>(stored_key: &[u8], sealed: &'a [u8]) -> Option<&'a [u8]> {
+    let (value, seal) = sealed.split_last_chunk::<SEAL_BYTES>()?;
+    (checksum(stored_key, value) == *seal).then_some(value)
+}
+
+fn checksum(stored_key: &[u8], value: &[u8]) -> [u8; SEAL_BYTES] {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&(stored_key.len() as u64).to_le_bytes());
+    hasher.update(stored_key);
+    hasher.update(value);
+    let mut short = [0; SEAL_BYTES];
+    hasher.finalize_xof().fill(&mut short);
+    short
+}
+
+fn seal_of(sealed: &[u8]) -> u64 {
+    sealed.last_chunk::<SEAL_BYTES>().map_or(0, |seal| u64::from_le_bytes(*seal))
+}
+
+/// What a whole store adds up to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Tally {
+    /// Number of records.
+    pub(super) records: u64,
+    /// Wrapping sum of their checksums.
+    pub(super) sum: u64,
+    /// Commits since the store was made.
+    pub(super) commits: u64,
+}
+
+impl Tally {
+    pub(super) fn add(&mut self, sealed: &[u8]) {
+        self.records += 1;
+        self.sum = self.sum.wrapping_add(seal_of(sealed));
+    }
+
+    pub(super) fn remove(&mut self, sealed: &[u8]) {
+        self.records = self.records.saturating_sub(1);
+        self.sum = self.sum.wrapping_sub(seal_of(sealed));
+    }
+
+    pub(super) fn encode(self) -> Vec<u8> {
+        [self.records, self.sum, self.commits].map(u64::to_le_bytes).concat()
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let ([records, sum, commits], []) = bytes.as_chunks::<8>().0.split_first_chunk::<3>()? else {
+            return None;
+        };
+        let number = |bytes: &[u8; 8]| u64::from_le_bytes(*bytes);
+        Some(Self { records: number(records), sum: number(sum), commits: number(commits) })
+    }
+}
+
+/// What one pass over a database found.
+#[derive(Debug, Default)]
+pub(super) struct Scan {
+    /// The records that read, added up; `commits` is what the stored tally says.
+    pub(super) found: Tally,
+    /// The stored tally, if it reads.
+    pub(super) stored: Option<Tally>,
+    /// Keys of the caller whose value does not match its checksum.
+    pub(super) damaged: Vec<Vec<u8>>,
+    /// Why the pass stopped before the end, if it did.
+    pub(super) stopped: Option<String>,
+}
+
+impl Scan {
+    /// What keeps this from being the whole store that `tally` describes.
+    pub(super) fn problem(&self, tally: Tally) -> Option<String> {
+        if let Some(reason) = &self.stopped {
+            return Some(format!("after {} records it cannot be read: {reason}", self.found.records));
+        }
+        if !self.damaged.is_empty() {
+            return Some(format!("{} records do not match their checksum", self.damaged.len()));
+        }
+        if (self.found.records, self.found.sum) != (tally.records, tally.sum) {
+            return Some(format!(
+                "it holds {} records and should hold {}",
+                self.found.records, tally.records
+            ));
+        }
+        None
+    }
+
+    fn take(&mut self, key: &[u8], sealed: &[u8], each: &mut dyn FnMut(&[u8], &[u8])) {
+        match (key.split_first(), unseal(key, sealed)) {
+            (Some((&USER, key)), Some(value)) => {
+                self.found.add(sealed);
+                each(key, value);
+            }
+            (Some((&USER, key)), None) => self.damaged.push(key.to_vec()),
+            (_, Some(value)) if key == TALLY_KEY => {
+                self.stored = Tally::decode(value);
+                self.found.commits = self.stored.map_or(0, |tally| tally.commits);
+            }
+            _ => self.damaged.push(key.to_vec()),
+        }
+    }
+}
+
+/// Reads from the first record on. It stops at the first error, because sled's iterator then
+/// returns errors for ever.
+pub(super) fn scan(db: &::sled::Db, each: &mut dyn FnMut(&[u8], &[u8])) -> Scan {
+    let mut scan = Scan::default();
+    for item in db.iter() {
+        match item {
+            Ok((key, sealed)) => scan.take(&key, &sealed, each),
+            Err(error) => {
+                scan.stopped = Some(error.to_string());
+                break;
+            }
+        }
+    }
+    scan
+}
+
+/// Reads whatever still reads, around damaged pages: forwards to the first, backwards to the last,
+/// and in between from each of the `hints`, keys that are likely to exist. Order is not kept; no
+/// record comes twice.
+pub(super) fn scan_around(
+    db: &::sled::Db,
+    hints: &BTreeSet<Vec<u8>>,
+    each: &mut dyn FnMut(&[u8], &[u8]),
+) -> Scan {
+    let mut scan = Scan::default();
+    let mut low = Vec::new();
+    for item in db.iter() {
+        let Ok((key, sealed)) = item else {
+            scan.stopped = Some("a page does not match its checksum".into());
+            break;
+        };
+        scan.take(&key, &sealed, each);
+        low = key.to_vec();
+    }
+    if scan.stopped.is_none() {
+        return scan;
+    }
+    let mut high = vec![u8::MAX; super::super::MAX_KEY_BYTES + 2];
+    for item in db.iter().rev() {
+        match item {
+            Ok((key, sealed)) if *key > *low => {
+                scan.take(&key, &sealed, each);
+                high = key.to_vec();
+            }
+            _ => break,
+        }
+    }
+    for hint in hints.iter().map(|key| user_key(key)) {
+        if hint <= low || hint >= high {
+            continue;
+        }
+        for item in db.range(hint..high.clone()) {
+            let Ok((key, sealed)) = item else { break };
+            scan.take(&key, &sealed, each);
+            low = key.to_vec();
+        }
+    }
+    scan
+}

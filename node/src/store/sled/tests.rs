@@ -1,0 +1,351 @@
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+use super::*;
+use crate::store::memory::MemoryStore;
+use crate::store::tests::{Folder, Tmpfs, records_of, sample};
+use crate::store::{Recovery, export};
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+use std::fs;
+use std::time::{Instant, SystemTime};
+
+type Records = BTreeMap<Vec<u8>, Vec<u8>>;
+
+fn open(root: &Path) -> (SledStore, RecoveryReport) {
+    SledStore::open(root, SledOptions::default()).unwrap()
+}
+
+fn open_clean(root: &Path) -> SledStore {
+    let (store, report) = open(root);
+    assert_eq!(report, RecoveryReport { outcome: Recovery::Clean, steps: vec![] });
+    store
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        let target = to.join(path.file_name().unwrap());
+        if path.is_dir() {
+            copy(&path, &target);
+        } else {
+            fs::copy(&path, &target).unwrap();
+        }
+    }
+}
+
+/// A closed store of 2,500 records, written in batches, partly written over and deleted again.
+struct Original {
+    folder: Folder,
+    records: Records,
+    /// Every record that was ever written.
+    written: Records,
+}
+
+impl Original {
+    fn new() -> Self {
+        let folder = Folder::new();
+        let mut store = open_clean(folder.path());
+        for n in 0..10 {
+            store.commit(&sample(n * 250..(n + 1) * 250)).unwrap();
+        }
+        let deletes = (0..100).map(|n| format!("light/lamp-{n:06}/on").into_bytes()).collect();
+        store.commit(&Batch { puts: sample(1000..1200).puts, deletes }).unwrap();
+        let records = records_of(&mut store);
+        assert_eq!((records.len(), store.len()), (2400, 2400));
+        store.close().unwrap();
+        drop(store);
+        // Reopened once, so that sled has written its snapshot.
+        open_clean(folder.path()).close().unwrap();
+        Self { folder, records, written: sample(0..2500).puts.into_iter().collect() }
+    }
+
+    /// Opens a copy that `damage` was done to, and checks what must hold for any damage at all.
+    fn after(&self, what: &str, damage: impl FnOnce(&Path)) -> Recovery {
+        let copied = Folder::new();
+        copy(self.folder.path(), copied.path());
+        damage(copied.path());
+        let started = Instant::now();
+        let (mut store, report) = open(copied.path());
+        assert!(started.elapsed() < Duration::from_secs(30), "{what}: hangs");
+        let found = records_of(&mut store);
+        for (key, value) in &found {
+            assert_eq!(Some(value), self.written.get(key), "{what}: a value that nobody wrote");
+        }
+        if !report.may_have_lost_writes() {
+            assert!(
+                found == self.records,
+                "{what}: {} records lost without a word",
+                self.records.len() - found.len()
+            );
+        } else {
+            assert!(!report.steps.is_empty(), "{what}: no word about {}", report.outcome);
+        }
+        if let Recovery::Salvaged { kept, lost } = report.outcome {
+            assert_eq!(kept, found.len() as u64, "{what}");
+            assert!(lost >= 1, "{what}");
+        }
+        store.commit(&sample(9_000..9_001)).unwrap();
+        drop(store);
+        assert_eq!(
+            records_of(&mut open_clean(copied.path())).len(),
+            found.len() + 1,
+            "{what}: whole afterwards"
+        );
+        report.outcome
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        let inner = fs::read_dir(self.folder.join(STORE_FOLDER)).unwrap();
+        let inner = inner.map(|entry| entry.unwrap().path()).filter(|path| path.is_file());
+        let mut files: Vec<PathBuf> = inner.chain([self.folder.join(MARK_FILE)]).collect();
+        files.sort();
+        files.into_iter().map(|path| path.strip_prefix(self.folder.path()).unwrap().to_path_buf()).collect()
+    }
+}
+
+/// About `count` offsets spread over a file of `bytes`, the first and last among them.
+fn offsets(bytes: usize, count: usize) -> Vec<usize> {
+    let step = (bytes / count).max(1);
+    let mut offsets: Vec<usize> = (0..bytes).step_by(step).collect();
+    offsets.extend([bytes - 1]);
+    offsets
+}
+
+#[test]
+fn a_flipped_byte_anywhere_in_any_file_loses_nothing_silently() {
+    let original = Original::new();
+    let mut outcomes = BTreeMap::new();
+    for file in original.files() {
+        let bytes = fs::read(original.folder.path().join(&file)).unwrap();
+        for at in offsets(bytes.len(), 120) {
+            let outcome = original.after(&format!("{} flipped at {at}", file.display()), |root| {
+                let mut bad = bytes.clone();
+                bad[at] ^= 0x20;
+                fs::write(root.join(&file), bad).unwrap();
+            });
+            let name = file.file_name().unwrap().to_str().unwrap().to_string();
+            let salvaged = matches!(outcome, Recovery::Salvaged { .. });
+            *outcomes.entry((name, outcome.may_have_lost_writes(), salvaged)).or_insert(0) += 1;
+        }
+    }
+    let lossy_in_derived = outcomes.keys().any(|(name, lost, _)| name != "db" && *lost);
+    assert!(!lossy_in_derived, "damage outside of the log costs no record: {outcomes:?}");
+    assert!(outcomes.contains_key(&("db".into(), true, true)), "some damage was salvaged: {outcomes:?}");
+}
+
+#[test]
+fn a_tail_cut_off_any_file_loses_nothing_silently() {
+    let original = Original::new();
+    for file in original.files() {
+        let bytes = fs::metadata(original.folder.path().join(&file)).unwrap().len();
+        for keep in [0, 1, bytes / 4, bytes / 2, bytes - bytes / 8, bytes - 1] {
+            original.after(&format!("{} cut to {keep} of {bytes}", file.display()), |root| {
+                fs::OpenOptions::new().write(true).open(root.join(&file)).unwrap().set_len(keep).unwrap();
+            });
+        }
+    }
+}
+
+#[test]
+fn a_missing_file_or_folder_loses_nothing_silently() {
+    let original = Original::new();
+    for file in original.files() {
+        let outcome = original.after(&format!("{} missing", file.display()), |root| {
+            fs::remove_file(root.join(&file)).unwrap();
+        });
+        assert_eq!(outcome.may_have_lost_writes(), file.ends_with("db"), "{}: {outcome}", file.display());
+    }
+    let outcome =
+        original.after("store missing", |root| fs::remove_dir_all(root.join(STORE_FOLDER)).unwrap());
+    assert_eq!(outcome, Recovery::Empty);
+}
+
+#[test]
+fn an_empty_or_partial_snapshot_is_derived_again() {
+    let original = Original::new();
+    for content in [&b""[..], b"half", &[0; 40]] {
+        let outcome = original.after("snap.*.generating", |root| {
+            fs::write(root.join(STORE_FOLDER).join("snap.00000000FFFFFFFF.generating"), content).unwrap();
+        });
+        assert_eq!(outcome, Recovery::SnapshotRebuilt);
+    }
+}
+
+#[test]
+fn the_last_export_is_used_when_it_holds_more_than_could_be_saved() {
+    let original = Original::new();
+    let exported = {
+        let mut store = open_clean(original.folder.path());
+        let folder = original.folder.join(EXPORT_FOLDER);
+        export::write_next(&mut store, &folder, SystemTime::now(), &mut || ()).unwrap();
+        export::write_next(&mut store, &folder, SystemTime::now(), &mut || ()).unwrap().path
+    };
+    let name = exported.file_name().unwrap();
+    let cut = |root: &Path| {
+        fs::OpenOptions::new().write(true).open(root.join("store/db")).unwrap().set_len(1000).unwrap();
+    };
+    let outcome = original.after("log gone, export there", cut);
+    let Recovery::FromExport { file, age } = outcome else { panic!("{outcome}") };
+    assert_eq!(file.file_name().unwrap(), name);
+    assert!(age < Duration::from_secs(600));
+    let outcome = original.after("log gone, newest export damaged", |root| {
+        cut(root);
+        fs::write(root.join(EXPORT_FOLDER).join(name), b"HEARTHX1 damaged").unwrap();
+    });
+    let Recovery::FromExport { file, .. } = outcome else { panic!("{outcome}") };
+    assert_ne!(file.file_name().unwrap(), name, "the older export is taken");
+}
+
+#[test]
+fn damaged_folders_are_kept_aside_the_newest_two() {
+    let folder = Folder::new();
+    for n in 0..4 {
+        let (mut store, report) = open(folder.path());
+        assert_eq!(report.may_have_lost_writes(), n > 0);
+        store.commit(&sample(0..50)).unwrap();
+        drop(store);
+        fs::OpenOptions::new().write(true).open(folder.join("store/db")).unwrap().set_len(100).unwrap();
+    }
+    drop(open(folder.path()));
+    let mut kept: Vec<String> =
+        fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    kept.retain(|name| name.starts_with("store."));
+    kept.sort();
+    assert_eq!(kept, ["store.damaged-3", "store.damaged-4", "store.mark"]);
+}
+
+#[test]
+fn a_repair_that_was_interrupted_starts_again() {
+    let original = Original::new();
+    let outcome = original.after("renamed, successor not in place", |root| {
+        fs::rename(root.join(STORE_FOLDER), root.join("store.damaged-1")).unwrap();
+        fs::create_dir(root.join("store.rebuild")).unwrap();
+    });
+    assert_eq!(outcome, Recovery::Clean);
+}
+
+#[test]
+fn a_full_disk_is_named_and_the_same_batch_is_taken_later() {
+    let disk = Tmpfs::new("16m");
+    let filler = disk.path().join("filler");
+    let mut store = open_clean(disk.path());
+    store.commit(&sample(0..100)).unwrap();
+    let _until_full = fs::write(&filler, vec![0; 32 << 20]);
+    let error = store.commit(&sample(100..200)).unwrap_err();
+    assert!(matches!(error, StoreError::DiskFull { .. }) && error.is_worth_a_retry(), "{error}");
+    // Once more without the reserve, as when another program took the room in between: sled itself
+    // fails then, and is unusable until it is opened again.
+    for n in 1..100 {
+        if store.commit_whatever_the_room(&sample(n * 100..(n + 1) * 100)).is_err() {
+            break;
+        }
+        assert!(n < 99, "the disk never got full");
+    }
+    let error = store.commit(&sample(100..200)).unwrap_err();
+    assert!(matches!(error, StoreError::DiskFull { .. }), "{error}");
+    fs::remove_file(&filler).unwrap();
+    store.commit(&sample(100..200)).unwrap();
+    let found = records_of(&mut store);
+    drop(store);
+    assert_eq!(records_of(&mut open_clean(disk.path())), found);
+    assert!(sample(0..200).puts.iter().all(|(key, value)| found.get(key) == Some(value)));
+}
+
+#[test]
+fn after_a_failed_sync_every_record_is_written_anew() {
+    let folder = Folder::new();
+    let mut store = open_clean(folder.path());
+    store.commit(&sample(0..500)).unwrap();
+    store.in_doubt = true;
+    store.commit(&sample(500..600)).unwrap();
+    assert!(folder.join("store.damaged-1").exists(), "the doubtful files are not used further");
+    let found = records_of(&mut store);
+    drop(store);
+    assert_eq!(found.len(), 600);
+    assert_eq!(records_of(&mut open_clean(folder.path())), found);
+}
+
+#[test]
+fn a_second_store_in_one_folder_and_a_closed_one_are_refused() {
+    let folder = Folder::new();
+    let mut store = open_clean(folder.path());
+    let error = SledStore::open(folder.path(), SledOptions::default()).err().unwrap();
+    assert!(matches!(error, StoreError::Locked { .. }), "{error}");
+    store.close().unwrap();
+    assert!(matches!(store.commit(&sample(0..1)), Err(StoreError::Closed)));
+    assert!(matches!(store.load(&mut |_, _| ()), Err(StoreError::Closed)));
+}
+
+#[test]
+fn a_hundred_thousand_records_load_fast() {
+    let folder = Folder::new();
+    let mut store = open_clean(folder.path());
+    for n in 0..100 {
+        store.commit(&sample(n * 1000..(n + 1) * 1000)).unwrap();
+    }
+    drop(store);
+    let started = Instant::now();
+    let mut store = open_clean(folder.path());
+    let opened = started.elapsed();
+    let started = Instant::now();
+    let mut count = 0;
+    store.load(&mut |_, _| count += 1).unwrap();
+    let loaded = started.elapsed();
+    assert_eq!(count, 100_000);
+    assert!(opened + loaded < Duration::from_secs(20), "far slower than any sane store");
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Commit(Batch),
+    Reopen,
+    ReopenWithoutSnapshot,
+}
+
+fn any_batch() -> impl Strategy<Value = Batch> {
+    let key = || (0_u8..40).prop_map(|n| vec![b'k', n / 4, n]);
+    let value = prop_oneof![4 => 0..64_usize, 1 => 4000..=4096_usize];
+    let put = (key(), value, any::<u8>()).prop_map(|(key, len, fill)| (key, vec![fill; len]));
+    (prop::collection::vec(put, 0..30), prop::collection::vec(key(), 0..10))
+        .prop_map(|(puts, deletes)| Batch { puts, deletes })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn it_holds_what_a_map_holds_after_any_batches_and_restarts(steps in prop::collection::vec(
+        prop_oneof![
+            8 => any_batch().prop_map(Step::Commit),
+            1 => Just(Step::Reopen),
+            1 => Just(Step::ReopenWithoutSnapshot),
+        ],
+        1..40,
+    )) {
+        let folder = Folder::new();
+        let mut store = open_clean(folder.path());
+        let mut model = MemoryStore::new();
+        for step in steps {
+            match step {
+                Step::Commit(batch) => {
+                    store.commit(&batch).unwrap();
+                    model.commit(&batch).unwrap();
+                }
+                other => {
+                    drop(store);
+                    if matches!(other, Step::ReopenWithoutSnapshot) {
+                        for entry in fs::read_dir(folder.join(STORE_FOLDER)).unwrap().flatten() {
+                            if entry.file_name().to_str().unwrap().starts_with("snap.") {
+                                fs::remove_file(entry.path()).unwrap();
+                            }
+                        }
+                    }
+                    store = open_clean(folder.path());
+                }
+            }
+            prop_assert_eq!(store.len(), model.records().len() as u64);
+        }
+        drop(store);
+        prop_assert_eq!(&records_of(&mut open_clean(folder.path())), model.records());
+    }
+}

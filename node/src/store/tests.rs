@@ -1,0 +1,120 @@
+//! What the tests of all stores share.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+use super::memory::MemoryStore;
+use super::*;
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A temporary folder that is removed at the end of its test.
+pub(crate) struct Folder(PathBuf);
+
+impl Folder {
+    pub(crate) fn new() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let name = format!("hearth-store-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let path = std::env::temp_dir().join(name);
+        let _left = std::fs::remove_dir_all(&path);
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    pub(crate) fn join(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _best_effort = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A small file system of its own, unmounted at the end of the test.
+pub(crate) struct Tmpfs(Folder);
+
+impl Tmpfs {
+    pub(crate) fn new(size: &str) -> Self {
+        let folder = Folder::new();
+        let status = std::process::Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("size={size},mode=0700"), "hearth-test"])
+            .arg(folder.path())
+            .status()
+            .expect("this test mounts a small tmpfs and finds no `mount`: install util-linux");
+        assert!(
+            status.success(),
+            "this test mounts a small tmpfs: run it as root, outside of a container that forbids it"
+        );
+        Self(folder)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    pub(crate) fn remount(&self, options: &str) {
+        let status = std::process::Command::new("mount")
+            .args(["-o", &format!("remount,{options}")])
+            .arg(self.path())
+            .status()
+            .unwrap();
+        assert!(status.success(), "remount {options}");
+    }
+}
+
+impl Drop for Tmpfs {
+    fn drop(&mut self) {
+        let _best_effort = std::process::Command::new("umount").arg("-l").arg(self.path()).status();
+    }
+}
+
+/// Records `range` with keys of about 20 bytes and values of 200.
+pub(crate) fn sample(range: Range<usize>) -> Batch {
+    let record = |n: usize| {
+        let value = blake3::hash(&n.to_le_bytes()).as_bytes().repeat(7);
+        (format!("light/lamp-{n:06}/on").into_bytes(), value.get(..200).unwrap().to_vec())
+    };
+    Batch { puts: range.map(record).collect(), deletes: Vec::new() }
+}
+
+pub(crate) fn records_of(store: &mut dyn Store) -> BTreeMap<Vec<u8>, Vec<u8>> {
+    let mut records = BTreeMap::new();
+    store.load(&mut |key, value| drop(records.insert(key.to_vec(), value.to_vec()))).unwrap();
+    records
+}
+
+#[test]
+fn limits_are_named_and_change_nothing() {
+    let mut store = MemoryStore::new();
+    let mut put = |key: Vec<u8>, value: Vec<u8>| {
+        store.commit(&Batch { puts: vec![(b"good".to_vec(), vec![1]), (key, value)], deletes: vec![] })
+    };
+    assert!(matches!(put(vec![], vec![]), Err(StoreError::EmptyKey)));
+    assert!(matches!(put(vec![1; 513], vec![]), Err(StoreError::KeyTooLong { bytes: 513 })));
+    let error = put(b"light/a\xff\n".to_vec(), vec![0; 4097]).unwrap_err();
+    assert!(matches!(error, StoreError::ValueTooLong { bytes: 4097, .. }));
+    assert!(error.to_string().contains(r"light/a\xff\n"), "{error}");
+    assert!(!error.is_worth_a_retry());
+    let many = Batch {
+        puts: (0..2000_u32).map(|n| (n.to_be_bytes().to_vec(), vec![0; 4096])).collect(),
+        deletes: vec![],
+    };
+    assert!(matches!(store.commit(&many), Err(StoreError::BatchTooLarge { .. })));
+    assert!(store.records().is_empty());
+}
+
+#[test]
+fn a_key_put_and_deleted_in_one_batch_is_there_with_its_last_value() {
+    let batch = Batch {
+        puts: vec![(b"a".to_vec(), vec![1]), (b"a".to_vec(), vec![2])],
+        deletes: vec![b"a".to_vec(), b"b".to_vec()],
+    };
+    let mut store = MemoryStore::new();
+    store.commit(&batch).unwrap();
+    assert_eq!(records_of(&mut store), BTreeMap::from([(b"a".to_vec(), vec![2])]));
+    assert_eq!(batch.outcome(), BTreeMap::from([(&b"a"[..], Some(&[2][..])), (b"b", None)]));
+}

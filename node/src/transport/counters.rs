@@ -1,0 +1,86 @@
+//! Counters of what peers did wrong and what was dropped, for `/metrics`.
+
+/// Defines a struct of atomic counters with a way to add one and a named snapshot.
+macro_rules! counters {
+    ($(#[$meta:meta])* $name:ident { $($(#[$field_meta:meta])* $field:ident,)+ }) => {
+        $(#[$meta])*
+        #[derive(Debug, Default)]
+        pub struct $name {
+            $($(#[$field_meta])* pub $field: std::sync::atomic::AtomicU64,)+
+        }
+
+        impl $name {
+            /// Every counter with its name, in a fixed order.
+            pub fn snapshot(&self) -> Vec<(&'static str, u64)> {
+                vec![$((stringify!($field), self.$field.load(std::sync::atomic::Ordering::Relaxed)),)+]
+            }
+
+            /// One counter by its name, zero for a name that does not exist.
+            pub fn get(&self, name: &str) -> u64 {
+                self.snapshot().into_iter().find(|(known, _)| *known == name).map_or(0, |(_, count)| count)
+            }
+        }
+    };
+}
+pub(crate) use counters;
+
+/// Adds one.
+pub(crate) fn bump(counter: &std::sync::atomic::AtomicU64) {
+    counter.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+}
+
+counters! {
+    /// What happened on the ports of this node, over QUIC and over TCP, since it started.
+    TransportCounters {
+        /// Links that came up, dialled or accepted.
+        link_up,
+        /// Links that went down.
+        link_down,
+        /// UDP packets that are not QUIC.
+        udp_not_quic,
+        /// QUIC clients asked to prove their address because many handshakes were unfinished.
+        address_validation,
+        /// Handshakes that were not finished within their deadline.
+        handshake_timeout,
+        /// Unfinished handshakes dropped, oldest first, because too many were open.
+        handshake_evicted,
+        /// Handshakes that broke a rule of QUIC, of TLS, or of our keys.
+        handshake_failed,
+        /// Handshakes that the other side gave up, as the losers of a race do.
+        handshake_abandoned,
+        /// Clients that speak none of our protocols.
+        unknown_alpn,
+        /// Connections asking for admission while too many of them were open.
+        join_busy,
+        /// Connections of keys not yet admitted while too many of them were open.
+        stranger_busy,
+        /// Links closed because their key was not admitted in time.
+        stranger_timeout,
+        /// Frames larger than allowed; each closed its link.
+        oversized_frame,
+        /// Datagrams not sent: too large, or too many waiting.
+        datagram_dropped,
+        /// Datagrams received that are larger than allowed.
+        oversized_datagram,
+        /// Dialled addresses that answered with another key than the expected one.
+        wrong_key,
+        /// TCP connections that could not be accepted, for lack of file descriptors mostly.
+        tcp_accept_failed,
+        /// TCP connections that did not finish their handshake within its deadline.
+        tcp_handshake_timeout,
+        /// Unfinished TCP handshakes dropped, oldest first, because too many were open.
+        tcp_handshake_evicted,
+        /// TCP handshakes that broke a rule of TLS or were cut off.
+        tcp_handshake_failed,
+        /// Plain HTTP on the TLS port.
+        tcp_plain_http,
+        /// Bytes on the TLS port that are neither TLS nor HTTP.
+        tcp_not_tls,
+        /// TLS clients that speak none of our protocols over TCP.
+        tcp_unknown_alpn,
+        /// Mesh protocols over TCP, which this version does not speak.
+        tcp_mesh_refused,
+        /// Finished TCP connections dropped because the API took no more.
+        tcp_busy,
+    }
+}

@@ -1,0 +1,336 @@
+//! QUIC: one UDP socket that accepts and dials.
+
+use std::{collections::BTreeSet, fmt, io, net::SocketAddr, sync::Arc, time::Duration};
+
+use mesh_proto::NodeId;
+use quinn::{
+    ClientConfig, Connection, ConnectionError, Endpoint, EndpointConfig, Incoming, RecvStream, Runtime as _,
+    SendStream, TokioRuntime, TransportErrorCode,
+};
+use thiserror::Error;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch},
+    time::{Instant, timeout, timeout_at},
+};
+use tracing::{debug, warn};
+
+use super::{
+    AttemptError, CloseCode, DialError, LinkEventSender, TransportCounters,
+    counters::bump,
+    quic_link::{LinkEnd, NewLink, canonical},
+    race::{Connected, Race},
+    udp_filter::CountingSocket,
+    unfinished::Unfinished,
+};
+use crate::tls::identity::{ALPN_JOIN, ALPN_MESH, Handshake, IdentityError, NodeIdentity};
+
+/// TLS alert 120, `no_application_protocol` (RFC 7301), as a QUIC error code.
+const NO_APPLICATION_PROTOCOL: u8 = 120;
+
+/// What strangers may use of this node.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Handshakes that may be unfinished at once; beyond, the oldest is dropped.
+    pub handshakes: usize,
+    /// Within which a handshake must finish, its stream included.
+    pub handshake_deadline: Duration,
+    /// Connections that may ask for admission at once; beyond, new ones are told to try later.
+    pub joins: usize,
+    /// Within which such a connection must be done.
+    pub join_deadline: Duration,
+    /// Accepted links of unknown keys that are not admitted (yet) at once; beyond, new ones are
+    /// refused. Keys given to [`QuicTransport::know`] are not counted.
+    pub strangers: usize,
+    /// Within which [`super::LinkHandle::admit`] must be called.
+    pub stranger_deadline: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            handshakes: 64,
+            handshake_deadline: Duration::from_secs(5),
+            joins: 16,
+            join_deadline: Duration::from_secs(10),
+            strangers: 32,
+            stranger_deadline: Duration::from_secs(10),
+        }
+    }
+}
+
+/// The transport could not start.
+#[derive(Debug, Error)]
+pub enum TransportError {
+    /// The socket could not be used.
+    #[error("the UDP socket cannot be used: {0}")]
+    Socket(#[from] io::Error),
+    /// The key could not be used.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+}
+
+/// A connection that asks for admission: its key is proved and unknown, its stream is open.
+#[derive(Debug)]
+pub struct JoinConnection {
+    /// The key that asks.
+    pub peer: NodeId,
+    /// Where it is.
+    pub address: SocketAddr,
+    pub(crate) connection: Connection,
+    pub(crate) send: SendStream,
+    pub(crate) recv: RecvStream,
+    /// When the exchange must be over.
+    pub(crate) deadline: Instant,
+    /// Its place among the bounded number of such connections.
+    pub(crate) _place: Place,
+}
+
+/// The QUIC endpoint of this node. Cheap to clone; [`QuicTransport::shutdown`] ends it.
+#[derive(Clone)]
+pub struct QuicTransport {
+    endpoint: Endpoint,
+    client: ClientConfig,
+    ourselves: NodeId,
+    known: Arc<watch::Sender<BTreeSet<NodeId>>>,
+    events: LinkEventSender,
+    counters: Arc<TransportCounters>,
+    limits: Limits,
+}
+
+impl fmt::Debug for QuicTransport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("QuicTransport").field("endpoint", &self.endpoint).finish_non_exhaustive()
+    }
+}
+
+impl QuicTransport {
+    /// Starts to accept on a bound UDP socket. Must be called within a tokio runtime.
+    ///
+    /// Links are announced on `events`, connections that ask for admission go to `joins`.
+    ///
+    /// # Errors
+    /// [`TransportError`] when the socket or the key cannot be used.
+    pub fn start(
+        identity: &NodeIdentity,
+        socket: std::net::UdpSocket,
+        events: LinkEventSender,
+        joins: mpsc::Sender<JoinConnection>,
+        counters: Arc<TransportCounters>,
+        limits: Limits,
+    ) -> Result<Self, TransportError> {
+        let runtime = Arc::new(TokioRuntime);
+        let socket = runtime.wrap_udp_socket(socket)?;
+        let socket = Arc::new(CountingSocket::new(socket, counters.clone()));
+        let mut config = EndpointConfig::default();
+        config.grease_quic_bit(false);
+        let server = Some(identity.server_quic()?);
+        let endpoint = Endpoint::new_with_abstract_socket(config, server, socket, runtime)?;
+        let transport = Self {
+            endpoint,
+            client: identity.client_quic(ALPN_MESH)?,
+            ourselves: identity.id(),
+            known: Arc::new(watch::Sender::new(BTreeSet::new())),
+            events,
+            counters,
+            limits,
+        };
+        tokio::spawn(Acceptor::new(transport.clone(), joins).run());
+        Ok(transport)
+    }
+
+    /// The bound address.
+    ///
+    /// # Errors
+    /// Whatever the system says about the socket.
+    pub fn local_address(&self) -> io::Result<SocketAddr> {
+        self.endpoint.local_addr()
+    }
+
+    /// Tells who is in the roster, each time it changes: strangers, however many, cannot keep
+    /// these nodes out. It admits nobody; [`super::LinkHandle::admit`] does.
+    pub fn know(&self, nodes: BTreeSet<NodeId>) {
+        self.known.send_replace(nodes);
+    }
+
+    /// Dials all addresses at once; the first that proves the expected key (any key but our
+    /// own, when none is expected) becomes a link, which is announced as an event. The
+    /// returned value tells when it is down again. Trying again is the caller's business.
+    ///
+    /// # Errors
+    /// [`DialError`] names how each address failed.
+    pub async fn dial(
+        &self,
+        expected: Option<NodeId>,
+        addresses: &[SocketAddr],
+    ) -> Result<(NodeId, LinkEnd), DialError> {
+        let race = Race {
+            endpoint: &self.endpoint,
+            config: &self.client,
+            ourselves: self.ourselves,
+            expected,
+            within: self.limits.handshake_deadline,
+        };
+        let Connected { connection, peer, address } = race.run(addresses).await.inspect_err(|error| {
+            if let DialError::Failed(failures) = error {
+                let wrong = failures.iter().filter(|(_, e)| matches!(e, AttemptError::WrongKey { .. }));
+                wrong.for_each(|_| bump(&self.counters.wrong_key));
+            }
+        })?;
+        let lost = |why: String| DialError::Failed(vec![(address, AttemptError::Refused(why))]);
+        let (mut send, recv) = timeout(self.limits.handshake_deadline, connection.open_bi())
+            .await
+            .map_err(|_| lost("it lets no stream be opened".into()))?
+            .map_err(|error| lost(error.to_string()))?;
+        // The peer sees the stream only when something is on it: an empty frame.
+        send.write_all(&[0; 4]).await.map_err(|error| lost(error.to_string()))?;
+        let link = NewLink {
+            connection,
+            send,
+            recv,
+            peer,
+            dialed: true,
+            stranger: None,
+            admission_deadline: self.limits.stranger_deadline,
+        };
+        Ok((peer, link.start(self.events.clone(), self.counters.clone())))
+    }
+
+    /// Closes every link and refuses new ones; returns when the peers have been told, or
+    /// after `within`.
+    pub async fn shutdown(&self, within: Duration) {
+        self.endpoint.close(CloseCode::GoingDown.number().into(), b"");
+        if timeout(within, self.endpoint.wait_idle()).await.is_err() {
+            debug!("some peers did not acknowledge that this node goes down");
+        }
+    }
+}
+
+/// Room for one connection of an unknown key; known keys need none.
+#[derive(Debug)]
+pub(crate) struct Place(Option<OwnedSemaphorePermit>);
+
+/// Accepts connections and brings each handshake to its end, within [`Limits`].
+struct Acceptor {
+    transport: QuicTransport,
+    joins: mpsc::Sender<JoinConnection>,
+    join_places: Arc<Semaphore>,
+    stranger_places: Arc<Semaphore>,
+}
+
+impl Acceptor {
+    fn new(transport: QuicTransport, joins: mpsc::Sender<JoinConnection>) -> Self {
+        let join_places = Arc::new(Semaphore::new(transport.limits.joins));
+        let stranger_places = Arc::new(Semaphore::new(transport.limits.strangers));
+        Self { transport, joins, join_places, stranger_places }
+    }
+
+    async fn run(self) {
+        let limits = self.transport.limits;
+        let counters = self.transport.counters.clone();
+        let endpoint = self.transport.endpoint.clone();
+        let this = Arc::new(self);
+        let mut unfinished = Unfinished::new(limits.handshakes);
+        while let Some(incoming) = endpoint.accept().await {
+            // Under load a client must first show that it receives at its address.
+            let loaded = unfinished.len() >= limits.handshakes / 4;
+            if loaded && !incoming.remote_address_validated() && incoming.may_retry() {
+                bump(&counters.address_validation);
+                // An error hands the connection back because it may not retry: asked above.
+                let _ = incoming.retry();
+                continue;
+            }
+            if unfinished.start(this.clone().handshake(incoming)) {
+                bump(&counters.handshake_evicted);
+            }
+        }
+    }
+
+    /// Finishes one handshake and hands the connection on.
+    async fn handshake(self: Arc<Self>, incoming: Incoming) {
+        let limits = self.transport.limits;
+        let counters = &self.transport.counters;
+        let address = canonical(incoming.remote_address());
+        let deadline = Instant::now() + limits.handshake_deadline;
+        let outcome = timeout_at(deadline, async {
+            let connection = incoming.accept()?.await?;
+            let Some(shake) = Handshake::of(&connection) else {
+                connection.close(CloseCode::Misuse.number().into(), b"no raw public key");
+                return Err(ConnectionError::LocallyClosed);
+            };
+            let Some(place) = self.place(&shake, &connection) else {
+                return Ok(None);
+            };
+            let (send, recv) = connection.accept_bi().await?;
+            Ok(Some((connection, shake, place, send, recv)))
+        })
+        .await;
+        let (connection, shake, place, send, recv) = match outcome {
+            Ok(Ok(Some(ready))) => ready,
+            Ok(Ok(None)) => return,
+            Ok(Err(error)) => return self.count_failure(address, &error),
+            Err(_elapsed) => {
+                debug!(%address, "a QUIC handshake was not finished in time");
+                return bump(&counters.handshake_timeout);
+            }
+        };
+        let peer = shake.peer;
+        if shake.alpn == ALPN_JOIN {
+            let deadline = Instant::now() + limits.join_deadline;
+            let join = JoinConnection { peer, address, connection, send, recv, deadline, _place: place };
+            // As many fit the channel as have a place, unless nobody admits any more.
+            if self.joins.try_send(join).is_err() {
+                bump(&counters.join_busy);
+            }
+        } else {
+            let stranger = place.0;
+            let admission_deadline = limits.stranger_deadline;
+            NewLink { connection, send, recv, peer, dialed: false, stranger, admission_deadline }
+                .start(self.transport.events.clone(), counters.clone());
+        }
+    }
+
+    /// A place for a connection of this kind, if it needs one; when there is none the peer is
+    /// told to try later.
+    fn place(&self, shake: &Handshake, connection: &Connection) -> Option<Place> {
+        let counters = &self.transport.counters;
+        let (places, counter) = if shake.alpn == ALPN_JOIN {
+            (&self.join_places, &counters.join_busy)
+        } else if self.transport.known.borrow().contains(&shake.peer) {
+            return Some(Place(None));
+        } else {
+            (&self.stranger_places, &counters.stranger_busy)
+        };
+        let place = places.clone().try_acquire_owned().ok();
+        if place.is_none() {
+            bump(counter);
+            connection.close(CloseCode::Busy.number().into(), b"too many unknown keys at once, try later");
+        }
+        place.map(|permit| Place(Some(permit)))
+    }
+
+    fn count_failure(&self, address: SocketAddr, error: &ConnectionError) {
+        let counters = &self.transport.counters;
+        match error {
+            // The losers of a race, and clients that gave up.
+            ConnectionError::ApplicationClosed(_) | ConnectionError::Reset => {
+                bump(&counters.handshake_abandoned)
+            }
+            ConnectionError::ConnectionClosed(close)
+                if close.error_code == TransportErrorCode::APPLICATION_ERROR =>
+            {
+                bump(&counters.handshake_abandoned);
+            }
+            ConnectionError::TimedOut => bump(&counters.handshake_timeout),
+            ConnectionError::TransportError(error)
+                if error.code == TransportErrorCode::crypto(NO_APPLICATION_PROTOCOL) =>
+            {
+                warn!(%address, "a QUIC client speaks none of this node's protocols");
+                bump(&counters.unknown_alpn);
+            }
+            error => {
+                debug!(%address, %error, "a QUIC handshake failed");
+                bump(&counters.handshake_failed);
+            }
+        }
+    }
+}

@@ -1,0 +1,354 @@
+//! The LIFX adapter against the real emulator: every rule that a user would notice.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+use std::time::Duration;
+
+use device_adapters::model::{
+    Availability, Capabilities, ColorMode, CommandId, Description, DeviceId, Gamut, LightChange, LightState,
+    Source, Stage, color,
+};
+use device_adapters::{AdapterError, Context, Directive, Reading, find};
+use hearth_tests::emulator::{COLOR_BULB, Emulator, Fault, Link, WHITE_BULB};
+use serde_json::json;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+const SERIAL: &str = "d073d5000001";
+const LOSS: f64 = 0.3;
+
+/// The adapter in this process, an emulator in another, a faulty network between them.
+struct Rig {
+    emulator: Emulator,
+    link: Link,
+    device: DeviceId,
+    directives: mpsc::Sender<Directive>,
+    readings: mpsc::Receiver<Reading>,
+    seen: Vec<Reading>,
+    stop: watch::Sender<bool>,
+    adapter: JoinHandle<Result<(), AdapterError>>,
+    commands: u8,
+}
+
+impl Rig {
+    /// Starts all, with the link's address configured and no broadcast.
+    async fn new(product: u16) -> Self {
+        let emulator = Emulator::start(&[product]).await.unwrap();
+        let link = Link::to(emulator.address(), 0x9e37_79b9).await.unwrap();
+        let settings = json!({
+            "addresses": [link.address().to_string()], "broadcast": [], "bind": "127.0.0.1",
+            "poll_s": 0.5, "discover_s": 1,
+        });
+        let adapter = (find("lifx").unwrap().build)(&settings).unwrap();
+        let (readings_in, readings) = mpsc::channel(64);
+        let (directives, commands) = mpsc::channel(64);
+        let (stop, shutdown) = watch::channel(false);
+        let run = adapter.run(Context { readings: readings_in, commands, shutdown });
+        Self {
+            emulator,
+            link,
+            device: DeviceId::new(format!("lifx-{SERIAL}")).unwrap(),
+            directives,
+            readings,
+            seen: Vec::new(),
+            stop,
+            adapter: tokio::spawn(run),
+            commands: 0,
+        }
+    }
+
+    /// Starts all, and owns the bulb once it is found and has reported.
+    async fn owning(product: u16) -> Self {
+        let mut rig = Self::new(product).await;
+        rig.found().await;
+        rig.own(true).await;
+        rig.reported().await;
+        rig
+    }
+
+    async fn own(&self, owned: bool) {
+        self.directives.send(Directive::Own { device: self.device.clone(), owned }).await.unwrap();
+    }
+
+    /// Sends a command with a deadline of 5 s after the transition; its id counts up from 1.
+    async fn change(&mut self, change: LightChange) -> CommandId {
+        self.change_within(change, Duration::from_secs(5)).await
+    }
+
+    async fn change_within(&mut self, change: LightChange, patience: Duration) -> CommandId {
+        self.commands += 1;
+        let command = CommandId([self.commands; 16]);
+        let deadline = Instant::now() + patience + Duration::from_millis(u64::from(change.transition_ms));
+        let device = self.device.clone();
+        self.directives.send(Directive::Light { device, command, change, deadline }).await.unwrap();
+        command
+    }
+
+    /// The first thing that `pick` picks from what the adapter says from now on.
+    async fn next<T>(&mut self, what: &str, pick: impl Fn(&Reading) -> Option<T>) -> T {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        loop {
+            let Ok(reading) = timeout_at(deadline, self.readings.recv()).await else {
+                panic!("waited for {what}, saw {:#?}", self.seen)
+            };
+            let reading = reading.expect("the adapter stopped");
+            self.seen.push(reading.clone());
+            if let Some(picked) = pick(&reading) {
+                return picked;
+            }
+        }
+    }
+
+    async fn found(&mut self) -> Description {
+        self.next("Found", |reading| match reading {
+            Reading::Found { device } => Some(device.clone()),
+            _ => None,
+        })
+        .await
+    }
+
+    async fn reported(&mut self) -> (LightState, Option<CommandId>) {
+        self.next("Reported", |reading| match reading {
+            Reading::Reported { state, command, source, .. } => {
+                assert_eq!(*source, Source::ReadBack);
+                Some((*state, *command))
+            }
+            _ => None,
+        })
+        .await
+    }
+
+    async fn availability(&mut self, wanted: Availability) -> String {
+        self.next("Availability", |reading| match reading {
+            Reading::Availability { availability, reason, .. } if *availability == wanted => {
+                Some(reason.clone())
+            }
+            _ => None,
+        })
+        .await
+    }
+
+    /// The stages of a command, up to the final one.
+    async fn life_of(&mut self, of: CommandId) -> Vec<Stage> {
+        let mut life = Vec::new();
+        loop {
+            let stage = self
+                .next("Progress", |reading| match reading {
+                    Reading::Progress { command, stage, .. } if *command == of => Some(stage.clone()),
+                    _ => None,
+                })
+                .await;
+            life.push(stage.clone());
+            if stage.is_final() {
+                return life;
+            }
+        }
+    }
+
+    /// Sends a change, sees it confirmed, and returns what the bulb really shows.
+    async fn confirmed(&mut self, change: LightChange) -> serde_json::Value {
+        let command = self.change(change).await;
+        assert_eq!(self.life_of(command).await, [Stage::Sent, Stage::Acknowledged, Stage::Confirmed]);
+        self.emulator.device(SERIAL).await.unwrap()
+    }
+
+    async fn stop(self) {
+        self.stop.send(true).unwrap();
+        let within = Instant::now() + Duration::from_secs(2);
+        timeout_at(within, self.adapter).await.expect("stops within 2 s").unwrap().unwrap();
+    }
+}
+
+fn on(on: bool) -> LightChange {
+    LightChange { on: Some(on), ..LightChange::default() }
+}
+
+fn brightness(percent: u8) -> LightChange {
+    LightChange { brightness: Some(color::from_percent(percent)), ..LightChange::default() }
+}
+
+fn colored(color: ColorMode) -> LightChange {
+    LightChange { color: Some(color), ..LightChange::default() }
+}
+
+#[tokio::test]
+async fn a_bulb_at_a_configured_address_is_found_and_asked_only_when_owned() {
+    let mut rig = Rig::new(COLOR_BULB).await;
+    let found = rig.found().await;
+    assert_eq!((found.id.as_str(), found.adapter.as_str()), ("lifx-d073d5000001", "lifx"));
+    assert_eq!(found.model, "LIFX product 163");
+    assert_eq!(found.note, None);
+    assert!(found.firmware.is_some() && !found.name.is_empty());
+    let Capabilities::Light(can) = found.capabilities;
+    assert!(can.brightness && can.transition && can.color == Some(Gamut::SRGB));
+    let whites = can.color_temperature.unwrap();
+    assert_eq!((whites.min_k, whites.max_k), (1_500, 9_000));
+
+    let refused = rig.change(on(true)).await;
+    let life = rig.life_of(refused).await;
+    assert!(matches!(&life[..], [Stage::Failed { reason }] if reason.contains("does not own")), "{life:?}");
+    assert!(!rig.seen.iter().any(|reading| matches!(reading, Reading::Reported { .. })));
+
+    rig.own(true).await;
+    assert_eq!(rig.availability(Availability::Online).await, "the bulb answers");
+    assert_eq!(rig.reported().await.1, None);
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn on_off_brightness_colour_and_kelvin_are_confirmed_by_what_the_bulb_shows() {
+    let mut rig = Rig::owning(COLOR_BULB).await;
+    assert_eq!(rig.confirmed(on(false)).await["power_level"], 0);
+    assert_eq!(rig.confirmed(on(true)).await["power_level"], 65_535);
+
+    let white = rig.confirmed(colored(ColorMode::Temperature { kelvin: 2_700 })).await;
+    assert_eq!(
+        (white["color"]["kelvin"].as_u64(), white["color"]["saturation"].as_u64()),
+        (Some(2_700), Some(0))
+    );
+
+    let dimmed = rig.confirmed(brightness(40)).await;
+    assert_eq!(dimmed["color"]["brightness"], color::from_percent(40));
+    assert_eq!(dimmed["color"]["kelvin"], 2_700, "brightness alone leaves the colour as it is");
+
+    let blue = rig.confirmed(colored(ColorMode::Color(Gamut::SRGB.blue))).await;
+    let hue = blue["color"]["hue"].as_u64().unwrap();
+    assert!(hue.abs_diff(43_690) < 200, "blue is at two thirds of the turn, not at {hue}");
+    assert!(blue["color"]["saturation"].as_u64().unwrap() > 65_000);
+    assert_eq!(blue["color"]["brightness"], color::from_percent(40));
+
+    let all = LightChange {
+        on: Some(false),
+        brightness: Some(65_535),
+        color: Some(ColorMode::Temperature { kelvin: 60_000 }),
+        transition_ms: 0,
+    };
+    let all = rig.confirmed(all).await;
+    assert_eq!((all["power_level"].as_u64(), all["color"]["kelvin"].as_u64()), (Some(0), Some(9_000)));
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_bulb_of_whites_refuses_colours_and_says_what_it_can() {
+    let mut rig = Rig::owning(WHITE_BULB).await;
+    let refused = rig.change(colored(ColorMode::Color(Gamut::SRGB.red))).await;
+    let life = rig.life_of(refused).await;
+    assert!(matches!(&life[..], [Stage::Failed { reason }] if reason.contains("no colours")), "{life:?}");
+    rig.confirmed(colored(ColorMode::Temperature { kelvin: 4_000 })).await;
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_transition_is_confirmed_when_it_has_ended_and_not_before() {
+    let mut rig = Rig::owning(COLOR_BULB).await;
+    rig.confirmed(LightChange { on: Some(true), ..brightness(100) }).await;
+    let begun = Instant::now();
+    let shown = rig.confirmed(LightChange { transition_ms: 1_500, ..brightness(10) }).await;
+    assert!(begun.elapsed() >= Duration::from_millis(1_500), "confirmed after {:?}", begun.elapsed());
+    assert_eq!(shown["color"]["brightness"], color::from_percent(10));
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn brightness_does_not_undo_a_colour_that_another_app_chose() {
+    let mut rig = Rig::owning(COLOR_BULB).await;
+    rig.confirmed(LightChange {
+        brightness: Some(30_000),
+        ..colored(ColorMode::Temperature { kelvin: 2_700 })
+    })
+    .await;
+    // Long enough for what is known of the bulb to be too old to build on.
+    sleep_until(Instant::now() + Duration::from_millis(1_100)).await;
+    let green =
+        json!({ "color": { "hue": 21_845, "saturation": 65_535, "brightness": 30_000, "kelvin": 3_500 } });
+    rig.emulator.set(SERIAL, &green).await.unwrap();
+    let shown = rig.confirmed(brightness(80)).await;
+    assert_eq!(shown["color"]["hue"], 21_845, "{shown:#}");
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn with_30_percent_lost_both_ways_every_command_is_confirmed() {
+    let mut rig = Rig::owning(COLOR_BULB).await;
+    rig.link.set(Fault { lose_requests: LOSS, lose_answers: LOSS, ignore_sets: false });
+    for round in 0..6 {
+        let change = LightChange { on: Some(round % 2 == 0), ..brightness(10 + round * 10) };
+        let shown = rig.confirmed(change).await;
+        assert_eq!(shown["color"]["brightness"], color::from_percent(10 + round * 10));
+    }
+    rig.link.set(Fault::default());
+    rig.emulator.ignore_requests(LOSS).await.unwrap();
+    rig.confirmed(on(true)).await;
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_bulb_that_acknowledges_and_ignores_ends_timed_out_and_says_what_it_shows() {
+    let mut rig = Rig::owning(COLOR_BULB).await;
+    rig.confirmed(LightChange { on: Some(true), ..brightness(50) }).await;
+    rig.link.set(Fault { ignore_sets: true, ..Fault::default() });
+    let command = rig.change_within(brightness(10), Duration::from_secs(2)).await;
+    let life = rig.life_of(command).await;
+    let [Stage::Sent, Stage::Acknowledged, Stage::TimedOut { reason }] = &life[..] else {
+        panic!("{life:?}");
+    };
+    assert!(reason.contains("brightness 50 %") && reason.contains("brightness 10 %"), "{reason}");
+    rig.link.set(Fault::default());
+    rig.confirmed(brightness(10)).await;
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_bulb_that_vanishes_is_offline_with_a_reason_and_comes_back() {
+    let mut rig = Rig::owning(COLOR_BULB).await;
+    rig.emulator.ignore_requests(1.0).await.unwrap();
+    let reason = rig.availability(Availability::Offline).await;
+    assert!(reason.contains("no answer") && reason.contains("3 polls"), "{reason}");
+    let command = rig.change_within(on(false), Duration::from_secs(1)).await;
+    let life = rig.life_of(command).await;
+    assert!(matches!(&life[..], [Stage::Sent, Stage::TimedOut { .. }]), "{life:?}");
+    // Three rounds of discovery, a second each, are over by now.
+    assert!(rig.seen.iter().any(|reading| matches!(reading, Reading::Lost { .. })), "{:#?}", rig.seen);
+
+    rig.emulator.answer_all().await.unwrap();
+    rig.availability(Availability::Online).await;
+    rig.reported().await;
+    rig.confirmed(on(false)).await;
+    let founds = rig.seen.iter().filter(|reading| matches!(reading, Reading::Found { .. })).count();
+    assert_eq!(founds, 2, "found, lost, found again");
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_slider_at_30_a_second_never_shows_an_older_command_after_a_newer() {
+    let mut rig = Rig::owning(COLOR_BULB).await;
+    rig.confirmed(on(true)).await;
+    let (first, begun) = (rig.commands + 1, Instant::now());
+    for step in 0..90 {
+        sleep_until(begun + Duration::from_millis(u64::from(step) * 1_000 / 30)).await;
+        rig.change(brightness(step + 5)).await;
+    }
+    let last = CommandId([rig.commands; 16]);
+    assert_eq!(rig.life_of(last).await.last(), Some(&Stage::Confirmed));
+    let shown = rig.emulator.device(SERIAL).await.unwrap();
+    assert_eq!(shown["color"]["brightness"], color::from_percent(94));
+
+    let followed: Vec<u8> = rig
+        .seen
+        .iter()
+        .filter_map(|reading| match reading {
+            Reading::Reported { command, .. } => command.map(|command| command.0[0]),
+            _ => None,
+        })
+        .collect();
+    assert!(followed.is_sorted(), "reports followed commands {followed:?}");
+    assert_eq!(followed.last(), Some(&rig.commands));
+    for number in first..=rig.commands {
+        let finals = rig.seen.iter().filter(|reading| {
+            matches!(reading, Reading::Progress { command, stage, .. }
+                if *command == CommandId([number; 16]) && stage.is_final())
+        });
+        assert_eq!(finals.count(), 1, "command {number} must end exactly once");
+    }
+    rig.stop().await;
+}
