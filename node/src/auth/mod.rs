@@ -14,7 +14,6 @@ mod tests;
 
 use std::fmt;
 
-
 use serde::{Deserialize, Deserializer, de::Error as _};
 
 pub use admission::{AdmitRequest, InviteDesk, JoinCounters, serve_joins};
