@@ -79,6 +79,7 @@ pub enum Inserted {
 }
 
 /// The statements a node holds, and what they amount to.
+#[derive(Clone)]
 pub struct Roster {
     household: HouseholdId,
     /// In an order in which each follows what it depends on.

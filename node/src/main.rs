@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    node::cli::main(|_config| Err("this build of hearth holds the command line only".into()))
+    node::cli::main(node::daemon::run)
 }

@@ -26,7 +26,7 @@ use crate::id::{NodeId, ShortId};
 
 /// What the statements amount to.
 #[derive(Default)]
-pub(super) struct Verdict {
+#[derive(Clone, Default)]
     /// Keys that count, with their roles; the root is not among them.
     pub(super) keys: BTreeMap<NodeId, Member>,
     /// The nodes among them.

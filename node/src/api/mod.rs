@@ -5,7 +5,7 @@
 //! code to their tasks, commands, invites and the node's life to whoever holds the other end of
 //! the channels in [`ports`].
 
-mod access;
+pub mod access;
 mod admin;
 mod color;
 mod commands;
