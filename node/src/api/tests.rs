@@ -12,7 +12,7 @@ use axum::{
     http::{HeaderMap, Method, Request, StatusCode, header},
 };
 use http_body_util::BodyExt as _;
-use mesh_proto::{Value as Stored, roster::Roles};
+use mesh_proto::Value as Stored;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tower::ServiceExt as _;
@@ -246,10 +246,4 @@ async fn own_control(mut port: tokio::sync::mpsc::Receiver<ControlRequest>) {
             }
         }
     }
-}
-
-#[test]
-fn roles_of_invites_have_names() {
-    assert!((Roles::MEMBER | Roles::ADMIN).contains(Roles::ADMIN));
-    assert_eq!(json!(CommandState::TimedOut), "timed_out");
 }

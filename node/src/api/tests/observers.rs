@@ -4,19 +4,28 @@
 use std::time::Duration;
 
 use futures_util::{SinkExt as _, StreamExt as _};
-use tokio::net::UnixStream;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::UnixStream,
+};
 use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{Error, Message, client::IntoClientRequest as _},
 };
 
 use super::*;
+use crate::api::serve::HttpServer;
 
-struct Client(WebSocketStream<UnixStream>);
+struct Client<S = UnixStream>(WebSocketStream<S>);
 
 impl Client {
     async fn open(path: &std::path::Path, token: Option<&str>) -> Result<Self, Error> {
-        let stream = UnixStream::connect(path).await.unwrap();
+        Self::over(UnixStream::connect(path).await.unwrap(), token).await
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
+    async fn over(stream: S, token: Option<&str>) -> Result<Self, Error> {
         let mut request = "ws://hearth/api/v1/watch".into_client_request()?;
         request.headers_mut().insert("sec-websocket-protocol", "hearth.v1".parse().unwrap());
         if let Some(token) = token {
@@ -263,4 +272,32 @@ async fn observers_are_bounded_and_told_when_the_node_stops() {
     Client::open(&path, None).await.unwrap();
     bench.stop.send(true).unwrap();
     assert_eq!(open[0].hear().await, Err(1001));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_pauses_survives_and_one_that_vanishes_does_not() {
+    let bench = Bench::new();
+    let metrics = Arc::clone(&bench.context.metrics);
+    let server = HttpServer::new(bench.router(Access::Socket), metrics, bench.context.shutdown.clone());
+    let (near, far) = tokio::io::duplex(64 * 1024);
+    tokio::spawn(async move { server.serve_stream(far, None).await });
+    let mut client = Client::over(near, None).await.unwrap();
+    client.subscribe("note/", None).await;
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    bench.fake.put("note/a", "n", Stored::Int(1)).await;
+    assert_eq!(kinds(&client.until("mark").await), ["object", "mark"]);
+    tokio::time::sleep(Duration::from_secs(200)).await;
+    assert_eq!(client.hear().await, Err(4408));
+    assert_eq!(bench.context.metrics.observers(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stranger_that_says_nothing_is_shown_the_door() {
+    let bench = Bench::new();
+    let metrics = Arc::clone(&bench.context.metrics);
+    let server = HttpServer::new(bench.router(Access::Bearer), metrics, bench.context.shutdown.clone());
+    let (near, far) = tokio::io::duplex(64 * 1024);
+    tokio::spawn(async move { server.serve_stream(far, None).await });
+    let mut client = Client::over(near, None).await.unwrap();
+    assert_eq!(client.hear().await, Err(4401));
 }
