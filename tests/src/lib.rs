@@ -1,1 +1,3 @@
-//! Placeholder.
+//! The simulation, the end-to-end tests and the benchmarks of Hearth.
+
+pub mod sim;
