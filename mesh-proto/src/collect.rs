@@ -26,6 +26,9 @@ pub const INTERVAL_MS: u64 = 10_000;
 /// A tombstone younger than this is kept, so that no node can still hold it in quarantine.
 pub const MIN_AGE_MS: u64 = 60_000;
 
+/// For so many intervals after the last report of a peer this node reports too.
+const REPORT_FOR: u8 = 2;
+
 /// What a node said it has flushed.
 #[derive(Debug)]
 struct Heard {
@@ -49,9 +52,18 @@ struct Round {
 pub struct Collector {
     heard: BTreeMap<ShortId, Heard>,
     round: Option<Round>,
+    /// Intervals for which this node goes on reporting after a peer did.
+    reported_to: u8,
 }
 
 impl Collector {
+    /// Notes this node's own report.
+    pub fn hear_own(&mut self, report: &Report) {
+        let reported_to = self.reported_to;
+        self.hear(report);
+        self.reported_to = reported_to;
+    }
+
     /// Notes a report. Returns whether it is news, to be passed on.
     pub fn hear(&mut self, report: &Report) -> bool {
         let newer = self
@@ -59,6 +71,7 @@ impl Collector {
             .get(&report.node)
             .is_none_or(|heard| (heard.run, heard.number) < (report.run, report.number));
         if newer {
+            self.reported_to = REPORT_FOR;
             let wire = report.durable.clone();
             let durable = Vector::from_wire(&wire);
             let heard = Heard { run: report.run, number: report.number, wire, durable };
@@ -78,7 +91,7 @@ impl Collector {
         self.heard.iter().map(report).collect()
     }
 
-    /// How many dots of `own` a node is not known to have flushed; `None` before it reported.
+    /// What a node last said it has flushed; `None` before it reported.
     pub fn durable_of(&self, node: ShortId) -> Option<&Vector> {
         self.heard.get(&node).map(|heard| &heard.durable)
     }
@@ -94,6 +107,16 @@ impl Collector {
         admitted.iter().filter(|node| !round.acknowledged.contains(node)).copied().collect()
     }
 
+    /// Whether a peer reported within the last rounds, so that it may wait for this node's report.
+    pub fn is_heard_from(&self) -> bool {
+        self.reported_to > 0
+    }
+
+    /// Notes that an interval has passed.
+    pub fn tick(&mut self) {
+        self.reported_to = self.reported_to.saturating_sub(1);
+    }
+
     /// Takes the round one step on. Returns the cut whose tombstones may go, when it is done.
     pub fn step(&mut self, durable: &Vector, admitted: &BTreeSet<ShortId>) -> Option<Vector> {
         let round = self.round.get_or_insert_with(|| Round {
@@ -105,7 +128,10 @@ impl Collector {
             let Some(heard) = self.heard.get(node) else { continue };
             if !round.acknowledged.contains(node) && heard.durable.covers(&round.cut) {
                 round.acknowledged.insert(*node);
-                for (origin, ranges) in heard.durable.generations(*node) {
+                // Its own writes, and those of nodes that report no more because they were removed.
+                let owed =
+                    heard.durable.origins().filter(|(o, _)| o.node == *node || !admitted.contains(&o.node));
+                for (origin, ranges) in owed {
                     ranges.iter().for_each(|(from, to)| round.needed.insert_range(origin, from, to));
                 }
             }

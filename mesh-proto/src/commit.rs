@@ -108,6 +108,11 @@ impl Commits {
         }
     }
 
+    /// The lowest stamp that waits.
+    pub fn oldest_waiting(&self) -> Option<Hlc> {
+        self.waiting.values().map(|waiting| waiting.stamp).min()
+    }
+
     /// When the next write is due.
     pub fn next_due(&self) -> Option<u64> {
         self.waiting.values().map(|w| w.due_ms).min()

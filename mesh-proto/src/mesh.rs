@@ -25,6 +25,7 @@ use crate::{
     hlc::Hlc,
     id::{Key, NodeId, ObjectId, Origin, ShortId},
     liveness::{Liveness, LivenessEvent, Swim},
+    outbox::MAX_PACKETS,
     overlay::{Overlay, Run},
     planted::Plant,
     record::{Batch, Item, Record, RecordError},
@@ -265,6 +266,9 @@ pub struct Mesh {
     report_number: u32,
     /// Set while a restored store waits for a peer.
     restored: bool,
+    /// What could not be added back, while the peer's state that replaced a restored store is
+    /// being flushed.
+    replacing: Option<Vec<Item>>,
     /// Set while a new run waits to be persisted.
     closing: Option<Run>,
     flush_due_ms: Option<u64>,
@@ -288,7 +292,8 @@ impl core::fmt::Debug for Mesh {
 
 impl Mesh {
     /// A node at its start.
-    pub fn new(boot: Boot, now: Now, loaded: Loader) -> Self {
+    pub fn new(boot: Boot, now: Now, mut loaded: Loader) -> Self {
+        loaded.replica.finish_loading();
         let id = NodeId::from_bytes(boot.key.verifying_key().to_bytes());
         let ceiling = boot.ceiling.max(loaded.ceiling);
         let time = TimeKeeper::new(now, ceiling, boot.build_ms, boot.synchronised);
@@ -316,6 +321,7 @@ impl Mesh {
             last_token: 0,
             report_number: 0,
             restored,
+            replacing: None,
             closing: None,
             flush_due_ms: None,
             release_check_ms: None,
@@ -364,10 +370,12 @@ impl Mesh {
 
     /// When [`Mesh::handle_timeout`] is due next, on the clock that never goes back.
     pub fn poll_timeout(&self) -> Option<u64> {
-        let links = self.links.values().map(|l| if l.is_live() { l.digest_due_ms } else { l.hello_due_ms });
+        let open = self.links.iter().filter(|(id, _)| !self.closing_links.contains(*id));
+        let links = open.map(|(_, l)| if l.is_live() { l.digest_due_ms } else { l.hello_due_ms });
         let fetch = self.fetching.as_ref().map(|f| f.fetch.deadline_ms());
-        let commit = if self.commits.is_busy() { None } else { self.commits.next_due() };
-        let flush = if self.commits.is_busy() { None } else { self.flush_due_ms };
+        let waits = self.commits.is_busy() || self.closing.is_some();
+        let commit = if waits { None } else { self.commits.next_due() };
+        let flush = if waits { None } else { self.flush_due_ms };
         let fixed = [Some(self.collect_due_ms), Some(self.tree_due_ms)];
         let optional = [self.liveness.poll_timeout(), fetch, commit, flush, self.release_check_ms];
         fixed.into_iter().chain(optional).flatten().chain(links).min()
@@ -542,7 +550,11 @@ impl Mesh {
         while let Some((node, packet)) = self.liveness.poll_packet() {
             if let Some(link) = self.live_link_to(node) {
                 let framed = [&[wire::FRAME_VERSION], packet.as_slice()].concat();
-                self.packets.entry(link).or_default().push_back(framed);
+                let waiting = self.packets.entry(link).or_default();
+                waiting.push_back(framed);
+                if waiting.len() > MAX_PACKETS {
+                    waiting.pop_front();
+                }
             }
         }
     }

@@ -23,10 +23,30 @@ use crate::{
 /// Most bytes waiting for one link.
 pub const MAX_QUEUE_BYTES: usize = 1024 * 1024;
 
+/// Most covers of one item, so that an item always fits a frame.
+const MAX_COVERS: usize = 1_000;
+/// Most control messages waiting; a peer that asks faster than it reads is at fault.
+pub const MAX_CONTROL: usize = 4_096;
+/// Liveness packets waiting for one link; older ones are of no use.
+pub const MAX_PACKETS: usize = 64;
+
+/// What is queued again only after the last of its kind has been sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Once {
+    /// The whole roster.
+    Roster,
+    /// The leaves of the tree.
+    Leaves,
+    /// The registers of differing leaves.
+    Items,
+}
+
 /// The queues of one link.
 #[derive(Debug, Default)]
 pub struct Outbox {
     control: VecDeque<Message>,
+    /// Messages of a kind that weighs much and says all there is to say: one of each is enough.
+    once: BTreeSet<Once>,
     writes: BTreeMap<Key, Vec<Dot>>,
     write_order: VecDeque<Key>,
     overlay: BTreeSet<(Key, ShortId)>,
@@ -45,6 +65,16 @@ impl Outbox {
     /// Queues a message that is sent before all else.
     pub fn control(&mut self, message: Message) {
         self.control.push_back(message);
+    }
+
+    /// Whether something of this kind may be queued: nothing of it waits already.
+    pub fn begin_once(&mut self, once: Once) -> bool {
+        self.once.insert(once)
+    }
+
+    /// Whether the peer makes this side queue more than it reads.
+    pub fn is_flooded(&self) -> bool {
+        self.control.len() > MAX_CONTROL
     }
 
     /// Queues the durable write `dot` of a register.
@@ -117,6 +147,9 @@ impl Outbox {
     /// not durable yet: a register that holds one waits until it is.
     pub fn take(&mut self, replica: &Replica, overlay: &Overlay, unflushed: &BTreeSet<Dot>) -> Vec<Message> {
         let mut messages: Vec<Message> = self.control.pop_front().into_iter().collect();
+        if self.control.is_empty() {
+            self.once.clear();
+        }
         if !messages.is_empty() {
             return messages;
         }
@@ -187,7 +220,12 @@ impl Outbox {
             if planted!(self.plant, CoversForgotten) {
                 covers.clear();
             }
-            items.push(Item { key, entry: entry.clone(), covers });
+            let item =
+                |covers: &[Dot]| Item { key: key.clone(), entry: entry.clone(), covers: covers.to_vec() };
+            if covers.is_empty() {
+                items.push(item(&[]));
+            }
+            items.extend(covers.chunks(MAX_COVERS).map(item));
         }
         items
     }

@@ -8,6 +8,7 @@ use crate::{
     error::FrameError,
     id::{NodeId, ShortId},
     liveness::Liveness as _,
+    outbox::Once,
     roster::{Inserted, RosterError},
     session::{self, Link, LinkId, MAX_PROOF_BYTES, Peer},
     wire::{self, ByeReason, Digest, FRAME_VERSION, Hello, Message, OLDEST_PROTOCOL, PROTOCOL},
@@ -118,6 +119,10 @@ impl Mesh {
                 return;
             }
             self.message(id, message);
+        }
+        if self.links.get(&id).is_some_and(|link| link.outbox.is_flooded()) {
+            self.offend_link(id, Counter::Flooding);
+            self.close(id, ByeReason::Misbehaved);
         }
     }
 
@@ -277,6 +282,9 @@ impl Mesh {
 
     /// The whole roster, for a peer whose hash differs.
     pub(super) fn send_roster(&mut self, id: LinkId) {
+        if !self.links.get_mut(&id).is_some_and(|link| link.outbox.begin_once(Once::Roster)) {
+            return;
+        }
         let statements: Vec<Vec<u8>> = self.roster.statements().map(<[u8]>::to_vec).collect();
         if let Some(link) = self.links.get_mut(&id) {
             roster_messages(statements).into_iter().for_each(|message| link.outbox.control(message));

@@ -3,11 +3,12 @@
 
 use alloc::vec::Vec;
 
-use super::{Event, Mesh, TREE_MS};
+use super::{Mesh, TREE_MS};
 use crate::{
     collect,
     counters::Counter,
     id::{Key, ShortId},
+    outbox::Once,
     planted::planted,
     record::Item,
     replica::{Applied, Replica},
@@ -30,10 +31,16 @@ impl Mesh {
         let expired = self.overlay.expire(self.time_ms());
         self.mark_changed(expired);
         let listed: Vec<ShortId> = self.nodes_with_closed_generations();
-        if self.replica.tombstones().next().is_none() && listed.is_empty() {
+        let has_tombstones = self.replica.tombstones().next().is_some();
+        // A peer that still holds tombstones waits for this node's word.
+        if !has_tombstones && listed.is_empty() && !self.collector.is_heard_from() {
             return;
         }
+        self.collector.tick();
         self.report();
+        if !has_tombstones && listed.is_empty() {
+            return;
+        }
         if planted!(self.plant, TombstoneCollectedEarly) {
             let cut = self.commits.durable().clone();
             return self.collect(&cut);
@@ -62,17 +69,20 @@ impl Mesh {
         let durable = self.commits.durable().to_wire();
         let node = self.id.short();
         let report = Report { node, run: self.run, number: self.report_number, durable };
-        self.collector.hear(&report);
+        self.collector.hear_own(&report);
         self.to_all_but(None, &Message::Reports(Vec::from([report])));
     }
 
     fn collect(&mut self, cut: &Vector) {
         let young = planted!(self.plant, TombstoneCollectedEarly);
         let before = self.time_ms().saturating_sub(if young { 0 } else { collect::MIN_AGE_MS });
+        // A write that still waits for the store may lie below a tombstone.
+        let waiting = self.commits.oldest_waiting();
         let gone: Vec<Key> = self
             .replica
             .tombstones()
             .filter(|(_, entry)| cut.contains(entry.dot) && entry.stamp.ms() < before)
+            .filter(|(_, entry)| waiting.is_none_or(|oldest| entry.stamp < oldest))
             .map(|(key, _)| key)
             .collect();
         self.counters.add(Counter::TombstonesCollected, gone.len());
@@ -129,7 +139,9 @@ impl Mesh {
 
     fn send_leaves(&mut self, id: LinkId) {
         let leaves = Message::TreeLeaves(self.replica.tree().leaves().to_vec());
-        if let Some(link) = self.links.get_mut(&id) {
+        if let Some(link) = self.links.get_mut(&id)
+            && link.outbox.begin_once(Once::Leaves)
+        {
             link.outbox.control(leaves);
         }
     }
@@ -140,6 +152,9 @@ impl Mesh {
         }
         if self.links.get_mut(&id).is_some_and(|link| core::mem::take(&mut link.tree_asked)) {
             self.send_leaves(id);
+        }
+        if !self.links.get_mut(&id).is_some_and(|link| link.outbox.begin_once(Once::Items)) {
+            return;
         }
         let own = self.replica.tree().leaves();
         let differing: Vec<u8> = (0..=u8::MAX)
@@ -173,10 +188,11 @@ impl Mesh {
 
     pub(super) fn on_tree_items(&mut self, items: Vec<Item>) {
         for item in items {
-            let (key, stamp) = (item.key.clone(), item.entry.stamp);
+            let (key, dot, stamp) = (item.key.clone(), item.entry.dot, item.entry.stamp);
             if self.replica.repair(self.time_ms(), item) == Applied::Won {
                 self.counters.bump(Counter::Repaired);
                 self.time.merge(stamp);
+                self.note_live(dot);
                 self.took_effect(&key, stamp);
             }
         }
@@ -203,6 +219,6 @@ impl Mesh {
         self.restored = false;
         self.flush_due_ms = Some(self.now.mono_ms);
         self.schedule_release();
-        self.events.push_back(Event::Restored { lost: plan.lost });
+        self.replacing = Some(plan.lost);
     }
 }

@@ -123,8 +123,9 @@ impl Mesh {
         for (key, entry) in writes {
             let (dot, stamp) = (entry.dot, entry.stamp);
             let item = Item { key: key.clone(), entry, covers: Vec::new() };
-            if self.replica.apply(time_ms.max(stamp.ms()), item) == Applied::Won {
-                self.settle_overlay(&key, stamp);
+            match self.replica.apply(time_ms.max(stamp.ms()), item) {
+                Applied::Won => self.settle_overlay(&key, stamp),
+                outcome => debug_assert_eq!(outcome, Applied::Lost, "{key:?} {dot:?}"),
             }
             self.changed.insert(key.object.clone());
             own.push((key, dot));
@@ -153,6 +154,11 @@ impl Mesh {
     pub(super) fn persisted(&mut self, batch: u64) {
         let Some(flushed) = self.commits.flushed(batch) else { return };
         self.push_own(&flushed.own);
+        if !self.replica.is_dirty()
+            && let Some(lost) = self.replacing.take()
+        {
+            self.events.push_back(Event::Restored { lost });
+        }
         self.events.extend(flushed.tokens.into_iter().map(Event::Written));
         self.pay_owed_acks();
         self.finish_answers();
@@ -185,7 +191,16 @@ impl Mesh {
     }
 
     pub(super) fn close_generation(&mut self) {
-        self.open_run(Run { generation: self.run.generation + 1, ..self.run });
+        self.close_generation_above(self.run.generation);
+    }
+
+    /// Opens the generation after the highest that anybody knows of.
+    pub(super) fn close_generation_above(&mut self, known: u32) {
+        let known = known.max(self.run.generation);
+        match known.checked_add(1) {
+            Some(generation) => self.open_run(Run { generation, ..self.run }),
+            None => self.counters.bump(Counter::BadValue),
+        }
     }
 
     /// Asks for a new run to be persisted; until it is, nothing of this node's own gets a dot.
@@ -275,10 +290,5 @@ impl Mesh {
                 self.commits.queue(key, stamp, entry.value, self.now.mono_ms, None);
             }
         }
-    }
-
-    /// This node's origin as peers know it, to notice a card that was restored or cloned.
-    pub(super) fn is_own_current(&self, origin: Origin) -> bool {
-        origin == self.origin()
     }
 }
