@@ -127,6 +127,10 @@ impl Collector {
                 self.heard.get(peer).is_some_and(|h| h.durable.ranges(origin) == own.ranges(origin))
             })
         };
+        // What the node itself said while an older generation was open may not be all of it.
+        if self.heard.get(&node).is_none_or(|h| h.run.generation < newest) {
+            return None;
+        }
         let closed = own.generations(node).map(|(origin, _)| origin.generation).filter(|g| *g < newest);
         let mut listed = closed.peekable();
         listed.peek()?;

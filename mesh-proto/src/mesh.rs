@@ -41,6 +41,8 @@ use crate::{
 pub const DIGEST_MS: u64 = 10_000;
 /// How often trees are compared, in milliseconds.
 pub const TREE_MS: u64 = 3_600_000;
+/// Liveness packets that wait for one link; older ones would mislead.
+const MAX_PACKETS: usize = 64;
 /// How long writes of peers may wait for a flush, in milliseconds.
 pub const REMOTE_FLUSH_MS: u64 = 100;
 
@@ -188,7 +190,7 @@ pub enum Event {
     Rewound(NodeId),
     /// A peer says that this node is not a member (any more).
     Refused(NodeId, ByeReason),
-    /// A restored store was replaced by a peer's state.
+    /// A restored store was replaced by a peer's state, and that is durable.
     Restored {
         /// What could not be added back, for the lost-and-found export.
         lost: Vec<Item>,
@@ -265,6 +267,10 @@ pub struct Mesh {
     report_number: u32,
     /// Set while a restored store waits for a peer.
     restored: bool,
+    /// What could not be added back, and the batch that replaces the restored store.
+    taken_over: Option<(Option<u64>, Vec<Item>)>,
+    /// Whether a peer collects tombstones and may wait for a report.
+    report_wanted: bool,
     /// Set while a new run waits to be persisted.
     closing: Option<Run>,
     flush_due_ms: Option<u64>,
@@ -316,6 +322,8 @@ impl Mesh {
             last_token: 0,
             report_number: 0,
             restored,
+            taken_over: None,
+            report_wanted: false,
             closing: None,
             flush_due_ms: None,
             release_check_ms: None,
@@ -344,7 +352,7 @@ impl Mesh {
             Input::Packet(link, bytes) => self.packet(link, &bytes),
             Input::Persisted(batch) => self.persisted(batch),
             Input::RunPersisted(run) => self.run_persisted(run),
-            Input::Synchronised(synchronised) => self.time.set_synchronised(synchronised),
+            Input::Synchronised(synchronised) => self.set_synchronised(synchronised),
         }
         self.settle();
     }
@@ -364,10 +372,12 @@ impl Mesh {
 
     /// When [`Mesh::handle_timeout`] is due next, on the clock that never goes back.
     pub fn poll_timeout(&self) -> Option<u64> {
-        let links = self.links.values().map(|l| if l.is_live() { l.digest_due_ms } else { l.hello_due_ms });
+        let open = self.links.iter().filter(|(id, _)| !self.closing_links.contains(*id));
+        let links = open.map(|(_, l)| if l.is_live() { l.digest_due_ms } else { l.hello_due_ms });
         let fetch = self.fetching.as_ref().map(|f| f.fetch.deadline_ms());
-        let commit = if self.commits.is_busy() { None } else { self.commits.next_due() };
-        let flush = if self.commits.is_busy() { None } else { self.flush_due_ms };
+        let waits = self.commits.is_busy() || self.closing.is_some();
+        let commit = if waits { None } else { self.commits.next_due() };
+        let flush = if waits { None } else { self.flush_due_ms };
         let fixed = [Some(self.collect_due_ms), Some(self.tree_due_ms)];
         let optional = [self.liveness.poll_timeout(), fetch, commit, flush, self.release_check_ms];
         fixed.into_iter().chain(optional).flatten().chain(links).min()
@@ -542,7 +552,11 @@ impl Mesh {
         while let Some((node, packet)) = self.liveness.poll_packet() {
             if let Some(link) = self.live_link_to(node) {
                 let framed = [&[wire::FRAME_VERSION], packet.as_slice()].concat();
-                self.packets.entry(link).or_default().push_back(framed);
+                let packets = self.packets.entry(link).or_default();
+                packets.push_back(framed);
+                if packets.len() > MAX_PACKETS {
+                    packets.pop_front();
+                }
             }
         }
     }
@@ -563,7 +577,7 @@ impl Mesh {
     /// Others took this node for dead: what it has in the overlay must be said again, in a new
     /// run if they had heard of a later one than this.
     fn rejoined(&mut self, incarnation: u64) {
-        if incarnation > self.run.incarnation && self.closing.is_none() {
+        if incarnation > self.run.incarnation {
             self.open_run(Run { incarnation, ..self.run });
         } else {
             self.repeat_overlay(self.run);

@@ -23,6 +23,9 @@ use crate::{
 /// Most bytes waiting for one link.
 pub const MAX_QUEUE_BYTES: usize = 1024 * 1024;
 
+/// Most dots that one item covers; the rest follow with the next.
+const MAX_COVERS: usize = 1_024;
+
 /// The queues of one link.
 #[derive(Debug, Default)]
 pub struct Outbox {
@@ -158,9 +161,20 @@ impl Outbox {
                 waiting.push(key);
                 continue;
             }
-            let dots = self.writes.remove(&key).unwrap_or_default();
+            let tombstone = tombstone_over(&key, replica);
+            if tombstone.as_ref().is_some_and(|item| unflushed.contains(&item.entry.dot)) {
+                waiting.push(key);
+                continue;
+            }
+            let mut dots = self.writes.remove(&key).unwrap_or_default();
             self.bytes = self.bytes.saturating_sub(weigh(&key) + dots.len().saturating_sub(1) * 20);
-            for item in self.items_for(key, dots, replica) {
+            if dots.len() > MAX_COVERS {
+                let rest = dots.split_off(MAX_COVERS);
+                self.bytes += weigh(&key) + rest.len().saturating_sub(1) * 20;
+                self.writes.insert(key.clone(), rest);
+                self.write_order.push_front(key.clone());
+            }
+            for item in self.items_for(&key, dots, tombstone, replica) {
                 weight += item.weight();
                 items.push(item);
             }
@@ -169,9 +183,16 @@ impl Outbox {
         items
     }
 
-    /// The register's live write with the dots it stands for, and every held-back write, which
-    /// supersedes nothing and is superseded by nothing yet.
-    fn items_for(&self, key: Key, dots: Vec<Dot>, replica: &Replica) -> Vec<Item> {
+    /// The register's live write with the dots it stands for (where the object was deleted, its
+    /// tombstone), and every held-back write, which supersedes nothing and is superseded by
+    /// nothing yet.
+    fn items_for(
+        &self,
+        key: &Key,
+        dots: Vec<Dot>,
+        tombstone: Option<Item>,
+        replica: &Replica,
+    ) -> Vec<Item> {
         let mut items = Vec::new();
         let mut covers = Vec::new();
         for dot in dots {
@@ -180,17 +201,29 @@ impl Outbox {
                 None => covers.push(dot),
             }
         }
-        if let Some(entry) = replica.entry(&key)
+        let live = replica.entry(key).map(|e| Item { key: key.clone(), entry: e.clone(), covers: Vec::new() });
+        if let Some(mut item) = live.or(tombstone)
             && !covers.is_empty()
         {
-            covers.retain(|dot| *dot != entry.dot);
+            covers.retain(|dot| *dot != item.entry.dot);
             if planted!(self.plant, CoversForgotten) {
                 covers.clear();
             }
-            items.push(Item { key, entry: entry.clone(), covers });
+            item.covers = covers;
+            items.push(item);
         }
         items
     }
+}
+
+/// The tombstone of the object, where it is what left a register empty.
+fn tombstone_over(key: &Key, replica: &Replica) -> Option<Item> {
+    let object = replica.object(&key.object)?;
+    if object.entry(key.field.as_str()).is_some() {
+        return None;
+    }
+    let slot = Key { object: key.object.clone(), field: crate::id::FieldName::object() };
+    object.tombstone().map(|entry| Item { key: slot, entry: entry.clone(), covers: Vec::new() })
 }
 
 /// Roughly what a waiting register costs.

@@ -100,7 +100,7 @@ impl Mesh {
 
     /// Peers know writes of this generation that this node never made.
     fn rewound(&mut self, from: NodeId) {
-        if self.closing.is_none() {
+        if !self.is_closing_generation() {
             self.counters.bump(Counter::Rewound);
             self.events.push_back(Event::Rewound(from));
             self.close_generation();

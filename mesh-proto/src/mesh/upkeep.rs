@@ -3,7 +3,7 @@
 
 use alloc::vec::Vec;
 
-use super::{Event, Mesh, TREE_MS};
+use super::{Mesh, TREE_MS};
 use crate::{
     collect,
     counters::Counter,
@@ -30,7 +30,10 @@ impl Mesh {
         let expired = self.overlay.expire(self.time_ms());
         self.mark_changed(expired);
         let listed: Vec<ShortId> = self.nodes_with_closed_generations();
-        if self.replica.tombstones().next().is_none() && listed.is_empty() {
+        let me = self.id.short();
+        let wanted = core::mem::take(&mut self.report_wanted)
+            && self.collector.durable_of(me) != Some(self.commits.durable());
+        if self.replica.tombstones().next().is_none() && listed.is_empty() && !wanted {
             return;
         }
         self.report();
@@ -88,6 +91,7 @@ impl Mesh {
             }
         }
         if !news.is_empty() {
+            self.report_wanted = true;
             self.to_all_but(Some(id), &Message::Reports(news));
         }
     }
@@ -203,6 +207,6 @@ impl Mesh {
         self.restored = false;
         self.flush_due_ms = Some(self.now.mono_ms);
         self.schedule_release();
-        self.events.push_back(Event::Restored { lost: plan.lost });
+        self.taken_over = Some((None, plan.lost));
     }
 }
