@@ -25,7 +25,6 @@ use crate::{
     hlc::Hlc,
     id::{Key, NodeId, ObjectId, Origin, ShortId},
     liveness::{Liveness, LivenessEvent, Swim},
-    outbox::MAX_PACKETS,
     overlay::{Overlay, Run},
     planted::Plant,
     record::{Batch, Item, Record, RecordError},
@@ -42,6 +41,8 @@ use crate::{
 pub const DIGEST_MS: u64 = 10_000;
 /// How often trees are compared, in milliseconds.
 pub const TREE_MS: u64 = 3_600_000;
+/// Liveness packets that wait for one link; older ones would mislead.
+const MAX_PACKETS: usize = 64;
 /// How long writes of peers may wait for a flush, in milliseconds.
 pub const REMOTE_FLUSH_MS: u64 = 100;
 
@@ -189,7 +190,7 @@ pub enum Event {
     Rewound(NodeId),
     /// A peer says that this node is not a member (any more).
     Refused(NodeId, ByeReason),
-    /// A restored store was replaced by a peer's state.
+    /// A restored store was replaced by a peer's state, and that is durable.
     Restored {
         /// What could not be added back, for the lost-and-found export.
         lost: Vec<Item>,
@@ -269,6 +270,8 @@ pub struct Mesh {
     /// What could not be added back, while the peer's state that replaced a restored store is
     /// being flushed.
     replacing: Option<Vec<Item>>,
+    /// Whether a peer collects tombstones and may wait for a report.
+    report_wanted: bool,
     /// Set while a new run waits to be persisted.
     closing: Option<Run>,
     flush_due_ms: Option<u64>,
@@ -322,6 +325,7 @@ impl Mesh {
             report_number: 0,
             restored,
             replacing: None,
+            report_wanted: false,
             closing: None,
             flush_due_ms: None,
             release_check_ms: None,
@@ -350,7 +354,7 @@ impl Mesh {
             Input::Packet(link, bytes) => self.packet(link, &bytes),
             Input::Persisted(batch) => self.persisted(batch),
             Input::RunPersisted(run) => self.run_persisted(run),
-            Input::Synchronised(synchronised) => self.time.set_synchronised(synchronised),
+            Input::Synchronised(synchronised) => self.set_synchronised(synchronised),
         }
         self.settle();
     }
@@ -575,7 +579,7 @@ impl Mesh {
     /// Others took this node for dead: what it has in the overlay must be said again, in a new
     /// run if they had heard of a later one than this.
     fn rejoined(&mut self, incarnation: u64) {
-        if incarnation > self.run.incarnation && self.closing.is_none() {
+        if incarnation > self.run.incarnation {
             self.open_run(Run { incarnation, ..self.run });
         } else {
             self.repeat_overlay(self.run);

@@ -363,6 +363,8 @@ impl Replica {
         for dot in held {
             self.quarantine.remove(&dot);
             self.dirty.quarantine.insert(dot);
+            // What it had replaced elsewhere never came here.
+            self.unapplied = true;
         }
         let live = self.index.get(&origin).map(|dots| dots.values().cloned().collect::<Vec<Key>>());
         for key in live.unwrap_or_default() {

@@ -32,11 +32,12 @@ impl Mesh {
         self.mark_changed(expired);
         let listed: Vec<ShortId> = self.nodes_with_closed_generations();
         let has_tombstones = self.replica.tombstones().next().is_some();
-        // A peer that still holds tombstones waits for this node's word.
-        if !has_tombstones && listed.is_empty() && !self.collector.is_heard_from() {
+        // A peer that still holds tombstones may wait for this node's word.
+        let is_news = self.collector.durable_of(self.id.short()) != Some(self.commits.durable());
+        let wanted = core::mem::take(&mut self.report_wanted) && is_news;
+        if !has_tombstones && listed.is_empty() && !wanted {
             return;
         }
-        self.collector.tick();
         self.report();
         if !has_tombstones && listed.is_empty() {
             return;
@@ -69,7 +70,7 @@ impl Mesh {
         let durable = self.commits.durable().to_wire();
         let node = self.id.short();
         let report = Report { node, run: self.run, number: self.report_number, durable };
-        self.collector.hear_own(&report);
+        self.collector.hear(&report);
         self.to_all_but(None, &Message::Reports(Vec::from([report])));
     }
 
@@ -98,6 +99,7 @@ impl Mesh {
             }
         }
         if !news.is_empty() {
+            self.report_wanted = true;
             self.to_all_but(Some(id), &Message::Reports(news));
         }
     }
