@@ -117,8 +117,14 @@ impl Life<'_> {
         let transport_counters = Arc::new(TransportCounters::default());
         let join_counters = Arc::new(JoinCounters::default());
         let Ports { tcp, udp, address } = ports;
-        let quic =
-            QuicTransport::start(&identity, udp, events, joins, transport_counters.clone(), Limits::default())?;
+        let quic = QuicTransport::start(
+            &identity,
+            udp,
+            events,
+            joins,
+            transport_counters.clone(),
+            Limits::default(),
+        )?;
         tasks.spawn(Dialer::new(quic.clone(), wanted_rx).run());
         let (members, mut members_rx) = watch::channel(BTreeSet::new());
         let known = quic.clone();
@@ -171,11 +177,7 @@ impl Life<'_> {
 
         let (end, mut ends) = mpsc::channel(2);
         let (control, control_requests) = ControlHandle::channel();
-        let doctor = Doctor {
-            service: service.clone(),
-            recovery,
-            state_dir: state.path().to_owned(),
-        };
+        let doctor = Doctor { service: service.clone(), recovery, state_dir: state.path().to_owned() };
         let owner = Control {
             state: state.clone(),
             service: service.clone(),
@@ -223,7 +225,9 @@ impl Life<'_> {
         tasks.spawn(async move {
             while let Some(connection) = connections.recv().await {
                 let public = public.clone();
-                tokio::spawn(async move { public.serve_stream(connection.stream, Some(connection.address)).await });
+                tokio::spawn(async move {
+                    public.serve_stream(connection.stream, Some(connection.address)).await
+                });
             }
         });
 
@@ -233,7 +237,8 @@ impl Life<'_> {
         ];
         let health = Health::new(pulses, Some(address), PATIENCE);
         greet(&household, me, address);
-        let watching = tokio::spawn(supervisor::run(health, format!("listening on {address}"), shutdown.clone()));
+        let watching =
+            tokio::spawn(supervisor::run(health, format!("listening on {address}"), shutdown.clone()));
 
         let mut looping = looping;
         let ended = tokio::select! {
@@ -309,7 +314,9 @@ impl Life<'_> {
         for peer in &self.config.peers {
             match tokio::net::lookup_host((peer.host.as_str(), peer.port)).await {
                 Ok(found) => seeds.extend(found.map(|address| (Target::Address(address), vec![address]))),
-                Err(reason) => warn!(host = %peer.host, %reason, "a configured peer's name cannot be resolved"),
+                Err(reason) => {
+                    warn!(host = %peer.host, %reason, "a configured peer's name cannot be resolved")
+                }
             }
         }
         seeds
@@ -324,7 +331,8 @@ impl Life<'_> {
             }),
             Err(_) => InviteBook::default(),
         };
-        let persist = Box::new(move |bytes: &[u8]| write_private(&path, bytes).map_err(std::io::Error::other));
+        let persist =
+            Box::new(move |bytes: &[u8]| write_private(&path, bytes).map_err(std::io::Error::other));
         let clock = Box::new(|| unix_seconds());
         Ok(InviteDesk::start(book, me, household.roster.household(), persist, clock))
     }
@@ -333,7 +341,9 @@ impl Life<'_> {
 /// When this software was built, in seconds since 1970: no clock is before it.
 const BUILD_S: u64 = 1_763_769_600;
 
-async fn open_store(state_dir: std::path::PathBuf) -> Result<(SledStore, RecoveryReport, Loader), Box<dyn Error>> {
+async fn open_store(
+    state_dir: std::path::PathBuf,
+) -> Result<(SledStore, RecoveryReport, Loader), Box<dyn Error>> {
     let opened = tokio::task::spawn_blocking(move || {
         let (mut store, report) = SledStore::open(&state_dir, SledOptions::default())?;
         let mut loader = Loader::new(Plant::default());
@@ -360,7 +370,8 @@ async fn open_store(state_dir: std::path::PathBuf) -> Result<(SledStore, Recover
 
 fn local_ca(state_dir: &Path) -> Result<LocalCa, Box<dyn Error>> {
     let (certificate, key) = (state_dir.join("ca.pem"), state_dir.join("ca.key"));
-    if let (Ok(certificate), Ok(key)) = (std::fs::read_to_string(&certificate), std::fs::read_to_string(&key)) {
+    if let (Ok(certificate), Ok(key)) = (std::fs::read_to_string(&certificate), std::fs::read_to_string(&key))
+    {
         return Ok(LocalCa::from_pem(&certificate, &key)?);
     }
     let ca = LocalCa::generate(&addresses::hostname())?;
@@ -452,7 +463,8 @@ fn samples(counts: impl IntoIterator<Item = (&'static str, u64)>) -> Vec<Sample>
 
 async fn stop_signal() {
     use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
         return std::future::pending().await;
     };
     tokio::select! {

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::io::{Read, Write};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -347,7 +349,9 @@ fn an_invite_prints_only_its_token_to_stdout() {
     assert!(stderr(&invite).contains("1m30s") && !stderr(&invite).contains("the-token"));
     assert!(!stderr(&invite).contains('█'), "no secret picture where nobody looks");
     assert!(stderr(&node.hearth(&["invite", "--qr"])).contains('█'));
+    ends(&node.hearth(&["invite", "--ttl", "1h", "list"]), 2);
     let quiet = node.hearth(&["invite", "-q"]);
+    assert_eq!(node.body("POST /api/v1/invites"), "{\"roles\":[\"member\"],\"ttl_s\":900}");
     assert!(stderr(&quiet).is_empty());
 }
 
@@ -407,6 +411,29 @@ fn a_reader_that_goes_away_is_no_error() {
     let output = child.wait_with_output().unwrap();
     ends(&output, 0);
     assert!(stderr(&output).is_empty(), "{}", stderr(&output));
+}
+
+/// Root may open everything, so root sends somebody who may not.
+#[test]
+fn a_user_who_may_not_open_the_socket_is_told_what_to_do() {
+    let node = Node::start();
+    let binary = node.folder.join("hearth");
+    std::fs::copy(env!("CARGO_BIN_EXE_hearth"), &binary).unwrap();
+    let root = std::fs::metadata("/proc/self").unwrap().uid() == 0;
+    let mode = |path: &Path, mode| std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
+    mode(&binary, 0o755);
+    mode(&node.folder, 0o755);
+    mode(&node.folder.join("hearth.sock"), if root { 0o600 } else { 0o000 });
+    let mut command = Command::new(&binary);
+    command.env_clear().env("HEARTH_STATE_DIR", &node.folder).arg("status");
+    if root {
+        command.uid(65_534).gid(65_534);
+    }
+    let output = command.output().unwrap();
+    ends(&output, 4);
+    let told = stderr(&output);
+    assert!(told.contains("hearth.sock: it is for root and the group"), "{told}");
+    assert!(told.contains("fix: sudo usermod -aG ") && told.contains(" $USER"), "{told}");
 }
 
 #[test]

@@ -39,6 +39,7 @@ pub struct Cli {
 
 /// Flags that every command takes.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Options of every command")]
 pub struct Global {
     /// State folder of the node, such as /var/lib/hearth
     ///
@@ -67,12 +68,11 @@ pub struct Global {
 pub enum Command {
     /// Run a node of the household in the foreground
     #[command(
-        after_help = "Examples:\n  hearth run\n  hearth run --state-dir /tmp/two --listen 127.0.0.1:7844 --join TOKEN"
+        after_help = "Examples:\n  hearth run\n  hearth run --state-dir two --listen 127.0.0.1:7844 --join TOKEN"
     )]
     Run(RunArgs),
     /// Make an invite with which one more node can join
     #[command(
-        args_conflicts_with_subcommands = true,
         after_help = "Examples:\n  hearth invite\n  hearth invite --ttl 1h --role admin\n  hearth invite list"
     )]
     Invite(InviteArgs),
@@ -121,7 +121,7 @@ pub enum Command {
     /// Switch or adjust a light, and show the life of the command
     #[command(
         after_help = "Examples:\n  hearth light desk on\n  hearth light desk --brightness 40 --kelvin 2700 --transition 500ms\n  \
-        hearth light lifx-d073d5000001 on --color '#ff8800' --no-wait\n\n\
+        hearth light device/lifx-d073d5000001 on --color '#ff8800' --no-wait\n\n\
         Ends with 0 when the light confirms, 7 when it does not in time, 6 when another command\n\
         overtook this one, 1 when it failed."
     )]
@@ -207,12 +207,12 @@ pub struct InviteArgs {
     /// `list` or `revoke`.
     #[command(subcommand)]
     pub command: Option<InviteCommand>,
-    /// How long the invite holds, with a unit: 90s, 15m, 2h, 1d
-    #[arg(long, value_name = "TIME", default_value = "15m", value_parser = parse_duration)]
-    pub ttl: Duration,
-    /// What the new node may be: a member, or an admin who invites others too
-    #[arg(long, value_enum, default_value = "member")]
-    pub role: NodeRole,
+    /// How long the invite holds, with a unit: 90s, 15m, 2h, 1d [default: 15m]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub ttl: Option<Duration>,
+    /// What the new node may be: a member, or an admin who invites others too [default: member]
+    #[arg(long, value_enum)]
+    pub role: Option<NodeRole>,
     /// Draw the QR code even if stderr is no terminal; it holds the secret
     #[arg(long)]
     pub qr: bool,
@@ -473,8 +473,19 @@ mod tests {
         else {
             panic!("not an invite")
         };
-        assert_eq!(invite.ttl, Duration::from_secs(3_600));
-        assert!(Cli::try_parse_from(["hearth", "invite", "list"]).is_ok());
+        assert_eq!(invite.ttl, Some(Duration::from_secs(3_600)));
+        for line in [
+            &["hearth", "invite", "list"][..],
+            &["hearth", "--json", "--state-dir", "/s", "invite", "revoke", "i1"],
+            &["hearth", "invite", "--json", "list"],
+            &["hearth", "invite", "list", "--json"],
+        ] {
+            let parsed = Cli::try_parse_from(line).unwrap_or_else(|error| panic!("{line:?}: {error}"));
+            assert!(
+                matches!(parsed.command, Command::Invite(InviteArgs { command: Some(_), .. })),
+                "{line:?}"
+            );
+        }
     }
 
     #[test]

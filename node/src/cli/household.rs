@@ -17,6 +17,8 @@ use super::output::Done;
 use super::{Session, local, show};
 use crate::config::duration::show_duration;
 
+/// How long an invite holds.
+const DEFAULT_TTL: Duration = Duration::from_secs(15 * 60);
 /// How long the node may take to reach the one that invites.
 const JOIN_TIME: Duration = Duration::from_secs(60);
 /// How long a node may take to come back inside its new household.
@@ -24,13 +26,21 @@ const RESTART_TIME: Duration = Duration::from_secs(30);
 
 impl Session {
     pub(super) async fn invite(&self, args: &InviteArgs) -> Done<Exit> {
+        if args.command.is_some() && (args.ttl.is_some() || args.role.is_some() || args.qr) {
+            let detail = "--ttl, --role and --qr are of a new invite, not of `list` or `revoke`";
+            return Err(Failure::new(Exit::Usage, detail, "leave them out").into());
+        }
         match &args.command {
             None => self.new_invite(args).await,
             Some(InviteCommand::List) => {
                 let answer = self.client.get("/api/v1/invites").await?;
                 let invites: Vec<Value> = read_list(&answer, "invites")?;
                 self.out.either(&answer, || {
-                    show::rows(&invites, ["ID", "ROLES", "EXPIRES"], ["id", "roles", "expires"])
+                    show::rows(
+                        &invites,
+                        ["ID", "ROLES", "EXPIRES", "USED"],
+                        ["id", "roles", "expires", "used"],
+                    )
                 })?;
                 Ok(Exit::Ok)
             }
@@ -43,12 +53,13 @@ impl Session {
     }
 
     async fn new_invite(&self, args: &InviteArgs) -> Done<Exit> {
-        let role = match args.role {
+        let ttl = args.ttl.unwrap_or(DEFAULT_TTL);
+        let role = match args.role.unwrap_or(NodeRole::Member) {
             NodeRole::Member => "member",
             NodeRole::Admin => "admin",
         };
         // The API counts whole seconds; one that is begun counts, so that no invite is void at birth.
-        let seconds = args.ttl.as_millis().div_ceil(1_000);
+        let seconds = ttl.as_millis().div_ceil(1_000);
         let body = json!({"ttl_s": u64::try_from(seconds).unwrap_or(u64::MAX), "roles": [role]});
         let answer = self.client.call(Method::POST, "/api/v1/invites", Some(&body)).await?;
         let token = answer.get("token").and_then(Value::as_str);
@@ -63,7 +74,7 @@ impl Session {
         self.out.note(format!(
             "One more node may join as {role} within {}. On that board:\n  hearth run --join TOKEN     if it is new\n  \
              hearth join TOKEN           if it runs already",
-            show_duration(args.ttl)
+            show_duration(ttl)
         ));
         if let Some(expires) = answer.get("expires") {
             self.out.note(format!("expires {}; the token:", show_moment(expires)));

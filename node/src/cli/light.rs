@@ -124,7 +124,7 @@ fn outcome(command: &Command) -> Option<Failure> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::panic)]
+    #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
     use super::*;
     use crate::cli::args::{Cli, Command as Parsed};
     use clap::Parser;

@@ -164,7 +164,7 @@ pub(crate) fn devices(objects: &[Object], colour: bool) -> String {
         let (availability, tint) = availability(object.fields.get("availability"));
         table.row([
             (name.unwrap_or_default(), Tint::Plain),
-            (object.id.strip_prefix("device/").unwrap_or(&object.id).to_owned(), Tint::Plain),
+            (object.id.clone(), Tint::Plain),
             (field("model"), Tint::Plain),
             (device_state(object.fields.get("reported")), Tint::Plain),
             (availability, tint),

@@ -70,9 +70,9 @@ fn devices_show_what_they_report_and_why_they_are_away() {
     ]))
     .unwrap();
     let expected = "\
-NAME    ID      MODEL      STATE                  AVAILABILITY                 ADAPTER
-desk    lifx-1  LIFX Mini  brightness=40 on=true  online                       lifx
-Bulb 2  lifx-2  -          -                      offline: no answer for 30 s  lifx";
+NAME    ID             MODEL      STATE                  AVAILABILITY                 ADAPTER
+desk    device/lifx-1  LIFX Mini  brightness=40 on=true  online                       lifx
+Bulb 2  device/lifx-2  -          -                      offline: no answer for 30 s  lifx";
     assert_eq!(devices(&objects, false), expected);
 }
 

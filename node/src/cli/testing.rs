@@ -1,5 +1,7 @@
 //! A folder for a test, removed with what is in it when the test ends.
 
+#![allow(clippy::unwrap_used)]
+
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -11,7 +13,7 @@ impl TempDir {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let path = std::env::temp_dir().join(format!("hearth-test-{}-{number}", std::process::id()));
         let _ = std::fs::remove_dir_all(&path);
-        std::fs::create_dir_all(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        std::fs::create_dir_all(&path).unwrap();
         Self(path)
     }
 

@@ -22,6 +22,8 @@ use super::output::Done;
 const MAX_LINE: u64 = 1024 * 1024;
 /// Lines are sent together up to so many bytes.
 const PIECE: usize = 256 * 1024;
+/// Refusals that are kept to be shown; the rest is counted.
+const MAX_REFUSED: usize = 1_000;
 /// How long a stream may stand still, or the node may take to write a piece.
 const STALL: Duration = Duration::from_secs(60);
 
@@ -63,7 +65,7 @@ impl Session {
             Box::new(File::open(from).map_err(unreadable)?)
         };
         let mut pieces = Pieces { lines: BufReader::new(source), line: 0, held: None };
-        let (mut written, mut refused) = (0, Vec::new());
+        let (mut written, mut refused, mut more) = (0, Vec::new(), 0);
         while let Some((first, piece)) = pieces.next(from)? {
             let answer = self.import_piece(piece, dry_run).await.map_err(|mut failure| {
                 failure.detail = format!(
@@ -74,12 +76,20 @@ impl Session {
             })?;
             written += answer.get("written").and_then(Value::as_u64).unwrap_or(0);
             let found = answer.get("refused").and_then(Value::as_array).cloned().unwrap_or_default();
-            refused.extend(found.into_iter().map(|entry| at_line(entry, first)));
+            more += answer.get("refused_more").and_then(Value::as_u64).unwrap_or(0);
+            for entry in found {
+                if refused.len() < MAX_REFUSED {
+                    refused.push(at_line(entry, first));
+                } else {
+                    more += 1;
+                }
+            }
         }
-        let answer = json!({"written": written, "refused": refused, "dry_run": dry_run});
+        let answer =
+            json!({"written": written, "refused": refused, "refused_more": more, "dry_run": dry_run});
         self.out.either(&answer, || {
             let done = if dry_run { "would be written" } else { "written" };
-            let mut text = format!("{written} {done}, {} refused", refused.len());
+            let mut text = format!("{written} {done}, {} refused", as_count(&refused) + more);
             for entry in refused.iter().take(20) {
                 text.push_str(&format!("\n  {}", super::output::printable(&entry.to_string())));
             }
@@ -95,6 +105,10 @@ impl Session {
         serde_json::from_slice(&answer)
             .map_err(|error| super::client::garbled(format!("its answer is not JSON: {error}")))
     }
+}
+
+fn as_count(entries: &[Value]) -> u64 {
+    u64::try_from(entries.len()).unwrap_or(u64::MAX)
 }
 
 /// Hands on each piece of a stream; one that ends too early is an error, never a short file.

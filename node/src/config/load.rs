@@ -1,6 +1,7 @@
 //! Brings flags, variables, file and defaults together.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use super::error::{Broken, ConfigError};
 use super::place::{default_state_dir, find_file};
@@ -31,7 +32,10 @@ pub fn load(flags: &Flags, env: &Environment) -> Result<Config, ConfigError> {
     let listen = from.pick("listen", flags.listen.map(|v| ("--listen", v)), rules::listen, file.listen)?;
     let listen = listen.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], DEFAULT_PORT)));
     let state_dir = flags.state_dir.clone().map(|v| ("--state-dir", v));
-    let state_dir = match from.pick("state_dir", state_dir, rules::folder, file.state_dir)? {
+    // A path need not be text, so the variable is taken as it is.
+    let exact = env.get("HEARTH_STATE_DIR").map(PathBuf::from);
+    let folder = |text: &str| rules::folder(text).map(|folder| exact.clone().unwrap_or(folder));
+    let state_dir = match from.pick("state_dir", state_dir, folder, file.state_dir)? {
         Some(folder) => folder,
         None => default_state_dir(env)?,
     };

@@ -20,11 +20,11 @@ fn surroundings(folder: &Path, variables: &[(&str, &str)]) -> Environment {
 #[test]
 fn defaults_hold_when_nothing_is_said() {
     let folder = TempDir::new();
-    let env = surroundings(folder.path(), &[("HOME", "/home/u")]);
+    let env = surroundings(folder.path(), &[("HOME", "/home/pi")]);
     let config = load(&Flags::default(), &env).unwrap();
     assert_eq!(config.name, "board");
     assert_eq!(config.listen.to_string(), "0.0.0.0:7843");
-    assert_eq!(config.state_dir, Path::new("/home/u/.local/state/hearth"));
+    assert_eq!(config.state_dir, Path::new("/home/pi/.local/state/hearth"));
     assert_eq!((config.log.as_str(), config.api.unix_group.as_str()), ("info", "hearth"));
     assert!(config.file.is_none() && config.join.is_none() && config.warnings.is_empty());
     assert_eq!(config.origins.of("listen"), Origin::Default);
@@ -76,7 +76,7 @@ fn a_file_in_the_state_folder_cannot_move_the_state_folder() {
     // The system's file may.
     std::fs::remove_file(folder.path().join("hearth.toml")).unwrap();
     std::fs::write(folder.path().join("etc.toml"), "state_dir = \"/elsewhere\"").unwrap();
-    let env = surroundings(folder.path(), &[("HOME", "/home/u")]);
+    let env = surroundings(folder.path(), &[("HOME", "/home/pi")]);
     assert_eq!(load(&Flags::default(), &env).unwrap().state_dir, Path::new("/elsewhere"));
     assert_eq!(client_state_dir(&Flags::default(), &env).unwrap(), Path::new("/elsewhere"));
 }
@@ -130,6 +130,16 @@ fn the_state_folder_follows_systemd_then_xdg_then_home() {
         Path::new("/h/.local/state/hearth")
     );
     assert!(matches!(of(&[]).unwrap_err(), ConfigError::NoStateDir));
+}
+
+#[test]
+fn a_state_folder_need_not_be_text() {
+    use std::os::unix::ffi::OsStringExt;
+    let folder = TempDir::new();
+    let mut env = surroundings(folder.path(), &[]);
+    let path = std::ffi::OsString::from_vec(b"/s/\xff".to_vec());
+    env.variables.insert("HEARTH_STATE_DIR".into(), path.clone());
+    assert_eq!(load(&Flags::default(), &env).unwrap().state_dir, Path::new(&path));
 }
 
 #[test]

@@ -43,7 +43,8 @@ fn is_link_local(ip: IpAddr) -> bool {
 
 /// The host's name.
 pub fn hostname() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/hostname").map_or_else(|_| "hearth".into(), |name| name.trim().into())
+    std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .map_or_else(|_| "hearth".into(), |name| name.trim().into())
 }
 
 #[cfg(test)]

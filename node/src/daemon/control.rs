@@ -2,7 +2,11 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use mesh_proto::{NodeId, kinds::Author, roster::{Body, NodeName, Roles}};
+use mesh_proto::{
+    NodeId,
+    kinds::Author,
+    roster::{Body, NodeName, Roles},
+};
 use tokio::sync::{mpsc, watch};
 use tracing::info;
 
@@ -232,7 +236,8 @@ async fn write_introduction(
     let id = ObjectId::new(&format!("node/{}", me.short()))?;
     let present = service.get(id.clone()).await?;
     let listed = addresses.iter().map(|address| Value::from(address.to_string().as_str())).collect();
-    let mut wanted = vec![("version", Value::from(env!("CARGO_PKG_VERSION"))), ("addresses", Value::List(listed))];
+    let mut wanted =
+        vec![("version", Value::from(env!("CARGO_PKG_VERSION"))), ("addresses", Value::List(listed))];
     if is_new {
         wanted.push(("name", Value::from(name)));
     }

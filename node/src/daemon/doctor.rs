@@ -44,7 +44,9 @@ impl Doctor {
         let steps = self.recovery.steps.join("; ");
         match (self.recovery.may_have_lost_writes(), steps.is_empty()) {
             (false, true) => check("store", CheckStatus::Ok, self.recovery.outcome.to_string(), None),
-            (false, false) => check("store", CheckStatus::Warn, steps, Some("nothing was lost; watch the card")),
+            (false, false) => {
+                check("store", CheckStatus::Warn, steps, Some("nothing was lost; watch the card"))
+            }
             (true, _) => check(
                 "store",
                 CheckStatus::Warn,
@@ -96,7 +98,12 @@ fn nodes(status: &Status) -> Check {
     if dead.is_empty() {
         return check("nodes", CheckStatus::Ok, format!("{} known, none dead", status.nodes.len()), None);
     }
-    check("nodes", CheckStatus::Warn, format!("dead: {}", dead.join(", ")), Some("look at their power and network"))
+    check(
+        "nodes",
+        CheckStatus::Warn,
+        format!("dead: {}", dead.join(", ")),
+        Some("look at their power and network"),
+    )
 }
 
 fn tombstones(status: &Status) -> Check {
@@ -123,7 +130,12 @@ fn offences(status: &Status) -> Check {
     if found.is_empty() {
         return check("peers", CheckStatus::Ok, "no rule was broken".into(), None);
     }
-    check("peers", CheckStatus::Warn, format!("broke rules: {}", found.join(", ")), Some("see the log for who it was"))
+    check(
+        "peers",
+        CheckStatus::Warn,
+        format!("broke rules: {}", found.join(", ")),
+        Some("see the log for who it was"),
+    )
 }
 
 fn incomplete(status: &Status) -> Check {

@@ -62,7 +62,9 @@ pub enum HouseholdError {
     #[error("the membership of the household cannot be used: {0}")]
     Roster(#[from] mesh_proto::roster::RosterError),
     /// The issuer's statements do not admit this node.
-    #[error("the issuer's statements do not admit this node: update both nodes and try again with a new invite")]
+    #[error(
+        "the issuer's statements do not admit this node: update both nodes and try again with a new invite"
+    )]
     NotAdmitted,
     /// A file or folder.
     #[error("cannot change {0}: {1}; check the permissions of the state folder")]
