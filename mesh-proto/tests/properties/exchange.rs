@@ -44,7 +44,9 @@ impl Side {
 
     fn flush(&mut self, serve: Option<&mut Serve>) {
         let flushed = core::mem::take(&mut self.unflushed);
-        flushed.iter().for_each(|dot| drop(self.durable.insert(*dot)));
+        for dot in &flushed {
+            self.durable.insert(*dot);
+        }
         if let Some(serve) = serve {
             flushed.into_iter().for_each(|dot| serve.note(dot));
         }
@@ -92,14 +94,20 @@ fn exchange(session: u32, side: &mut Side, asker: &mut Replica, acts: &[Act], se
     for act in acts.iter().chain(rest) {
         match act {
             Act::Page { lose, late: put_off } => {
-                let Some(message) = serve.next(&side.replica, &side.durable, &side.unflushed) else { continue };
+                let Some(message) = serve.next(&side.replica, &side.durable, &side.unflushed) else {
+                    continue;
+                };
                 assert!(encode(core::slice::from_ref(&message)).len() <= MAX_FRAME_BYTES);
                 match message {
                     Message::Page { .. } if *lose => lost = true,
                     Message::Page { index, items, .. } => {
                         assert!(items.iter().all(|item| !side.unflushed.contains(&item.entry.dot)));
-                        if *put_off { late.push((index, items)); } else {
-                            items.into_iter().for_each(|item| { asker.apply(NOW, item); });
+                        if *put_off {
+                            late.push((index, items));
+                        } else {
+                            items.into_iter().for_each(|item| {
+                                asker.apply(NOW, item);
+                            });
                             fetch.page(0, index);
                             unacknowledged.push(index);
                         }
@@ -116,7 +124,9 @@ fn exchange(session: u32, side: &mut Side, asker: &mut Replica, acts: &[Act], se
             Act::Ack => {
                 unacknowledged.drain(..).for_each(|index| serve.acknowledge(session, index));
                 for (index, items) in late.drain(..) {
-                    items.into_iter().for_each(|item| { asker.apply(NOW, item); });
+                    items.into_iter().for_each(|item| {
+                        asker.apply(NOW, item);
+                    });
                     fetch.page(0, index);
                     unacknowledged.push(index);
                 }
@@ -130,7 +140,9 @@ fn exchange(session: u32, side: &mut Side, asker: &mut Replica, acts: &[Act], se
         }
     }
     for (index, items) in late {
-        items.into_iter().for_each(|item| { asker.apply(NOW, item); });
+        items.into_iter().for_each(|item| {
+            asker.apply(NOW, item);
+        });
         fetch.page(0, index);
     }
     match fetch.finished() {

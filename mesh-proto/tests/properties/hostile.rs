@@ -15,8 +15,7 @@ use rand_chacha::ChaCha8Rng;
 use crate::harness::*;
 
 fn some_frame() -> Vec<u8> {
-    let items: Vec<_> =
-        (1..20).map(|seq| item(key("note/a", "x"), seq, dot(2, 1, seq), bytes(1))).collect();
+    let items: Vec<_> = (1..20).map(|seq| item(key("note/a", "x"), seq, dot(2, 1, seq), bytes(1))).collect();
     let mut vector = mesh_proto::vector::Vector::default();
     vector.insert_range(origin(2, 1), 1, 9);
     wire::encode(&[

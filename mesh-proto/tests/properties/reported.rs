@@ -6,13 +6,14 @@ use mesh_proto::{
     mesh::{Event, Input, Mesh, Op},
     outbox::Outbox,
     overlay::{Offered, Overlay, OverlayEntry, OverlayItem, Run},
-    planted::Plant,
     replica::Replica,
     session::LinkId,
     vector::{Ranges, Vector},
     view,
     wire::{self, Digest, MAX_FRAME_BYTES, Message},
 };
+
+use proptest::prelude::*;
 
 use crate::harness::*;
 
@@ -66,7 +67,9 @@ fn what_one_register_collects_on_a_slow_link_fits_frames() {
             let Message::Push(items) = message else { continue };
             items.iter().for_each(|item| {
                 told.insert(item.entry.dot);
-                item.covers.iter().for_each(|dot| drop(told.insert(*dot)));
+                for dot in &item.covers {
+                    told.insert(*dot);
+                }
             });
         }
     }
@@ -96,6 +99,79 @@ fn a_generation_of_an_ended_incarnation_is_ended_too() {
     assert_eq!(overlay.offer(10, &lamp, entry(1, 1), Hlc::ZERO), Offered::New);
     overlay.end(ShortId(1), 5);
     assert_eq!(overlay.offer(10, &lamp, entry(2, 2), Hlc::ZERO), Offered::Ended);
+}
+
+#[test]
+fn what_a_writer_said_before_its_end_counts_for_nothing_when_it_comes_late() {
+    let mut overlay = Overlay::default();
+    let entry = |incarnation, ms| OverlayEntry {
+        stamp: Hlc::from_ms(ms),
+        writer: ShortId(1),
+        run: Run { incarnation, generation: 1 },
+        value: bytes(1),
+    };
+    let lamp = key("device/lamp", "desired");
+    assert_eq!(overlay.offer(10, &lamp, entry(1, 1), Hlc::ZERO), Offered::New);
+    // It restarted and died before anything of its second incarnation came here.
+    overlay.end(ShortId(1), 2);
+    assert_eq!(overlay.offer(10, &lamp, entry(2, 2), Hlc::ZERO), Offered::Ended);
+}
+
+#[derive(Debug, Clone)]
+enum Word {
+    Offer { ms: u64, run: Run },
+    Settle(u64),
+    End(u64),
+}
+
+fn words() -> impl Strategy<Value = Vec<Word>> {
+    let run = (1u64..4, 1u32..3).prop_map(|(incarnation, generation)| Run { incarnation, generation });
+    let word = prop_oneof![
+        4 => (1u64..9, run).prop_map(|(ms, run)| Word::Offer { ms, run }),
+        1 => (1u64..9).prop_map(Word::Settle),
+        1 => (1u64..4).prop_map(Word::End),
+    ];
+    prop::collection::vec(word, 1..14)
+}
+
+fn overlay_after<'a>(words: impl Iterator<Item = &'a Word>) -> Option<(Run, Hlc)> {
+    let (mut overlay, mut durable) = (Overlay::default(), Hlc::ZERO);
+    let (lamp, writer) = (key("device/lamp", "desired"), ShortId(1));
+    for word in words {
+        match word {
+            Word::Offer { ms, run } => {
+                let entry = OverlayEntry { stamp: Hlc::from_ms(*ms), writer, run: *run, value: bytes(1) };
+                overlay.offer(100, &lamp, entry, durable);
+            }
+            Word::Settle(ms) => {
+                durable = durable.max(Hlc::from_ms(*ms));
+                overlay.settle(&lamp, durable);
+            }
+            Word::End(incarnation) => drop(overlay.end(writer, *incarnation)),
+        }
+        assert_eq!(overlay.len(), overlay.iter().count());
+    }
+    overlay.of_writer(&lamp, writer).map(|entry| (entry.run, entry.stamp))
+}
+
+proptest! {
+    /// What is left is the newest word of the newest run that has not ended, above what is durable.
+    #[test]
+    fn an_overlay_ends_alike_in_any_order(words in words(), seed in any::<u64>()) {
+        let ended = words.iter().filter_map(|w| if let Word::End(at) = w { Some(*at) } else { None }).max();
+        let durable = words.iter().filter_map(|w| if let Word::Settle(ms) = w { Some(*ms) } else { None }).max();
+        let said = || words.iter().filter_map(|w| match w {
+            Word::Offer { ms, run } if Some(run.incarnation) > ended => Some((*run, *ms)),
+            _ => None,
+        });
+        let newest = said().map(|(run, _)| run).max();
+        let left = said().filter(|(run, ms)| Some(*run) == newest && Some(*ms) > durable).max();
+        let expected = left.map(|(run, ms)| (run, Hlc::from_ms(ms)));
+        let mut order: Vec<(u64, &Word)> = (1u64..).zip(&words).collect();
+        order.sort_by_key(|(at, _)| at.wrapping_mul(seed | 1).rotate_left(17));
+        prop_assert_eq!(overlay_after(words.iter()), expected);
+        prop_assert_eq!(overlay_after(order.into_iter().map(|(_, word)| word)), expected);
+    }
 }
 
 #[test]
