@@ -7,7 +7,7 @@ use super::{DIGEST_MS, Event, Fetching, Mesh};
 use crate::{
     counters::Counter,
     id::{Dot, NodeId},
-    overlay::{Offered, OverlayItem},
+    overlay::{Offered, OverlayItem, Run},
     planted::planted,
     record::Item,
     replica::{Applied, Replica},
@@ -103,7 +103,8 @@ impl Mesh {
         if !self.is_closing_generation() {
             self.counters.bump(Counter::Rewound);
             self.events.push_back(Event::Rewound(from));
-            self.close_generation();
+            let generation = self.run.generation.saturating_add(1).saturating_add(self.jump);
+            self.open_run(Run { generation, ..self.run });
         }
     }
 
