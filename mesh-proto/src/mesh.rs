@@ -46,6 +46,9 @@ const MAX_PACKETS: usize = 64;
 /// How long writes of peers may wait for a flush, in milliseconds.
 pub const REMOTE_FLUSH_MS: u64 = 100;
 
+/// How far a generation may jump where earlier ones may have been forgotten.
+const GENERATION_JUMP: u32 = 1 << 20;
+
 /// What a node is told at its start.
 #[derive(Debug)]
 pub struct Boot {
@@ -75,16 +78,26 @@ pub struct Boot {
 /// highest generation of this node that the store knows of.
 ///
 /// A generation goes on only after a clean stop of a store that was never set back: otherwise
-/// sequence numbers might be used twice.
-pub fn next_run(last: Option<Run>, clean: bool, restored: bool, stored: u32, plant: Plant) -> Run {
+/// sequence numbers might be used twice. What was set back may have opened generations of
+/// which nothing is known here any more: `draw`, a random number, leads past them.
+pub fn next_run(
+    last: Option<Run>,
+    clean: bool,
+    restored: bool,
+    stored: u32,
+    draw: u32,
+    plant: Plant,
+) -> Run {
+    let past = if restored { draw % GENERATION_JUMP } else { 0 };
     let Some(last) = last else {
-        return Run { incarnation: 1, generation: stored + 1 };
+        return Run { incarnation: 1, generation: stored.saturating_add(1).saturating_add(past) };
     };
     let trusted = crate::planted::planted!(plant, GenerationNotBumped)
         || crate::planted::planted!(plant, SequenceReused)
         || (clean && !restored);
     let newest = last.generation.max(stored);
-    Run { incarnation: last.incarnation + 1, generation: if trusted { newest } else { newest + 1 } }
+    let generation = if trusted { newest } else { newest.saturating_add(1).saturating_add(past) };
+    Run { incarnation: last.incarnation + 1, generation }
 }
 
 /// The records of a store, taken in one by one before the start.
@@ -262,6 +275,8 @@ pub struct Mesh {
     /// Links that are to be closed; nothing is taken in from them any more.
     closing_links: BTreeSet<LinkId>,
     fetching: Option<Fetching>,
+    /// Leads past generations that were forgotten.
+    jump: u32,
     last_session: u32,
     last_token: u64,
     report_number: u32,
@@ -320,6 +335,7 @@ impl Mesh {
             links: BTreeMap::new(),
             closing_links: BTreeSet::new(),
             fetching: None,
+            jump: u32::try_from(boot.seed % u64::from(GENERATION_JUMP)).unwrap_or(0),
             last_session: 0,
             last_token: 0,
             report_number: 0,
@@ -338,6 +354,8 @@ impl Mesh {
             counters: Counters::default(),
             now,
         };
+        #[cfg(feature = "planted-bugs")]
+        mesh.roster.set_planted_unchained(crate::planted::planted!(mesh.plant, RosterUnchained));
         mesh.overlay.begin(id.short(), boot.run);
         mesh.roster_changed();
         mesh.settle();

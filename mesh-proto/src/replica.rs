@@ -381,6 +381,27 @@ impl Replica {
         core::mem::take(&mut self.unapplied)
     }
 
+    /// Holds back those writes of other nodes than `me` that took effect while the clock ran
+    /// ahead, now that it does not. Returns their registers.
+    pub fn hold_back(&mut self, now_ms: u64, me: ShortId) -> Vec<Key> {
+        let limit = now_ms.saturating_add(MAX_AHEAD_MS);
+        let ahead: Vec<Key> = self
+            .objects
+            .iter()
+            .flat_map(|(object, held)| held.entries().map(move |(field, entry)| (object, field, entry)))
+            .filter(|(_, _, entry)| entry.stamp.ms() > limit && entry.dot.origin.node != me)
+            .map(|(object, field, _)| Key { object: object.clone(), field: field.clone() })
+            .collect();
+        for key in &ahead {
+            let Some(entry) = self.entry(key).cloned() else { continue };
+            self.drop(key.clone());
+            self.dirty.quarantine.insert(entry.dot);
+            self.quarantine.insert(entry.dot, Item { key: key.clone(), entry, covers: Vec::new() });
+            self.unapplied = true;
+        }
+        ahead
+    }
+
     /// Lets those held-back writes take effect whose time has come. Returns them with what
     /// became of them.
     pub fn release(&mut self, now_ms: u64) -> Vec<(Key, Applied)> {

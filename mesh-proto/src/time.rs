@@ -48,7 +48,8 @@ impl TimeKeeper {
 
     /// Notes whether the wall clock is known to be right.
     pub fn set_synchronised(&mut self, now: Now, synchronised: bool) {
-        self.anchor = (now.mono_ms, self.time_ms(now));
+        // As at a start: a clock that may be wrong does not go back behind its own stamps.
+        self.anchor = (now.mono_ms, self.time_ms(now).max(self.clock.last().ms()));
         self.synchronised = synchronised;
     }
 

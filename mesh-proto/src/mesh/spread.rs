@@ -117,7 +117,7 @@ impl Mesh {
         if !self.is_closing_generation() && generation >= self.run.generation {
             self.counters.bump(Counter::Rewound);
             self.events.push_back(Event::Rewound(from));
-            self.close_generation_above(generation);
+            self.close_generation_above(generation.saturating_add(self.jump));
         }
     }
 

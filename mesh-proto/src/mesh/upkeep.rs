@@ -204,7 +204,7 @@ impl Mesh {
     pub(super) fn take_over(&mut self, mut fresh: Replica, peer: &Vector) {
         let origin = self.origin();
         fresh.cover_all(peer);
-        let plan = restore::plan(&self.replica, &fresh, peer);
+        let plan = restore::plan(&self.replica, &fresh, peer, origin);
         let mut own = Vector::default();
         own.insert_range(origin, 1, self.replica.applied().head(origin));
         fresh.cover_all(&own);

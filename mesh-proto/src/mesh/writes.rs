@@ -238,6 +238,12 @@ impl Mesh {
         let closed = self.time.reset(self.now);
         self.counters.bump(Counter::ClockCorrections);
         self.events.push_back(Event::ClockCorrected(self.time_ms()));
+        let held_back = self.replica.hold_back(self.time_ms(), self.id.short());
+        self.changed.extend(held_back.into_iter().map(|key| key.object));
+        self.schedule_release();
+        if self.replica.take_unapplied() {
+            self.suspect_tree();
+        }
         let again = self.own_writes_after(closed);
         let mut generations: Vec<u32> = again.iter().map(|(_, entry)| entry.dot.origin.generation).collect();
         generations.push(old.generation);

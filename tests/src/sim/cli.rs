@@ -96,7 +96,7 @@ impl Options {
             let settings = self.settings(seed);
             let report = run(seed, &settings, Plant::default(), false);
             if report.outcome.is_err() {
-                explain(seed, &settings, Plant::default(), &report, self.grep.as_deref());
+                explain(seed, &settings, Plant::default(), &report, true, self.grep.as_deref());
                 println!("sim: {passed} passed, 1 failed");
                 println!("test result: FAILED. {passed} passed; 1 failed");
                 return 1;
@@ -130,12 +130,15 @@ impl Options {
 }
 
 /// Runs a failed seed again, now taking notes, and tells what happened.
-pub(crate) fn explain(seed: u64, settings: &Settings, plant: Plant, report: &Report, grep: Option<&str>) {
+pub(crate) fn explain(seed: u64, settings: &Settings, plant: Plant, report: &Report, notes: bool, grep: Option<&str>) {
     let Err(failure) = &report.outcome else { return };
     let again = run(seed, settings, plant, true);
     println!("seed {seed}, scenario {}, {} nodes: FAILED at {} ms", settings.name, report.nodes, failure.at);
     println!("law: {}", failure.oracle);
     println!("seen: {}", failure.reason);
+    if !notes {
+        return;
+    }
     let object = grep.or(failure.object.as_ref().map(mesh_proto::ObjectId::as_str));
     println!("the last that happened{}:", object.map(|o| format!(" to {o}")).unwrap_or_default());
     for line in again.trace.last(object, if grep.is_some() { 2_000 } else { 60 }) {
