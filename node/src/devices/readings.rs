@@ -52,6 +52,7 @@ impl Devices {
             if let Some(device) = self.devices.get_mut(&id) {
                 (device.told, device.directed, device.given_up) = (false, None, None);
             }
+            self.settle(&id);
         }
     }
 

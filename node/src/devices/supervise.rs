@@ -167,7 +167,7 @@ async fn one_run(
                 return Outcome::Ended(why(ended));
             }
             _ = check.tick() => {
-                let waits = run.commands.capacity() < run.commands.max_capacity();
+                let waits = run.commands.capacity() < run.commands.max_capacity() || run.commands.is_closed();
                 waiting_since = waits.then(|| waiting_since.unwrap_or_else(Instant::now));
                 if waiting_since.is_some_and(|since| since.elapsed() >= HANG) {
                     return Outcome::Ended(format!("it hung: it took no directive for {} s", HANG.as_secs()));
@@ -238,9 +238,10 @@ mod tests {
     impl Adapter for Scripted {
         fn run(
             self: Box<Self>,
-            mut ctx: Context,
+            ctx: Context,
         ) -> Pin<Box<dyn Future<Output = Result<(), AdapterError>> + Send>> {
             Box::pin(async move {
+                let mut ctx = ctx; // whole: a field that nobody uses would be dropped
                 match self.0.as_str() {
                     "panic" => panic!("no such luck"),
                     "end" => return Ok(()),

@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use device_adapters::Registration;
 use ed25519_dalek::SigningKey;
 use mesh_proto::{
     FieldName, Hlc, NodeId, ObjectId, ShortId, Value,
@@ -90,14 +91,26 @@ impl Home {
     }
 
     pub(crate) async fn with(name: &str, count: u8, settings: impl Fn(u8) -> serde_json::Value) -> Self {
+        Self::of(&REGISTRY, name, &format!("bulb-{name}"), count, settings).await
+    }
+
+    /// As [`Home::new`], with a device of the first adapter of another registry.
+    pub(crate) async fn of(
+        registry: &'static [Registration],
+        name: &str,
+        device: &str,
+        count: u8,
+        settings: impl Fn(u8) -> serde_json::Value,
+    ) -> Self {
         let mut seeds = Vec::new();
         let mut nodes = Vec::new();
         for number in 1..=count {
-            let (node, address) = node(name, number, count, seeds.clone(), settings(number)).await;
+            let household = Household { name, number, count, seeds: seeds.clone() };
+            let (node, address) = start(household, registry, settings(number)).await;
             seeds.push((Target::Node(id(number)), vec![address]));
             nodes.push(node);
         }
-        let device = ObjectId::new(&format!("device/bulb-{name}")).unwrap();
+        let device = ObjectId::new(&format!("device/{device}")).unwrap();
         Self { nodes, bulb: Bulb::named(name), device }
     }
 
@@ -118,13 +131,19 @@ impl Home {
     }
 }
 
-async fn node(
-    name: &str,
+struct Household<'a> {
+    name: &'a str,
     number: u8,
     count: u8,
     seeds: Vec<(Target, Vec<SocketAddr>)>,
+}
+
+async fn start(
+    household: Household<'_>,
+    registry: &'static [Registration],
     settings: serde_json::Value,
 ) -> (Node, SocketAddr) {
+    let Household { name, number, count, seeds } = household;
     let folder = std::env::temp_dir().join(format!("hearth-devices-{name}-{number}-{}", std::process::id()));
     let _ = std::fs::remove_dir_all(&folder);
     let state = Arc::new(StateDir::open(&folder).unwrap());
@@ -180,17 +199,18 @@ async fn node(
     let dialing = tokio::spawn(Dialer::new(quic, wanted_rx).run());
     let (commands, port) = CommandsHandle::channel();
     let heartbeat = Arc::new(AtomicU64::new(0));
+    let adapter = registry[0].descriptor.id;
     let parts = DevicesParts {
         service: service.clone(),
         commands: port,
         alive: alive_rx,
         me,
         incarnation: 1,
-        adapters: BTreeMap::from([("bulb".to_owned(), AdapterSettings { enabled: true, settings })]),
+        adapters: BTreeMap::from([(adapter.to_owned(), AdapterSettings { enabled: true, settings })]),
         shutdown,
         heartbeat: heartbeat.clone(),
     };
-    let devices = Devices::spawn_with(parts, &REGISTRY);
+    let devices = Devices::spawn_with(parts, registry);
     let tasks = vec![looping, dialing];
     (Node { me, service, commands, devices, heartbeat, stop, tasks, folder }, address)
 }
