@@ -262,7 +262,7 @@ impl Life<'_> {
         let _nobody_left = stop.send(true);
         let parts = async {
             // A part that panicked has been logged; the rest stops all the same.
-            let _ = devices.await;
+            let _ = devices.task.await;
             let _ = watching.await;
         };
         if tokio::time::timeout(STOP_PATIENCE, parts).await.is_err() {
