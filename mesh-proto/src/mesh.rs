@@ -293,8 +293,8 @@ pub struct Mesh {
     release_check_ms: Option<u64>,
     collect_due_ms: u64,
     tree_due_ms: u64,
-    /// How many more tree roots to send because writes were made void.
-    suspect_roots: u8,
+    /// How often there was reason to believe that trees differ although vectors do not.
+    suspicions: u32,
     packets: BTreeMap<LinkId, VecDeque<Vec<u8>>>,
     events: VecDeque<Event>,
     changed: BTreeSet<ObjectId>,
@@ -347,7 +347,7 @@ impl Mesh {
             release_check_ms: None,
             collect_due_ms: now.mono_ms + crate::collect::INTERVAL_MS,
             tree_due_ms: now.mono_ms + TREE_MS,
-            suspect_roots: 0,
+            suspicions: 0,
             packets: BTreeMap::new(),
             events: VecDeque::new(),
             changed: BTreeSet::new(),

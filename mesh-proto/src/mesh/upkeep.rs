@@ -19,8 +19,8 @@ use crate::{
     wire::{Message, Report, TARGET_FRAME_BYTES},
 };
 
-/// Roots sent after writes were made void, before the suspicion is dropped.
-const SUSPECT_ROOTS: u8 = 3;
+/// Roots sent over each link for one suspicion: the first may come while writes pass.
+const ROOTS_PER_SUSPICION: u8 = 2;
 
 impl Mesh {
     pub(super) fn report_and_collect(&mut self) {
@@ -104,8 +104,10 @@ impl Mesh {
         }
     }
 
+    /// Writes were made void or repaired: what they had replaced may live on elsewhere, or be
+    /// missing elsewhere too.
     pub(super) fn suspect_tree(&mut self) {
-        self.suspect_roots = SUSPECT_ROOTS;
+        self.suspicions = self.suspicions.saturating_add(1);
     }
 
     pub(super) fn compare_trees_when_due(&mut self) {
@@ -118,8 +120,13 @@ impl Mesh {
     }
 
     pub(super) fn send_tree_root_if_suspect(&mut self, id: LinkId) {
-        if self.suspect_roots > 0 {
-            self.suspect_roots -= 1;
+        let suspicions = self.suspicions;
+        let Some(link) = self.links.get_mut(&id) else { return };
+        if link.suspicion.0 != suspicions {
+            link.suspicion = (suspicions, ROOTS_PER_SUSPICION);
+        }
+        if link.suspicion.1 > 0 {
+            link.suspicion.1 -= 1;
             self.send_tree_root(id);
         }
     }
@@ -193,6 +200,7 @@ impl Mesh {
             let (key, dot, stamp) = (item.key.clone(), item.entry.dot, item.entry.stamp);
             if self.replica.repair(self.time_ms(), item) == Applied::Won {
                 self.counters.bump(Counter::Repaired);
+                self.suspect_tree();
                 self.time.merge(stamp);
                 self.note_live(dot);
                 self.took_effect(&key, stamp);
