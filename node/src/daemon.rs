@@ -68,6 +68,8 @@ use household::Household;
 const LOOK_FOR_ADDRESSES: Duration = Duration::from_secs(30);
 /// How long the parts of a life may take to stop.
 const STOP_PATIENCE: Duration = Duration::from_secs(8);
+/// How long a life that has ended may take to let go of its ports.
+const RELEASE_PATIENCE: Duration = Duration::from_secs(10);
 /// Marks a store that was restored until a peer's state was taken over.
 const RESTORED_MARKER: &str = "restored";
 
@@ -80,13 +82,15 @@ pub fn run(config: Config) -> Result<(), Box<dyn Error>> {
     runtime.block_on(async {
         let state = Arc::new(StateDir::open(&config.state_dir)?);
         let mut join = config.join.clone();
+        let mut patience = Duration::ZERO;
         loop {
-            let life = Life { config: &config, state: state.clone() };
+            let life = Life { config: &config, state: state.clone(), patience };
             match life.run(join.as_ref().map(|token| token.expose())).await? {
                 End::Stop => return Ok(()),
                 End::Again => info!("starting again in the new household"),
             }
             join = None;
+            patience = RELEASE_PATIENCE;
         }
     })
 }
@@ -95,12 +99,14 @@ pub fn run(config: Config) -> Result<(), Box<dyn Error>> {
 struct Life<'a> {
     config: &'a Config,
     state: Arc<StateDir>,
+    /// How long the ports may still be held by the life before.
+    patience: Duration,
 }
 
 impl Life<'_> {
     async fn run(self, token: Option<&str>) -> Result<End, Box<dyn Error>> {
         let (config, state) = (self.config, &self.state);
-        let ports = listener::bind_ports(config.listen).await?;
+        let ports = listener::bind_ports_within(config.listen, self.patience).await?;
         let household = household::open(state, &config.name, token).await?;
         let identity = NodeIdentity::from_seed(household.seed.as_bytes())?;
         let me = identity.id();
