@@ -26,9 +26,6 @@ pub const INTERVAL_MS: u64 = 10_000;
 /// A tombstone younger than this is kept, so that no node can still hold it in quarantine.
 pub const MIN_AGE_MS: u64 = 60_000;
 
-/// For so many intervals after the last report of a peer this node reports too.
-const REPORT_FOR: u8 = 2;
-
 /// What a node said it has flushed.
 #[derive(Debug)]
 struct Heard {
@@ -52,18 +49,9 @@ struct Round {
 pub struct Collector {
     heard: BTreeMap<ShortId, Heard>,
     round: Option<Round>,
-    /// Intervals for which this node goes on reporting after a peer did.
-    reported_to: u8,
 }
 
 impl Collector {
-    /// Notes this node's own report.
-    pub fn hear_own(&mut self, report: &Report) {
-        let reported_to = self.reported_to;
-        self.hear(report);
-        self.reported_to = reported_to;
-    }
-
     /// Notes a report. Returns whether it is news, to be passed on.
     pub fn hear(&mut self, report: &Report) -> bool {
         let newer = self
@@ -71,7 +59,6 @@ impl Collector {
             .get(&report.node)
             .is_none_or(|heard| (heard.run, heard.number) < (report.run, report.number));
         if newer {
-            self.reported_to = REPORT_FOR;
             let wire = report.durable.clone();
             let durable = Vector::from_wire(&wire);
             let heard = Heard { run: report.run, number: report.number, wire, durable };
@@ -105,16 +92,6 @@ impl Collector {
     pub fn held_back_by(&self, admitted: &BTreeSet<ShortId>) -> Vec<ShortId> {
         let Some(round) = &self.round else { return Vec::new() };
         admitted.iter().filter(|node| !round.acknowledged.contains(node)).copied().collect()
-    }
-
-    /// Whether a peer reported within the last rounds, so that it may wait for this node's report.
-    pub fn is_heard_from(&self) -> bool {
-        self.reported_to > 0
-    }
-
-    /// Notes that an interval has passed.
-    pub fn tick(&mut self) {
-        self.reported_to = self.reported_to.saturating_sub(1);
     }
 
     /// Takes the round one step on. Returns the cut whose tombstones may go, when it is done.
@@ -153,6 +130,10 @@ impl Collector {
                 self.heard.get(peer).is_some_and(|h| h.durable.ranges(origin) == own.ranges(origin))
             })
         };
+        // What the node itself said while an older generation was open may not be all of it.
+        if self.heard.get(&node).is_none_or(|h| h.run.generation < newest) {
+            return None;
+        }
         let closed = own.generations(node).map(|(origin, _)| origin.generation).filter(|g| *g < newest);
         let mut listed = closed.peekable();
         listed.peek()?;

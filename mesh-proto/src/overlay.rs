@@ -160,12 +160,21 @@ impl Overlay {
         if planted!(self.plant, OverlayOutlivesWriter) {
             return Vec::new();
         }
-        let (run, ended) =
-            self.runs.entry(writer).or_insert((Run { incarnation, generation: u32::MAX }, true));
-        if run.incarnation <= incarnation {
-            *ended = true;
+        let over = (Run { incarnation, generation: 0 }, true);
+        let known = self.runs.entry(writer).or_insert(over);
+        if known.0.incarnation < incarnation {
+            *known = over;
+        } else if known.0.incarnation == incarnation {
+            known.1 = true;
         }
         self.drop_where(|_, entry| entry.writer == writer && entry.run.incarnation <= incarnation)
+    }
+
+    /// Drops all that is known of a writer that is no longer admitted. Returns the registers
+    /// that changed.
+    pub fn forget(&mut self, writer: ShortId) -> Vec<Key> {
+        self.runs.remove(&writer);
+        self.drop_where(|_, entry| entry.writer == writer)
     }
 
     /// Drops what has outlasted its kind's time. Returns the registers that changed.

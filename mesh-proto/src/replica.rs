@@ -363,6 +363,8 @@ impl Replica {
         for dot in held {
             self.quarantine.remove(&dot);
             self.dirty.quarantine.insert(dot);
+            // What it had replaced elsewhere never came here.
+            self.unapplied = true;
         }
         let live = self.index.get(&origin).map(|dots| dots.values().cloned().collect::<Vec<Key>>());
         for key in live.unwrap_or_default() {
@@ -377,6 +379,27 @@ impl Replica {
     /// replaced may live on elsewhere, so the trees should be compared.
     pub fn take_unapplied(&mut self) -> bool {
         core::mem::take(&mut self.unapplied)
+    }
+
+    /// Holds back those writes of other nodes than `me` that took effect while the clock ran
+    /// ahead, now that it does not. Returns their registers.
+    pub fn hold_back(&mut self, now_ms: u64, me: ShortId) -> Vec<Key> {
+        let limit = now_ms.saturating_add(MAX_AHEAD_MS);
+        let ahead: Vec<Key> = self
+            .objects
+            .iter()
+            .flat_map(|(object, held)| held.entries().map(move |(field, entry)| (object, field, entry)))
+            .filter(|(_, _, entry)| entry.stamp.ms() > limit && entry.dot.origin.node != me)
+            .map(|(object, field, _)| Key { object: object.clone(), field: field.clone() })
+            .collect();
+        for key in &ahead {
+            let Some(entry) = self.entry(key).cloned() else { continue };
+            self.drop(key.clone());
+            self.dirty.quarantine.insert(entry.dot);
+            self.quarantine.insert(entry.dot, Item { key: key.clone(), entry, covers: Vec::new() });
+            self.unapplied = true;
+        }
+        ahead
     }
 
     /// Lets those held-back writes take effect whose time has come. Returns them with what

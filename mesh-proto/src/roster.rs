@@ -363,6 +363,8 @@ impl Roster {
         }
         match (chained, fits || held) {
             (true, _) => Err(RosterError::NotAuthorised { issuer }),
+            // Said once: whoever is told of it as news passes it on.
+            (false, _) if held => Ok(Inserted::Known),
             (false, true) => Ok(Inserted::Pending),
             (false, false) => Err(RosterError::PendingFull),
         }

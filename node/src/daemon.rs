@@ -41,6 +41,7 @@ use crate::{
     },
     auth::{InviteBook, InviteDesk, JoinCounters, serve_joins, setup::Setup, tokens::Tokens},
     config::Config,
+    devices::{AdapterSettings, Devices, DevicesParts},
     eventloop::{Clock, EventLoop, Parts, is_clock_synchronised},
     listener::{self, Ports, TcpLimits},
     service::Service,
@@ -195,7 +196,17 @@ impl Life<'_> {
         tasks.spawn(owner.run(control_requests));
 
         let (commands, commands_port) = CommandsHandle::channel();
-        let devices = tokio::spawn(async move { drop(commands_port) });
+        let devices_beats = Arc::new(AtomicU64::new(0));
+        let devices = Devices::spawn(DevicesParts {
+            service: service.clone(),
+            commands: commands_port,
+            alive: alive_rx,
+            me: me.short(),
+            incarnation: run.incarnation,
+            adapters: self.adapters(),
+            shutdown: shutdown.clone(),
+            heartbeat: devices_beats.clone(),
+        });
         let ca = local_ca(state.path())?;
         let ca_pem = ca.ca_pem().to_owned();
         let renewal = WebRenewal::new(ca, names_rx, wall_clock)?;
@@ -240,6 +251,7 @@ impl Life<'_> {
         let pulses = vec![
             Pulse { name: "event loop", beats: loop_beats },
             Pulse { name: "store", beats: store_beats },
+            Pulse { name: "devices", beats: devices_beats },
         ];
         let health = Health::new(pulses, Some(address), PATIENCE);
         greet(&household, me, address);
@@ -256,7 +268,7 @@ impl Life<'_> {
         let _nobody_left = stop.send(true);
         let parts = async {
             // A part that panicked has been logged; the rest stops all the same.
-            let _ = devices.await;
+            let _ = devices.task.await;
             let _ = watching.await;
         };
         if tokio::time::timeout(STOP_PATIENCE, parts).await.is_err() {
@@ -296,6 +308,7 @@ impl Life<'_> {
             last.is_some_and(|last| last.clean),
             restored,
             loader.highest_generation(me.short()),
+            u32::try_from(random_seed()? >> 32).unwrap_or(0),
             Plant::default(),
         );
         let stored = Incarnation { generation: run.generation, incarnation: run.incarnation, clean: false };
@@ -341,6 +354,14 @@ impl Life<'_> {
             Box::new(move |bytes: &[u8]| write_private(&path, bytes).map_err(std::io::Error::other));
         let clock = Box::new(|| unix_seconds());
         Ok(InviteDesk::start(book, me, household.roster.household(), persist, clock))
+    }
+
+    /// Every adapter runs with its defaults unless the configuration says otherwise.
+    fn adapters(&self) -> std::collections::BTreeMap<String, AdapterSettings> {
+        let settings = |(id, adapter): (&String, &crate::config::AdapterConfig)| {
+            (id.clone(), AdapterSettings { enabled: adapter.enabled, settings: adapter.settings.clone() })
+        };
+        self.config.adapters.iter().map(settings).collect()
     }
 }
 

@@ -5,6 +5,7 @@ pub mod auth;
 pub mod cli;
 pub mod config;
 pub mod daemon;
+pub mod devices;
 pub mod eventloop;
 pub mod listener;
 pub mod logging;

@@ -148,7 +148,7 @@ impl Mesh {
                 self.offend_link(id, Counter::BeforeHello);
                 self.close(id, ByeReason::Misbehaved);
             }
-            Message::Hello(_) => {}
+            Message::Hello(hello) => self.on_later_hello(id, &hello),
             Message::Roster(statements) => self.on_statements(id, statements),
             Message::Digest(digest) => self.on_digest(id, digest),
             Message::Heads(heads) => self.on_heads(id, &heads),
@@ -192,8 +192,28 @@ impl Mesh {
             self.roster_changed();
         }
         self.time.compare(self.now, hello.time_ms, hello.synchronised);
+        self.schedule_release();
         if self.replaces_another(id) {
             self.greet(id, hello);
+        }
+    }
+
+    /// A peer introduces itself again when its clock has become right.
+    fn on_later_hello(&mut self, id: LinkId, hello: &Hello) {
+        if self.links.get(&id).is_some_and(|link| link.node == hello.node) {
+            self.time.compare(self.now, hello.time_ms, hello.synchronised);
+            self.schedule_release();
+        }
+    }
+
+    /// Notes whether the wall clock is right, and tells the peers once it has become so.
+    pub(super) fn set_synchronised(&mut self, synchronised: bool) {
+        let news = synchronised && !self.time.is_synchronised();
+        self.time.set_synchronised(self.now, synchronised);
+        self.schedule_release();
+        if news {
+            let hello = Message::Hello(self.hello());
+            self.to_all_but(None, &hello);
         }
     }
 
@@ -299,7 +319,7 @@ impl Mesh {
         self.liveness.set_admitted(self.now.mono_ms, &self.admitted);
         for node in gone {
             self.liveness.forget(self.now.mono_ms, node);
-            let ended = self.overlay.end(node, u64::MAX);
+            let ended = self.overlay.forget(node);
             self.mark_changed(ended);
         }
         self.collector.retain(&self.admitted);

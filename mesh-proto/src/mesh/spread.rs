@@ -114,10 +114,10 @@ impl Mesh {
     /// Peers know writes of this generation, or a later one, that this node never made. Older
     /// generations are only caught up with.
     fn rewound(&mut self, from: NodeId, generation: u32) {
-        if self.closing.is_none() && generation >= self.run.generation {
+        if !self.is_closing_generation() && generation >= self.run.generation {
             self.counters.bump(Counter::Rewound);
             self.events.push_back(Event::Rewound(from));
-            self.close_generation_above(generation);
+            self.close_generation_above(generation.saturating_add(self.jump));
         }
     }
 

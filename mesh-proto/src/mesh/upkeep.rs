@@ -19,8 +19,8 @@ use crate::{
     wire::{Message, Report, TARGET_FRAME_BYTES},
 };
 
-/// Roots sent after writes were made void, before the suspicion is dropped.
-const SUSPECT_ROOTS: u8 = 3;
+/// Roots sent over each link for one suspicion: the first may come while writes pass.
+const ROOTS_PER_SUSPICION: u8 = 2;
 
 impl Mesh {
     pub(super) fn report_and_collect(&mut self) {
@@ -32,11 +32,12 @@ impl Mesh {
         self.mark_changed(expired);
         let listed: Vec<ShortId> = self.nodes_with_closed_generations();
         let has_tombstones = self.replica.tombstones().next().is_some();
-        // A peer that still holds tombstones waits for this node's word.
-        if !has_tombstones && listed.is_empty() && !self.collector.is_heard_from() {
+        // A peer that still holds tombstones may wait for this node's word.
+        let is_news = self.collector.durable_of(self.id.short()) != Some(self.commits.durable());
+        let wanted = core::mem::take(&mut self.report_wanted) && is_news;
+        if !has_tombstones && listed.is_empty() && !wanted {
             return;
         }
-        self.collector.tick();
         self.report();
         if !has_tombstones && listed.is_empty() {
             return;
@@ -69,7 +70,7 @@ impl Mesh {
         let durable = self.commits.durable().to_wire();
         let node = self.id.short();
         let report = Report { node, run: self.run, number: self.report_number, durable };
-        self.collector.hear_own(&report);
+        self.collector.hear(&report);
         self.to_all_but(None, &Message::Reports(Vec::from([report])));
     }
 
@@ -98,12 +99,15 @@ impl Mesh {
             }
         }
         if !news.is_empty() {
+            self.report_wanted = true;
             self.to_all_but(Some(id), &Message::Reports(news));
         }
     }
 
+    /// Writes were made void or repaired: what they had replaced may live on elsewhere, or be
+    /// missing elsewhere too.
     pub(super) fn suspect_tree(&mut self) {
-        self.suspect_roots = SUSPECT_ROOTS;
+        self.suspicions = self.suspicions.saturating_add(1);
     }
 
     pub(super) fn compare_trees_when_due(&mut self) {
@@ -116,8 +120,13 @@ impl Mesh {
     }
 
     pub(super) fn send_tree_root_if_suspect(&mut self, id: LinkId) {
-        if self.suspect_roots > 0 {
-            self.suspect_roots -= 1;
+        let suspicions = self.suspicions;
+        let Some(link) = self.links.get_mut(&id) else { return };
+        if link.suspicion.0 != suspicions {
+            link.suspicion = (suspicions, ROOTS_PER_SUSPICION);
+        }
+        if link.suspicion.1 > 0 {
+            link.suspicion.1 -= 1;
             self.send_tree_root(id);
         }
     }
@@ -191,6 +200,7 @@ impl Mesh {
             let (key, dot, stamp) = (item.key.clone(), item.entry.dot, item.entry.stamp);
             if self.replica.repair(self.time_ms(), item) == Applied::Won {
                 self.counters.bump(Counter::Repaired);
+                self.suspect_tree();
                 self.time.merge(stamp);
                 self.note_live(dot);
                 self.took_effect(&key, stamp);
@@ -202,7 +212,7 @@ impl Mesh {
     pub(super) fn take_over(&mut self, mut fresh: Replica, peer: &Vector) {
         let origin = self.origin();
         fresh.cover_all(peer);
-        let plan = restore::plan(&self.replica, &fresh, peer);
+        let plan = restore::plan(&self.replica, &fresh, peer, origin);
         let mut own = Vector::default();
         own.insert_range(origin, 1, self.replica.applied().head(origin));
         fresh.cover_all(&own);

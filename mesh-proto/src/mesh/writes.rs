@@ -7,7 +7,7 @@ use crate::{
     commit::{MAX_WAITING, WriteToken},
     counters::Counter,
     hlc::Hlc,
-    id::{Dot, FieldName, Key, ObjectId, Origin},
+    id::{Dot, FieldName, Key, ObjectId},
     kinds::{self, Author, CLOSED_PREFIX, Durability, STATE_FLUSH_MS},
     merge::{Bytes, Entry},
     overlay::{Offered, OverlayEntry, Run},
@@ -185,9 +185,14 @@ impl Mesh {
 
     /// A clock that runs ahead of the time of day was wrong: close the generation.
     pub(super) fn correct_clock_if_ahead(&mut self) {
-        if self.closing.is_none() && self.time.is_ahead(self.now) {
+        if !self.is_closing_generation() && self.time.is_ahead(self.now) {
             self.close_generation();
         }
+    }
+
+    /// Whether a new generation waits to be persisted.
+    pub(super) fn is_closing_generation(&self) -> bool {
+        self.closing.is_some_and(|run| run.generation != self.run.generation)
     }
 
     pub(super) fn close_generation(&mut self) {
@@ -205,6 +210,11 @@ impl Mesh {
 
     /// Asks for a new run to be persisted; until it is, nothing of this node's own gets a dot.
     pub(super) fn open_run(&mut self, run: Run) {
+        let asked = self.closing.unwrap_or(run);
+        let run = Run {
+            incarnation: run.incarnation.max(asked.incarnation),
+            generation: run.generation.max(asked.generation),
+        };
         self.closing = Some(run);
         self.events.push_back(Event::PersistRun(run));
     }
@@ -228,21 +238,30 @@ impl Mesh {
         let closed = self.time.reset(self.now);
         self.counters.bump(Counter::ClockCorrections);
         self.events.push_back(Event::ClockCorrected(self.time_ms()));
+        let held_back = self.replica.hold_back(self.time_ms(), self.id.short());
+        self.changed.extend(held_back.into_iter().map(|key| key.object));
+        self.schedule_release();
+        if self.replica.take_unapplied() {
+            self.suspect_tree();
+        }
         let again = self.own_writes_after(closed);
         let mut generations: Vec<u32> = again.iter().map(|(_, entry)| entry.dot.origin.generation).collect();
         generations.push(old.generation);
         generations.sort_unstable();
         generations.dedup();
-        let time = &mut self.time;
-        let now = self.now;
-        self.commits.restamp(|| time.issue(now));
         for generation in generations {
             self.close_one(generation, closed);
         }
         for (key, entry) in again {
-            let stamp = self.time.issue(self.now);
-            self.commits.queue(key, stamp, entry.value, self.now.mono_ms, None);
+            let stamp = self.time.issue_again(self.now, entry.stamp);
+            // Still under their old stamps: what was written later to the same register stays.
+            let waiting = self.commits.waiting_stamp(&key);
+            if waiting.is_none_or(|waiting| waiting < entry.stamp) {
+                self.commits.replace(key, stamp, entry.value, self.now.mono_ms);
+            }
         }
+        let (time, now) = (&mut self.time, self.now);
+        self.commits.restamp(closed, |old| time.issue_again(now, old));
     }
 
     fn close_one(&mut self, generation: u32, closed: Hlc) {

@@ -80,7 +80,7 @@ pub(super) async fn read(
     State(context): State<Arc<ApiContext>>,
     Named(id): Named,
 ) -> Result<Json<Any>, Problem> {
-    let wanted = (id.len() <= 64).then_some(id).unwrap_or_default();
+    let wanted = if id.len() <= 64 { id } else { String::new() };
     let command = context.commands.get(wanted).await?;
     let fix = "commands are kept for ten minutes after they end";
     command.map(|command| Json(to_json(&command))).ok_or_else(|| Problem::not_found("such command", fix))
@@ -104,7 +104,7 @@ pub(super) async fn hand_in(context: &ApiContext, body: CommandBody) -> Result<C
     let device = find_device(&context.service, &body.device).await?;
     check_capabilities(&device, &change)?;
     let request = CommandRequest { device: device.id, change, key, deadline_ms };
-    Ok(context.commands.submit(request).await.map_err(|error| match error {
+    context.commands.submit(request).await.map_err(|error| match error {
         PortError::Conflict { detail, fix } => Problem::new(
             StatusCode::CONFLICT,
             "idempotency-key",
@@ -113,7 +113,7 @@ pub(super) async fn hand_in(context: &ApiContext, body: CommandBody) -> Result<C
             fix,
         ),
         other => other.into(),
-    })?)
+    })
 }
 
 impl ChangeBody {

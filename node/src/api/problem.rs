@@ -20,8 +20,13 @@ use crate::{
 };
 
 /// What went wrong, for people and programs.
+///
+/// Boxed, because it is what nearly every function of the API may answer with.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Problem {
+pub struct Problem(Box<Parts>);
+
+#[derive(Debug, Clone, PartialEq)]
+struct Parts {
     slug: &'static str,
     title: &'static str,
     status: StatusCode,
@@ -52,31 +57,32 @@ impl Problem {
         fix: impl Into<String>,
     ) -> Self {
         let (detail, fix) = (detail.into(), fix.into());
-        Self { slug, title, status, detail, fix, retry_after_s: None, candidates: Vec::new() }
+        let (retry_after_s, candidates) = (None, Vec::new());
+        Self(Box::new(Parts { slug, title, status, detail, fix, retry_after_s, candidates }))
     }
 
     /// The same with a `Retry-After` of so many seconds.
     #[must_use]
     pub fn retry_after(mut self, seconds: u64) -> Self {
-        self.retry_after_s = Some(seconds);
+        self.0.retry_after_s = Some(seconds);
         self
     }
 
     /// The same with the names that were perhaps meant (at most 16 are shown).
     #[must_use]
     pub fn with_candidates(mut self, candidates: impl IntoIterator<Item = String>) -> Self {
-        self.candidates = candidates.into_iter().take(16).collect();
+        self.0.candidates = candidates.into_iter().take(16).collect();
         self
     }
 
     /// The HTTP status.
     pub fn status(&self) -> StatusCode {
-        self.status
+        self.0.status
     }
 
     /// The last part of its type.
     pub fn slug(&self) -> &'static str {
-        self.slug
+        self.0.slug
     }
 
     /// The document, for a WebSocket message.
@@ -86,12 +92,12 @@ impl Problem {
 
     fn document(&self) -> Document<'_> {
         Document {
-            r#type: format!("urn:hearth:problem:{}", self.slug),
-            title: self.title,
-            status: self.status.as_u16(),
-            detail: &self.detail,
-            fix: &self.fix,
-            candidates: &self.candidates,
+            r#type: format!("urn:hearth:problem:{}", self.0.slug),
+            title: self.0.title,
+            status: self.0.status.as_u16(),
+            detail: &self.0.detail,
+            fix: &self.0.fix,
+            candidates: &self.0.candidates,
         }
     }
 
@@ -196,13 +202,13 @@ impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let body = serde_json::to_vec(&self.document()).unwrap_or_default();
         let mut response = Response::new(Body::from(body));
-        *response.status_mut() = self.status;
+        *response.status_mut() = self.0.status;
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        if let Some(seconds) = self.retry_after_s {
+        if let Some(seconds) = self.0.retry_after_s {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
-        if self.status == StatusCode::UNAUTHORIZED {
+        if self.0.status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"hearth\""));
         }
         response

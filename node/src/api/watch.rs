@@ -99,15 +99,15 @@ async fn observe(
                     (principal, context.metrics.observer())
                 }
                 _ => {
-                    let (mut out, _) = split(&context, socket);
-                    return farewell(&mut out, CLOSE_UNAUTHENTICATED, "a token is needed").await;
+                    let (mut out, mut stream) = split(&context, socket);
+                    return farewell(&mut out, &mut stream, CLOSE_UNAUTHENTICATED, "a token is needed").await;
                 }
             }
         }
     };
-    let (mut out, stream) = split(&context, socket);
+    let (mut out, mut stream) = split(&context, socket);
     if place.is_none() {
-        return farewell(&mut out, CLOSE_TRY_LATER, "too many observers").await;
+        return farewell(&mut out, &mut stream, CLOSE_TRY_LATER, "too many observers").await;
     }
     let (sender, inbox) = mpsc::channel(16);
     let session = Session::new(Arc::clone(&context), principal.clone(), inbox);
@@ -119,12 +119,12 @@ async fn observe(
         }
     };
     let end = tokio::select! {
-        () = inbound::read(&context, &principal, stream, sender) => Some((CLOSE_SILENT, "nothing was heard")),
+        () = inbound::read(&context, &principal, &mut stream, sender) => Some((CLOSE_SILENT, "nothing was heard")),
         end = session.run(&mut out) => end.err().and_then(|closed| closed.goodbye()),
         () = stopping => Some((CLOSE_GOING_AWAY, "the node is stopping")),
     };
     if let Some((code, reason)) = end {
-        farewell(&mut out, code, reason).await;
+        farewell(&mut out, &mut stream, code, reason).await;
     }
 }
 
@@ -133,9 +133,15 @@ fn split(context: &ApiContext, socket: WebSocket) -> (Outbound, inbound::Stream)
     (Outbound::new(sink, context.metrics.queue()), stream)
 }
 
-/// A peer that does not take it in time, or is gone, misses nothing.
-async fn farewell(out: &mut Outbound, code: u16, reason: &'static str) {
-    let _ = tokio::time::timeout(FAREWELL, out.close(code, reason)).await;
+/// Says why, then reads until the peer has closed too: closing over what it still sends would
+/// throw the reason away. A peer that takes too long, or is gone, misses nothing.
+async fn farewell(out: &mut Outbound, stream: &mut inbound::Stream, code: u16, reason: &'static str) {
+    let closing = async {
+        if out.close(code, reason).await.is_ok() {
+            while let Some(Ok(_)) = stream.next().await {}
+        }
+    };
+    let _ = tokio::time::timeout(FAREWELL, closing).await;
 }
 
 /// An observer at the event loop; dropped with it.

@@ -10,7 +10,7 @@ use super::{
 };
 
 const USAGE: &str = "\
-usage: sim run [--seeds N] [--from N] [--seed N] [--nodes A..B] [--scenario NAME] [--trace-hash] [--verbose]
+usage: sim run [--seeds N] [--from N] [--seed N] [--nodes A..B] [--scenario NAME] [--grep TEXT] [--trace-hash] [--verbose]
        sim scenarios
        sim planted [BUG]";
 
@@ -49,6 +49,7 @@ struct Options {
     scenario: Option<Settings>,
     verbose: bool,
     trace_hash: bool,
+    grep: Option<String>,
 }
 
 impl Options {
@@ -72,6 +73,7 @@ impl Options {
                     options.scenario = Some(scenario::named(name).ok_or(format!("no scenario {name}"))?);
                 }
                 "--verbose" => options.verbose = true,
+                "--grep" => options.grep = Some(value()?.clone()),
                 "--trace-hash" => options.trace_hash = true,
                 other => return Err(format!("{other} is not an option")),
             }
@@ -94,7 +96,7 @@ impl Options {
             let settings = self.settings(seed);
             let report = run(seed, &settings, Plant::default(), false);
             if report.outcome.is_err() {
-                explain(seed, &settings, Plant::default(), &report);
+                explain(seed, &settings, Plant::default(), &report, true, self.grep.as_deref());
                 println!("sim: {passed} passed, 1 failed");
                 println!("test result: FAILED. {passed} passed; 1 failed");
                 return 1;
@@ -128,15 +130,18 @@ impl Options {
 }
 
 /// Runs a failed seed again, now taking notes, and tells what happened.
-pub(crate) fn explain(seed: u64, settings: &Settings, plant: Plant, report: &Report) {
+pub(crate) fn explain(seed: u64, settings: &Settings, plant: Plant, report: &Report, notes: bool, grep: Option<&str>) {
     let Err(failure) = &report.outcome else { return };
     let again = run(seed, settings, plant, true);
     println!("seed {seed}, scenario {}, {} nodes: FAILED at {} ms", settings.name, report.nodes, failure.at);
     println!("law: {}", failure.oracle);
     println!("seen: {}", failure.reason);
-    let object = failure.object.as_ref().map(mesh_proto::ObjectId::as_str);
+    if !notes {
+        return;
+    }
+    let object = grep.or(failure.object.as_ref().map(mesh_proto::ObjectId::as_str));
     println!("the last that happened{}:", object.map(|o| format!(" to {o}")).unwrap_or_default());
-    for line in again.trace.last(object, 60) {
+    for line in again.trace.last(object, if grep.is_some() { 2_000 } else { 60 }) {
         let cut: String = line.chars().take(400).collect();
         println!("  {cut}");
     }

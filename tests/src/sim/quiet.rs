@@ -15,11 +15,11 @@ use super::{Failure, node::EPOCH_MS, world::World};
 
 type Outcome = Result<(), Failure>;
 
-/// The running members of the household, as its first node sees it.
+/// The members of the household that still exist.
 pub(crate) fn members(world: &World) -> Vec<usize> {
-    let Some(first) = world.nodes[0].mesh.as_ref() else { return Vec::new() };
     let sound = |node: &&super::node::SimNode| {
-        !node.destroyed && node.enrolled && first.roster().is_admitted(&node.id)
+        let wanted = world.model.admitted_ever.contains(&node.id) && !world.model.revoked.contains(&node.id);
+        !node.destroyed && node.enrolled && wanted
     };
     world.nodes.iter().filter(sound).map(|node| node.index).collect()
 }

@@ -6,7 +6,7 @@ use mesh_proto::mesh::{Event, Transmit};
 use mesh_proto::wire;
 
 /// How much text is kept.
-const KEPT: usize = 200_000;
+const KEPT: usize = 1_500_000;
 
 /// The trace of one run.
 #[derive(Debug)]

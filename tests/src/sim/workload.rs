@@ -261,7 +261,7 @@ impl World {
         let (offset, synchronised) = match self.rng.below(5) {
             0 => (20_000, true),
             1 => (365 * DAY_MS, false),
-            2 => (-20_000, true),
+            2 => (-20_000, false),
             3 => (i64::try_from(self.rng.below(9_000)).unwrap_or(0) - 2_000, false),
             _ => (-(i64::try_from(super::node::EPOCH_MS).unwrap_or(0)), false),
         };

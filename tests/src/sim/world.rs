@@ -22,7 +22,7 @@ use super::{
 };
 
 /// More than any run needs; a run that passes it goes round in circles.
-const MAX_EVENTS: u64 = 6_000_000;
+const MAX_EVENTS: u64 = 2_500_000;
 
 /// Something that will happen.
 #[derive(Debug)]

@@ -287,7 +287,8 @@ async fn a_peer_that_pauses_survives_and_one_that_vanishes_does_not() {
     bench.fake.put("note/a", "n", Stored::Int(1)).await;
     assert_eq!(kinds(&client.until("mark").await), ["object", "mark"]);
     tokio::time::sleep(Duration::from_secs(200)).await;
-    assert_eq!(client.hear().await, Err(4408));
+    // The reason may be lost to it: it answers the pings it finds on a socket that is closed.
+    assert!(matches!(client.hear().await, Err(4408 | 1006)));
     assert_eq!(bench.context.metrics.observers(), 0);
 }
 

@@ -146,7 +146,7 @@ pub(super) async fn authenticate(
 pub(super) async fn read(
     context: &ApiContext,
     principal: &Principal,
-    mut stream: Stream,
+    stream: &mut Stream,
     writer: mpsc::Sender<FromReader>,
 ) {
     while let Ok(Some(Ok(message))) = timeout(SILENCE, stream.next()).await {

@@ -1,0 +1,9 @@
+//! Properties of the protocol as a whole; each is a law or an invariant of ALGORITHM.md.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod exchange;
+mod harness;
+mod hostile;
+mod queues;
+mod replicas;
+mod reported;
