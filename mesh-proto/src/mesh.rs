@@ -80,21 +80,14 @@ pub struct Boot {
 /// A generation goes on only after a clean stop of a store that was never set back: otherwise
 /// sequence numbers might be used twice. What was set back may have opened generations of
 /// which nothing is known here any more: `draw`, a random number, leads past them.
-pub fn next_run(
-    last: Option<Run>,
-    clean: bool,
-    restored: bool,
-    stored: u32,
-    draw: u32,
-    plant: Plant,
-) -> Run {
+pub fn next_run(last: Option<Run>, clean: bool, restored: bool, stored: u32, draw: u32, plant: Plant) -> Run {
     let past = if restored { draw % GENERATION_JUMP } else { 0 };
     let Some(last) = last else {
         return Run { incarnation: 1, generation: stored.saturating_add(1).saturating_add(past) };
     };
-    let trusted = crate::planted::planted!(plant, GenerationNotBumped)
-        || crate::planted::planted!(plant, SequenceReused)
-        || (clean && !restored);
+    let kept = crate::planted::planted!(plant, GenerationNotBumped);
+    let reused = crate::planted::planted!(plant, SequenceReused);
+    let trusted = [kept, reused, clean && !restored].contains(&true);
     let newest = last.generation.max(stored);
     let generation = if trusted { newest } else { newest.saturating_add(1).saturating_add(past) };
     Run { incarnation: last.incarnation + 1, generation }
@@ -621,7 +614,7 @@ impl Mesh {
         self.links.iter().find(|(_, link)| link.is_live() && link.short() == node).map(|(id, _)| *id)
     }
 
-    fn to_all_but(&mut self, except: Option<LinkId>, message: &Message) {
+    fn tell_all_but(&mut self, except: Option<LinkId>, message: &Message) {
         for (id, link) in &mut self.links {
             if link.is_live() && Some(*id) != except {
                 link.outbox.control(message.clone());

@@ -71,7 +71,7 @@ impl Mesh {
         let node = self.id.short();
         let report = Report { node, run: self.run, number: self.report_number, durable };
         self.collector.hear(&report);
-        self.to_all_but(None, &Message::Reports(Vec::from([report])));
+        self.tell_all_but(None, &Message::Reports(Vec::from([report])));
     }
 
     fn collect(&mut self, cut: &Vector) {
@@ -100,7 +100,7 @@ impl Mesh {
         }
         if !news.is_empty() {
             self.report_wanted = true;
-            self.to_all_but(Some(id), &Message::Reports(news));
+            self.tell_all_but(Some(id), &Message::Reports(news));
         }
     }
 
