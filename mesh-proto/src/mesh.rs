@@ -355,6 +355,7 @@ impl Mesh {
         #[cfg(feature = "planted-bugs")]
         mesh.roster.set_planted_unchained(crate::planted::planted!(mesh.plant, RosterUnchained));
         mesh.overlay.begin(id.short(), boot.run);
+        mesh.see_generations();
         mesh.roster_changed();
         mesh.settle();
         mesh

@@ -77,6 +77,8 @@ pub struct Overlay {
     entries: BTreeMap<Key, BTreeMap<ShortId, OverlayEntry>>,
     /// The newest run known of each writer, and whether it has ended.
     runs: BTreeMap<ShortId, (Run, bool)>,
+    /// The newest generation of which durable writes are known.
+    generations: BTreeMap<ShortId, u32>,
     count: usize,
     plant: Plant,
 }
@@ -114,6 +116,9 @@ impl Overlay {
     }
 
     fn is_running(&mut self, writer: ShortId, run: Run) -> bool {
+        if self.generations.get(&writer).is_some_and(|newest| run.generation < *newest) {
+            return false;
+        }
         match self.runs.get(&writer) {
             Some((known, _)) if run < *known => false,
             // The end of an incarnation is the end of all its generations.
@@ -138,6 +143,17 @@ impl Overlay {
         }
         self.runs.insert(writer, (run, false));
         self.drop_where(|_, entry| entry.writer == writer && entry.run < run)
+    }
+
+    /// Notes that a durable write of this generation is known: the writer's older generations are
+    /// over. Returns the registers that changed.
+    pub fn see_generation(&mut self, writer: ShortId, generation: u32) -> Vec<Key> {
+        let newest = self.generations.entry(writer).or_default();
+        if generation <= *newest {
+            return Vec::new();
+        }
+        *newest = generation;
+        self.drop_where(|_, entry| entry.writer == writer && entry.run.generation < generation)
     }
 
     /// Notes that a writer is alive in this incarnation, of whatever generation.
@@ -168,6 +184,7 @@ impl Overlay {
     /// that changed.
     pub fn forget(&mut self, writer: ShortId) -> Vec<Key> {
         self.runs.remove(&writer);
+        self.generations.remove(&writer);
         self.drop_where(|_, entry| entry.writer == writer)
     }
 

@@ -212,6 +212,7 @@ impl Mesh {
         if let Some(stamp) = self.replica.highest_stamp() {
             self.time.merge(stamp);
         }
+        self.see_generations();
         self.restored = false;
         self.flush_due_ms = Some(self.now.mono_ms);
         self.schedule_release();
