@@ -284,6 +284,8 @@ pub struct Mesh {
     restored: bool,
     /// What could not be added back, and the batch that replaces the restored store.
     taken_over: Option<(Option<u64>, Vec<Item>)>,
+    /// Writers of overlay entries that were not known to be alive when last looked.
+    unheard: BTreeSet<ShortId>,
     /// Whether a peer collects tombstones and may wait for a report.
     report_wanted: bool,
     /// Set while a new run waits to be persisted.
@@ -339,6 +341,7 @@ impl Mesh {
             report_number: 0,
             restored,
             taken_over: None,
+            unheard: BTreeSet::new(),
             report_wanted: false,
             closing: None,
             flush_due_ms: None,

@@ -251,6 +251,16 @@ impl Overlay {
         self.entries.get(key)?.get(&writer)
     }
 
+    /// Everybody who has entries, with the incarnation of the newest.
+    pub fn writers(&self) -> BTreeMap<ShortId, u64> {
+        let mut writers = BTreeMap::new();
+        for entry in self.entries.values().flat_map(BTreeMap::values) {
+            let newest = writers.entry(entry.writer).or_default();
+            *newest = entry.run.incarnation.max(*newest);
+        }
+        writers
+    }
+
     /// Every entry.
     pub fn iter(&self) -> impl Iterator<Item = (&Key, &OverlayEntry)> {
         self.entries.iter().flat_map(|(key, writers)| writers.values().map(move |entry| (key, entry)))
