@@ -278,6 +278,8 @@ pub struct Mesh {
     /// What could not be added back, while the peer's state that replaced a restored store is
     /// being flushed.
     replacing: Option<Vec<Item>>,
+    /// Writers of overlay entries that were not known to be alive when last looked.
+    unheard: BTreeSet<ShortId>,
     /// Whether a peer collects tombstones and may wait for a report.
     report_wanted: bool,
     /// Set while a new run waits to be persisted.
@@ -334,6 +336,7 @@ impl Mesh {
             report_number: 0,
             restored,
             replacing: None,
+            unheard: BTreeSet::new(),
             report_wanted: false,
             closing: None,
             flush_due_ms: None,
@@ -350,6 +353,7 @@ impl Mesh {
         #[cfg(feature = "planted-bugs")]
         mesh.roster.set_planted_unchained(crate::planted::planted!(mesh.plant, RosterUnchained));
         mesh.overlay.begin(id.short(), boot.run);
+        mesh.see_generations();
         mesh.roster_changed();
         mesh.settle();
         mesh

@@ -151,7 +151,7 @@ pub(crate) fn explain(
     }
     let object = grep.or(failure.object.as_ref().map(mesh_proto::ObjectId::as_str));
     println!("the last that happened{}:", object.map(|o| format!(" to {o}")).unwrap_or_default());
-    for line in again.trace.last(object, if grep.is_some() { 2_000 } else { 60 }) {
+    for line in again.trace.last(object, if grep.is_some() { 2_000_000 } else { 60 }) {
         let cut: String = line.chars().take(400).collect();
         println!("  {cut}");
     }

@@ -21,7 +21,7 @@ fn plan(bug: Planted) -> (&'static str, u64) {
         Planted::CoversForgotten => ("calm", 5),
         Planted::GenerationNotBumped => ("crash", 10),
         Planted::QuarantineIgnored => ("clocks", 5),
-        Planted::RestoredStoreMerged => ("restore", 30),
+        Planted::RestoredStoreMerged => ("backup", 20),
         Planted::RosterUnchained => ("roster", 5),
         Planted::ForwardLoop => ("ring", 3),
     }

@@ -140,6 +140,18 @@ fn changes_took_place(world: &World, members: u64) -> Outcome {
     Ok(())
 }
 
+/// Nobody is a member of any node's household whom no admin admitted.
+pub(crate) fn only_admins_admit(world: &World, node: usize) -> Outcome {
+    let Some(mesh) = world.nodes[node].mesh.as_ref() else { return Ok(()) };
+    match mesh.roster().members().find(|member| !world.model.admitted_ever.contains(&member.id)) {
+        Some(member) => {
+            let reason = format!("n{node}: {:?} is a member, which no admin wanted", member.id);
+            Err(Failure::new("only admins admit", reason))
+        }
+        None => Ok(()),
+    }
+}
+
 fn roster_is_right(world: &World) -> Outcome {
     let Some(mesh) = world.nodes[0].mesh.as_ref() else { return Ok(()) };
     for member in mesh.roster().members() {

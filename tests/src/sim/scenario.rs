@@ -205,6 +205,14 @@ pub(crate) fn all() -> Vec<Settings> {
             ..base("restore", "nodes that come back from old backups")
         },
         Settings {
+            restore_every: 110_000,
+            write_every: (100, 1_500),
+            quiet_from: 70_000,
+            duration: 150_000,
+            deletes: 50,
+            ..base("backup", "a backup so old that the tombstones of what was deleted since are gone")
+        },
+        Settings {
             roster_every: 3_000,
             hostile_every: 1_500,
             hostile: true,
