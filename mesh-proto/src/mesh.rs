@@ -80,21 +80,14 @@ pub struct Boot {
 /// A generation goes on only after a clean stop of a store that was never set back: otherwise
 /// sequence numbers might be used twice. What was set back may have opened generations of
 /// which nothing is known here any more: `draw`, a random number, leads past them.
-pub fn next_run(
-    last: Option<Run>,
-    clean: bool,
-    restored: bool,
-    stored: u32,
-    draw: u32,
-    plant: Plant,
-) -> Run {
+pub fn next_run(last: Option<Run>, clean: bool, restored: bool, stored: u32, draw: u32, plant: Plant) -> Run {
     let past = if restored { draw % GENERATION_JUMP } else { 0 };
     let Some(last) = last else {
         return Run { incarnation: 1, generation: stored.saturating_add(1).saturating_add(past) };
     };
-    let trusted = crate::planted::planted!(plant, GenerationNotBumped)
-        || crate::planted::planted!(plant, SequenceReused)
-        || (clean && !restored);
+    let kept = crate::planted::planted!(plant, GenerationNotBumped);
+    let reused = crate::planted::planted!(plant, SequenceReused);
+    let trusted = [kept, reused, clean && !restored].contains(&true);
     let newest = last.generation.max(stored);
     let generation = if trusted { newest } else { newest.saturating_add(1).saturating_add(past) };
     Run { incarnation: last.incarnation + 1, generation }
@@ -285,6 +278,8 @@ pub struct Mesh {
     /// What could not be added back, while the peer's state that replaced a restored store is
     /// being flushed.
     replacing: Option<Vec<Item>>,
+    /// Writers of overlay entries that were not known to be alive when last looked.
+    unheard: BTreeSet<ShortId>,
     /// Whether a peer collects tombstones and may wait for a report.
     report_wanted: bool,
     /// Set while a new run waits to be persisted.
@@ -341,6 +336,7 @@ impl Mesh {
             report_number: 0,
             restored,
             replacing: None,
+            unheard: BTreeSet::new(),
             report_wanted: false,
             closing: None,
             flush_due_ms: None,
@@ -357,6 +353,7 @@ impl Mesh {
         #[cfg(feature = "planted-bugs")]
         mesh.roster.set_planted_unchained(crate::planted::planted!(mesh.plant, RosterUnchained));
         mesh.overlay.begin(id.short(), boot.run);
+        mesh.see_generations();
         mesh.roster_changed();
         mesh.settle();
         mesh
@@ -621,7 +618,7 @@ impl Mesh {
         self.links.iter().find(|(_, link)| link.is_live() && link.short() == node).map(|(id, _)| *id)
     }
 
-    fn to_all_but(&mut self, except: Option<LinkId>, message: &Message) {
+    fn tell_all_but(&mut self, except: Option<LinkId>, message: &Message) {
         for (id, link) in &mut self.links {
             if link.is_live() && Some(*id) != except {
                 link.outbox.control(message.clone());

@@ -79,6 +79,8 @@ pub struct Overlay {
     entries: BTreeMap<Key, BTreeMap<ShortId, OverlayEntry>>,
     /// The newest run known of each writer, and whether it has ended.
     runs: BTreeMap<ShortId, (Run, bool)>,
+    /// The newest generation of which durable writes are known.
+    generations: BTreeMap<ShortId, u32>,
     count: usize,
     plant: Plant,
 }
@@ -121,9 +123,11 @@ impl Overlay {
 
     /// Whether a run is known to be over. An incarnation ends with all its generations.
     fn is_over(&self, writer: ShortId, run: Run) -> bool {
-        self.runs
-            .get(&writer)
-            .is_some_and(|(known, ended)| run < *known || (*ended && run.incarnation <= known.incarnation))
+        let is_behind = self.generations.get(&writer).is_some_and(|newest| run.generation < *newest);
+        is_behind
+            || self.runs.get(&writer).is_some_and(|(known, ended)| {
+                run < *known || (*ended && run.incarnation <= known.incarnation)
+            })
     }
 
     /// Whether the writer is not known to be in this run, or a later one, yet: the caller then
@@ -144,6 +148,17 @@ impl Overlay {
         }
         self.runs.insert(writer, (run, false));
         self.drop_where(|_, entry| entry.writer == writer && entry.run < run)
+    }
+
+    /// Notes that a durable write of this generation is known: the writer's older generations are
+    /// over. Returns the registers that changed.
+    pub fn see_generation(&mut self, writer: ShortId, generation: u32) -> Vec<Key> {
+        let newest = self.generations.entry(writer).or_default();
+        if generation <= *newest {
+            return Vec::new();
+        }
+        *newest = generation;
+        self.drop_where(|_, entry| entry.writer == writer && entry.run.generation < generation)
     }
 
     /// Notes that a writer is alive in this incarnation, of whatever generation.
@@ -174,6 +189,7 @@ impl Overlay {
     /// that changed.
     pub fn forget(&mut self, writer: ShortId) -> Vec<Key> {
         self.runs.remove(&writer);
+        self.generations.remove(&writer);
         self.drop_where(|_, entry| entry.writer == writer)
     }
 
@@ -238,6 +254,16 @@ impl Overlay {
     /// What one writer says of a register.
     pub fn of_writer(&self, key: &Key, writer: ShortId) -> Option<&OverlayEntry> {
         self.entries.get(key)?.get(&writer)
+    }
+
+    /// Everybody who has entries, with the incarnation of the newest.
+    pub fn writers(&self) -> BTreeMap<ShortId, u64> {
+        let mut writers = BTreeMap::new();
+        for entry in self.entries.values().flat_map(BTreeMap::values) {
+            let newest = writers.entry(entry.writer).or_default();
+            *newest = entry.run.incarnation.max(*newest);
+        }
+        writers
     }
 
     /// Every entry.

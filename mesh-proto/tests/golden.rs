@@ -263,7 +263,10 @@ fn values_have_the_bytes_they_were_published_with() {
     }
 }
 
-fn records() -> Vec<(Record, (Vec<u8>, Vec<u8>))> {
+/// Key and value in the store.
+type Encoded = (Vec<u8>, Vec<u8>);
+
+fn records() -> Vec<(Record, Encoded)> {
     let origin = Origin { node: NODE, generation: 2 };
     let mut ranges = Ranges::default();
     ranges.insert(1, 300);

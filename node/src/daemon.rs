@@ -352,7 +352,7 @@ impl Life<'_> {
         };
         let persist =
             Box::new(move |bytes: &[u8]| write_private(&path, bytes).map_err(std::io::Error::other));
-        let clock = Box::new(|| unix_seconds());
+        let clock = Box::new(unix_seconds);
         Ok(InviteDesk::start(book, me, household.roster.household(), persist, clock))
     }
 

@@ -233,11 +233,19 @@ impl Swim {
         }
     }
 
+    /// What a later incarnation said, of which this node knows nothing, must end with it.
+    fn outbidding(&self, claimed: Identity) -> Option<Identity> {
+        let later = claimed.incarnation > self.foca.identity().incarnation;
+        let next = claimed.incarnation.checked_add(1).filter(|_| later);
+        let next = next.map(|incarnation| Identity { incarnation, renewal: 0, ..claimed });
+        next.or_else(|| foca::Identity::renew(&claimed))
+    }
+
     /// Others know a higher identity of this node than it has itself (a restored state folder, or a lie): outbid it.
     fn outbid(&mut self, claimed: Identity) {
         if claimed.node == self.io.me
             && claimed > *self.foca.identity()
-            && let Some(identity) = foca::Identity::renew(&claimed)
+            && let Some(identity) = self.outbidding(claimed)
         {
             self.io.rejoined = true;
             self.tell(|foca, io| foca.change_identity(identity, io));

@@ -213,7 +213,7 @@ impl Mesh {
         self.schedule_release();
         if news {
             let hello = Message::Hello(self.hello());
-            self.to_all_but(None, &hello);
+            self.tell_all_but(None, &hello);
         }
     }
 
@@ -296,7 +296,7 @@ impl Mesh {
 
     pub(super) fn spread_statements(&mut self, statements: Vec<Vec<u8>>, except: Option<LinkId>) {
         for message in roster_messages(statements) {
-            self.to_all_but(except, &message);
+            self.tell_all_but(except, &message);
         }
     }
 

@@ -69,6 +69,8 @@ impl Mesh {
             return Applied::Duplicate;
         }
         let outcome = self.replica.apply(self.time_ms(), item);
+        let over = self.overlay.see_generation(dot.origin.node, dot.origin.generation);
+        self.mark_changed(over);
         self.counters.bump(if outcome.is_news() { Counter::WritesIn } else { Counter::WritesKnown });
         match outcome {
             Applied::Won => {
@@ -89,6 +91,14 @@ impl Mesh {
             Applied::Duplicate => {}
         }
         outcome
+    }
+
+    /// Notes the newest generation of every node that has written.
+    pub(super) fn see_generations(&mut self) {
+        for (origin, _) in self.replica.applied().origins() {
+            let over = self.overlay.see_generation(origin.node, origin.generation);
+            self.changed.extend(over.into_iter().map(|key| key.object));
+        }
     }
 
     pub(super) fn took_effect(&mut self, key: &crate::id::Key, stamp: crate::hlc::Hlc) {

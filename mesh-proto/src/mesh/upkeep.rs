@@ -1,13 +1,14 @@
 //! What happens seldom: reports and the collection of tombstones, the comparison of trees,
 //! and the state that a restored node takes over.
 
-use alloc::vec::Vec;
+use alloc::{collections::BTreeSet, vec::Vec};
 
 use super::{Mesh, TREE_MS};
 use crate::{
     collect,
     counters::Counter,
     id::{Key, ShortId},
+    liveness::Liveness as _,
     outbox::Once,
     planted::planted,
     record::Item,
@@ -30,6 +31,7 @@ impl Mesh {
         self.collect_due_ms = self.now.mono_ms + collect::INTERVAL_MS;
         let expired = self.overlay.expire(self.time_ms());
         self.mark_changed(expired);
+        self.end_unheard_writers();
         let listed: Vec<ShortId> = self.nodes_with_closed_generations();
         let has_tombstones = self.replica.tombstones().next().is_some();
         // A peer that still holds tombstones may wait for this node's word.
@@ -57,6 +59,22 @@ impl Mesh {
         }
     }
 
+    /// Ends the overlay entries of writers of whom liveness has said nothing for a whole interval:
+    /// they died before this node could hear that they lived.
+    fn end_unheard_writers(&mut self) {
+        let mut known: BTreeSet<ShortId> = self.liveness.alive().into_iter().map(|(node, _)| node).collect();
+        known.insert(self.id.short());
+        let unheard: Vec<(ShortId, u64)> =
+            self.overlay.writers().into_iter().filter(|(writer, _)| !known.contains(writer)).collect();
+        for (writer, incarnation) in &unheard {
+            if self.unheard.contains(writer) {
+                let ended = self.overlay.end(*writer, *incarnation);
+                self.mark_changed(ended);
+            }
+        }
+        self.unheard = unheard.into_iter().map(|(writer, _)| writer).collect();
+    }
+
     fn nodes_with_closed_generations(&self) -> Vec<ShortId> {
         let mut nodes: Vec<ShortId> = self.commits.durable().origins().map(|(o, _)| o.node).collect();
         let all = nodes.clone();
@@ -71,7 +89,7 @@ impl Mesh {
         let node = self.id.short();
         let report = Report { node, run: self.run, number: self.report_number, durable };
         self.collector.hear(&report);
-        self.to_all_but(None, &Message::Reports(Vec::from([report])));
+        self.tell_all_but(None, &Message::Reports(Vec::from([report])));
     }
 
     fn collect(&mut self, cut: &Vector) {
@@ -100,7 +118,7 @@ impl Mesh {
         }
         if !news.is_empty() {
             self.report_wanted = true;
-            self.to_all_but(Some(id), &Message::Reports(news));
+            self.tell_all_but(Some(id), &Message::Reports(news));
         }
     }
 
@@ -226,6 +244,7 @@ impl Mesh {
         if let Some(stamp) = self.replica.highest_stamp() {
             self.time.merge(stamp);
         }
+        self.see_generations();
         self.restored = false;
         self.flush_due_ms = Some(self.now.mono_ms);
         self.schedule_release();

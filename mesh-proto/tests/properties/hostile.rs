@@ -9,7 +9,7 @@ use mesh_proto::{
     wire::{self, Digest, MAX_FRAME_BYTES, Message},
 };
 use proptest::prelude::*;
-use rand::{RngExt as _, SeedableRng as _};
+use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
 
 use crate::harness::*;

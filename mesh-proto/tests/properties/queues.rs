@@ -232,8 +232,10 @@ enum Move {
         from: usize,
         to: usize,
     },
+    /// A node reports; those whose bit is set hear it at once, others later or never.
     Report {
         node: usize,
+        heard_by: usize,
     },
     Hear {
         at: usize,
@@ -247,11 +249,11 @@ enum Move {
 fn moves() -> impl Strategy<Value = Vec<Move>> {
     let node = || 0usize..3;
     let one = prop_oneof![
-        2 => (node(), any::<bool>()).prop_map(|(node, delete)| Move::Write { node, delete }),
+        1 => (node(), any::<bool>()).prop_map(|(node, delete)| Move::Write { node, delete }),
         2 => (0usize..8, node()).prop_map(|(at, node)| Move::Arrive { at, node }),
-        3 => (node(), node()).prop_map(|(from, to)| Move::Fetch { from, to }),
-        3 => node().prop_map(|node| Move::Report { node }),
-        5 => (0usize..8, node()).prop_map(|(at, node)| Move::Hear { at, node }),
+        4 => (node(), node()).prop_map(|(from, to)| Move::Fetch { from, to }),
+        6 => (node(), 0usize..8).prop_map(|(node, heard_by)| Move::Report { node, heard_by: heard_by | 1 << (heard_by % 3) }),
+        3 => (0usize..8, node()).prop_map(|(at, node)| Move::Hear { at, node }),
         4 => node().prop_map(|node| Move::Step { node }),
     ];
     prop::collection::vec(one, 1..200)
@@ -280,8 +282,13 @@ fn play(moves: Vec<Move>) -> Result<usize, TestCaseError> {
                 }
                 nodes[to].replica.cover_all(&vector);
             }
-            Move::Report { node } => {
+            Move::Report { node, heard_by } => {
                 let report = nodes[node].report();
+                for (at, other) in nodes.iter_mut().enumerate() {
+                    if heard_by & (1 << at) != 0 {
+                        other.collector.hear(&report);
+                    }
+                }
                 reports.push(report);
             }
             Move::Hear { at, node } => {

@@ -168,7 +168,8 @@ impl Control {
 
     async fn join(&self, token: &Secret, force: bool) -> Result<Joined, PortError> {
         let status = self.service.status().await.map_err(stopping)?;
-        if !force && !(status.nodes.len() <= 1 && self.holds_nothing().await?) {
+        let is_free = force || (status.nodes.len() <= 1 && self.holds_nothing().await?);
+        if !is_free {
             return Err(PortError::Conflict {
                 detail: "this node belongs to a household with other nodes or with data, which joining another would leave behind".into(),
                 fix: "take a copy with `hearth export FILE`, then `hearth join TOKEN --force`".into(),

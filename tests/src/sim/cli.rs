@@ -24,7 +24,10 @@ pub fn main(args: impl Iterator<Item = String>) -> u8 {
         },
         Some("scenarios") => {
             for settings in scenario::all() {
-                println!("{:<10} {}..{} nodes: {}", settings.name, settings.nodes.0, settings.nodes.1, settings.about);
+                println!(
+                    "{:<10} {}..{} nodes: {}",
+                    settings.name, settings.nodes.0, settings.nodes.1, settings.about
+                );
             }
             0
         }
@@ -130,7 +133,14 @@ impl Options {
 }
 
 /// Runs a failed seed again, now taking notes, and tells what happened.
-pub(crate) fn explain(seed: u64, settings: &Settings, plant: Plant, report: &Report, notes: bool, grep: Option<&str>) {
+pub(crate) fn explain(
+    seed: u64,
+    settings: &Settings,
+    plant: Plant,
+    report: &Report,
+    notes: bool,
+    grep: Option<&str>,
+) {
     let Err(failure) = &report.outcome else { return };
     let again = run(seed, settings, plant, true);
     println!("seed {seed}, scenario {}, {} nodes: FAILED at {} ms", settings.name, report.nodes, failure.at);
@@ -141,7 +151,7 @@ pub(crate) fn explain(seed: u64, settings: &Settings, plant: Plant, report: &Rep
     }
     let object = grep.or(failure.object.as_ref().map(mesh_proto::ObjectId::as_str));
     println!("the last that happened{}:", object.map(|o| format!(" to {o}")).unwrap_or_default());
-    for line in again.trace.last(object, if grep.is_some() { 2_000 } else { 60 }) {
+    for line in again.trace.last(object, if grep.is_some() { 2_000_000 } else { 60 }) {
         let cut: String = line.chars().take(400).collect();
         println!("  {cut}");
     }

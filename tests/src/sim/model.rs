@@ -74,8 +74,7 @@ impl Model {
                 }
             };
             let durability = mesh_proto::kinds::durability(&key);
-            let change =
-                Change { node, epoch, token, key, value, stamp, durability, acknowledged: false };
+            let change = Change { node, epoch, token, key, value, stamp, durability, acknowledged: false };
             self.changes.push(change);
         }
     }
@@ -85,10 +84,8 @@ impl Model {
     pub(crate) fn saw(&mut self, key: &Key, entry: &Entry) -> Result<(), Failure> {
         if let Some(known) = self.writes.get(&entry.dot) {
             if known.key != *key || known.entry != *entry {
-                let reason = format!(
-                    "{:?} is {:?} {:?} and {key:?} {entry:?}",
-                    entry.dot, known.key, known.entry
-                );
+                let reason =
+                    format!("{:?} is {:?} {:?} and {key:?} {entry:?}", entry.dot, known.key, known.entry);
                 return Err(Failure::new("no dot twice", reason).on(&key.object));
             }
             return Ok(());
@@ -210,8 +207,9 @@ impl Expected<'_> {
         let Some(held) = held.filter(|entry| entry.value.is_some()) else {
             let Some(least) = least else { return Ok(()) };
             let slot = Key { object: key.object.clone(), field: mesh_proto::FieldName::object() };
-            let buried = model.writes_of(&slot).any(|w| w.entry.stamp >= least.stamp && !self.is_void(&w.entry))
-                || model.writes_of(key).any(|w| w.entry.value.is_none() && w.entry.beats(least));
+            let buried =
+                model.writes_of(&slot).any(|w| w.entry.stamp >= least.stamp && !self.is_void(&w.entry))
+                    || model.writes_of(key).any(|w| w.entry.value.is_none() && w.entry.beats(least));
             if buried {
                 return Ok(());
             }

@@ -21,7 +21,7 @@ fn plan(bug: Planted) -> (&'static str, u64) {
         Planted::CoversForgotten => ("calm", 5),
         Planted::GenerationNotBumped => ("crash", 10),
         Planted::QuarantineIgnored => ("clocks", 5),
-        Planted::RestoredStoreMerged => ("restore", 30),
+        Planted::RestoredStoreMerged => ("backup", 20),
         Planted::RosterUnchained => ("roster", 5),
         Planted::ForwardLoop => ("ring", 3),
     }
@@ -38,11 +38,16 @@ pub(super) fn main(only: Option<&str>) -> u8 {
         }
         let began = Instant::now();
         let (scenario, limit) = plan(bug);
-        let verdict = named(scenario).ok_or_else(|| format!("no scenario {scenario}")).and_then(|s| hunt(bug, &s, limit));
+        let verdict = named(scenario)
+            .ok_or_else(|| format!("no scenario {scenario}"))
+            .and_then(|s| hunt(bug, &s, limit));
         match verdict {
             Ok((seed, law)) => {
                 passed += 1;
-                println!("{name:<24} {scenario:<10} {limit:>6} {seed:>7}  {law} ({} ms)", began.elapsed().as_millis());
+                println!(
+                    "{name:<24} {scenario:<10} {limit:>6} {seed:>7}  {law} ({} ms)",
+                    began.elapsed().as_millis()
+                );
             }
             Err(why) => {
                 failed += 1;

@@ -123,14 +123,7 @@ impl Settings {
 }
 
 fn lossy() -> Transport {
-    Transport {
-        delay: (1, 60),
-        ordered: false,
-        loss: 5,
-        duplicates: 5,
-        packet_loss: 5,
-        window: 16,
-    }
+    Transport { delay: (1, 60), ordered: false, loss: 5, duplicates: 5, packet_loss: 5, window: 16 }
 }
 
 fn wifi() -> Transport {
@@ -210,6 +203,14 @@ pub(crate) fn all() -> Vec<Settings> {
             deletes: 35,
             duration: 30_000,
             ..base("restore", "nodes that come back from old backups")
+        },
+        Settings {
+            restore_every: 110_000,
+            write_every: (100, 1_500),
+            quiet_from: 70_000,
+            duration: 150_000,
+            deletes: 50,
+            ..base("backup", "a backup so old that the tombstones of what was deleted since are gone")
         },
         Settings {
             roster_every: 3_000,

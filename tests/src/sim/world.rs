@@ -15,7 +15,7 @@ use super::{
     model::Model,
     net::{End, Net},
     node::SimNode,
-    oracle,
+    oracle, quiet,
     rng::Rng,
     scenario::{Action, Settings},
     trace::Trace,
@@ -369,6 +369,7 @@ impl World {
                 let bytes = self.nodes[node].mesh.as_ref().map(|mesh| mesh.roster().to_bytes());
                 let after = self.rng.between(self.settings.flush);
                 let bytes = bytes.unwrap_or_default();
+                quiet::only_admins_admit(self, node)?;
                 self.after(after, Happening::RosterFlushed { node, epoch, bytes });
             }
             Event::Close(link, _) => {
