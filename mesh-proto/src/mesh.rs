@@ -80,14 +80,7 @@ pub struct Boot {
 /// A generation goes on only after a clean stop of a store that was never set back: otherwise
 /// sequence numbers might be used twice. What was set back may have opened generations of
 /// which nothing is known here any more: `draw`, a random number, leads past them.
-pub fn next_run(
-    last: Option<Run>,
-    clean: bool,
-    restored: bool,
-    stored: u32,
-    draw: u32,
-    plant: Plant,
-) -> Run {
+pub fn next_run(last: Option<Run>, clean: bool, restored: bool, stored: u32, draw: u32, plant: Plant) -> Run {
     let past = if restored { draw % GENERATION_JUMP } else { 0 };
     let Some(last) = last else {
         return Run { incarnation: 1, generation: stored.saturating_add(1).saturating_add(past) };

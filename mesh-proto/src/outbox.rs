@@ -186,13 +186,7 @@ impl Outbox {
     /// The register's live write with the dots it stands for (where the object was deleted, its
     /// tombstone), and every held-back write, which supersedes nothing and is superseded by
     /// nothing yet.
-    fn items_for(
-        &self,
-        key: &Key,
-        dots: Vec<Dot>,
-        tombstone: Option<Item>,
-        replica: &Replica,
-    ) -> Vec<Item> {
+    fn items_for(&self, key: &Key, dots: Vec<Dot>, tombstone: Option<Item>, replica: &Replica) -> Vec<Item> {
         let mut items = Vec::new();
         let mut covers = Vec::new();
         for dot in dots {
@@ -201,7 +195,8 @@ impl Outbox {
                 None => covers.push(dot),
             }
         }
-        let live = replica.entry(key).map(|e| Item { key: key.clone(), entry: e.clone(), covers: Vec::new() });
+        let live =
+            replica.entry(key).map(|e| Item { key: key.clone(), entry: e.clone(), covers: Vec::new() });
         if let Some(mut item) = live.or(tombstone)
             && !covers.is_empty()
         {

@@ -24,7 +24,10 @@ pub fn main(args: impl Iterator<Item = String>) -> u8 {
         },
         Some("scenarios") => {
             for settings in scenario::all() {
-                println!("{:<10} {}..{} nodes: {}", settings.name, settings.nodes.0, settings.nodes.1, settings.about);
+                println!(
+                    "{:<10} {}..{} nodes: {}",
+                    settings.name, settings.nodes.0, settings.nodes.1, settings.about
+                );
             }
             0
         }
@@ -130,7 +133,14 @@ impl Options {
 }
 
 /// Runs a failed seed again, now taking notes, and tells what happened.
-pub(crate) fn explain(seed: u64, settings: &Settings, plant: Plant, report: &Report, notes: bool, grep: Option<&str>) {
+pub(crate) fn explain(
+    seed: u64,
+    settings: &Settings,
+    plant: Plant,
+    report: &Report,
+    notes: bool,
+    grep: Option<&str>,
+) {
     let Err(failure) = &report.outcome else { return };
     let again = run(seed, settings, plant, true);
     println!("seed {seed}, scenario {}, {} nodes: FAILED at {} ms", settings.name, report.nodes, failure.at);

@@ -6,7 +6,13 @@
 //! `oracle.rs` judges every step, `quiet.rs` the end, by `model.rs`.
 
 // A simulation is a test: when its own books are wrong it must stop at once and loudly.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::print_stdout)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout
+)]
 
 pub mod cli;
 mod disk;

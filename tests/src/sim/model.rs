@@ -74,8 +74,7 @@ impl Model {
                 }
             };
             let durability = mesh_proto::kinds::durability(&key);
-            let change =
-                Change { node, epoch, token, key, value, stamp, durability, acknowledged: false };
+            let change = Change { node, epoch, token, key, value, stamp, durability, acknowledged: false };
             self.changes.push(change);
         }
     }
@@ -85,10 +84,8 @@ impl Model {
     pub(crate) fn saw(&mut self, key: &Key, entry: &Entry) -> Result<(), Failure> {
         if let Some(known) = self.writes.get(&entry.dot) {
             if known.key != *key || known.entry != *entry {
-                let reason = format!(
-                    "{:?} is {:?} {:?} and {key:?} {entry:?}",
-                    entry.dot, known.key, known.entry
-                );
+                let reason =
+                    format!("{:?} is {:?} {:?} and {key:?} {entry:?}", entry.dot, known.key, known.entry);
                 return Err(Failure::new("no dot twice", reason).on(&key.object));
             }
             return Ok(());
@@ -143,10 +140,14 @@ impl Model {
         }
     }
 
-    /// Until which stamp the writes of closed generations count.
-    pub(crate) fn closed(&self) -> BTreeMap<Origin, Hlc> {
+    /// Until which stamp the writes of closed generations count, by the closings that are safe
+    /// on the disk of one of `members` (bits), or by all that ever were.
+    fn closed(&self, members: Option<u64>) -> BTreeMap<Origin, Hlc> {
         let mut closed = BTreeMap::new();
         for write in self.writes.values() {
+            if members.is_some_and(|members| write.safe & members == 0) {
+                continue;
+            }
             let Some(generation) = write.key.field.as_str().strip_prefix("closed.") else { continue };
             if write.key.object.kind() != "node" {
                 continue;
@@ -173,10 +174,10 @@ impl Model {
     /// What each register must hold at least, by the writes that are safe on the disk of one
     /// of `members` (bits) and not void, with stamps up to `until_ms`.
     pub(crate) fn expected(&self, until_ms: u64, members: u64) -> Expected<'_> {
-        let closed = self.closed();
+        let ever_closed = self.closed(None);
         let mut least: BTreeMap<&Key, &Entry> = BTreeMap::new();
         for write in self.writes.values() {
-            let void = closed.get(&write.entry.dot.origin).is_some_and(|at| write.entry.stamp > *at);
+            let void = ever_closed.get(&write.entry.dot.origin).is_some_and(|at| write.entry.stamp > *at);
             if write.safe & members == 0 || void || write.entry.stamp.ms() > until_ms {
                 continue;
             }
@@ -185,7 +186,7 @@ impl Model {
                 *best = &write.entry;
             }
         }
-        Expected { closed, least }
+        Expected { closed: self.closed(Some(members)), least }
     }
 }
 
@@ -210,8 +211,9 @@ impl Expected<'_> {
         let Some(held) = held.filter(|entry| entry.value.is_some()) else {
             let Some(least) = least else { return Ok(()) };
             let slot = Key { object: key.object.clone(), field: mesh_proto::FieldName::object() };
-            let buried = model.writes_of(&slot).any(|w| w.entry.stamp >= least.stamp && !self.is_void(&w.entry))
-                || model.writes_of(key).any(|w| w.entry.value.is_none() && w.entry.beats(least));
+            let buried =
+                model.writes_of(&slot).any(|w| w.entry.stamp >= least.stamp && !self.is_void(&w.entry))
+                    || model.writes_of(key).any(|w| w.entry.value.is_none() && w.entry.beats(least));
             if buried {
                 return Ok(());
             }

@@ -142,7 +142,14 @@ impl Net {
     }
 
     /// Puts something on its way from an end of a link.
-    pub(crate) fn send(&mut self, now: u64, id: u64, end: usize, what: Transmit, rng: &mut Rng) -> Vec<Arrival> {
+    pub(crate) fn send(
+        &mut self,
+        now: u64,
+        id: u64,
+        end: usize,
+        what: Transmit,
+        rng: &mut Rng,
+    ) -> Vec<Arrival> {
         let transport = self.transport.clone();
         let cut = {
             let Some(link) = self.links.get(&id) else { return Vec::new() };

@@ -132,7 +132,8 @@ impl SimNode {
     pub(crate) fn start(&mut self, now: u64, draw: u64, plant: Plant) -> Result<(), String> {
         let loaded = self.disk.load(plant)?;
         let stored = loaded.highest_generation(self.short());
-        let run = next_run(self.disk.run, self.disk.clean, self.disk.restored, stored, (draw >> 32) as u32, plant);
+        let run =
+            next_run(self.disk.run, self.disk.clean, self.disk.restored, stored, (draw >> 32) as u32, plant);
         self.disk.run = Some(run);
         self.disk.clean = false;
         let roster = Roster::from_bytes(&self.disk.roster).map_err(|error| error.to_string())?;

@@ -100,7 +100,12 @@ fn offence(world: &World, node: usize, peer: mesh_proto::NodeId, counter: Counte
     let hostile = world.nodes.iter().any(|sim| sim.id == peer && sim.hostile) || world.settings.hostile;
     let timing = matches!(
         counter,
-        Counter::BeforeHello | Counter::OverlayAhead | Counter::BadOverlay | Counter::NotAdmitted | Counter::Revoked | Counter::BadPacket
+        Counter::BeforeHello
+            | Counter::OverlayAhead
+            | Counter::BadOverlay
+            | Counter::NotAdmitted
+            | Counter::Revoked
+            | Counter::BadPacket
     );
     if world.net.transport.ordered && !hostile && !timing && !world.settings.roster {
         let reason = format!("n{node} accuses {peer:?} of {counter:?}");

@@ -38,11 +38,16 @@ pub(super) fn main(only: Option<&str>) -> u8 {
         }
         let began = Instant::now();
         let (scenario, limit) = plan(bug);
-        let verdict = named(scenario).ok_or_else(|| format!("no scenario {scenario}")).and_then(|s| hunt(bug, &s, limit));
+        let verdict = named(scenario)
+            .ok_or_else(|| format!("no scenario {scenario}"))
+            .and_then(|s| hunt(bug, &s, limit));
         match verdict {
             Ok((seed, law)) => {
                 passed += 1;
-                println!("{name:<24} {scenario:<10} {limit:>6} {seed:>7}  {law} ({} ms)", began.elapsed().as_millis());
+                println!(
+                    "{name:<24} {scenario:<10} {limit:>6} {seed:>7}  {law} ({} ms)",
+                    began.elapsed().as_millis()
+                );
             }
             Err(why) => {
                 failed += 1;

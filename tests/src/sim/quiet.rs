@@ -120,7 +120,10 @@ fn changes_took_place(world: &World, members: u64) -> Outcome {
     for change in &world.model.changes {
         let sim = &world.nodes[change.node];
         let intact = sim.epoch == change.epoch && members & (1 << change.node) != 0;
-        if !intact || change.durability == Durability::Presence || world.model.corrections.contains_key(&change.node) {
+        if !intact
+            || change.durability == Durability::Presence
+            || world.model.corrections.contains_key(&change.node)
+        {
             continue;
         }
         let object = Key { object: change.key.object.clone(), field: mesh_proto::FieldName::object() };
@@ -129,7 +132,9 @@ fn changes_took_place(world: &World, members: u64) -> Outcome {
             return Err(Failure::new("every change is flushed", format!("{change:?}")).on(&change.key.object));
         }
         if !change.acknowledged {
-            return Err(Failure::new("every change is answered", format!("{change:?}")).on(&change.key.object));
+            return Err(
+                Failure::new("every change is answered", format!("{change:?}")).on(&change.key.object)
+            );
         }
     }
     Ok(())
@@ -178,7 +183,8 @@ fn no_values_from_the_future(world: &World) -> Outcome {
 
 /// In a calm network everything arrives by push: no exchange was needed, nothing is missing.
 pub(crate) fn push_was_enough(world: &World) -> Outcome {
-    let fetches = world.nodes.iter().filter_map(|n| n.mesh.as_ref()).map(|m| m.counters().get(Counter::Fetches));
+    let fetches =
+        world.nodes.iter().filter_map(|n| n.mesh.as_ref()).map(|m| m.counters().get(Counter::Fetches));
     let fetches = fetches.sum::<u64>() + world.past_fetches;
     if fetches > 0 {
         return Err(Failure::new("push is enough", format!("{fetches} exchanges in a calm network")));

@@ -32,9 +32,8 @@ pub(crate) struct Report {
 pub(crate) fn run(seed: u64, settings: &Settings, plant: Plant, readable: bool) -> Report {
     let mut world = World::new(seed, settings.clone(), plant, Trace::new(readable));
     let mut settled = 0;
-    let outcome = drive(&mut world, seed, &mut settled).map_err(|failure| {
-        if failure.at == 0 { failure.at(world.now) } else { failure }
-    });
+    let outcome = drive(&mut world, seed, &mut settled)
+        .map_err(|failure| if failure.at == 0 { failure.at(world.now) } else { failure });
     Report {
         outcome,
         nodes: world.nodes.len(),

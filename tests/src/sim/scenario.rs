@@ -123,14 +123,7 @@ impl Settings {
 }
 
 fn lossy() -> Transport {
-    Transport {
-        delay: (1, 60),
-        ordered: false,
-        loss: 5,
-        duplicates: 5,
-        packet_loss: 5,
-        window: 16,
-    }
+    Transport { delay: (1, 60), ordered: false, loss: 5, duplicates: 5, packet_loss: 5, window: 16 }
 }
 
 fn wifi() -> Transport {

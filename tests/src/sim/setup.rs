@@ -16,7 +16,8 @@ pub(crate) fn found(world: &mut World, seed: u64) -> Result<(), Failure> {
     world.nodes = (0..count + spare).map(|index| SimNode::new(index, seed)).collect();
     let root = SimNode::new(usize::MAX, seed).key;
     let founder = world.nodes[0].id;
-    let wrong = |error: mesh_proto::roster::RosterError| Failure::new("a household is founded", error.to_string());
+    let wrong =
+        |error: mesh_proto::roster::RosterError| Failure::new("a household is founded", error.to_string());
     let mut roster = Roster::found(&root, founder, "founder", None).map_err(wrong)?;
     for index in 1..count {
         let roles = if index == 1 { Roles::MEMBER | Roles::ADMIN } else { Roles::MEMBER };
@@ -54,8 +55,7 @@ fn edges(world: &mut World, count: usize) -> Vec<(usize, usize)> {
         Topology::Ring => (0..count).map(|a| (a.min((a + 1) % count), a.max((a + 1) % count))).collect(),
         Topology::Star => (1..count).map(|b| (0, b)).collect(),
         Topology::Random => {
-            let mut edges: Vec<(usize, usize)> =
-                (1..count).map(|b| (world.rng.index(b), b)).collect();
+            let mut edges: Vec<(usize, usize)> = (1..count).map(|b| (world.rng.index(b), b)).collect();
             let more: Vec<(usize, usize)> = all().filter(|_| world.rng.percent(25)).collect();
             edges.extend(more);
             edges.sort_unstable();

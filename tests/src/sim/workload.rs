@@ -249,7 +249,8 @@ impl World {
     }
 
     fn flap(&mut self) -> Outcome {
-        let up: Vec<u64> = self.net.links.iter().filter(|(_, l)| l.ends == [End::Up; 2]).map(|(id, _)| *id).collect();
+        let up: Vec<u64> =
+            self.net.links.iter().filter(|(_, l)| l.ends == [End::Up; 2]).map(|(id, _)| *id).collect();
         match self.rng.pick(&up).copied() {
             Some(id) => self.break_link(id),
             None => Ok(()),
@@ -347,7 +348,10 @@ impl World {
         let out = self.nodes.iter().filter(|n| self.model.revoked.contains(&n.id)).count();
         let node = 2 + self.rng.index(self.nodes.len().saturating_sub(2));
         let members = self.nodes.iter().filter(|n| n.enrolled).count();
-        if members < out + 4 || !self.nodes[node].enrolled || self.model.revoked.contains(&self.nodes[node].id) {
+        if members < out + 4
+            || !self.nodes[node].enrolled
+            || self.model.revoked.contains(&self.nodes[node].id)
+        {
             return Ok(());
         }
         self.revoke_node(node)
