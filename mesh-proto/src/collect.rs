@@ -78,7 +78,7 @@ impl Collector {
         self.heard.iter().map(report).collect()
     }
 
-    /// How many dots of `own` a node is not known to have flushed; `None` before it reported.
+    /// What a node last said it has flushed; `None` before it reported.
     pub fn durable_of(&self, node: ShortId) -> Option<&Vector> {
         self.heard.get(&node).map(|heard| &heard.durable)
     }
@@ -105,7 +105,10 @@ impl Collector {
             let Some(heard) = self.heard.get(node) else { continue };
             if !round.acknowledged.contains(node) && heard.durable.covers(&round.cut) {
                 round.acknowledged.insert(*node);
-                for (origin, ranges) in heard.durable.generations(*node) {
+                // Its own writes, and those of nodes that report no more because they were removed.
+                let owed =
+                    heard.durable.origins().filter(|(o, _)| o.node == *node || !admitted.contains(&o.node));
+                for (origin, ranges) in owed {
                     ranges.iter().for_each(|(from, to)| round.needed.insert_range(origin, from, to));
                 }
             }
@@ -127,6 +130,10 @@ impl Collector {
                 self.heard.get(peer).is_some_and(|h| h.durable.ranges(origin) == own.ranges(origin))
             })
         };
+        // What the node itself said while an older generation was open may not be all of it.
+        if self.heard.get(&node).is_none_or(|h| h.run.generation < newest) {
+            return None;
+        }
         let closed = own.generations(node).map(|(origin, _)| origin.generation).filter(|g| *g < newest);
         let mut listed = closed.peekable();
         listed.peek()?;

@@ -108,6 +108,22 @@ impl Commits {
         }
     }
 
+    /// The lowest stamp that waits.
+    pub fn oldest_waiting(&self) -> Option<Hlc> {
+        self.waiting.values().map(|waiting| waiting.stamp).min()
+    }
+
+    /// The stamp of the write that waits for a register.
+    pub fn waiting_stamp(&self, key: &Key) -> Option<Hlc> {
+        self.waiting.get(key).map(|waiting| waiting.stamp)
+    }
+
+    /// Queues a write in place of one that waits for the same register, whose requests it answers.
+    pub fn replace(&mut self, key: Key, stamp: Hlc, value: Bytes, due_ms: u64) {
+        let tokens = self.waiting.remove(&key).map(|waiting| waiting.tokens).unwrap_or_default();
+        self.waiting.insert(key, Waiting { stamp, value, due_ms, tokens });
+    }
+
     /// When the next write is due.
     pub fn next_due(&self) -> Option<u64> {
         self.waiting.values().map(|w| w.due_ms).min()
@@ -175,10 +191,11 @@ impl Commits {
         self.durable = Vector::default();
     }
 
-    /// Gives every waiting write a new stamp: the clock was set back.
-    pub fn restamp(&mut self, mut stamp: impl FnMut() -> Hlc) {
-        let mut by_age: Vec<&mut Waiting> = self.waiting.values_mut().collect();
+    /// Gives every waiting write stamped above `limit` a new stamp: the clock was set back.
+    pub fn restamp(&mut self, limit: Hlc, mut stamp: impl FnMut(Hlc) -> Hlc) {
+        let late = self.waiting.values_mut().filter(|waiting| waiting.stamp > limit);
+        let mut by_age: Vec<&mut Waiting> = late.collect();
         by_age.sort_by_key(|waiting| waiting.stamp);
-        by_age.into_iter().for_each(|waiting| waiting.stamp = stamp());
+        by_age.into_iter().for_each(|waiting| waiting.stamp = stamp(waiting.stamp));
     }
 }

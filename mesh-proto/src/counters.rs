@@ -53,6 +53,12 @@ counters! {
     ClockCorrections => "clock_corrections",
     /// Writes held back because their stamps lie in the future.
     Quarantined => "writes_quarantined",
+    /// Writes from the future that were dropped because too many are held back.
+    QuarantineFull => "quarantine_full",
+    /// Overlay entries refused because there is no room.
+    OverlayFull => "overlay_full",
+    /// Offence: a peer that makes this node queue more than it reads.
+    Flooding => "offence_flooding",
     /// Writes of a closed generation that never took place.
     Void => "writes_void",
     /// Messages of unknown variants, skipped.

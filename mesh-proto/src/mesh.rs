@@ -41,8 +41,13 @@ use crate::{
 pub const DIGEST_MS: u64 = 10_000;
 /// How often trees are compared, in milliseconds.
 pub const TREE_MS: u64 = 3_600_000;
+/// Liveness packets that wait for one link; older ones would mislead.
+const MAX_PACKETS: usize = 64;
 /// How long writes of peers may wait for a flush, in milliseconds.
 pub const REMOTE_FLUSH_MS: u64 = 100;
+
+/// How far a generation may jump where earlier ones may have been forgotten.
+const GENERATION_JUMP: u32 = 1 << 20;
 
 /// What a node is told at its start.
 #[derive(Debug)]
@@ -73,16 +78,19 @@ pub struct Boot {
 /// highest generation of this node that the store knows of.
 ///
 /// A generation goes on only after a clean stop of a store that was never set back: otherwise
-/// sequence numbers might be used twice.
-pub fn next_run(last: Option<Run>, clean: bool, restored: bool, stored: u32, plant: Plant) -> Run {
+/// sequence numbers might be used twice. What was set back may have opened generations of
+/// which nothing is known here any more: `draw`, a random number, leads past them.
+pub fn next_run(last: Option<Run>, clean: bool, restored: bool, stored: u32, draw: u32, plant: Plant) -> Run {
+    let past = if restored { draw % GENERATION_JUMP } else { 0 };
     let Some(last) = last else {
-        return Run { incarnation: 1, generation: stored + 1 };
+        return Run { incarnation: 1, generation: stored.saturating_add(1).saturating_add(past) };
     };
-    let trusted = crate::planted::planted!(plant, GenerationNotBumped)
-        || crate::planted::planted!(plant, SequenceReused)
-        || (clean && !restored);
+    let kept = crate::planted::planted!(plant, GenerationNotBumped);
+    let reused = crate::planted::planted!(plant, SequenceReused);
+    let trusted = [kept, reused, clean && !restored].contains(&true);
     let newest = last.generation.max(stored);
-    Run { incarnation: last.incarnation + 1, generation: if trusted { newest } else { newest + 1 } }
+    let generation = if trusted { newest } else { newest.saturating_add(1).saturating_add(past) };
+    Run { incarnation: last.incarnation + 1, generation }
 }
 
 /// The records of a store, taken in one by one before the start.
@@ -188,7 +196,7 @@ pub enum Event {
     Rewound(NodeId),
     /// A peer says that this node is not a member (any more).
     Refused(NodeId, ByeReason),
-    /// A restored store was replaced by a peer's state.
+    /// A restored store was replaced by a peer's state, and that is durable.
     Restored {
         /// What could not be added back, for the lost-and-found export.
         lost: Vec<Item>,
@@ -260,19 +268,26 @@ pub struct Mesh {
     /// Links that are to be closed; nothing is taken in from them any more.
     closing_links: BTreeSet<LinkId>,
     fetching: Option<Fetching>,
+    /// Leads past generations that were forgotten.
+    jump: u32,
     last_session: u32,
     last_token: u64,
     report_number: u32,
     /// Set while a restored store waits for a peer.
     restored: bool,
+    /// What could not be added back, while the peer's state that replaced a restored store is
+    /// being flushed.
+    replacing: Option<Vec<Item>>,
+    /// Whether a peer collects tombstones and may wait for a report.
+    report_wanted: bool,
     /// Set while a new run waits to be persisted.
     closing: Option<Run>,
     flush_due_ms: Option<u64>,
     release_check_ms: Option<u64>,
     collect_due_ms: u64,
     tree_due_ms: u64,
-    /// How many more tree roots to send because writes were made void.
-    suspect_roots: u8,
+    /// How often there was reason to believe that trees differ although vectors do not.
+    suspicions: u32,
     packets: BTreeMap<LinkId, VecDeque<Vec<u8>>>,
     events: VecDeque<Event>,
     changed: BTreeSet<ObjectId>,
@@ -288,7 +303,8 @@ impl core::fmt::Debug for Mesh {
 
 impl Mesh {
     /// A node at its start.
-    pub fn new(boot: Boot, now: Now, loaded: Loader) -> Self {
+    pub fn new(boot: Boot, now: Now, mut loaded: Loader) -> Self {
+        loaded.replica.finish_loading();
         let id = NodeId::from_bytes(boot.key.verifying_key().to_bytes());
         let ceiling = boot.ceiling.max(loaded.ceiling);
         let time = TimeKeeper::new(now, ceiling, boot.build_ms, boot.synchronised);
@@ -312,22 +328,27 @@ impl Mesh {
             links: BTreeMap::new(),
             closing_links: BTreeSet::new(),
             fetching: None,
+            jump: u32::try_from(boot.seed % u64::from(GENERATION_JUMP)).unwrap_or(0),
             last_session: 0,
             last_token: 0,
             report_number: 0,
             restored,
+            replacing: None,
+            report_wanted: false,
             closing: None,
             flush_due_ms: None,
             release_check_ms: None,
             collect_due_ms: now.mono_ms + crate::collect::INTERVAL_MS,
             tree_due_ms: now.mono_ms + TREE_MS,
-            suspect_roots: 0,
+            suspicions: 0,
             packets: BTreeMap::new(),
             events: VecDeque::new(),
             changed: BTreeSet::new(),
             counters: Counters::default(),
             now,
         };
+        #[cfg(feature = "planted-bugs")]
+        mesh.roster.set_planted_unchained(crate::planted::planted!(mesh.plant, RosterUnchained));
         mesh.overlay.begin(id.short(), boot.run);
         mesh.roster_changed();
         mesh.settle();
@@ -344,7 +365,7 @@ impl Mesh {
             Input::Packet(link, bytes) => self.packet(link, &bytes),
             Input::Persisted(batch) => self.persisted(batch),
             Input::RunPersisted(run) => self.run_persisted(run),
-            Input::Synchronised(synchronised) => self.time.set_synchronised(synchronised),
+            Input::Synchronised(synchronised) => self.set_synchronised(synchronised),
         }
         self.settle();
     }
@@ -364,10 +385,12 @@ impl Mesh {
 
     /// When [`Mesh::handle_timeout`] is due next, on the clock that never goes back.
     pub fn poll_timeout(&self) -> Option<u64> {
-        let links = self.links.values().map(|l| if l.is_live() { l.digest_due_ms } else { l.hello_due_ms });
+        let open = self.links.iter().filter(|(id, _)| !self.closing_links.contains(*id));
+        let links = open.map(|(_, l)| if l.is_live() { l.digest_due_ms } else { l.hello_due_ms });
         let fetch = self.fetching.as_ref().map(|f| f.fetch.deadline_ms());
-        let commit = if self.commits.is_busy() { None } else { self.commits.next_due() };
-        let flush = if self.commits.is_busy() { None } else { self.flush_due_ms };
+        let waits = self.commits.is_busy() || self.closing.is_some();
+        let commit = if waits { None } else { self.commits.next_due() };
+        let flush = if waits { None } else { self.flush_due_ms };
         let fixed = [Some(self.collect_due_ms), Some(self.tree_due_ms)];
         let optional = [self.liveness.poll_timeout(), fetch, commit, flush, self.release_check_ms];
         fixed.into_iter().chain(optional).flatten().chain(links).min()
@@ -542,7 +565,11 @@ impl Mesh {
         while let Some((node, packet)) = self.liveness.poll_packet() {
             if let Some(link) = self.live_link_to(node) {
                 let framed = [&[wire::FRAME_VERSION], packet.as_slice()].concat();
-                self.packets.entry(link).or_default().push_back(framed);
+                let waiting = self.packets.entry(link).or_default();
+                waiting.push_back(framed);
+                if waiting.len() > MAX_PACKETS {
+                    waiting.pop_front();
+                }
             }
         }
     }
@@ -563,7 +590,7 @@ impl Mesh {
     /// Others took this node for dead: what it has in the overlay must be said again, in a new
     /// run if they had heard of a later one than this.
     fn rejoined(&mut self, incarnation: u64) {
-        if incarnation > self.run.incarnation && self.closing.is_none() {
+        if incarnation > self.run.incarnation {
             self.open_run(Run { incarnation, ..self.run });
         } else {
             self.repeat_overlay(self.run);
@@ -587,7 +614,7 @@ impl Mesh {
         self.links.iter().find(|(_, link)| link.is_live() && link.short() == node).map(|(id, _)| *id)
     }
 
-    fn to_all_but(&mut self, except: Option<LinkId>, message: &Message) {
+    fn tell_all_but(&mut self, except: Option<LinkId>, message: &Message) {
         for (id, link) in &mut self.links {
             if link.is_live() && Some(*id) != except {
                 link.outbox.control(message.clone());

@@ -23,10 +23,27 @@ use crate::{
 /// Most bytes waiting for one link.
 pub const MAX_QUEUE_BYTES: usize = 1024 * 1024;
 
+/// Most covers of one item, so that an item always fits a frame.
+const MAX_COVERS: usize = 1_000;
+/// Most control messages waiting; a peer that asks faster than it reads is at fault.
+pub const MAX_CONTROL: usize = 4_096;
+/// What is queued again only after the last of its kind has been sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Once {
+    /// The whole roster.
+    Roster,
+    /// The leaves of the tree.
+    Leaves,
+    /// The registers of differing leaves.
+    Items,
+}
+
 /// The queues of one link.
 #[derive(Debug, Default)]
 pub struct Outbox {
     control: VecDeque<Message>,
+    /// Messages of a kind that weighs much and says all there is to say: one of each is enough.
+    once: BTreeSet<Once>,
     writes: BTreeMap<Key, Vec<Dot>>,
     write_order: VecDeque<Key>,
     overlay: BTreeSet<(Key, ShortId)>,
@@ -45,6 +62,16 @@ impl Outbox {
     /// Queues a message that is sent before all else.
     pub fn control(&mut self, message: Message) {
         self.control.push_back(message);
+    }
+
+    /// Whether something of this kind may be queued: nothing of it waits already.
+    pub fn begin_once(&mut self, once: Once) -> bool {
+        self.once.insert(once)
+    }
+
+    /// Whether the peer makes this side queue more than it reads.
+    pub fn is_flooded(&self) -> bool {
+        self.control.len() > MAX_CONTROL
     }
 
     /// Queues the durable write `dot` of a register.
@@ -117,6 +144,9 @@ impl Outbox {
     /// not durable yet: a register that holds one waits until it is.
     pub fn take(&mut self, replica: &Replica, overlay: &Overlay, unflushed: &BTreeSet<Dot>) -> Vec<Message> {
         let mut messages: Vec<Message> = self.control.pop_front().into_iter().collect();
+        if self.control.is_empty() {
+            self.once.clear();
+        }
         if !messages.is_empty() {
             return messages;
         }
@@ -154,13 +184,27 @@ impl Outbox {
             && let Some(key) = self.write_order.pop_front()
         {
             let live = replica.entry(&key);
-            if live.is_some_and(|entry| unflushed.contains(&entry.dot)) {
+            let waits = |dots: &Vec<Dot>| dots.iter().any(|dot| unflushed.contains(dot));
+            if live.is_some_and(|entry| unflushed.contains(&entry.dot))
+                || self.writes.get(&key).is_some_and(waits)
+            {
                 waiting.push(key);
                 continue;
             }
-            let dots = self.writes.remove(&key).unwrap_or_default();
+            let tombstone = tombstone_over(&key, replica);
+            if tombstone.as_ref().is_some_and(|item| unflushed.contains(&item.entry.dot)) {
+                waiting.push(key);
+                continue;
+            }
+            let mut dots = self.writes.remove(&key).unwrap_or_default();
             self.bytes = self.bytes.saturating_sub(weigh(&key) + dots.len().saturating_sub(1) * 20);
-            for item in self.items_for(key, dots, replica) {
+            if dots.len() > MAX_COVERS {
+                let rest = dots.split_off(MAX_COVERS);
+                self.bytes += weigh(&key) + rest.len().saturating_sub(1) * 20;
+                self.writes.insert(key.clone(), rest);
+                self.write_order.push_front(key.clone());
+            }
+            for item in self.items_for(&key, dots, tombstone, replica) {
                 weight += item.weight();
                 items.push(item);
             }
@@ -169,9 +213,10 @@ impl Outbox {
         items
     }
 
-    /// The register's live write with the dots it stands for, and every held-back write, which
-    /// supersedes nothing and is superseded by nothing yet.
-    fn items_for(&self, key: Key, dots: Vec<Dot>, replica: &Replica) -> Vec<Item> {
+    /// The register's live write with the dots it stands for (where the object was deleted, its
+    /// tombstone), and every held-back write, which supersedes nothing and is superseded by
+    /// nothing yet.
+    fn items_for(&self, key: &Key, dots: Vec<Dot>, tombstone: Option<Item>, replica: &Replica) -> Vec<Item> {
         let mut items = Vec::new();
         let mut covers = Vec::new();
         for dot in dots {
@@ -180,17 +225,30 @@ impl Outbox {
                 None => covers.push(dot),
             }
         }
-        if let Some(entry) = replica.entry(&key)
+        let live =
+            replica.entry(key).map(|e| Item { key: key.clone(), entry: e.clone(), covers: Vec::new() });
+        if let Some(mut item) = live.or(tombstone)
             && !covers.is_empty()
         {
-            covers.retain(|dot| *dot != entry.dot);
+            covers.retain(|dot| *dot != item.entry.dot);
             if planted!(self.plant, CoversForgotten) {
                 covers.clear();
             }
-            items.push(Item { key, entry: entry.clone(), covers });
+            item.covers = covers;
+            items.push(item);
         }
         items
     }
+}
+
+/// The tombstone of the object, where it is what left a register empty.
+fn tombstone_over(key: &Key, replica: &Replica) -> Option<Item> {
+    let object = replica.object(&key.object)?;
+    if object.entry(key.field.as_str()).is_some() {
+        return None;
+    }
+    let slot = Key { object: key.object.clone(), field: crate::id::FieldName::object() };
+    object.tombstone().map(|entry| Item { key: slot, entry: entry.clone(), covers: Vec::new() })
 }
 
 /// Roughly what a waiting register costs.

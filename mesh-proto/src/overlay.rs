@@ -67,8 +67,10 @@ pub enum Offered {
     Ended,
     /// Stamped too far ahead.
     Ahead,
-    /// Not the writer's field, not a value, or no room.
+    /// Not the writer's field, or not a value.
     Refused,
+    /// No room.
+    Full,
 }
 
 /// The overlay of one node.
@@ -91,17 +93,21 @@ impl Overlay {
     /// register (or of its object's tombstone): nothing at or below it is kept.
     pub fn offer(&mut self, now_ms: u64, key: &Key, entry: OverlayEntry, durable: Hlc) -> Offered {
         let is_value = entry.value.as_deref().is_none_or(|bytes| Value::decode(bytes).is_ok());
-        if !is_value || !kinds::may_originate(key, entry.writer) || self.count >= MAX_ENTRIES {
+        if !is_value || !kinds::may_originate(key, entry.writer) {
             return Offered::Refused;
         }
         if entry.stamp.ms() > now_ms.saturating_add(MAX_AHEAD_MS) {
             return Offered::Ahead;
         }
-        if !self.is_running(entry.writer, entry.run) {
+        if self.is_over(entry.writer, entry.run) {
             return Offered::Ended;
         }
         if entry.stamp <= durable || is_expired(key, &entry, now_ms) {
             return Offered::Old;
+        }
+        let is_known = self.of_writer(key, entry.writer).is_some();
+        if !is_known && self.count >= MAX_ENTRIES {
+            return Offered::Full;
         }
         let writers = self.entries.entry(key.clone()).or_default();
         if writers.get(&entry.writer).is_some_and(|own| (own.run, own.stamp) >= (entry.run, entry.stamp)) {
@@ -113,15 +119,17 @@ impl Overlay {
         Offered::New
     }
 
-    fn is_running(&mut self, writer: ShortId, run: Run) -> bool {
-        match self.runs.get(&writer) {
-            Some((known, ended)) if run < *known || (run == *known && *ended) => false,
-            Some((known, _)) if run == *known => true,
-            _ => {
-                self.begin(writer, run);
-                true
-            }
-        }
+    /// Whether a run is known to be over. An incarnation ends with all its generations.
+    fn is_over(&self, writer: ShortId, run: Run) -> bool {
+        self.runs
+            .get(&writer)
+            .is_some_and(|(known, ended)| run < *known || (*ended && run.incarnation <= known.incarnation))
+    }
+
+    /// Whether the writer is not known to be in this run, or a later one, yet: the caller then
+    /// begins it, and hears which registers that changes.
+    pub fn is_new_run(&self, writer: ShortId, run: Run) -> bool {
+        self.runs.get(&writer).is_none_or(|(known, _)| *known < run) && !self.is_over(writer, run)
     }
 
     /// Notes that a writer is alive in this run. Older runs' entries go; returns their registers.
@@ -152,12 +160,21 @@ impl Overlay {
         if planted!(self.plant, OverlayOutlivesWriter) {
             return Vec::new();
         }
-        let (run, ended) =
-            self.runs.entry(writer).or_insert((Run { incarnation, generation: u32::MAX }, true));
-        if run.incarnation <= incarnation {
-            *ended = true;
+        let over = (Run { incarnation, generation: 0 }, true);
+        let known = self.runs.entry(writer).or_insert(over);
+        if known.0.incarnation < incarnation {
+            *known = over;
+        } else if known.0.incarnation == incarnation {
+            known.1 = true;
         }
         self.drop_where(|_, entry| entry.writer == writer && entry.run.incarnation <= incarnation)
+    }
+
+    /// Drops all that is known of a writer that is no longer admitted. Returns the registers
+    /// that changed.
+    pub fn forget(&mut self, writer: ShortId) -> Vec<Key> {
+        self.runs.remove(&writer);
+        self.drop_where(|_, entry| entry.writer == writer)
     }
 
     /// Drops what has outlasted its kind's time. Returns the registers that changed.
@@ -290,6 +307,7 @@ mod tests {
         assert_eq!(overlay.end(V, 1), [key()]);
         assert_eq!(overlay.newest(&key()).unwrap().writer, W);
         assert_eq!(overlay.offer(100, &key(), entry(V, 1, 30), Hlc::ZERO), Offered::Ended);
+        overlay.begin(V, Run { incarnation: 2, generation: 1 });
         assert_eq!(overlay.offer(100, &key(), entry(V, 2, 30), Hlc::ZERO), Offered::New);
     }
 

@@ -24,6 +24,11 @@ use crate::{
     vector::{Ranges, Vector},
 };
 
+/// Records of old generations that go when a floor rises; more than one rarely exist.
+const MAX_FLOOR_DELETES: usize = 256;
+/// Most writes from the future that are held back.
+pub const MAX_QUARANTINED: usize = 50_000;
+
 /// Bytes at which a batch is full; the store takes up to 4 MiB.
 const BATCH_BYTES: usize = 1024 * 1024;
 
@@ -38,6 +43,9 @@ pub enum Applied {
     Duplicate,
     /// Its stamp lies in the future: held back, and passed on.
     Quarantined,
+    /// Its stamp lies in the future and too many such writes are held back: accounted for, without
+    /// effect; its origin writes it again when its clock is corrected.
+    Dropped,
     /// Its generation was closed before its stamp: it never took place.
     Void,
     /// Its origin may not write this field: accounted for, without effect.
@@ -88,6 +96,8 @@ struct Dirty {
     covered: Vector,
     /// Origins of a state that was replaced, whose records go unless they are written anew.
     dropped_origins: Vec<Origin>,
+    /// Whether a whole state is being replaced: until it is, nothing may be claimed.
+    is_replacing: bool,
 }
 
 /// The durable state of one node, in memory.
@@ -135,6 +145,21 @@ impl Replica {
             Record::Floor(node, floor) => self.applied.raise_floor(node, floor),
             Record::Ceiling(_) => {}
         }
+    }
+
+    /// Ends the loading: a crash between two batches may have left fields below a tombstone, or
+    /// writes that are void, which were to go with a later batch.
+    pub fn finish_loading(&mut self) {
+        let deleted: Vec<(ObjectId, Hlc)> = self
+            .objects
+            .iter()
+            .filter_map(|(id, object)| object.tombstone().map(|tombstone| (id.clone(), tombstone.stamp)))
+            .collect();
+        for (object, stamp) in deleted {
+            self.drop_fields_below(&object, stamp);
+        }
+        let closed: Vec<Origin> = self.closed.keys().copied().collect();
+        closed.into_iter().for_each(|origin| self.void_closed(origin));
     }
 
     /// Which writes are accounted for, flushed or not.
@@ -235,6 +260,9 @@ impl Replica {
             return Applied::Void;
         }
         let ahead = item.entry.stamp.ms() > now_ms.saturating_add(MAX_AHEAD_MS);
+        if ahead && self.quarantine.len() >= MAX_QUARANTINED {
+            return Applied::Dropped;
+        }
         if ahead && !planted!(self.plant, QuarantineIgnored) {
             self.dirty.quarantine.insert(item.entry.dot);
             self.quarantine.insert(item.entry.dot, item);
@@ -335,6 +363,8 @@ impl Replica {
         for dot in held {
             self.quarantine.remove(&dot);
             self.dirty.quarantine.insert(dot);
+            // What it had replaced elsewhere never came here.
+            self.unapplied = true;
         }
         let live = self.index.get(&origin).map(|dots| dots.values().cloned().collect::<Vec<Key>>());
         for key in live.unwrap_or_default() {
@@ -349,6 +379,27 @@ impl Replica {
     /// replaced may live on elsewhere, so the trees should be compared.
     pub fn take_unapplied(&mut self) -> bool {
         core::mem::take(&mut self.unapplied)
+    }
+
+    /// Holds back those writes of other nodes than `me` that took effect while the clock ran
+    /// ahead, now that it does not. Returns their registers.
+    pub fn hold_back(&mut self, now_ms: u64, me: ShortId) -> Vec<Key> {
+        let limit = now_ms.saturating_add(MAX_AHEAD_MS);
+        let ahead: Vec<Key> = self
+            .objects
+            .iter()
+            .flat_map(|(object, held)| held.entries().map(move |(field, entry)| (object, field, entry)))
+            .filter(|(_, _, entry)| entry.stamp.ms() > limit && entry.dot.origin.node != me)
+            .map(|(object, field, _)| Key { object: object.clone(), field: field.clone() })
+            .collect();
+        for key in &ahead {
+            let Some(entry) = self.entry(key).cloned() else { continue };
+            self.drop(key.clone());
+            self.dirty.quarantine.insert(entry.dot);
+            self.quarantine.insert(entry.dot, Item { key: key.clone(), entry, covers: Vec::new() });
+            self.unapplied = true;
+        }
+        ahead
     }
 
     /// Lets those held-back writes take effect whose time has come. Returns them with what
@@ -435,6 +486,7 @@ impl Replica {
         self.dirty.quarantine.extend(held.copied().collect::<Vec<Dot>>());
         self.dirty.dropped_origins = old.applied.origins().map(|(origin, _)| origin).collect();
         self.dirty.covered = self.applied.clone();
+        self.dirty.is_replacing = true;
     }
 
     /// The highest stamp held.
@@ -480,10 +532,13 @@ impl Replica {
         let is_last = self.dirty.keys.is_empty() && self.dirty.quarantine.is_empty();
         let covered = if is_last {
             core::mem::take(&mut self.dirty.covered)
+        } else if self.dirty.is_replacing {
+            Vector::default()
         } else {
             self.dirty.covered.take_origin(own)
         };
         if is_last {
+            self.dirty.is_replacing = false;
             let dropped = core::mem::take(&mut self.dirty.dropped_origins);
             let gone = dropped.into_iter().filter(|origin| self.applied.ranges(*origin).is_none());
             batch.deletes.extend(gone.map(record::covered_name));
@@ -506,6 +561,9 @@ impl Replica {
         }
         for (node, floor) in covered.floors() {
             batch.puts.push(record::floor(node, floor));
+            let below = (1..floor).rev().take(MAX_FLOOR_DELETES);
+            let origins = below.map(|generation| Origin { node, generation });
+            batch.deletes.extend(origins.map(record::covered_name));
         }
     }
 }

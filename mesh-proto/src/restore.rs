@@ -7,7 +7,7 @@
 use alloc::vec::Vec;
 
 use crate::{
-    id::Key,
+    id::{Key, Origin},
     merge::Entry,
     record::Item,
     replica::{Object, Replica},
@@ -23,18 +23,20 @@ pub struct Plan {
     pub lost: Vec<Item>,
 }
 
-/// Sorts out the old state against a peer's, which accounts for `peer`.
-pub fn plan(old: &Replica, new: &Replica, peer: &Vector) -> Plan {
+/// Sorts out the old state against a peer's, which accounts for `peer`. What was written as
+/// `current`, since the restore, is no old state: it is always written again.
+pub fn plan(old: &Replica, new: &Replica, peer: &Vector, current: Origin) -> Plan {
     let mut plan = Plan::default();
     for (id, object) in old.objects() {
         let exists = new.object(id).is_some_and(has_visible_field);
         let made_here = object.entries().all(|(_, entry)| !peer.contains(entry.dot));
         for (field, entry) in object.entries() {
-            if peer.contains(entry.dot) {
+            let is_recent = entry.dot.origin == current;
+            if peer.contains(entry.dot) && !is_recent {
                 continue;
             }
             let key = Key { object: id.clone(), field: field.clone() };
-            if exists || made_here {
+            if exists || made_here || is_recent {
                 plan.again.push((key, entry.clone()));
             } else {
                 plan.lost.push(Item { key, entry: entry.clone(), covers: Vec::new() });

@@ -79,6 +79,7 @@ pub enum Inserted {
 }
 
 /// The statements a node holds, and what they amount to.
+#[derive(Clone)]
 pub struct Roster {
     household: HouseholdId,
     /// In an order in which each follows what it depends on.
@@ -362,6 +363,8 @@ impl Roster {
         }
         match (chained, fits || held) {
             (true, _) => Err(RosterError::NotAuthorised { issuer }),
+            // Said once: whoever is told of it as news passes it on.
+            (false, _) if held => Ok(Inserted::Known),
             (false, true) => Ok(Inserted::Pending),
             (false, false) => Err(RosterError::PendingFull),
         }

@@ -54,6 +54,8 @@ pub struct Link {
     pub heads_sent_ms: Option<u64>,
     /// Digests in a row in which the overlays differed.
     pub overlay_differs: u8,
+    /// The last suspicion looked into over this link, and how many more roots to send for it.
+    pub suspicion: (u32, u8),
     /// Whether this side sent a tree root and owes its leaves to a peer whose root differs.
     pub tree_asked: bool,
     /// When the next digest goes out.
@@ -75,6 +77,7 @@ impl Link {
             has_missing: false,
             heads_sent_ms: None,
             overlay_differs: 0,
+            suspicion: (0, 0),
             tree_asked: false,
             digest_due_ms: 0,
             hello_due_ms: now_ms + HELLO_PATIENCE_MS,

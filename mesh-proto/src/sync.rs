@@ -52,10 +52,14 @@ impl Fetch {
         self.deadline_ms
     }
 
-    /// Notes a page that was taken in.
-    pub fn page(&mut self, now_ms: u64, index: u32) {
-        self.deadline_ms = now_ms + FETCH_PATIENCE_MS;
-        self.received.insert(u64::from(index), u64::from(index));
+    /// Notes a page that was taken in. Only a new page within the window prolongs the exchange.
+    pub fn page(&mut self, now_ms: u64, index: u32, items: usize) {
+        let index = u64::from(index);
+        let is_news = items > 0 && !self.received.contains(index);
+        if is_news && index <= self.received.head() + u64::from(2 * PAGE_WINDOW) {
+            self.deadline_ms = now_ms + FETCH_PATIENCE_MS;
+            self.received.insert(index, index);
+        }
     }
 
     /// Notes the end of the answer, which may overtake pages.

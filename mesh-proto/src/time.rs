@@ -1,6 +1,6 @@
 //! This node's idea of the time of day, and its stamps.
 
-use crate::hlc::{Clock, Hlc};
+use crate::hlc::{Clock, Hlc, MAX_AHEAD_MS};
 
 /// A reading of the caller's clocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -18,9 +18,10 @@ const TOLERANCE_MS: u64 = 1_000;
 #[derive(Debug)]
 pub struct TimeKeeper {
     clock: Clock,
-    /// Added to the wall clock while it is not synchronised.
-    offset_ms: i64,
     synchronised: bool,
+    /// While the wall clock is not known to be right, its steps mean nothing: the time of day
+    /// is counted from here, (monotonic, time of day).
+    anchor: (u64, u64),
 }
 
 impl TimeKeeper {
@@ -28,13 +29,16 @@ impl TimeKeeper {
     /// the wall clock is known to be right.
     pub fn new(now: Now, ceiling: Hlc, build_ms: u64, synchronised: bool) -> Self {
         let at_least = ceiling.ms().max(build_ms);
-        let offset_ms = if synchronised { 0 } else { difference(at_least.max(now.wall_ms), now.wall_ms) };
-        Self { clock: Clock::new(ceiling), offset_ms, synchronised }
+        let anchor = (now.mono_ms, at_least.max(now.wall_ms));
+        Self { clock: Clock::new(ceiling), synchronised, anchor }
     }
 
     /// The time of day, in milliseconds since 1970.
     pub fn time_ms(&self, now: Now) -> u64 {
-        now.wall_ms.saturating_add_signed(self.offset_ms)
+        if self.synchronised {
+            return now.wall_ms;
+        }
+        self.anchor.1.saturating_add(now.mono_ms.saturating_sub(self.anchor.0))
     }
 
     /// Whether the time of day is known to be right.
@@ -43,11 +47,10 @@ impl TimeKeeper {
     }
 
     /// Notes whether the wall clock is known to be right.
-    pub fn set_synchronised(&mut self, synchronised: bool) {
+    pub fn set_synchronised(&mut self, now: Now, synchronised: bool) {
+        // As at a start: a clock that may be wrong does not go back behind its own stamps.
+        self.anchor = (now.mono_ms, self.time_ms(now).max(self.clock.last().ms()));
         self.synchronised = synchronised;
-        if synchronised {
-            self.offset_ms = 0;
-        }
     }
 
     /// Compares with a peer. A node that is not synchronised adopts a synchronised peer's
@@ -56,13 +59,21 @@ impl TimeKeeper {
         let own = self.time_ms(now);
         let differs = own.abs_diff(peer_ms) > TOLERANCE_MS;
         if !self.synchronised && differs && (peer_synchronised || peer_ms > own) {
-            self.offset_ms = difference(peer_ms, now.wall_ms);
+            self.anchor = (now.mono_ms, peer_ms);
         }
     }
 
     /// A new stamp.
     pub fn issue(&mut self, now: Now) -> Hlc {
         self.clock.issue(self.time_ms(now))
+    }
+
+    /// A new stamp for a write made again after a correction. It keeps as much of its old
+    /// stamp as peers let take effect, so that it still beats what it had beaten.
+    pub fn issue_again(&mut self, now: Now, old: Hlc) -> Hlc {
+        let latest = Hlc::from_ms(self.time_ms(now) + MAX_AHEAD_MS - TOLERANCE_MS);
+        self.clock.merge(old.min(latest));
+        self.issue(now)
     }
 
     /// Notes a stamp that took effect.
@@ -77,7 +88,7 @@ impl TimeKeeper {
 
     /// Whether the stamps run so far ahead of the time of day that peers hold them back.
     pub fn is_ahead(&self, now: Now) -> bool {
-        self.clock.is_ahead(self.time_ms(now))
+        self.clock.is_ahead(self.time_ms(now) + TOLERANCE_MS)
     }
 
     /// Sets the stamps back to the time of day. Returns the stamp after which everything the
@@ -87,8 +98,4 @@ impl TimeKeeper {
         self.clock.reset(to);
         to
     }
-}
-
-fn difference(a: u64, b: u64) -> i64 {
-    i64::try_from(i128::from(a) - i128::from(b)).unwrap_or(0)
 }

@@ -14,6 +14,9 @@ use crate::id::{Dot, Origin, ShortId};
 /// only makes a peer send more.
 pub const MAX_WIRE_RANGES: usize = 4_096;
 
+/// The highest sequence number there is: one below the limit, so that its successor exists.
+pub const MAX_SEQ: u64 = u64::MAX - 1;
+
 /// Inclusive ranges of sequence numbers, merged when they touch.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Ranges(BTreeMap<u64, u64>);
@@ -26,7 +29,7 @@ impl Ranges {
 
     /// Adds `from..=to`. An empty or zero-based range is ignored: sequence numbers start at 1.
     pub fn insert(&mut self, from: u64, to: u64) {
-        if from == 0 || from > to {
+        if from == 0 || from > to || to > MAX_SEQ {
             return;
         }
         let (mut start, mut end) = (from, to);
@@ -109,9 +112,10 @@ impl Vector {
         self.floors.get(&origin.node).is_some_and(|floor| origin.generation < *floor)
     }
 
-    /// Accounts for one dot. Returns whether it was new.
+    /// Accounts for one dot. Returns whether it was new; a number outside of 1 to [`MAX_SEQ`]
+    /// names no write and is never new.
     pub fn insert(&mut self, dot: Dot) -> bool {
-        if self.contains(dot) {
+        if self.contains(dot) || dot.seq == 0 || dot.seq > MAX_SEQ {
             return false;
         }
         self.ranges.entry(dot.origin).or_default().insert(dot.seq, dot.seq);
@@ -120,7 +124,7 @@ impl Vector {
 
     /// Accounts for a range of dots of one origin.
     pub fn insert_range(&mut self, origin: Origin, from: u64, to: u64) {
-        if !self.is_below_floor(origin) && from > 0 && from <= to {
+        if !self.is_below_floor(origin) && from > 0 && from <= to && to <= MAX_SEQ {
             self.ranges.entry(origin).or_default().insert(from, to);
         }
     }
@@ -241,8 +245,13 @@ impl Vector {
     /// The vector as a frame carries it, the widest ranges first when there are too many.
     pub fn to_wire(&self) -> WireVector {
         let mut budget = MAX_WIRE_RANGES;
+        let floors: Vec<(ShortId, u32)> = self.floors().take(budget / 4).collect();
+        budget -= floors.len();
         let mut origins = Vec::new();
         for (origin, ranges) in self.origins() {
+            // An origin weighs about as much as two ranges.
+            let Some(left) = budget.checked_sub(2).filter(|left| *left > 0) else { break };
+            budget = left;
             let mut kept: Vec<(u64, u64)> = ranges.iter().collect();
             if kept.len() > budget {
                 kept.sort_by_key(|(from, to)| core::cmp::Reverse(to - from));
@@ -252,7 +261,7 @@ impl Vector {
             budget -= kept.len();
             origins.push((origin, kept));
         }
-        WireVector { floors: self.floors().collect(), origins }
+        WireVector { floors, origins }
     }
 
     /// Reads a vector from a frame. Ranges that make no sense are left out.
@@ -350,6 +359,6 @@ mod tests {
         vector.insert_range(origin(1), 30_000, 40_000);
         let wire = Vector::from_wire(&vector.to_wire());
         assert!(vector.covers(&wire) && wire.contains(Dot { origin: origin(1), seq: 35_000 }));
-        assert_eq!(wire.ranges(origin(1)).map(Ranges::len), Some(MAX_WIRE_RANGES));
+        assert_eq!(wire.ranges(origin(1)).map(Ranges::len), Some(MAX_WIRE_RANGES - 2));
     }
 }

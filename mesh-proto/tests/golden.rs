@@ -263,6 +263,7 @@ fn values_have_the_bytes_they_were_published_with() {
     }
 }
 
+/// Key and value in the store.
 type Encoded = (Vec<u8>, Vec<u8>);
 
 fn records() -> Vec<(Record, Encoded)> {

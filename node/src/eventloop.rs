@@ -77,6 +77,8 @@ pub struct Parts {
     pub seeds: Vec<(Target, Vec<SocketAddr>)>,
     /// The nodes that are alive, this one included, for the rest of the node.
     pub alive: watch::Sender<BTreeSet<ShortId>>,
+    /// The admitted nodes, for the transport, which lets strangers in sparingly.
+    pub members: watch::Sender<BTreeSet<NodeId>>,
     /// Bumped by every turn; the watchdog looks at it.
     pub heartbeat: Arc<AtomicU64>,
     /// The clocks.
@@ -143,6 +145,7 @@ pub struct EventLoop {
     wanted: watch::Sender<Wanted>,
     seeds: Vec<(Target, Vec<SocketAddr>)>,
     alive: watch::Sender<BTreeSet<ShortId>>,
+    members: watch::Sender<BTreeSet<NodeId>>,
     heartbeat: Arc<AtomicU64>,
     clock: Clock,
     restored_marker: std::path::PathBuf,
@@ -172,6 +175,7 @@ impl EventLoop {
             wanted: parts.wanted,
             seeds: parts.seeds,
             alive: parts.alive,
+            members: parts.members,
             heartbeat: parts.heartbeat,
             clock: parts.clock,
             restored_marker: parts.restored_marker,
@@ -343,6 +347,13 @@ impl EventLoop {
     }
 
     fn issue(&mut self, body: Body) -> Result<Vec<Vec<u8>>, ServiceError> {
+        if let Body::Admit { node, token: Some(token), .. } = &body
+            && self.mesh.roster().redeemed(token).is_some()
+            && self.mesh.roster().is_admitted(node)
+        {
+            // A retry, perhaps after a power cut in between, gets the same statements.
+            return Ok(self.mesh.roster().proof_for(node));
+        }
         let subject = match &body {
             Body::Admit { node, .. } | Body::Revoke { node, .. } => *node,
             Body::Leave => self.mesh.id(),
@@ -412,6 +423,7 @@ impl EventLoop {
                 if let Err(reason) = self.save_roster() {
                     error!(%reason, "the membership cannot be saved");
                 }
+                self.members.send_replace(self.mesh.roster().members().map(|member| member.id).collect());
                 self.publish_alive();
                 self.want_peers();
             }

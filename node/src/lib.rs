@@ -1,10 +1,17 @@
 //! The Hearth daemon as a library; the binary `hearth` is a thin shell over it.
 
+pub mod api;
 pub mod auth;
+pub mod cli;
+pub mod config;
+pub mod daemon;
+pub mod devices;
 pub mod eventloop;
 pub mod listener;
+pub mod logging;
 pub mod service;
 pub mod state_dir;
 pub mod store;
+pub mod supervisor;
 pub mod tls;
 pub mod transport;

@@ -16,7 +16,7 @@ use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
     sync::mpsc,
-    time::timeout,
+    time::{Instant, timeout},
 };
 use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
 use tracing::{debug, warn};
@@ -30,11 +30,13 @@ use crate::{
 const TLS_HANDSHAKE: u8 = 0x16;
 /// Tries to find one free number for both protocols when the system chooses the port.
 const PORT_TRIES: usize = 16;
+/// How often ports that are in use are tried again.
+const LOOK_FOR_PORTS: Duration = Duration::from_millis(20);
 /// Most that is read of a plain HTTP request before it is answered.
 const PLAIN_REQUEST: usize = 8 << 10;
 const PLAIN_ANSWER: &str = "HTTP/1.1 400 Bad Request\r\n\
     Content-Type: text/plain; charset=utf-8\r\n\
-    Content-Length: 68\r\n\
+    Content-Length: 69\r\n\
     Connection: close\r\n\r\n\
     this port speaks HTTPS: use https:// and the CA of `hearth ca export`";
 
@@ -82,6 +84,23 @@ pub async fn bind_ports(listen: SocketAddr) -> Result<Ports, BindError> {
             Ok(udp) => return Ok(Ports { tcp, udp, address }),
             Err(error) if tries == 0 => return Err(name("UDP")(error)),
             Err(_) => {}
+        }
+    }
+}
+
+/// Like [`bind_ports`], but waits for ports that are in use. A QUIC endpoint lets go of its socket
+/// only some time after its last handle is gone, and tells nobody when.
+///
+/// # Errors
+/// [`BindError`]; a port in use only after `patience`.
+pub async fn bind_ports_within(listen: SocketAddr, patience: Duration) -> Result<Ports, BindError> {
+    let deadline = Instant::now() + patience;
+    loop {
+        match bind_ports(listen).await {
+            Err(BindError::InUse(..)) if Instant::now() < deadline => {
+                tokio::time::sleep(LOOK_FOR_PORTS).await;
+            }
+            bound => return bound,
         }
     }
 }

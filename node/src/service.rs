@@ -302,6 +302,14 @@ impl Service {
         self.ask(Request::Status).await
     }
 
+    /// Signs a membership statement of this node and makes it durable.
+    ///
+    /// # Errors
+    /// [`ServiceError::Roster`] when this node may not say it.
+    pub async fn issue(&self, body: Body) -> Result<Vec<Vec<u8>>, ServiceError> {
+        self.ask(|reply| Request::Issue(body, reply)).await?
+    }
+
     /// Admits a node; answers with the statements that prove it.
     ///
     /// # Errors
@@ -313,6 +321,6 @@ impl Service {
         name: NodeName,
         token: Option<[u8; 16]>,
     ) -> Result<Vec<Vec<u8>>, ServiceError> {
-        self.ask(|reply| Request::Issue(Body::Admit { node, roles, name, token }, reply)).await?
+        self.issue(Body::Admit { node, roles, name, token }).await
     }
 }

@@ -1,3 +1,4 @@
-//! Placeholder.
+//! The simulation, the end-to-end tests and the benchmarks of Hearth.
 
 pub mod emulator;
+pub mod sim;

@@ -8,6 +8,7 @@ use crate::{
     error::FrameError,
     id::{NodeId, ShortId},
     liveness::Liveness as _,
+    outbox::Once,
     roster::{Inserted, RosterError},
     session::{self, Link, LinkId, MAX_PROOF_BYTES, Peer},
     wire::{self, ByeReason, Digest, FRAME_VERSION, Hello, Message, OLDEST_PROTOCOL, PROTOCOL},
@@ -119,6 +120,10 @@ impl Mesh {
             }
             self.message(id, message);
         }
+        if self.links.get(&id).is_some_and(|link| link.outbox.is_flooded()) {
+            self.offend_link(id, Counter::Flooding);
+            self.close(id, ByeReason::Misbehaved);
+        }
     }
 
     fn bad_frame(&mut self, id: LinkId, error: FrameError) {
@@ -143,7 +148,7 @@ impl Mesh {
                 self.offend_link(id, Counter::BeforeHello);
                 self.close(id, ByeReason::Misbehaved);
             }
-            Message::Hello(_) => {}
+            Message::Hello(hello) => self.on_later_hello(id, &hello),
             Message::Roster(statements) => self.on_statements(id, statements),
             Message::Digest(digest) => self.on_digest(id, digest),
             Message::Heads(heads) => self.on_heads(id, &heads),
@@ -187,8 +192,28 @@ impl Mesh {
             self.roster_changed();
         }
         self.time.compare(self.now, hello.time_ms, hello.synchronised);
+        self.schedule_release();
         if self.replaces_another(id) {
             self.greet(id, hello);
+        }
+    }
+
+    /// A peer introduces itself again when its clock has become right.
+    fn on_later_hello(&mut self, id: LinkId, hello: &Hello) {
+        if self.links.get(&id).is_some_and(|link| link.node == hello.node) {
+            self.time.compare(self.now, hello.time_ms, hello.synchronised);
+            self.schedule_release();
+        }
+    }
+
+    /// Notes whether the wall clock is right, and tells the peers once it has become so.
+    pub(super) fn set_synchronised(&mut self, synchronised: bool) {
+        let news = synchronised && !self.time.is_synchronised();
+        self.time.set_synchronised(self.now, synchronised);
+        self.schedule_release();
+        if news {
+            let hello = Message::Hello(self.hello());
+            self.tell_all_but(None, &hello);
         }
     }
 
@@ -271,12 +296,15 @@ impl Mesh {
 
     pub(super) fn spread_statements(&mut self, statements: Vec<Vec<u8>>, except: Option<LinkId>) {
         for message in roster_messages(statements) {
-            self.to_all_but(except, &message);
+            self.tell_all_but(except, &message);
         }
     }
 
     /// The whole roster, for a peer whose hash differs.
     pub(super) fn send_roster(&mut self, id: LinkId) {
+        if !self.links.get_mut(&id).is_some_and(|link| link.outbox.begin_once(Once::Roster)) {
+            return;
+        }
         let statements: Vec<Vec<u8>> = self.roster.statements().map(<[u8]>::to_vec).collect();
         if let Some(link) = self.links.get_mut(&id) {
             roster_messages(statements).into_iter().for_each(|message| link.outbox.control(message));
@@ -291,7 +319,7 @@ impl Mesh {
         self.liveness.set_admitted(self.now.mono_ms, &self.admitted);
         for node in gone {
             self.liveness.forget(self.now.mono_ms, node);
-            let ended = self.overlay.end(node, u64::MAX);
+            let ended = self.overlay.forget(node);
             self.mark_changed(ended);
         }
         self.collector.retain(&self.admitted);

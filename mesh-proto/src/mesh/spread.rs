@@ -13,7 +13,7 @@ use crate::{
     replica::{Applied, Replica},
     session::LinkId,
     sync::{Fetch, Serve},
-    vector::Vector,
+    vector::{MAX_SEQ, Vector},
     view,
     wire::{Digest, Message, WireVector},
 };
@@ -63,8 +63,10 @@ impl Mesh {
     /// Offers a write of a peer to the replica and draws the consequences.
     pub(super) fn take_in(&mut self, from: NodeId, item: Item) -> Applied {
         let (key, dot, stamp) = (item.key.clone(), item.entry.dot, item.entry.stamp);
-        if self.is_own_current(dot.origin) && !self.replica.applied().contains(dot) {
-            self.rewound(from);
+        self.check_own_dots(from, &item);
+        if dot.seq == 0 || dot.seq > MAX_SEQ {
+            self.offend(from, Counter::BadValue);
+            return Applied::Duplicate;
         }
         let outcome = self.replica.apply(self.time_ms(), item);
         self.counters.bump(if outcome.is_news() { Counter::WritesIn } else { Counter::WritesKnown });
@@ -81,6 +83,7 @@ impl Mesh {
                 self.schedule_release();
             }
             Applied::Void => self.counters.bump(Counter::Void),
+            Applied::Dropped => self.counters.bump(Counter::QuarantineFull),
             Applied::Forbidden => self.offend(from, Counter::ForbiddenWriter),
             Applied::Malformed => self.offend(from, Counter::BadValue),
             Applied::Duplicate => {}
@@ -98,12 +101,23 @@ impl Mesh {
         }
     }
 
-    /// Peers know writes of this generation that this node never made.
-    fn rewound(&mut self, from: NodeId) {
-        if self.closing.is_none() {
+    /// Looks for writes of this node that it does not know: its card was set back or cloned.
+    fn check_own_dots(&mut self, from: NodeId, item: &Item) {
+        let me = self.id.short();
+        let dots = item.covers.iter().chain([&item.entry.dot]).filter(|dot| dot.origin.node == me);
+        let unknown = dots.filter(|dot| !self.replica.applied().contains(**dot));
+        if let Some(generation) = unknown.map(|dot| dot.origin.generation).max() {
+            self.rewound(from, generation);
+        }
+    }
+
+    /// Peers know writes of this generation, or a later one, that this node never made. Older
+    /// generations are only caught up with.
+    fn rewound(&mut self, from: NodeId, generation: u32) {
+        if !self.is_closing_generation() && generation >= self.run.generation {
             self.counters.bump(Counter::Rewound);
             self.events.push_back(Event::Rewound(from));
-            self.close_generation();
+            self.close_generation_above(generation.saturating_add(self.jump));
         }
     }
 
@@ -138,6 +152,10 @@ impl Mesh {
         let Some(node) = self.links.get(&id).map(|link| link.node) else { return };
         for OverlayItem { key, entry } in items {
             let (writer, stamp) = (entry.writer, entry.stamp);
+            if writer != self.id.short() && self.overlay.is_new_run(writer, entry.run) {
+                let ended = self.overlay.begin(writer, entry.run);
+                self.mark_changed(ended);
+            }
             if !self.admitted.contains(&writer) {
                 self.offend(node, Counter::BadOverlay);
                 continue;
@@ -154,6 +172,7 @@ impl Mesh {
                     others.for_each(|(_, link)| link.outbox.overlay(&key, writer));
                 }
                 Offered::Old | Offered::Ended => {}
+                Offered::Full => self.counters.bump(Counter::OverlayFull),
                 Offered::Ahead => self.offend(node, Counter::OverlayAhead),
                 Offered::Refused => self.offend(node, Counter::BadOverlay),
             }
@@ -231,10 +250,12 @@ impl Mesh {
 
     fn check_rewound(&mut self, id: LinkId, theirs: &Vector) {
         let origin = self.origin();
-        if theirs.head(origin) > self.replica.applied().head(origin)
+        let known = theirs.highest_generation(origin.node);
+        let is_behind = theirs.head(origin) > self.replica.applied().head(origin);
+        if (is_behind || known > origin.generation)
             && let Some(node) = self.links.get(&id).map(|link| link.node)
         {
-            self.rewound(node);
+            self.rewound(node, known);
         }
     }
 
@@ -286,7 +307,7 @@ impl Mesh {
         let time_ms = self.time_ms();
         let asked = self.fetching.as_mut().filter(|f| f.link == id && f.fetch.session() == session);
         if let Some(fetching) = asked {
-            fetching.fetch.page(now, index);
+            fetching.fetch.page(now, index, items.len());
             if let Some(fresh) = &mut fetching.fresh {
                 items.into_iter().for_each(|item| {
                     fresh.apply(time_ms, item);

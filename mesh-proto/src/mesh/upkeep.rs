@@ -3,11 +3,12 @@
 
 use alloc::vec::Vec;
 
-use super::{Event, Mesh, TREE_MS};
+use super::{Mesh, TREE_MS};
 use crate::{
     collect,
     counters::Counter,
     id::{Key, ShortId},
+    outbox::Once,
     planted::planted,
     record::Item,
     replica::{Applied, Replica},
@@ -18,8 +19,8 @@ use crate::{
     wire::{Message, Report, TARGET_FRAME_BYTES},
 };
 
-/// Roots sent after writes were made void, before the suspicion is dropped.
-const SUSPECT_ROOTS: u8 = 3;
+/// Roots sent over each link for one suspicion: the first may come while writes pass.
+const ROOTS_PER_SUSPICION: u8 = 2;
 
 impl Mesh {
     pub(super) fn report_and_collect(&mut self) {
@@ -30,10 +31,17 @@ impl Mesh {
         let expired = self.overlay.expire(self.time_ms());
         self.mark_changed(expired);
         let listed: Vec<ShortId> = self.nodes_with_closed_generations();
-        if self.replica.tombstones().next().is_none() && listed.is_empty() {
+        let has_tombstones = self.replica.tombstones().next().is_some();
+        // A peer that still holds tombstones may wait for this node's word.
+        let is_news = self.collector.durable_of(self.id.short()) != Some(self.commits.durable());
+        let wanted = core::mem::take(&mut self.report_wanted) && is_news;
+        if !has_tombstones && listed.is_empty() && !wanted {
             return;
         }
         self.report();
+        if !has_tombstones && listed.is_empty() {
+            return;
+        }
         if planted!(self.plant, TombstoneCollectedEarly) {
             let cut = self.commits.durable().clone();
             return self.collect(&cut);
@@ -63,16 +71,19 @@ impl Mesh {
         let node = self.id.short();
         let report = Report { node, run: self.run, number: self.report_number, durable };
         self.collector.hear(&report);
-        self.to_all_but(None, &Message::Reports(Vec::from([report])));
+        self.tell_all_but(None, &Message::Reports(Vec::from([report])));
     }
 
     fn collect(&mut self, cut: &Vector) {
         let young = planted!(self.plant, TombstoneCollectedEarly);
         let before = self.time_ms().saturating_sub(if young { 0 } else { collect::MIN_AGE_MS });
+        // A write that still waits for the store may lie below a tombstone.
+        let waiting = self.commits.oldest_waiting();
         let gone: Vec<Key> = self
             .replica
             .tombstones()
             .filter(|(_, entry)| cut.contains(entry.dot) && entry.stamp.ms() < before)
+            .filter(|(_, entry)| waiting.is_none_or(|oldest| entry.stamp < oldest))
             .map(|(key, _)| key)
             .collect();
         self.counters.add(Counter::TombstonesCollected, gone.len());
@@ -88,12 +99,15 @@ impl Mesh {
             }
         }
         if !news.is_empty() {
-            self.to_all_but(Some(id), &Message::Reports(news));
+            self.report_wanted = true;
+            self.tell_all_but(Some(id), &Message::Reports(news));
         }
     }
 
+    /// Writes were made void or repaired: what they had replaced may live on elsewhere, or be
+    /// missing elsewhere too.
     pub(super) fn suspect_tree(&mut self) {
-        self.suspect_roots = SUSPECT_ROOTS;
+        self.suspicions = self.suspicions.saturating_add(1);
     }
 
     pub(super) fn compare_trees_when_due(&mut self) {
@@ -106,8 +120,13 @@ impl Mesh {
     }
 
     pub(super) fn send_tree_root_if_suspect(&mut self, id: LinkId) {
-        if self.suspect_roots > 0 {
-            self.suspect_roots -= 1;
+        let suspicions = self.suspicions;
+        let Some(link) = self.links.get_mut(&id) else { return };
+        if link.suspicion.0 != suspicions {
+            link.suspicion = (suspicions, ROOTS_PER_SUSPICION);
+        }
+        if link.suspicion.1 > 0 {
+            link.suspicion.1 -= 1;
             self.send_tree_root(id);
         }
     }
@@ -129,7 +148,9 @@ impl Mesh {
 
     fn send_leaves(&mut self, id: LinkId) {
         let leaves = Message::TreeLeaves(self.replica.tree().leaves().to_vec());
-        if let Some(link) = self.links.get_mut(&id) {
+        if let Some(link) = self.links.get_mut(&id)
+            && link.outbox.begin_once(Once::Leaves)
+        {
             link.outbox.control(leaves);
         }
     }
@@ -140,6 +161,9 @@ impl Mesh {
         }
         if self.links.get_mut(&id).is_some_and(|link| core::mem::take(&mut link.tree_asked)) {
             self.send_leaves(id);
+        }
+        if !self.links.get_mut(&id).is_some_and(|link| link.outbox.begin_once(Once::Items)) {
+            return;
         }
         let own = self.replica.tree().leaves();
         let differing: Vec<u8> = (0..=u8::MAX)
@@ -173,10 +197,12 @@ impl Mesh {
 
     pub(super) fn on_tree_items(&mut self, items: Vec<Item>) {
         for item in items {
-            let (key, stamp) = (item.key.clone(), item.entry.stamp);
+            let (key, dot, stamp) = (item.key.clone(), item.entry.dot, item.entry.stamp);
             if self.replica.repair(self.time_ms(), item) == Applied::Won {
                 self.counters.bump(Counter::Repaired);
+                self.suspect_tree();
                 self.time.merge(stamp);
+                self.note_live(dot);
                 self.took_effect(&key, stamp);
             }
         }
@@ -186,7 +212,7 @@ impl Mesh {
     pub(super) fn take_over(&mut self, mut fresh: Replica, peer: &Vector) {
         let origin = self.origin();
         fresh.cover_all(peer);
-        let plan = restore::plan(&self.replica, &fresh, peer);
+        let plan = restore::plan(&self.replica, &fresh, peer, origin);
         let mut own = Vector::default();
         own.insert_range(origin, 1, self.replica.applied().head(origin));
         fresh.cover_all(&own);
@@ -203,6 +229,6 @@ impl Mesh {
         self.restored = false;
         self.flush_due_ms = Some(self.now.mono_ms);
         self.schedule_release();
-        self.events.push_back(Event::Restored { lost: plan.lost });
+        self.replacing = Some(plan.lost);
     }
 }

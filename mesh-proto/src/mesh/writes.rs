@@ -7,7 +7,7 @@ use crate::{
     commit::{MAX_WAITING, WriteToken},
     counters::Counter,
     hlc::Hlc,
-    id::{Dot, FieldName, Key, ObjectId, Origin},
+    id::{Dot, FieldName, Key, ObjectId},
     kinds::{self, Author, CLOSED_PREFIX, Durability, STATE_FLUSH_MS},
     merge::{Bytes, Entry},
     overlay::{Offered, OverlayEntry, Run},
@@ -123,8 +123,9 @@ impl Mesh {
         for (key, entry) in writes {
             let (dot, stamp) = (entry.dot, entry.stamp);
             let item = Item { key: key.clone(), entry, covers: Vec::new() };
-            if self.replica.apply(time_ms.max(stamp.ms()), item) == Applied::Won {
-                self.settle_overlay(&key, stamp);
+            match self.replica.apply(time_ms.max(stamp.ms()), item) {
+                Applied::Won => self.settle_overlay(&key, stamp),
+                outcome => debug_assert_eq!(outcome, Applied::Lost, "{key:?} {dot:?}"),
             }
             self.changed.insert(key.object.clone());
             own.push((key, dot));
@@ -153,6 +154,11 @@ impl Mesh {
     pub(super) fn persisted(&mut self, batch: u64) {
         let Some(flushed) = self.commits.flushed(batch) else { return };
         self.push_own(&flushed.own);
+        if !self.replica.is_dirty()
+            && let Some(lost) = self.replacing.take()
+        {
+            self.events.push_back(Event::Restored { lost });
+        }
         self.events.extend(flushed.tokens.into_iter().map(Event::Written));
         self.pay_owed_acks();
         self.finish_answers();
@@ -179,17 +185,36 @@ impl Mesh {
 
     /// A clock that runs ahead of the time of day was wrong: close the generation.
     pub(super) fn correct_clock_if_ahead(&mut self) {
-        if self.closing.is_none() && self.time.is_ahead(self.now) {
+        if !self.is_closing_generation() && self.time.is_ahead(self.now) {
             self.close_generation();
         }
     }
 
+    /// Whether a new generation waits to be persisted.
+    pub(super) fn is_closing_generation(&self) -> bool {
+        self.closing.is_some_and(|run| run.generation != self.run.generation)
+    }
+
     pub(super) fn close_generation(&mut self) {
-        self.open_run(Run { generation: self.run.generation + 1, ..self.run });
+        self.close_generation_above(self.run.generation);
+    }
+
+    /// Opens the generation after the highest that anybody knows of.
+    pub(super) fn close_generation_above(&mut self, known: u32) {
+        let known = known.max(self.run.generation);
+        match known.checked_add(1) {
+            Some(generation) => self.open_run(Run { generation, ..self.run }),
+            None => self.counters.bump(Counter::BadValue),
+        }
     }
 
     /// Asks for a new run to be persisted; until it is, nothing of this node's own gets a dot.
     pub(super) fn open_run(&mut self, run: Run) {
+        let asked = self.closing.unwrap_or(run);
+        let run = Run {
+            incarnation: run.incarnation.max(asked.incarnation),
+            generation: run.generation.max(asked.generation),
+        };
         self.closing = Some(run);
         self.events.push_back(Event::PersistRun(run));
     }
@@ -213,21 +238,30 @@ impl Mesh {
         let closed = self.time.reset(self.now);
         self.counters.bump(Counter::ClockCorrections);
         self.events.push_back(Event::ClockCorrected(self.time_ms()));
+        let held_back = self.replica.hold_back(self.time_ms(), self.id.short());
+        self.changed.extend(held_back.into_iter().map(|key| key.object));
+        self.schedule_release();
+        if self.replica.take_unapplied() {
+            self.suspect_tree();
+        }
         let again = self.own_writes_after(closed);
         let mut generations: Vec<u32> = again.iter().map(|(_, entry)| entry.dot.origin.generation).collect();
         generations.push(old.generation);
         generations.sort_unstable();
         generations.dedup();
-        let time = &mut self.time;
-        let now = self.now;
-        self.commits.restamp(|| time.issue(now));
         for generation in generations {
             self.close_one(generation, closed);
         }
         for (key, entry) in again {
-            let stamp = self.time.issue(self.now);
-            self.commits.queue(key, stamp, entry.value, self.now.mono_ms, None);
+            let stamp = self.time.issue_again(self.now, entry.stamp);
+            // Still under their old stamps: what was written later to the same register stays.
+            let waiting = self.commits.waiting_stamp(&key);
+            if waiting.is_none_or(|waiting| waiting < entry.stamp) {
+                self.commits.replace(key, stamp, entry.value, self.now.mono_ms);
+            }
         }
+        let (time, now) = (&mut self.time, self.now);
+        self.commits.restamp(closed, |old| time.issue_again(now, old));
     }
 
     fn close_one(&mut self, generation: u32, closed: Hlc) {
@@ -275,10 +309,5 @@ impl Mesh {
                 self.commits.queue(key, stamp, entry.value, self.now.mono_ms, None);
             }
         }
-    }
-
-    /// This node's origin as peers know it, to notice a card that was restored or cloned.
-    pub(super) fn is_own_current(&self, origin: Origin) -> bool {
-        origin == self.origin()
     }
 }

@@ -25,7 +25,7 @@ use super::{Member, statement::*};
 use crate::id::{NodeId, ShortId};
 
 /// What the statements amount to.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Verdict {
     /// Keys that count, with their roles; the root is not among them.
     pub(super) keys: BTreeMap<NodeId, Member>,

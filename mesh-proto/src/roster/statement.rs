@@ -41,6 +41,16 @@ impl Roles {
         Self(self.0 | other.0)
     }
 
+    /// The bits, as frames and invites carry them.
+    pub const fn bits(self) -> u8 {
+        self.0
+    }
+
+    /// The roles among these bits; bits without a meaning are left out.
+    pub const fn from_bits(bits: u8) -> Self {
+        Self(bits & (Self::MEMBER.0 | Self::ADMIN.0 | Self::RECOVERY.0))
+    }
+
     /// Whether every role of `other` is among these.
     pub const fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0

@@ -108,7 +108,7 @@ fn exchange(session: u32, side: &mut Side, asker: &mut Replica, acts: &[Act], se
                             items.into_iter().for_each(|item| {
                                 asker.apply(NOW, item);
                             });
-                            fetch.page(0, index);
+                            fetch.page(0, index, 1);
                             unacknowledged.push(index);
                         }
                     }
@@ -127,7 +127,7 @@ fn exchange(session: u32, side: &mut Side, asker: &mut Replica, acts: &[Act], se
                     items.into_iter().for_each(|item| {
                         asker.apply(NOW, item);
                     });
-                    fetch.page(0, index);
+                    fetch.page(0, index, 1);
                     unacknowledged.push(index);
                 }
             }
@@ -143,7 +143,7 @@ fn exchange(session: u32, side: &mut Side, asker: &mut Replica, acts: &[Act], se
         items.into_iter().for_each(|item| {
             asker.apply(NOW, item);
         });
-        fetch.page(0, index);
+        fetch.page(0, index, 1);
     }
     match fetch.finished() {
         Some(vector) => {

@@ -187,6 +187,15 @@ fn decode<'a>(path: &Path, kind: &FileKind, bytes: &'a [u8]) -> Result<&'a [u8],
     Ok(payload)
 }
 
+/// Replaces the file by one that holds just these bytes, readable by its owner alone: for files
+/// whose format is not ours. On return it survives a power cut.
+///
+/// # Errors
+/// [`FileError::Full`] or [`FileError::Io`]; the old content is intact then.
+pub fn write_private(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
+    replace(path, 0o600, bytes)
+}
+
 /// Puts `bytes` at `path` by way of a temporary file, durably.
 fn replace(path: &Path, mode: u32, bytes: &[u8]) -> Result<(), FileError> {
     let temporary = temporary_of(path);

@@ -59,6 +59,10 @@ impl StoreHandle {
     /// When the system starts no thread.
     pub fn spawn(store: Box<dyn Store>) -> std::io::Result<(Self, mpsc::UnboundedReceiver<Committed>)> {
         let (requests, received) = std_mpsc::channel();
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "one result for each batch that the caller handed over"
+        )]
         let (results, committed) = mpsc::unbounded_channel();
         let heartbeat = Arc::new(AtomicU64::new(0));
         let pending_bytes = Arc::new(AtomicU64::new(0));

@@ -187,7 +187,7 @@ impl LocalCa {
         if let Some(host) = &host {
             sans.push(SanType::DnsName(format!("{host}.local").try_into()?));
         }
-        let loopback = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+        let loopback: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
         let mut addresses: Vec<IpAddr> = names.addresses.iter().map(IpAddr::to_canonical).collect();
         addresses.extend(loopback);
         addresses.sort_unstable();

@@ -1,6 +1,6 @@
 //! QUIC: one UDP socket that accepts and dials.
 
-use std::{fmt, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, fmt, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use mesh_proto::NodeId;
 use quinn::{
@@ -9,7 +9,7 @@ use quinn::{
 };
 use thiserror::Error;
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch},
     time::{Instant, timeout, timeout_at},
 };
 use tracing::{debug, warn};
@@ -38,7 +38,8 @@ pub struct Limits {
     pub joins: usize,
     /// Within which such a connection must be done.
     pub join_deadline: Duration,
-    /// Accepted links whose keys are not admitted (yet) at once; beyond, new ones are refused.
+    /// Accepted links of unknown keys that are not admitted (yet) at once; beyond, new ones are
+    /// refused. Keys given to [`QuicTransport::know`] are not counted.
     pub strangers: usize,
     /// Within which [`super::LinkHandle::admit`] must be called.
     pub stranger_deadline: Duration,
@@ -81,7 +82,7 @@ pub struct JoinConnection {
     /// When the exchange must be over.
     pub(crate) deadline: Instant,
     /// Its place among the bounded number of such connections.
-    pub(crate) _place: OwnedSemaphorePermit,
+    pub(crate) _place: Place,
 }
 
 /// The QUIC endpoint of this node. Cheap to clone; [`QuicTransport::shutdown`] ends it.
@@ -90,6 +91,7 @@ pub struct QuicTransport {
     endpoint: Endpoint,
     client: ClientConfig,
     ourselves: NodeId,
+    known: Arc<watch::Sender<BTreeSet<NodeId>>>,
     events: LinkEventSender,
     counters: Arc<TransportCounters>,
     limits: Limits,
@@ -127,6 +129,7 @@ impl QuicTransport {
             endpoint,
             client: identity.client_quic(ALPN_MESH)?,
             ourselves: identity.id(),
+            known: Arc::new(watch::Sender::new(BTreeSet::new())),
             events,
             counters,
             limits,
@@ -141,6 +144,12 @@ impl QuicTransport {
     /// Whatever the system says about the socket.
     pub fn local_address(&self) -> io::Result<SocketAddr> {
         self.endpoint.local_addr()
+    }
+
+    /// Tells who is in the roster, each time it changes: strangers, however many, cannot keep
+    /// these nodes out. It admits nobody; [`super::LinkHandle::admit`] does.
+    pub fn know(&self, nodes: BTreeSet<NodeId>) {
+        self.known.send_replace(nodes);
     }
 
     /// Dials all addresses at once; the first that proves the expected key (any key but our
@@ -195,6 +204,10 @@ impl QuicTransport {
         }
     }
 }
+
+/// Room for one connection of an unknown key; known keys need none.
+#[derive(Debug)]
+pub(crate) struct Place(Option<OwnedSemaphorePermit>);
 
 /// Accepts connections and brings each handshake to its end, within [`Limits`].
 struct Acceptor {
@@ -269,18 +282,21 @@ impl Acceptor {
                 bump(&counters.join_busy);
             }
         } else {
-            let stranger = Some(place);
+            let stranger = place.0;
             let admission_deadline = limits.stranger_deadline;
             NewLink { connection, send, recv, peer, dialed: false, stranger, admission_deadline }
                 .start(self.transport.events.clone(), counters.clone());
         }
     }
 
-    /// A place for a connection of this kind; without one the peer is told to try later.
-    fn place(&self, shake: &Handshake, connection: &Connection) -> Option<OwnedSemaphorePermit> {
+    /// A place for a connection of this kind, if it needs one; when there is none the peer is
+    /// told to try later.
+    fn place(&self, shake: &Handshake, connection: &Connection) -> Option<Place> {
         let counters = &self.transport.counters;
         let (places, counter) = if shake.alpn == ALPN_JOIN {
             (&self.join_places, &counters.join_busy)
+        } else if self.transport.known.borrow().contains(&shake.peer) {
+            return Some(Place(None));
         } else {
             (&self.stranger_places, &counters.stranger_busy)
         };
@@ -289,7 +305,7 @@ impl Acceptor {
             bump(counter);
             connection.close(CloseCode::Busy.number().into(), b"too many unknown keys at once, try later");
         }
-        place
+        place.map(|permit| Place(Some(permit)))
     }
 
     fn count_failure(&self, address: SocketAddr, error: &ConnectionError) {

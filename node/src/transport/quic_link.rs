@@ -114,7 +114,7 @@ enum Ended {
     Oversized(u32),
     NotAdmitted,
     /// The peer ended or reset the stream, which no side does.
-    StreamEnded,
+    StreamOver,
 }
 
 async fn write(
@@ -136,7 +136,7 @@ async fn write(
         match stream.write_all_chunks(&mut batch.into_chunks()).await {
             Ok(()) => {}
             Err(WriteError::ConnectionLost(error)) => return Ended::Connection(error),
-            Err(_) => return Ended::StreamEnded,
+            Err(_) => return Ended::StreamOver,
         }
         if shared.drained(bytes) && events.send(LinkEvent::Writable { link }).await.is_err() {
             return Ended::LoopGone;
@@ -151,7 +151,7 @@ async fn read(mut stream: RecvStream, link: LinkId, events: &LinkEventSender) ->
         match stream.read_chunk(READ_CHUNK, true).await {
             Ok(Some(chunk)) => reader.push(&chunk.bytes),
             Err(ReadError::ConnectionLost(error)) => return Ended::Connection(error),
-            Ok(None) | Err(_) => return Ended::StreamEnded,
+            Ok(None) | Err(_) => return Ended::StreamOver,
         }
         loop {
             match reader.next_frame() {
@@ -174,6 +174,11 @@ async fn send_datagrams(
     counters: &TransportCounters,
 ) -> Ended {
     while let Some(datagram) = datagrams.recv().await {
+        // Quinn would drop older ones in silence to make room.
+        if connection.datagram_send_buffer_space() < datagram.len() {
+            bump(&counters.datagram_dropped);
+            continue;
+        }
         match connection.send_datagram(datagram) {
             Ok(()) => {}
             Err(quinn::SendDatagramError::ConnectionLost(error)) => return Ended::Connection(error),
@@ -261,7 +266,7 @@ impl QuicControl {
                 bump(&counters.stranger_timeout);
                 close(CloseCode::NotAdmitted, "no proof of membership in time")
             }
-            Ended::StreamEnded => match self.connection.close_reason() {
+            Ended::StreamOver => match self.connection.close_reason() {
                 Some(error) => self.conclude(Ended::Connection(error), counters),
                 None => close(CloseCode::Misuse, "the frame stream was ended"),
             },

@@ -350,6 +350,7 @@ fn open_engine(folder: &Path, options: &SledOptions) -> Result<::sled::Db, ::sle
                 if error.to_string().contains("could not acquire lock")
                     && patience.elapsed() < LOCK_PATIENCE =>
             {
+                #[expect(clippy::disallowed_methods, reason = "sled offers no way to wait for its lock")]
                 std::thread::sleep(Duration::from_millis(10));
             }
             other => return other,

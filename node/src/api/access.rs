@@ -1,0 +1,105 @@
+//! Who a client is and what it may do.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use axum::{
+    extract::{Request, State},
+    http::{HeaderMap, header},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+
+use super::{ApiContext, problem::Problem};
+use crate::auth::{Secret, tokens::Role};
+
+/// How clients come in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Over the Unix socket: whoever may open it is admin.
+    Socket,
+    /// Over the network: by bearer token (RFC 6750).
+    Bearer,
+}
+
+/// The address that a connection comes from; in the extensions of its requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Peer(pub(super) SocketAddr);
+
+/// A client that was recognised.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Principal {
+    /// What it may do.
+    pub(super) role: Role,
+    /// The id of its token; none over the socket.
+    pub(super) token: Option<String>,
+}
+
+/// What a route demands.
+#[derive(Clone)]
+pub(super) struct Guard {
+    pub(super) context: Arc<ApiContext>,
+    pub(super) access: Access,
+    pub(super) role: Role,
+}
+
+impl Guard {
+    /// The client by its `Authorization` header; `None` when it sends none.
+    pub(super) async fn recognise(
+        &self,
+        headers: &HeaderMap,
+        peer: Option<Peer>,
+    ) -> Result<Option<Principal>, Problem> {
+        if self.access == Access::Socket {
+            return Ok(Some(Principal { role: Role::Admin, token: None }));
+        }
+        let Some(header) = headers.get(header::AUTHORIZATION) else { return Ok(None) };
+        let token = header.to_str().ok().and_then(|text| text.split_once(' '));
+        let token = token.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+        let (_, token) = token.ok_or_else(Problem::unauthenticated)?;
+        self.admit(Secret::new(token.trim()), peer).await.map(Some)
+    }
+
+    /// The client by its token, if its role suffices.
+    pub(super) async fn admit(&self, token: Secret, peer: Option<Peer>) -> Result<Principal, Problem> {
+        let (id, role) = self.context.tokens.verify(token, peer.map(|peer| peer.0.ip())).await?;
+        let principal = Principal { role, token: Some(id) };
+        principal.must_be(self.role)?;
+        Ok(principal)
+    }
+}
+
+impl Principal {
+    /// Refuses a lower role.
+    pub(super) fn must_be(&self, role: Role) -> Result<(), Problem> {
+        if self.role >= role {
+            return Ok(());
+        }
+        let detail = format!("this needs the role {role}; the token has {}", self.role);
+        Err(Problem::forbidden(
+            detail,
+            "use a token of that role: an admin makes one with `hearth token create`",
+        ))
+    }
+
+    /// Whether it may see objects of this kind at all.
+    pub(super) fn may_see(&self, kind: &str) -> bool {
+        kind != "token" || self.role == Role::Admin
+    }
+}
+
+/// Lets a request pass whose client has the role; the handler finds it as [`Principal`].
+pub(super) async fn require(State(guard): State<Guard>, mut request: Request, next: Next) -> Response {
+    let peer = request.extensions().get::<Peer>().copied();
+    let admitted = match guard.recognise(request.headers(), peer).await {
+        Ok(Some(principal)) => principal.must_be(guard.role).map(|()| principal),
+        Ok(None) => Err(Problem::unauthenticated()),
+        Err(problem) => Err(problem),
+    };
+    match admitted {
+        Ok(principal) => {
+            request.extensions_mut().insert(principal);
+            next.run(request).await
+        }
+        Err(problem) => problem.into_response(),
+    }
+}

@@ -1,0 +1,274 @@
+//! The node itself: health, status, invites, joining and leaving, tokens, setup.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Extension, Json,
+    extract::State,
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use mesh_proto::{FieldName, ObjectId, Value as Stored, kinds::Author, roster::Roles};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{
+    ApiContext,
+    access::Access,
+    extract::{Body, Named},
+    json::timestamp,
+    problem::Problem,
+};
+use crate::{
+    auth::{
+        Secret,
+        setup::SetupView,
+        tokens::{Role, TokenView},
+    },
+    service::{NodeStatus, Op},
+};
+
+/// An event loop that takes longer to answer is not healthy.
+const HEALTHY_WITHIN: Duration = Duration::from_secs(2);
+const DEFAULT_TTL_S: u32 = 900;
+/// Shortest and longest life of an invite, in seconds.
+const TTLS_S: std::ops::RangeInclusive<u32> = 60..=604_800;
+const MAX_NODE_NAME_BYTES: usize = 64;
+
+type Context = State<Arc<ApiContext>>;
+
+/// Needs no token, hence says what is wrong and not where.
+pub(super) async fn health(State(context): Context) -> Response {
+    let status = tokio::time::timeout(HEALTHY_WITHIN, context.service.status()).await;
+    let reason = match status {
+        Ok(Ok(status)) if status.store_error.is_none() => {
+            return Json(json!({ "status": "ok" })).into_response();
+        }
+        Ok(Ok(_)) => "the store cannot be written",
+        Ok(Err(_)) => "the node is stopping",
+        Err(_) => "the event loop does not answer",
+    };
+    let body = Json(json!({ "status": "degraded", "reasons": [reason] }));
+    (StatusCode::SERVICE_UNAVAILABLE, body).into_response()
+}
+
+pub(super) async fn status(State(context): Context) -> Result<Json<Value>, Problem> {
+    let status = context.service.status().await?;
+    let mut shown = serde_json::to_value(&status).map_err(|_| Problem::internal())?;
+    let at = context.listen.borrow().clone();
+    if let Value::Object(map) = &mut shown {
+        map.insert("api".to_owned(), json!(at.api));
+        map.insert("listen".to_owned(), json!(at.listen));
+    }
+    Ok(Json(shown))
+}
+
+pub(super) async fn ca(State(context): Context) -> Response {
+    ([(header::CONTENT_TYPE, "application/x-pem-file")], context.ca_pem.clone()).into_response()
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct InviteBody {
+    ttl_s: Option<u32>,
+    roles: Option<Vec<String>>,
+}
+
+pub(super) async fn invite(
+    State(context): Context,
+    Body(body): Body<InviteBody>,
+) -> Result<(StatusCode, Json<Value>), Problem> {
+    let ttl_s = body.ttl_s.unwrap_or(DEFAULT_TTL_S);
+    if !TTLS_S.contains(&ttl_s) {
+        let (min, max) = TTLS_S.into_inner();
+        return Err(Problem::invalid(format!("`ttl_s` is {ttl_s}"), format!("give {min} to {max} seconds")));
+    }
+    let mut roles = Roles::MEMBER;
+    for name in body.roles.unwrap_or_default() {
+        roles = match name.as_str() {
+            "member" => roles,
+            "admin" => roles | Roles::ADMIN,
+            _ => {
+                let detail = "`roles` holds something else than \"member\" and \"admin\"";
+                return Err(Problem::invalid(detail, "a node is a member, or member and admin"));
+            }
+        };
+    }
+    let invite = context.invites.create(ttl_s, roles).await?;
+    let (token, expires) = (invite.token.expose(), timestamp(invite.expires_ms));
+    Ok((StatusCode::CREATED, Json(json!({ "id": invite.id, "token": token, "expires": expires }))))
+}
+
+pub(super) async fn invites(State(context): Context) -> Result<Json<Value>, Problem> {
+    let invites = context.invites.list().await?;
+    let shown = invites.iter().map(|invite| {
+        let (roles, expires) = (role_names(invite.roles), timestamp(invite.expires_ms));
+        json!({ "id": invite.id, "roles": roles, "expires": expires, "used": invite.used })
+    });
+    Ok(Json(json!({ "invites": shown.collect::<Vec<_>>() })))
+}
+
+fn role_names(roles: Roles) -> Vec<&'static str> {
+    let names = [(Roles::MEMBER, "member"), (Roles::ADMIN, "admin")];
+    names.iter().filter(|(role, _)| roles.contains(*role)).map(|(_, name)| *name).collect()
+}
+
+pub(super) async fn revoke_invite(State(context): Context, Named(id): Named) -> Result<StatusCode, Problem> {
+    context.invites.revoke(id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct JoinBody {
+    token: Secret,
+    #[serde(default)]
+    force: bool,
+}
+
+pub(super) async fn join(
+    State(context): Context,
+    Body(body): Body<JoinBody>,
+) -> Result<(StatusCode, Json<Value>), Problem> {
+    let joined = context.control.join(body.token, body.force).await?;
+    Ok((StatusCode::ACCEPTED, Json(json!(joined))))
+}
+
+pub(super) async fn leave(State(context): Context) -> Result<(StatusCode, Json<Value>), Problem> {
+    context.control.leave().await?;
+    Ok((StatusCode::ACCEPTED, Json(json!({}))))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RenameBody {
+    name: String,
+}
+
+pub(super) async fn rename(
+    State(context): Context,
+    Named(given): Named,
+    Body(body): Body<RenameBody>,
+) -> Result<Json<Value>, Problem> {
+    let name = body.name.trim();
+    if !(1..=MAX_NODE_NAME_BYTES).contains(&name.len()) || name.chars().any(char::is_control) {
+        let detail = format!("a node's name has 1 to {MAX_NODE_NAME_BYTES} bytes and no control characters");
+        return Err(Problem::invalid(detail, "give it the name of its room"));
+    }
+    let nodes = context.service.status().await?.nodes;
+    let node = find_node(&nodes, &given)?;
+    if let Some(other) = nodes.iter().find(|other| other.name == name && other.id != node.id) {
+        let detail = format!("`{name}` is the name of the node {}", short(&other.id));
+        return Err(Problem::new(StatusCode::CONFLICT, "name-taken", "Taken", detail, "choose another name"));
+    }
+    let object = ObjectId::new(&format!("node/{}", short(&node.id)))?;
+    let op = Op::Set(object, FieldName::new("name")?, Stored::from(name));
+    context.service.write(Author::Client, vec![op]).await?;
+    Ok(Json(json!({ "id": node.id, "name": name })))
+}
+
+/// The part of a node's key that names its object.
+fn short(id: &str) -> &str {
+    id.get(..16).unwrap_or(id)
+}
+
+/// By its name, or by its key or the first eight or more digits of it.
+fn find_node<'a>(nodes: &'a [NodeStatus], given: &str) -> Result<&'a NodeStatus, Problem> {
+    let key = given.to_ascii_lowercase();
+    let is_key = |node: &NodeStatus| key.len() >= 8 && node.id.starts_with(&key);
+    let found: Vec<_> = nodes.iter().filter(|node| node.name == given || is_key(node)).collect();
+    match found.as_slice() {
+        [node] => Ok(node),
+        [] => {
+            let names = nodes.iter().map(|node| node.name.clone());
+            Err(Problem::not_found("such node", "`hearth status` shows names and keys")
+                .with_candidates(names))
+        }
+        _ => {
+            let detail = format!("{} nodes are called that", found.len());
+            let fix = "use the key, or its first 16 digits";
+            let problem = Problem::new(StatusCode::CONFLICT, "ambiguous-node", "Several nodes", detail, fix);
+            Err(problem.with_candidates(found.iter().map(|node| node.id.clone())))
+        }
+    }
+}
+
+pub(super) async fn doctor(State(context): Context) -> Result<Json<Value>, Problem> {
+    Ok(Json(json!({ "checks": context.control.doctor().await? })))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TokenBody {
+    role: Role,
+    #[serde(default)]
+    label: String,
+}
+
+pub(super) async fn create_token(
+    State(context): Context,
+    Body(body): Body<TokenBody>,
+) -> Result<(StatusCode, Json<Value>), Problem> {
+    let (id, token) = context.tokens.create(body.role, body.label).await?;
+    Ok((StatusCode::CREATED, Json(json!({ "id": id, "token": token.expose() }))))
+}
+
+pub(super) async fn tokens(State(context): Context) -> Result<Json<Value>, Problem> {
+    let show = |token: &TokenView| {
+        let created = timestamp(token.created_ms);
+        json!({ "id": token.id, "role": token.role, "label": token.label, "created": created })
+    };
+    Ok(Json(json!({ "tokens": context.tokens.list().await?.iter().map(show).collect::<Vec<_>>() })))
+}
+
+pub(super) async fn revoke_token(State(context): Context, Named(id): Named) -> Result<StatusCode, Problem> {
+    context.tokens.revoke(id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SetupBody {
+    code: Secret,
+    label: Option<String>,
+}
+
+pub(super) async fn setup(
+    State(context): Context,
+    Body(body): Body<SetupBody>,
+) -> Result<(StatusCode, Json<Value>), Problem> {
+    let label = body.label.unwrap_or_else(|| "setup".to_owned());
+    let (id, token) = context.setup.redeem(body.code, label).await?;
+    let body = json!({ "id": id, "token": token.expose(), "role": Role::Admin });
+    Ok((StatusCode::CREATED, Json(body)))
+}
+
+pub(super) async fn setup_code(
+    State(context): Context,
+    Extension(access): Extension<Access>,
+) -> Result<Json<Value>, Problem> {
+    socket_only(access)?;
+    Ok(show_setup(&context.setup.show().await?))
+}
+
+pub(super) async fn new_setup_code(
+    State(context): Context,
+    Extension(access): Extension<Access>,
+) -> Result<Json<Value>, Problem> {
+    socket_only(access)?;
+    Ok(show_setup(&context.setup.renew().await?))
+}
+
+fn show_setup(view: &SetupView) -> Json<Value> {
+    let code = view.code.as_ref().map(Secret::expose);
+    Json(json!({ "code": code, "used": view.used, "locked": view.locked }))
+}
+
+/// The code proves that somebody is on the board: no token can stand in for that.
+fn socket_only(access: Access) -> Result<(), Problem> {
+    if access == Access::Socket {
+        return Ok(());
+    }
+    let detail = "the setup code is shown on the board only";
+    Err(Problem::forbidden(detail, "run `hearth setup-code` on the board"))
+}

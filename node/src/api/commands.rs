@@ -1,0 +1,244 @@
+//! Commands to devices: what people may say, checked against what the device can do.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{Json, extract::State, http::StatusCode};
+use mesh_proto::{FieldName, Value};
+use serde::Deserialize;
+use serde_json::{Value as Any, json};
+use tokio::{
+    sync::broadcast::error::RecvError,
+    time::{Instant, timeout_at},
+};
+
+use super::{
+    ApiContext, color,
+    extract::{Body, Named},
+    json::timestamp,
+    objects::find_device,
+    ports::{Change, Color, Command, CommandRequest, MAX_TRANSITION_MS, PortError, Power},
+    problem::Problem,
+};
+use crate::service::ObjectView;
+
+const DEFAULT_DEADLINE_MS: u32 = 5_000;
+/// Shortest and longest deadline, in milliseconds.
+const DEADLINES_MS: std::ops::RangeInclusive<u32> = 100..=600_000;
+/// A request that waits for the end is answered after so many seconds all the same.
+const MAX_WAIT_S: u64 = 25;
+const MAX_KEY_BYTES: usize = 128;
+/// White that any lamp could have, in kelvin, where the device does not tell its range.
+const ANY_KELVIN: (i64, i64) = (1_000, 20_000);
+
+/// A command as JSON.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct CommandBody {
+    device: String,
+    change: ChangeBody,
+    key: Option<String>,
+    deadline_ms: Option<u32>,
+    #[serde(default)]
+    wait: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ChangeBody {
+    on: Option<Any>,
+    brightness: Option<f64>,
+    kelvin: Option<f64>,
+    color: Option<Any>,
+    transition_ms: Option<u32>,
+}
+
+pub(super) async fn submit(
+    State(context): State<Arc<ApiContext>>,
+    Body(body): Body<CommandBody>,
+) -> Result<(StatusCode, Json<Any>), Problem> {
+    let wait = body.wait;
+    // Listening begins before the command does, so that no step of its life is missed.
+    let mut life = context.commands.life();
+    let mut command = hand_in(&context, body).await?;
+    let until = Instant::now() + Duration::from_secs(MAX_WAIT_S);
+    while wait && !command.state.is_final() {
+        match timeout_at(until, life.recv()).await {
+            Ok(Ok(news)) if news.id == command.id => command = news,
+            Ok(Ok(_)) => {}
+            Ok(Err(RecvError::Lagged(_))) => {
+                command = context.commands.get(command.id.clone()).await?.unwrap_or(command);
+            }
+            Ok(Err(RecvError::Closed)) => return Err(Problem::stopping()),
+            Err(_) => break,
+        }
+    }
+    let status = if wait && command.state.is_final() { StatusCode::OK } else { StatusCode::ACCEPTED };
+    Ok((status, Json(to_json(&command))))
+}
+
+pub(super) async fn read(
+    State(context): State<Arc<ApiContext>>,
+    Named(id): Named,
+) -> Result<Json<Any>, Problem> {
+    let wanted = if id.len() <= 64 { id } else { String::new() };
+    let command = context.commands.get(wanted).await?;
+    let fix = "commands are kept for ten minutes after they end";
+    command.map(|command| Json(to_json(&command))).ok_or_else(|| Problem::not_found("such command", fix))
+}
+
+/// Checks a command and hands it to its owner.
+pub(super) async fn hand_in(context: &ApiContext, body: CommandBody) -> Result<Command, Problem> {
+    let key = body.key;
+    if key.as_ref().is_some_and(|key| key.is_empty() || key.len() > MAX_KEY_BYTES) {
+        return Err(Problem::invalid(format!("`key` has 1 to {MAX_KEY_BYTES} bytes"), "use a UUID"));
+    }
+    let deadline_ms = body.deadline_ms.unwrap_or(DEFAULT_DEADLINE_MS);
+    if !DEADLINES_MS.contains(&deadline_ms) {
+        let (min, max) = DEADLINES_MS.into_inner();
+        return Err(Problem::invalid(
+            format!("`deadline_ms` is {deadline_ms}"),
+            format!("give {min} to {max}"),
+        ));
+    }
+    let change = body.change.check()?;
+    let device = find_device(&context.service, &body.device).await?;
+    check_capabilities(&device, &change)?;
+    let request = CommandRequest { device: device.id, change, key, deadline_ms };
+    context.commands.submit(request).await.map_err(|error| match error {
+        PortError::Conflict { detail, fix } => Problem::new(
+            StatusCode::CONFLICT,
+            "idempotency-key",
+            "The key was used for another command",
+            detail,
+            fix,
+        ),
+        other => other.into(),
+    })
+}
+
+impl ChangeBody {
+    /// The change in the units of the node.
+    fn check(self) -> Result<Change, Problem> {
+        let on = self.on.map(|on| power(&on)).transpose()?;
+        let brightness = self.brightness.map(percent).transpose()?;
+        let color = match (self.kelvin, self.color) {
+            (Some(_), Some(_)) => {
+                return Err(Problem::invalid(
+                    "both `kelvin` and `color` are given",
+                    "a light shows one of them",
+                ));
+            }
+            (Some(kelvin), None) => Some(Color::Temperature(self::kelvin(kelvin, ANY_KELVIN)?)),
+            (None, Some(given)) => Some(chromaticity(&given)?),
+            (None, None) => None,
+        };
+        let transition_ms = self.transition_ms.unwrap_or(0);
+        if transition_ms > MAX_TRANSITION_MS {
+            let detail = format!("`transition_ms` is {transition_ms}");
+            return Err(Problem::invalid(detail, format!("give at most {MAX_TRANSITION_MS} (one hour)")));
+        }
+        let change = Change { on, brightness, color, transition_ms };
+        if change == (Change { transition_ms, ..Change::default() }) {
+            let fix = "give at least one of `on`, `brightness`, `kelvin` and `color`";
+            return Err(Problem::invalid("the change is empty", fix));
+        }
+        Ok(change)
+    }
+}
+
+fn power(on: &Any) -> Result<Power, Problem> {
+    match on {
+        Any::Bool(true) => Ok(Power::On),
+        Any::Bool(false) => Ok(Power::Off),
+        Any::String(word) if word == "toggle" => Ok(Power::Toggle),
+        _ => Err(Problem::invalid("`on` is none of true, false and \"toggle\"", "give one of the three")),
+    }
+}
+
+fn percent(percent: f64) -> Result<u16, Problem> {
+    if (0.0..=100.0).contains(&percent) {
+        return Ok(color::scale(percent / 100.0));
+    }
+    Err(Problem::invalid(format!("`brightness` is {percent}"), "give a percentage, 0 to 100"))
+}
+
+fn kelvin(kelvin: f64, (min, max): (i64, i64)) -> Result<u16, Problem> {
+    let whole = Some(kelvin.round()).filter(|k| (0.0..=65_535.0).contains(k));
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "just checked")]
+    let whole = whole.map(|k| k as u16).filter(|k| (min..=max).contains(&i64::from(*k)));
+    whole.ok_or_else(|| {
+        Problem::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "kelvin-out-of-range",
+            "The colour temperature is out of range",
+            format!("`kelvin` is {kelvin}, the range is {min} K to {max} K"),
+            format!("give {min} to {max}"),
+        )
+    })
+}
+
+fn chromaticity(given: &Any) -> Result<Color, Problem> {
+    let coordinate = |name: &str| given.get(name).and_then(Any::as_f64);
+    let parsed = match (given, coordinate("x"), coordinate("y")) {
+        (Any::String(text), ..) => color::parse(text),
+        (Any::Object(map), Some(x), Some(y)) if map.len() == 2 => color::from_xy(x, y),
+        _ => Err("`color` is none of a name, \"#rrggbb\" and {\"x\":0.31,\"y\":0.33}".to_owned()),
+    };
+    parsed.map_err(|detail| {
+        let names: Vec<_> = color::names().collect();
+        let fix = format!("give #rrggbb, x and y, or a name: {}", names.join(", "));
+        Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "color", "Not a colour", detail, fix)
+    })
+}
+
+/// What the device says it can do is the measure; where it says nothing, its owner decides.
+fn check_capabilities(device: &ObjectView, change: &Change) -> Result<(), Problem> {
+    let field = FieldName::new("capabilities").ok().and_then(|name| device.fields.get(&name));
+    let Some(can @ Value::Map(_)) = field.map(|field| &field.value) else { return Ok(()) };
+    let lacks = |name: &str| matches!(can.get(name), None | Some(Value::Null | Value::Bool(false)));
+    let refuse = |what: &str, fix: &str| {
+        let detail = format!("{} has no {what}", device.id.as_str());
+        Problem::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "not-capable",
+            "The device cannot do that",
+            detail,
+            fix,
+        )
+    };
+    if can.get("kind").and_then(Value::as_text).is_some_and(|kind| kind != "light") {
+        return Err(refuse("light", "`hearth devices` shows which devices are lights"));
+    }
+    if change.brightness.is_some() && lacks("brightness") {
+        return Err(refuse("brightness", "leave out `brightness`"));
+    }
+    match change.color {
+        Some(Color::Xy(..)) if lacks("color") => Err(refuse("colours", "use `kelvin` or `brightness`")),
+        Some(Color::Temperature(_)) if lacks("color_temperature") => {
+            Err(refuse("colour temperature", "leave out `kelvin`"))
+        }
+        Some(Color::Temperature(k)) => {
+            let bound = |name: &str| can.get("color_temperature").and_then(|t| t.get(name)?.as_int());
+            let range = (bound("min_k").unwrap_or(ANY_KELVIN.0), bound("max_k").unwrap_or(ANY_KELVIN.1));
+            kelvin(f64::from(k), range).map(|_| ())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A command as readers see it.
+pub(super) fn to_json(command: &Command) -> Any {
+    let life = command.life.iter().map(|(state, at)| json!({ "state": state, "at": timestamp(*at) }));
+    let mut shown = json!({
+        "id": command.id,
+        "device": command.device.as_str(),
+        "state": command.state,
+        "at": timestamp(command.at_ms),
+        "deadline": timestamp(command.deadline_ms),
+        "life": life.collect::<Vec<_>>(),
+    });
+    if let (Some(reason), Any::Object(map)) = (&command.reason, &mut shown) {
+        map.insert("reason".to_owned(), Any::from(reason.as_str()));
+    }
+    shown
+}

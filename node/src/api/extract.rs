@@ -1,0 +1,98 @@
+//! Reading requests; whatever is wrong with one becomes a problem document.
+
+use axum::{
+    extract::{FromRequest, FromRequestParts, Path, Query, Request},
+    http::{header, request::Parts},
+};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use mesh_proto::ObjectId;
+use serde::de::DeserializeOwned;
+
+use super::{
+    json::{self, MAX_JSON_BYTES},
+    problem::Problem,
+};
+
+/// A JSON body; no body at all counts as `{}`.
+pub(super) struct Body<T>(pub(super) T);
+
+impl<S: Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
+        let length =
+            request.headers().get(header::CONTENT_LENGTH).and_then(|l| l.to_str().ok()?.parse().ok());
+        if length.is_some_and(|length: u64| usize::try_from(length).map_or(true, |l| l > MAX_JSON_BYTES)) {
+            return Err(Problem::too_large(MAX_JSON_BYTES));
+        }
+        let is_json = has_media_type(request.headers(), "application/json");
+        let has_type = request.headers().contains_key(header::CONTENT_TYPE);
+        let body = Limited::new(request.into_body(), MAX_JSON_BYTES).collect().await.map_err(|error| {
+            if error.is::<LengthLimitError>() {
+                return Problem::too_large(MAX_JSON_BYTES);
+            }
+            Problem::invalid("the body ended early", "send as many bytes as `Content-Length` says")
+        })?;
+        let bytes = body.to_bytes();
+        match (bytes.is_empty(), is_json) {
+            (true, _) if is_json || !has_type => Ok(Self(json::parse(b"{}")?)),
+            (false, true) => Ok(Self(json::parse(&bytes)?)),
+            _ => Err(Problem::media_type("application/json")),
+        }
+    }
+}
+
+/// Whether the body is said to be of this type, whatever its parameters.
+pub(super) fn has_media_type(headers: &axum::http::HeaderMap, wanted: &str) -> bool {
+    let given = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    given.split(';').next().is_some_and(|essence| essence.trim().eq_ignore_ascii_case(wanted))
+}
+
+/// The query part of the address.
+pub(super) struct Params<T>(pub(super) T);
+
+impl<S: Sync, T: DeserializeOwned> FromRequestParts<S> for Params<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let query = Query::<T>::try_from_uri(&parts.uri);
+        query.map(|Query(params)| Self(params)).map_err(|error| {
+            Problem::new(
+                axum::http::StatusCode::BAD_REQUEST,
+                "query",
+                "The query is not valid",
+                error.body_text(),
+                "correct the parameter that `detail` names",
+            )
+        })
+    }
+}
+
+/// The one name in the path.
+pub(super) struct Named(pub(super) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Named {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let path = Path::<String>::from_request_parts(parts, state).await;
+        path.map(|Path(name)| Self(name)).map_err(|_| not_utf8())
+    }
+}
+
+/// The object in the path.
+pub(super) struct Object(pub(super) ObjectId);
+
+impl<S: Send + Sync> FromRequestParts<S> for Object {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let path = Path::<(String, String)>::from_request_parts(parts, state).await;
+        let Path((kind, name)) = path.map_err(|_| not_utf8())?;
+        Ok(Self(ObjectId::new(&format!("{kind}/{name}"))?))
+    }
+}
+
+fn not_utf8() -> Problem {
+    Problem::invalid("the path is not UTF-8", "percent-encode names as UTF-8")
+}

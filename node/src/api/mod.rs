@@ -1,0 +1,218 @@
+//! The HTTP/JSON and WebSocket API: one router, served over TLS for bearers of tokens and over a
+//! Unix socket for whoever may open it.
+//!
+//! Nothing here owns state that matters: objects belong to the event loop, tokens and the setup
+//! code to their tasks, commands, invites and the node's life to whoever holds the other end of
+//! the channels in [`ports`].
+
+pub mod access;
+mod admin;
+mod color;
+mod commands;
+mod extract;
+#[cfg(test)]
+pub(crate) mod fake;
+pub mod json;
+pub mod metrics;
+mod objects;
+pub mod ports;
+pub mod problem;
+pub mod serve;
+#[cfg(test)]
+mod tests;
+mod transfer;
+mod watch;
+
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    extract::{MatchedPath, Request, State},
+    http::{HeaderValue, header},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    routing::{delete, get, patch, post},
+};
+use futures_util::FutureExt as _;
+use tokio::sync::watch as watch_channel;
+
+pub use self::access::Access;
+use self::{
+    access::Guard,
+    metrics::{Metrics, MetricsSource},
+    ports::{CommandsHandle, ControlHandle, InvitesHandle},
+    problem::Problem,
+};
+use crate::{
+    auth::{
+        setup::SetupHandle,
+        tokens::{Role, TokensHandle},
+    },
+    service::Service,
+};
+
+/// A request other than an observer, an export or an import is answered within so many seconds.
+pub const REQUEST_DEADLINE_S: u64 = 30;
+
+/// Where this node can be reached, as `hearth status` shows it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ListenInfo {
+    /// The address and port that it listens on.
+    pub listen: String,
+    /// The addresses of the API for people, `https://...`.
+    pub api: Vec<String>,
+}
+
+/// Everything that the API needs of the rest of the node.
+pub struct ApiContext {
+    /// The event loop.
+    pub service: Service,
+    /// The tokens' owner.
+    pub tokens: TokensHandle,
+    /// The setup code's owner.
+    pub setup: SetupHandle,
+    /// The invites' owner.
+    pub invites: InvitesHandle,
+    /// The commands' owner.
+    pub commands: CommandsHandle,
+    /// The composition root.
+    pub control: ControlHandle,
+    /// The certificate of the local CA in PEM.
+    pub ca_pem: String,
+    /// Where the API is.
+    pub listen: watch_channel::Receiver<ListenInfo>,
+    /// What the API counts about itself.
+    pub metrics: Arc<Metrics>,
+    /// What others count, for `/metrics`.
+    pub metrics_sources: Vec<MetricsSource>,
+    /// `true`, or closed, when the node stops.
+    pub shutdown: watch_channel::Receiver<bool>,
+}
+
+/// The API for clients that come in this way.
+pub fn router(context: &Arc<ApiContext>, access: Access) -> Router {
+    let guarded = |routes: Router<Arc<ApiContext>>, role| {
+        let guard = Guard { context: Arc::clone(context), access, role };
+        routes.route_layer(middleware::from_fn_with_state(guard, access::require))
+    };
+    let observer = Guard { context: Arc::clone(context), access, role: Role::Viewer };
+    open_routes()
+        .merge(guarded(viewer_routes(), Role::Viewer))
+        .merge(guarded(operator_routes(), Role::Operator))
+        .merge(guarded(admin_routes(), Role::Admin))
+        .route("/api/v1/watch", get(watch::upgrade).layer(axum::Extension(observer)))
+        .fallback(unknown_route)
+        .method_not_allowed_fallback(unknown_method)
+        .layer(middleware::from_fn_with_state(Arc::clone(context), outermost))
+        .layer(axum::Extension(access))
+        .with_state(Arc::clone(context))
+}
+
+/// What needs no token. The setup code over the socket only is refused by its handler.
+fn open_routes() -> Router<Arc<ApiContext>> {
+    Router::new()
+        .route("/healthz", get(admin::health))
+        .route("/api/v1/ca", get(admin::ca))
+        .route("/api/v1/setup", post(admin::setup))
+        .route("/api/v1/setup-code", get(admin::setup_code).post(admin::new_setup_code))
+}
+
+fn viewer_routes() -> Router<Arc<ApiContext>> {
+    Router::new()
+        .route("/metrics", get(metrics::exposition))
+        .route("/api/v1/status", get(admin::status))
+        .route("/api/v1/objects", get(objects::list))
+        .route("/api/v1/objects/{kind}/{name}", get(objects::read))
+        .route("/api/v1/devices", get(objects::devices))
+        .route("/api/v1/commands/{id}", get(commands::read))
+}
+
+fn operator_routes() -> Router<Arc<ApiContext>> {
+    Router::new()
+        .route("/api/v1/objects/{kind}/{name}", patch(objects::write).delete(objects::delete))
+        .route("/api/v1/commands", post(commands::submit))
+}
+
+fn admin_routes() -> Router<Arc<ApiContext>> {
+    Router::new()
+        .route("/api/v1/invites", get(admin::invites).post(admin::invite))
+        .route("/api/v1/invites/{id}", delete(admin::revoke_invite))
+        .route("/api/v1/join", post(admin::join))
+        .route("/api/v1/leave", post(admin::leave))
+        .route("/api/v1/nodes/{node}", patch(admin::rename))
+        .route("/api/v1/tokens", get(admin::tokens).post(admin::create_token))
+        .route("/api/v1/tokens/{id}", delete(admin::revoke_token))
+        .route("/api/v1/doctor", get(admin::doctor))
+        .route("/api/v1/export", get(transfer::export))
+        .route("/api/v1/import", post(transfer::import))
+}
+
+/// Every route, for the bounded labels of the metrics.
+const ROUTES: [&str; 22] = [
+    "/healthz",
+    "/metrics",
+    "/api/v1/ca",
+    "/api/v1/setup",
+    "/api/v1/setup-code",
+    "/api/v1/status",
+    "/api/v1/objects",
+    "/api/v1/objects/{kind}/{name}",
+    "/api/v1/devices",
+    "/api/v1/commands",
+    "/api/v1/commands/{id}",
+    WATCH,
+    "/api/v1/invites",
+    "/api/v1/invites/{id}",
+    "/api/v1/join",
+    "/api/v1/leave",
+    "/api/v1/nodes/{node}",
+    "/api/v1/tokens",
+    "/api/v1/tokens/{id}",
+    "/api/v1/doctor",
+    EXPORT,
+    IMPORT,
+];
+const WATCH: &str = "/api/v1/watch";
+const EXPORT: &str = "/api/v1/export";
+const IMPORT: &str = "/api/v1/import";
+
+async fn unknown_route() -> Problem {
+    Problem::not_found(
+        "such route",
+        "the routes are under /api/v1: see the README; objects are at /objects/KIND/NAME",
+    )
+}
+
+async fn unknown_method() -> Problem {
+    Problem::new(
+        axum::http::StatusCode::METHOD_NOT_ALLOWED,
+        "method",
+        "This route has no such method",
+        "the route exists, the method does not",
+        "use one of the methods in the `Allow` header",
+    )
+}
+
+/// Around every handler: the deadline, the net under a panic, the count and the headers.
+async fn outermost(State(context): State<Arc<ApiContext>>, request: Request, next: Next) -> Response {
+    let matched = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
+    let route = matched.and_then(|path| ROUTES.iter().position(|known| *known == path));
+    let unhurried = route.and_then(|n| ROUTES.get(n)).is_some_and(|r| [WATCH, EXPORT, IMPORT].contains(r));
+    let limit = if unhurried { Duration::MAX } else { Duration::from_secs(REQUEST_DEADLINE_S) };
+    // A panic unwinds through nothing but the future that is dropped with it.
+    let handler = AssertUnwindSafe(next.run(request)).catch_unwind();
+    let mut response = match tokio::time::timeout(limit, handler).await {
+        Ok(Ok(response)) => response,
+        Ok(Err(_)) => {
+            context.metrics.panicked();
+            tracing::error!(route = route.and_then(|n| ROUTES.get(n)), "a request handler panicked");
+            Problem::internal().into_response()
+        }
+        Err(_) => Problem::deadline(REQUEST_DEADLINE_S).into_response(),
+    };
+    context.metrics.answered(route, response.status());
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}

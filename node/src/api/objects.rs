@@ -1,0 +1,198 @@
+//! Reading and writing objects.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use axum::{Extension, Json, extract::State, http::StatusCode};
+use mesh_proto::{FieldName, ObjectId, kinds::Author};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{
+    ApiContext,
+    access::Principal,
+    extract::{Body, Object, Params},
+    json::{from_object, to_value},
+    problem::Problem,
+};
+use crate::service::{ObjectView, Op, Service, ServiceError};
+
+/// Objects on a page unless asked for otherwise.
+const DEFAULT_PAGE: usize = 100;
+/// Most objects on a page.
+pub(super) const MAX_PAGE: usize = 1_000;
+/// Most devices that are looked through.
+const MAX_DEVICES: usize = 4_096;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ListParams {
+    #[serde(default)]
+    prefix: String,
+    after: Option<String>,
+    limit: Option<usize>,
+    #[serde(default)]
+    incomplete: bool,
+}
+
+pub(super) async fn list(
+    State(context): State<Arc<ApiContext>>,
+    Extension(principal): Extension<Principal>,
+    Params(params): Params<ListParams>,
+) -> Result<Json<Value>, Problem> {
+    let limit = params.limit.unwrap_or(DEFAULT_PAGE);
+    if !(1..=MAX_PAGE).contains(&limit) {
+        return Err(Problem::invalid(
+            format!("limit is {limit}"),
+            format!("ask for 1 to {MAX_PAGE} objects"),
+        ));
+    }
+    let after = params.after.as_deref().map(ObjectId::new).transpose()?;
+    let page = context.service.list(&params.prefix, after, limit, params.incomplete).await?;
+    // The page says where to go on even if its last object is not for this reader.
+    let next = page.last().filter(|_| page.len() == limit).map(|object| object.id.as_str().to_owned());
+    let shown = page.iter().filter(|object| principal.may_see(object.id.kind()));
+    Ok(Json(json!({ "objects": shown.map(from_object).collect::<Vec<_>>(), "next": next })))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ReadParams {
+    #[serde(default)]
+    incomplete: bool,
+}
+
+pub(super) async fn read(
+    State(context): State<Arc<ApiContext>>,
+    Extension(principal): Extension<Principal>,
+    Object(id): Object,
+    Params(params): Params<ReadParams>,
+) -> Result<Json<Value>, Problem> {
+    let object = context.service.get(id.clone()).await?;
+    let shown =
+        object.filter(|object| principal.may_see(id.kind()) && (object.complete || params.incomplete));
+    let fix =
+        "`hearth list` shows what there is; an object that lacks a required field needs ?incomplete=true";
+    shown.map(|object| Json(from_object(&object))).ok_or_else(|| Problem::not_found(id.as_str(), fix))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Patch {
+    #[serde(default)]
+    set: BTreeMap<String, Value>,
+    #[serde(default)]
+    unset: Vec<String>,
+}
+
+pub(super) async fn write(
+    State(context): State<Arc<ApiContext>>,
+    Object(id): Object,
+    Body(patch): Body<Patch>,
+) -> Result<Json<Value>, Problem> {
+    refuse_tokens(&id)?;
+    let twice = patch.unset.iter().find(|field| patch.set.contains_key(*field));
+    if let Some(field) = twice {
+        return Err(Problem::invalid(format!("`{field}` is both set and unset"), "name each field once"));
+    }
+    let mut ops = Vec::new();
+    for (field, value) in patch.set {
+        ops.push(Op::Set(id.clone(), FieldName::new(&field)?, to_value(value)?));
+    }
+    for field in patch.unset {
+        ops.push(Op::Unset(id.clone(), FieldName::new(&field)?));
+    }
+    if ops.is_empty() {
+        return Err(Problem::invalid("nothing is set and nothing is unset", "give `set` or `unset`"));
+    }
+    context.service.write(Author::Client, ops).await?;
+    let written = context.service.get(id.clone()).await?;
+    let gone = || ObjectView { id, fields: BTreeMap::new(), complete: false };
+    Ok(Json(from_object(&written.unwrap_or_else(gone))))
+}
+
+pub(super) async fn delete(
+    State(context): State<Arc<ApiContext>>,
+    Object(id): Object,
+) -> Result<StatusCode, Problem> {
+    refuse_tokens(&id)?;
+    // What is not here needs no tombstone; asking twice is no mistake.
+    if context.service.get(id.clone()).await?.is_some() {
+        context.service.write(Author::Client, vec![Op::Delete(id)]).await?;
+    }
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Even the fields of a token that the kind leaves free are for nobody.
+pub(super) fn refuse_tokens(id: &ObjectId) -> Result<(), Problem> {
+    if id.kind() == "token" {
+        let fix = "an admin makes and revokes tokens at /api/v1/tokens, or by `hearth token`";
+        return Err(Problem::forbidden("tokens are not written as objects", fix));
+    }
+    Ok(())
+}
+
+pub(super) async fn devices(State(context): State<Arc<ApiContext>>) -> Result<Json<Value>, Problem> {
+    let devices = all_devices(&context.service).await?;
+    Ok(Json(json!({ "devices": devices.iter().map(from_object).collect::<Vec<_>>() })))
+}
+
+/// Every complete device, page by page.
+pub(super) async fn all_devices(service: &Service) -> Result<Vec<ObjectView>, ServiceError> {
+    let mut devices: Vec<ObjectView> = Vec::new();
+    loop {
+        let after = devices.last().map(|device| device.id.clone());
+        let page = service.list("device/", after, MAX_PAGE, false).await?;
+        let last = page.len() < MAX_PAGE;
+        devices.extend(page);
+        if last || devices.len() >= MAX_DEVICES {
+            return Ok(devices);
+        }
+    }
+}
+
+/// The device that a person means: its object (`device/NAME`), the name they gave it, the name of
+/// the object alone, or the label in the hardware; then name or label whatever their case.
+pub(super) async fn find_device(service: &Service, given: &str) -> Result<ObjectView, Problem> {
+    if let Some(id) = ObjectId::new(given).ok().filter(|id| id.kind() == "device") {
+        let device = service.get(id).await?.filter(|device| device.complete);
+        return device.ok_or_else(|| no_device(given, &[]));
+    }
+    let devices = all_devices(service).await?;
+    let text = |device: &ObjectView, field: &str| -> String {
+        let field = FieldName::new(field).ok().and_then(|field| device.fields.get(&field));
+        field.and_then(|field| field.value.as_text()).unwrap_or_default().to_owned()
+    };
+    let lower = given.to_lowercase();
+    let by_name = |device: &ObjectView| text(device, "name") == given;
+    let by_object = |device: &ObjectView| device.id.name() == given;
+    let by_label = |device: &ObjectView| text(device, "label") == given;
+    let by_any_case = |device: &ObjectView| {
+        [text(device, "name"), text(device, "label")].iter().any(|text| text.to_lowercase() == lower)
+    };
+    let ways: [&dyn Fn(&ObjectView) -> bool; 4] = [&by_name, &by_object, &by_label, &by_any_case];
+    for way in ways.iter().filter(|_| !given.is_empty()) {
+        let mut found: Vec<_> = devices.iter().filter(|device| way(device)).collect();
+        match (found.pop(), found.is_empty()) {
+            (Some(device), true) => return Ok(device.clone()),
+            (Some(device), false) => {
+                found.push(device);
+                return Err(ambiguous(given, &found));
+            }
+            (None, _) => {}
+        }
+    }
+    Err(no_device(given, &devices))
+}
+
+fn no_device(given: &str, devices: &[ObjectView]) -> Problem {
+    let shown: String = given.chars().filter(|c| !c.is_control()).take(64).collect();
+    Problem::not_found(&format!("device `{shown}`"), "`hearth devices` lists them")
+        .with_candidates(devices.iter().map(|device| device.id.as_str().to_owned()))
+}
+
+fn ambiguous(given: &str, found: &[&ObjectView]) -> Problem {
+    let (status, detail) = (StatusCode::CONFLICT, format!("`{given}` names {} devices", found.len()));
+    let fix = "use the id of the one that is meant, or give them different names";
+    Problem::new(status, "ambiguous-device", "Several devices have that name", detail, fix)
+        .with_candidates(found.iter().map(|device| device.id.as_str().to_owned()))
+}

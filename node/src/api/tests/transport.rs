@@ -1,0 +1,136 @@
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+//! Real sockets: limits, slow clients, panics, the end.
+
+use std::{path::PathBuf, time::Duration};
+
+use axum::routing::get;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::UnixStream,
+    task::JoinHandle,
+};
+
+use super::*;
+use crate::api::serve::{HttpServer, ServeError, serve_unix};
+
+impl Bench {
+    /// The router on a real Unix socket.
+    pub(super) async fn listen(&self, router: Router) -> (PathBuf, JoinHandle<Result<(), ServeError>>) {
+        let path = self.folder.path().join("hearth.sock");
+        let server =
+            HttpServer::new(router, Arc::clone(&self.context.metrics), self.context.shutdown.clone());
+        let at = path.clone();
+        let task = tokio::spawn(async move { serve_unix(&at, server).await });
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+        while UnixStream::connect(&path).await.is_err() {
+            assert!(
+                tokio::time::Instant::now() < deadline && !task.is_finished(),
+                "the socket never answered"
+            );
+            tokio::task::yield_now().await;
+        }
+        (path, task)
+    }
+}
+
+async fn get_over(path: &PathBuf, route: &str) -> String {
+    let mut stream = UnixStream::connect(path).await.unwrap();
+    let request = format!("GET {route} HTTP/1.1\r\nHost: hearth\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
+}
+
+#[tokio::test]
+async fn whoever_opens_the_socket_is_admin_and_the_socket_goes_with_the_node() {
+    let bench = Bench::new();
+    let (path, task) = bench.listen(bench.router(Access::Socket)).await;
+    let answer = get_over(&path, "/api/v1/tokens").await;
+    assert!(answer.starts_with("HTTP/1.1 200 OK") && answer.ends_with("{\"tokens\":[]}"), "{answer}");
+    // An idle connection does not hold the end up.
+    let _idle = UnixStream::connect(&path).await.unwrap();
+    bench.stop.send(true).unwrap();
+    tokio::time::timeout(Duration::from_secs(10), task).await.unwrap().unwrap().unwrap();
+    assert!(!path.exists());
+}
+
+#[tokio::test]
+async fn a_handler_that_panics_costs_its_own_request_only() {
+    async fn broken() -> &'static str {
+        panic!("on purpose")
+    }
+    let bench = Bench::new();
+    let outermost = axum::middleware::from_fn_with_state(Arc::clone(&bench.context), super::super::outermost);
+    let broken = Router::new().route("/broken", get(broken)).layer(outermost);
+    let (path, _task) = bench.listen(bench.router(Access::Socket).merge(broken)).await;
+    let answer = get_over(&path, "/broken").await;
+    assert!(answer.starts_with("HTTP/1.1 500") && answer.contains("urn:hearth:problem:internal"), "{answer}");
+    assert!(!answer.contains("on purpose"));
+    assert!(get_over(&path, "/healthz").await.starts_with("HTTP/1.1 200"));
+    assert!(get_over(&path, "/metrics").await.contains("hearth_http_panics_total 1\n"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_that_hangs_is_answered_for() {
+    let bench = Bench::new();
+    let outermost = axum::middleware::from_fn_with_state(Arc::clone(&bench.context), super::super::outermost);
+    let hanging = Router::new().route("/hang", get(std::future::pending::<()>)).layer(outermost);
+    let request = Request::get("/hang").body(Body::empty()).unwrap();
+    let response = hanging.oneshot(request).await.unwrap();
+    assert_eq!(response.status(), StatusCode::GATEWAY_TIMEOUT);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_head_that_never_ends_is_hung_up_on() {
+    let bench = Bench::new();
+    let metrics = Arc::clone(&bench.context.metrics);
+    let server = HttpServer::new(bench.router(Access::Bearer), metrics, bench.context.shutdown.clone());
+    let (mut client, served) = tokio::io::duplex(1024);
+    let task = tokio::spawn(async move { server.serve_stream(served, "127.0.0.1:9".parse().ok()).await });
+    client.write_all(b"GET /healthz HTTP/1.1\r\nHost: a\r\nX-Slow: ").await.unwrap();
+    tokio::time::timeout(Duration::from_secs(60), task).await.expect("the connection ends").unwrap();
+}
+
+#[tokio::test]
+async fn garbage_and_endless_heads_end_the_connection_and_no_other() {
+    let bench = Bench::new();
+    let (path, _task) = bench.listen(bench.router(Access::Socket)).await;
+    for garbage in
+        [vec![0xff; 4096], vec![b'a'; 200_000], b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".repeat(9)]
+    {
+        let mut stream = UnixStream::connect(&path).await.unwrap();
+        // The server may hang up in the middle of it.
+        let _ = stream.write_all(&garbage).await;
+        let _ = stream.shutdown().await;
+        let mut answer = Vec::new();
+        let _ = tokio::time::timeout(Duration::from_secs(10), stream.read_to_end(&mut answer)).await.unwrap();
+        assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 4"));
+    }
+    assert!(get_over(&path, "/healthz").await.starts_with("HTTP/1.1 200"));
+}
+
+#[tokio::test]
+async fn attempts_are_paced_by_the_address_of_the_connection() {
+    let bench = Bench::new();
+    let metrics = Arc::clone(&bench.context.metrics);
+    let server = HttpServer::new(bench.router(Access::Bearer), metrics, bench.context.shutdown.clone());
+    let attempt = |peer: &'static str| {
+        let server = server.clone();
+        async move {
+            let (mut client, served) = tokio::io::duplex(4096);
+            tokio::spawn(async move { server.serve_stream(served, peer.parse().ok()).await });
+            let request = "GET /api/v1/status HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer hth_x\r\nConnection: close\r\n\r\n";
+            client.write_all(request.as_bytes()).await.unwrap();
+            let mut answer = String::new();
+            client.read_to_string(&mut answer).await.unwrap();
+            answer.get(9..12).unwrap().to_owned()
+        }
+    };
+    let mut seen = Vec::new();
+    for _ in 0..8 {
+        seen.push(attempt("10.0.0.1:5").await);
+    }
+    assert_eq!((seen[0].as_str(), seen[7].as_str()), ("401", "429"), "{seen:?}");
+    assert_eq!(attempt("10.0.0.2:5").await, "401");
+}

@@ -1,0 +1,369 @@
+//! Observers: a WebSocket that gets a snapshot and then what changes.
+//!
+//! The event loop keeps, for each observer, only the names of what has changed; their values are
+//! fetched 256 at a time and when the socket has taken those before. So a slow observer gets the
+//! latest of each object, and costs a bounded number of bytes however long it does not read.
+
+mod inbound;
+mod outbound;
+
+use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
+
+use axum::{
+    Extension,
+    extract::{
+        State,
+        ws::{WebSocket, WebSocketUpgrade, rejection::WebSocketUpgradeRejection},
+    },
+    http::{HeaderMap, StatusCode},
+    response::{IntoResponse, Response},
+};
+use futures_util::StreamExt as _;
+use serde_json::{Value, json};
+use tokio::sync::{broadcast, mpsc};
+
+use self::{
+    inbound::FromReader,
+    outbound::{Closed, Outbound},
+};
+use super::{
+    ApiContext, Problem,
+    access::{Guard, Peer, Principal},
+    commands,
+    json::from_object,
+    metrics::{MAX_OBSERVERS, Raised},
+    ports::Command,
+};
+use crate::service::{Change, Changes, ResumeToken, Service, ServiceError};
+
+/// The WebSocket subprotocol.
+pub(super) const PROTOCOL: &str = "hearth.v1";
+/// Largest message from a client, in bytes.
+const MAX_MESSAGE_BYTES: usize = 64 * 1024;
+/// A client that came without a header shows its token within this time.
+const AUTH_WITHIN: Duration = Duration::from_secs(10);
+const PING_EVERY: Duration = Duration::from_secs(20);
+/// Time for a goodbye.
+const FAREWELL: Duration = Duration::from_secs(1);
+/// Commands whose life is told on one socket at once; the oldest is forgotten first.
+const MAX_TRACKED: usize = 64;
+
+/// Close codes of our own (RFC 6455, section 7.4.2 leaves 4000 to 4999 to applications).
+const CLOSE_UNAUTHENTICATED: u16 = 4401;
+const CLOSE_GOING_AWAY: u16 = 1001;
+const CLOSE_SILENT: u16 = 4408;
+const CLOSE_TRY_LATER: u16 = 1013;
+
+pub(super) async fn upgrade(
+    State(context): State<Arc<ApiContext>>,
+    Extension(guard): Extension<Guard>,
+    peer: Option<Extension<Peer>>,
+    headers: HeaderMap,
+    socket: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Result<Response, Problem> {
+    let peer = peer.map(|Extension(peer)| peer);
+    let principal = guard.recognise(&headers, peer).await?;
+    let socket = socket.map_err(|_| no_websocket())?;
+    let metrics = &context.metrics;
+    let place = if principal.is_some() { metrics.observer() } else { metrics.newcomer() };
+    let place =
+        place.ok_or_else(|| Problem::overloaded(format!("there are {MAX_OBSERVERS} observers already")))?;
+    let socket =
+        socket.protocols([PROTOCOL]).max_message_size(MAX_MESSAGE_BYTES).max_frame_size(MAX_MESSAGE_BYTES);
+    Ok(socket
+        .on_upgrade(move |socket| observe(context, guard, principal, peer, socket, place))
+        .into_response())
+}
+
+fn no_websocket() -> Problem {
+    let fix = "open it with a WebSocket client: wss://…/api/v1/watch, subprotocol hearth.v1";
+    let detail = "this route speaks WebSocket (RFC 6455) only";
+    Problem::new(StatusCode::UPGRADE_REQUIRED, "websocket", "A WebSocket is needed", detail, fix)
+}
+
+/// One observer from its first message to its end.
+async fn observe(
+    context: Arc<ApiContext>,
+    guard: Guard,
+    principal: Option<Principal>,
+    peer: Option<Peer>,
+    mut socket: WebSocket,
+    place: Raised,
+) {
+    let (principal, place) = match principal {
+        Some(principal) => (principal, Some(place)),
+        None => {
+            match tokio::time::timeout(AUTH_WITHIN, inbound::authenticate(&guard, peer, &mut socket)).await {
+                Ok(Some(principal)) => {
+                    drop(place);
+                    (principal, context.metrics.observer())
+                }
+                _ => {
+                    let (mut out, mut stream) = split(&context, socket);
+                    return farewell(&mut out, &mut stream, CLOSE_UNAUTHENTICATED, "a token is needed").await;
+                }
+            }
+        }
+    };
+    let (mut out, mut stream) = split(&context, socket);
+    if place.is_none() {
+        return farewell(&mut out, &mut stream, CLOSE_TRY_LATER, "too many observers").await;
+    }
+    let (sender, inbox) = mpsc::channel(16);
+    let session = Session::new(Arc::clone(&context), principal.clone(), inbox);
+    let stopping = {
+        let mut shutdown = context.shutdown.clone();
+        async move {
+            // A closed channel means the same.
+            let _ = shutdown.wait_for(|stop| *stop).await;
+        }
+    };
+    let end = tokio::select! {
+        () = inbound::read(&context, &principal, &mut stream, sender) => Some((CLOSE_SILENT, "nothing was heard")),
+        end = session.run(&mut out) => end.err().and_then(|closed| closed.goodbye()),
+        () = stopping => Some((CLOSE_GOING_AWAY, "the node is stopping")),
+    };
+    if let Some((code, reason)) = end {
+        farewell(&mut out, &mut stream, code, reason).await;
+    }
+}
+
+fn split(context: &ApiContext, socket: WebSocket) -> (Outbound, inbound::Stream) {
+    let (sink, stream) = socket.split();
+    (Outbound::new(sink, context.metrics.queue()), stream)
+}
+
+/// Says why, then reads until the peer has closed too: closing over what it still sends would
+/// throw the reason away. A peer that takes too long, or is gone, misses nothing.
+async fn farewell(out: &mut Outbound, stream: &mut inbound::Stream, code: u16, reason: &'static str) {
+    let closing = async {
+        if out.close(code, reason).await.is_ok() {
+            while let Some(Ok(_)) = stream.next().await {}
+        }
+    };
+    let _ = tokio::time::timeout(FAREWELL, closing).await;
+}
+
+/// An observer at the event loop; dropped with it.
+struct Watch {
+    service: Service,
+    watcher: u64,
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let (service, watcher) = (self.service.clone(), self.watcher);
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move { service.unwatch(watcher).await });
+        }
+    }
+}
+
+type Next = Pin<Box<dyn Future<Output = Result<Changes, ServiceError>> + Send>>;
+
+struct Subscription {
+    watch: Watch,
+    next: Next,
+    /// Whether the snapshot has not ended yet.
+    snapshot: bool,
+}
+
+impl Subscription {
+    fn next(service: &Service, watcher: u64) -> Next {
+        let service = service.clone();
+        Box::pin(async move { service.next_changes(watcher).await })
+    }
+}
+
+/// A command of this socket: its id, the client's reference, and how much of its life was told.
+struct Tracked {
+    id: String,
+    reference: Option<Value>,
+    told: usize,
+}
+
+/// What writes to the socket.
+struct Session {
+    context: Arc<ApiContext>,
+    principal: Principal,
+    inbox: mpsc::Receiver<FromReader>,
+    subscription: Option<Subscription>,
+    tracked: Vec<Tracked>,
+}
+
+impl Session {
+    fn new(context: Arc<ApiContext>, principal: Principal, inbox: mpsc::Receiver<FromReader>) -> Self {
+        Self { context, principal, inbox, subscription: None, tracked: Vec::new() }
+    }
+
+    async fn run(mut self, out: &mut Outbound) -> Result<(), Closed> {
+        let mut life = self.context.commands.life();
+        let mut live = self.context.tokens.live();
+        let mut ping = tokio::time::interval(PING_EVERY);
+        ping.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                message = self.inbox.recv() => match message {
+                    Some(message) => self.handle(message, out).await?,
+                    None => return Ok(()),
+                },
+                changes = next_changes(&mut self.subscription) => self.deliver(changes, out).await?,
+                news = life.recv() => self.tell(news, out).await?,
+                _ = ping.tick() => out.ping().await?,
+                changed = live.changed() => {
+                    let known = changed.is_ok()
+                        && self.principal.token.as_ref().is_none_or(|id| live.borrow_and_update().contains_key(id));
+                    if !known {
+                        return Err(Closed::Revoked);
+                    }
+                }
+            }
+        }
+    }
+
+    async fn handle(&mut self, message: FromReader, out: &mut Outbound) -> Result<(), Closed> {
+        match message {
+            FromReader::Pong => out.send(&json!({ "type": "pong" })).await?,
+            FromReader::Refused(problem, reference) => out.problem(&problem, reference.as_ref()).await?,
+            FromReader::Commanded(command, reference) => self.track(command, reference, out).await?,
+            FromReader::Subscribe { prefixes, resume } => self.subscribe(prefixes, resume, out).await?,
+        }
+        out.flush().await
+    }
+
+    async fn subscribe(
+        &mut self,
+        prefixes: Vec<String>,
+        resume: Option<ResumeToken>,
+        out: &mut Outbound,
+    ) -> Result<(), Closed> {
+        self.subscription = None;
+        let service = &self.context.service;
+        let watching = match service.watch(prefixes, resume).await {
+            Ok(watching) => watching,
+            Err(error) => return out.problem(&error.into(), None).await,
+        };
+        let watch = Watch { service: service.clone(), watcher: watching.watcher };
+        let next = Subscription::next(service, watching.watcher);
+        self.subscription = Some(Subscription { watch, next, snapshot: true });
+        out.send(&json!({ "type": "snapshot_begin", "reset": watching.reset })).await
+    }
+
+    async fn deliver(
+        &mut self,
+        changes: Result<Changes, ServiceError>,
+        out: &mut Outbound,
+    ) -> Result<(), Closed> {
+        let changes = match changes {
+            Ok(changes) => changes,
+            Err(error) => {
+                self.subscription = None;
+                out.problem(&error.into(), None).await?;
+                return out.flush().await;
+            }
+        };
+        let in_snapshot = self.subscription.as_ref().is_some_and(|subscription| subscription.snapshot);
+        for change in changes.changes.iter().filter(|change| self.principal.may_see(change.id.kind())) {
+            out.send(&to_json(change)).await?;
+        }
+        let resume = resume_text(changes.token);
+        match (in_snapshot, changes.caught_up) {
+            (true, true) => out.send(&json!({ "type": "snapshot_end", "resume": resume })).await?,
+            // Resuming inside a snapshot would miss the rest of it.
+            (true, false) => {}
+            (false, _) => out.send(&json!({ "type": "mark", "resume": resume })).await?,
+        }
+        out.flush().await?;
+        // Only now are the next values fetched: those that changed meanwhile count once.
+        if let Some(subscription) = &mut self.subscription {
+            subscription.snapshot = in_snapshot && !changes.caught_up;
+            subscription.next = Subscription::next(&subscription.watch.service, subscription.watch.watcher);
+        }
+        Ok(())
+    }
+
+    /// Tells the command's state, and what its life brings from now on.
+    async fn track(
+        &mut self,
+        command: Command,
+        reference: Option<Value>,
+        out: &mut Outbound,
+    ) -> Result<(), Closed> {
+        let id = command.id.clone();
+        if self.tracked.len() >= MAX_TRACKED {
+            self.tracked.remove(0);
+        }
+        // The same key again may be the same command: it is told under its newest reference.
+        self.tracked.retain(|tracked| tracked.id != id);
+        self.tracked.push(Tracked { id: id.clone(), reference, told: 0 });
+        self.advance(&command, out).await?;
+        // Its life may have gone on while the answer was on its way here.
+        if let Ok(Some(now)) = self.context.commands.get(id).await {
+            self.advance(&now, out).await?;
+        }
+        Ok(())
+    }
+
+    async fn tell(
+        &mut self,
+        news: Result<Command, broadcast::error::RecvError>,
+        out: &mut Outbound,
+    ) -> Result<(), Closed> {
+        match news {
+            Ok(command) => self.advance(&command, out).await?,
+            Err(broadcast::error::RecvError::Lagged(_)) => {
+                let ids: Vec<_> = self.tracked.iter().map(|tracked| tracked.id.clone()).collect();
+                for id in ids {
+                    if let Ok(Some(now)) = self.context.commands.get(id).await {
+                        self.advance(&now, out).await?;
+                    }
+                }
+            }
+            Err(broadcast::error::RecvError::Closed) => return Err(Closed::Stopping),
+        }
+        out.flush().await
+    }
+
+    /// Tells a state of a command of this socket that was not told yet.
+    async fn advance(&mut self, command: &Command, out: &mut Outbound) -> Result<(), Closed> {
+        let Some(tracked) = self.tracked.iter_mut().find(|tracked| tracked.id == command.id) else {
+            return Ok(());
+        };
+        if tracked.told >= command.life.len() {
+            return Ok(());
+        }
+        tracked.told = command.life.len();
+        let mut message = json!({ "type": "command", "command": commands::to_json(command) });
+        outbound::refer(&mut message, tracked.reference.as_ref());
+        if command.state.is_final() {
+            self.tracked.retain(|tracked| tracked.id != command.id);
+        }
+        out.send(&message).await
+    }
+}
+
+async fn next_changes(subscription: &mut Option<Subscription>) -> Result<Changes, ServiceError> {
+    match subscription {
+        Some(subscription) => (&mut subscription.next).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// An object that lacks a required field reads as absent.
+fn to_json(change: &Change) -> Value {
+    match change.object.as_ref().filter(|object| object.complete) {
+        Some(object) => json!({ "type": "object", "object": from_object(object) }),
+        None => json!({ "type": "gone", "id": change.id.as_str() }),
+    }
+}
+
+fn resume_text(token: ResumeToken) -> String {
+    format!("{:016x}-{:x}", token.incarnation, token.revision)
+}
+
+/// `None` for text that no node gave out: its bearer gets a whole snapshot.
+fn parse_resume(text: &str) -> Option<ResumeToken> {
+    let (incarnation, revision) = text.split_once('-')?;
+    let number = |hex: &str| u64::from_str_radix(hex, 16).ok();
+    Some(ResumeToken { incarnation: number(incarnation)?, revision: number(revision)? })
+}

@@ -1,0 +1,189 @@
+//! What an observer says.
+
+use std::time::Duration;
+
+use axum::extract::ws::{Message, WebSocket};
+use futures_util::{StreamExt as _, stream::SplitStream};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use tokio::{sync::mpsc, time::timeout};
+
+use super::{
+    super::{
+        ApiContext,
+        access::{Guard, Peer, Principal},
+        commands::{self, CommandBody},
+        json::parse,
+        ports::Command,
+        problem::Problem,
+    },
+    parse_resume,
+};
+use crate::{
+    auth::{Secret, tokens::Role},
+    service::ResumeToken,
+};
+
+/// The reading half of the socket.
+pub(super) type Stream = SplitStream<WebSocket>;
+
+/// A peer of which nothing was heard for so long, while nine pings went out, is gone. One that only
+/// stopped reading for a minute or two is not: its pings wait unread in the kernel's buffers, and
+/// nobody can tell that from here.
+const SILENCE: Duration = Duration::from_secs(180);
+/// Taking a command in may take so long.
+const COMMAND_WITHIN_S: u64 = 30;
+const MAX_PREFIXES: usize = 64;
+/// Longest `kind/name`, and so the longest prefix that can match one.
+const MAX_PREFIX_BYTES: usize = 129;
+/// Longest reference of a command, as JSON.
+const MAX_REFERENCE_BYTES: usize = 256;
+
+/// What the reader hands to the writer.
+pub(super) enum FromReader {
+    Pong,
+    Refused(Problem, Option<Value>),
+    Commanded(Command, Option<Value>),
+    Subscribe { prefixes: Vec<String>, resume: Option<ResumeToken> },
+}
+
+/// A message that was understood.
+pub(super) enum ClientMessage {
+    Auth(Secret),
+    Ping,
+    Subscribe { prefixes: Vec<String>, resume: Option<ResumeToken> },
+    Command(Box<CommandBody>, Option<Value>),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AuthBody {
+    token: Secret,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SubscribeBody {
+    prefixes: Vec<String>,
+    resume: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Empty {}
+
+impl ClientMessage {
+    /// Understands a text message; a problem comes with the client's reference, if it gave one.
+    fn read(text: &str) -> Result<Self, (Problem, Option<Value>)> {
+        let mut map: Map<String, Value> = parse(text.as_bytes()).map_err(|error| (error.into(), None))?;
+        let kind = map.remove("type");
+        let reference = map.remove("ref");
+        if reference.as_ref().is_some_and(|r| r.to_string().len() > MAX_REFERENCE_BYTES) {
+            let detail = format!("`ref` has more than {MAX_REFERENCE_BYTES} bytes");
+            return Err((Problem::invalid(detail, "use a short text or a number"), None));
+        }
+        let read =
+            Self::read_body(kind.as_ref().and_then(Value::as_str), Value::Object(map), reference.clone());
+        read.map_err(|problem| (problem, reference))
+    }
+
+    fn read_body(kind: Option<&str>, body: Value, reference: Option<Value>) -> Result<Self, Problem> {
+        match kind {
+            Some("auth") => shape::<AuthBody>(body).map(|body| Self::Auth(body.token)),
+            Some("ping") => shape::<Empty>(body).map(|_| Self::Ping),
+            Some("subscribe") => shape::<SubscribeBody>(body).and_then(SubscribeBody::check),
+            Some("command") => {
+                shape::<CommandBody>(body).map(|body| Self::Command(Box::new(body), reference))
+            }
+            _ => {
+                let fix = "send {\"type\":\"subscribe\",\"prefixes\":[\"device/\"]}, \"command\", \"ping\" or \"auth\"";
+                Err(Problem::invalid("the message has no `type` that is known here", fix))
+            }
+        }
+    }
+}
+
+impl SubscribeBody {
+    fn check(self) -> Result<ClientMessage, Problem> {
+        if self.prefixes.is_empty() || self.prefixes.len() > MAX_PREFIXES {
+            let detail =
+                format!("`prefixes` has {} entries, 1 to {MAX_PREFIXES} are allowed", self.prefixes.len());
+            return Err(Problem::invalid(detail, "name the kinds that matter; \"\" is everything"));
+        }
+        if let Some(long) = self.prefixes.iter().find(|prefix| prefix.len() > MAX_PREFIX_BYTES) {
+            let detail = format!("a prefix has {} bytes, more than any object's name", long.len());
+            return Err(Problem::invalid(detail, "use the start of kind/name"));
+        }
+        let resume = self.resume.as_deref().and_then(parse_resume);
+        Ok(ClientMessage::Subscribe { prefixes: self.prefixes, resume })
+    }
+}
+
+fn shape<T: for<'de> Deserialize<'de>>(body: Value) -> Result<T, Problem> {
+    serde_json::from_value(body)
+        .map_err(|error| Problem::invalid(error.to_string(), "correct the field named in `detail`"))
+}
+
+/// The first message of a client that came without a header; `None` if it does not get in.
+pub(super) async fn authenticate(
+    guard: &Guard,
+    peer: Option<Peer>,
+    socket: &mut WebSocket,
+) -> Option<Principal> {
+    loop {
+        match socket.recv().await?.ok()? {
+            Message::Text(text) => {
+                let Ok(ClientMessage::Auth(token)) = ClientMessage::read(&text) else { return None };
+                return guard.admit(token, peer).await.ok();
+            }
+            Message::Ping(_) | Message::Pong(_) => {}
+            Message::Binary(_) | Message::Close(_) => return None,
+        }
+    }
+}
+
+/// Reads until the peer closes, breaks a rule of WebSocket, or was silent for too long.
+pub(super) async fn read(
+    context: &ApiContext,
+    principal: &Principal,
+    stream: &mut Stream,
+    writer: mpsc::Sender<FromReader>,
+) {
+    while let Ok(Some(Ok(message))) = timeout(SILENCE, stream.next()).await {
+        let message = match message {
+            Message::Text(text) => answer(context, principal, &text).await,
+            Message::Binary(_) => {
+                let problem = Problem::invalid("a message is binary", "send JSON in text messages");
+                FromReader::Refused(problem, None)
+            }
+            Message::Ping(_) | Message::Pong(_) => continue,
+            Message::Close(_) => return,
+        };
+        // A full inbox waits here: a peer that asks faster than it reads is not read either.
+        if writer.send(message).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn answer(context: &ApiContext, principal: &Principal, text: &str) -> FromReader {
+    match ClientMessage::read(text) {
+        Err((problem, reference)) => FromReader::Refused(problem, reference),
+        Ok(ClientMessage::Ping) => FromReader::Pong,
+        Ok(ClientMessage::Subscribe { prefixes, resume }) => FromReader::Subscribe { prefixes, resume },
+        Ok(ClientMessage::Auth(_)) => {
+            let fix = "open another socket to be somebody else";
+            FromReader::Refused(Problem::invalid("this socket is authenticated already", fix), None)
+        }
+        Ok(ClientMessage::Command(body, reference)) => match command(context, principal, *body).await {
+            Ok(command) => FromReader::Commanded(command, reference),
+            Err(problem) => FromReader::Refused(problem, reference),
+        },
+    }
+}
+
+async fn command(context: &ApiContext, principal: &Principal, body: CommandBody) -> Result<Command, Problem> {
+    principal.must_be(Role::Operator)?;
+    let taken = timeout(Duration::from_secs(COMMAND_WITHIN_S), commands::hand_in(context, body)).await;
+    taken.unwrap_or_else(|_| Err(Problem::deadline(COMMAND_WITHIN_S)))
+}

@@ -1,0 +1,99 @@
+//! `token`, `setup-code`, `ca export`, `doctor`.
+
+use std::path::Path;
+
+use hyper::Method;
+use serde_json::{Value, json};
+
+use super::args::{TokenCommand, TokenRole};
+use super::client::{garbled, segment};
+use super::exit::{Exit, Failure};
+use super::model::{Check, read_list};
+use super::output::Done;
+use super::{Session, show};
+
+impl Session {
+    pub(super) async fn token(&self, command: &TokenCommand) -> Done<Exit> {
+        match command {
+            TokenCommand::Create { role, label } => {
+                let role = match role {
+                    TokenRole::Viewer => "viewer",
+                    TokenRole::Operator => "operator",
+                    TokenRole::Admin => "admin",
+                };
+                let mut body = json!({"role": role});
+                if let (Some(label), Some(body)) = (label, body.as_object_mut()) {
+                    body.insert("label".into(), json!(label));
+                }
+                let answer = self.client.call(Method::POST, "/api/v1/tokens", Some(&body)).await?;
+                let token = text(&answer, "token")?;
+                self.out.note(format!("token {} ({role}); it is shown this once:", text(&answer, "id")?));
+                self.out.either(&answer, || token)?;
+            }
+            TokenCommand::List => {
+                let answer = self.client.get("/api/v1/tokens").await?;
+                let tokens: Vec<Value> = read_list(&answer, "tokens")?;
+                self.out.either(&answer, || {
+                    show::rows(
+                        &tokens,
+                        ["ID", "ROLE", "LABEL", "CREATED"],
+                        ["id", "role", "label", "created"],
+                    )
+                })?;
+            }
+            TokenCommand::Revoke { id } => {
+                self.client.call(Method::DELETE, &format!("/api/v1/tokens/{}", segment(id)), None).await?;
+                self.out.note(format!("token {id} is void"));
+            }
+        }
+        Ok(Exit::Ok)
+    }
+
+    pub(super) async fn setup_code(&self, new: bool) -> Done<Exit> {
+        let method = if new { Method::POST } else { Method::GET };
+        let answer = self.client.call(method, "/api/v1/setup-code", None).await?;
+        if answer.get("used").and_then(Value::as_bool) == Some(true) {
+            self.out.note("this code has been used; `hearth setup-code --new` makes another");
+        }
+        let code = text(&answer, "code")?;
+        self.out.either(&answer, || code)?;
+        Ok(Exit::Ok)
+    }
+
+    pub(super) async fn ca_export(&self, to: Option<&Path>) -> Done<Exit> {
+        let pem = self.client.bytes(Method::GET, "/api/v1/ca", None).await?;
+        let Some(to) = to else {
+            if self.out.json {
+                self.out.document(&json!({"pem": String::from_utf8_lossy(&pem)}))?;
+            } else {
+                self.out.raw(&pem)?;
+            }
+            return Ok(Exit::Ok);
+        };
+        std::fs::write(to, &pem).map_err(|error| {
+            let detail = format!("{} cannot be written: {error}", to.display());
+            Failure::new(Exit::Failure, detail, "give another --out FILE, or none for stdout")
+        })?;
+        self.out.note(format!(
+            "{} holds the CA; clients that trust it can speak to every API of it",
+            to.display()
+        ));
+        if self.out.json {
+            self.out.document(&json!({"file": to.to_string_lossy()}))?;
+        }
+        Ok(Exit::Ok)
+    }
+
+    pub(super) async fn doctor(&self) -> Done<Exit> {
+        let answer = self.client.get("/api/v1/doctor").await?;
+        let checks: Vec<Check> = read_list(&answer, "checks")?;
+        self.out.either(&answer, || show::checks(&checks, self.out.colour))?;
+        let failed = checks.iter().any(|check| check.status == "fail");
+        Ok(if failed { Exit::Failure } else { Exit::Ok })
+    }
+}
+
+fn text(answer: &Value, member: &str) -> Result<String, Failure> {
+    let found = answer.get(member).and_then(Value::as_str);
+    found.map(str::to_owned).ok_or_else(|| garbled(format!("its answer has no `{member}`")))
+}

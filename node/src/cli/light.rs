@@ -1,0 +1,172 @@
+//! `hearth light`: sends a command and shows its life as it goes.
+
+use std::time::Duration;
+
+use hyper::Method;
+use serde_json::{Map, Value, json};
+use tokio::time::{Instant, sleep};
+
+use super::args::{LightArgs, Power};
+use super::client::{garbled, segment};
+use super::exit::{Exit, Failure};
+use super::model::{Command, read};
+use super::output::Done;
+use super::{Session, show};
+
+/// How often the life of the command is looked at.
+const LOOK: Duration = Duration::from_millis(50);
+/// How long after its deadline a command may take to be ended by the node.
+const GRACE: Duration = Duration::from_secs(5);
+
+impl Session {
+    pub(super) async fn light(&self, args: &LightArgs) -> Done<Exit> {
+        let body = request(args);
+        let mut answer = self.client.call(Method::POST, "/api/v1/commands", Some(&body)).await?;
+        let mut command: Command = read(&answer)?;
+        if command.id.is_empty() {
+            return Err(garbled("its answer has no `id` of the command".into()).into());
+        }
+        let mut shown = 0;
+        self.show_life(&command, &mut shown)?;
+        let deadline = Instant::now() + args.deadline + GRACE;
+        while !args.no_wait && !has_ended(&command) {
+            if Instant::now() >= deadline {
+                let detail =
+                    format!("command {} has not ended {} s after its deadline", command.id, GRACE.as_secs());
+                let fix = format!("look at it with: hearth get command/{}", command.id);
+                return Err(Failure::new(Exit::TimedOut, detail, fix).into());
+            }
+            sleep(LOOK).await;
+            answer = self.client.get(&format!("/api/v1/commands/{}", segment(&command.id))).await?;
+            command = read(&answer)?;
+            self.show_life(&command, &mut shown)?;
+        }
+        if self.out.json {
+            self.out.document(&answer)?;
+        }
+        if args.no_wait && !has_ended(&command) {
+            self.out.note(format!("command {}", command.id));
+            return Ok(Exit::Ok);
+        }
+        match outcome(&command) {
+            None => Ok(Exit::Ok),
+            // The command itself is the JSON answer; its state tells the same.
+            Some(failure) if self.out.json => Ok(failure.exit),
+            Some(failure) => Err(failure.into()),
+        }
+    }
+
+    /// Prints the steps that have not been shown yet.
+    fn show_life(&self, command: &Command, shown: &mut usize) -> Done {
+        if self.out.json || self.out.quiet {
+            return Ok(());
+        }
+        let first = command.life.first().map_or(&command.at, |step| &step.at);
+        for step in command.life.iter().skip(*shown) {
+            self.out.line(show::step(&step.state, &step.at, first))?;
+        }
+        *shown = command.life.len().max(*shown);
+        Ok(())
+    }
+}
+
+/// The body of `POST /api/v1/commands`.
+fn request(args: &LightArgs) -> Value {
+    let mut change = Map::new();
+    let on = args.power.map(|power| match power {
+        Power::On => json!(true),
+        Power::Off => json!(false),
+        Power::Toggle => json!("toggle"),
+    });
+    let transition = args.transition.map(|time| json!(u64::try_from(time.as_millis()).unwrap_or(u64::MAX)));
+    let members = [
+        ("on", on),
+        ("brightness", args.brightness.map(|percent| json!(percent))),
+        ("kelvin", args.kelvin.map(|kelvin| json!(kelvin))),
+        ("color", args.color.as_ref().map(|color| color.to_json())),
+        ("transition_ms", transition),
+    ];
+    for (name, value) in members {
+        if let Some(value) = value {
+            change.insert(name.into(), value);
+        }
+    }
+    let deadline = u64::try_from(args.deadline.as_millis()).unwrap_or(u64::MAX);
+    let mut body = json!({"device": args.name, "change": change, "deadline_ms": deadline, "wait": false});
+    if let (Some(key), Some(body)) = (&args.key, body.as_object_mut()) {
+        body.insert("key".into(), json!(key));
+    }
+    body
+}
+
+fn has_ended(command: &Command) -> bool {
+    matches!(command.state.as_str(), "confirmed" | "timed_out" | "superseded" | "failed")
+}
+
+/// What an ended command that was not confirmed comes to.
+fn outcome(command: &Command) -> Option<Failure> {
+    let reason = command.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+    let device = &command.device;
+    let (exit, what, fix) = match command.state.as_str() {
+        "confirmed" => return None,
+        "timed_out" => (
+            Exit::TimedOut,
+            "did not confirm in time",
+            "see with `hearth devices` whether it is online; a slow one needs a longer --deadline",
+        ),
+        "superseded" => {
+            (Exit::Refused, "was given another command meanwhile", "nothing to do, or send it again")
+        }
+        _ => (Exit::Failure, "could not be commanded", "see with `hearth devices` whether it is online"),
+    };
+    Some(Failure::new(exit, format!("{device} {what}{reason}"), fix))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+    use super::*;
+    use crate::cli::args::{Cli, Command as Parsed};
+    use clap::Parser;
+
+    fn body(line: &[&str]) -> Value {
+        let mut all = vec!["hearth", "light"];
+        all.extend(line);
+        let Parsed::Light(args) = Cli::try_parse_from(all).unwrap().command else { panic!("not a light") };
+        request(&args)
+    }
+
+    #[test]
+    fn a_command_says_only_what_was_asked() {
+        assert_eq!(
+            body(&["desk", "toggle"]),
+            json!({"device": "desk", "change": {"on": "toggle"}, "deadline_ms": 5000, "wait": false})
+        );
+        assert_eq!(
+            body(&["desk", "--brightness", "40", "--kelvin", "2700", "--transition", "500ms", "--key", "k"]),
+            json!({"device": "desk", "change": {"brightness": 40.0, "kelvin": 2700, "transition_ms": 500},
+                "deadline_ms": 5000, "wait": false, "key": "k"})
+        );
+        assert_eq!(
+            body(&["desk", "on", "--color", "0.4,0.3"])["change"]["color"],
+            json!({"x": 0.4, "y": 0.3})
+        );
+    }
+
+    #[test]
+    fn each_end_has_its_exit_code() {
+        for (state, exit) in [
+            ("confirmed", None),
+            ("timed_out", Some(Exit::TimedOut)),
+            ("superseded", Some(Exit::Refused)),
+            ("failed", Some(Exit::Failure)),
+        ] {
+            let command = Command { state: state.into(), reason: Some("why".into()), ..Command::default() };
+            assert!(has_ended(&command));
+            let failure = outcome(&command);
+            assert_eq!(failure.as_ref().map(|failure| failure.exit), exit);
+            assert!(failure.is_none_or(|failure| failure.detail.ends_with(": why")));
+        }
+        assert!(!has_ended(&Command { state: "acknowledged".into(), ..Command::default() }));
+    }
+}

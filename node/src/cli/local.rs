@@ -1,0 +1,112 @@
+//! The commands that need no running node: `run`, `config`, `completions`.
+
+use std::io::Read;
+
+use clap::CommandFactory;
+use serde_json::json;
+
+use super::Daemon;
+use super::args::{Cli, ConfigCommand};
+use super::exit::{Exit, Failure};
+use super::output::{Done, Output};
+use super::table::Table;
+use super::values;
+use crate::config::{self, ConfigError, Environment, Flags, JoinToken, rules};
+use crate::logging;
+
+/// The longest token that is read from stdin, in bytes.
+const MAX_TOKEN_BYTES: u64 = 8192;
+
+/// A wrong configuration is a usage error; its text holds the way out.
+pub(super) fn config_failure(error: ConfigError) -> Failure {
+    Failure { exit: Exit::Usage, detail: error.to_string(), fix: None, problem: None }
+}
+
+/// `hearth run`: the configuration and the log here, the rest by the daemon.
+pub(super) fn run(mut flags: Flags, env: &Environment, daemon: Daemon) -> Done<Exit> {
+    flags.join = flags.join.map(|token| from_stdin(&token)).transpose()?;
+    let config = config::load(&flags, env).map_err(config_failure)?;
+    logging::start(&config.log).map_err(|error| Failure {
+        exit: Exit::Failure,
+        detail: error.to_string(),
+        fix: None,
+        problem: None,
+    })?;
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
+    let cannot_start = |error: Box<dyn std::error::Error>| Failure {
+        exit: Exit::CannotStart,
+        detail: error.to_string(),
+        fix: None,
+        problem: None,
+    };
+    daemon(config).map_err(cannot_start)?;
+    Ok(Exit::Ok)
+}
+
+/// The token itself, or the one on stdin when it is `-`.
+pub(super) fn from_stdin(token: &JoinToken) -> Result<JoinToken, Failure> {
+    if token.expose() != "-" {
+        return Ok(token.clone());
+    }
+    let mut text = String::new();
+    let read = std::io::stdin().lock().take(MAX_TOKEN_BYTES).read_to_string(&mut text);
+    let fix = "pipe in what `hearth invite` prints: hearth join - < token.txt";
+    read.map_err(|error| Failure::new(Exit::Usage, format!("stdin cannot be read: {error}"), fix))?;
+    rules::join_token(&text)
+        .map_err(|broken| Failure::new(Exit::Usage, format!("what stdin holds {broken}"), fix))
+}
+
+/// `hearth config show` and `hearth config default`.
+pub(super) fn config(command: &ConfigCommand, flags: &Flags, env: &Environment, out: Output) -> Done<Exit> {
+    match command {
+        ConfigCommand::Default => out.raw(config::DEFAULT_FILE.as_bytes())?,
+        ConfigCommand::Show => {
+            let config = config::load(flags, env).map_err(config_failure)?;
+            let settings = config::shown(&config);
+            let file = config.file.as_ref().map(|file| file.to_string_lossy().into_owned());
+            out.either(&json!({"file": file, "settings": settings}), || {
+                let mut table = Table::new(&["KEY", "VALUE", "FROM"]);
+                for setting in &settings {
+                    table.plain([setting.key.clone(), values::show(&setting.value), setting.origin.clone()]);
+                }
+                table.render(false)
+            })?;
+            for warning in &config.warnings {
+                out.note(format!("note: {warning}"));
+            }
+        }
+    }
+    Ok(Exit::Ok)
+}
+
+/// `hearth completions SHELL`.
+pub(super) fn completions(shell: clap_complete::Shell, out: Output) -> Done<Exit> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "hearth", &mut script);
+    out.raw(&script)?;
+    Ok(Exit::Ok)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn every_shell_gets_a_script_that_knows_the_commands() {
+        for shell in [clap_complete::Shell::Bash, clap_complete::Shell::Zsh, clap_complete::Shell::Fish] {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "hearth", &mut script);
+            let script = String::from_utf8(script).unwrap();
+            assert!(script.contains("setup-code") && script.contains("brightness"), "{shell}");
+        }
+    }
+
+    #[test]
+    fn a_token_on_the_command_line_is_taken_as_it_is() {
+        let token = rules::join_token("abc").unwrap();
+        assert_eq!(from_stdin(&token).unwrap(), token);
+    }
+}

@@ -1,0 +1,132 @@
+//! The command line: `hearth run` starts the daemon, every other command is a client of the API
+//! over the Unix socket in the state folder. The exit codes are in [`exit`].
+
+pub mod args;
+pub mod client;
+pub mod exit;
+pub mod output;
+pub mod table;
+pub mod values;
+
+mod admin;
+mod household;
+mod light;
+mod local;
+mod model;
+mod objects;
+mod show;
+#[cfg(test)]
+pub(crate) mod testing;
+mod transfer;
+mod watch;
+
+use std::error::Error;
+use std::process::ExitCode;
+
+use clap::Parser;
+use clap::error::ErrorKind;
+use serde_json::json;
+
+use self::args::{Cli, Command};
+use self::client::Client;
+use self::exit::{Exit, Failure};
+use self::output::{Done, Output, Stop};
+use crate::config::{Config, Environment, place};
+
+/// What `hearth run` starts. It returns when the daemon has stopped; an error says why it could
+/// not start, what of the input was wrong, and the way out.
+pub type Daemon = fn(Config) -> Result<(), Box<dyn Error>>;
+
+/// What a command speaks to and prints on.
+struct Session {
+    client: Client,
+    out: Output,
+}
+
+/// Parses the command line and does what it says.
+pub fn main(daemon: Daemon) -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error).into(),
+    };
+    let out = Output::new(cli.global.json, cli.global.quiet);
+    match execute(cli, out, &Environment::of_process(), daemon) {
+        Ok(exit) => exit.into(),
+        Err(Stop::ReaderGone) => Exit::Ok.into(),
+        Err(Stop::Failed(failure)) => {
+            out.failure(&failure);
+            failure.exit.into()
+        }
+    }
+}
+
+/// Help and version are asked for and go to stdout; a mistake goes to stderr.
+fn usage(error: &clap::Error) -> Exit {
+    let mistake = error.use_stderr();
+    let wants_json = std::env::args_os().any(|argument| argument == "--json");
+    if mistake && wants_json && error.kind() != ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        let text = error.render().to_string();
+        let detail = text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
+        let detail = detail.trim_start_matches("error: ");
+        Output::new(true, false).failure(&Failure::new(Exit::Usage, detail, "see: hearth help"));
+    } else {
+        // A terminal that is gone has nobody to be told.
+        let _ = error.print();
+    }
+    if mistake { Exit::Usage } else { Exit::Ok }
+}
+
+fn execute(cli: Cli, out: Output, env: &Environment, daemon: Daemon) -> Done<Exit> {
+    let flags = cli.flags();
+    match cli.command {
+        Command::Run(_) => local::run(flags, env, daemon),
+        Command::Config(command) => local::config(&command, &flags, env, out),
+        Command::Completions { shell } => local::completions(shell, out),
+        Command::Version => {
+            let version = env!("CARGO_PKG_VERSION");
+            out.either(&json!({"version": version}), || format!("hearth {version}")).map(|()| Exit::Ok)
+        }
+        Command::ExitCodes => out.line(exit::EXIT_CODES).map(|()| Exit::Ok),
+        command => {
+            let state_dir = place::client_state_dir(&flags, env).map_err(local::config_failure)?;
+            let session = Session { client: Client::new(state_dir), out };
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let runtime = runtime.map_err(|error| {
+                let detail = format!("this system gives no resources to run: {error}");
+                Failure::new(Exit::Failure, detail, "look at its limits (ulimit -a) and its memory")
+            })?;
+            runtime.block_on(session.command(command))
+        }
+    }
+}
+
+impl Session {
+    async fn command(&self, command: Command) -> Done<Exit> {
+        match command {
+            Command::Invite(args) => self.invite(&args).await,
+            Command::Join(args) => self.join(&args).await,
+            Command::Leave => self.leave().await,
+            Command::Nodes(args) => self.nodes(&args).await,
+            Command::Status => self.status().await,
+            Command::Get { id, field } => self.get(&id, field.as_ref()).await,
+            Command::Put(args) => self.put(args).await,
+            Command::Delete { id } => self.delete(&id).await,
+            Command::List(args) => self.list(&args).await,
+            Command::Watch(args) => self.watch(&args).await,
+            Command::Devices => self.devices().await,
+            Command::Light(args) => self.light(&args).await,
+            Command::Token(command) => self.token(&command).await,
+            Command::SetupCode { new } => self.setup_code(new).await,
+            Command::Ca(args::CaCommand::Export { out }) => self.ca_export(out.as_deref()).await,
+            Command::Doctor => self.doctor().await,
+            Command::Export { file } => self.export(file.as_deref()).await,
+            Command::Import { file, dry_run } => self.import(&file, dry_run).await,
+            // These need no node and have been done before one is looked for.
+            Command::Run(_)
+            | Command::Config(_)
+            | Command::Completions { .. }
+            | Command::Version
+            | Command::ExitCodes => Ok(Exit::Ok),
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! Brings flags, variables, file and defaults together.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use super::error::{Broken, ConfigError};
+use super::place::{default_state_dir, find_file};
+use super::{ApiConfig, Config, DEFAULT_PORT, Environment, Flags, JoinToken, Origin, Origins, rules};
+
+/// The variables that Hearth knows, with the key that each sets.
+const VARIABLES: [(&str, &str); 9] = [
+    ("HEARTH_NAME", "name"),
+    ("HEARTH_LISTEN", "listen"),
+    ("HEARTH_STATE_DIR", "state_dir"),
+    ("HEARTH_ADVERTISE", "advertise"),
+    ("HEARTH_PEERS", "peers"),
+    ("HEARTH_LOG", "log"),
+    ("HEARTH_API_UNIX_GROUP", "api.unix_group"),
+    ("HEARTH_CONFIG", "config"),
+    ("HEARTH_JOIN", "join"),
+];
+
+/// The configuration of `hearth run`: flags before variables before the file before defaults.
+///
+/// # Errors
+/// [`ConfigError`] names what is wrong, where, and the way out. Nothing has been changed.
+pub fn load(flags: &Flags, env: &Environment) -> Result<Config, ConfigError> {
+    let (path, file) =
+        find_file(flags, env)?.map_or((None, Default::default()), |(path, file)| (Some(path), file));
+    let mut from = Layers { env, places: file.places, origins: Origins::default() };
+    let name = from.pick("name", flags.name.clone().map(|v| ("--name", v)), rules::name, file.name)?;
+    let listen = from.pick("listen", flags.listen.map(|v| ("--listen", v)), rules::listen, file.listen)?;
+    let listen = listen.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], DEFAULT_PORT)));
+    let state_dir = flags.state_dir.clone().map(|v| ("--state-dir", v));
+    // A path need not be text, so the variable is taken as it is.
+    let exact = env.get("HEARTH_STATE_DIR").map(PathBuf::from);
+    let folder = |text: &str| rules::folder(text).map(|folder| exact.clone().unwrap_or(folder));
+    let state_dir = match from.pick("state_dir", state_dir, folder, file.state_dir)? {
+        Some(folder) => folder,
+        None => default_state_dir(env)?,
+    };
+    let advertise = from.pick("advertise", None, list(rules::advertise), file.advertise)?.unwrap_or_default();
+    let port = listen.port();
+    let advertise = advertise.into_iter().map(|(ip, own)| SocketAddr::new(ip, own.unwrap_or(port))).collect();
+    let peers = from.pick("peers", None, list(rules::peer), file.peers)?.unwrap_or_default();
+    let log = from.pick("log", flags.log.clone().map(|v| ("--log", v)), rules::log, file.log)?;
+    let unix_group = from.pick("api.unix_group", None, rules::unix_group, file.unix_group)?;
+    let join = flags.join.clone().map(|v| ("--join", v));
+    let join: Option<JoinToken> = from.pick("join", join, rules::join_token, None)?;
+    let places = from.places.iter().filter(|(key, _)| key.starts_with("adapters."));
+    from.origins.0.extend(places.map(|(key, at)| (key.clone(), Origin::File(at.clone()))));
+    Ok(Config {
+        name: name.unwrap_or_else(|| default_name(env)),
+        listen,
+        state_dir,
+        advertise,
+        peers,
+        log: log.unwrap_or_else(|| "info".into()),
+        api: ApiConfig { unix_group: unix_group.unwrap_or_else(|| "hearth".into()) },
+        adapters: file.adapters,
+        join,
+        origins: from.origins,
+        file: path,
+        warnings: unknown_variables(env),
+    })
+}
+
+struct Layers<'a> {
+    env: &'a Environment,
+    places: std::collections::BTreeMap<String, super::Location>,
+    origins: Origins,
+}
+
+impl Layers<'_> {
+    fn pick<T>(
+        &mut self,
+        key: &'static str,
+        flag: Option<(&'static str, T)>,
+        rule: impl Fn(&str) -> Result<T, Broken>,
+        file: Option<T>,
+    ) -> Result<Option<T>, ConfigError> {
+        if let Some((flag, value)) = flag {
+            self.origins.0.insert(key.into(), Origin::Flag(flag));
+            return Ok(Some(value));
+        }
+        let variable = VARIABLES.iter().find(|(_, sets)| *sets == key).map_or("", |(variable, _)| variable);
+        if let Some(text) = self.env.get(variable) {
+            let text = text.to_string_lossy();
+            let value = rule(&text).map_err(|broken| ConfigError::Variable {
+                variable: variable.to_owned(),
+                found: if key == "join" { "hidden".into() } else { format!("{:?}", clip(&text)) },
+                broken,
+            })?;
+            self.origins.0.insert(key.into(), Origin::Variable(variable));
+            return Ok(Some(value));
+        }
+        if let (Some(_), Some(at)) = (&file, self.places.get(key)) {
+            self.origins.0.insert(key.into(), Origin::File(at.clone()));
+        }
+        Ok(file)
+    }
+}
+
+/// A list with commas between its items.
+fn list<T>(rule: impl Fn(&str) -> Result<T, Broken>) -> impl Fn(&str) -> Result<Vec<T>, Broken> {
+    move |text| text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(&rule).collect()
+}
+
+fn default_name(env: &Environment) -> String {
+    let host = env.host_name.as_deref().and_then(|host| rules::name(host).ok());
+    host.unwrap_or_else(|| "hearth".into())
+}
+
+/// A misspelt variable would be ignored in silence; but a foreign one must not stop a daemon.
+fn unknown_variables(env: &Environment) -> Vec<String> {
+    let names = env.variables.keys().filter_map(|name| name.to_str());
+    let unknown =
+        names.filter(|name| name.starts_with("HEARTH_") && !VARIABLES.iter().any(|(known, _)| known == name));
+    unknown.map(|name| format!("the variable {} sets nothing that hearth knows", clip(name))).collect()
+}
+
+fn clip(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(64).collect()
+}
+
+#[cfg(test)]
+#[path = "load_tests.rs"]
+mod tests;

@@ -1,0 +1,501 @@
+//! The composition root: builds, wires and joins every part, and knows them all.
+//!
+//! The process goes through one or more *lives*. A life belongs to one household; when the node
+//! joins another or leaves, everything but the lock on the state folder is taken down and a
+//! new life begins.
+
+pub mod addresses;
+pub mod control;
+pub mod doctor;
+pub mod household;
+
+use std::{
+    collections::BTreeSet,
+    error::Error,
+    net::SocketAddr,
+    path::Path,
+    sync::{Arc, atomic::AtomicU64},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use ed25519_dalek::SigningKey;
+use mesh_proto::{
+    Hlc, NodeId,
+    mesh::{Boot, Loader, Mesh, next_run},
+    overlay::Run,
+    planted::Plant,
+};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+};
+use tracing::{error, info, warn};
+
+use crate::{
+    api::{
+        self, ApiContext, ListenInfo,
+        access::Access,
+        metrics::{Kind, Metrics, Sample},
+        ports::{CommandsHandle, ControlHandle, InvitesHandle},
+        serve::HttpServer,
+    },
+    auth::{InviteBook, InviteDesk, JoinCounters, serve_joins, setup::Setup, tokens::Tokens},
+    config::Config,
+    devices::{AdapterSettings, Devices, DevicesParts},
+    eventloop::{Clock, EventLoop, Parts, is_clock_synchronised},
+    listener::{self, Ports, TcpLimits},
+    service::Service,
+    state_dir::{Incarnation, StateDir},
+    store::{
+        RecoveryReport, Store as _,
+        files::write_private,
+        sled::{SledOptions, SledStore},
+        worker::StoreHandle,
+    },
+    supervisor::{self, Health, PATIENCE, Pulse},
+    tls::{
+        identity::NodeIdentity,
+        local_ca::{LocalCa, WallClock, WebNames},
+        resolver::WebRenewal,
+    },
+    transport::{Dialer, Limits, QuicTransport, Target, TransportCounters, link_events},
+};
+use control::{Control, End};
+use doctor::Doctor;
+use household::Household;
+
+/// How often the interfaces are looked at for changed addresses.
+const LOOK_FOR_ADDRESSES: Duration = Duration::from_secs(30);
+/// How long the parts of a life may take to stop.
+const STOP_PATIENCE: Duration = Duration::from_secs(8);
+/// How long a life that has ended may take to let go of its ports.
+const RELEASE_PATIENCE: Duration = Duration::from_secs(10);
+/// Marks a store that was restored until a peer's state was taken over.
+const RESTORED_MARKER: &str = "restored";
+
+/// Runs the daemon until it is told to stop.
+///
+/// # Errors
+/// Why it could not start, or what went wrong; the text holds the way out.
+pub fn run(config: Config) -> Result<(), Box<dyn Error>> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(async {
+        let state = Arc::new(StateDir::open(&config.state_dir)?);
+        let mut join = config.join.clone();
+        let mut patience = Duration::ZERO;
+        loop {
+            let life = Life { config: &config, state: state.clone(), patience };
+            match life.run(join.as_ref().map(|token| token.expose())).await? {
+                End::Stop => return Ok(()),
+                End::Again => info!("starting again in the new household"),
+            }
+            join = None;
+            patience = RELEASE_PATIENCE;
+        }
+    })
+}
+
+/// One life of the daemon.
+struct Life<'a> {
+    config: &'a Config,
+    state: Arc<StateDir>,
+    /// How long the ports may still be held by the life before.
+    patience: Duration,
+}
+
+impl Life<'_> {
+    async fn run(self, token: Option<&str>) -> Result<End, Box<dyn Error>> {
+        let (config, state) = (self.config, &self.state);
+        let ports = listener::bind_ports_within(config.listen, self.patience).await?;
+        let household = household::open(state, &config.name, token).await?;
+        let identity = NodeIdentity::from_seed(household.seed.as_bytes())?;
+        let me = identity.id();
+        let (store, recovery, loader) = open_store(state.path().to_owned()).await?;
+        let mesh = self.mesh(&household, me, &recovery, loader)?;
+        let run = mesh.run();
+
+        let (stop, shutdown) = watch::channel(false);
+        let mut tasks = JoinSet::new();
+        let (service, requests) = Service::channel();
+        let (events, links) = link_events();
+        let (wanted, wanted_rx) = watch::channel(Default::default());
+        let (alive, alive_rx) = watch::channel(BTreeSet::from([me.short()]));
+        let (joins, joins_rx) = mpsc::channel(16);
+        let transport_counters = Arc::new(TransportCounters::default());
+        let join_counters = Arc::new(JoinCounters::default());
+        let Ports { tcp, udp, address } = ports;
+        let quic = QuicTransport::start(
+            &identity,
+            udp,
+            events,
+            joins,
+            transport_counters.clone(),
+            Limits::default(),
+        )?;
+        tasks.spawn(Dialer::new(quic.clone(), wanted_rx).run());
+        let (members, mut members_rx) = watch::channel(BTreeSet::new());
+        let known = quic.clone();
+        tasks.spawn(async move {
+            while members_rx.changed().await.is_ok() {
+                known.know(members_rx.borrow_and_update().clone());
+            }
+        });
+
+        let advertise: Vec<SocketAddr> = config
+            .advertise
+            .iter()
+            .map(|at| if at.port() == 0 { SocketAddr::new(at.ip(), address.port()) } else { *at })
+            .collect();
+        let (addresses, addresses_rx) = watch::channel(addresses::reachable(address, &advertise));
+        let (names, names_rx) = watch::channel(web_names());
+        let (listen_info, listen_rx) = watch::channel(listen_info(address, &addresses_rx.borrow()));
+        tasks.spawn(follow_addresses(address, advertise, addresses, names, listen_info));
+
+        let (store, committed) = StoreHandle::spawn(Box::new(store))?;
+        let store_beats = store.heartbeat_counter();
+        let loop_beats = Arc::new(AtomicU64::new(0));
+        let event_loop = EventLoop::new(Parts {
+            mesh,
+            state: state.clone(),
+            store,
+            committed,
+            links,
+            requests,
+            wanted,
+            seeds: self.seeds(&household).await,
+            alive,
+            members,
+            heartbeat: loop_beats.clone(),
+            clock: Clock::new(),
+            restored_marker: state.path().join(RESTORED_MARKER),
+        });
+        let (stop_loop, loop_shutdown) = watch::channel(false);
+        let looping = tokio::spawn(event_loop.run(loop_shutdown));
+
+        let desk = self.invites(me, &household)?;
+        let (admit, admissions) = mpsc::channel(16);
+        tasks.spawn(serve_joins(joins_rx, desk.clone(), admit, addresses_rx.clone(), join_counters.clone()));
+        tasks.spawn(control::serve_admissions(admissions, service.clone()));
+        let (invites, invite_requests) = InvitesHandle::channel();
+        tasks.spawn(control::serve_invites(invite_requests, desk, service.clone(), me, addresses_rx.clone()));
+        let (introduced, name, is_new) = (service.clone(), config.name.clone(), household.is_new);
+        let announced = addresses_rx.clone();
+        tasks.spawn(async move { control::introduce(&introduced, me, &name, is_new, announced).await });
+
+        let (end, mut ends) = mpsc::channel(2);
+        let (control, control_requests) = ControlHandle::channel();
+        let doctor = Doctor { service: service.clone(), recovery, state_dir: state.path().to_owned() };
+        let owner = Control {
+            state: state.clone(),
+            service: service.clone(),
+            identity: identity.clone(),
+            name: config.name.clone(),
+            doctor,
+            end,
+        };
+        tasks.spawn(owner.run(control_requests));
+
+        let (commands, commands_port) = CommandsHandle::channel();
+        let devices_beats = Arc::new(AtomicU64::new(0));
+        let devices = Devices::spawn(DevicesParts {
+            service: service.clone(),
+            commands: commands_port,
+            alive: alive_rx,
+            me: me.short(),
+            incarnation: run.incarnation,
+            adapters: self.adapters(),
+            shutdown: shutdown.clone(),
+            heartbeat: devices_beats.clone(),
+        });
+        let ca = local_ca(state.path())?;
+        let ca_pem = ca.ca_pem().to_owned();
+        let renewal = WebRenewal::new(ca, names_rx, wall_clock)?;
+        let web_tls = Arc::new(renewal.resolver().web_tls()?);
+        tasks.spawn(renewal.run());
+        let (tokens, tokens_owner) = Tokens::new(service.clone());
+        tasks.spawn(tokens_owner.run());
+        let (setup, setup_owner) = Setup::open(state.path(), tokens.clone())?;
+        tasks.spawn(setup_owner.run());
+        let metrics = Arc::new(Metrics::default());
+        let context = Arc::new(ApiContext {
+            service: service.clone(),
+            tokens,
+            setup,
+            invites,
+            commands,
+            control,
+            ca_pem,
+            listen: listen_rx,
+            metrics: metrics.clone(),
+            metrics_sources: vec![transport_metrics(transport_counters.clone()), join_metrics(join_counters)],
+            shutdown: shutdown.clone(),
+        });
+        let socket = state.path().join("hearth.sock");
+        let local = HttpServer::new(api::router(&context, Access::Socket), metrics.clone(), shutdown.clone());
+        let unix = api::serve::bind_unix(&socket).await?;
+        let public = HttpServer::new(api::router(&context, Access::Bearer), metrics, shutdown.clone());
+        let (web, mut connections) = mpsc::channel(32);
+        tasks.spawn(listener::serve(tcp, web_tls, web, transport_counters, TcpLimits::default()));
+        tasks.spawn(async move {
+            api::serve::accept_unix(unix, &local).await;
+        });
+        tasks.spawn(async move {
+            while let Some(connection) = connections.recv().await {
+                let public = public.clone();
+                tokio::spawn(async move {
+                    public.serve_stream(connection.stream, Some(connection.address)).await
+                });
+            }
+        });
+
+        let pulses = vec![
+            Pulse { name: "event loop", beats: loop_beats },
+            Pulse { name: "store", beats: store_beats },
+            Pulse { name: "devices", beats: devices_beats },
+        ];
+        let health = Health::new(pulses, Some(address), PATIENCE);
+        greet(&household, me, address);
+        let watching =
+            tokio::spawn(supervisor::run(health, format!("listening on {address}"), shutdown.clone()));
+
+        let mut looping = looping;
+        let ended = tokio::select! {
+            end = ends.recv() => Ok(end.unwrap_or(End::Stop)),
+            () = stop_signal() => Ok(End::Stop),
+            died = &mut looping => Err(format!("the event loop ended by itself: {died:?}")),
+        };
+        info!("stopping");
+        let _nobody_left = stop.send(true);
+        let parts = async {
+            // A part that panicked has been logged; the rest stops all the same.
+            let _ = devices.task.await;
+            let _ = watching.await;
+        };
+        if tokio::time::timeout(STOP_PATIENCE, parts).await.is_err() {
+            warn!("some parts did not stop in time");
+        }
+        let end = ended?;
+        let _ = stop_loop.send(true);
+        let outcome = tokio::time::timeout(STOP_PATIENCE, looping).await;
+        quic.shutdown(Duration::from_secs(1)).await;
+        tasks.shutdown().await;
+        // Whoever finds a leftover socket replaces it.
+        let _ = std::fs::remove_file(&socket);
+        match outcome {
+            Ok(Ok(Ok(()))) => Ok(end),
+            Ok(Ok(Err(reason))) => Err(reason.into()),
+            Ok(Err(reason)) => Err(reason.into()),
+            Err(_) => Err("the event loop did not stop in time; the next start repairs what is left".into()),
+        }
+    }
+
+    fn mesh(
+        &self,
+        household: &Household,
+        me: NodeId,
+        recovery: &RecoveryReport,
+        loader: Loader,
+    ) -> Result<Mesh, Box<dyn Error>> {
+        let state = &self.state;
+        let marker = state.path().join(RESTORED_MARKER);
+        if recovery.may_have_lost_writes() {
+            write_private(&marker, b"this store was repaired; a peer's state replaces it\n")?;
+        }
+        let restored = marker.exists();
+        let last = state.incarnation()?;
+        let run = next_run(
+            last.map(|last| Run { incarnation: last.incarnation, generation: last.generation }),
+            last.is_some_and(|last| last.clean),
+            restored,
+            loader.highest_generation(me.short()),
+            u32::try_from(random_seed()? >> 32).unwrap_or(0),
+            Plant::default(),
+        );
+        let stored = Incarnation { generation: run.generation, incarnation: run.incarnation, clean: false };
+        state.set_incarnation(stored)?;
+        let boot = Boot {
+            key: SigningKey::from_bytes(household.seed.as_bytes()),
+            roster: household.roster.clone(),
+            run,
+            ceiling: Hlc::from_bits(state.clock_ceiling()?.unwrap_or(0)),
+            build_ms: BUILD_S * 1000,
+            synchronised: is_clock_synchronised(),
+            restored,
+            seed: random_seed()?,
+            software: concat!("hearth ", env!("CARGO_PKG_VERSION")).into(),
+            plant: Plant::default(),
+        };
+        Ok(Mesh::new(boot, Clock::new().now(), loader))
+    }
+
+    async fn seeds(&self, household: &Household) -> Vec<(Target, Vec<SocketAddr>)> {
+        let mut seeds = household.peers.clone();
+        for peer in &self.config.peers {
+            match tokio::net::lookup_host((peer.host.as_str(), peer.port)).await {
+                Ok(found) => seeds.extend(found.map(|address| (Target::Address(address), vec![address]))),
+                Err(reason) => {
+                    warn!(host = %peer.host, %reason, "a configured peer's name cannot be resolved")
+                }
+            }
+        }
+        seeds
+    }
+
+    fn invites(&self, me: NodeId, household: &Household) -> Result<InviteDesk, Box<dyn Error>> {
+        let path = self.state.path().join("invites");
+        let book = match std::fs::read(&path) {
+            Ok(bytes) => InviteBook::from_bytes(&bytes).unwrap_or_else(|reason| {
+                error!(%reason, "the open invites cannot be read and are void");
+                InviteBook::default()
+            }),
+            Err(_) => InviteBook::default(),
+        };
+        let persist =
+            Box::new(move |bytes: &[u8]| write_private(&path, bytes).map_err(std::io::Error::other));
+        let clock = Box::new(unix_seconds);
+        Ok(InviteDesk::start(book, me, household.roster.household(), persist, clock))
+    }
+
+    /// Every adapter runs with its defaults unless the configuration says otherwise.
+    fn adapters(&self) -> std::collections::BTreeMap<String, AdapterSettings> {
+        let settings = |(id, adapter): (&String, &crate::config::AdapterConfig)| {
+            (id.clone(), AdapterSettings { enabled: adapter.enabled, settings: adapter.settings.clone() })
+        };
+        self.config.adapters.iter().map(settings).collect()
+    }
+}
+
+/// When this software was built, in seconds since 1970: no clock is before it.
+const BUILD_S: u64 = 1_763_769_600;
+
+async fn open_store(
+    state_dir: std::path::PathBuf,
+) -> Result<(SledStore, RecoveryReport, Loader), Box<dyn Error>> {
+    let opened = tokio::task::spawn_blocking(move || {
+        let (mut store, report) = SledStore::open(&state_dir, SledOptions::default())?;
+        let mut loader = Loader::new(Plant::default());
+        let mut newer = None;
+        store.load(&mut |key, value| {
+            if let Err(reason) = loader.record(key, value) {
+                newer.get_or_insert(reason);
+            }
+        })?;
+        Ok::<_, crate::store::StoreError>((store, report, loader, newer))
+    });
+    let (store, report, loader, newer) = opened.await??;
+    if let Some(reason) = newer {
+        return Err(reason.into());
+    }
+    for step in &report.steps {
+        warn!("{step}");
+    }
+    if loader.damaged() > 0 {
+        warn!(records = loader.damaged(), "records of the store make no sense and were left out");
+    }
+    Ok((store, report, loader))
+}
+
+fn local_ca(state_dir: &Path) -> Result<LocalCa, Box<dyn Error>> {
+    let (certificate, key) = (state_dir.join("ca.pem"), state_dir.join("ca.key"));
+    if let (Ok(certificate), Ok(key)) = (std::fs::read_to_string(&certificate), std::fs::read_to_string(&key))
+    {
+        return Ok(LocalCa::from_pem(&certificate, &key)?);
+    }
+    let ca = LocalCa::generate(&addresses::hostname())?;
+    write_private(&key, ca.key_pem().as_bytes())?;
+    write_private(&certificate, ca.ca_pem().as_bytes())?;
+    Ok(ca)
+}
+
+fn web_names() -> WebNames {
+    WebNames { hostname: addresses::hostname(), addresses: addresses::interfaces() }
+}
+
+fn listen_info(address: SocketAddr, reachable: &[SocketAddr]) -> ListenInfo {
+    let mut api: Vec<String> = reachable.iter().map(|at| format!("https://{at}")).collect();
+    if address.ip().is_unspecified() {
+        api.push(format!("https://localhost:{}", address.port()));
+    }
+    ListenInfo { listen: address.to_string(), api }
+}
+
+/// Announces the addresses of the interfaces as they change.
+async fn follow_addresses(
+    listen: SocketAddr,
+    advertise: Vec<SocketAddr>,
+    addresses: watch::Sender<Vec<SocketAddr>>,
+    names: watch::Sender<WebNames>,
+    info: watch::Sender<ListenInfo>,
+) {
+    let mut look = tokio::time::interval(LOOK_FOR_ADDRESSES);
+    loop {
+        look.tick().await;
+        let here = addresses::reachable(listen, &advertise);
+        replace(&info, listen_info(listen, &here));
+        replace(&addresses, here);
+        replace(&names, web_names());
+    }
+}
+
+fn replace<T: PartialEq>(channel: &watch::Sender<T>, next: T) {
+    channel.send_if_modified(|present| {
+        let differs = *present != next;
+        if differs {
+            *present = next;
+        }
+        differs
+    });
+}
+
+fn unix_seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+fn wall_clock() -> WallClock {
+    WallClock { unix: unix_seconds().max(BUILD_S), trusted: is_clock_synchronised() }
+}
+
+fn random_seed() -> Result<u64, Box<dyn Error>> {
+    use ring::rand::{SecureRandom as _, SystemRandom};
+    let mut bytes = [0; 8];
+    SystemRandom::new().fill(&mut bytes).map_err(|_| household::HouseholdError::NoRandomness)?;
+    Ok(u64::from_le_bytes(bytes))
+}
+
+fn greet(household: &Household, me: NodeId, address: SocketAddr) {
+    info!(node = %me.short(), household = ?household.roster.household(), %address, "ready");
+    if household.is_new && household.roster.members().count() == 1 {
+        info!("a new household: `hearth setup-code` shows the one-time code for the first login,");
+        info!("`hearth invite` on this node lets the next node join, `hearth status` shows them all");
+    }
+}
+
+fn transport_metrics(counters: Arc<TransportCounters>) -> api::metrics::MetricsSource {
+    Arc::new(move || samples(counters.snapshot()))
+}
+
+fn join_metrics(counters: Arc<JoinCounters>) -> api::metrics::MetricsSource {
+    Arc::new(move || samples(counters.snapshot()))
+}
+
+fn samples(counts: impl IntoIterator<Item = (&'static str, u64)>) -> Vec<Sample> {
+    let sample = |(name, value): (&'static str, u64)| Sample {
+        name,
+        help: "Events of the transport since the start.",
+        kind: Kind::Counter,
+        value: value as f64,
+    };
+    counts.into_iter().map(sample).collect()
+}
+
+async fn stop_signal() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+    }
+}

@@ -1,0 +1,61 @@
+//! Where this node can be reached.
+
+use std::net::{IpAddr, SocketAddr};
+
+/// Most addresses that a node announces.
+const MAX_ADDRESSES: usize = 8;
+
+/// The addresses to announce: the configured ones, then those of the interfaces if it listens
+/// on all of them. Link-local addresses are left out, because they mean nothing elsewhere; the
+/// loopback is announced only by a node that listens there alone.
+pub fn reachable(listen: SocketAddr, advertise: &[SocketAddr]) -> Vec<SocketAddr> {
+    let mut addresses = advertise.to_vec();
+    if listen.ip().is_unspecified() {
+        let usable = interfaces().into_iter().filter(|ip| ip.is_ipv4() || listen.is_ipv6());
+        addresses.extend(usable.map(|ip| SocketAddr::new(ip, listen.port())));
+    } else {
+        addresses.push(listen);
+    }
+    let mut seen = std::collections::BTreeSet::new();
+    addresses.retain(|address| seen.insert(*address));
+    addresses.truncate(MAX_ADDRESSES);
+    addresses
+}
+
+/// The addresses of this machine's interfaces, without loopback and link-local ones.
+pub fn interfaces() -> Vec<IpAddr> {
+    let mut found: Vec<IpAddr> = if_addrs::get_if_addrs()
+        .unwrap_or_default()
+        .into_iter()
+        .map(|interface| interface.ip())
+        .filter(|ip| !ip.is_loopback() && !is_link_local(*ip))
+        .collect();
+    found.sort_unstable();
+    found
+}
+
+fn is_link_local(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_unicast_link_local(),
+    }
+}
+
+/// The host's name.
+pub fn hostname() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .map_or_else(|_| "hearth".into(), |name| name.trim().into())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_node_on_one_address_announces_that_one_after_the_configured() {
+        let listen: SocketAddr = "127.0.0.1:4000".parse().unwrap();
+        let extra: SocketAddr = "192.0.2.7:4000".parse().unwrap();
+        assert_eq!(reachable(listen, &[extra, extra]), [extra, listen]);
+    }
+}

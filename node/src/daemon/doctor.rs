@@ -1,0 +1,147 @@
+//! `hearth doctor`: what a person should look at.
+
+use std::path::PathBuf;
+
+use crate::{
+    api::ports::{Check, CheckStatus, PortError},
+    service::{Service, Status},
+    store::RecoveryReport,
+};
+
+/// Free space below which a person should look, in bytes.
+const LITTLE_SPACE: u64 = 64 << 20;
+/// A clock that differs by more than this is worth a look, in milliseconds.
+const CLOCK_DIFFERS_MS: i64 = 2_000;
+
+/// What the checks look at.
+pub struct Doctor {
+    /// The event loop.
+    pub service: Service,
+    /// How the store was found at the start.
+    pub recovery: RecoveryReport,
+    /// The state folder.
+    pub state_dir: PathBuf,
+}
+
+impl Doctor {
+    /// Runs every check.
+    ///
+    /// # Errors
+    /// [`PortError::Stopping`].
+    pub async fn checks(&self) -> Result<Vec<Check>, PortError> {
+        let status = self.service.status().await.map_err(|_| PortError::Stopping)?;
+        let mut checks = vec![self.store(&status), self.space(), clock(&status), nodes(&status)];
+        checks.push(tombstones(&status));
+        checks.push(offences(&status));
+        checks.push(incomplete(&status));
+        Ok(checks)
+    }
+
+    fn store(&self, status: &Status) -> Check {
+        if let Some(reason) = &status.store_error {
+            return check("store", CheckStatus::Fail, reason.clone(), Some("free space or replace the card"));
+        }
+        let steps = self.recovery.steps.join("; ");
+        match (self.recovery.may_have_lost_writes(), steps.is_empty()) {
+            (false, true) => check("store", CheckStatus::Ok, self.recovery.outcome.to_string(), None),
+            (false, false) => {
+                check("store", CheckStatus::Warn, steps, Some("nothing was lost; watch the card"))
+            }
+            (true, _) => check(
+                "store",
+                CheckStatus::Warn,
+                format!("{}: {steps}", self.recovery.outcome),
+                Some("the peers fill in what is missing; think of a new card"),
+            ),
+        }
+    }
+
+    fn space(&self) -> Check {
+        match crate::store::free_bytes(&self.state_dir) {
+            Some(free) if free < LITTLE_SPACE => check(
+                "disk space",
+                CheckStatus::Warn,
+                format!("{} MiB are free in {}", free >> 20, self.state_dir.display()),
+                Some("free some space"),
+            ),
+            Some(free) => check("disk space", CheckStatus::Ok, format!("{} MiB are free", free >> 20), None),
+            None => check("disk space", CheckStatus::Warn, "cannot be measured".into(), None),
+        }
+    }
+}
+
+fn check(name: &str, status: CheckStatus, detail: String, fix: Option<&str>) -> Check {
+    Check { name: name.into(), status, detail, fix: fix.map(str::to_owned) }
+}
+
+fn clock(status: &Status) -> Check {
+    let far: Vec<String> = status
+        .nodes
+        .iter()
+        .filter_map(|node| Some((node, node.clock_offset_ms?)))
+        .filter(|(_, offset)| offset.abs() > CLOCK_DIFFERS_MS)
+        .map(|(node, offset)| format!("{} is off by {offset} ms", node.name))
+        .collect();
+    if !far.is_empty() {
+        return check("clock", CheckStatus::Warn, far.join(", "), Some("let NTP run on every node"));
+    }
+    if status.clock_synchronised {
+        check("clock", CheckStatus::Ok, "synchronised by NTP".into(), None)
+    } else {
+        check("clock", CheckStatus::Warn, "not known to be right".into(), Some("timedatectl set-ntp true"))
+    }
+}
+
+fn nodes(status: &Status) -> Check {
+    let dead: Vec<&str> =
+        status.nodes.iter().filter(|node| node.state == "dead").map(|node| node.name.as_str()).collect();
+    if dead.is_empty() {
+        return check("nodes", CheckStatus::Ok, format!("{} known, none dead", status.nodes.len()), None);
+    }
+    check(
+        "nodes",
+        CheckStatus::Warn,
+        format!("dead: {}", dead.join(", ")),
+        Some("look at their power and network"),
+    )
+}
+
+fn tombstones(status: &Status) -> Check {
+    if status.held_back_by.is_empty() || status.tombstones == 0 {
+        let detail = format!("{} deletions are remembered", status.tombstones);
+        return check("deletions", CheckStatus::Ok, detail, None);
+    }
+    let detail = format!(
+        "{} deletions (about {} bytes) are remembered until they have been heard by: {}",
+        status.tombstones,
+        status.tombstones * 120,
+        status.held_back_by.join(", ")
+    );
+    check("deletions", CheckStatus::Ok, detail, None)
+}
+
+fn offences(status: &Status) -> Check {
+    let found: Vec<String> = status
+        .counters
+        .iter()
+        .filter(|(name, count)| name.starts_with("offence_") && **count > 0)
+        .map(|(name, count)| format!("{} {count}", name.trim_start_matches("offence_")))
+        .collect();
+    if found.is_empty() {
+        return check("peers", CheckStatus::Ok, "no rule was broken".into(), None);
+    }
+    check(
+        "peers",
+        CheckStatus::Warn,
+        format!("broke rules: {}", found.join(", ")),
+        Some("see the log for who it was"),
+    )
+}
+
+fn incomplete(status: &Status) -> Check {
+    if status.incomplete == 0 {
+        return check("objects", CheckStatus::Ok, format!("{} objects", status.objects), None);
+    }
+    let detail = format!("{} objects lack a required field", status.incomplete);
+    check("objects", CheckStatus::Warn, detail, Some("`hearth list --incomplete` names them"))
+}

@@ -1,0 +1,392 @@
+//! The commands that this node knows, and their life, which only ever goes forward.
+//!
+//! Two fields with one writer each keep concurrent writers from erasing one another: the node
+//! that took the command writes `request` (and there, when nobody else does, how it ended), the
+//! device's owner writes `life`. A record is the join of both: of two states the later counts, and
+//! what has ended stays as it ended.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use device_adapters::model::{CommandId, LightChange};
+use mesh_proto::{ObjectId, Value};
+use tokio::time::Instant;
+
+use super::convert::{clipped, decode, encode, map, millis, text};
+use crate::api::ports::{Command, CommandState};
+
+/// Most commands remembered; the oldest are forgotten first.
+pub(super) const MAX_COMMANDS: usize = 10_000;
+/// How long a command is remembered: as long as its object lasts.
+pub(super) const REMEMBER: Duration = Duration::from_secs(600);
+/// How long after its deadline a command that nobody ended is ended by the node that took it.
+pub(super) const OVERDUE: Duration = Duration::from_secs(1);
+
+/// A state and when it began, in milliseconds since 1970.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Step {
+    pub(super) state: CommandState,
+    pub(super) at_ms: u64,
+    pub(super) reason: Option<String>,
+}
+
+/// What is known of a command when it is first heard of.
+#[derive(Debug, Clone)]
+pub(super) struct Known {
+    /// The device's object.
+    pub(super) device: ObjectId,
+    /// What was asked.
+    pub(super) change: LightChange,
+    /// When it was asked, in milliseconds since 1970 by the household's time.
+    pub(super) at_ms: u64,
+    /// How long it may take, in milliseconds.
+    pub(super) within_ms: u64,
+    /// What was asked, hashed, for its idempotency key.
+    pub(super) hash: Option<[u8; 32]>,
+    /// Whether this node took it from a client.
+    pub(super) is_mine: bool,
+}
+
+#[derive(Debug)]
+struct Record {
+    known: Known,
+    life: Vec<Step>,
+    ends: Instant,
+}
+
+impl Record {
+    fn state(&self) -> CommandState {
+        self.life.last().map_or(CommandState::Accepted, |step| step.state)
+    }
+
+    fn view(&self, id: CommandId) -> Command {
+        let last = self.life.last();
+        Command {
+            id: id.to_string(),
+            device: self.known.device.clone(),
+            state: self.state(),
+            at_ms: last.map_or(self.known.at_ms, |step| step.at_ms),
+            deadline_ms: self.known.at_ms.saturating_add(self.known.within_ms),
+            reason: last.and_then(|step| step.reason.clone()),
+            life: self.life.iter().map(|step| (step.state, step.at_ms)).collect(),
+        }
+    }
+}
+
+/// All commands that this node remembers.
+#[derive(Debug, Default)]
+pub(super) struct Book {
+    records: BTreeMap<CommandId, Record>,
+    by_age: BTreeSet<(Instant, CommandId)>,
+    /// Those that have not ended, by device, with when they were asked.
+    open: BTreeMap<ObjectId, BTreeMap<CommandId, u64>>,
+}
+
+impl Book {
+    /// Takes a command in, or what is newly known of it. Answers with it when it is new.
+    pub(super) fn insert(&mut self, id: CommandId, known: Known, now: Instant) -> Option<Command> {
+        if let Some(record) = self.records.get_mut(&id) {
+            record.known.hash = record.known.hash.or(known.hash);
+            record.known.is_mine |= known.is_mine;
+            return None;
+        }
+        let accepted = Step { state: CommandState::Accepted, at_ms: known.at_ms, reason: None };
+        let ends = now + Duration::from_millis(known.within_ms);
+        self.open.entry(known.device.clone()).or_default().insert(id, known.at_ms);
+        let record = Record { known, life: vec![accepted], ends };
+        let view = record.view(id);
+        self.records.insert(id, record);
+        self.by_age.insert((now, id));
+        self.forget(now);
+        Some(view)
+    }
+
+    /// A command as readers see it.
+    pub(super) fn get(&self, id: CommandId) -> Option<Command> {
+        self.records.get(&id).map(|record| record.view(id))
+    }
+
+    /// What is known of a command.
+    pub(super) fn known(&self, id: CommandId) -> Option<&Known> {
+        self.records.get(&id).map(|record| &record.known)
+    }
+
+    /// Whether it is known and has ended.
+    pub(super) fn is_final(&self, id: CommandId) -> bool {
+        self.records.get(&id).is_some_and(|record| record.state().is_final())
+    }
+
+    /// Moves a command on. Answers with it when that changed it: never back, never after its end.
+    pub(super) fn advance(&mut self, id: CommandId, step: Step) -> Option<Command> {
+        let record = self.records.get_mut(&id)?;
+        let last = record.state();
+        if last.is_final() || step.state <= last {
+            return None;
+        }
+        let not_before = record.life.last().map_or(0, |step| step.at_ms);
+        record.life.push(Step { at_ms: step.at_ms.max(not_before), ..step });
+        if record.state().is_final()
+            && let Some(open) = self.open.get_mut(&record.known.device)
+        {
+            open.remove(&id);
+            if open.is_empty() {
+                self.open.remove(&record.known.device);
+            }
+        }
+        self.get(id)
+    }
+
+    /// The commands for a device that have not ended, with when they were asked.
+    pub(super) fn open_of(&self, device: &ObjectId) -> Vec<(CommandId, u64)> {
+        let open = self.open.get(device).into_iter().flatten();
+        open.map(|(id, at)| (*id, *at)).collect()
+    }
+
+    /// Commands that this node took, whose deadline passed a while ago, and that nobody ended.
+    pub(super) fn overdue(&self, now: Instant) -> Vec<CommandId> {
+        let open = self.open.values().flatten().map(|(id, _)| *id);
+        open.filter(|id| {
+            self.records.get(id).is_some_and(|record| record.known.is_mine && now >= record.ends + OVERDUE)
+        })
+        .collect()
+    }
+
+    /// Forgets what is too old or too much.
+    pub(super) fn forget(&mut self, now: Instant) {
+        while let Some((since, id)) = self.by_age.first().copied()
+            && (self.by_age.len() > MAX_COMMANDS || self.is_over(id, since, now))
+        {
+            self.by_age.pop_first();
+            let Some(record) = self.records.remove(&id) else { continue };
+            if let Some(open) = self.open.get_mut(&record.known.device) {
+                open.remove(&id);
+                if open.is_empty() {
+                    self.open.remove(&record.known.device);
+                }
+            }
+        }
+    }
+
+    /// A command of a long transition is remembered until it had its time.
+    fn is_over(&self, id: CommandId, since: Instant, now: Instant) -> bool {
+        let lasts = self.records.get(&id).filter(|record| !record.state().is_final());
+        now >= since + REMEMBER && lasts.is_none_or(|record| now >= record.ends + OVERDUE * 2)
+    }
+
+    /// The field `life` of a command, as its device's owner writes it.
+    pub(super) fn life_value(&self, id: CommandId) -> Option<Value> {
+        let record = self.records.get(&id)?;
+        Some(Value::List(record.life.iter().map(step_value).collect()))
+    }
+
+    #[cfg(test)]
+    fn len(&self) -> usize {
+        assert_eq!(self.records.len(), self.by_age.len());
+        self.records.len()
+    }
+}
+
+fn step_value(step: &Step) -> Value {
+    let state = encode(&step.state);
+    match &step.reason {
+        Some(reason) => map([("state", state), ("at", millis(step.at_ms)), ("reason", text(reason))]),
+        None => map([("state", state), ("at", millis(step.at_ms))]),
+    }
+}
+
+/// Reads a field `life`; what is not a step is passed over.
+pub(super) fn life_from(value: &Value) -> Vec<Step> {
+    let Value::List(items) = value else { return Vec::new() };
+    items.iter().filter_map(step_from).collect()
+}
+
+fn step_from(value: &Value) -> Option<Step> {
+    let at_ms = u64::try_from(value.get("at")?.as_int()?).ok()?;
+    let state = match value.get("state")?.as_text()? {
+        "accepted" => CommandState::Accepted,
+        "sent" => CommandState::Sent,
+        "acknowledged" => CommandState::Acknowledged,
+        "confirmed" => CommandState::Confirmed,
+        "timed_out" => CommandState::TimedOut,
+        "superseded" => CommandState::Superseded,
+        "failed" => CommandState::Failed,
+        _ => return None,
+    };
+    Some(Step { state, at_ms, reason: value.get("reason").and_then(Value::as_text).map(clipped) })
+}
+
+/// The field `request` of a command.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct RequestField {
+    /// The device's object.
+    pub(super) device: ObjectId,
+    /// What was asked, made absolute.
+    pub(super) change: LightChange,
+    /// When, by the clock of the node that took it, in milliseconds since 1970.
+    pub(super) at: u64,
+    /// When it times out, by the same clock.
+    pub(super) deadline_ms: u64,
+    /// What was asked, hashed.
+    pub(super) hash: [u8; 32],
+    /// How it ended, when the node that took it had to say so.
+    pub(super) ended: Option<Step>,
+}
+
+impl RequestField {
+    /// As a value; `by` is the short name of the node that took it.
+    pub(super) fn to_value(&self, by: &str) -> Value {
+        let mut value = map([
+            ("device", text(self.device.as_str())),
+            ("change", encode(&self.change)),
+            ("at", millis(self.at)),
+            ("deadline_ms", millis(self.deadline_ms)),
+            ("hash", Value::Bytes(self.hash.as_slice().into())),
+            ("by", text(by)),
+        ]);
+        if let (Value::Map(entries), Some(step)) = (&mut value, &self.ended) {
+            entries.insert("ended".into(), step_value(step));
+        }
+        value
+    }
+
+    /// Reads it back; none for what breaks the form.
+    pub(super) fn from_value(value: &Value) -> Option<Self> {
+        let ms = |name: &str| u64::try_from(value.get(name)?.as_int()?).ok();
+        let device = ObjectId::new(value.get("device")?.as_text()?).ok()?;
+        let Value::Bytes(hash) = value.get("hash")? else { return None };
+        Some(Self {
+            device: Some(device).filter(|device| device.kind() == "device")?,
+            change: decode(value.get("change")?)?,
+            at: ms("at")?,
+            deadline_ms: ms("deadline_ms")?,
+            hash: (&**hash).try_into().ok()?,
+            ended: value.get("ended").and_then(step_from),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const STATES: [CommandState; 7] = [
+        CommandState::Accepted,
+        CommandState::Sent,
+        CommandState::Acknowledged,
+        CommandState::Confirmed,
+        CommandState::TimedOut,
+        CommandState::Superseded,
+        CommandState::Failed,
+    ];
+
+    fn device() -> ObjectId {
+        ObjectId::new("device/lifx-1").unwrap()
+    }
+
+    fn known(is_mine: bool) -> Known {
+        Known {
+            device: device(),
+            change: LightChange::default(),
+            at_ms: 1_000,
+            within_ms: 5_000,
+            hash: None,
+            is_mine,
+        }
+    }
+
+    fn step(state: CommandState) -> Step {
+        Step { state, at_ms: 2_000, reason: state.is_final().then(|| "why".to_owned()) }
+    }
+
+    fn id(number: u32) -> CommandId {
+        CommandId(u128::from(number).to_be_bytes())
+    }
+
+    proptest! {
+        #[test]
+        fn a_life_only_goes_forward_and_ends_once(steps in prop::collection::vec(0..7_usize, 0..20)) {
+            let mut book = Book::default();
+            book.insert(id(1), known(true), Instant::now());
+            let mut shown = vec![CommandState::Accepted];
+            for index in steps {
+                if let Some(command) = book.advance(id(1), step(STATES[index])) {
+                    prop_assert!(command.state > *shown.last().unwrap() && !shown.last().unwrap().is_final());
+                    shown.push(command.state);
+                    let life: Vec<_> = command.life.iter().map(|(state, _)| *state).collect();
+                    prop_assert_eq!(&life, &shown);
+                }
+            }
+            prop_assert!(shown.iter().filter(|state| state.is_final()).count() <= 1);
+            let last = *shown.last().unwrap();
+            prop_assert_eq!(book.is_final(id(1)), last.is_final());
+            prop_assert_eq!(book.open_of(&device()).is_empty(), last.is_final());
+        }
+
+        #[test]
+        fn what_another_node_reads_leads_to_the_same_life(steps in prop::collection::vec(1..7_usize, 0..5)) {
+            let (mut here, mut there) = (Book::default(), Book::default());
+            here.insert(id(1), known(false), Instant::now());
+            there.insert(id(1), known(true), Instant::now());
+            steps.iter().for_each(|index| drop(here.advance(id(1), step(STATES[*index]))));
+            for step in life_from(&here.life_value(id(1)).unwrap()) {
+                there.advance(id(1), step);
+            }
+            prop_assert_eq!(here.get(id(1)), there.get(id(1)));
+        }
+    }
+
+    #[test]
+    fn what_both_writers_say_of_an_end_leaves_the_first() {
+        let mut book = Book::default();
+        book.insert(id(1), known(true), Instant::now());
+        book.advance(id(1), step(CommandState::TimedOut)).unwrap();
+        assert_eq!(book.advance(id(1), step(CommandState::Superseded)), None);
+        assert_eq!(book.get(id(1)).unwrap().state, CommandState::TimedOut);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_the_node_that_took_a_command_ends_it_and_not_before_its_time() {
+        let mut book = Book::default();
+        let start = Instant::now();
+        book.insert(id(1), known(true), start);
+        book.insert(id(2), known(false), start);
+        assert!(book.overdue(start + Duration::from_millis(5_999)).is_empty());
+        assert_eq!(book.overdue(start + Duration::from_secs(6)), [id(1)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn commands_are_forgotten_by_age_and_by_number() {
+        let mut book = Book::default();
+        let start = Instant::now();
+        for number in 0..20_000 {
+            book.insert(id(number), known(true), start + Duration::from_millis(number.into()));
+        }
+        assert_eq!(book.len(), MAX_COMMANDS);
+        assert!(book.get(id(9_999)).is_none() && book.get(id(10_000)).is_some());
+        assert_eq!(book.open_of(&device()).len(), MAX_COMMANDS);
+        book.forget(start + REMEMBER + Duration::from_secs(20));
+        assert_eq!(book.len(), 0);
+        assert!(book.open.is_empty());
+    }
+
+    #[test]
+    fn a_request_comes_back_and_garbage_does_not() {
+        let change = LightChange { on: Some(true), ..LightChange::default() };
+        let ended = Some(step(CommandState::TimedOut));
+        let field =
+            RequestField { device: device(), change, at: 1, deadline_ms: 5_001, hash: [7; 32], ended };
+        let value = field.to_value("00000000000000ab");
+        assert!(value.encode().is_ok());
+        assert_eq!(RequestField::from_value(&value), Some(field));
+        assert_eq!(RequestField::from_value(&Value::Null), None);
+        let note = map([("device", text("note/x"))]);
+        assert_eq!(RequestField::from_value(&note), None);
+        assert!(life_from(&Value::List(vec![Value::Null, map([("state", text("flying"))])])).is_empty());
+    }
+}

@@ -1,0 +1,354 @@
+//! Runs one adapter for ever: restarts it when it ends, panics or hangs, and stops it in time.
+
+use std::{any::Any, time::Duration};
+
+use device_adapters::{AdapterError, Context, Directive, Reading, Registration};
+use ring::rand::{SecureRandom, SystemRandom};
+use serde::Serialize;
+use tokio::{
+    sync::{mpsc, watch},
+    task::{JoinError, JoinHandle},
+    time::{Instant, MissedTickBehavior, interval, sleep, timeout},
+};
+
+use super::stopped;
+
+/// How long an adapter may take to stop; then it is aborted.
+const STOP_WITHIN: Duration = Duration::from_secs(2);
+/// First pause before a restart; each further one doubles.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// Longest pause before a restart.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// A run of this length counts as healthy: the next pause is the first again.
+const HEALTHY: Duration = Duration::from_secs(60);
+/// A directive that nobody takes for so long means that the adapter hangs.
+const HANG: Duration = Duration::from_secs(10);
+/// Readings and directives that may wait, each.
+const QUEUE: usize = 256;
+
+/// Where an adapter stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AdapterState {
+    /// It runs.
+    Running,
+    /// It does not run and will not: disabled, unknown, or its settings are wrong (see the reason).
+    Off,
+    /// It ended, panicked or hung, and is started again after a pause.
+    Failed,
+}
+
+/// What `hearth doctor` and the status show of an adapter.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct AdapterStatus {
+    /// Its id, as in the configuration.
+    pub id: String,
+    /// Where it stands.
+    pub state: AdapterState,
+    /// Why it does not run.
+    pub reason: Option<String>,
+    /// How often it was started again since the node started.
+    pub restarts: u32,
+}
+
+/// What a supervisor tells the owner of the devices.
+#[derive(Debug)]
+pub(super) enum Event {
+    /// A run begins; directives go here.
+    Started(&'static str, mpsc::Sender<Directive>),
+    /// The adapter says something.
+    Reading(&'static str, Reading),
+    /// A run ended, for a reason; the next begins after a pause.
+    Ended(&'static str, String, Duration),
+    /// The settings are wrong; it stays off.
+    Refused(&'static str, String),
+}
+
+enum Outcome {
+    /// The node stops.
+    Stopped,
+    /// The adapter ended.
+    Ended(String),
+}
+
+/// Runs the adapter until `shutdown`, or for ever. Returns when it has stopped.
+pub(super) async fn supervise(
+    registration: Registration,
+    settings: serde_json::Value,
+    events: mpsc::Sender<Event>,
+    mut shutdown: watch::Receiver<bool>,
+) {
+    let id = registration.descriptor.id;
+    let mut pause = FIRST_PAUSE;
+    while !*shutdown.borrow() {
+        let began = Instant::now();
+        let outcome = match start(&registration, &settings) {
+            Ok(run) => one_run(id, run, &events, &mut shutdown).await,
+            Err(Start::Settings(reason)) => {
+                let _ = events.send(Event::Refused(id, reason)).await; // nobody left to tell
+                return;
+            }
+            Err(Start::Panic(reason)) => Outcome::Ended(reason),
+        };
+        let Outcome::Ended(reason) = outcome else { return };
+        if began.elapsed() >= HEALTHY {
+            pause = FIRST_PAUSE;
+        }
+        let jittered = jitter(pause);
+        if events.send(Event::Ended(id, reason, jittered)).await.is_err() {
+            return;
+        }
+        tokio::select! {
+            () = stopped(&mut shutdown) => return,
+            () = sleep(jittered) => {}
+        }
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+enum Start {
+    Settings(String),
+    Panic(String),
+}
+
+/// An adapter never outlives its supervisor, however that ends.
+struct Task(JoinHandle<Result<(), AdapterError>>);
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+struct Run {
+    task: Task,
+    readings: mpsc::Receiver<Reading>,
+    commands: mpsc::Sender<Directive>,
+    stop: watch::Sender<bool>,
+}
+
+fn start(registration: &Registration, settings: &serde_json::Value) -> Result<Run, Start> {
+    let build = || (registration.build)(settings);
+    let adapter = std::panic::catch_unwind(std::panic::AssertUnwindSafe(build))
+        .map_err(|panic| Start::Panic(format!("it panicked while it was made: {}", words(&*panic))))?
+        .map_err(|error| Start::Settings(error.to_string()))?;
+    let (reading_sender, readings) = mpsc::channel(QUEUE);
+    let (commands, command_receiver) = mpsc::channel(QUEUE);
+    let (stop, shutdown) = watch::channel(false);
+    let context = Context { readings: reading_sender, commands: command_receiver, shutdown };
+    let task = Task(tokio::spawn(async move { adapter.run(context).await }));
+    Ok(Run { task, readings, commands, stop })
+}
+
+async fn one_run(
+    id: &'static str,
+    mut run: Run,
+    events: &mpsc::Sender<Event>,
+    shutdown: &mut watch::Receiver<bool>,
+) -> Outcome {
+    if events.send(Event::Started(id, run.commands.clone())).await.is_err() {
+        return Outcome::Stopped;
+    }
+    let mut check = interval(Duration::from_secs(1));
+    check.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut waiting_since = None;
+    loop {
+        tokio::select! {
+            () = stopped(shutdown) => return stop(id, run).await,
+            Some(reading) = run.readings.recv() => {
+                if events.send(Event::Reading(id, reading)).await.is_err() {
+                    return stop(id, run).await;
+                }
+            }
+            ended = &mut run.task.0 => {
+                while let Ok(reading) = run.readings.try_recv() {
+                    let _ = events.send(Event::Reading(id, reading)).await; // nobody left to tell
+                }
+                return Outcome::Ended(why(ended));
+            }
+            _ = check.tick() => {
+                let waits = run.commands.capacity() < run.commands.max_capacity() || run.commands.is_closed();
+                waiting_since = waits.then(|| waiting_since.unwrap_or_else(Instant::now));
+                if waiting_since.is_some_and(|since| since.elapsed() >= HANG) {
+                    return Outcome::Ended(format!("it hung: it took no directive for {} s", HANG.as_secs()));
+                }
+            }
+        }
+    }
+}
+
+/// Stops the run. What it still says is let go: its readings are taken so that it can end.
+async fn stop(id: &'static str, mut run: Run) -> Outcome {
+    let _ = run.stop.send(true); // gone already
+    let drained = async {
+        loop {
+            tokio::select! {
+                _ = &mut run.task.0 => return,
+                Some(_) = run.readings.recv() => {}
+            }
+        }
+    };
+    if timeout(STOP_WITHIN, drained).await.is_err() {
+        tracing::warn!(adapter = id, "the adapter did not stop within 2 s and is aborted");
+    }
+    Outcome::Stopped
+}
+
+fn why(ended: Result<Result<(), AdapterError>, JoinError>) -> String {
+    match ended {
+        Ok(Ok(())) => "it ended by itself".to_owned(),
+        Ok(Err(error)) => error.to_string(),
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => format!("it panicked: {}", words(&*panic)),
+            Err(_) => "it was aborted".to_owned(),
+        },
+    }
+}
+
+fn words(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    super::convert::clipped(text.unwrap_or("without a message"))
+}
+
+/// 80 to 120 % of a pause, so that what failed together does not start together.
+fn jitter(pause: Duration) -> Duration {
+    let mut random = [128];
+    // Without randomness the pause is what it is.
+    let _ = SystemRandom::new().fill(&mut random);
+    let percent = 80 + u32::from(random[0]) * 40 / 255;
+    pause * percent / 100
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+    use std::{future::Future, pin::Pin};
+
+    use device_adapters::{Adapter, Descriptor, Scope, SettingsError};
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// Does what its settings say: `panic`, `error`, `end`, `deaf` (takes no directive), `stubborn`
+    /// (does not stop).
+    struct Scripted(String);
+
+    impl Adapter for Scripted {
+        fn run(
+            self: Box<Self>,
+            ctx: Context,
+        ) -> Pin<Box<dyn Future<Output = Result<(), AdapterError>> + Send>> {
+            Box::pin(async move {
+                let mut ctx = ctx; // whole: a field that nobody uses would be dropped
+                match self.0.as_str() {
+                    "panic" => panic!("no such luck"),
+                    "end" => return Ok(()),
+                    "deaf" => drop(ctx.shutdown.wait_for(|stop| *stop).await),
+                    "stubborn" => std::future::pending().await,
+                    _ => {
+                        let source = std::io::Error::other("the cable is out");
+                        return Err(AdapterError::Io {
+                            adapter: "scripted",
+                            what: "cannot start".into(),
+                            source,
+                        });
+                    }
+                }
+                Ok(())
+            })
+        }
+    }
+
+    fn build(settings: &Value) -> Result<Box<dyn Adapter>, SettingsError> {
+        match settings.get("do").and_then(Value::as_str) {
+            Some("panic early") => panic!("too early"),
+            Some(what) => Ok(Box::new(Scripted(what.to_owned()))),
+            None => Err(SettingsError::NotAnObject { adapter: "scripted", found: "nothing" }),
+        }
+    }
+
+    const SCRIPTED: Registration = Registration {
+        descriptor: Descriptor {
+            id: "scripted",
+            name: "Scripted",
+            scope: Scope::Household,
+            settings_schema: || json!({"type": "object"}),
+        },
+        build,
+    };
+
+    struct Rig {
+        events: mpsc::Receiver<Event>,
+        stop: watch::Sender<bool>,
+        task: JoinHandle<()>,
+    }
+
+    fn rig(settings: Value) -> Rig {
+        let (sender, events) = mpsc::channel(64);
+        let (stop, shutdown) = watch::channel(false);
+        Rig { events, stop, task: tokio::spawn(supervise(SCRIPTED, settings, sender, shutdown)) }
+    }
+
+    async fn ended(rig: &mut Rig) -> (String, Duration) {
+        loop {
+            match rig.events.recv().await.expect("the supervisor lives") {
+                Event::Ended(_, reason, pause) => return (reason, pause),
+                Event::Started(..) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_ends_is_told_with_its_reason_and_started_again_ever_later() {
+        for (what, expected) in [
+            ("panic", "no such luck"),
+            ("panic early", "too early"),
+            ("end", "by itself"),
+            ("error", "the cable is out"),
+        ] {
+            let mut rig = rig(json!({"do": what}));
+            let mut last = Duration::ZERO;
+            for turn in 0..9 {
+                let (reason, pause) = ended(&mut rig).await;
+                assert!(reason.contains(expected), "{what}: {reason}");
+                let nominal = Duration::from_secs((1 << turn).min(60));
+                assert!(pause >= nominal * 79 / 100 && pause <= nominal * 121 / 100, "{what}: {pause:?}");
+                last = pause;
+            }
+            assert!(last >= Duration::from_secs(47));
+            rig.stop.send(true).unwrap();
+            rig.task.await.unwrap();
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_takes_no_directive_is_taken_for_hung() {
+        let mut rig = rig(json!({"do": "deaf"}));
+        let Some(Event::Started(_, commands)) = rig.events.recv().await else { panic!() };
+        let device = device_adapters::model::DeviceId::new("scripted-1").unwrap();
+        commands.send(Directive::Refresh { device }).await.unwrap();
+        assert!(ended(&mut rig).await.0.contains("hung"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_does_not_stop_is_aborted_after_two_seconds() {
+        let mut rig = rig(json!({"do": "stubborn"}));
+        assert!(matches!(rig.events.recv().await, Some(Event::Started(..))));
+        let began = Instant::now();
+        rig.stop.send(true).unwrap();
+        rig.task.await.unwrap();
+        assert!(began.elapsed() >= STOP_WITHIN && began.elapsed() < STOP_WITHIN * 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn wrong_settings_leave_it_off() {
+        let mut rig = rig(json!({}));
+        let Some(Event::Refused(_, reason)) = rig.events.recv().await else { panic!() };
+        assert!(reason.contains("must be an object"), "{reason}");
+        rig.task.await.unwrap();
+        assert!(rig.events.recv().await.is_none());
+    }
+}

@@ -1,0 +1,209 @@
+//! One device as this node knows it: what its object says, and what this node does about it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use device_adapters::model::{
+    Availability, Capabilities, CommandId, Description, DeviceId, LightCapabilities, LightChange, LightState,
+};
+use mesh_proto::{ObjectId, ShortId, Value};
+use tokio::time::Instant;
+
+use super::convert::{Available, Desired, Reported, clipped, decode, encode, text};
+use crate::{
+    api::ports::Power,
+    service::{FieldView, ObjectView},
+};
+
+/// The fields that describe a device, as [`described`] makes them.
+const DESCRIBING: [&str; 4] = ["adapter", "model", "label", "capabilities"];
+
+/// A `desired` with what its stamp tells.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Asked {
+    pub(super) command: CommandId,
+    pub(super) change: LightChange,
+    /// When it was asked, in milliseconds since 1970 by the household's time.
+    pub(super) at_ms: u64,
+    /// How long it may take, in milliseconds.
+    pub(super) within_ms: u64,
+}
+
+impl Asked {
+    /// Its deadline runs from the stamp of the write, which holds for every node, and not from
+    /// the clock of its writer, which may be wrong.
+    fn new(desired: &Desired, at_ms: u64) -> Self {
+        let within_ms = desired.deadline_ms.saturating_sub(desired.at);
+        Self { command: desired.command, change: desired.change, at_ms, within_ms }
+    }
+
+    /// How much of its time is left, in milliseconds.
+    pub(super) fn left_ms(&self, now_ms: u64) -> u64 {
+        // A stamp may be a little ahead of this node's clock; nothing gets more than its time.
+        self.at_ms.saturating_add(self.within_ms).saturating_sub(now_ms).min(self.within_ms)
+    }
+}
+
+/// One device.
+#[derive(Debug)]
+pub(super) struct Device {
+    pub(super) id: DeviceId,
+    pub(super) object: ObjectId,
+    /// Whether its object has been seen complete.
+    pub(super) is_known: bool,
+    /// The fields that describe it, as the object has them.
+    pub(super) described: BTreeMap<&'static str, Value>,
+    pub(super) adapter: Option<String>,
+    /// The nodes that say they reach it.
+    pub(super) reach: BTreeSet<ShortId>,
+    pub(super) desired: Option<Asked>,
+    /// Asked for here and not yet seen in the object.
+    pub(super) asked: Option<Asked>,
+    pub(super) reported: Option<Reported>,
+    pub(super) reported_ms: u64,
+    pub(super) available: Option<Available>,
+    /// This node's adapter reaches it.
+    pub(super) found: Option<Description>,
+    /// This node owns it.
+    pub(super) owned: bool,
+    /// Whether the adapter was told that it is owned.
+    pub(super) told: bool,
+    /// The command that the adapter was given in this run and ownership.
+    pub(super) directed: Option<CommandId>,
+    /// A command that was in flight when the device was given up: the adapter fails it, the next
+    /// owner goes on with it.
+    pub(super) given_up: Option<CommandId>,
+    /// What the adapter said last in this run and ownership.
+    pub(super) heard: Option<Availability>,
+    /// When it counts as stale unless it answers before.
+    pub(super) answer_by: Option<Instant>,
+    /// When it counts as offline unless a node reaches it before.
+    pub(super) offline_at: Option<Instant>,
+    pub(super) last_owner: Option<ShortId>,
+}
+
+impl Device {
+    pub(super) fn new(id: DeviceId, object: ObjectId) -> Self {
+        Self {
+            id,
+            object,
+            is_known: false,
+            described: BTreeMap::new(),
+            adapter: None,
+            reach: BTreeSet::new(),
+            desired: None,
+            asked: None,
+            reported: None,
+            reported_ms: 0,
+            available: None,
+            found: None,
+            owned: false,
+            told: false,
+            directed: None,
+            given_up: None,
+            heard: None,
+            answer_by: None,
+            offline_at: None,
+            last_owner: None,
+        }
+    }
+
+    /// Takes over what the object says now.
+    pub(super) fn see(&mut self, view: &ObjectView) {
+        self.is_known = true;
+        self.described.clear();
+        self.reach.clear();
+        self.desired = None;
+        for (name, field) in &view.fields {
+            self.see_field(name.as_str(), field);
+        }
+        let arrived =
+            |asked: &Asked| self.desired.as_ref().is_some_and(|desired| desired.command == asked.command);
+        if self.asked.as_ref().is_some_and(arrived) {
+            self.asked = None;
+        }
+    }
+
+    fn see_field(&mut self, name: &str, field: &FieldView) {
+        if let Some(reacher) = name.strip_prefix("reach.") {
+            self.reach.extend(reacher.parse::<ShortId>());
+            return;
+        }
+        match name {
+            "desired" => self.desired = decode(&field.value).map(|desired| Asked::new(&desired, field.at_ms)),
+            "reported" => {
+                self.reported = decode(&field.value);
+                self.reported_ms = field.at_ms;
+            }
+            "availability" => self.available = decode(&field.value),
+            "adapter" => self.adapter = field.value.as_text().map(clipped),
+            _ => {}
+        }
+        if let Some(known) = DESCRIBING.into_iter().find(|known| *known == name) {
+            self.described.insert(known, field.value.clone());
+        }
+    }
+
+    /// What the light can do, as its object or this node's adapter says.
+    pub(super) fn light(&self) -> Option<LightCapabilities> {
+        let here = self.found.as_ref().map(|found| found.capabilities.clone());
+        let Capabilities::Light(light) =
+            here.or_else(|| self.described.get("capabilities").and_then(decode))?;
+        Some(light)
+    }
+
+    /// The newest that was asked for.
+    pub(super) fn newest_asked(&self) -> Option<&Asked> {
+        self.asked.as_ref().or(self.desired.as_ref())
+    }
+
+    /// What a client's power means now. `is_open` says that the newest command may still come true.
+    pub(super) fn resolve(&self, power: Power, is_open: bool) -> bool {
+        match power {
+            Power::On => true,
+            Power::Off => false,
+            Power::Toggle => {
+                let asked = self.newest_asked().filter(|_| is_open).and_then(|asked| asked.change.on);
+                let reported = self.reported.as_ref().map(|reported| reported.value.on);
+                // Nothing is known of it: whoever toggles a dark room wants light.
+                !asked.or(reported).unwrap_or(false)
+            }
+        }
+    }
+
+    /// Whether a state that follows `command` shows what it asked for.
+    pub(super) fn shows(&self, asked: &Asked, tolerance: &device_adapters::model::Tolerance) -> bool {
+        self.reported.as_ref().is_some_and(|reported| {
+            reported.command == Some(asked.command)
+                && reported.source == device_adapters::model::Source::ReadBack
+                && asked.change.matches(&reported.value, tolerance)
+        })
+    }
+
+    /// Whether a report of this says anything that the object does not.
+    pub(super) fn is_news(&self, state: &LightState, command: Option<CommandId>) -> bool {
+        self.reported.as_ref().is_none_or(|known| known.value != *state || known.command != command)
+    }
+}
+
+/// The fields that describe a device, as they should be.
+pub(super) fn described(found: &Description) -> [(&'static str, Value); 4] {
+    let model = match (found.manufacturer.as_str(), found.model.as_str()) {
+        ("", model) => text(model),
+        (maker, model) if model.starts_with(maker) => text(model),
+        (maker, model) => text(&format!("{maker} {model}")),
+    };
+    let [adapter, _, label, capabilities] = DESCRIBING;
+    [
+        (adapter, text(&found.adapter)),
+        ("model", model),
+        (label, text(&found.name)),
+        (capabilities, encode(&found.capabilities)),
+    ]
+}
+
+impl Device {
+    /// The adapter that speaks to it.
+    pub(super) fn adapter_id(&self) -> Option<String> {
+        self.found.as_ref().map(|found| found.adapter.clone()).or_else(|| self.adapter.clone())
+    }
+}

@@ -1,0 +1,134 @@
+//! Watches over the running parts, and tells systemd (sd_notify(3)) that the node is ready, that
+//! it is alive, and that it stops.
+//!
+//! The watchdog is fed only while every part shows signs of life: the event loop turns, the
+//! store's thread turns, and the listener answers. A part that hangs stops the pings, and
+//! systemd restarts the daemon.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use sd_notify::NotifyState;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    sync::watch,
+    time::{Instant, timeout},
+};
+use tracing::{error, warn};
+
+/// A part whose counter has not moved for so long is stalled. The event loop turns at least
+/// every 5 s, the store's thread twice a second; a disk may take its time.
+pub const PATIENCE: Duration = Duration::from_secs(12);
+/// How long the listener may take to answer.
+const PROBE: Duration = Duration::from_secs(3);
+/// How often the parts are looked at when systemd asks for no watchdog.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// A part by its signs of life.
+#[derive(Debug, Clone)]
+pub struct Pulse {
+    /// Its name, for the log.
+    pub name: &'static str,
+    /// Rises while it lives.
+    pub beats: Arc<AtomicU64>,
+}
+
+/// The signs of life of all parts.
+#[derive(Debug)]
+pub struct Health {
+    pulses: Vec<Pulse>,
+    seen: BTreeMap<&'static str, (u64, Instant)>,
+    listener: Option<SocketAddr>,
+    patience: Duration,
+}
+
+impl Health {
+    /// Watches these parts, and the listener at an address of this machine.
+    pub fn new(pulses: Vec<Pulse>, listener: Option<SocketAddr>, patience: Duration) -> Self {
+        Self { pulses, seen: BTreeMap::new(), listener: listener.map(local), patience }
+    }
+
+    /// The names of the parts that show no sign of life.
+    pub async fn stalled(&mut self) -> Vec<&'static str> {
+        let now = Instant::now();
+        let mut stalled = Vec::new();
+        for Pulse { name, beats } in &self.pulses {
+            let beat = beats.load(Ordering::Relaxed);
+            let seen = self.seen.entry(name).or_insert((beat, now));
+            if seen.0 != beat {
+                *seen = (beat, now);
+            } else if now - seen.1 > self.patience {
+                stalled.push(*name);
+            }
+        }
+        if let Some(listener) = self.listener
+            && !answers(listener).await
+        {
+            stalled.push("listener");
+        }
+        stalled
+    }
+}
+
+/// An address of this machine under which a listener on every address answers.
+fn local(listen: SocketAddr) -> SocketAddr {
+    match listen.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => (Ipv4Addr::LOCALHOST, listen.port()).into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => (Ipv6Addr::LOCALHOST, listen.port()).into(),
+        _ => listen,
+    }
+}
+
+/// Asks in plain HTTP; a listener that lives says that it speaks HTTPS.
+async fn answers(listener: SocketAddr) -> bool {
+    let ask = async {
+        let mut stream = TcpStream::connect(listener).await?;
+        stream.write_all(b"GET / HTTP/1.0\r\n\r\n").await?;
+        let mut first = [0; 5];
+        stream.read_exact(&mut first).await
+    };
+    matches!(timeout(PROBE, ask).await, Ok(Ok(_)))
+}
+
+/// Says that the node is ready, then feeds the watchdog until `shutdown`.
+pub async fn run(mut health: Health, status: String, mut shutdown: watch::Receiver<bool>) {
+    tell(&[NotifyState::Ready, NotifyState::Status(&status)]);
+    let asked = sd_notify::watchdog_enabled();
+    let mut ticks = tokio::time::interval(asked.map_or(LOOK_EVERY, |within| within / 3));
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut was_stalled = Vec::new();
+    loop {
+        tokio::select! {
+            _ = shutdown.wait_for(|stop| *stop) => break,
+            _ = ticks.tick() => {}
+        }
+        let stalled = health.stalled().await;
+        if stalled.is_empty() {
+            if asked.is_some() {
+                tell(&[NotifyState::Watchdog]);
+            }
+        } else if stalled != was_stalled {
+            error!(parts = ?stalled, "parts of the node show no sign of life; systemd's watchdog is not fed");
+        }
+        was_stalled = stalled;
+    }
+    tell(&[NotifyState::Stopping]);
+}
+
+/// Without systemd there is nobody to tell, which is no error.
+fn tell(state: &[NotifyState<'_>]) {
+    if let Err(reason) = sd_notify::notify(state) {
+        warn!(%reason, "systemd cannot be told how the node is");
+    }
+}
+
+#[cfg(test)]
+mod tests;

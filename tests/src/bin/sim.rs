@@ -1,0 +1,7 @@
+//! Runs the simulation: `sim run`, `sim scenarios`, `sim planted`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ExitCode::from(hearth_tests::sim::cli::main(std::env::args().skip(1)))
+}

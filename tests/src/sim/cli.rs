@@ -1,0 +1,162 @@
+//! The command line of the simulation.
+
+use std::time::Instant;
+
+use mesh_proto::planted::Plant;
+
+use super::{
+    run::{Report, run},
+    scenario::{self, Settings},
+};
+
+const USAGE: &str = "\
+usage: sim run [--seeds N] [--from N] [--seed N] [--nodes A..B] [--scenario NAME] [--grep TEXT] [--trace-hash] [--verbose]
+       sim scenarios
+       sim planted [BUG]";
+
+/// Runs the command. Returns the exit code.
+pub fn main(args: impl Iterator<Item = String>) -> u8 {
+    let args: Vec<String> = args.collect();
+    match args.first().map(String::as_str) {
+        Some("run") => match Options::parse(&args[1..]) {
+            Ok(options) => options.run(),
+            Err(wrong) => complain(&wrong),
+        },
+        Some("scenarios") => {
+            for settings in scenario::all() {
+                println!(
+                    "{:<10} {}..{} nodes: {}",
+                    settings.name, settings.nodes.0, settings.nodes.1, settings.about
+                );
+            }
+            0
+        }
+        #[cfg(feature = "planted-bugs")]
+        Some("planted") => super::planted::main(args.get(1).map(String::as_str)),
+        #[cfg(not(feature = "planted-bugs"))]
+        Some("planted") => complain("this build has no planted bugs: add --features planted-bugs"),
+        _ => complain("a command is missing"),
+    }
+}
+
+fn complain(wrong: &str) -> u8 {
+    println!("{wrong}\n{USAGE}");
+    2
+}
+
+#[derive(Default)]
+struct Options {
+    from: u64,
+    seeds: u64,
+    nodes: Option<(u64, u64)>,
+    scenario: Option<Settings>,
+    verbose: bool,
+    trace_hash: bool,
+    grep: Option<String>,
+}
+
+impl Options {
+    fn parse(args: &[String]) -> Result<Self, String> {
+        let mut options = Self { seeds: 1, ..Self::default() };
+        let mut args = args.iter();
+        while let Some(arg) = args.next() {
+            let mut value = || args.next().ok_or(format!("{arg} wants a value"));
+            let number = |text: &String| text.parse::<u64>().map_err(|_| format!("{text} is not a number"));
+            match arg.as_str() {
+                "--seeds" => options.seeds = number(value()?)?,
+                "--from" => options.from = number(value()?)?,
+                "--seed" => (options.from, options.seeds) = (number(value()?)?, 1),
+                "--nodes" => {
+                    let text = value()?;
+                    let (low, high) = text.split_once("..").unwrap_or((text, text));
+                    options.nodes = Some((number(&low.into())?.max(3), number(&high.into())?.min(60)));
+                }
+                "--scenario" => {
+                    let name = value()?;
+                    options.scenario = Some(scenario::named(name).ok_or(format!("no scenario {name}"))?);
+                }
+                "--verbose" => options.verbose = true,
+                "--grep" => options.grep = Some(value()?.clone()),
+                "--trace-hash" => options.trace_hash = true,
+                other => return Err(format!("{other} is not an option")),
+            }
+        }
+        Ok(options)
+    }
+
+    fn settings(&self, seed: u64) -> Settings {
+        let mut settings = self.scenario.clone().unwrap_or_else(|| scenario::of_seed(seed));
+        if let Some(nodes) = self.nodes {
+            settings.nodes = nodes;
+        }
+        settings
+    }
+
+    fn run(&self) -> u8 {
+        let began = Instant::now();
+        let mut passed = 0;
+        for seed in self.from..self.from + self.seeds {
+            let settings = self.settings(seed);
+            let report = run(seed, &settings, Plant::default(), false);
+            if report.outcome.is_err() {
+                explain(seed, &settings, Plant::default(), &report, true, self.grep.as_deref());
+                println!("sim: {passed} passed, 1 failed");
+                println!("test result: FAILED. {passed} passed; 1 failed");
+                return 1;
+            }
+            if self.trace_hash {
+                println!("seed {seed} {} trace {}", settings.name, report.trace.hash());
+            }
+            // The same seed gives the same trace: looked at again for some of them.
+            if seed % 25 == 3 {
+                let again = run(seed, &settings, Plant::default(), false);
+                if again.trace.hash() != report.trace.hash() {
+                    println!("seed {seed} {}: two runs, two traces", settings.name);
+                    println!("test result: FAILED. {passed} passed; 1 failed");
+                    return 1;
+                }
+            }
+            passed += 1;
+            if self.verbose {
+                println!(
+                    "seed {seed} {}: {} nodes, {} writes, {} events, equal after {} ms",
+                    settings.name, report.nodes, report.writes, report.events, report.settled
+                );
+            } else if passed % 50 == 0 {
+                println!("{passed} of {} seeds, {} s", self.seeds, began.elapsed().as_secs());
+            }
+        }
+        println!("sim: {passed} passed, 0 failed in {} s", began.elapsed().as_secs());
+        println!("test result: ok. {passed} passed; 0 failed");
+        0
+    }
+}
+
+/// Runs a failed seed again, now taking notes, and tells what happened.
+pub(crate) fn explain(
+    seed: u64,
+    settings: &Settings,
+    plant: Plant,
+    report: &Report,
+    notes: bool,
+    grep: Option<&str>,
+) {
+    let Err(failure) = &report.outcome else { return };
+    let again = run(seed, settings, plant, true);
+    println!("seed {seed}, scenario {}, {} nodes: FAILED at {} ms", settings.name, report.nodes, failure.at);
+    println!("law: {}", failure.oracle);
+    println!("seen: {}", failure.reason);
+    if !notes {
+        return;
+    }
+    let object = grep.or(failure.object.as_ref().map(mesh_proto::ObjectId::as_str));
+    println!("the last that happened{}:", object.map(|o| format!(" to {o}")).unwrap_or_default());
+    for line in again.trace.last(object, if grep.is_some() { 2_000 } else { 60 }) {
+        let cut: String = line.chars().take(400).collect();
+        println!("  {cut}");
+    }
+    println!(
+        "replay: cargo run -p hearth-tests --profile sim --bin sim -- run --seed {seed} --scenario {}",
+        settings.name
+    );
+}

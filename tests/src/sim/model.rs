@@ -1,0 +1,240 @@
+//! The reference model: what was written, by the laws alone.
+//!
+//! It knows no vectors, queues or exchanges. It keeps every write that any node gave a dot,
+//! and on which disks each is safe; from these it computes what readers must see.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use mesh_proto::{
+    Dot, Hlc, Key, NodeId, ObjectId, Origin, Value,
+    kinds::Durability,
+    merge::Entry,
+    mesh::Op,
+    record::{Batch, Record},
+};
+
+use super::{Failure, disk::Disk};
+
+/// One change that a node was asked to make.
+#[derive(Debug, Clone)]
+pub(crate) struct Change {
+    pub(crate) node: usize,
+    pub(crate) epoch: u32,
+    pub(crate) token: u64,
+    pub(crate) key: Key,
+    pub(crate) value: Option<Vec<u8>>,
+    pub(crate) stamp: Hlc,
+    pub(crate) durability: Durability,
+    pub(crate) acknowledged: bool,
+}
+
+/// A write with a dot.
+#[derive(Debug)]
+pub(crate) struct Write {
+    pub(crate) key: Key,
+    pub(crate) entry: Entry,
+    /// The nodes on whose disks it was synced and which were not set back since, as bits.
+    pub(crate) safe: u64,
+    /// How often it was pushed over a link.
+    pub(crate) pushes: u64,
+    /// It was added back from a restored store, under its old stamp.
+    pub(crate) restored: bool,
+}
+
+/// Everything that was written.
+#[derive(Debug, Default)]
+pub(crate) struct Model {
+    pub(crate) changes: Vec<Change>,
+    pub(crate) writes: BTreeMap<Dot, Write>,
+    by_key: BTreeMap<Key, BTreeSet<Dot>>,
+    /// Keys that a household's honest admins admitted at any time.
+    pub(crate) admitted_ever: BTreeSet<NodeId>,
+    /// Keys that they revoked.
+    pub(crate) revoked: BTreeSet<NodeId>,
+    /// Changes of the clock's generation, per node.
+    pub(crate) corrections: BTreeMap<usize, u32>,
+    last_value: u64,
+}
+
+impl Model {
+    /// A value that no other write has.
+    pub(crate) fn value(&mut self, padding: usize) -> Value {
+        self.last_value += 1;
+        Value::from(format!("w{}{}", self.last_value, "-".repeat(padding)).as_str())
+    }
+
+    /// Notes what a node was asked.
+    pub(crate) fn asked(&mut self, node: usize, epoch: u32, token: u64, stamp: Hlc, ops: &[Op]) {
+        for op in ops {
+            let (key, value) = match op {
+                Op::Set(key, value) => (key.clone(), value.encode().ok().map(|bytes| bytes.to_vec())),
+                Op::Unset(key) => (key.clone(), None),
+                Op::Delete(object) => {
+                    (Key { object: object.clone(), field: mesh_proto::FieldName::object() }, None)
+                }
+            };
+            let durability = mesh_proto::kinds::durability(&key);
+            let change = Change { node, epoch, token, key, value, stamp, durability, acknowledged: false };
+            self.changes.push(change);
+        }
+    }
+
+    /// Notes a write with a dot, wherever it shows. A dot that stands for two writes is the
+    /// end of all order.
+    pub(crate) fn saw(&mut self, key: &Key, entry: &Entry) -> Result<(), Failure> {
+        if let Some(known) = self.writes.get(&entry.dot) {
+            if known.key != *key || known.entry != *entry {
+                let reason =
+                    format!("{:?} is {:?} {:?} and {key:?} {entry:?}", entry.dot, known.key, known.entry);
+                return Err(Failure::new("no dot twice", reason).on(&key.object));
+            }
+            return Ok(());
+        }
+        self.by_key.entry(key.clone()).or_default().insert(entry.dot);
+        let restored = self.by_key[key].iter().any(|dot| {
+            self.writes.get(dot).is_some_and(|w| {
+                w.entry.stamp == entry.stamp
+                    && w.entry.dot.origin.node == entry.dot.origin.node
+                    && w.entry.value == entry.value
+            })
+        });
+        let write = Write { key: key.clone(), entry: entry.clone(), safe: 0, pushes: 0, restored };
+        self.writes.insert(entry.dot, write);
+        Ok(())
+    }
+
+    /// Notes the writes of a batch that a node gives to its disk.
+    pub(crate) fn saw_batch(&mut self, records: &Batch) -> Result<(), Failure> {
+        for (key, value) in &records.puts {
+            match Record::decode(key, value) {
+                Ok(Record::Register(key, entry) | Record::Quarantined(key, entry)) => {
+                    self.saw(&key, &entry)?;
+                }
+                Ok(_) => {}
+                Err(error) => return Err(Failure::new("records read back", error.to_string())),
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes that a batch is synced on a node's disk.
+    pub(crate) fn synced(&mut self, node: usize, records: &Batch) {
+        for (key, value) in &records.puts {
+            if let Ok(Record::Register(_, entry) | Record::Quarantined(_, entry)) = Record::decode(key, value)
+                && let Some(write) = self.writes.get_mut(&entry.dot)
+            {
+                write.safe |= 1 << node;
+            }
+        }
+    }
+
+    /// Notes that a node's disk was lost, or set back to what it holds now.
+    pub(crate) fn set_back(&mut self, node: usize, now_holds: Option<&Disk>) {
+        self.writes.values_mut().for_each(|write| write.safe &= !(1 << node));
+        for record in now_holds.into_iter().flat_map(Disk::records) {
+            if let Record::Register(_, entry) | Record::Quarantined(_, entry) = record
+                && let Some(write) = self.writes.get_mut(&entry.dot)
+            {
+                write.safe |= 1 << node;
+            }
+        }
+    }
+
+    /// Until which stamp the writes of closed generations count.
+    pub(crate) fn closed(&self) -> BTreeMap<Origin, Hlc> {
+        let mut closed = BTreeMap::new();
+        for write in self.writes.values() {
+            let Some(generation) = write.key.field.as_str().strip_prefix("closed.") else { continue };
+            if write.key.object.kind() != "node" {
+                continue;
+            }
+            let origin = generation.parse().ok().zip(write.key.object.name().parse().ok());
+            let value = write.entry.value.as_deref().and_then(|bytes| Value::decode(bytes).ok());
+            if let (Some((generation, node)), Some(Value::Int(bits))) = (origin, value) {
+                closed.insert(Origin { node, generation }, Hlc::from_bits(u64::try_from(bits).unwrap_or(0)));
+            }
+        }
+        closed
+    }
+
+    /// The writes of a register, dots in order.
+    pub(crate) fn writes_of(&self, key: &Key) -> impl Iterator<Item = &Write> {
+        self.by_key.get(key).into_iter().flatten().filter_map(|dot| self.writes.get(dot))
+    }
+
+    /// Every register ever written.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &Key> {
+        self.by_key.keys()
+    }
+
+    /// What each register must hold at least, by the writes that are safe on the disk of one
+    /// of `members` (bits) and not void, with stamps up to `until_ms`.
+    pub(crate) fn expected(&self, until_ms: u64, members: u64) -> Expected<'_> {
+        let closed = self.closed();
+        let mut least: BTreeMap<&Key, &Entry> = BTreeMap::new();
+        for write in self.writes.values() {
+            let void = closed.get(&write.entry.dot.origin).is_some_and(|at| write.entry.stamp > *at);
+            if write.safe & members == 0 || void || write.entry.stamp.ms() > until_ms {
+                continue;
+            }
+            let best = least.entry(&write.key).or_insert(&write.entry);
+            if write.entry.beats(best) {
+                *best = &write.entry;
+            }
+        }
+        Expected { closed, least }
+    }
+}
+
+/// What must be seen.
+pub(crate) struct Expected<'a> {
+    closed: BTreeMap<Origin, Hlc>,
+    least: BTreeMap<&'a Key, &'a Entry>,
+}
+
+impl Expected<'_> {
+    /// The stamp of the object's tombstone, zero if none is safe.
+    fn tombstone(&self, object: &ObjectId) -> Hlc {
+        let slot = Key { object: object.clone(), field: mesh_proto::FieldName::object() };
+        self.least.get(&slot).map_or(Hlc::ZERO, |entry| entry.stamp)
+    }
+
+    /// Compares a register, as every replica holds it, with what the laws say.
+    pub(crate) fn check(&self, model: &Model, key: &Key, held: Option<&Entry>) -> Result<(), Failure> {
+        let fail = |oracle, reason: String| Err(Failure::new(oracle, reason).on(&key.object));
+        let tombstone = self.tombstone(&key.object);
+        let least = self.least.get(key).filter(|e| e.value.is_some() && e.stamp > tombstone);
+        let Some(held) = held.filter(|entry| entry.value.is_some()) else {
+            let Some(least) = least else { return Ok(()) };
+            let slot = Key { object: key.object.clone(), field: mesh_proto::FieldName::object() };
+            let buried =
+                model.writes_of(&slot).any(|w| w.entry.stamp >= least.stamp && !self.is_void(&w.entry))
+                    || model.writes_of(key).any(|w| w.entry.value.is_none() && w.entry.beats(least));
+            if buried {
+                return Ok(());
+            }
+            return fail("nothing lost", format!("{key:?}: nobody shows {least:?}"));
+        };
+        let Some(write) = model.writes.get(&held.dot) else {
+            return fail("nothing from nowhere", format!("{key:?}: nobody wrote {held:?}"));
+        };
+        if self.is_void(held) {
+            return fail("void is void", format!("{key:?}: {held:?} is of a closed generation"));
+        }
+        if let Some(least) = self.least.get(key)
+            && least.beats(held)
+            && !write.restored
+        {
+            return fail("the latest wins", format!("{key:?}: {held:?} is shown, {least:?} is later"));
+        }
+        if held.stamp <= tombstone && !write.restored {
+            let reason = format!("{key:?}: {held:?} came back from below the tombstone {tombstone:?}");
+            return fail("the deleted stays deleted", reason);
+        }
+        Ok(())
+    }
+
+    fn is_void(&self, entry: &Entry) -> bool {
+        self.closed.get(&entry.dot.origin).is_some_and(|at| entry.stamp > *at)
+    }
+}

@@ -1,0 +1,240 @@
+//! What must hold at every moment, judged from outside the machine.
+
+use mesh_proto::{
+    Dot, Hlc, Key,
+    counters::Counter,
+    hlc::MAX_AHEAD_MS,
+    kinds::Durability,
+    mesh::{Event, WriteError},
+    outbox::MAX_QUEUE_BYTES,
+    record::{self, Item, Record},
+    vector::Vector,
+    wire::{self, Message},
+};
+
+use super::{Failure, node::Heard, world::World};
+
+/// What a queue may hold beyond its bound: the entry that passed it.
+const QUEUE_SLACK: usize = 8 * 1024;
+
+type Outcome = Result<(), Failure>;
+
+/// After every call into a machine: what changed must be fit to be seen.
+pub(crate) fn after_each(world: &mut World, node: usize) -> Outcome {
+    if std::mem::take(&mut world.nodes[node].heard_news) {
+        dead_writers(world, node)?;
+    }
+    let Some(mesh) = world.nodes[node].mesh.as_mut() else { return Ok(()) };
+    let changed = mesh.take_changed(usize::MAX);
+    for object in changed {
+        let Some(mesh) = world.nodes[node].mesh.as_ref() else { return Ok(()) };
+        let Some(view) = mesh.object(&object) else { continue };
+        let tombstone =
+            mesh.replica().object(&object).and_then(|held| held.tombstone()).map_or(Hlc::ZERO, |t| t.stamp);
+        let time = mesh.time().time_ms(world.nodes[node].now(world.now));
+        for (field, shown) in view.fields {
+            let key = Key { object: object.clone(), field };
+            if shown.stamp <= tombstone {
+                let reason = format!("n{node} shows {key:?} of {:?} under {tombstone:?}", shown.stamp);
+                return Err(Failure::new("nothing below a tombstone", reason).on(&object));
+            }
+            let news = world.nodes[node].seen.insert(key.clone(), shown.stamp) != Some(shown.stamp);
+            let own = shown.writer == world.nodes[node].short();
+            let ahead = shown.stamp.ms() > time + MAX_AHEAD_MS;
+            if news && ahead && !own && !world.nodes[node].wall.stepped {
+                let reason = format!("n{node} at {time} shows {key:?} of {:?}", shown.stamp);
+                return Err(Failure::new("nothing from the future", reason).on(&object));
+            }
+            if !shown.durable {
+                no_dead_writer(world, node, &key)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// No overlay entry of a writer that this node was told is down.
+fn no_dead_writer(world: &World, node: usize, key: &Key) -> Outcome {
+    let Some(mesh) = world.nodes[node].mesh.as_ref() else { return Ok(()) };
+    for sim in &world.nodes {
+        let Some(entry) = mesh.overlay().of_writer(key, sim.short()) else { continue };
+        let over = match world.nodes[node].heard.get(&sim.short()) {
+            Some(Heard::Down(incarnation)) => entry.run.incarnation <= *incarnation,
+            Some(Heard::Up(incarnation)) => entry.run.incarnation < *incarnation,
+            None => false,
+        };
+        if over && sim.index != node {
+            let heard = world.nodes[node].heard.get(&sim.short());
+            let reason = format!("n{node} heard {heard:?} of n{} and keeps {key:?} {entry:?}", sim.index);
+            return Err(Failure::new("the overlay dies with its writer", reason).on(&key.object));
+        }
+    }
+    Ok(())
+}
+
+/// What a machine told its caller.
+pub(crate) fn told(world: &mut World, node: usize, event: &Event) -> Outcome {
+    match event {
+        Event::Written(token) => acknowledged(world, node, token.0),
+        Event::NodeUp(writer, incarnation) => {
+            world.nodes[node].heard.insert(*writer, Heard::Up(*incarnation));
+            world.nodes[node].heard_news = true;
+            Ok(())
+        }
+        Event::NodeDown(writer, incarnation) => {
+            world.nodes[node].heard.insert(*writer, Heard::Down(*incarnation));
+            world.nodes[node].heard_news = true;
+            Ok(())
+        }
+        Event::Linked(_, peer) => {
+            world.nodes[node].heard.remove(&peer.short());
+            Ok(())
+        }
+        Event::Offence(peer, counter) => offence(world, node, *peer, *counter),
+        _ => Ok(()),
+    }
+}
+
+/// Honest nodes over a transport that keeps order never offend each other.
+fn offence(world: &World, node: usize, peer: mesh_proto::NodeId, counter: Counter) -> Outcome {
+    let hostile = world.nodes.iter().any(|sim| sim.id == peer && sim.hostile) || world.settings.hostile;
+    let timing = matches!(
+        counter,
+        Counter::BeforeHello
+            | Counter::OverlayAhead
+            | Counter::BadOverlay
+            | Counter::NotAdmitted
+            | Counter::Revoked
+            | Counter::BadPacket
+    );
+    if world.net.transport.ordered && !hostile && !timing && !world.settings.roster {
+        let reason = format!("n{node} accuses {peer:?} of {counter:?}");
+        return Err(Failure::new("honest nodes do not offend", reason));
+    }
+    Ok(())
+}
+
+fn dead_writers(world: &World, node: usize) -> Outcome {
+    let Some(mesh) = world.nodes[node].mesh.as_ref() else { return Ok(()) };
+    let keys: Vec<Key> = mesh.overlay().iter().map(|(key, _)| key.clone()).collect();
+    keys.iter().try_for_each(|key| no_dead_writer(world, node, key))
+}
+
+/// An acknowledged `config` write is on the disk, or beaten by what is.
+fn acknowledged(world: &mut World, node: usize, token: u64) -> Outcome {
+    let epoch = world.nodes[node].epoch;
+    let corrected = world.model.corrections.get(&node).is_some();
+    let disk = &world.nodes[node].disk;
+    for change in world.model.changes.iter_mut().rev().take(4_096) {
+        if (change.node, change.epoch, change.token) != (node, epoch, token) {
+            continue;
+        }
+        change.acknowledged = true;
+        if change.durability != Durability::Config || corrected {
+            continue;
+        }
+        let object = Key { object: change.key.object.clone(), field: mesh_proto::FieldName::object() };
+        let stamp_of = |key: &Key| match disk.record(&record::register_name(key)) {
+            Some(Record::Register(_, entry)) => entry.stamp,
+            _ => Hlc::ZERO,
+        };
+        let durable = stamp_of(&change.key).max(stamp_of(&object));
+        if durable < change.stamp {
+            let reason = format!("n{node} acknowledged {change:?}, its disk holds {durable:?}");
+            return Err(Failure::new("flushed, then acknowledged", reason).on(&change.key.object));
+        }
+    }
+    Ok(())
+}
+
+/// Judges every frame that a machine sends.
+pub(crate) fn frame_sent(world: &mut World, node: usize, link: u64, bytes: &[u8]) -> Outcome {
+    if bytes.len() > wire::MAX_FRAME_BYTES {
+        return Err(Failure::new("frames are bounded", format!("n{node} sent {} bytes", bytes.len())));
+    }
+    let Ok((messages, _)) = wire::decode(bytes) else {
+        return Err(Failure::new("frames read back", format!("n{node} sent what is no frame")));
+    };
+    for message in &messages {
+        match message {
+            Message::Push(items) => {
+                pushed(world, node, items)?;
+            }
+            Message::Page { items, .. } | Message::TreeItems(items) => sent_items(world, node, items)?,
+            Message::Heads(vector) | Message::Final { vector, .. } => {
+                claimed(world, node, &Vector::from_wire(vector))?;
+            }
+            Message::Reports(reports) => {
+                let own = world.nodes[node].short();
+                for report in reports.iter().filter(|report| report.node == own) {
+                    claimed(world, node, &Vector::from_wire(&report.durable))?;
+                }
+            }
+            _ => {}
+        }
+    }
+    bounded(world, node, link)
+}
+
+fn sent_items(world: &mut World, node: usize, items: &[Item]) -> Outcome {
+    let own = world.nodes[node].short();
+    for item in items {
+        world.model.saw(&item.key, &item.entry)?;
+        let dot = item.entry.dot;
+        if dot.origin.node == own && !world.nodes[node].disk.vector().contains(dot) {
+            let reason = format!("n{node} sent {dot:?} of {:?}, which is not on its disk", item.key);
+            return Err(Failure::new("flushed, then sent", reason).on(&item.key.object));
+        }
+    }
+    Ok(())
+}
+
+fn pushed(world: &mut World, node: usize, items: &[Item]) -> Outcome {
+    sent_items(world, node, items)?;
+    let most = 8 + 4 * world.net.created;
+    for item in items {
+        let Some(write) = world.model.writes.get_mut(&item.entry.dot) else { continue };
+        write.pushes += 1;
+        // Each dot of `covers` may push the same value once more.
+        let covered = world.settings.coalescing_bound;
+        if write.pushes > most * covered {
+            let reason = format!("{:?} of {:?} was pushed {} times", item.entry.dot, item.key, write.pushes);
+            return Err(Failure::new("no forwarding storm", reason).on(&item.key.object));
+        }
+    }
+    Ok(())
+}
+
+/// A node tells others only of what is on its disk.
+fn claimed(world: &World, node: usize, vector: &Vector) -> Outcome {
+    let missing = world.nodes[node].disk.vector().missing(vector);
+    if let Some((origin, ranges)) = missing.origins().next() {
+        let first = ranges.iter().next().map_or(0, |(from, _)| from);
+        let reason = format!("n{node} claims {:?}, which is not on its disk", Dot { origin, seq: first });
+        return Err(Failure::new("flushed, then advertised", reason));
+    }
+    Ok(())
+}
+
+fn bounded(world: &World, node: usize, _link: u64) -> Outcome {
+    let Some(mesh) = world.nodes[node].mesh.as_ref() else { return Ok(()) };
+    for (id, link) in mesh.links() {
+        if link.outbox.bytes() > MAX_QUEUE_BYTES + QUEUE_SLACK {
+            let reason = format!("n{node} holds {} bytes for {id:?}", link.outbox.bytes());
+            return Err(Failure::new("queues are bounded", reason));
+        }
+    }
+    let writes = world.model.writes.len();
+    if mesh.replica().quarantined() > writes || mesh.replica().len() > writes {
+        return Err(Failure::new("tables are bounded", format!("n{node} holds more than was ever written")));
+    }
+    Ok(())
+}
+
+/// A refusal is in order only where there is a reason for it.
+pub(crate) fn refused(node: usize, error: &WriteError) -> Outcome {
+    match error {
+        WriteError::Overloaded => Ok(()),
+        other => Err(Failure::new("fair writes are taken", format!("n{node}: {other}"))),
+    }
+}

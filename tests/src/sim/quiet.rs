@@ -1,0 +1,195 @@
+//! What must hold once nothing is broken any more and time has passed.
+
+use std::collections::BTreeMap;
+
+use mesh_proto::{
+    Hlc, Key, ShortId,
+    counters::Counter,
+    hlc::MAX_AHEAD_MS,
+    kinds::Durability,
+    merge::{Bytes, Entry},
+    mesh::Mesh,
+};
+
+use super::{Failure, node::EPOCH_MS, world::World};
+
+type Outcome = Result<(), Failure>;
+
+/// The members of the household that still exist.
+pub(crate) fn members(world: &World) -> Vec<usize> {
+    let sound = |node: &&super::node::SimNode| {
+        let wanted = world.model.admitted_ever.contains(&node.id) && !world.model.revoked.contains(&node.id);
+        !node.destroyed && node.enrolled && wanted
+    };
+    world.nodes.iter().filter(sound).map(|node| node.index).collect()
+}
+
+fn held(mesh: &Mesh) -> BTreeMap<Key, &Entry> {
+    let objects = mesh.replica().objects().iter();
+    let entries = objects.flat_map(|(object, held)| {
+        held.entries().map(|(field, entry)| (Key { object: object.clone(), field: field.clone() }, entry))
+    });
+    entries.filter(|(_, entry)| !entry.is_tombstone()).collect()
+}
+
+fn said(mesh: &Mesh) -> BTreeMap<(Key, ShortId), (Hlc, Bytes)> {
+    let entries = mesh.overlay().iter();
+    entries.map(|(key, e)| ((key.clone(), e.writer), (e.stamp, e.value.clone()))).collect()
+}
+
+/// Whether all replicas are equal and at rest.
+pub(crate) fn is_equal(world: &World) -> Outcome {
+    let members = members(world);
+    let fail = |reason: String| Err(Failure::new("replicas become equal", reason));
+    let mut first: Option<(&Mesh, BTreeMap<Key, &Entry>)> = None;
+    for node in members {
+        let Some(mesh) = world.nodes[node].mesh.as_ref() else {
+            return fail(format!("n{node} does not run"));
+        };
+        if !mesh.is_flushed() {
+            return fail(format!("n{node} is not flushed"));
+        }
+        if mesh.is_restoring() {
+            return fail(format!("n{node} still waits for a peer's state"));
+        }
+        if mesh.commits().durable() != mesh.replica().applied() {
+            return fail(format!("n{node} applied more than it says is durable"));
+        }
+        if !mesh.replica().applied().covers(world.nodes[node].disk.vector()) {
+            return fail(format!("n{node} forgot what its disk accounts for"));
+        }
+        let own = held(mesh);
+        let Some((reference, theirs)) = &first else {
+            first = Some((mesh, own));
+            continue;
+        };
+        if mesh.roster().hash() != reference.roster().hash() {
+            return fail(format!("n0 and n{node} hold different rosters"));
+        }
+        if mesh.commits().durable() != reference.commits().durable() {
+            let a = reference.commits().durable().missing(mesh.commits().durable());
+            let b = mesh.commits().durable().missing(reference.commits().durable());
+            return fail(format!("n0 lacks {a:?} of n{node}, which lacks {b:?}"));
+        }
+        if own != *theirs {
+            return differ(node, &own, theirs);
+        }
+        if mesh.replica().tree().root() != reference.replica().tree().root() {
+            return fail(format!("n0 and n{node} hold the same in different trees"));
+        }
+        if world.settings.is_full() {
+            let (ours, theirs) = (said(mesh), said(reference));
+            if ours != theirs {
+                let odd = ours.iter().find(|(key, value)| theirs.get(key) != Some(value));
+                let odd = odd.or_else(|| theirs.iter().find(|(key, value)| ours.get(key) != Some(value)));
+                return fail(format!("n0 and n{node} hold different overlays: {odd:?}"));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn differ(node: usize, own: &BTreeMap<Key, &Entry>, theirs: &BTreeMap<Key, &Entry>) -> Outcome {
+    let keys = own.keys().chain(theirs.keys());
+    let odd = keys.into_iter().find(|key| own.get(*key) != theirs.get(*key));
+    let Some(key) = odd else { return Ok(()) };
+    let reason = format!("{key:?}: n0 holds {:?}, n{node} holds {:?}", theirs.get(key), own.get(key));
+    Err(Failure::new("replicas become equal", reason).on(&key.object))
+}
+
+/// Compares what the replicas, equal by now, hold with the reference model.
+pub(crate) fn is_right(world: &World) -> Outcome {
+    let Some(mesh) = world.nodes[0].mesh.as_ref() else { return Ok(()) };
+    let bits = members(world).into_iter().fold(0, |bits, node| bits | 1 << node);
+    let expected = world.model.expected(EPOCH_MS + world.now - 1_000, bits);
+    for key in world.model.keys().filter(|key| !key.field.is_object()) {
+        expected.check(&world.model, key, mesh.replica().entry(key))?;
+    }
+    let known = |key: &Key| world.model.writes_of(key).next().is_some();
+    if let Some((key, entry)) = held(mesh).into_iter().find(|(key, _)| !known(key)) {
+        let reason = format!("{key:?}: nobody wrote {entry:?}");
+        return Err(Failure::new("nothing from nowhere", reason).on(&key.object));
+    }
+    changes_took_place(world, bits)?;
+    roster_is_right(world)?;
+    no_values_from_the_future(world)
+}
+
+/// Every durable change made in a life that did not crash is on a disk, or was beaten.
+fn changes_took_place(world: &World, members: u64) -> Outcome {
+    for change in &world.model.changes {
+        let sim = &world.nodes[change.node];
+        let intact = sim.epoch == change.epoch && members & (1 << change.node) != 0;
+        if !intact
+            || change.durability == Durability::Presence
+            || world.model.corrections.contains_key(&change.node)
+        {
+            continue;
+        }
+        let object = Key { object: change.key.object.clone(), field: mesh_proto::FieldName::object() };
+        let mut all = world.model.writes_of(&change.key).chain(world.model.writes_of(&object));
+        if !all.any(|write| write.safe & members != 0 && write.entry.stamp >= change.stamp) {
+            return Err(Failure::new("every change is flushed", format!("{change:?}")).on(&change.key.object));
+        }
+        if !change.acknowledged {
+            return Err(
+                Failure::new("every change is answered", format!("{change:?}")).on(&change.key.object)
+            );
+        }
+    }
+    Ok(())
+}
+
+fn roster_is_right(world: &World) -> Outcome {
+    let Some(mesh) = world.nodes[0].mesh.as_ref() else { return Ok(()) };
+    for member in mesh.roster().members() {
+        if !world.model.admitted_ever.contains(&member.id) || world.model.revoked.contains(&member.id) {
+            let reason = format!("{:?} is a member, which no admin wanted", member.id);
+            return Err(Failure::new("only admins admit", reason));
+        }
+    }
+    for node in &world.nodes {
+        let wanted = world.model.admitted_ever.contains(&node.id) && !world.model.revoked.contains(&node.id);
+        if wanted && !mesh.roster().is_admitted(&node.id) {
+            return Err(Failure::new("the admitted stay in", format!("n{} is out", node.index)));
+        }
+    }
+    Ok(())
+}
+
+fn no_values_from_the_future(world: &World) -> Outcome {
+    for node in members(world) {
+        let Some(mesh) = world.nodes[node].mesh.as_ref() else { continue };
+        let until = EPOCH_MS + world.now + MAX_AHEAD_MS;
+        if let Some((key, entry)) = held(mesh).into_iter().find(|(_, entry)| entry.stamp.ms() > until) {
+            let reason = format!("n{node} shows {key:?} {entry:?} after all clocks are right");
+            return Err(Failure::new("nothing from the future", reason).on(&key.object));
+        }
+    }
+    Ok(())
+}
+
+/// In a calm network everything arrives by push: no exchange was needed, nothing is missing.
+pub(crate) fn push_was_enough(world: &World) -> Outcome {
+    let fetches =
+        world.nodes.iter().filter_map(|n| n.mesh.as_ref()).map(|m| m.counters().get(Counter::Fetches));
+    let fetches = fetches.sum::<u64>() + world.past_fetches;
+    if fetches > 0 {
+        return Err(Failure::new("push is enough", format!("{fetches} exchanges in a calm network")));
+    }
+    is_equal(world).map_err(|failure| Failure { oracle: "push is enough", ..failure })
+}
+
+/// Tombstones older than two minutes are gone when all nodes have been there all the time.
+pub(crate) fn tombstones_are_gone(world: &World, since: u64) -> Outcome {
+    for node in members(world) {
+        let Some(mesh) = world.nodes[node].mesh.as_ref() else { continue };
+        let old = mesh.replica().tombstones().find(|(_, entry)| entry.stamp.ms() < EPOCH_MS + since);
+        if let Some((key, entry)) = old {
+            let held = mesh.held_back_by();
+            let reason = format!("n{node} keeps {key:?} {entry:?}, held back by {held:?}");
+            return Err(Failure::new("tombstones go", reason).on(&key.object));
+        }
+    }
+    Ok(())
+}
