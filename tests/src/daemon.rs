@@ -1,0 +1,519 @@
+//! Real nodes as processes: started, asked, killed, and cleaned up.
+//!
+//! Each [`Daemon`] runs the built `hearth` in a temporary state folder on a port of its own on
+//! loopback. It is killed when dropped, and shows its log when the test fails. Nothing here waits
+//! for a time to pass: [`wait_until`] polls a condition and names it when its deadline passes.
+
+pub mod client;
+mod program;
+
+use std::{
+    fmt,
+    net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
+    path::{Path, PathBuf},
+    process::Stdio,
+    sync::{
+        Arc,
+        atomic::{AtomicU16, AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+use tokio::{
+    process::{Child, Command},
+    time::{Instant, timeout},
+};
+
+pub use client::{Answer, Client, Observer};
+
+/// How long anything that works may take on a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+/// How long one command of the command line may take.
+const COMMAND_WITHIN: Duration = Duration::from_secs(90);
+/// How much of a log is shown.
+const LOG_LINES: usize = 80;
+
+/// What a command of the command line came to.
+#[derive(Debug, Clone)]
+pub struct Cli {
+    /// The exit code; -1 when it was killed.
+    pub code: i32,
+    /// What it printed.
+    pub stdout: String,
+    /// What it told beside.
+    pub stderr: String,
+}
+
+impl Cli {
+    /// What it printed, as JSON.
+    ///
+    /// # Errors
+    /// When it is none; with all that was printed.
+    pub fn json(&self) -> Result<Value> {
+        serde_json::from_str(&self.stdout).with_context(|| format!("not JSON: {self:?}"))
+    }
+
+    /// Itself, if it succeeded.
+    ///
+    /// # Errors
+    /// When the exit code is not 0; with all that was printed.
+    pub fn ok(self) -> Result<Self> {
+        ensure!(self.code == 0, "it ended with {}: {}{}", self.code, self.stdout, self.stderr);
+        Ok(self)
+    }
+}
+
+/// How to start a node.
+#[derive(Debug, Clone, Default)]
+pub struct Plan {
+    name: String,
+    config: String,
+    join: Option<String>,
+    variables: Vec<(String, String)>,
+}
+
+impl Plan {
+    /// A node of this name that founds a household and speaks to no devices.
+    #[must_use]
+    pub fn new(name: &str) -> Self {
+        let config = "[adapters.lifx]\nenabled = false\n".to_owned();
+        Self { name: name.to_owned(), config, ..Self::default() }
+    }
+
+    /// With this config file instead.
+    #[must_use]
+    pub fn config(mut self, toml: impl Into<String>) -> Self {
+        self.config = toml.into();
+        self
+    }
+
+    /// Joins with a token at its first start.
+    #[must_use]
+    pub fn join(mut self, token: &str) -> Self {
+        self.join = Some(token.to_owned());
+        self
+    }
+
+    /// With this variable in its environment.
+    #[must_use]
+    pub fn variable(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.variables.push((name.to_owned(), value.into()));
+        self
+    }
+
+    /// Starts it and waits until it answers.
+    ///
+    /// # Errors
+    /// When the program is not built, or the node ends or does not answer in time.
+    pub async fn start(self) -> Result<Daemon> {
+        let program = program::hearth()?;
+        let folder = Arc::new(Folder::new()?);
+        let state = folder.0.join(&self.name);
+        std::fs::create_dir(&state)?;
+        std::fs::write(state.join("hearth.toml"), &self.config)?;
+        let log = folder.0.join(format!("{}.log", self.name));
+        let port = free_port()?;
+        let mut daemon = Daemon { program, plan: self, state, log, port, process: None, _folder: folder };
+        daemon.start().await?;
+        daemon.plan.join = None;
+        Ok(daemon)
+    }
+}
+
+/// A node, running or stopped.
+pub struct Daemon {
+    program: PathBuf,
+    plan: Plan,
+    state: PathBuf,
+    log: PathBuf,
+    port: u16,
+    process: Option<Child>,
+    _folder: Arc<Folder>,
+}
+
+impl fmt::Debug for Daemon {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Daemon")
+            .field("name", &self.plan.name)
+            .field("port", &self.port)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Daemon {
+    /// Starts a node that founds a household.
+    ///
+    /// # Errors
+    /// See [`Plan::start`].
+    pub async fn found(name: &str) -> Result<Self> {
+        Plan::new(name).start().await
+    }
+
+    /// Starts a node that joins this one's household, and waits until each sees the other alive.
+    ///
+    /// # Errors
+    /// See [`Plan::start`].
+    pub async fn joined(&self, name: &str) -> Result<Self> {
+        self.joined_by(Plan::new(name)).await
+    }
+
+    /// The same by a plan.
+    ///
+    /// # Errors
+    /// See [`Plan::start`].
+    pub async fn joined_by(&self, plan: Plan) -> Result<Self> {
+        let other = plan.join(&self.invite().await?).start().await?;
+        self.sees(&other, "alive").await?;
+        other.sees(self, "alive").await?;
+        Ok(other)
+    }
+
+    /// A fresh token.
+    ///
+    /// # Errors
+    /// When this node may not invite.
+    pub async fn invite(&self) -> Result<String> {
+        Ok(self.cli(&["invite", "-q"]).await?.ok()?.stdout.trim().to_owned())
+    }
+
+    /// The friendly name with which it was started.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.plan.name
+    }
+
+    /// The state folder.
+    #[must_use]
+    pub fn state_dir(&self) -> &Path {
+        &self.state
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.port).into()
+    }
+
+    /// The process; none when it is stopped.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        self.process.as_ref().and_then(Child::id)
+    }
+
+    /// All that it has logged.
+    #[must_use]
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Starts it (again) in the same folder on the same port and waits until it answers.
+    ///
+    /// # Errors
+    /// When it ends, or does not answer in time; with its log.
+    pub async fn start(&mut self) -> Result<()> {
+        ensure!(self.process.is_none(), "{} runs already", self.plan.name);
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(&self.log)?;
+        let mut command = self.hearth();
+        command.args(["run", "--name", &self.plan.name, "--listen", &self.address().to_string()]);
+        if let Some(token) = &self.plan.join {
+            // Where other users of the machine cannot see it.
+            command.env("HEARTH_JOIN", token);
+        }
+        command.envs(self.plan.variables.iter().map(|(name, value)| (name, value)));
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).kill_on_drop(true);
+        self.process =
+            Some(command.spawn().with_context(|| format!("cannot start {}", self.program.display()))?);
+        self.answers().await
+    }
+
+    /// Waits until it answers.
+    ///
+    /// # Errors
+    /// When it ends, or does not answer in time; with its log.
+    pub async fn answers(&mut self) -> Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        let mut pace = pace();
+        loop {
+            pace.tick().await;
+            if let Some(status) = self.process.as_mut().map(Child::try_wait).transpose()?.flatten() {
+                bail!("{} ended at its start ({status}):\n{}", self.plan.name, self.log());
+            }
+            if let Ok(answer) = self.client().get("/healthz").await
+                && answer.status == 200
+            {
+                return Ok(());
+            }
+            ensure!(Instant::now() < deadline, "{} does not answer:\n{}", self.plan.name, self.log());
+        }
+    }
+
+    /// `kill -9`: no goodbye, no flush.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub async fn kill(&mut self) -> Result<()> {
+        let mut process = self.process.take().context("it does not run")?;
+        process.kill().await?;
+        Ok(())
+    }
+
+    /// Stops it as systemd does; answers with its exit code.
+    ///
+    /// # Errors
+    /// When it does not run or does not stop in time.
+    pub async fn stop(&mut self) -> Result<Option<i32>> {
+        self.signal(Signal::TERM)?;
+        let mut process = self.process.take().context("it does not run")?;
+        let ended = timeout(PATIENCE, process.wait()).await;
+        Ok(ended.with_context(|| format!("{} does not stop:\n{}", self.plan.name, self.log()))??.code())
+    }
+
+    /// Sends a signal.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        let pid = self.pid().and_then(|pid| Pid::from_raw(pid.cast_signed())).context("it does not run")?;
+        Ok(kill_process(pid, signal)?)
+    }
+
+    /// Runs a command of the command line against this node.
+    ///
+    /// # Errors
+    /// When it cannot be started or hangs.
+    pub async fn cli(&self, args: &[&str]) -> Result<Cli> {
+        self.cli_with(args, &[]).await
+    }
+
+    /// The same with `--json`; answers with what it printed, if it succeeded.
+    ///
+    /// # Errors
+    /// When it fails; with all that it printed.
+    pub async fn json(&self, args: &[&str]) -> Result<Value> {
+        let all: Vec<&str> = args.iter().copied().chain(["--json"]).collect();
+        self.cli(&all).await?.ok()?.json()
+    }
+
+    /// Runs a command with something on its standard input.
+    ///
+    /// # Errors
+    /// When it cannot be started or hangs.
+    pub async fn cli_with(&self, args: &[&str], input: &[u8]) -> Result<Cli> {
+        use tokio::io::AsyncWriteExt as _;
+        let mut command = self.hearth();
+        command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut process = command.kill_on_drop(true).spawn()?;
+        if let Some(mut stdin) = process.stdin.take() {
+            // A command that reads nothing has closed it.
+            let _ = stdin.write_all(input).await;
+        }
+        let output = timeout(COMMAND_WITHIN, process.wait_with_output());
+        let output = output.await.with_context(|| format!("hearth {args:?} hangs"))??;
+        Ok(Cli {
+            code: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        })
+    }
+
+    /// `hearth` with this node's state folder, and nothing of the caller's configuration.
+    #[must_use]
+    pub fn hearth(&self) -> Command {
+        let mut command = Command::new(&self.program);
+        for (name, _) in std::env::vars_os() {
+            let is_config = name.to_str().is_some_and(|name| name.starts_with("HEARTH_"));
+            if is_config
+                || matches!(name.to_str(), Some("NOTIFY_SOCKET" | "WATCHDOG_USEC" | "STATE_DIRECTORY"))
+            {
+                command.env_remove(name);
+            }
+        }
+        command.arg("--state-dir").arg(&self.state).current_dir(&self.state);
+        command
+    }
+
+    /// A client on its Unix socket, as an admin.
+    #[must_use]
+    pub fn client(&self) -> Client {
+        Client::socket(&self.state)
+    }
+
+    /// A client over TLS that trusts this node's CA alone, with a token or without.
+    ///
+    /// # Errors
+    /// When the CA cannot be had.
+    pub async fn web(&self, token: Option<&str>) -> Result<Client> {
+        let pem = self.cli(&["ca", "export"]).await?.ok()?.stdout;
+        Client::web(self.address(), &pem, token)
+    }
+
+    /// A token of a role.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub async fn token(&self, role: &str) -> Result<String> {
+        let made = self.json(&["token", "create", "--role", role]).await?;
+        Ok(made["token"].as_str().context("no token")?.to_owned())
+    }
+
+    /// `hearth status --json` by its socket.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn status(&self) -> Result<Value> {
+        self.client().get("/api/v1/status").await?.success()
+    }
+
+    /// Its key in hexadecimal.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn id(&self) -> Result<String> {
+        Ok(self.status().await?["node"].as_str().context("no node")?.to_owned())
+    }
+
+    /// How this node sees another: `alive`, `dead`, `unknown`; `none` when it does not know it.
+    ///
+    /// # Errors
+    /// When this one does not answer.
+    pub async fn state_of(&self, other: &str) -> Result<String> {
+        let status = self.status().await?;
+        let nodes = status["nodes"].as_array().context("no nodes")?;
+        let found = nodes.iter().find(|node| node["name"] == other || node["id"] == other);
+        Ok(found.and_then(|node| node["state"].as_str()).unwrap_or("none").to_owned())
+    }
+
+    /// Waits until this node sees the other so, by its friendly name.
+    ///
+    /// # Errors
+    /// When it does not in time.
+    pub async fn sees(&self, other: &Self, state: &str) -> Result<()> {
+        let what = format!("{} sees {} {state}", self.plan.name, other.plan.name);
+        wait_until(&what, PATIENCE, async || Ok(self.state_of(&other.plan.name).await? == state)).await
+    }
+
+    /// The fields of an object, `null` when there is none.
+    ///
+    /// # Errors
+    /// When the node does not answer.
+    pub async fn fields(&self, object: &str) -> Result<Value> {
+        let answer = self.client().get(&format!("/api/v1/objects/{object}")).await?;
+        if answer.status == 404 {
+            return Ok(Value::Null);
+        }
+        Ok(answer.success()?["fields"].take())
+    }
+
+    /// Writes fields through the API; returns when the node has acknowledged it.
+    ///
+    /// # Errors
+    /// When the node refuses or does not answer.
+    pub async fn put(&self, object: &str, fields: Value) -> Result<Value> {
+        let body = json!({ "set": fields });
+        self.client().send("PATCH", &format!("/api/v1/objects/{object}"), Some(&body)).await?.success()
+    }
+
+    /// Waits until this node shows these fields of an object; `null` for no object.
+    ///
+    /// # Errors
+    /// When it does not in time; with what it shows.
+    pub async fn converge(&self, object: &str, fields: &Value) -> Result<()> {
+        let what = format!("{} shows {object} as {fields}", self.plan.name);
+        let mut last = Value::Null;
+        let done = wait_until(&what, PATIENCE, async || {
+            last = self.fields(object).await?;
+            Ok(last == *fields)
+        });
+        let done = done.await;
+        done.with_context(|| format!("it shows {last}"))
+    }
+}
+
+impl Drop for Daemon {
+    #[expect(clippy::print_stderr, reason = "what a failed test shows")]
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = self.log();
+            let lines: Vec<&str> = log.lines().collect();
+            let tail = lines.get(lines.len().saturating_sub(LOG_LINES)..).unwrap_or_default();
+            eprintln!("---- the log of {} ({} lines)\n{}", self.plan.name, lines.len(), tail.join("\n"));
+        }
+    }
+}
+
+/// Polls a condition until it is true. An error of the condition counts as not yet.
+///
+/// # Errors
+/// When the deadline passes; names what was waited for and the last error.
+pub async fn wait_until(
+    what: &str,
+    within: Duration,
+    mut condition: impl AsyncFnMut() -> Result<bool>,
+) -> Result<()> {
+    let deadline = Instant::now() + within;
+    let mut pace = pace();
+    let mut last = None;
+    loop {
+        pace.tick().await;
+        match timeout(deadline.saturating_duration_since(Instant::now()), condition()).await {
+            Ok(Ok(true)) => return Ok(()),
+            Ok(Ok(false)) => last = None,
+            Ok(Err(error)) => last = Some(error),
+            Err(_) => {}
+        }
+        if Instant::now() >= deadline {
+            let last = last.map(|error| format!("; the last error: {error:#}")).unwrap_or_default();
+            bail!("waited {within:?} until {what}{last}");
+        }
+    }
+}
+
+/// How often a condition is looked at.
+fn pace() -> tokio::time::Interval {
+    let mut pace = tokio::time::interval(Duration::from_millis(25));
+    pace.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    pace
+}
+
+/// A temporary folder, removed when dropped.
+#[derive(Debug)]
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Result<Self> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        // Short, because the path of a socket may have 107 bytes.
+        let path = std::env::temp_dir().join(format!("hearth-{}-{number}", std::process::id()));
+        std::fs::create_dir(&path).with_context(|| format!("cannot make {}", path.display()))?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // What is left lies in the folder for temporary files.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A port that is free for TCP and UDP, below those that the system hands out by itself, so that
+/// a node finds it free again after a restart.
+fn free_port() -> Result<u16> {
+    const FIRST: u16 = 10_000;
+    const SPAN: u16 = 20_000;
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let start = u16::try_from(std::process::id().wrapping_mul(37) % u32::from(SPAN))?;
+    for _ in 0..1_000 {
+        let offset = (u32::from(start) + u32::from(NEXT.fetch_add(1, Ordering::Relaxed))) % u32::from(SPAN);
+        let port = FIRST + u16::try_from(offset)?;
+        let address = (Ipv4Addr::LOCALHOST, port);
+        if TcpListener::bind(address).is_ok() && UdpSocket::bind(address).is_ok() {
+            return Ok(port);
+        }
+    }
+    bail!("no free port between {FIRST} and {}", FIRST + SPAN)
+}
