@@ -349,11 +349,20 @@ impl Daemon {
     pub fn http_raw(&self, method: &str, path: &str, body: &[u8]) -> (u16, String) {
         let mut stream = UnixStream::connect(self.socket()).expect("the API answers");
         stream.set_read_timeout(Some(PATIENCE)).expect("a deadline");
-        exchange(&mut stream, method, path, body)
+        exchange(&mut stream, method, path, body.len(), body)
     }
 
     /// One request over TLS, with the household's local authority as the only root.
     pub fn https(&self, method: &str, path: &str, body: &[u8]) -> (u16, String) {
+        self.https_request(method, path, body.len(), body)
+    }
+
+    /// A request over TLS that announces more bytes than it sends before it reads the answer.
+    pub fn https_announcing(&self, path: &str, length: usize, body: &[u8]) -> (u16, String) {
+        self.https_request("POST", path, length, body)
+    }
+
+    fn https_request(&self, method: &str, path: &str, length: usize, body: &[u8]) -> (u16, String) {
         let mut stream = TcpStream::connect(self.address).expect("the port is open");
         stream.set_read_timeout(Some(PATIENCE)).expect("a deadline");
         let pem = fs::read(self.state().join("ca.pem")).expect("the CA");
@@ -367,7 +376,7 @@ impl Daemon {
             .with_no_client_auth();
         let name = ServerName::try_from("localhost").expect("a name");
         let mut tls = rustls::ClientConnection::new(Arc::new(config), name).expect("a client");
-        exchange(&mut rustls::Stream::new(&mut tls, &mut stream), method, path, body)
+        exchange(&mut rustls::Stream::new(&mut tls, &mut stream), method, path, length, body)
     }
 
     /// The status document.
@@ -443,12 +452,12 @@ fn exchange(
     stream: &mut (impl std::io::Read + std::io::Write),
     method: &str,
     path: &str,
+    length: usize,
     body: &[u8],
 ) -> (u16, String) {
     let head = format!(
         "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
-         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n",
-        body.len()
+         Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
     );
     // A server that refuses early may close before it has read everything; it has answered then.
     let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body));
@@ -496,6 +505,11 @@ impl Home {
     /// The same of daemons that run already; `rss_before` is the memory of `a` before the attack.
     pub fn of(a: Daemon, b: Daemon, folder: TempFolder, rss_before: u64) -> Self {
         Self { rss_before, a, b, folder, rounds: AtomicU32::new(0) }
+    }
+
+    /// The daemons and the folder, to be stopped and started one by one.
+    pub fn split(self) -> (Daemon, Daemon, TempFolder) {
+        (self.a, self.b, self.folder)
     }
 
     /// The good peer and a good client are served: a write on one node is read on the other, both

@@ -21,7 +21,7 @@ use node::{
     auth::{InviteToken, join},
     tls::identity::{NodeIdentity, SERVER_NAME},
 };
-use quinn::{Connection, ConnectionError, Endpoint, RecvStream, SendStream, VarInt};
+use quinn::{Connecting, Connection, ConnectionError, Endpoint, RecvStream, SendStream, VarInt};
 
 use super::PATIENCE;
 
@@ -48,9 +48,21 @@ impl Stranger {
 
     /// Finishes a handshake and nothing more.
     pub async fn connect(&self, to: SocketAddr, alpn: &[u8]) -> Connection {
+        within("the handshake", self.start_connect(to, alpn)).await.expect("the node answers")
+    }
+
+    /// Tries a handshake that the node may refuse.
+    ///
+    /// # Errors
+    /// How the node ended it.
+    pub async fn try_connect(&self, to: SocketAddr, alpn: &[u8]) -> Result<Connection, ConnectionError> {
+        self.start_connect(to, alpn).await
+    }
+
+    /// Begins a handshake.
+    pub fn start_connect(&self, to: SocketAddr, alpn: &[u8]) -> Connecting {
         let config = self.identity.client_quic(alpn).expect("a configuration");
-        let connecting = self.endpoint.connect_with(config, to, SERVER_NAME).expect("a dial");
-        within("the handshake", connecting).await.expect("the node answers")
+        self.endpoint.connect_with(config, to, SERVER_NAME).expect("a dial")
     }
 
     /// Opens the one stream too.
