@@ -349,21 +349,17 @@ impl Daemon {
     pub fn http_raw(&self, method: &str, path: &str, body: &[u8]) -> (u16, String) {
         let mut stream = UnixStream::connect(self.socket()).expect("the API answers");
         stream.set_read_timeout(Some(PATIENCE)).expect("a deadline");
-        exchange(&mut stream, method, path, body.len(), body)
+        exchange(&mut stream, method, path, body)
     }
 
     /// One request over TLS, with the household's local authority as the only root.
     pub fn https(&self, method: &str, path: &str, body: &[u8]) -> (u16, String) {
-        self.https_request(method, path, body.len(), body)
+        exchange(&mut self.tls_client(), method, path, body)
     }
 
-    /// A request over TLS that announces more bytes than it sends before it reads the answer.
-    pub fn https_announcing(&self, path: &str, length: usize, body: &[u8]) -> (u16, String) {
-        self.https_request("POST", path, length, body)
-    }
-
-    fn https_request(&self, method: &str, path: &str, length: usize, body: &[u8]) -> (u16, String) {
-        let mut stream = TcpStream::connect(self.address).expect("the port is open");
+    /// A connection to the API over TLS; the handshake comes with the first bytes.
+    pub fn tls_client(&self) -> rustls::StreamOwned<rustls::ClientConnection, TcpStream> {
+        let stream = TcpStream::connect(self.address).expect("the port is open");
         stream.set_read_timeout(Some(PATIENCE)).expect("a deadline");
         let pem = fs::read(self.state().join("ca.pem")).expect("the CA");
         let mut roots = rustls::RootCertStore::empty();
@@ -375,8 +371,8 @@ impl Daemon {
             .with_root_certificates(roots)
             .with_no_client_auth();
         let name = ServerName::try_from("localhost").expect("a name");
-        let mut tls = rustls::ClientConnection::new(Arc::new(config), name).expect("a client");
-        exchange(&mut rustls::Stream::new(&mut tls, &mut stream), method, path, length, body)
+        let tls = rustls::ClientConnection::new(Arc::new(config), name).expect("a client");
+        rustls::StreamOwned::new(tls, stream)
     }
 
     /// The status document.
@@ -452,12 +448,12 @@ fn exchange(
     stream: &mut (impl std::io::Read + std::io::Write),
     method: &str,
     path: &str,
-    length: usize,
     body: &[u8],
 ) -> (u16, String) {
     let head = format!(
         "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
-         Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
+         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+        body.len()
     );
     // A server that refuses early may close before it has read everything; it has answered then.
     let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body));
@@ -531,6 +527,7 @@ impl Home {
     #[track_caller]
     pub fn memory_is_bounded(&self) {
         let (before, now) = (self.rss_before, self.a.rss_kib());
+        println!("memory: from {before} KiB to {now} KiB");
         assert!(now <= before + RSS_BOUND_KIB, "from {before} KiB to {now} KiB");
     }
 }

@@ -93,3 +93,21 @@ fn a_node_a_year_ahead_overrules_nobody_once_it_is_corrected() {
     home.is_served();
     home.memory_is_bounded();
 }
+
+/// Nobody knows the time: the household follows the clock that is furthest ahead, and what is
+/// written later wins all the same.
+#[test]
+fn a_node_a_year_ahead_among_nodes_that_know_no_better_overrules_no_later_write() {
+    let home = Home::with(&Launch::new(), &Launch::new().clock("+365d"));
+    for round in 0..3 {
+        for (writer, reader) in [(&home.b, &home.a), (&home.a, &home.b)] {
+            let text = json!(format!("{round} by {}", writer.pid()));
+            writer.put("note/x", "text", &text);
+            wait_until("the later write wins", || reader.field("note/x", "text") == Some(text.clone()));
+            assert_eq!(writer.field("note/x", "text"), Some(text));
+        }
+    }
+    assert_eq!(home.a.status()["quarantined"], 0);
+    home.is_served();
+    home.memory_is_bounded();
+}

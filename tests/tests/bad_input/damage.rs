@@ -119,7 +119,7 @@ fn a_damaged_small_file_is_named_with_the_way_out() {
     let state = home.folder.join("c");
     let token = home.a.invite("member", 900);
     Daemon::start(&state, &Launch::new().with(&["--join", &token])).stop();
-    for name in ["node.key", "roster", "incarnation", "version"] {
+    for name in ["node.key", "roster", "incarnation", "clock", "version", "peers"] {
         let path = state.join(name);
         let whole = fs::read(&path).expect("the file");
         let mut flipped = whole.clone();
@@ -129,13 +129,22 @@ fn a_damaged_small_file_is_named_with_the_way_out() {
             let refused = Launch::new().fails(&state);
             refused.expect(CANNOT_START, &[&path.display().to_string()]);
             assert!(
-                ["restore it", "delete it", "move the state folder away"]
+                ["restore it", "delete it", "remove it", "move the state folder away"]
                     .iter()
                     .any(|way_out| refused.text.contains(way_out)),
                 "{}",
                 refused.text
             );
         }
+        fs::write(&path, &whole).expect("it is mended");
+    }
+    // The pair of the local authority is named together.
+    for name in ["ca.pem", "ca.key"] {
+        let path = state.join(name);
+        let whole = fs::read(&path).expect("the file");
+        fs::write(&path, &whole[..40]).expect("it is damaged");
+        let refused = Launch::new().fails(&state);
+        refused.expect(CANNOT_START, &["ca.pem and ca.key in", "restore both files, or remove both"]);
         fs::write(&path, &whole).expect("it is mended");
     }
     // Mended, it starts as what it was.

@@ -206,6 +206,13 @@ async fn a_frame_of_another_version_ends_the_link_with_the_reason() {
         wire.ends(reason, VERSION).await;
     }
     count(&home, "offence_unknown_frame_version", 2);
+    // A whole protocol that is too new says so in its introduction.
+    let mut wire = mallory.stranger.open(home.a.address, ALPN_MESH).await;
+    let mut hello = mallory.stranger.hello(mallory.roster.household(), Vec::new());
+    (hello.protocol, hello.oldest) = (99, 98);
+    wire.say(&[Message::Hello(hello)]).await;
+    wire.ends(ByeReason::TooNew, VERSION).await;
+    count(&home, "offence_wrong_protocol", 1);
     // A message that this version does not know is skipped, and what follows it counts.
     let mut mallory = mallory;
     let mut wire = mallory.link(home.a.address).await;
@@ -305,5 +312,33 @@ async fn writes_stamped_in_the_future_are_held_back() {
             [&home.a, &home.b].iter().all(|daemon| daemon.field("note/x", "text") == Some(json!("later")))
         });
     });
+    finish(&home);
+}
+
+/// A member that takes nothing in: what it is owed must not pile up.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_reads_nothing_costs_bounded_memory() {
+    let home = Home::new();
+    let mallory = member(&home, "member").await;
+    let deaf = mallory.link(home.a.address).await;
+    let home = tokio::task::spawn_blocking(move || {
+        let text = "x".repeat(3_800);
+        for round in 0..60 {
+            let fields = (0..100).map(|n| (format!("f{n}"), json!(format!("{round} {text}"))));
+            let fields: serde_json::Map<String, serde_json::Value> = fields.collect();
+            let path = format!("/api/v1/objects/note/n{}", round % 20);
+            let (status, body) = home.a.http("PATCH", &path, &json!({"set": fields}));
+            assert_eq!(status, 200, "{body}");
+        }
+        wait_until("the good peer has it all", || {
+            home.b
+                .field("note/n19", "f99")
+                .is_some_and(|value| value.as_str().is_some_and(|text| text.starts_with("59 ")))
+        });
+        home
+    })
+    .await
+    .expect("the good peer is served");
+    assert!(deaf.connection.close_reason().is_none(), "{:?}", deaf.connection.close_reason());
     finish(&home);
 }

@@ -263,10 +263,32 @@ fn requests_over_their_size_are_refused_over_tls() {
     let path = format!("/api/v1/objects/note/{}", "x".repeat(64 * 1024));
     let (status, _) = home.a.https("GET", &path, b"");
     assert!([414, 431].contains(&status), "{status}");
-    // Two megabytes are announced; the answer does not wait for them.
-    let (status, body) = home.a.https_announcing("/api/v1/setup", 2 << 20, &[b' '; 4_096]);
+    let (status, body) = home.a.https("POST", "/api/v1/setup", &vec![b' '; 2 << 20]);
     assert_eq!(status, 413, "{body}");
     assert!(body.contains("urn:hearth:problem:too-large"), "{body}");
     home.is_served();
     home.memory_is_bounded();
+}
+
+/// Their handshakes are done, and then they ask half a question.
+#[test]
+fn clients_that_dribble_after_their_handshake_keep_the_api_from_nobody_for_long() {
+    let home = Home::new();
+    let head = b"POST /api/v1/setup HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n";
+    let body = b"Content-Length: 1000\r\n\r\n{";
+    let open: Vec<_> = (0..300)
+        .map(|number| {
+            let mut client = home.a.tls_client();
+            client.write_all(head).expect("half a head");
+            if number % 2 == 0 {
+                client.write_all(body).expect("half a body");
+            }
+            client
+        })
+        .collect();
+    // The commands of this machine do not wait for them.
+    home.a.put("note/socket", "text", &serde_json::json!("served"));
+    home.is_served();
+    home.memory_is_bounded();
+    drop(open);
 }

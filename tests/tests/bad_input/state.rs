@@ -96,8 +96,14 @@ fn a_disk_that_fills_up_refuses_writes_until_there_is_room_and_loses_nothing() {
     home.is_served();
     home.a.put("note/early", "text", &json!("acknowledged before"));
 
+    let token = home.a.invite("member", 900);
     let ballast = home.a.state().join("ballast");
     fill(&ballast);
+    // An invite cannot be noted as used: nobody is let in, and it holds for later.
+    let join = Launch::new().with(&["--join", &token]);
+    let refused = join.fails(&home.folder.join("c"));
+    refused.expect(CANNOT_START, &["could not save the admission", "with the same invite"]);
+    assert_eq!(home.a.counter("join_refused_not_saved"), 1);
     let refused = home.a.cli(&["put", "note/full", "text=no room"]);
     assert_ne!(refused.code, 0, "{}", refused.text);
     refused.expect(refused.code, &["free", "hearth doctor"]);
@@ -121,6 +127,10 @@ fn a_disk_that_fills_up_refuses_writes_until_there_is_room_and_loses_nothing() {
     });
     wait_until("the other node reads it", || home.b.field("note/full", "text") == Some(json!("room")));
     assert_eq!(home.b.field("note/early", "text"), Some(json!("acknowledged before")));
+    let late = Daemon::start(&home.folder.join("c"), &join);
+    wait_until("who was refused joins now", || {
+        late.field("note/early", "text") == Some(json!("acknowledged before"))
+    });
     home.is_served();
     home.memory_is_bounded();
 }
@@ -176,7 +186,6 @@ fn fields_that_are_not_for_clients_are_refused() {
     for (object, field) in [
         (format!("node/{b}"), "version"),
         (format!("node/{b}"), "closed.1"),
-        ("token/0123".into(), "hash"),
         ("device/lamp".into(), "reported"),
     ] {
         let before = home.a.field(&object, field);
@@ -188,6 +197,8 @@ fn fields_that_are_not_for_clients_are_refused() {
         assert!(problem["fix"].as_str().is_some_and(|fix| !fix.is_empty()));
         assert_eq!(home.a.field(&object, field), before);
     }
+    let refused = home.a.cli(&["put", "token/0123", "hash=666"]);
+    refused.expect(NOT_PERMITTED, &["tokens are not written as objects", "hearth token"]);
     home.a.cli(&["delete", &format!("node/{b}")]).expect(NOT_PERMITTED, &["may not be"]);
     // And over TLS nobody writes without a token.
     let (status, text) = home.a.https("PATCH", "/api/v1/objects/note/x", br#"{"set":{"text":"hi"}}"#);
