@@ -17,7 +17,7 @@ use alloc::{
 use crate::{
     id::ShortId,
     overlay::Run,
-    vector::Vector,
+    vector::{Ranges, Vector},
     wire::{Report, WireVector},
 };
 
@@ -124,19 +124,17 @@ impl Collector {
     /// flushed the same of each of them.
     pub fn common_floor(&self, own: &Vector, node: ShortId, admitted: &BTreeSet<ShortId>) -> Option<u32> {
         let newest = own.highest_generation(node);
-        let alike = |generation: u32| {
-            let origin = crate::id::Origin { node, generation };
-            admitted.iter().all(|peer| {
-                self.heard.get(peer).is_some_and(|h| h.durable.ranges(origin) == own.ranges(origin))
-            })
-        };
         // What the node itself said while an older generation was open may not be all of it.
         if self.heard.get(&node).is_none_or(|h| h.run.generation < newest) {
             return None;
         }
-        let closed = own.generations(node).map(|(origin, _)| origin.generation).filter(|g| *g < newest);
-        let mut listed = closed.peekable();
-        listed.peek()?;
-        listed.all(alike).then_some(newest)
+        // All of them, also those of which nothing has come here.
+        let closed = |vector: &Vector| -> Vec<(crate::id::Origin, Ranges)> {
+            let older = vector.generations(node).filter(|(origin, _)| origin.generation < newest);
+            older.map(|(origin, ranges)| (origin, ranges.clone())).collect()
+        };
+        let listed = closed(own);
+        let is_alike = |peer| self.heard.get(peer).is_some_and(|h| closed(&h.durable) == listed);
+        (!listed.is_empty() && admitted.iter().all(is_alike)).then_some(newest)
     }
 }

@@ -8,6 +8,7 @@ use alloc::vec::Vec;
 
 use crate::{
     id::{Key, Origin},
+    kinds,
     merge::Entry,
     record::Item,
     replica::{Object, Replica},
@@ -36,6 +37,10 @@ pub fn plan(old: &Replica, new: &Replica, peer: &Vector, current: Origin) -> Pla
                 continue;
             }
             let key = Key { object: id.clone(), field: field.clone() };
+            if !kinds::may_originate(&key, current.node) {
+                // Its writer has it and brings it; nobody else may write it again.
+                continue;
+            }
             if exists || made_here || is_recent {
                 plan.again.push((key, entry.clone()));
             } else {

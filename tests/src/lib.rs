@@ -2,4 +2,5 @@
 
 pub mod daemon;
 pub mod emulator;
+pub mod hostile;
 pub mod sim;

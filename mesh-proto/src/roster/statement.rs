@@ -24,7 +24,7 @@ pub type Hash = [u8; 32];
 
 /// What a key may do: a set of bits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub struct Roles(u8);
+pub struct Roles(pub(super) u8);
 
 impl Roles {
     /// May do nothing.

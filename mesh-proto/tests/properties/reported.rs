@@ -141,6 +141,9 @@ fn overlay_after<'a>(words: impl Iterator<Item = &'a Word>) -> Option<(Run, Hlc)
         match word {
             Word::Offer { ms, run } => {
                 let entry = OverlayEntry { stamp: Hlc::from_ms(*ms), writer, run: *run, value: bytes(1) };
+                if overlay.is_new_run(writer, *run) {
+                    overlay.begin(writer, *run);
+                }
                 overlay.offer(100, &lamp, entry, durable);
             }
             Word::Settle(ms) => {

@@ -140,10 +140,14 @@ impl Model {
         }
     }
 
-    /// Until which stamp the writes of closed generations count.
-    pub(crate) fn closed(&self) -> BTreeMap<Origin, Hlc> {
+    /// Until which stamp the writes of closed generations count, by the closings that are safe
+    /// on the disk of one of `members` (bits), or by all that ever were.
+    fn closed(&self, members: Option<u64>) -> BTreeMap<Origin, Hlc> {
         let mut closed = BTreeMap::new();
         for write in self.writes.values() {
+            if members.is_some_and(|members| write.safe & members == 0) {
+                continue;
+            }
             let Some(generation) = write.key.field.as_str().strip_prefix("closed.") else { continue };
             if write.key.object.kind() != "node" {
                 continue;
@@ -170,10 +174,10 @@ impl Model {
     /// What each register must hold at least, by the writes that are safe on the disk of one
     /// of `members` (bits) and not void, with stamps up to `until_ms`.
     pub(crate) fn expected(&self, until_ms: u64, members: u64) -> Expected<'_> {
-        let closed = self.closed();
+        let ever_closed = self.closed(None);
         let mut least: BTreeMap<&Key, &Entry> = BTreeMap::new();
         for write in self.writes.values() {
-            let void = closed.get(&write.entry.dot.origin).is_some_and(|at| write.entry.stamp > *at);
+            let void = ever_closed.get(&write.entry.dot.origin).is_some_and(|at| write.entry.stamp > *at);
             if write.safe & members == 0 || void || write.entry.stamp.ms() > until_ms {
                 continue;
             }
@@ -182,7 +186,7 @@ impl Model {
                 *best = &write.entry;
             }
         }
-        Expected { closed, least }
+        Expected { closed: self.closed(Some(members)), least }
     }
 }
 

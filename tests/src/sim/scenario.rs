@@ -67,6 +67,8 @@ pub(crate) struct Settings {
     pub(crate) flap_every: u64,
     pub(crate) clock_every: u64,
     pub(crate) restore_every: u64,
+    /// One backup early, restored late.
+    pub(crate) old_backup: bool,
     pub(crate) destroy_at: u64,
     pub(crate) roster_every: u64,
     pub(crate) hostile_every: u64,
@@ -110,6 +112,7 @@ impl Settings {
             flap_every: 0,
             clock_every: 0,
             restore_every: 0,
+            old_backup: false,
             destroy_at: 0,
             roster_every: 0,
             hostile_every: 0,
@@ -205,10 +208,10 @@ pub(crate) fn all() -> Vec<Settings> {
             ..base("restore", "nodes that come back from old backups")
         },
         Settings {
-            restore_every: 110_000,
+            old_backup: true,
             write_every: (100, 1_500),
-            quiet_from: 70_000,
-            duration: 150_000,
+            quiet_from: 60_000,
+            duration: 160_000,
             deletes: 50,
             ..base("backup", "a backup so old that the tombstones of what was deleted since are gone")
         },

@@ -95,6 +95,11 @@ fn plan(world: &mut World) {
         let after = 1_500 + world.rng.between((period / 2, period));
         world.after(after, Happening::Do(action));
     }
+    if s.old_backup {
+        let early = world.rng.between((15_000, 25_000));
+        world.after(early, Happening::Do(Action::Backup));
+        world.after(s.duration - 15_000, Happening::Do(Action::Restore));
+    }
     world.after(210, Happening::Do(Action::Dial));
     world.after(2_000, Happening::Do(Action::Write));
 }

@@ -46,7 +46,9 @@ impl Trace {
             for (key, value) in &records.puts {
                 self.hasher.update(key).update(value);
             }
-            records.deletes.iter().for_each(|key| drop(self.hasher.update(key)));
+            for key in &records.deletes {
+                self.hasher.update(key);
+            }
             if self.lines.is_some() {
                 for (key, value) in &records.puts {
                     let record = mesh_proto::record::Record::decode(key, value);

@@ -36,6 +36,7 @@ impl World {
             Action::OneWay => (s.one_way_every / 2, s.one_way_every * 3 / 2),
             Action::Flap => (s.flap_every / 2, s.flap_every * 3 / 2),
             Action::ClockStep => (s.clock_every / 2, s.clock_every * 3 / 2),
+            Action::Backup | Action::Restore if s.old_backup => (1_000_000, 1_000_000),
             Action::Backup | Action::Restore => (s.restore_every / 2, s.restore_every * 3 / 2),
             Action::Admit | Action::Revoke => (s.roster_every / 2, s.roster_every * 3 / 2),
             Action::Hostile => (s.hostile_every / 2, s.hostile_every * 3 / 2),
@@ -87,7 +88,11 @@ impl World {
         for (a, b) in self.edges.clone() {
             let ready = |sim: &SimNode| sim.is_running() && !sim.stopping;
             let blocked = self.net.is_cut(a, b) || self.net.is_cut(b, a) || self.net.are_joined(a, b);
-            if blocked || !ready(&self.nodes[a]) || !ready(&self.nodes[b]) || self.rng.percent(20) {
+            if blocked
+                || !ready(&self.nodes[a])
+                || !ready(&self.nodes[b])
+                || (!self.settings.push_only && self.rng.percent(20))
+            {
                 continue;
             }
             let both = self.rng.percent(10);
