@@ -45,7 +45,7 @@ const LEFT: u16 = u16::MAX;
 
 /// A node as SWIM knows it. Of two with one short name the higher (incarnation, renewal) is the newer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-struct Identity {
+pub(super) struct Identity {
     node: ShortId,
     incarnation: u64,
     renewal: u16,
