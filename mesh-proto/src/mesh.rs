@@ -6,9 +6,13 @@
 //! `mesh/upkeep.rs` (tombstones, trees, the restored store).
 
 mod links;
+mod reads;
 mod spread;
+mod surface;
 mod upkeep;
 mod writes;
+
+pub use surface::*;
 
 use alloc::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -20,20 +24,18 @@ use ed25519_dalek::SigningKey;
 
 use crate::{
     collect::Collector,
-    commit::{Commits, WriteToken},
+    commit::Commits,
     counters::{Counter, Counters},
-    hlc::Hlc,
     id::{Key, NodeId, ObjectId, Origin, ShortId},
     liveness::{Liveness, LivenessEvent, Swim},
     overlay::{Overlay, Run},
     planted::Plant,
-    record::{Batch, Item, Record, RecordError},
+    record::Item,
     replica::Replica,
     roster::{Body, Roster, RosterError, Statement},
     session::{Link, LinkId},
     sync::Fetch,
     time::{Now, TimeKeeper},
-    view::{self, ObjectView},
     wire::{self, ByeReason, Message},
 };
 
@@ -45,200 +47,6 @@ pub const TREE_MS: u64 = 3_600_000;
 const MAX_PACKETS: usize = 64;
 /// How long writes of peers may wait for a flush, in milliseconds.
 pub const REMOTE_FLUSH_MS: u64 = 100;
-
-/// How far a generation may jump where earlier ones may have been forgotten.
-const GENERATION_JUMP: u32 = 1 << 20;
-
-/// What a node is told at its start.
-#[derive(Debug)]
-pub struct Boot {
-    /// The node's key.
-    pub key: SigningKey,
-    /// The household's membership as it was persisted.
-    pub roster: Roster,
-    /// This run; already persisted, marked as unclean.
-    pub run: Run,
-    /// Above every stamp issued or merged before.
-    pub ceiling: Hlc,
-    /// When this software was built, in milliseconds since 1970.
-    pub build_ms: u64,
-    /// Whether the wall clock is known to be right.
-    pub synchronised: bool,
-    /// Whether the store was restored, repaired or imported and may be behind.
-    pub restored: bool,
-    /// Seeds every random choice.
-    pub seed: u64,
-    /// Name and version of the software, for people.
-    pub software: String,
-    /// The planted bug, if any.
-    pub plant: Plant,
-}
-
-/// The run that follows `last`, which must be persisted before it begins. `stored` is the
-/// highest generation of this node that the store knows of.
-///
-/// A generation goes on only after a clean stop of a store that was never set back: otherwise
-/// sequence numbers might be used twice. What was set back may have opened generations of
-/// which nothing is known here any more: `draw`, a random number, leads past them.
-pub fn next_run(last: Option<Run>, clean: bool, restored: bool, stored: u32, draw: u32, plant: Plant) -> Run {
-    let past = if restored { draw % GENERATION_JUMP } else { 0 };
-    let Some(last) = last else {
-        return Run { incarnation: 1, generation: stored.saturating_add(1).saturating_add(past) };
-    };
-    let kept = crate::planted::planted!(plant, GenerationNotBumped);
-    let reused = crate::planted::planted!(plant, SequenceReused);
-    let trusted = [kept, reused, clean && !restored].contains(&true);
-    let newest = last.generation.max(stored);
-    let generation = if trusted { newest } else { newest.saturating_add(1).saturating_add(past) };
-    Run { incarnation: last.incarnation + 1, generation }
-}
-
-/// The records of a store, taken in one by one before the start.
-#[derive(Debug)]
-pub struct Loader {
-    replica: Replica,
-    ceiling: Hlc,
-    damaged: usize,
-}
-
-impl Loader {
-    /// Nothing loaded yet.
-    pub fn new(plant: Plant) -> Self {
-        Self { replica: Replica::new(plant), ceiling: Hlc::ZERO, damaged: 0 }
-    }
-
-    /// Takes in a record. A damaged one is counted and left out.
-    ///
-    /// # Errors
-    /// [`RecordError::Newer`]: this software is older than the store; do not start.
-    pub fn record(&mut self, key: &[u8], value: &[u8]) -> Result<(), RecordError> {
-        match Record::decode(key, value) {
-            Ok(Record::Ceiling(stamp)) => self.ceiling = self.ceiling.max(stamp),
-            Ok(record) => {
-                if let Record::Register(_, entry) = &record {
-                    self.ceiling = self.ceiling.max(entry.stamp);
-                }
-                self.replica.load(record);
-            }
-            Err(RecordError::Damaged) => self.damaged += 1,
-            Err(newer @ RecordError::Newer(_)) => return Err(newer),
-        }
-        Ok(())
-    }
-
-    /// How many records were damaged and left out.
-    pub fn damaged(&self) -> usize {
-        self.damaged
-    }
-
-    /// The highest generation of a node that the store knows of.
-    pub fn highest_generation(&self, node: ShortId) -> u32 {
-        self.replica.applied().highest_generation(node)
-    }
-}
-
-/// What the caller tells the machine.
-#[derive(Debug)]
-pub enum Input {
-    /// A transport connected, and verified the peer's key.
-    LinkUp {
-        /// The link.
-        link: LinkId,
-        /// Whose key it is.
-        peer: NodeId,
-        /// Whether this side dialed.
-        dialed: bool,
-    },
-    /// A transport's connection is gone.
-    LinkDown(LinkId),
-    /// A frame arrived.
-    Frame(LinkId, Vec<u8>),
-    /// A liveness packet arrived.
-    Packet(LinkId, Vec<u8>),
-    /// The store flushed the batch.
-    Persisted(u64),
-    /// The run asked for by [`Event::PersistRun`] is persisted.
-    RunPersisted(Run),
-    /// Whether the wall clock is known to be right.
-    Synchronised(bool),
-}
-
-/// What the machine asks of the caller or tells it.
-#[derive(Debug)]
-pub enum Event {
-    /// Make these records durable, then say [`Input::Persisted`]. One batch at a time.
-    Persist {
-        /// Its number.
-        batch: u64,
-        /// The records.
-        records: Batch,
-    },
-    /// Make this run durable, then say [`Input::RunPersisted`].
-    PersistRun(Run),
-    /// A write request is durable.
-    Written(WriteToken),
-    /// Close the link, once what was polled for it has been sent.
-    Close(LinkId, ByeReason),
-    /// The roster changed: make it durable.
-    RosterChanged,
-    /// The peer of a link has been introduced.
-    Linked(LinkId, NodeId),
-    /// A node is alive in this incarnation.
-    NodeUp(ShortId, u64),
-    /// A node's incarnation is over.
-    NodeDown(ShortId, u64),
-    /// A peer broke a rule.
-    Offence(NodeId, Counter),
-    /// The clock was set back to this time of day, in milliseconds since 1970.
-    ClockCorrected(u64),
-    /// Peers know writes of this generation that this node never made: its card was restored
-    /// or cloned. The generation was closed.
-    Rewound(NodeId),
-    /// A peer says that this node is not a member (any more).
-    Refused(NodeId, ByeReason),
-    /// A restored store was replaced by a peer's state, and that is durable.
-    Restored {
-        /// What could not be added back, for the lost-and-found export.
-        lost: Vec<Item>,
-    },
-}
-
-/// Why a write is refused. Nothing has changed.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum WriteError {
-    /// The author may not write the field.
-    #[error("`{0}.{1}` may not be written by clients")]
-    Forbidden(ObjectId, String),
-    /// A value breaks a rule.
-    #[error("`{0}.{1}`: {2}")]
-    Value(ObjectId, String, crate::error::ValueError),
-    /// Too many changes in one request.
-    #[error("{0} changes in one request, the limit is 1024: split it")]
-    TooMany(usize),
-    /// Too much waits to be flushed.
-    #[error("too many writes wait to be flushed: try again in a moment")]
-    Overloaded,
-}
-
-/// One change of a write request.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Op {
-    /// Writes a field.
-    Set(Key, crate::value::Value),
-    /// Deletes a field.
-    Unset(Key),
-    /// Deletes an object.
-    Delete(ObjectId),
-}
-
-/// A packet or frame to send.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Transmit {
-    /// In order, reliably.
-    Frame(Vec<u8>),
-    /// At once, or not at all.
-    Packet(Vec<u8>),
-}
 
 /// The exchange by which this node gets what it misses.
 #[derive(Debug)]
@@ -466,85 +274,6 @@ impl Mesh {
         self.commits.is_empty() && !self.commits.is_busy() && !self.replica.is_dirty()
     }
 
-    /// Reads one object through both planes.
-    pub fn object(&self, id: &ObjectId) -> Option<ObjectView> {
-        view::object(&self.replica, &self.overlay, id)
-    }
-
-    /// The names of all objects, in order, from `from` on; some may not be visible.
-    pub fn names_from<'a>(&'a self, from: Option<&'a ObjectId>) -> impl Iterator<Item = &'a ObjectId> {
-        use core::ops::Bound::{Included, Unbounded};
-        let bound = from.map_or(Unbounded, Included);
-        let durable = self.replica.objects().range((bound, Unbounded)).map(|(id, _)| id);
-        let passing = self.overlay.names_from(from);
-        merge_sorted(durable, passing)
-    }
-
-    /// This node.
-    pub fn id(&self) -> NodeId {
-        self.id
-    }
-
-    /// This node's run.
-    pub fn run(&self) -> Run {
-        self.run
-    }
-
-    /// The membership.
-    pub fn roster(&self) -> &Roster {
-        &self.roster
-    }
-
-    /// The durable plane.
-    pub fn replica(&self) -> &Replica {
-        &self.replica
-    }
-
-    /// The overlay plane.
-    pub fn overlay(&self) -> &Overlay {
-        &self.overlay
-    }
-
-    /// The queue of own writes and what is durable.
-    pub fn commits(&self) -> &Commits {
-        &self.commits
-    }
-
-    /// The time of day and the stamps.
-    pub fn time(&self) -> &TimeKeeper {
-        &self.time
-    }
-
-    /// The counts.
-    pub fn counters(&self) -> &Counters {
-        &self.counters
-    }
-
-    /// The links with their peers.
-    pub fn links(&self) -> impl Iterator<Item = (LinkId, &Link)> {
-        self.links.iter().map(|(id, link)| (*id, link))
-    }
-
-    /// The nodes known to be alive, this one left out, with their incarnations.
-    pub fn alive(&self) -> Vec<(ShortId, u64)> {
-        self.liveness.alive()
-    }
-
-    /// The nodes that hold the collection of tombstones back.
-    pub fn held_back_by(&self) -> Vec<ShortId> {
-        self.collector.held_back_by(&self.admitted)
-    }
-
-    /// What a node last said it has flushed.
-    pub fn durable_of(&self, node: ShortId) -> Option<&crate::vector::Vector> {
-        self.collector.durable_of(node)
-    }
-
-    /// Whether a restored store still waits for a peer.
-    pub fn is_restoring(&self) -> bool {
-        self.restored
-    }
-
     fn origin(&self) -> Origin {
         Origin { node: self.id.short(), generation: self.run.generation }
     }
@@ -629,21 +358,4 @@ impl Mesh {
             }
         }
     }
-}
-
-/// Merges two rising sequences into one without repetitions.
-fn merge_sorted<'a, T: Ord + 'a>(
-    a: impl Iterator<Item = &'a T>,
-    b: impl Iterator<Item = &'a T>,
-) -> impl Iterator<Item = &'a T> {
-    let (mut a, mut b) = (a.peekable(), b.peekable());
-    core::iter::from_fn(move || match (a.peek(), b.peek()) {
-        (Some(x), Some(y)) if x == y => {
-            b.next();
-            a.next()
-        }
-        (Some(x), Some(y)) if x > y => b.next(),
-        (Some(_), _) => a.next(),
-        (None, _) => b.next(),
-    })
 }

@@ -7,6 +7,8 @@
 //!    was itself superseded, and so on), or is void.
 //! 3. No field with a stamp at or below its object's tombstone is held.
 
+mod flush;
+
 use alloc::{
     collections::{BTreeMap, BTreeSet},
     vec::Vec,
@@ -18,19 +20,14 @@ use crate::{
     kinds,
     merge::Entry,
     planted::{Plant, planted},
-    record::{self, Batch, Item, Record},
+    record::{Item, Record},
     tree::{self, Tree},
     value::Value,
-    vector::{Ranges, Vector},
+    vector::Vector,
 };
 
-/// Records of old generations that go when a floor rises; more than one rarely exist.
-const MAX_FLOOR_DELETES: usize = 256;
 /// Most writes from the future that are held back.
 pub const MAX_QUARANTINED: usize = 50_000;
-
-/// Bytes at which a batch is full; the store takes up to 4 MiB.
-const BATCH_BYTES: usize = 1024 * 1024;
 
 /// What became of a write that was offered to the replica.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -475,95 +472,8 @@ impl Replica {
         self.dirty.covered.raise_floor(node, floor);
     }
 
-    /// Marks everything for the store, so that it replaces all that `old` had there.
-    pub fn replace(&mut self, old: &Self) {
-        let keys = |replica: &Self| -> Vec<Key> {
-            let live = replica.index.values().flat_map(|dots| dots.values().cloned());
-            live.chain(replica.dirty.keys.iter().cloned()).collect()
-        };
-        self.dirty.keys.extend(keys(old).into_iter().chain(keys(self)));
-        let held = old.quarantine.keys().chain(&old.dirty.quarantine).chain(self.quarantine.keys());
-        self.dirty.quarantine.extend(held.copied().collect::<Vec<Dot>>());
-        self.dirty.dropped_origins = old.applied.origins().map(|(origin, _)| origin).collect();
-        self.dirty.covered = self.applied.clone();
-        self.dirty.is_replacing = true;
-    }
-
     /// The highest stamp held.
     pub fn highest_stamp(&self) -> Option<Hlc> {
         self.objects.values().flat_map(Object::entries).map(|(_, entry)| entry.stamp).max()
-    }
-
-    /// Whether anything waits to be made durable.
-    pub fn is_dirty(&self) -> bool {
-        let dirty = &self.dirty;
-        !dirty.keys.is_empty() || !dirty.quarantine.is_empty() || !dirty.covered.is_empty()
-    }
-
-    /// Roughly the bytes that wait to be made durable.
-    pub fn dirty_registers(&self) -> usize {
-        self.dirty.keys.len() + self.dirty.quarantine.len()
-    }
-
-    /// Records that bring the store nearer to this state, `first` among them, and what it covers
-    /// once they are flushed. A batch is bounded; what does not fit stays for the next. What is
-    /// covered of other origins goes with the last part, because it may be claimed only when
-    /// everything that superseded it is flushed too.
-    pub fn take_batch(&mut self, first: &[Key], own: Origin) -> (Batch, Vector) {
-        let mut batch = Batch::default();
-        for key in first {
-            if self.dirty.keys.remove(key) {
-                self.write_register(&mut batch, key);
-            }
-        }
-        while batch.bytes() < BATCH_BYTES
-            && let Some(key) = self.dirty.keys.pop_first()
-        {
-            self.write_register(&mut batch, &key);
-        }
-        while batch.bytes() < BATCH_BYTES
-            && let Some(dot) = self.dirty.quarantine.pop_first()
-        {
-            match self.quarantine.get(&dot) {
-                Some(item) => batch.puts.push(record::quarantined(&item.key, &item.entry)),
-                None => batch.deletes.push(record::quarantine_name(dot)),
-            }
-        }
-        let is_last = self.dirty.keys.is_empty() && self.dirty.quarantine.is_empty();
-        let covered = if is_last {
-            core::mem::take(&mut self.dirty.covered)
-        } else if self.dirty.is_replacing {
-            Vector::default()
-        } else {
-            self.dirty.covered.take_origin(own)
-        };
-        if is_last {
-            self.dirty.is_replacing = false;
-            let dropped = core::mem::take(&mut self.dirty.dropped_origins);
-            let gone = dropped.into_iter().filter(|origin| self.applied.ranges(*origin).is_none());
-            batch.deletes.extend(gone.map(record::covered_name));
-        }
-        self.write_covered(&mut batch, &covered);
-        (batch, covered)
-    }
-
-    fn write_register(&self, batch: &mut Batch, key: &Key) {
-        match self.entry(key) {
-            Some(entry) => batch.puts.push(record::register(key, entry)),
-            None => batch.deletes.push(record::register_name(key)),
-        }
-    }
-
-    fn write_covered(&self, batch: &mut Batch, covered: &Vector) {
-        for (origin, _) in covered.origins() {
-            let ranges = self.applied.ranges(origin).cloned().unwrap_or_else(Ranges::default);
-            batch.puts.push(record::covered(origin, &ranges));
-        }
-        for (node, floor) in covered.floors() {
-            batch.puts.push(record::floor(node, floor));
-            let below = (1..floor).rev().take(MAX_FLOOR_DELETES);
-            let origins = below.map(|generation| Origin { node, generation });
-            batch.deletes.extend(origins.map(record::covered_name));
-        }
     }
 }

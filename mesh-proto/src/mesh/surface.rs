@@ -1,0 +1,213 @@
+//! What goes into the machine and what comes out of it.
+
+use alloc::{string::String, vec::Vec};
+
+use ed25519_dalek::SigningKey;
+
+use crate::{
+    commit::WriteToken,
+    counters::Counter,
+    hlc::Hlc,
+    id::{Key, NodeId, ObjectId, ShortId},
+    overlay::Run,
+    planted::{Plant, planted},
+    record::{Batch, Item, Record, RecordError},
+    replica::Replica,
+    roster::Roster,
+    session::LinkId,
+    wire::ByeReason,
+};
+
+/// How far a generation may jump where earlier ones may have been forgotten.
+pub(super) const GENERATION_JUMP: u32 = 1 << 20;
+
+/// What a node is told at its start.
+#[derive(Debug)]
+pub struct Boot {
+    /// The node's key.
+    pub key: SigningKey,
+    /// The household's membership as it was persisted.
+    pub roster: Roster,
+    /// This run; already persisted, marked as unclean.
+    pub run: Run,
+    /// Above every stamp issued or merged before.
+    pub ceiling: Hlc,
+    /// When this software was built, in milliseconds since 1970.
+    pub build_ms: u64,
+    /// Whether the wall clock is known to be right.
+    pub synchronised: bool,
+    /// Whether the store was restored, repaired or imported and may be behind.
+    pub restored: bool,
+    /// Seeds every random choice.
+    pub seed: u64,
+    /// Name and version of the software, for people.
+    pub software: String,
+    /// The planted bug, if any.
+    pub plant: Plant,
+}
+
+/// The run that follows `last`, which must be persisted before it begins. `stored` is the
+/// highest generation of this node that the store knows of.
+///
+/// A generation goes on only after a clean stop of a store that was never set back: otherwise
+/// sequence numbers might be used twice. What was set back may have opened generations of
+/// which nothing is known here any more: `draw`, a random number, leads past them.
+pub fn next_run(last: Option<Run>, clean: bool, restored: bool, stored: u32, draw: u32, plant: Plant) -> Run {
+    let past = if restored { draw % GENERATION_JUMP } else { 0 };
+    let Some(last) = last else {
+        return Run { incarnation: 1, generation: stored.saturating_add(1).saturating_add(past) };
+    };
+    let kept = planted!(plant, GenerationNotBumped);
+    let reused = planted!(plant, SequenceReused);
+    let trusted = [kept, reused, clean && !restored].contains(&true);
+    let newest = last.generation.max(stored);
+    let generation = if trusted { newest } else { newest.saturating_add(1).saturating_add(past) };
+    Run { incarnation: last.incarnation + 1, generation }
+}
+
+/// The records of a store, taken in one by one before the start.
+#[derive(Debug)]
+pub struct Loader {
+    pub(super) replica: Replica,
+    pub(super) ceiling: Hlc,
+    damaged: usize,
+}
+
+impl Loader {
+    /// Nothing loaded yet.
+    pub fn new(plant: Plant) -> Self {
+        Self { replica: Replica::new(plant), ceiling: Hlc::ZERO, damaged: 0 }
+    }
+
+    /// Takes in a record. A damaged one is counted and left out.
+    ///
+    /// # Errors
+    /// [`RecordError::Newer`]: this software is older than the store; do not start.
+    pub fn record(&mut self, key: &[u8], value: &[u8]) -> Result<(), RecordError> {
+        match Record::decode(key, value) {
+            Ok(Record::Ceiling(stamp)) => self.ceiling = self.ceiling.max(stamp),
+            Ok(record) => {
+                if let Record::Register(_, entry) = &record {
+                    self.ceiling = self.ceiling.max(entry.stamp);
+                }
+                self.replica.load(record);
+            }
+            Err(RecordError::Damaged) => self.damaged += 1,
+            Err(newer @ RecordError::Newer(_)) => return Err(newer),
+        }
+        Ok(())
+    }
+
+    /// How many records were damaged and left out.
+    pub fn damaged(&self) -> usize {
+        self.damaged
+    }
+
+    /// The highest generation of a node that the store knows of.
+    pub fn highest_generation(&self, node: ShortId) -> u32 {
+        self.replica.applied().highest_generation(node)
+    }
+}
+
+/// What the caller tells the machine.
+#[derive(Debug)]
+pub enum Input {
+    /// A transport connected, and verified the peer's key.
+    LinkUp {
+        /// The link.
+        link: LinkId,
+        /// Whose key it is.
+        peer: NodeId,
+        /// Whether this side dialed.
+        dialed: bool,
+    },
+    /// A transport's connection is gone.
+    LinkDown(LinkId),
+    /// A frame arrived.
+    Frame(LinkId, Vec<u8>),
+    /// A liveness packet arrived.
+    Packet(LinkId, Vec<u8>),
+    /// The store flushed the batch.
+    Persisted(u64),
+    /// The run asked for by [`Event::PersistRun`] is persisted.
+    RunPersisted(Run),
+    /// Whether the wall clock is known to be right.
+    Synchronised(bool),
+}
+
+/// What the machine asks of the caller or tells it.
+#[derive(Debug)]
+pub enum Event {
+    /// Make these records durable, then say [`Input::Persisted`]. One batch at a time.
+    Persist {
+        /// Its number.
+        batch: u64,
+        /// The records.
+        records: Batch,
+    },
+    /// Make this run durable, then say [`Input::RunPersisted`].
+    PersistRun(Run),
+    /// A write request is durable.
+    Written(WriteToken),
+    /// Close the link, once what was polled for it has been sent.
+    Close(LinkId, ByeReason),
+    /// The roster changed: make it durable.
+    RosterChanged,
+    /// The peer of a link has been introduced.
+    Linked(LinkId, NodeId),
+    /// A node is alive in this incarnation.
+    NodeUp(ShortId, u64),
+    /// A node's incarnation is over.
+    NodeDown(ShortId, u64),
+    /// A peer broke a rule.
+    Offence(NodeId, Counter),
+    /// The clock was set back to this time of day, in milliseconds since 1970.
+    ClockCorrected(u64),
+    /// Peers know writes of this generation that this node never made: its card was restored
+    /// or cloned. The generation was closed.
+    Rewound(NodeId),
+    /// A peer says that this node is not a member (any more).
+    Refused(NodeId, ByeReason),
+    /// A restored store was replaced by a peer's state, and that is durable.
+    Restored {
+        /// What could not be added back, for the lost-and-found export.
+        lost: Vec<Item>,
+    },
+}
+
+/// Why a write is refused. Nothing has changed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum WriteError {
+    /// The author may not write the field.
+    #[error("`{0}.{1}` may not be written by clients")]
+    Forbidden(ObjectId, String),
+    /// A value breaks a rule.
+    #[error("`{0}.{1}`: {2}")]
+    Value(ObjectId, String, crate::error::ValueError),
+    /// Too many changes in one request.
+    #[error("{0} changes in one request, the limit is 1024: split it")]
+    TooMany(usize),
+    /// Too much waits to be flushed.
+    #[error("too many writes wait to be flushed: try again in a moment")]
+    Overloaded,
+}
+
+/// One change of a write request.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Op {
+    /// Writes a field.
+    Set(Key, crate::value::Value),
+    /// Deletes a field.
+    Unset(Key),
+    /// Deletes an object.
+    Delete(ObjectId),
+}
+
+/// A packet or frame to send.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Transmit {
+    /// In order, reliably.
+    Frame(Vec<u8>),
+    /// At once, or not at all.
+    Packet(Vec<u8>),
+}

@@ -1,0 +1,86 @@
+//! Whom to reach, who is alive, and how the node looks.
+
+use std::collections::BTreeSet;
+
+use mesh_proto::{NodeId, ShortId};
+
+use super::{
+    EventLoop,
+    status::{self, StatusSource},
+};
+use crate::{
+    service::Status,
+    transport::{Target, Wanted},
+};
+
+impl EventLoop {
+    /// Tells the dialer whom to reach: every admitted node that has no accepted link.
+    pub(super) fn want_peers(&mut self) {
+        let me = self.mesh.id();
+        let accepted: BTreeSet<NodeId> =
+            self.links.values().filter(|open| !open.dialed).map(|open| open.handle.peer()).collect();
+        let mut wanted = Wanted::new();
+        for (target, addresses) in &self.seeds {
+            let is_met = match target {
+                Target::Node(node) => accepted.contains(node) || !self.mesh.roster().is_admitted(node),
+                Target::Address(address) => {
+                    self.links.values().any(|open| !open.dialed && open.address == *address)
+                }
+            };
+            if !is_met {
+                wanted.insert(*target, addresses.clone());
+            }
+        }
+        for member in self.mesh.roster().members() {
+            if member.id == me || accepted.contains(&member.id) {
+                continue;
+            }
+            let addresses = status::addresses_of(&self.mesh, member.short);
+            if !addresses.is_empty() {
+                wanted.entry(Target::Node(member.id)).or_default().extend(addresses);
+            }
+        }
+        for addresses in wanted.values_mut() {
+            addresses.sort_unstable();
+            addresses.dedup();
+        }
+        self.wanted.send_if_modified(|current| {
+            let differs = *current != wanted;
+            if differs {
+                *current = wanted;
+            }
+            differs
+        });
+    }
+
+    pub(super) fn publish_alive(&self) {
+        let mut alive: BTreeSet<ShortId> = self.mesh.alive().into_iter().map(|(node, _)| node).collect();
+        alive.insert(self.mesh.id().short());
+        self.alive.send_if_modified(|current| {
+            let differs = *current != alive;
+            if differs {
+                *current = alive;
+            }
+            differs
+        });
+    }
+
+    pub(super) fn name_of(&self, node: ShortId) -> String {
+        status::name_of(&self.mesh, node)
+    }
+
+    pub(super) fn status(&self) -> Status {
+        let links = self.links.values().map(|open| {
+            let rtt = u64::try_from(open.handle.rtt().as_micros()).unwrap_or(u64::MAX);
+            (open.handle.peer(), (open.address, rtt))
+        });
+        let source = StatusSource {
+            mesh: &self.mesh,
+            links: links.collect(),
+            is_heard: &self.is_heard,
+            store_error: self.store_error.clone(),
+            uptime_s: self.clock.now().mono_ms / 1000,
+        };
+        source.status()
+    }
+}
