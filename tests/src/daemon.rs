@@ -6,17 +6,16 @@
 #![allow(clippy::indexing_slicing, reason = "only JSON is indexed, which answers null for what is not there")]
 
 pub mod client;
+mod place;
 mod program;
+mod wait;
 
 use std::{
     fmt,
-    net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
+    net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::Stdio,
-    sync::{
-        Arc,
-        atomic::{AtomicU16, AtomicU32, Ordering},
-    },
+    sync::Arc,
     time::Duration,
 };
 
@@ -29,6 +28,10 @@ use tokio::{
 };
 
 pub use client::{Answer, Client, Observer};
+pub use wait::wait_until;
+
+use place::{Folder, free_port};
+use wait::pace;
 
 /// How long anything that works may take on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -443,78 +446,4 @@ impl Drop for Daemon {
             eprintln!("---- the log of {} ({} lines)\n{}", self.plan.name, lines.len(), tail.join("\n"));
         }
     }
-}
-
-/// Polls a condition until it is true. An error of the condition counts as not yet.
-///
-/// # Errors
-/// When the deadline passes; names what was waited for and the last error.
-pub async fn wait_until(
-    what: &str,
-    within: Duration,
-    mut condition: impl AsyncFnMut() -> Result<bool>,
-) -> Result<()> {
-    let deadline = Instant::now() + within;
-    let mut pace = pace();
-    let mut last = None;
-    loop {
-        pace.tick().await;
-        match timeout(deadline.saturating_duration_since(Instant::now()), condition()).await {
-            Ok(Ok(true)) => return Ok(()),
-            Ok(Ok(false)) => last = None,
-            Ok(Err(error)) => last = Some(error),
-            Err(_) => {}
-        }
-        if Instant::now() >= deadline {
-            let last = last.map(|error| format!("; the last error: {error:#}")).unwrap_or_default();
-            bail!("waited {within:?} until {what}{last}");
-        }
-    }
-}
-
-/// How often a condition is looked at.
-fn pace() -> tokio::time::Interval {
-    let mut pace = tokio::time::interval(Duration::from_millis(25));
-    pace.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    pace
-}
-
-/// A temporary folder, removed when dropped.
-#[derive(Debug)]
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new() -> Result<Self> {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        // Short, because the path of a socket may have 107 bytes.
-        let path = std::env::temp_dir().join(format!("hearth-{}-{number}", std::process::id()));
-        std::fs::create_dir(&path).with_context(|| format!("cannot make {}", path.display()))?;
-        Ok(Self(path))
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        // What is left lies in the folder for temporary files.
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
-/// A port that is free for TCP and UDP, below those that the system hands out by itself, so that
-/// a node finds it free again after a restart.
-fn free_port() -> Result<u16> {
-    const FIRST: u16 = 10_000;
-    const SPAN: u16 = 20_000;
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let start = u16::try_from(std::process::id().wrapping_mul(37) % u32::from(SPAN))?;
-    for _ in 0..1_000 {
-        let offset = (u32::from(start) + u32::from(NEXT.fetch_add(1, Ordering::Relaxed))) % u32::from(SPAN);
-        let port = FIRST + u16::try_from(offset)?;
-        let address = (Ipv4Addr::LOCALHOST, port);
-        if TcpListener::bind(address).is_ok() && UdpSocket::bind(address).is_ok() {
-            return Ok(port);
-        }
-    }
-    bail!("no free port between {FIRST} and {}", FIRST + SPAN)
 }
