@@ -258,10 +258,14 @@ impl Mesh {
         self.settle();
     }
 
-    /// Writes every waiting `state` value now, before a clean stop.
+    /// Writes everything that waits now, before a clean stop: `state` values, and what came from
+    /// peers. While a batch is under way the rest still waits: call it again when that is durable.
     pub fn flush(&mut self, now: Now) {
         self.now = now;
         self.commits.hasten(now.mono_ms);
+        if self.replica.is_dirty() {
+            self.flush_due_ms = Some(now.mono_ms);
+        }
         self.settle();
     }
 

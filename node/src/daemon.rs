@@ -492,7 +492,7 @@ fn join_metrics(counters: Arc<JoinCounters>) -> api::metrics::MetricsSource {
 
 fn samples(counts: impl IntoIterator<Item = (&'static str, u64)>) -> Vec<Sample> {
     let sample = |(name, value): (&'static str, u64)| Sample {
-        name,
+        name: format!("hearth_{name}_total").into(),
         help: "Events of the transport since the start.",
         kind: Kind::Counter,
         value: value as f64,

@@ -368,6 +368,7 @@ impl EventLoop {
                 Ok(Some(committed)) => self.committed(committed),
                 _ => break,
             }
+            self.mesh.flush(self.clock.now());
             self.turn();
         }
         let flushed = self.mesh.is_flushed();

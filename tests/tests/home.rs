@@ -162,7 +162,7 @@ async fn each_failure_has_its_exit_code_and_names_the_way_out() {
         assert!(!problem["fix"].as_str().unwrap().is_empty(), "{problem}");
     }
     assert_eq!(node.cli(&["put", "note/x", "no assignment"]).await.unwrap().code, 2);
-    assert_eq!(node.cli(&["join", "not-a-token"]).await.unwrap().code, 2);
+    assert_eq!(node.cli(&["join", "not-a-token"]).await.unwrap().code, 6);
     let waited = node.cli(&["watch", "note/", "--count", "1", "--timeout", "100ms"]).await.unwrap();
     assert_eq!(waited.code, 7, "{waited:?}");
 

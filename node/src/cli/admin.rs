@@ -52,11 +52,17 @@ impl Session {
     pub(super) async fn setup_code(&self, new: bool) -> Done<Exit> {
         let method = if new { Method::POST } else { Method::GET };
         let answer = self.client.call(method, "/api/v1/setup-code", None).await?;
-        if answer.get("used").and_then(Value::as_bool) == Some(true) {
-            self.out.note("this code has been used; `hearth setup-code --new` makes another");
+        if self.out.json {
+            self.out.document(&answer)?;
+            return Ok(Exit::Ok);
         }
-        let code = text(&answer, "code")?;
-        self.out.either(&answer, || code)?;
+        if answer.get("code").is_some_and(Value::is_null) {
+            let locked = answer.get("locked").and_then(Value::as_bool) == Some(true);
+            let why =
+                if locked { "the setup code is locked after wrong tries" } else { "the setup code was used" };
+            return Err(Failure::new(Exit::NotFound, why, "make another: hearth setup-code --new").into());
+        }
+        self.out.line(text(&answer, "code")?)?;
         Ok(Exit::Ok)
     }
 

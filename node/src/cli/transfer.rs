@@ -65,7 +65,7 @@ impl Session {
             Box::new(File::open(from).map_err(unreadable)?)
         };
         let mut pieces = Pieces { lines: BufReader::new(source), line: 0, held: None };
-        let (mut written, mut refused, mut more) = (0, Vec::new(), 0);
+        let (mut written, mut refused, mut more, mut skipped) = (0, Vec::new(), 0, 0);
         while let Some((first, piece)) = pieces.next(from)? {
             let answer = self.import_piece(piece, dry_run).await.map_err(|mut failure| {
                 failure.detail = format!(
@@ -77,6 +77,7 @@ impl Session {
             written += answer.get("written").and_then(Value::as_u64).unwrap_or(0);
             let found = answer.get("refused").and_then(Value::as_array).cloned().unwrap_or_default();
             more += answer.get("refused_more").and_then(Value::as_u64).unwrap_or(0);
+            skipped += answer.get("skipped").and_then(Value::as_u64).unwrap_or(0);
             for entry in found {
                 if refused.len() < MAX_REFUSED {
                     refused.push(at_line(entry, first));
@@ -85,11 +86,13 @@ impl Session {
                 }
             }
         }
-        let answer =
-            json!({"written": written, "refused": refused, "refused_more": more, "dry_run": dry_run});
+        let answer = json!({"written": written, "refused": refused, "refused_more": more, "skipped": skipped, "dry_run": dry_run});
         self.out.either(&answer, || {
             let done = if dry_run { "would be written" } else { "written" };
             let mut text = format!("{written} {done}, {} refused", as_count(&refused) + more);
+            if skipped > 0 {
+                text.push_str(&format!("; {skipped} fields that nodes report themselves are left out"));
+            }
             for entry in refused.iter().take(20) {
                 text.push_str(&format!("\n  {}", super::output::printable(&entry.to_string())));
             }
