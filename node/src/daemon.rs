@@ -14,7 +14,6 @@ use std::{
     collections::BTreeSet,
     error::Error,
     net::SocketAddr,
-    path::Path,
     sync::{Arc, atomic::AtomicU64},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -34,9 +33,9 @@ use tracing::{error, info, warn};
 
 use crate::{
     api::{
-        self, ApiContext, ListenInfo,
+        self, ApiContext,
         access::Access,
-        metrics::{Kind, Metrics, Sample},
+        metrics::Metrics,
         ports::{CommandsHandle, ControlHandle, InvitesHandle},
         serve::HttpServer,
     },
@@ -54,11 +53,7 @@ use crate::{
         worker::StoreHandle,
     },
     supervisor::{self, Health, PATIENCE, Pulse},
-    tls::{
-        identity::NodeIdentity,
-        local_ca::{LocalCa, WallClock, WebNames},
-        resolver::WebRenewal,
-    },
+    tls::{identity::NodeIdentity, local_ca::WallClock, resolver::WebRenewal},
     transport::{Dialer, Limits, QuicTransport, Target, TransportCounters, link_events},
 };
 use control::{Control, End};

@@ -3,6 +3,7 @@
 use std::{error::Error, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use tokio::sync::watch;
+use tracing::warn;
 
 use super::addresses;
 use crate::{
