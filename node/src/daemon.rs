@@ -444,11 +444,11 @@ fn greet(household: &Household, me: NodeId, address: SocketAddr) {
 }
 
 fn transport_metrics(counters: Arc<TransportCounters>) -> api::metrics::MetricsSource {
-    Arc::new(move || samples(counters.snapshot()))
+    Arc::new(move || samples(counters.metrics()))
 }
 
 fn join_metrics(counters: Arc<JoinCounters>) -> api::metrics::MetricsSource {
-    Arc::new(move || samples(counters.snapshot()))
+    Arc::new(move || samples(counters.metrics()))
 }
 
 fn samples(counts: impl IntoIterator<Item = (&'static str, u64)>) -> Vec<Sample> {

@@ -15,6 +15,14 @@ macro_rules! counters {
                 vec![$((stringify!($field), self.$field.load(std::sync::atomic::Ordering::Relaxed)),)+]
             }
 
+            /// Every counter under its whole name in the metrics, in the same order.
+            pub fn metrics(&self) -> Vec<(&'static str, u64)> {
+                vec![$((
+                    concat!("hearth_", stringify!($field), "_total"),
+                    self.$field.load(std::sync::atomic::Ordering::Relaxed),
+                ),)+]
+            }
+
             /// One counter by its name, zero for a name that does not exist.
             pub fn get(&self, name: &str) -> u64 {
                 self.snapshot().into_iter().find(|(known, _)| *known == name).map_or(0, |(_, count)| count)
