@@ -91,8 +91,11 @@ pub async fn join(token: &InviteToken, identity: &NodeIdentity, name: &str) -> R
     outcome
 }
 
-/// [`join`] over a given endpoint and in a given time.
-pub(crate) async fn join_over(
+/// [`join`] over a given endpoint, which stays open, and in a given time.
+///
+/// # Errors
+/// As [`join`].
+pub async fn join_over(
     endpoint: &Endpoint,
     token: &InviteToken,
     identity: &NodeIdentity,

@@ -19,7 +19,7 @@ use serde::{Deserialize, Deserializer, de::Error as _};
 pub use admission::{AdmitRequest, InviteDesk, JoinCounters, serve_joins};
 pub use exchange::Refusal;
 pub use invite::{BookError, InviteBook, InviteError, InviteInfo};
-pub use join::{JoinError, Joined, join};
+pub use join::{JoinError, Joined, join, join_over};
 pub use token::{InviteToken, TokenError, TokenId};
 
 /// Text that must never reach a log, an error or `Debug` output.
