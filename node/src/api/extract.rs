@@ -13,6 +13,9 @@ use super::{
     problem::Problem,
 };
 
+/// How much of a body that is too large is still read, so that its sender hears why.
+const MAX_DISCARDED_BYTES: usize = 16 * MAX_JSON_BYTES;
+
 /// A JSON body; no body at all counts as `{}`.
 pub(super) struct Body<T>(pub(super) T);
 
@@ -23,23 +26,38 @@ impl<S: Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
         let length =
             request.headers().get(header::CONTENT_LENGTH).and_then(|l| l.to_str().ok()?.parse().ok());
         if length.is_some_and(|length: u64| usize::try_from(length).map_or(true, |l| l > MAX_JSON_BYTES)) {
+            discard(&mut request.into_body()).await;
             return Err(Problem::too_large(MAX_JSON_BYTES));
         }
         let is_json = has_media_type(request.headers(), "application/json");
         let has_type = request.headers().contains_key(header::CONTENT_TYPE);
-        let body = Limited::new(request.into_body(), MAX_JSON_BYTES).collect().await.map_err(|error| {
-            if error.is::<LengthLimitError>() {
-                return Problem::too_large(MAX_JSON_BYTES);
+        let mut body = request.into_body();
+        let bytes = match Limited::new(&mut body, MAX_JSON_BYTES).collect().await {
+            Ok(collected) => collected.to_bytes(),
+            Err(error) if error.is::<LengthLimitError>() => {
+                discard(&mut body).await;
+                return Err(Problem::too_large(MAX_JSON_BYTES));
             }
-            Problem::invalid("the body ended early", "send as many bytes as `Content-Length` says")
-        })?;
-        let bytes = body.to_bytes();
+            Err(_) => {
+                return Err(Problem::invalid(
+                    "the body ended early",
+                    "send as many bytes as `Content-Length` says",
+                ));
+            }
+        };
         match (bytes.is_empty(), is_json) {
             (true, _) if is_json || !has_type => Ok(Self(json::parse(b"{}")?)),
             (false, true) => Ok(Self(json::parse(&bytes)?)),
             _ => Err(Problem::media_type("application/json")),
         }
     }
+}
+
+/// Reads on what is refused, up to a bound: a client that sends first and reads afterwards would
+/// find the connection reset instead of the answer.
+async fn discard(body: &mut axum::body::Body) {
+    let mut rest = Limited::new(body, MAX_DISCARDED_BYTES);
+    while let Some(Ok(_)) = rest.frame().await {}
 }
 
 /// Whether the body is said to be of this type, whatever its parameters.
