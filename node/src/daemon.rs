@@ -370,14 +370,26 @@ async fn open_store(
 
 fn local_ca(state_dir: &Path) -> Result<LocalCa, Box<dyn Error>> {
     let (certificate, key) = (state_dir.join("ca.pem"), state_dir.join("ca.key"));
-    if let (Ok(certificate), Ok(key)) = (std::fs::read_to_string(&certificate), std::fs::read_to_string(&key))
-    {
-        return Ok(LocalCa::from_pem(&certificate, &key)?);
+    let read = |path: &Path| match std::fs::read_to_string(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(format!("{} cannot be read: {error}; restore it or remove it", path.display())),
+        Ok(text) => Ok(Some(text)),
+    };
+    match (read(&certificate)?, read(&key)?) {
+        (Some(certificate), Some(key)) => LocalCa::from_pem(&certificate, &key)
+            .map_err(|error| format!("ca.pem and ca.key in {}: {error}", state_dir.display()).into()),
+        (certificate_before, _) => {
+            if certificate_before.is_some() {
+                warn!(
+                    "ca.key is missing: a new certificate authority is made, which every browser must import again"
+                );
+            }
+            let ca = LocalCa::generate(&addresses::hostname())?;
+            write_private(&key, ca.key_pem().as_bytes())?;
+            write_private(&certificate, ca.ca_pem().as_bytes())?;
+            Ok(ca)
+        }
     }
-    let ca = LocalCa::generate(&addresses::hostname())?;
-    write_private(&key, ca.key_pem().as_bytes())?;
-    write_private(&certificate, ca.ca_pem().as_bytes())?;
-    Ok(ca)
 }
 
 fn web_names() -> WebNames {
