@@ -1,3 +1,4 @@
 //! Placeholder.
 
 pub mod emulator;
+pub mod hostile;

@@ -1,0 +1,155 @@
+//! A store that was damaged while its node was stopped: the node starts, says what it did,
+//! `hearth doctor` shows it, a peer fills in what is missing, and nothing acknowledged is lost.
+
+use std::{
+    fs,
+    io::{Read as _, Seek as _, SeekFrom, Write as _},
+    path::{Path, PathBuf},
+};
+
+use hearth_tests::hostile::{Daemon, Home, Launch, wait_until};
+use serde_json::{Value as Json, json};
+
+const CANNOT_START: i32 = 8;
+const WRITES: usize = 120;
+
+fn log_of(state: &Path) -> PathBuf {
+    state.join("store").join("db")
+}
+
+/// Has B write, stops it, lets `damage` loose on its store, and starts it again. Returns what it
+/// said, all of it, and what `hearth doctor` shows of the store.
+fn damaged(damage: impl FnOnce(&Path)) -> (Home, String, Json) {
+    let (a, b, folder) = Home::new().split();
+    let before = a.rss_kib();
+    for number in 0..WRITES {
+        let from = if number % 2 == 0 { &a } else { &b };
+        from.put(&format!("note/n{number}"), "text", &json!("x".repeat(1_000)));
+    }
+    wait_until("both hold everything", || holds_all(&a) && holds_all(&b));
+    let state = folder.join("b");
+    b.stop();
+    damage(&state);
+    a.put("note/meanwhile", "text", &json!("written while b was away"));
+    let b = Daemon::start(&state, &Launch::new());
+    wait_until("b has caught up", || {
+        holds_all(&b) && b.field("note/meanwhile", "text").is_some() && holds_all(&a)
+    });
+    let said = b.said();
+    let (status, doctor) = b.http("GET", "/api/v1/doctor", &Json::Null);
+    assert_eq!(status, 200, "{doctor}");
+    let checks = doctor["checks"].as_array().expect("checks");
+    let store = checks.iter().find(|check| check["name"] == "store").expect("the store's check").clone();
+    let home = Home::of(a, b, folder, before);
+    // What both write from now on is read on both: no number was used twice.
+    for number in 0..10 {
+        home.b.put(&format!("note/after{number}"), "text", &json!(number));
+        home.b.put("note/n0", "text", &json!(format!("again {number}")));
+    }
+    wait_until("a reads what b writes after the repair", || {
+        (0..10).all(|n| home.a.field(&format!("note/after{n}"), "text") == Some(json!(n)))
+            && home.a.field("note/n0", "text") == Some(json!("again 9"))
+    });
+    home.is_served();
+    home.memory_is_bounded();
+    (home, said, store)
+}
+
+fn holds_all(daemon: &Daemon) -> bool {
+    let (status, list) = daemon.http("GET", "/api/v1/objects?prefix=note/n&limit=1000", &Json::Null);
+    status == 200 && list["objects"].as_array().is_some_and(|objects| objects.len() == WRITES)
+}
+
+#[test]
+fn a_flipped_byte_is_found_told_and_mended() {
+    let (_home, said, store) = damaged(|state| {
+        let mut file = fs::OpenOptions::new().read(true).write(true).open(log_of(state)).expect("the log");
+        let middle = file.metadata().expect("its size").len() / 3;
+        for place in [middle, middle + 5_000] {
+            let mut byte = [0];
+            file.seek(SeekFrom::Start(place)).expect("a place");
+            file.read_exact(&mut byte).expect("a byte");
+            byte[0] ^= 0x55;
+            file.seek(SeekFrom::Start(place)).expect("a place");
+            file.write_all(&byte).expect("it is written");
+        }
+    });
+    assert!(said.contains("The store is damaged"), "{said}");
+    assert!(said.contains("The damaged store is kept as"), "{said}");
+    assert_eq!(store["status"], "warn", "{store}");
+    assert!(store["detail"].as_str().is_some_and(|text| text.contains("damaged")), "{store}");
+    assert!(store["fix"].as_str().is_some_and(|text| text.contains("peers")), "{store}");
+}
+
+#[test]
+fn a_cut_tail_is_found_told_and_mended() {
+    let (_home, said, store) = damaged(|state| {
+        let file = fs::OpenOptions::new().write(true).open(log_of(state)).expect("the log");
+        let length = file.metadata().expect("its size").len();
+        file.set_len(length / 2).expect("it is cut");
+    });
+    assert!(said.contains("The store is damaged"), "{said}");
+    assert_eq!(store["status"], "warn", "{store}");
+    assert!(store["detail"].as_str().is_some_and(|text| !text.is_empty()), "{store}");
+}
+
+#[test]
+fn an_empty_snapshot_costs_nothing() {
+    let (_home, said, store) = damaged(|state| {
+        let snapshot = state.join("store").join("snap.00000000FFFFFFFF.generating");
+        fs::write(snapshot, b"").expect("an empty snapshot");
+    });
+    assert!(said.contains("nothing was lost"), "{said}");
+    assert_eq!(store["status"], "warn", "{store}");
+    assert_eq!(store["fix"], "nothing was lost; watch the card", "{store}");
+}
+
+#[test]
+fn a_store_that_is_gone_is_filled_by_the_peer() {
+    let (_home, said, store) = damaged(|state| {
+        fs::remove_dir_all(state.join("store")).expect("the store goes");
+    });
+    assert!(said.contains("The store is damaged"), "{said}");
+    assert_eq!(store["status"], "warn", "{store}");
+}
+
+#[test]
+fn a_damaged_small_file_is_named_with_the_way_out() {
+    let home = Home::new();
+    let state = home.folder.join("c");
+    let token = home.a.invite("member", 900);
+    Daemon::start(&state, &Launch::new().with(&["--join", &token])).stop();
+    for name in ["node.key", "roster", "incarnation", "clock", "version", "peers"] {
+        let path = state.join(name);
+        let whole = fs::read(&path).expect("the file");
+        let mut flipped = whole.clone();
+        flipped[whole.len() / 2] ^= 0x10;
+        for bytes in [&flipped, &whole[..whole.len() / 2], b""] {
+            fs::write(&path, bytes).expect("it is damaged");
+            let refused = Launch::new().fails(&state);
+            refused.expect(CANNOT_START, &[&path.display().to_string()]);
+            assert!(
+                ["restore it", "delete it", "remove it", "move the state folder away"]
+                    .iter()
+                    .any(|way_out| refused.text.contains(way_out)),
+                "{}",
+                refused.text
+            );
+        }
+        fs::write(&path, &whole).expect("it is mended");
+    }
+    // The pair of the local authority is named together.
+    for name in ["ca.pem", "ca.key"] {
+        let path = state.join(name);
+        let whole = fs::read(&path).expect("the file");
+        fs::write(&path, &whole[..40]).expect("it is damaged");
+        let refused = Launch::new().fails(&state);
+        refused.expect(CANNOT_START, &["ca.pem and ca.key in", "restore both files, or remove both"]);
+        fs::write(&path, &whole).expect("it is mended");
+    }
+    // Mended, it starts as what it was.
+    let node = Daemon::start(&state, &Launch::new());
+    assert_eq!(node.status()["household"], home.a.status()["household"]);
+    home.is_served();
+    home.memory_is_bounded();
+}
