@@ -94,7 +94,7 @@ pub(super) fn join_metrics(counters: Arc<JoinCounters>) -> MetricsSource {
 
 fn samples(counts: impl IntoIterator<Item = (&'static str, u64)>) -> Vec<Sample> {
     let sample = |(name, value): (&'static str, u64)| Sample {
-        name: format!("hearth_{name}_total").into(),
+        name: name.into(),
         help: "Events of the transport since the start.",
         kind: Kind::Counter,
         value: value as f64,

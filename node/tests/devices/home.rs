@@ -33,7 +33,7 @@ use serde_json::json;
 use tokio::{
     sync::{broadcast, mpsc, watch},
     task::JoinHandle,
-    time::{Instant, sleep, timeout_at},
+    time::{Instant, timeout_at},
 };
 
 use crate::bulb::{Bulb, REGISTRY};
