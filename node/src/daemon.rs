@@ -8,12 +8,12 @@ pub mod addresses;
 pub mod control;
 pub mod doctor;
 pub mod household;
+mod web;
 
 use std::{
     collections::BTreeSet,
     error::Error,
     net::SocketAddr,
-    path::Path,
     sync::{Arc, atomic::AtomicU64},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -33,9 +33,9 @@ use tracing::{error, info, warn};
 
 use crate::{
     api::{
-        self, ApiContext, ListenInfo,
+        self, ApiContext,
         access::Access,
-        metrics::{Kind, Metrics, Sample},
+        metrics::Metrics,
         ports::{CommandsHandle, ControlHandle, InvitesHandle},
         serve::HttpServer,
     },
@@ -53,19 +53,14 @@ use crate::{
         worker::StoreHandle,
     },
     supervisor::{self, Health, PATIENCE, Pulse},
-    tls::{
-        identity::NodeIdentity,
-        local_ca::{LocalCa, WallClock, WebNames},
-        resolver::WebRenewal,
-    },
+    tls::{identity::NodeIdentity, local_ca::WallClock, resolver::WebRenewal},
     transport::{Dialer, Limits, QuicTransport, Target, TransportCounters, link_events},
 };
 use control::{Control, End};
 use doctor::Doctor;
 use household::Household;
+use web::{follow_addresses, join_metrics, listen_info, local_ca, transport_metrics, web_names};
 
-/// How often the interfaces are looked at for changed addresses.
-const LOOK_FOR_ADDRESSES: Duration = Duration::from_secs(30);
 /// How long the parts of a life may take to stop.
 const STOP_PATIENCE: Duration = Duration::from_secs(8);
 /// How long a life that has ended may take to let go of its ports.
@@ -395,70 +390,6 @@ async fn open_store(
     Ok((store, report, loader))
 }
 
-fn local_ca(state_dir: &Path) -> Result<LocalCa, Box<dyn Error>> {
-    let (certificate, key) = (state_dir.join("ca.pem"), state_dir.join("ca.key"));
-    let read = |path: &Path| match std::fs::read_to_string(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(format!("{} cannot be read: {error}; restore it or remove it", path.display())),
-        Ok(text) => Ok(Some(text)),
-    };
-    match (read(&certificate)?, read(&key)?) {
-        (Some(certificate), Some(key)) => LocalCa::from_pem(&certificate, &key)
-            .map_err(|error| format!("ca.pem and ca.key in {}: {error}", state_dir.display()).into()),
-        (certificate_before, _) => {
-            if certificate_before.is_some() {
-                warn!(
-                    "ca.key is missing: a new certificate authority is made, which every browser must import again"
-                );
-            }
-            let ca = LocalCa::generate(&addresses::hostname())?;
-            write_private(&key, ca.key_pem().as_bytes())?;
-            write_private(&certificate, ca.ca_pem().as_bytes())?;
-            Ok(ca)
-        }
-    }
-}
-
-fn web_names() -> WebNames {
-    WebNames { hostname: addresses::hostname(), addresses: addresses::interfaces() }
-}
-
-fn listen_info(address: SocketAddr, reachable: &[SocketAddr]) -> ListenInfo {
-    let mut api: Vec<String> = reachable.iter().map(|at| format!("https://{at}")).collect();
-    if address.ip().is_unspecified() {
-        api.push(format!("https://localhost:{}", address.port()));
-    }
-    ListenInfo { listen: address.to_string(), api }
-}
-
-/// Announces the addresses of the interfaces as they change.
-async fn follow_addresses(
-    listen: SocketAddr,
-    advertise: Vec<SocketAddr>,
-    addresses: watch::Sender<Vec<SocketAddr>>,
-    names: watch::Sender<WebNames>,
-    info: watch::Sender<ListenInfo>,
-) {
-    let mut look = tokio::time::interval(LOOK_FOR_ADDRESSES);
-    loop {
-        look.tick().await;
-        let here = addresses::reachable(listen, &advertise);
-        replace(&info, listen_info(listen, &here));
-        replace(&addresses, here);
-        replace(&names, web_names());
-    }
-}
-
-fn replace<T: PartialEq>(channel: &watch::Sender<T>, next: T) {
-    channel.send_if_modified(|present| {
-        let differs = *present != next;
-        if differs {
-            *present = next;
-        }
-        differs
-    });
-}
-
 fn unix_seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
@@ -480,24 +411,6 @@ fn greet(household: &Household, me: NodeId, address: SocketAddr) {
         info!("a new household: `hearth setup-code` shows the one-time code for the first login,");
         info!("`hearth invite` on this node lets the next node join, `hearth status` shows them all");
     }
-}
-
-fn transport_metrics(counters: Arc<TransportCounters>) -> api::metrics::MetricsSource {
-    Arc::new(move || samples(counters.metrics()))
-}
-
-fn join_metrics(counters: Arc<JoinCounters>) -> api::metrics::MetricsSource {
-    Arc::new(move || samples(counters.metrics()))
-}
-
-fn samples(counts: impl IntoIterator<Item = (&'static str, u64)>) -> Vec<Sample> {
-    let sample = |(name, value): (&'static str, u64)| Sample {
-        name: format!("hearth_{name}_total").into(),
-        help: "Events of the transport since the start.",
-        kind: Kind::Counter,
-        value: value as f64,
-    };
-    counts.into_iter().map(sample).collect()
 }
 
 async fn stop_signal() {

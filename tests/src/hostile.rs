@@ -3,7 +3,12 @@
 //! A capability that a test needs and that this machine lacks fails the test with a sentence.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod home;
+mod launch;
 pub mod peer;
+
+pub use home::Home;
+pub use launch::Launch;
 
 use std::{
     fs,
@@ -26,7 +31,7 @@ use serde_json::{Value as Json, json};
 pub const PATIENCE: Duration = Duration::from_secs(60);
 /// What a daemon's memory may grow by under attack, in KiB: an attacker who could make it grow
 /// without bound would pass this in the first second.
-pub const RSS_BOUND_KIB: u64 = 96 * 1024;
+pub const RSS_BOUND_KIB: u64 = 64 * 1024;
 
 /// Waits until the condition holds, and fails the test when it does not in time.
 #[expect(clippy::disallowed_methods, reason = "the one place that polls")]
@@ -78,114 +83,6 @@ impl Drop for TempFolder {
         // What stays behind lies in the system's temp folder.
         let _ = fs::remove_dir_all(&self.0);
     }
-}
-
-/// How to start a daemon.
-#[derive(Debug, Clone, Default)]
-pub struct Launch {
-    arguments: Vec<String>,
-    variables: Vec<(String, String)>,
-    /// Shell commands that run in a mount namespace of the daemon's own before it starts.
-    mounts: Option<String>,
-    /// Whether it may take any port, or the one given.
-    listen: Option<String>,
-}
-
-impl Launch {
-    /// A plain start on any port of the loopback.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// More arguments for `hearth run`.
-    #[must_use]
-    pub fn with(mut self, arguments: &[&str]) -> Self {
-        self.arguments.extend(arguments.iter().map(ToString::to_string));
-        self
-    }
-
-    /// Where to listen.
-    #[must_use]
-    pub fn listen(mut self, address: SocketAddr) -> Self {
-        self.listen = Some(address.to_string());
-        self
-    }
-
-    /// An environment variable.
-    #[must_use]
-    pub fn variable(mut self, name: &str, value: &str) -> Self {
-        self.variables.push((name.into(), value.into()));
-        self
-    }
-
-    /// Shell commands that run as root in a private mount namespace before the daemon does.
-    #[must_use]
-    pub fn mounts(mut self, commands: &str) -> Self {
-        let before = self.mounts.take().map(|before| format!("{before} && ")).unwrap_or_default();
-        self.mounts = Some(format!("{before}{commands}"));
-        self
-    }
-
-    /// The daemon believes that NTP keeps its clock right.
-    #[must_use]
-    pub fn synchronised(self) -> Self {
-        self.mounts(
-            "mount -t tmpfs -o mode=755 tmpfs /run && mkdir -p /run/systemd/timesync && \
-             touch /run/systemd/timesync/synchronized",
-        )
-    }
-
-    /// The daemon starts at another time of day, in the form that libfaketime takes
-    /// (`@1970-01-01 00:00:10`, `+365d`). The clock that never goes back stays as it is.
-    #[must_use]
-    pub fn clock(self, time: &str) -> Self {
-        let found = ["x86_64-linux-gnu", "aarch64-linux-gnu", "arm-linux-gnueabihf"]
-            .map(|machine| format!("/usr/lib/{machine}/faketime/libfaketime.so.1"))
-            .into_iter()
-            .find(|path| Path::new(path).exists());
-        let library = found.expect("libfaketime is missing: run tests/setup, which installs `faketime`");
-        self.variable("LD_PRELOAD", &library)
-            .variable("FAKETIME", time)
-            .variable("FAKETIME_DONT_FAKE_MONOTONIC", "1")
-            .variable("DONT_FAKE_MONOTONIC", "1")
-            .variable("FAKETIME_NO_CACHE", "1")
-            .variable("TZ", "UTC")
-    }
-
-    /// The command that starts the daemon on this state folder.
-    pub fn command(&self, state: &Path) -> Command {
-        let mut command = match &self.mounts {
-            None => Command::new(hearth()),
-            Some(mounts) => {
-                require_mounts();
-                let mut shell = Command::new("unshare");
-                let script = format!("set -e; {{ {mounts}; }} >&2; exec \"$0\" \"$@\"");
-                shell.args(["--mount", "--propagation", "private", "sh", "-c", &script]).arg(hearth());
-                shell
-            }
-        };
-        command.args(["run", "--listen", self.listen.as_deref().unwrap_or("127.0.0.1:0")]);
-        command.arg("--state-dir").arg(state).args(&self.arguments);
-        clean(&mut command);
-        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
-        command.stdin(Stdio::null());
-        command
-    }
-
-    /// Starts a daemon that is expected to end by itself, and returns what it said.
-    pub fn fails(&self, state: &Path) -> Refused {
-        let mut command = self.command(state);
-        command.stdout(Stdio::piped()).stderr(Stdio::piped());
-        let child = command.spawn().expect("the daemon starts");
-        Refused::from(finish(child, "a daemon that cannot start ends"))
-    }
-}
-
-/// Fails unless mounts can be made in a namespace of one's own.
-fn require_mounts() {
-    let tried = Command::new("unshare").args(["--mount", "mount", "-t", "tmpfs", "tmpfs", "/mnt"]).output();
-    let works = tried.as_ref().is_ok_and(|output| output.status.success());
-    assert!(works, "this test mounts file systems in a namespace of its own: run it as root ({tried:?})");
 }
 
 /// No configuration of this machine reaches the tests.
@@ -465,75 +362,4 @@ fn exchange(
     let status = status.unwrap_or_else(|| panic!("{method} {path}: no HTTP answer in {text:?}"));
     let body = text.split_once("\r\n\r\n").map_or("", |(_, body)| body);
     (status, body.to_owned())
-}
-
-/// Two daemons of one household: `a` founded it and is the one under attack, `b` is the good peer.
-#[derive(Debug)]
-pub struct Home {
-    /// The founder.
-    pub a: Daemon,
-    /// The good peer.
-    pub b: Daemon,
-    /// Holds all state folders.
-    pub folder: TempFolder,
-    rss_before: u64,
-    rounds: AtomicU32,
-}
-
-impl Home {
-    /// Founds a household and lets a second node join it.
-    pub fn new() -> Self {
-        Self::with(&Launch::new(), &Launch::new())
-    }
-
-    /// The same, started in these ways.
-    pub fn with(first: &Launch, second: &Launch) -> Self {
-        let folder = TempFolder::new();
-        let a = Daemon::start(&folder.join("a"), first);
-        let token = a.invite("member", 900);
-        let b = Daemon::start(&folder.join("b"), &second.clone().with(&["--join", &token]));
-        let before = a.rss_kib();
-        let home = Self::of(a, b, folder, before);
-        home.is_served();
-        home
-    }
-
-    /// The same of daemons that run already; `rss_before` is the memory of `a` before the attack.
-    pub fn of(a: Daemon, b: Daemon, folder: TempFolder, rss_before: u64) -> Self {
-        Self { rss_before, a, b, folder, rounds: AtomicU32::new(0) }
-    }
-
-    /// The daemons and the folder, to be stopped and started one by one.
-    pub fn split(self) -> (Daemon, Daemon, TempFolder) {
-        (self.a, self.b, self.folder)
-    }
-
-    /// The good peer and a good client are served: a write on one node is read on the other, both
-    /// ways, and the API answers over TLS.
-    #[track_caller]
-    pub fn is_served(&self) {
-        let round = self.rounds.fetch_add(1, Ordering::Relaxed);
-        let object = format!("note/served-{round}");
-        self.a.put(&object, "from-a", &json!(round));
-        self.b.put(&object, "from-b", &json!(round));
-        wait_until("the good peer is served", || {
-            self.b.field(&object, "from-a") == Some(json!(round))
-                && self.a.field(&object, "from-b") == Some(json!(round))
-        });
-        assert_eq!(self.a.https("GET", "/healthz", b"").0, 200);
-    }
-
-    /// The memory of the attacked node stayed within its bound since the start.
-    #[track_caller]
-    pub fn memory_is_bounded(&self) {
-        let (before, now) = (self.rss_before, self.a.rss_kib());
-        println!("memory: from {before} KiB to {now} KiB");
-        assert!(now <= before + RSS_BOUND_KIB, "from {before} KiB to {now} KiB");
-    }
-}
-
-impl Default for Home {
-    fn default() -> Self {
-        Self::new()
-    }
 }

@@ -10,10 +10,13 @@ use mesh_proto::{
 use tokio::sync::{mpsc, watch};
 use tracing::info;
 
-use super::{doctor::Doctor, household};
+use super::{
+    doctor::Doctor,
+    household::{self, HouseholdError},
+};
 use crate::{
     api::ports::{ControlRequest, Invite, InviteView, InvitesRequest, Joined, PortError},
-    auth::{AdmitRequest, InviteDesk, InviteError, Secret},
+    auth::{AdmitRequest, InviteDesk, InviteError, InviteToken, Secret},
     service::{Op, Service, ServiceError},
     state_dir::StateDir,
     tls::identity::NodeIdentity,
@@ -167,6 +170,9 @@ impl Control {
     }
 
     async fn join(&self, token: &Secret, force: bool) -> Result<Joined, PortError> {
+        // A token that is none is named as such before anything else is looked at.
+        let _: InviteToken =
+            token.expose().trim().parse().map_err(|error| refused(HouseholdError::Token(error)))?;
         let status = self.service.status().await.map_err(stopping)?;
         let is_free = force || (status.nodes.len() <= 1 && self.holds_nothing().await?);
         if !is_free {
@@ -202,7 +208,7 @@ impl Control {
     }
 }
 
-fn refused(error: household::HouseholdError) -> PortError {
+fn refused(error: HouseholdError) -> PortError {
     let fix = "ask for a new invite with `hearth invite` if this one is used up or expired".to_owned();
     PortError::Conflict { detail: error.to_string(), fix }
 }

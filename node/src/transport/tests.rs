@@ -371,6 +371,7 @@ async fn pauses_grow_to_their_limit_and_new_addresses_cut_them_short() {
             Err::<std::future::Ready<()>, _>(DialError::NoAddress)
         }
     }
+    #[expect(clippy::disallowed_methods, reason = "the dialer paces what is sent here")]
     let (calls, mut seen) = tokio::sync::mpsc::unbounded_channel();
     let target = Target::Address(loopback());
     let (wanted, receiver) = tokio::sync::watch::channel(Wanted::from([(target, vec![])]));

@@ -22,7 +22,6 @@ pub(crate) struct Change {
     pub(crate) epoch: u32,
     pub(crate) token: u64,
     pub(crate) key: Key,
-    pub(crate) value: Option<Vec<u8>>,
     pub(crate) stamp: Hlc,
     pub(crate) durability: Durability,
     pub(crate) acknowledged: bool,
@@ -66,15 +65,12 @@ impl Model {
     /// Notes what a node was asked.
     pub(crate) fn asked(&mut self, node: usize, epoch: u32, token: u64, stamp: Hlc, ops: &[Op]) {
         for op in ops {
-            let (key, value) = match op {
-                Op::Set(key, value) => (key.clone(), value.encode().ok().map(|bytes| bytes.to_vec())),
-                Op::Unset(key) => (key.clone(), None),
-                Op::Delete(object) => {
-                    (Key { object: object.clone(), field: mesh_proto::FieldName::object() }, None)
-                }
+            let key = match op {
+                Op::Set(key, _) | Op::Unset(key) => key.clone(),
+                Op::Delete(object) => Key { object: object.clone(), field: mesh_proto::FieldName::object() },
             };
             let durability = mesh_proto::kinds::durability(&key);
-            let change = Change { node, epoch, token, key, value, stamp, durability, acknowledged: false };
+            let change = Change { node, epoch, token, key, stamp, durability, acknowledged: false };
             self.changes.push(change);
         }
     }

@@ -123,7 +123,7 @@ fn dead_writers(world: &World, node: usize) -> Outcome {
 /// An acknowledged `config` write is on the disk, or beaten by what is.
 fn acknowledged(world: &mut World, node: usize, token: u64) -> Outcome {
     let epoch = world.nodes[node].epoch;
-    let corrected = world.model.corrections.get(&node).is_some();
+    let corrected = world.model.corrections.contains_key(&node);
     let disk = &world.nodes[node].disk;
     for change in world.model.changes.iter_mut().rev().take(4_096) {
         if (change.node, change.epoch, change.token) != (node, epoch, token) {

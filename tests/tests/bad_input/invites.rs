@@ -65,7 +65,7 @@ fn a_truncated_invite_is_named_as_one_and_costs_the_issuer_nothing() {
         let cut = &token[..length];
         let refused = Launch::new().with(&["--join", cut]).fails(&home.folder.join("c"));
         refused.expect(CANNOT_START, &["the invite is cut off", "copy all of it"]);
-        let refused = home.b.cli(&["join", cut, "--force"]);
+        let refused = home.b.cli(&["join", cut]);
         refused.expect(6, &["the invite is cut off", "copy all of it"]);
     }
     let mut mistyped = token.clone().into_bytes();
