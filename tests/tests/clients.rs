@@ -321,7 +321,13 @@ async fn health_and_metrics_are_for_machines() {
             assert!(name.starts_with("hearth_") && value.parse::<f64>().is_ok(), "{line}");
         }
     }
-    for family in ["hearth_objects", "hearth_nodes", "hearth_http_requests_total", "hearth_store_writable"] {
+    for family in [
+        "hearth_objects",
+        "hearth_nodes",
+        "hearth_http_requests_total",
+        "hearth_store_writable",
+        "hearth_link_up_total",
+    ] {
         assert!(families.contains(family), "{family} is missing in {}", answer.body);
     }
     let objects = metric(&node, "hearth_objects").await.unwrap();
