@@ -10,6 +10,7 @@ use crate::{
     planted::Plant,
     roster::Roster,
     sync::Serve,
+    vector::Vector,
     wire::{ByeReason, Hello, OLDEST_PROTOCOL, PROTOCOL},
 };
 
@@ -17,6 +18,8 @@ use crate::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LinkId(pub u64);
 
+/// The last millisecond that a stamp can hold.
+pub const MAX_TIME_MS: u64 = (1 << 48) - 1;
 /// Most bytes of statements in an introduction.
 pub const MAX_PROOF_BYTES: usize = 64 * 1024;
 /// A link on which no introduction has arrived by then is closed, in milliseconds.
@@ -50,6 +53,10 @@ pub struct Link {
     pub owed_acks: Vec<(u32, u32)>,
     /// Whether the peer holds writes that are missing here.
     pub has_missing: bool,
+    /// Whether the peer's last digest said that it accounts for the same writes.
+    pub in_step: bool,
+    /// What the peer last said it accounts for.
+    pub heads: Option<Vector>,
     /// When this side last sent its heads.
     pub heads_sent_ms: Option<u64>,
     /// Digests in a row in which the overlays differed.
@@ -75,6 +82,8 @@ impl Link {
             serve: None,
             owed_acks: Vec::new(),
             has_missing: false,
+            in_step: false,
+            heads: None,
             heads_sent_ms: None,
             overlay_differs: 0,
             suspicion: (0, 0),
@@ -116,6 +125,9 @@ pub fn check_hello(hello: &Hello, link: NodeId, roster: &mut Roster) -> Result<(
     }
     if hello.node != link {
         return refuse(ByeReason::Misbehaved, Counter::WrongIdentity);
+    }
+    if hello.time_ms > MAX_TIME_MS {
+        return refuse(ByeReason::Misbehaved, Counter::BadValue);
     }
     if hello.protocol < OLDEST_PROTOCOL {
         return refuse(ByeReason::TooOld, Counter::WrongProtocol);

@@ -19,6 +19,8 @@ const TOLERANCE_MS: u64 = 1_000;
 pub struct TimeKeeper {
     clock: Clock,
     synchronised: bool,
+    /// Whether the time of day was taken from a peer that relied on its own.
+    vouched: bool,
     /// While the wall clock is not known to be right, its steps mean nothing: the time of day
     /// is counted from here, (monotonic, time of day).
     anchor: (u64, u64),
@@ -30,7 +32,7 @@ impl TimeKeeper {
     pub fn new(now: Now, ceiling: Hlc, build_ms: u64, synchronised: bool) -> Self {
         let at_least = ceiling.ms().max(build_ms);
         let anchor = (now.mono_ms, at_least.max(now.wall_ms));
-        Self { clock: Clock::new(ceiling), synchronised, anchor }
+        Self { clock: Clock::new(ceiling), synchronised, vouched: false, anchor }
     }
 
     /// The time of day, in milliseconds since 1970.
@@ -53,14 +55,29 @@ impl TimeKeeper {
         self.synchronised = synchronised;
     }
 
-    /// Compares with a peer. A node that is not synchronised adopts a synchronised peer's
-    /// time; of two that are not, the one behind adopts the other's.
-    pub fn compare(&mut self, now: Now, peer_ms: u64, peer_synchronised: bool) {
+    /// Whether peers may rely on this time of day: it is known to be right, or was taken from
+    /// one who said so.
+    pub fn is_trusted(&self) -> bool {
+        self.synchronised || self.vouched
+    }
+
+    /// Compares with a peer. A node that relies on nothing yet adopts the time of a peer that
+    /// does; of two that are alike in this, the one behind adopts the other's. Returns whether
+    /// the time of day or the reliance on it changed, so that other peers are to be told.
+    pub fn compare(&mut self, now: Now, peer_ms: u64, peer_trusted: bool) -> bool {
+        if self.synchronised {
+            return false;
+        }
         let own = self.time_ms(now);
+        let is_alike = self.vouched == peer_trusted;
+        let news = peer_trusted && !self.vouched;
         let differs = own.abs_diff(peer_ms) > TOLERANCE_MS;
-        if !self.synchronised && differs && (peer_synchronised || peer_ms > own) {
+        let adopts = differs && (news || (is_alike && peer_ms > own));
+        if adopts {
             self.anchor = (now.mono_ms, peer_ms);
         }
+        self.vouched |= peer_trusted;
+        adopts || news
     }
 
     /// A new stamp.

@@ -38,7 +38,7 @@ impl Mesh {
             node: self.id,
             run: self.run,
             time_ms: self.time_ms(),
-            synchronised: self.time.is_synchronised(),
+            synchronised: self.time.is_trusted(),
             proof,
             software: self.software.clone(),
         }
@@ -191,8 +191,7 @@ impl Mesh {
         if self.roster.len() != known {
             self.roster_changed();
         }
-        self.time.compare(self.now, hello.time_ms, hello.synchronised);
-        self.schedule_release();
+        self.compare_time(id, hello);
         if self.replaces_another(id) {
             self.greet(id, hello);
         }
@@ -201,8 +200,18 @@ impl Mesh {
     /// A peer introduces itself again when its clock has become right.
     fn on_later_hello(&mut self, id: LinkId, hello: &Hello) {
         if self.links.get(&id).is_some_and(|link| link.node == hello.node) {
-            self.time.compare(self.now, hello.time_ms, hello.synchronised);
-            self.schedule_release();
+            self.compare_time(id, hello);
+        }
+    }
+
+    /// Compares clocks, and tells every other peer when this node's changed by it: peers whose
+    /// clocks part hold each other's writes back.
+    fn compare_time(&mut self, id: LinkId, hello: &Hello) {
+        let news = self.time.compare(self.now, hello.time_ms, hello.synchronised);
+        self.schedule_release();
+        if news {
+            let hello = Message::Hello(self.hello());
+            self.tell_all_but(Some(id), &hello);
         }
     }
 

@@ -206,6 +206,9 @@ impl Mesh {
         if theirs.roster != own.roster {
             self.send_roster(id);
         }
+        if let Some(link) = self.links.get_mut(&id) {
+            link.in_step = theirs.vector == own.vector;
+        }
         self.compare_overlays(id, theirs.overlay == own.overlay);
         if self.restored {
             self.set_missing(id, true);
@@ -253,6 +256,9 @@ impl Mesh {
         self.check_rewound(id, &theirs);
         let missing = self.restored || !self.replica.applied().covers(&theirs);
         self.set_missing(id, missing);
+        if let Some(link) = self.links.get_mut(&id) {
+            link.heads = Some(theirs.clone());
+        }
         if !theirs.covers(self.commits.durable()) {
             self.send_heads(id);
         }

@@ -114,14 +114,18 @@ impl StatusSource<'_> {
             transport: reached.map(|_| "quic"),
             rtt_us: reached.map(|(_, rtt)| *rtt),
             version: said.or_else(|| peer.map(|peer| peer.software.clone())),
-            lag: if is_self { Some(0) } else { self.lag(member.short) },
+            lag: if is_self { Some(0) } else { self.lag(member.short, link) },
             clock_offset_ms: peer.map(|peer| peer.clock_offset_ms),
         }
     }
 
-    /// How many of the writes flushed here the node is not known to have flushed.
-    fn lag(&self, node: ShortId) -> Option<u64> {
-        let theirs = self.mesh.durable_of(node)?;
+    /// How many of the writes flushed here the node is not known to have flushed. Nodes compare
+    /// every 10 s, so the number is that old at most while they are linked.
+    fn lag(&self, node: ShortId, link: Option<&Link>) -> Option<u64> {
+        if link.is_some_and(|link| link.in_step) {
+            return Some(0);
+        }
+        let theirs = link.and_then(|link| link.heads.as_ref()).or_else(|| self.mesh.durable_of(node))?;
         Some(count(&theirs.missing(self.mesh.commits().durable())))
     }
 }

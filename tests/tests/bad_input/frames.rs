@@ -342,3 +342,17 @@ async fn a_member_that_reads_nothing_costs_bounded_memory() {
     assert!(deaf.connection.close_reason().is_none(), "{:?}", deaf.connection.close_reason());
     finish(&home);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_a_year_ahead_does_not_part_two_others() {
+    for (ahead, synchronised) in [(365 * 86_400_000, false), (u64::MAX / 2, true)] {
+        let home = block_in_place(Home::new);
+        let mallory = member(&home, "member").await;
+        let mut wire = mallory.stranger.open(home.a.address, ALPN_MESH).await;
+        let mut hello = mallory.stranger.hello(mallory.roster.household(), Vec::new());
+        (hello.time_ms, hello.synchronised) = (now_ms() + ahead, synchronised);
+        wire.say(&[Message::Hello(hello)]).await;
+        wire.hear("its introduction", |message| matches!(message, Message::Digest(_))).await;
+        finish(&home);
+    }
+}
