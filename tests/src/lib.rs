@@ -1,8 +1,7 @@
-//! The simulation, the end-to-end tests and the benchmarks of Hearth.
+//! What the end-to-end tests and the benchmarks of Hearth share.
 // A test that looks into an answer which is not there fails, as it should.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 pub mod daemon;
 pub mod emulator;
 pub mod hostile;
-pub mod sim;

@@ -156,7 +156,7 @@ pub(crate) fn explain(
         println!("  {cut}");
     }
     println!(
-        "replay: cargo run -p hearth-tests --profile sim --bin sim -- run --seed {seed} --scenario {}",
+        "replay: cargo run -p hearth-sim --profile sim -- run --seed {seed} --scenario {}",
         settings.name
     );
 }

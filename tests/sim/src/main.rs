@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    ExitCode::from(hearth_tests::sim::cli::main(std::env::args().skip(1)))
+    ExitCode::from(hearth_sim::cli::main(std::env::args().skip(1)))
 }
