@@ -33,7 +33,7 @@ use serde_json::json;
 use tokio::{
     sync::{broadcast, mpsc, watch},
     task::JoinHandle,
-    time::{Instant, sleep, timeout_at},
+    time::{Instant, interval, timeout_at},
 };
 
 use crate::bulb::{Bulb, REGISTRY};
@@ -224,13 +224,14 @@ impl Node {
         is: impl Fn(&ObjectView) -> bool,
     ) -> ObjectView {
         let deadline = Instant::now() + PATIENCE;
+        let mut pace = interval(Duration::from_millis(10));
         loop {
             let view = self.service.get(object.clone()).await.unwrap();
             if let Some(view) = view.as_ref().filter(|view| is(view)) {
                 return view.clone();
             }
             assert!(Instant::now() < deadline, "waited for {what} on {}: {view:#?}", self.me);
-            sleep(Duration::from_millis(10)).await;
+            pace.tick().await;
         }
     }
 
@@ -256,13 +257,14 @@ impl Node {
     /// Waits until the command has ended, as this node sees it.
     pub(crate) async fn ended(&self, id: &str) -> Command {
         let deadline = Instant::now() + PATIENCE;
+        let mut pace = interval(Duration::from_millis(10));
         loop {
             let command = self.commands.get(id.to_owned()).await.unwrap();
             if let Some(command) = command.clone().filter(|command| command.state.is_final()) {
                 return command;
             }
             assert!(Instant::now() < deadline, "waited for the end of {command:?} on {}", self.me);
-            sleep(Duration::from_millis(10)).await;
+            pace.tick().await;
         }
     }
 
