@@ -33,7 +33,8 @@ impl Rig {
     async fn new(name: &str) -> Self {
         let emulator = Emulator::start(&[COLOR_BULB]).await.unwrap();
         let link = Link::to(emulator.address(), 7).await.unwrap();
-        let settings = json!({"addresses": [link.address().to_string()], "broadcast": [], "discover_s": 2, "poll_s": 1});
+        let settings =
+            json!({"addresses": [link.address().to_string()], "broadcast": [], "discover_s": 2, "poll_s": 1});
         let device = format!("lifx-{SERIAL}");
         let home = Home::of(registry(), name, &device, 2, |_| settings.clone()).await;
         let owner = home.settled().await;

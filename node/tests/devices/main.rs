@@ -67,7 +67,9 @@ async fn the_same_key_is_the_same_command_on_every_node() {
     let [one, two] = &home.nodes[..] else { panic!() };
     let toggle = || power(Power::Toggle);
     let first = one.try_submit(&home.device, toggle(), 5_000, Some("k")).await.unwrap();
-    assert_eq!(two.ended(&first.id).await.state, Confirmed);
+    for node in [one, two] {
+        assert_eq!(node.ended(&first.id).await.state, Confirmed);
+    }
     for node in [one, two] {
         let again = node.try_submit(&home.device, toggle(), 5_000, Some("k")).await.unwrap();
         assert_eq!(again.id, first.id);
