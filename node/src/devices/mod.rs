@@ -319,6 +319,7 @@ impl Devices {
         self.book.forget(Instant::now());
         if is_started {
             self.settle_all();
+            self.say_again();
         }
     }
 

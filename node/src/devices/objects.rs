@@ -186,6 +186,7 @@ impl Devices {
                 device.given_up = device.directed;
             }
             (device.directed, device.heard) = (None, None);
+            (device.said_available, device.said_reported) = (None, None);
             device.answer_by = is_mine.then(|| now + FIRST_ANSWER);
         }
         if device.told != device.owned {
@@ -276,13 +277,34 @@ impl Devices {
         let now_ms = self.clock.now_ms();
         let Some(device) = self.devices.get_mut(id) else { return };
         let known = device.available.as_ref().filter(|known| known.state == state);
-        if known.is_some_and(|known| state == Availability::Online || known.reason == reason) {
+        if let Some(known) = known.filter(|known| state == Availability::Online || known.reason == reason) {
+            device.said_available = Some(known.clone());
             return;
         }
         let since = known.map_or(now_ms, |known| known.since);
         let available = Available { state, reason: super::convert::clipped(&reason), since };
         self.state.put(&device.object, self.names.availability.clone(), Some(encode(&available)));
+        device.said_available = Some(available.clone());
         device.available = Some(available);
+    }
+
+    /// Says again what the object does not show: what an owner said last before it died may go
+    /// with it, and an older value stands there again.
+    pub(super) fn say_again(&mut self) {
+        for device in self.devices.values_mut().filter(|device| device.owned && device.is_known) {
+            if let Some(said) = device.said_available.clone()
+                && device.available.as_ref().is_none_or(|shown| shown.state != said.state)
+            {
+                self.state.put(&device.object, self.names.availability.clone(), Some(encode(&said)));
+                device.available = Some(said);
+            }
+            if let Some(said) = device.said_reported.clone()
+                && device.is_news(&said.value, said.command)
+            {
+                self.state.put(&device.object, self.names.reported.clone(), Some(encode(&said)));
+                device.reported = Some(said);
+            }
+        }
     }
 
     /// Offers an adapter a directive; false when it does not run or is too slow, and then it is

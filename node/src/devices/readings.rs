@@ -124,14 +124,17 @@ impl Devices {
         let Some(device) = self.devices.get_mut(id).filter(|device| device.owned) else { return };
         device.answer_by = None;
         // What this owner read now follows whatever the owner before it had read back.
-        let before = device.reported.as_ref().and_then(|reported| reported.command);
         let asked_at =
             |command: Option<CommandId>| command.and_then(|id| self.book.known(id)).map(|known| known.at_ms);
+        let shown = device.reported.as_ref().and_then(|reported| reported.command);
+        let said = device.said_reported.as_ref().and_then(|reported| reported.command);
+        let before = if asked_at(said) >= asked_at(shown) { said.or(shown) } else { shown };
         let command =
             if asked_at(command) < asked_at(before) || command.is_none() { before } else { command };
         let answers = source == Source::ReadBack && device.heard != Some(Availability::Offline);
+        let reported = Reported { value: state, command, source };
+        device.said_reported = Some(reported.clone());
         if device.is_news(&state, command) {
-            let reported = Reported { value: state, command, source };
             self.state.put(&device.object, self.names.reported.clone(), Some(encode(&reported)));
             device.reported = Some(reported);
         }

@@ -59,8 +59,10 @@ pub(super) struct Device {
     /// Asked for here and not yet seen in the object.
     pub(super) asked: Option<Asked>,
     pub(super) reported: Option<Reported>,
-    pub(super) reported_ms: u64,
     pub(super) available: Option<Available>,
+    /// What this node said of it last, as its owner.
+    pub(super) said_reported: Option<Reported>,
+    pub(super) said_available: Option<Available>,
     /// This node's adapter reaches it.
     pub(super) found: Option<Description>,
     /// This node owns it.
@@ -93,8 +95,9 @@ impl Device {
             desired: None,
             asked: None,
             reported: None,
-            reported_ms: 0,
             available: None,
+            said_reported: None,
+            said_available: None,
             found: None,
             owned: false,
             told: false,
@@ -112,7 +115,7 @@ impl Device {
         self.is_known = true;
         self.described.clear();
         self.reach.clear();
-        self.desired = None;
+        (self.desired, self.reported, self.available) = (None, None, None);
         for (name, field) in &view.fields {
             self.see_field(name.as_str(), field);
         }
@@ -130,10 +133,7 @@ impl Device {
         }
         match name {
             "desired" => self.desired = decode(&field.value).map(|desired| Asked::new(&desired, field.at_ms)),
-            "reported" => {
-                self.reported = decode(&field.value);
-                self.reported_ms = field.at_ms;
-            }
+            "reported" => self.reported = decode(&field.value),
             "availability" => self.available = decode(&field.value),
             "adapter" => self.adapter = field.value.as_text().map(clipped),
             _ => {}

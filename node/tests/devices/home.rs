@@ -33,7 +33,7 @@ use serde_json::json;
 use tokio::{
     sync::{broadcast, mpsc, watch},
     task::JoinHandle,
-    time::{Instant, timeout_at},
+    time::{Instant, interval, timeout_at},
 };
 
 use crate::bulb::{Bulb, REGISTRY};
@@ -151,7 +151,7 @@ async fn start(
     let boot = Boot {
         key: key(number),
         roster: roster(count),
-        run: next_run(None, false, false, 0, 0, Plant::default()),
+        run: next_run(None, false, false, 0, Plant::default()),
         ceiling: Hlc::ZERO,
         build_ms: 0,
         synchronised: true,
@@ -224,14 +224,14 @@ impl Node {
         is: impl Fn(&ObjectView) -> bool,
     ) -> ObjectView {
         let deadline = Instant::now() + PATIENCE;
-        let mut look = tokio::time::interval(Duration::from_millis(10));
+        let mut pace = interval(Duration::from_millis(10));
         loop {
             let view = self.service.get(object.clone()).await.unwrap();
             if let Some(view) = view.as_ref().filter(|view| is(view)) {
                 return view.clone();
             }
             assert!(Instant::now() < deadline, "waited for {what} on {}: {view:#?}", self.me);
-            look.tick().await;
+            pace.tick().await;
         }
     }
 
@@ -257,14 +257,14 @@ impl Node {
     /// Waits until the command has ended, as this node sees it.
     pub(crate) async fn ended(&self, id: &str) -> Command {
         let deadline = Instant::now() + PATIENCE;
-        let mut look = tokio::time::interval(Duration::from_millis(10));
+        let mut pace = interval(Duration::from_millis(10));
         loop {
             let command = self.commands.get(id.to_owned()).await.unwrap();
             if let Some(command) = command.clone().filter(|command| command.state.is_final()) {
                 return command;
             }
             assert!(Instant::now() < deadline, "waited for the end of {command:?} on {}", self.me);
-            look.tick().await;
+            pace.tick().await;
         }
     }
 
