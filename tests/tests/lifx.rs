@@ -33,12 +33,18 @@ struct Rig {
 impl Rig {
     /// Starts all, with the link's address configured and no broadcast.
     async fn new(product: u16) -> Self {
+        Self::with(product, |link| json!({ "addresses": [link.address().to_string()], "broadcast": [] }))
+            .await
+    }
+
+    /// Starts all; `settings` says how the bulb is found, the rest is the same for every test.
+    async fn with(product: u16, settings: impl Fn(&Link) -> serde_json::Value) -> Self {
         let emulator = Emulator::start(&[product]).await.unwrap();
         let link = Link::to(emulator.address(), 0x9e37_79b9).await.unwrap();
-        let settings = json!({
-            "addresses": [link.address().to_string()], "broadcast": [], "bind": "127.0.0.1",
-            "poll_s": 0.5, "discover_s": 1,
-        });
+        let mut settings = settings(&link);
+        settings["bind"] = json!("127.0.0.1");
+        settings["poll_s"] = json!(0.5);
+        settings["discover_s"] = json!(1);
         let adapter = (find("lifx").unwrap().build)(&settings).unwrap();
         let (readings_in, readings) = mpsc::channel(64);
         let (directives, commands) = mpsc::channel(64);
@@ -192,6 +198,18 @@ async fn a_bulb_at_a_configured_address_is_found_and_asked_only_when_owned() {
     rig.own(true).await;
     assert_eq!(rig.availability(Availability::Online).await, "the bulb answers");
     assert_eq!(rig.reported().await.1, None);
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_bulb_found_by_discovery_is_spoken_to_at_the_port_it_tells() {
+    // The question goes through the link, as a broadcast would; what the bulb tells is its own port.
+    let settings = |link: &Link| json!({ "broadcast": [link.address().to_string()] });
+    let mut rig = Rig::with(COLOR_BULB, settings).await;
+    assert_eq!(rig.found().await.address, Some(rig.emulator.address().to_string()));
+    rig.own(true).await;
+    rig.link.set(Fault { lose_requests: 1.0, lose_answers: 1.0, ignore_sets: false });
+    rig.confirmed(on(false)).await;
     rig.stop().await;
 }
 
