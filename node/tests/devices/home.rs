@@ -151,7 +151,7 @@ async fn start(
     let boot = Boot {
         key: key(number),
         roster: roster(count),
-        run: next_run(None, false, false, 0, Plant::default()),
+        run: next_run(None, false, false, 0, 0, Plant::default()),
         ceiling: Hlc::ZERO,
         build_ms: 0,
         synchronised: true,

@@ -345,14 +345,24 @@ async fn a_member_that_reads_nothing_costs_bounded_memory() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_member_a_year_ahead_does_not_part_two_others() {
-    for (ahead, synchronised) in [(365 * 86_400_000, false), (u64::MAX / 2, true)] {
-        let home = block_in_place(Home::new);
-        let mallory = member(&home, "member").await;
-        let mut wire = mallory.stranger.open(home.a.address, ALPN_MESH).await;
-        let mut hello = mallory.stranger.hello(mallory.roster.household(), Vec::new());
-        (hello.time_ms, hello.synchronised) = (now_ms() + ahead, synchronised);
-        wire.say(&[Message::Hello(hello)]).await;
-        wire.hear("its introduction", |message| matches!(message, Message::Digest(_))).await;
-        finish(&home);
-    }
+    let home = block_in_place(Home::new);
+    let mallory = member(&home, "member").await;
+    let mut wire = mallory.stranger.open(home.a.address, ALPN_MESH).await;
+    let mut hello = mallory.stranger.hello(mallory.roster.household(), Vec::new());
+    (hello.time_ms, hello.synchronised) = (now_ms() + 365 * 86_400_000, false);
+    wire.say(&[Message::Hello(hello)]).await;
+    wire.hear("its introduction", |message| matches!(message, Message::Digest(_))).await;
+    finish(&home);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_time_of_day_that_no_stamp_can_hold_is_refused() {
+    let home = block_in_place(Home::new);
+    let mallory = member(&home, "member").await;
+    let mut wire = mallory.stranger.open(home.a.address, ALPN_MESH).await;
+    let mut hello = mallory.stranger.hello(mallory.roster.household(), Vec::new());
+    (hello.time_ms, hello.synchronised) = (u64::MAX / 2, true);
+    wire.say(&[Message::Hello(hello)]).await;
+    wire.ends(ByeReason::Misbehaved, OFFENCE).await;
+    finish(&home);
 }
