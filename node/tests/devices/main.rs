@@ -199,7 +199,9 @@ async fn a_newer_command_keeps_what_an_open_one_asked_for() {
     assert_eq!(one.ended(&dim.id).await.state, Confirmed);
     assert_eq!((home.bulb.state().on, home.bulb.state().brightness), (true, 9));
     for node in &home.nodes {
-        assert_eq!(node.ended(&on.id).await.state, Superseded, "node {owner} owns it");
+        // The bulb may have carried the first out just before the second came.
+        let ended = node.ended(&on.id).await.state;
+        assert!(matches!(ended, Superseded | Confirmed), "{ended:?}; node {owner} owns it");
     }
 }
 
