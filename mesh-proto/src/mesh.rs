@@ -234,17 +234,31 @@ impl Mesh {
         Some(Transmit::Frame(frame))
     }
 
-    /// Signs and takes in a membership statement of this node.
+    /// Signs a membership statement of this node. It counts for nothing yet: make the file of
+    /// [`Roster::to_bytes_with`] durable first, then [`Mesh::publish`] it.
     ///
     /// # Errors
-    /// [`RosterError`] when this node may not issue it; nothing has changed.
-    pub fn issue(&mut self, now: Now, body: Body) -> Result<Statement, RosterError> {
+    /// [`RosterError`] when this node may not issue it; `Behind` while it waits for a peer's state, for
+    /// then it would sign twice for one place of its chain. Leaving is allowed even then.
+    pub fn sign(&self, body: Body) -> Result<Statement, RosterError> {
+        let has_others = self.roster.members().any(|member| member.id != self.id());
+        if self.is_restoring() && has_others && body != Body::Leave {
+            return Err(RosterError::Behind);
+        }
+        self.roster.sign(&self.key, body)
+    }
+
+    /// Takes in a statement that this node signed and made durable, and tells every peer.
+    ///
+    /// # Errors
+    /// [`RosterError`] when another took its place meanwhile.
+    pub fn publish(&mut self, now: Now, statement: &Statement) -> Result<(), RosterError> {
         self.now = now;
-        let statement = self.roster.issue(&self.key, body)?;
+        self.roster.insert(statement.bytes())?;
         self.spread_statements(Vec::from([statement.bytes().to_vec()]), None);
         self.roster_changed();
         self.settle();
-        Ok(statement)
+        Ok(())
     }
 
     /// Tells every peer that this node stops cleanly.

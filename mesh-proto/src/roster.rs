@@ -153,12 +153,21 @@ impl Roster {
 
     /// Signs the next statement of this key's chain and takes it in.
     ///
-    /// A node whose state folder was restored has to be brought up to date by a peer before it signs
-    /// again, or it forks its own chain.
+    /// # Errors
+    /// As [`Roster::sign`].
+    pub fn issue(&mut self, key: &SigningKey, body: Body) -> Result<Statement, RosterError> {
+        let statement = self.sign(key, body)?;
+        self.store(statement.clone());
+        self.refresh();
+        Ok(statement)
+    }
+
+    /// Signs the next statement of this key's chain without taking it in: a node makes it durable
+    /// (see [`Roster::to_bytes_with`]) before it counts, or a power cut would let it sign another for the same place.
     ///
     /// # Errors
     /// `NotAuthorised` when the key may not say this now, `ShortIdTaken`, `TooManyOfIssuer`, `Full`, `Body`.
-    pub fn issue(&mut self, key: &SigningKey, body: Body) -> Result<Statement, RosterError> {
+    pub fn sign(&self, key: &SigningKey, body: Body) -> Result<Statement, RosterError> {
         let issuer = NodeId::from_bytes(key.verifying_key().to_bytes());
         let may = match &body {
             Body::Leave => self.verdict.keys.contains_key(&issuer),
@@ -176,8 +185,6 @@ impl Roster {
         }
         let statement = Statement::sign(self.household, key, seq, prev, body)?;
         self.check_room(&statement)?;
-        self.store(statement.clone());
-        self.refresh();
         Ok(statement)
     }
 
@@ -296,10 +303,14 @@ impl Roster {
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut out = Vec::from([FILE_VERSION]);
         out.extend_from_slice(self.household.as_bytes());
-        for bytes in self.statements() {
-            out.extend_from_slice(&u16::try_from(bytes.len()).unwrap_or(u16::MAX).to_be_bytes());
-            out.extend_from_slice(bytes);
-        }
+        self.statements().for_each(|bytes| append(&mut out, bytes));
+        out
+    }
+
+    /// The roster for a file as [`Roster::to_bytes`] makes it, with one more statement, just signed.
+    pub fn to_bytes_with(&self, next: &Statement) -> Vec<u8> {
+        let mut out = self.to_bytes();
+        append(&mut out, next.bytes());
         out
     }
 
@@ -484,6 +495,11 @@ fn admits(statement: &Statement, key: &NodeId) -> Option<Roles> {
         Body::Admit { node, roles, .. } if node == key => Some(*roles),
         _ => None,
     }
+}
+
+fn append(file: &mut Vec<u8>, statement: &[u8]) {
+    file.extend_from_slice(&u16::try_from(statement.len()).unwrap_or(u16::MAX).to_be_bytes());
+    file.extend_from_slice(statement);
 }
 
 fn digest(by_hash: &BTreeMap<Hash, usize>) -> Hash {

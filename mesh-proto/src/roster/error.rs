@@ -55,6 +55,11 @@ pub enum RosterError {
     /// Not a statement.
     #[error("the bytes are not a statement: they were damaged or cut")]
     Malformed,
+    /// The signing node's state was restored, and no member has told it yet what it signed since.
+    #[error(
+        "this node was restored from a backup and does not know what it signed since: start another member, wait until this one has heard it, then try again"
+    )]
+    Behind,
     /// Written by a newer version.
     #[error("the bytes have version {0}, which this version does not know: update this node")]
     UnknownVersion(u8),

@@ -33,7 +33,7 @@ impl EventLoop {
             }
             Event::Close(link, reason) => self.close(link, reason),
             Event::RosterChanged => {
-                if let Err(reason) = self.save_roster() {
+                if let Err(reason) = self.save_roster(self.mesh.roster().to_bytes()) {
                     error!(%reason, "the membership cannot be saved");
                 }
                 self.members.send_replace(self.mesh.roster().members().map(|member| member.id).collect());
@@ -77,8 +77,7 @@ impl EventLoop {
         }
     }
 
-    pub(super) fn save_roster(&mut self) -> Result<(), StateDirError> {
-        let bytes = self.mesh.roster().to_bytes();
+    pub(super) fn save_roster(&mut self, bytes: Vec<u8>) -> Result<(), StateDirError> {
         if bytes != self.roster_saved {
             self.state.set_roster(&bytes)?;
             self.roster_saved = bytes;

@@ -4,7 +4,7 @@ use mesh_proto::{
     Key, ObjectId,
     kinds::Author,
     mesh::{self, WriteError},
-    roster::Body,
+    roster::{Body, RosterError},
 };
 use tokio::sync::oneshot;
 
@@ -93,9 +93,12 @@ impl EventLoop {
             Body::Admit { node, .. } | Body::Revoke { node, .. } => *node,
             Body::Leave => self.mesh.id(),
         };
-        self.mesh.issue(self.clock.now(), body).map_err(|error| ServiceError::Roster(error.to_string()))?;
-        // The statement must be durable before anybody hears of it.
-        self.save_roster().map_err(|error| ServiceError::Store(error.to_string()))?;
+        let refused = |error: RosterError| ServiceError::Roster(error.to_string());
+        let statement = self.mesh.sign(body).map_err(refused)?;
+        // Durable before it counts or anybody hears of it: a node that forgets what it signed would fork its chain.
+        let bytes = self.mesh.roster().to_bytes_with(&statement);
+        self.save_roster(bytes).map_err(|error| ServiceError::Store(error.to_string()))?;
+        self.mesh.publish(self.clock.now(), &statement).map_err(refused)?;
         Ok(self.mesh.roster().proof_for(&subject))
     }
 }

@@ -50,6 +50,8 @@ pub(crate) struct Model {
     pub(crate) admitted_ever: BTreeSet<NodeId>,
     /// Keys that they revoked.
     pub(crate) revoked: BTreeSet<NodeId>,
+    /// Those of them of which the founder's backup may not know, while nobody else may either.
+    pub(crate) unsure: BTreeSet<NodeId>,
     /// Changes of the clock's generation, per node.
     pub(crate) corrections: BTreeMap<usize, u32>,
     last_value: u64,

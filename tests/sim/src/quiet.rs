@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use mesh_proto::{
-    Hlc, Key, ShortId,
+    Hlc, Key, NodeId, ShortId,
     counters::Counter,
     hlc::MAX_AHEAD_MS,
     kinds::Durability,
@@ -17,11 +17,17 @@ type Outcome = Result<(), Failure>;
 
 /// The members of the household that still exist.
 pub(crate) fn members(world: &World) -> Vec<usize> {
-    let sound = |node: &&super::node::SimNode| {
-        let wanted = world.model.admitted_ever.contains(&node.id) && !world.model.revoked.contains(&node.id);
-        !node.destroyed && node.enrolled && wanted
-    };
+    let sound = |node: &&super::node::SimNode| !node.destroyed && node.enrolled && is_wanted(world, &node.id);
     world.nodes.iter().filter(sound).map(|node| node.index).collect()
+}
+
+/// Whether the admins want this key in. Where a restored founder may have been the only one to
+/// know of a revocation, what it says now counts, as long as all agree with it.
+fn is_wanted(world: &World, id: &NodeId) -> bool {
+    let model = &world.model;
+    let founder = world.nodes[0].mesh.as_ref().filter(|_| model.unsure.contains(id));
+    let revoked = founder.map_or(model.revoked.contains(id), |mesh| mesh.roster().is_revoked(id));
+    model.admitted_ever.contains(id) && !revoked
 }
 
 fn held(mesh: &Mesh) -> BTreeMap<Key, &Entry> {
@@ -155,14 +161,13 @@ pub(crate) fn only_admins_admit(world: &World, node: usize) -> Outcome {
 fn roster_is_right(world: &World) -> Outcome {
     let Some(mesh) = world.nodes[0].mesh.as_ref() else { return Ok(()) };
     for member in mesh.roster().members() {
-        if !world.model.admitted_ever.contains(&member.id) || world.model.revoked.contains(&member.id) {
+        if !is_wanted(world, &member.id) {
             let reason = format!("{:?} is a member, which no admin wanted", member.id);
             return Err(Failure::new("only admins admit", reason));
         }
     }
     for node in &world.nodes {
-        let wanted = world.model.admitted_ever.contains(&node.id) && !world.model.revoked.contains(&node.id);
-        if wanted && !mesh.roster().is_admitted(&node.id) {
+        if is_wanted(world, &node.id) && !mesh.roster().is_admitted(&node.id) {
             return Err(Failure::new("the admitted stay in", format!("n{} is out", node.index)));
         }
     }

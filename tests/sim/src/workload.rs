@@ -4,7 +4,7 @@ use mesh_proto::{
     FieldName, Key, ObjectId, Value,
     kinds::Author,
     mesh::{Input, Op},
-    roster::{Body, NodeName, Roles, Statement},
+    roster::{Body, NodeName, Roles, RosterError, Statement},
     wire::Message,
 };
 
@@ -313,6 +313,9 @@ impl World {
         if kept {
             backup.run = self.nodes[node].disk.run;
             backup.roster.clone_from(&self.nodes[node].disk.roster);
+        } else if backup.roster != self.nodes[node].disk.roster {
+            // What it issued since may be nowhere else.
+            self.model.unsure.extend(self.model.revoked.iter().filter(|_| node == 0));
         }
         backup.clean = self.rng.percent(50);
         backup.restored = true;
@@ -338,14 +341,35 @@ impl World {
 
     fn revoke_node(&mut self, node: usize) -> Outcome {
         let id = self.nodes[node].id;
-        let now = self.nodes[0].now(self.now);
-        let Some(mesh) = self.nodes[0].mesh.as_mut() else { return Ok(()) };
+        let Some(mesh) = self.nodes[0].mesh.as_ref() else { return Ok(()) };
         let honour = mesh.roster().last_of(&id);
-        if mesh.issue(now, Body::Revoke { node: id, honour }).is_ok() {
+        if self.issue(Body::Revoke { node: id, honour })? {
             self.model.revoked.insert(id);
             self.trace.say(self.now, || format!("n{node} is revoked"));
         }
         self.pump(0)
+    }
+
+    /// The founder signs a statement, saves it and publishes it, as the daemon does; a power cut may come in
+    /// between. Returns whether it stands.
+    fn issue(&mut self, body: Body) -> Result<bool, Failure> {
+        let now = self.nodes[0].now(self.now);
+        let founder = &mut self.nodes[0];
+        let Some(mesh) = founder.mesh.as_mut() else { return Ok(false) };
+        let statement = match mesh.sign(body) {
+            Ok(statement) => statement,
+            Err(RosterError::Behind) => return Ok(false),
+            Err(error) => return Err(Failure::new("an admin may issue", error.to_string())),
+        };
+        founder.disk.roster = mesh.roster().to_bytes_with(&statement);
+        if self.rng.percent(10) {
+            self.after(500, Happening::Do(Action::Start(0)));
+            self.crash_node(0)?;
+            return Ok(true);
+        }
+        let published = mesh.publish(now, &statement);
+        published.map_err(|error| Failure::new("what was signed is taken", error.to_string()))?;
+        Ok(true)
     }
 
     fn revoke(&mut self) -> Outcome {
@@ -365,12 +389,9 @@ impl World {
     fn admit(&mut self) -> Outcome {
         let Some(node) = self.nodes.iter().find(|n| !n.enrolled).map(|n| n.index) else { return Ok(()) };
         let id = self.nodes[node].id;
-        let now = self.nodes[0].now(self.now);
-        let Some(mesh) = self.nodes[0].mesh.as_mut() else { return Ok(()) };
         let Ok(name) = NodeName::new("late board") else { return Ok(()) };
-        if mesh.issue(now, Body::Admit { node: id, roles: Roles::MEMBER, name, token: None }).is_ok() {
-            let bytes = mesh.roster().to_bytes();
-            self.nodes[node].disk.roster = bytes;
+        if self.issue(Body::Admit { node: id, roles: Roles::MEMBER, name, token: None })? {
+            self.nodes[node].disk.roster = self.nodes[0].disk.roster.clone();
             self.nodes[node].enrolled = true;
             self.model.admitted_ever.insert(id);
             self.after(50, Happening::Do(Action::Start(node)));

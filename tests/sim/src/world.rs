@@ -143,8 +143,10 @@ impl World {
                 self.input(node, Input::RunPersisted(run))
             }
             Happening::RosterFlushed { node, epoch, bytes } => {
-                if self.nodes[node].epoch == epoch {
-                    self.nodes[node].disk.roster = bytes;
+                let sim = &mut self.nodes[node];
+                // It only grows: what the node signed itself since is on the disk already.
+                if sim.epoch == epoch && bytes.len() > sim.disk.roster.len() {
+                    sim.disk.roster = bytes;
                 }
                 Ok(())
             }
