@@ -186,6 +186,11 @@ impl Commits {
         self.waiting.values_mut().for_each(|waiting| waiting.due_ms = waiting.due_ms.min(now_ms));
     }
 
+    /// Notes own writes that have dots and will be in several batches.
+    pub fn hold(&mut self, dots: impl Iterator<Item = Dot>) {
+        self.unflushed.extend(dots);
+    }
+
     /// Forgets what was durable: the state is being replaced and flushed anew.
     pub fn forget_durable(&mut self) {
         self.durable = Vector::default();

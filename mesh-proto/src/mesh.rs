@@ -3,10 +3,11 @@
 //! This file holds the surface: construction, input, output. What happens inside is told by
 //! topic: `mesh/links.rs` (introductions and frames), `mesh/writes.rs` (own writes, batches,
 //! the corrected clock), `mesh/spread.rs` (push and anti-entropy),
-//! `mesh/upkeep.rs` (tombstones, trees, the restored store).
+//! `mesh/upkeep.rs` (tombstones, trees), `mesh/restoring.rs` (a store that was set back).
 
 mod links;
 mod reads;
+mod restoring;
 mod spread;
 mod surface;
 mod upkeep;
@@ -30,8 +31,8 @@ use crate::{
     liveness::{Liveness, LivenessEvent, Swim},
     overlay::{Overlay, Run},
     planted::Plant,
-    record::Item,
     replica::Replica,
+    restore::Restore,
     roster::{Body, Roster, RosterError, Statement},
     session::{Link, LinkId},
     sync::Fetch,
@@ -76,16 +77,20 @@ pub struct Mesh {
     /// Links that are to be closed; nothing is taken in from them any more.
     closing_links: BTreeSet<LinkId>,
     fetching: Option<Fetching>,
+    /// The link that was asked last; the next one is asked next.
+    last_asked: Option<LinkId>,
     /// Leads past generations that were forgotten.
     jump: u32,
     last_session: u32,
     last_token: u64,
     report_number: u32,
-    /// Set while a restored store waits for a peer.
-    restored: bool,
-    /// What could not be added back, while the peer's state that replaced a restored store is
-    /// being flushed.
-    replacing: Option<Vec<Item>>,
+    /// The generation at the start of this process.
+    booted: u32,
+    /// The store holds all that this node wrote in this generation and later, unless it was set
+    /// back unnoticed: it was last replaced before.
+    known_since: u32,
+    /// Set while a store that was set back is being replaced.
+    restore: Option<Restore>,
     /// Writers of overlay entries that were not known to be alive when last looked.
     unheard: BTreeSet<ShortId>,
     /// Whether a peer collects tombstones and may wait for a report.
@@ -120,7 +125,6 @@ impl Mesh {
         let time = TimeKeeper::new(now, ceiling, boot.build_ms, boot.synchronised);
         let commits = Commits::new(loaded.replica.applied().clone());
         let liveness = Swim::new(id.short(), boot.run.incarnation, boot.seed);
-        let restored = boot.restored && !crate::planted::planted!(boot.plant, RestoredStoreMerged);
         let mut mesh = Self {
             key: boot.key,
             id,
@@ -138,12 +142,14 @@ impl Mesh {
             links: BTreeMap::new(),
             closing_links: BTreeSet::new(),
             fetching: None,
+            last_asked: None,
             jump: u32::try_from(boot.seed % u64::from(GENERATION_JUMP)).unwrap_or(0),
             last_session: 0,
             last_token: 0,
             report_number: 0,
-            restored,
-            replacing: None,
+            booted: boot.run.generation,
+            known_since: loaded.known_since,
+            restore: None,
             unheard: BTreeSet::new(),
             report_wanted: false,
             closing: None,
@@ -163,6 +169,10 @@ impl Mesh {
         mesh.overlay.begin(id.short(), boot.run);
         mesh.see_generations();
         mesh.roster_changed();
+        let merged = crate::planted::planted!(mesh.plant, RestoredStoreMerged);
+        if let Some(since) = boot.restored.filter(|_| !merged) {
+            mesh.begin_restore(since);
+        }
         mesh.settle();
         mesh
     }
@@ -177,6 +187,7 @@ impl Mesh {
             Input::Packet(link, bytes) => self.packet(link, &bytes),
             Input::Persisted(batch) => self.persisted(batch),
             Input::RunPersisted(run) => self.run_persisted(run),
+            Input::LostSaved(number) => self.lost_saved(number),
             Input::Synchronised(synchronised) => self.set_synchronised(synchronised),
         }
         self.settle();
@@ -299,6 +310,7 @@ impl Mesh {
     /// Brings everything that follows from the last input to rest.
     fn settle(&mut self) {
         self.correct_clock_if_ahead();
+        self.keep_store_if_none_is_sound();
         self.finish_fetch();
         self.commit_due();
         self.pump_liveness();

@@ -69,6 +69,9 @@ pub enum Record {
     Floor(ShortId, u32),
     /// Above every stamp that was durable when it was written.
     Ceiling(Hlc),
+    /// The generation of this node in which a peer's state last replaced the store: what it wrote
+    /// before may come back from peers.
+    KnownSince(u32),
 }
 
 impl Record {
@@ -93,6 +96,7 @@ impl Record {
                 Ok(Self::Covered(read(name)?, ranges))
             }
             b'f' => Ok(Self::Floor(read(name)?, read(body)?)),
+            b'g' => read(body).map(Self::KnownSince),
             b'm' => read(body).map(|bits| Self::Ceiling(Hlc::from_bits(bits))),
             _ => Err(RecordError::Damaged),
         }
@@ -157,6 +161,11 @@ pub fn floor(node: ShortId, floor: u32) -> (Vec<u8>, Vec<u8>) {
 /// The record of the clock's ceiling.
 pub fn ceiling(stamp: Hlc) -> (Vec<u8>, Vec<u8>) {
     (b"mceiling".to_vec(), body(&stamp.to_bits()))
+}
+
+/// The record of the generation in which the store was last replaced.
+pub fn known_since(generation: u32) -> (Vec<u8>, Vec<u8>) {
+    (b"gknown".to_vec(), body(&generation))
 }
 
 fn name<T: Serialize>(tag: u8, of: &T) -> Vec<u8> {

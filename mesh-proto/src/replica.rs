@@ -140,7 +140,7 @@ impl Replica {
                 }
             }
             Record::Floor(node, floor) => self.applied.raise_floor(node, floor),
-            Record::Ceiling(_) => {}
+            Record::Ceiling(_) | Record::KnownSince(_) => {}
         }
     }
 
@@ -268,7 +268,8 @@ impl Replica {
         self.merge(item.key, item.entry)
     }
 
-    fn is_void(&self, entry: &Entry) -> bool {
+    /// Whether a write was made in a generation that was closed before its stamp.
+    pub fn is_void(&self, entry: &Entry) -> bool {
         self.closed.get(&entry.dot.origin).is_some_and(|closed| entry.stamp > *closed)
     }
 

@@ -36,6 +36,15 @@ pub struct Peer {
     pub clock_offset_ms: i64,
 }
 
+/// A peer's state, offered in place of a store that was set back.
+#[derive(Debug)]
+pub struct Offer {
+    /// The hash of its vector.
+    pub vector: [u8; 8],
+    /// How many writes it does not account for that it should.
+    pub lacking: u64,
+}
+
 /// A link.
 #[derive(Debug)]
 pub struct Link {
@@ -53,6 +62,10 @@ pub struct Link {
     pub owed_acks: Vec<(u32, u32)>,
     /// Whether the peer holds writes that are missing here.
     pub has_missing: bool,
+    /// Whether the peer's store is being replaced, so that it answers nobody.
+    pub is_restoring: bool,
+    /// What the peer once offered in place of a store that was set back.
+    pub offer: Option<Offer>,
     /// Whether the peer's last digest said that it accounts for the same writes.
     pub in_step: bool,
     /// What the peer last said it accounts for.
@@ -82,6 +95,8 @@ impl Link {
             serve: None,
             owed_acks: Vec::new(),
             has_missing: false,
+            is_restoring: false,
+            offer: None,
             in_step: false,
             heads: None,
             heads_sent_ms: None,

@@ -90,10 +90,13 @@ pub enum Message {
     TreeItems(Vec<Item>),
     /// What nodes have flushed, for the collection of tombstones.
     Reports(Vec<Report>),
+    /// Whether the sender's store was set back and is being replaced by a peer's state: until it
+    /// says that it is not, it answers no [`Message::Want`].
+    Restoring(bool),
 }
 
 /// How many variants of [`Message`] this version knows.
-const KNOWN_MESSAGES: u32 = 15;
+const KNOWN_MESSAGES: u32 = 16;
 
 /// The introduction.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -119,6 +119,8 @@ fn messages() -> Vec<Message> {
         Message::TreeLeaves(vec![0, 1, u64::MAX]),
         Message::TreeItems(vec![deletion()]),
         Message::Reports(vec![report()]),
+        Message::Restoring(true),
+        Message::Restoring(false),
     ]);
     all
 }
@@ -151,10 +153,11 @@ fn variant(message: &Message) -> u8 {
         Message::TreeLeaves(_) => 12,
         Message::TreeItems(_) => 13,
         Message::Reports(_) => 14,
+        Message::Restoring(_) => 15,
     }
 }
 
-const VARIANTS: u8 = 15;
+const VARIANTS: u8 = 16;
 
 /// Frames of one message each, in the order of [`messages`].
 const FRAMES: &[&str] = &[
@@ -180,6 +183,8 @@ const FRAMES: &[&str] = &[
     "010e0c030001ffffffffffffffffff01",
     "013a0d010b6465766963652f6c616d7000838080c0d6fcf3c5010123456789abcdef02ad0200020123456789abcdef02ab020123456789abcdef0107",
     "01290e010123456789abcdef090204010123456789abcdef02010123456789abcdef020201ac02ae02b102",
+    "01020f01",
+    "01020f00",
 ];
 
 #[test]
@@ -279,6 +284,7 @@ fn records() -> Vec<(Record, Encoded)> {
         Record::Covered(origin, ranges),
         Record::Floor(NODE, 2),
         Record::Ceiling(stamp()),
+        Record::KnownSince(7),
     ];
     let encode = |one: &Record| match one {
         Record::Register(key, entry) => record::register(key, entry),
@@ -286,6 +292,7 @@ fn records() -> Vec<(Record, Encoded)> {
         Record::Covered(origin, ranges) => record::covered(*origin, ranges),
         Record::Floor(node, floor) => record::floor(*node, *floor),
         Record::Ceiling(stamp) => record::ceiling(*stamp),
+        Record::KnownSince(generation) => record::known_since(*generation),
     };
     all.into_iter().map(|one| (one.clone(), encode(&one))).collect()
 }
@@ -298,6 +305,7 @@ const RECORDS: &[(&str, &str)] = &[
     ("760123456789abcdef02", "010201ac02ae02b102"),
     ("660123456789abcdef", "0102"),
     ("6d6365696c696e67", "01838080c0d6fcf3c501"),
+    ("676b6e6f776e", "0107"),
 ];
 
 #[test]

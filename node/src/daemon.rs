@@ -49,6 +49,7 @@ use crate::{
     store::{
         RecoveryReport, Store as _,
         files::write_private,
+        restored,
         sled::{SledOptions, SledStore},
         worker::StoreHandle,
     },
@@ -65,8 +66,6 @@ use web::{follow_addresses, join_metrics, listen_info, local_ca, transport_metri
 const STOP_PATIENCE: Duration = Duration::from_secs(8);
 /// How long a life that has ended may take to let go of its ports.
 const RELEASE_PATIENCE: Duration = Duration::from_secs(10);
-/// Marks a store that was restored until a peer's state was taken over.
-const RESTORED_MARKER: &str = "restored";
 
 /// Runs the daemon until it is told to stop.
 ///
@@ -162,7 +161,6 @@ impl Life<'_> {
             members,
             heartbeat: loop_beats.clone(),
             clock: Clock::new(),
-            restored_marker: state.path().join(RESTORED_MARKER),
         });
         let (stop_loop, loop_shutdown) = watch::channel(false);
         let looping = tokio::spawn(event_loop.run(loop_shutdown));
@@ -292,22 +290,25 @@ impl Life<'_> {
         loader: Loader,
     ) -> Result<Mesh, Box<dyn Error>> {
         let state = &self.state;
-        let marker = state.path().join(RESTORED_MARKER);
         if recovery.may_have_lost_writes() {
-            write_private(&marker, b"this store was repaired; a peer's state replaces it\n")?;
+            restored::set_mark(state.path(), None)?;
         }
-        let restored = marker.exists();
+        let mark = restored::mark(state.path())?;
         let last = state.incarnation()?;
         let run = next_run(
             last.map(|last| Run { incarnation: last.incarnation, generation: last.generation }),
-            last.is_some_and(|last| last.clean),
-            restored,
             loader.highest_generation(me.short()),
+            mark.is_some(),
             u32::try_from(random_seed()? >> 32).unwrap_or(0),
             Plant::default(),
         );
         let stored = Incarnation { generation: run.generation, incarnation: run.incarnation, clean: false };
         state.set_incarnation(stored)?;
+        // After the run: a mark that names it must not outlive a run that never was.
+        let since = mark.map(|since| since.unwrap_or(run.generation));
+        if mark == Some(None) {
+            restored::set_mark(state.path(), since)?;
+        }
         let boot = Boot {
             key: SigningKey::from_bytes(household.seed.as_bytes()),
             roster: household.roster.clone(),
@@ -315,7 +316,7 @@ impl Life<'_> {
             ceiling: Hlc::from_bits(state.clock_ceiling()?.unwrap_or(0)),
             build_ms: BUILD_S * 1000,
             synchronised: is_clock_synchronised(),
-            restored,
+            restored: since,
             seed: random_seed()?,
             software: concat!("hearth ", env!("CARGO_PKG_VERSION")).into(),
             plant: Plant::default(),

@@ -83,8 +83,6 @@ pub struct Parts {
     pub heartbeat: Arc<AtomicU64>,
     /// The clocks.
     pub clock: Clock,
-    /// Marks that the store was restored; removed once a peer's state was taken over.
-    pub restored_marker: std::path::PathBuf,
 }
 
 struct OpenLink {
@@ -109,7 +107,6 @@ pub struct EventLoop {
     members: watch::Sender<BTreeSet<NodeId>>,
     heartbeat: Arc<AtomicU64>,
     clock: Clock,
-    restored_marker: std::path::PathBuf,
     links: BTreeMap<LinkId, OpenLink>,
     closing: Vec<(Instant, LinkHandle, CloseCode)>,
     watchers: Watchers,
@@ -139,7 +136,6 @@ impl EventLoop {
             members: parts.members,
             heartbeat: parts.heartbeat,
             clock: parts.clock,
-            restored_marker: parts.restored_marker,
             links: BTreeMap::new(),
             closing: Vec::new(),
             watchers: Watchers::new(incarnation),

@@ -162,6 +162,7 @@ impl Mesh {
             Message::TreeLeaves(leaves) => self.on_tree_leaves(id, &leaves),
             Message::TreeItems(items) => self.on_tree_items(items),
             Message::Reports(reports) => self.on_reports(id, reports),
+            Message::Restoring(is_restoring) => self.on_restoring(id, is_restoring),
         }
     }
 
@@ -259,9 +260,13 @@ impl Mesh {
         let passing: Vec<_> = self.overlay.iter().map(|(key, entry)| (key.clone(), entry.writer)).collect();
         let reports = self.collector.reports();
         let digest = self.digest();
+        let (restoring, asking) = (self.is_restoring(), self.is_asking());
         let due = self.now.mono_ms + DIGEST_MS;
         if let Some(link) = self.links.get_mut(&id) {
             link.digest_due_ms = due;
+            if restoring {
+                link.outbox.control(Message::Restoring(true));
+            }
             link.outbox.control(Message::Digest(digest));
             if !reports.is_empty() {
                 link.outbox.control(Message::Reports(reports));
@@ -269,9 +274,7 @@ impl Mesh {
             for (key, writer) in passing.iter().filter(|(_, writer)| *writer != short) {
                 link.outbox.overlay(key, *writer);
             }
-            if self.restored {
-                link.has_missing = true;
-            }
+            link.has_missing = asking;
         }
         self.events.push_back(Event::Linked(id, hello.node));
     }

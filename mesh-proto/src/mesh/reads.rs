@@ -91,9 +91,9 @@ impl Mesh {
         self.collector.durable_of(node)
     }
 
-    /// Whether a restored store still waits for a peer.
+    /// Whether a restored store has not been replaced by a peer's state yet, or that is not durable.
     pub fn is_restoring(&self) -> bool {
-        self.restored
+        self.restore.is_some()
     }
 }
 

@@ -3,7 +3,7 @@
 
 use alloc::vec::Vec;
 
-use super::{DIGEST_MS, Event, Fetching, Mesh};
+use super::{DIGEST_MS, Fetching, Mesh};
 use crate::{
     counters::Counter,
     id::{Dot, NodeId},
@@ -111,26 +111,6 @@ impl Mesh {
         }
     }
 
-    /// Looks for writes of this node that it does not know: its card was set back or cloned.
-    fn check_own_dots(&mut self, from: NodeId, item: &Item) {
-        let me = self.id.short();
-        let dots = item.covers.iter().chain([&item.entry.dot]).filter(|dot| dot.origin.node == me);
-        let unknown = dots.filter(|dot| !self.replica.applied().contains(**dot));
-        if let Some(generation) = unknown.map(|dot| dot.origin.generation).max() {
-            self.rewound(from, generation);
-        }
-    }
-
-    /// Peers know writes of this generation, or a later one, that this node never made. Older
-    /// generations are only caught up with.
-    fn rewound(&mut self, from: NodeId, generation: u32) {
-        if !self.is_closing_generation() && generation >= self.run.generation {
-            self.counters.bump(Counter::Rewound);
-            self.events.push_back(Event::Rewound(from));
-            self.close_generation_above(generation.saturating_add(self.jump));
-        }
-    }
-
     /// Tells the answers under way that a write became live.
     pub(super) fn note_live(&mut self, dot: Dot) {
         for serve in self.links.values_mut().filter_map(|link| link.serve.as_mut()) {
@@ -210,8 +190,9 @@ impl Mesh {
             link.in_step = theirs.vector == own.vector;
         }
         self.compare_overlays(id, theirs.overlay == own.overlay);
-        if self.restored {
-            self.set_missing(id, true);
+        if self.is_restoring() {
+            let missing = self.is_worth_asking(id, theirs.vector);
+            self.set_missing(id, missing);
         } else if theirs.vector != own.vector {
             self.send_heads(id);
         } else {
@@ -252,10 +233,13 @@ impl Mesh {
     }
 
     pub(super) fn on_heads(&mut self, id: LinkId, heads: &WireVector) {
+        let Some(node) = self.links.get(&id).map(|link| link.node) else { return };
         let theirs = Vector::from_wire(heads);
-        self.check_rewound(id, &theirs);
-        let missing = self.restored || !self.replica.applied().covers(&theirs);
-        self.set_missing(id, missing);
+        self.check_own(node, &theirs);
+        if !self.is_restoring() {
+            let missing = !self.replica.applied().covers(&theirs);
+            self.set_missing(id, missing);
+        }
         if let Some(link) = self.links.get_mut(&id) {
             link.heads = Some(theirs.clone());
         }
@@ -264,35 +248,27 @@ impl Mesh {
         }
     }
 
-    fn check_rewound(&mut self, id: LinkId, theirs: &Vector) {
-        let origin = self.origin();
-        let known = theirs.highest_generation(origin.node);
-        let is_behind = theirs.head(origin) > self.replica.applied().head(origin);
-        if (is_behind || known > origin.generation)
-            && let Some(node) = self.links.get(&id).map(|link| link.node)
-        {
-            self.rewound(node, known);
-        }
-    }
-
     /// Begins an exchange with a peer that holds what is missing here; one at a time, so that
     /// the same writes are not asked of every peer at once.
     pub(super) fn fetch_if_missing(&mut self) {
-        if self.fetching.is_some() {
+        if self.fetching.is_some() || (self.is_restoring() && !self.is_asking()) {
             return;
         }
-        let Some((id, link)) = self.links.iter_mut().find(|(_, link)| link.is_live() && link.has_missing)
-        else {
+        let candidates = self.links.iter().filter(|(_, l)| l.is_live() && l.has_missing && !l.is_restoring);
+        let next = candidates.map(|(id, _)| *id).min_by_key(|id| (Some(*id) <= self.last_asked, *id));
+        let asking = self.is_asking();
+        let Some((id, link)) = next.and_then(|id| self.links.get_mut(&id).map(|link| (id, link))) else {
             return;
         };
+        self.last_asked = Some(id);
         link.has_missing = false;
         self.last_session += 1;
-        let fresh = self.restored.then(|| Replica::new(self.plant));
+        let fresh = asking.then(|| Replica::new(self.plant));
         let have = fresh.as_ref().unwrap_or(&self.replica).applied().to_wire();
         link.outbox.control(Message::Want { session: self.last_session, have });
         let early = planted!(self.plant, RangeCompletedEarly);
         let fetch = Fetch::new(self.last_session, self.now.mono_ms, early);
-        self.fetching = Some(Fetching { link: *id, fetch, fresh });
+        self.fetching = Some(Fetching { link: id, fetch, fresh });
         self.counters.bump(Counter::Fetches);
     }
 
@@ -300,15 +276,20 @@ impl Mesh {
         let now = self.now.mono_ms;
         if let Some(stalled) = self.fetching.take_if(|fetching| fetching.fetch.deadline_ms() <= now) {
             self.counters.bump(Counter::FetchesAbandoned);
+            let asking = self.is_asking();
+            if let Some(restore) = &mut self.restore {
+                // Handed out again, should it come to that.
+                restore.handed_out = None;
+            }
             if let Some(link) = self.links.get_mut(&stalled.link) {
                 link.digest_due_ms = now;
-                link.has_missing = self.restored;
+                link.has_missing = asking;
             }
         }
     }
 
     pub(super) fn on_want(&mut self, id: LinkId, session: u32, have: &WireVector) {
-        if self.restored {
+        if self.is_restoring() {
             return;
         }
         let serve = Serve::new(session, Vector::from_wire(have), &self.replica);
@@ -381,8 +362,9 @@ impl Mesh {
     }
 
     pub(super) fn on_final(&mut self, id: LinkId, session: u32, pages: u32, vector: &WireVector) {
+        let Some(node) = self.links.get(&id).map(|link| link.node) else { return };
         let vector = Vector::from_wire(vector);
-        self.check_rewound(id, &vector);
+        self.check_own(node, &vector);
         let now = self.now.mono_ms;
         let asked = self.fetching.as_mut().filter(|f| f.link == id && f.fetch.session() == session);
         if let Some(fetching) = asked {
@@ -393,17 +375,13 @@ impl Mesh {
 
     /// Ends the exchange, if its end and all pages are in.
     pub(super) fn finish_fetch(&mut self) {
-        let is_done = self.fetching.as_ref().is_some_and(|f| f.fetch.finished().is_some());
-        let waits = self.fetching.as_ref().is_some_and(|f| f.fresh.is_some()) && self.commits.is_busy();
-        if !is_done || waits {
-            return;
+        let Some(fetching) = &self.fetching else { return };
+        let Some(vector) = fetching.fetch.finished() else { return };
+        if fetching.fresh.is_some() {
+            return self.replace_store();
         }
-        let Some(done) = self.fetching.take() else { return };
-        let Some(vector) = done.fetch.finished() else { return };
-        match done.fresh {
-            Some(fresh) => self.take_over(fresh, vector),
-            None => self.replica.cover_all(vector),
-        }
+        self.replica.cover_all(vector);
+        self.fetching = None;
         for link in self.links.values_mut() {
             link.digest_due_ms = self.now.mono_ms;
         }

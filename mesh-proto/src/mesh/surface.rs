@@ -18,8 +18,11 @@ use crate::{
     wire::ByeReason,
 };
 
-/// How far a generation may jump where earlier ones may have been forgotten.
+/// How far a generation may jump where others than those that are known may have been used.
 pub(super) const GENERATION_JUMP: u32 = 1 << 20;
+/// The bits of how far generation and incarnation may jump at each start; generations last for half
+/// a million starts.
+const START_BITS: u32 = 14;
 
 /// What a node is told at its start.
 #[derive(Debug)]
@@ -36,8 +39,9 @@ pub struct Boot {
     pub build_ms: u64,
     /// Whether the wall clock is known to be right.
     pub synchronised: bool,
-    /// Whether the store was restored, repaired or imported and may be behind.
-    pub restored: bool,
+    /// Set when the store was restored, repaired or imported and may be behind: the generation of
+    /// the first run since, which the mark of the restored store must hold.
+    pub restored: Option<u32>,
     /// Seeds every random choice.
     pub seed: u64,
     /// Name and version of the software, for people.
@@ -49,20 +53,21 @@ pub struct Boot {
 /// The run that follows `last`, which must be persisted before it begins. `stored` is the
 /// highest generation of this node that the store knows of.
 ///
-/// A generation goes on only after a clean stop of a store that was never set back: otherwise
-/// sequence numbers might be used twice. What was set back may have opened generations of
-/// which nothing is known here any more: `draw`, a random number, leads past them.
-pub fn next_run(last: Option<Run>, clean: bool, restored: bool, stored: u32, draw: u32, plant: Plant) -> Run {
-    let past = if restored { draw % GENERATION_JUMP } else { 0 };
-    let Some(last) = last else {
-        return Run { incarnation: 1, generation: stored.saturating_add(1).saturating_add(past) };
-    };
+/// Every start opens a generation and an incarnation, at distances that `draw`, a random number,
+/// decides: the card may have been set back without a sign of it, and neither a sequence number nor
+/// a run must be used twice. What is known to be `restored` jumps farther.
+pub fn next_run(last: Option<Run>, stored: u32, restored: bool, draw: u32, plant: Plant) -> Run {
+    let newest = last.map_or(0, |last| last.generation).max(stored);
     let kept = planted!(plant, GenerationNotBumped);
     let reused = planted!(plant, SequenceReused);
-    let trusted = [kept, reused, clean && !restored].contains(&true);
-    let newest = last.generation.max(stored);
-    let generation = if trusted { newest } else { newest.saturating_add(1).saturating_add(past) };
-    Run { incarnation: last.incarnation + 1, generation }
+    let is_reused = [kept, reused].contains(&true);
+    let past = draw % if restored { GENERATION_JUMP } else { 1 << START_BITS };
+    let lead = u64::from(draw >> (u32::BITS - START_BITS));
+    let next = newest.saturating_add(1).saturating_add(past);
+    Run {
+        incarnation: last.map_or(0, |last| last.incarnation).saturating_add(1 + lead),
+        generation: if is_reused && newest > 0 { newest } else { next },
+    }
 }
 
 /// The records of a store, taken in one by one before the start.
@@ -70,13 +75,14 @@ pub fn next_run(last: Option<Run>, clean: bool, restored: bool, stored: u32, dra
 pub struct Loader {
     pub(super) replica: Replica,
     pub(super) ceiling: Hlc,
+    pub(super) known_since: u32,
     damaged: usize,
 }
 
 impl Loader {
     /// Nothing loaded yet.
     pub fn new(plant: Plant) -> Self {
-        Self { replica: Replica::new(plant), ceiling: Hlc::ZERO, damaged: 0 }
+        Self { replica: Replica::new(plant), ceiling: Hlc::ZERO, known_since: 0, damaged: 0 }
     }
 
     /// Takes in a record. A damaged one is counted and left out.
@@ -86,6 +92,7 @@ impl Loader {
     pub fn record(&mut self, key: &[u8], value: &[u8]) -> Result<(), RecordError> {
         match Record::decode(key, value) {
             Ok(Record::Ceiling(stamp)) => self.ceiling = self.ceiling.max(stamp),
+            Ok(Record::KnownSince(generation)) => self.known_since = generation,
             Ok(record) => {
                 if let Record::Register(_, entry) = &record {
                     self.ceiling = self.ceiling.max(entry.stamp);
@@ -131,6 +138,8 @@ pub enum Input {
     Persisted(u64),
     /// The run asked for by [`Event::PersistRun`] is persisted.
     RunPersisted(Run),
+    /// What [`Event::LostAndFound`] handed out under this number is durable.
+    LostSaved(u32),
     /// Whether the wall clock is known to be right.
     Synchronised(bool),
 }
@@ -145,8 +154,9 @@ pub enum Event {
         /// The records.
         records: Batch,
     },
-    /// Make this run durable, then say [`Input::RunPersisted`].
-    PersistRun(Run),
+    /// Make this run durable, and before it the mark of the restored store with the generation that
+    /// comes along, if one does; then say [`Input::RunPersisted`].
+    PersistRun(Run, Option<u32>),
     /// A write request is durable.
     Written(WriteToken),
     /// Close the link, once what was polled for it has been sent.
@@ -163,16 +173,23 @@ pub enum Event {
     Offence(NodeId, Counter),
     /// The clock was set back to this time of day, in milliseconds since 1970.
     ClockCorrected(u64),
-    /// Peers know writes of this generation that this node never made: its card was restored
-    /// or cloned. The generation was closed.
+    /// A peer knows writes of this node that it lost or never made: its card was set back or
+    /// cloned. Its store is being replaced by a peer's.
     Rewound(NodeId),
     /// A peer says that this node is not a member (any more).
     Refused(NodeId, ByeReason),
-    /// A restored store was replaced by a peer's state, and that is durable.
-    Restored {
-        /// What could not be added back, for the lost-and-found export.
+    /// What a restored store holds that has no place in the state of the peer that is to replace
+    /// it: export it durably, then say [`Input::LostSaved`]. Nothing is replaced before; after 3 s
+    /// without an answer the exchange begins anew.
+    LostAndFound {
+        /// Its number.
+        number: u32,
+        /// The registers.
         lost: Vec<Item>,
     },
+    /// A restored store was replaced by a peer's state, and that is durable: the mark of the
+    /// restored store may go.
+    Restored,
 }
 
 /// Why a write is refused. Nothing has changed.

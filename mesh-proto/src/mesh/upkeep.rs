@@ -1,5 +1,4 @@
-//! What happens seldom: reports and the collection of tombstones, the comparison of trees,
-//! and the state that a restored node takes over.
+//! What happens seldom: reports and the collection of tombstones, the comparison of trees.
 
 use alloc::{collections::BTreeSet, vec::Vec};
 
@@ -12,8 +11,7 @@ use crate::{
     outbox::Once,
     planted::planted,
     record::Item,
-    replica::{Applied, Replica},
-    restore,
+    replica::Applied,
     session::LinkId,
     tree::LEAVES,
     vector::Vector,
@@ -83,9 +81,11 @@ impl Mesh {
         nodes
     }
 
-    fn report(&mut self) {
+    /// Tells what is flushed here. What a store holds that is to be replaced is no word to go by.
+    pub(super) fn report(&mut self) {
         self.report_number += 1;
-        let durable = self.commits.durable().to_wire();
+        let nothing = Vector::default();
+        let durable = if self.is_restoring() { &nothing } else { self.commits.durable() }.to_wire();
         let node = self.id.short();
         let report = Report { node, run: self.run, number: self.report_number, durable };
         self.collector.hear(&report);
@@ -111,8 +111,16 @@ impl Mesh {
     pub(super) fn on_reports(&mut self, id: LinkId, reports: Vec<Report>) {
         let mut news = Vec::new();
         for report in reports {
+            if report.node == self.id.short() {
+                self.check_own_report(id, &report);
+            }
             let known = self.admitted.contains(&report.node) && report.node != self.id.short();
             if known && self.collector.hear(&report) {
+                // A node whose card was set back may have begun under an incarnation used before.
+                if self.overlay.is_new_run(report.node, report.run) {
+                    let ended = self.overlay.begin(report.node, report.run);
+                    self.mark_changed(ended);
+                }
                 news.push(report);
             }
         }
@@ -159,7 +167,7 @@ impl Mesh {
 
     /// Trees are comparable only where both sides account for the same writes.
     pub(super) fn on_tree_root(&mut self, id: LinkId, vector: [u8; 8], root: u64) {
-        if !self.restored && vector == self.advertised().hash() && root != self.replica.tree().root() {
+        if !self.is_restoring() && vector == self.advertised().hash() && root != self.replica.tree().root() {
             self.send_leaves(id);
         }
     }
@@ -174,7 +182,7 @@ impl Mesh {
     }
 
     pub(super) fn on_tree_leaves(&mut self, id: LinkId, theirs: &[u64]) {
-        if theirs.len() != LEAVES || self.restored {
+        if theirs.len() != LEAVES || self.is_restoring() {
             return;
         }
         if self.links.get_mut(&id).is_some_and(|link| core::mem::take(&mut link.tree_asked)) {
@@ -224,30 +232,5 @@ impl Mesh {
                 self.took_effect(&key, stamp);
             }
         }
-    }
-
-    /// A restored node takes a peer's state over whole and adds back what no peer can have.
-    pub(super) fn take_over(&mut self, mut fresh: Replica, peer: &Vector) {
-        let origin = self.origin();
-        fresh.cover_all(peer);
-        let plan = restore::plan(&self.replica, &fresh, peer, origin);
-        let mut own = Vector::default();
-        own.insert_range(origin, 1, self.replica.applied().head(origin));
-        fresh.cover_all(&own);
-        fresh.replace(&self.replica);
-        let old = core::mem::replace(&mut self.replica, fresh);
-        self.changed.extend(old.objects().keys().chain(self.replica.objects().keys()).cloned());
-        self.commits.forget_durable();
-        for (key, entry) in plan.again {
-            self.commits.queue(key, entry.stamp, entry.value, self.now.mono_ms, None);
-        }
-        if let Some(stamp) = self.replica.highest_stamp() {
-            self.time.merge(stamp);
-        }
-        self.see_generations();
-        self.restored = false;
-        self.flush_due_ms = Some(self.now.mono_ms);
-        self.schedule_release();
-        self.replacing = Some(plan.lost);
     }
 }

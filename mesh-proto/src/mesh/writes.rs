@@ -132,14 +132,24 @@ impl Mesh {
         }
         let keys: Vec<Key> = own.iter().map(|(key, _)| key.clone()).collect();
         let (mut records, covered) = self.replica.take_batch(&keys, origin);
-        if records.is_empty() {
+        let restored = self.completes_restore();
+        if records.is_empty() && restored.is_none() {
             return;
         }
+        if restored.is_some() {
+            self.known_since = self.run.generation;
+            records.puts.push(record::known_since(self.known_since));
+        }
+        let is_restored = restored.is_some();
+        own.extend(restored.into_iter().flatten());
         records.puts.push(record::ceiling(self.time.last()));
         if planted!(self.plant, AdvertiseBeforeFlush) {
             self.push_own(&own);
         }
         let batch = self.commits.begin(covered, own, tokens);
+        if is_restored {
+            self.restored_with(batch);
+        }
         self.events.push_back(Event::Persist { batch, records });
     }
 
@@ -154,11 +164,7 @@ impl Mesh {
     pub(super) fn persisted(&mut self, batch: u64) {
         let Some(flushed) = self.commits.flushed(batch) else { return };
         self.push_own(&flushed.own);
-        if !self.replica.is_dirty()
-            && let Some(lost) = self.replacing.take()
-        {
-            self.events.push_back(Event::Restored { lost });
-        }
+        self.end_restore(batch);
         self.events.extend(flushed.tokens.into_iter().map(Event::Written));
         self.pay_owed_acks();
         self.finish_answers();
@@ -183,6 +189,14 @@ impl Mesh {
         }
     }
 
+    /// Drops what the durable plane, which was replaced, makes obsolete.
+    pub(super) fn settle_whole_overlay(&mut self) {
+        let keys: Vec<Key> = self.overlay.iter().map(|(key, _)| key.clone()).collect();
+        for key in keys {
+            self.overlay.settle(&key, view::floor(&self.replica, &key));
+        }
+    }
+
     /// A clock that runs ahead of the time of day was wrong: close the generation.
     pub(super) fn correct_clock_if_ahead(&mut self) {
         if !self.is_closing_generation() && self.time.is_ahead(self.now) {
@@ -196,13 +210,7 @@ impl Mesh {
     }
 
     pub(super) fn close_generation(&mut self) {
-        self.close_generation_above(self.run.generation);
-    }
-
-    /// Opens the generation after the highest that anybody knows of.
-    pub(super) fn close_generation_above(&mut self, known: u32) {
-        let known = known.max(self.run.generation);
-        match known.checked_add(1) {
+        match self.run.generation.checked_add(1) {
             Some(generation) => self.open_run(Run { generation, ..self.run }),
             None => self.counters.bump(Counter::BadValue),
         }
@@ -216,7 +224,8 @@ impl Mesh {
             generation: run.generation.max(asked.generation),
         };
         self.closing = Some(run);
-        self.events.push_back(Event::PersistRun(run));
+        let mark = self.restore.as_ref().map(|restore| restore.since);
+        self.events.push_back(Event::PersistRun(run, mark));
     }
 
     /// The new generation is persisted: what the old one wrote after `closed` is void, and is
@@ -231,6 +240,9 @@ impl Mesh {
             self.reissue(old);
         }
         self.repeat_overlay(old);
+        if self.is_restoring() {
+            self.report();
+        }
     }
 
     /// Closes the old generations as of the corrected clock and writes what became void again.

@@ -15,7 +15,9 @@ const BATCH_BYTES: usize = 1024 * 1024;
 const MAX_FLOOR_DELETES: usize = 256;
 
 impl Replica {
-    /// Marks everything for the store, so that it replaces all that `old` had there.
+    /// Marks everything for the store, so that it replaces all that `old` had there. A crash in
+    /// between must lose nothing: what of `old` is to stay is in here, what else it holds a peer
+    /// has, or it was exported.
     pub fn replace(&mut self, old: &Self) {
         let keys = |replica: &Self| -> Vec<Key> {
             let live = replica.index.values().flat_map(|dots| dots.values().cloned());
@@ -29,10 +31,18 @@ impl Replica {
         self.dirty.is_replacing = true;
     }
 
+    /// Whether a whole state is being replaced and not all of the new one is in a batch.
+    pub fn is_replacing(&self) -> bool {
+        self.dirty.is_replacing
+    }
+
     /// Whether anything waits to be made durable.
     pub fn is_dirty(&self) -> bool {
         let dirty = &self.dirty;
-        !dirty.keys.is_empty() || !dirty.quarantine.is_empty() || !dirty.covered.is_empty()
+        dirty.is_replacing
+            || !dirty.keys.is_empty()
+            || !dirty.quarantine.is_empty()
+            || !dirty.covered.is_empty()
     }
 
     /// Roughly the bytes that wait to be made durable.

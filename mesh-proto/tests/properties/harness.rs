@@ -80,7 +80,7 @@ pub(crate) fn boot(roster: &Roster, node: u8, generation: u32, restored: bool) -
         ceiling: Hlc::ZERO,
         build_ms: 0,
         synchronised: true,
-        restored,
+        restored: restored.then_some(generation),
         seed: u64::from(node),
         software: "test".into(),
         plant: Plant::default(),
@@ -117,6 +117,16 @@ pub(crate) fn introduce(mesh: &mut Mesh, peer: u8) -> LinkId {
 
 pub(crate) fn say(mesh: &mut Mesh, ms: u64, link: LinkId, messages: &[Message]) {
     mesh.handle_input(now_at(ms), Input::Frame(link, wire::encode(messages)));
+}
+
+/// What a machine has to say over a link.
+pub(crate) fn sent(mesh: &mut Mesh, link: LinkId) -> Vec<Message> {
+    let frames = core::iter::from_fn(|| mesh.poll_transmit(link));
+    let messages = frames.filter_map(|sent| match sent {
+        Transmit::Frame(bytes) => Some(wire::decode(&bytes).unwrap().0),
+        Transmit::Packet(_) => None,
+    });
+    messages.flatten().collect()
 }
 
 /// A store: records by key, in the order in which batches were flushed.
@@ -193,10 +203,19 @@ impl Net {
 
     /// Stops a node without warning and starts it in this generation with what its store holds.
     pub(crate) fn restart(&mut self, node: usize, generation: u32) {
+        self.start(node, generation, false);
+    }
+
+    /// The same, with a store that was restored.
+    pub(crate) fn restore(&mut self, node: usize, generation: u32) {
+        self.start(node, generation, true);
+    }
+
+    fn start(&mut self, node: usize, generation: u32, restored: bool) {
         let links: Vec<_> = self.links.iter().copied().filter(|(a, b)| *a == node || *b == node).collect();
         links.iter().for_each(|(a, b)| self.cut(*a, *b));
         let number = u8::try_from(node + 1).unwrap();
-        let boot = boot(self.nodes[node].roster(), number, generation, false);
+        let boot = boot(self.nodes[node].roster(), number, generation, restored);
         self.waiting[node].clear();
         self.nodes[node] = Mesh::new(boot, now_at(self.ms), self.stores[node].load());
         links.iter().for_each(|(a, b)| self.link(*a, *b));
@@ -243,8 +262,11 @@ impl Net {
             busy = true;
             match event {
                 Event::Persist { batch, records } => self.waiting[node].push_back((batch, records)),
-                Event::PersistRun(run) => {
+                Event::PersistRun(run, _) => {
                     self.nodes[node].handle_input(now_at(self.ms), Input::RunPersisted(run));
+                }
+                Event::LostAndFound { number, .. } => {
+                    self.nodes[node].handle_input(now_at(self.ms), Input::LostSaved(number));
                 }
                 other => self.events[node].push(other),
             }

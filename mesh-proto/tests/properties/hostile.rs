@@ -68,7 +68,7 @@ fn still_works(mesh: &mut Mesh, ms: u64) {
         while let Some(event) = mesh.poll_event() {
             match event {
                 Event::Persist { batch, .. } => mesh.handle_input(now_at(ms), Input::Persisted(batch)),
-                Event::PersistRun(run) => mesh.handle_input(now_at(ms), Input::RunPersisted(run)),
+                Event::PersistRun(run, _) => mesh.handle_input(now_at(ms), Input::RunPersisted(run)),
                 Event::Written(written) if written == token => return,
                 _ => {}
             }

@@ -7,3 +7,4 @@ mod hostile;
 mod queues;
 mod replicas;
 mod reported;
+mod setback;

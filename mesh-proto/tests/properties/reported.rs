@@ -19,7 +19,7 @@ use crate::harness::*;
 
 fn opened_run(mesh: &mut Mesh) -> Option<Run> {
     core::iter::from_fn(|| mesh.poll_event())
-        .filter_map(|event| if let Event::PersistRun(run) = event { Some(run) } else { None })
+        .filter_map(|event| if let Event::PersistRun(run, _) = event { Some(run) } else { None })
         .last()
 }
 
@@ -331,7 +331,7 @@ fn a_restored_store_is_reported_replaced_only_once_it_is() {
         while let Some(event) = mesh.poll_event() {
             if let Event::Persist { batch, records } = &event {
                 assert!(
-                    !events.iter().any(|e| matches!(e, Event::Restored { .. })),
+                    !events.iter().any(|e| matches!(e, Event::Restored)),
                     "a crash now leaves the old store without its mark"
                 );
                 store.write(records);
@@ -340,7 +340,7 @@ fn a_restored_store_is_reported_replaced_only_once_it_is() {
             events.push(event);
         }
     }
-    assert!(events.iter().any(|e| matches!(e, Event::Restored { .. })));
+    assert!(events.iter().any(|e| matches!(e, Event::Restored)));
     assert!(!store.0.keys().any(|key| key.starts_with(b"rnote/old")));
 }
 

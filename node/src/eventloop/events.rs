@@ -13,6 +13,7 @@ use tracing::{error, info, warn};
 use super::EventLoop;
 use crate::{
     state_dir::{Incarnation, StateDirError},
+    store::restored,
     transport::LinkId,
 };
 
@@ -25,7 +26,7 @@ impl EventLoop {
                     error!(%reason, "the store is gone");
                 }
             }
-            Event::PersistRun(run) => self.persist_run(run),
+            Event::PersistRun(run, mark) => self.persist_run(run, mark),
             Event::Written(token) => {
                 if let Some(reply) = self.writes.remove(&token) {
                     let _ = reply.send(Ok(()));
@@ -62,14 +63,26 @@ impl EventLoop {
             }
             Event::Rewound(node) => warn!(
                 node = %self.name_of(node.short()),
-                "a peer knows writes of this node that it never made: was this card restored or cloned?"
+                "a peer knows writes of this node that it lost or never made: was this card restored or cloned? A peer's state replaces its store"
             ),
             Event::Refused(node, reason) => self.refused(node, reason),
-            Event::Restored { lost } => self.restored(&lost),
+            Event::LostAndFound { number, lost } => self.export_lost(number, &lost),
+            Event::Restored => {
+                info!("a peer's state replaced the restored store");
+                if let Err(reason) = restored::remove_mark(self.state.path()) {
+                    error!(%reason, "the mark of the restored store cannot be removed");
+                }
+            }
         }
     }
 
-    fn persist_run(&mut self, run: Run) {
+    /// The mark goes first: a node that has seen that its card was set back must not forget it.
+    fn persist_run(&mut self, run: Run, mark: Option<u32>) {
+        if mark.is_some()
+            && let Err(reason) = restored::set_mark(self.state.path(), mark)
+        {
+            return error!(%reason, "the mark of the restored store cannot be saved; writes wait");
+        }
         let stored = Incarnation { generation: run.generation, incarnation: run.incarnation, clean: false };
         match self.state.set_incarnation(stored) {
             Ok(()) => self.mesh.handle_input(self.clock.now(), Input::RunPersisted(run)),
@@ -104,15 +117,15 @@ impl EventLoop {
         }
     }
 
-    fn restored(&self, lost: &[Item]) {
-        if let Err(reason) = std::fs::remove_file(&self.restored_marker)
-            && reason.kind() != std::io::ErrorKind::NotFound
-        {
-            error!(%reason, "the mark of the restored store cannot be removed");
-        }
-        info!(lost = lost.len(), "a peer's state replaced the restored store");
-        for item in lost {
-            warn!(register = ?item.key, "lost and found: its object was deleted while this store was away");
+    /// Nothing is replaced before the export is durable; when it fails the machine asks again.
+    fn export_lost(&mut self, number: u32, lost: &[Item]) {
+        match restored::export_lost(self.state.path(), lost) {
+            Ok(path) => {
+                let path = path.display();
+                warn!(lost = lost.len(), %path, "lost and found: objects that were deleted while this store was away");
+                self.mesh.handle_input(self.clock.now(), Input::LostSaved(number));
+            }
+            Err(reason) => error!(%reason, "the lost-and-found cannot be saved; the restored store stays"),
         }
     }
 }

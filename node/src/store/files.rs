@@ -103,7 +103,7 @@ pub enum FileError {
 }
 
 impl FileError {
-    fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
+    pub(super) fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
         if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
             return Self::Full { path: path.to_path_buf() };
         }

@@ -15,6 +15,7 @@
 pub mod export;
 pub mod files;
 pub mod memory;
+pub mod restored;
 pub mod sled;
 pub mod unsynced;
 pub mod worker;

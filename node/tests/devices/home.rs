@@ -151,11 +151,11 @@ async fn start(
     let boot = Boot {
         key: key(number),
         roster: roster(count),
-        run: next_run(None, false, false, 0, 0, Plant::default()),
+        run: next_run(None, 0, false, 0, Plant::default()),
         ceiling: Hlc::ZERO,
         build_ms: 0,
         synchronised: true,
-        restored: false,
+        restored: None,
         seed: number.into(),
         software: "test".to_owned(),
         plant: Plant::default(),
@@ -188,7 +188,6 @@ async fn start(
         members,
         heartbeat: Arc::default(),
         clock,
-        restored_marker: folder.join("restored"),
     });
     let (stop, shutdown) = watch::channel(false);
     let (_never, loop_shutdown) = watch::channel(false);

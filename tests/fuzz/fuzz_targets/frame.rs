@@ -43,7 +43,7 @@ fn machine() -> Mesh {
         ceiling: Hlc::ZERO,
         build_ms: 0,
         synchronised: true,
-        restored: false,
+        restored: None,
         seed: 1,
         software: "fuzz".into(),
         plant: Plant::default(),
@@ -82,7 +82,7 @@ fuzz_target!(|data: &[u8]| {
         while let Some(event) = mesh.poll_event() {
             match event {
                 Event::Persist { batch, .. } => mesh.handle_input(at(ms), Input::Persisted(batch)),
-                Event::PersistRun(run) => mesh.handle_input(at(ms), Input::RunPersisted(run)),
+                Event::PersistRun(run, _) => mesh.handle_input(at(ms), Input::RunPersisted(run)),
                 _ => {}
             }
         }

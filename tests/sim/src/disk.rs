@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use mesh_proto::{
+    Dot,
     mesh::Loader,
     overlay::Run,
     planted::Plant,
@@ -19,14 +20,17 @@ pub(crate) struct Disk {
     pending: VecDeque<(u64, Batch)>,
     /// The run file.
     pub(crate) run: Option<Run>,
-    /// Whether the last stop was clean.
-    pub(crate) clean: bool,
     /// The roster file.
     pub(crate) roster: Vec<u8>,
     /// Whether the store was set back and no peer's state has replaced it yet.
     pub(crate) restored: bool,
-    /// What the synced records account for.
-    vector: Vector,
+    /// What the mark of the restored store holds: the generation of the first run since.
+    pub(crate) since: Option<u32>,
+    /// What the synced records claim beyond the writes that they hold.
+    claims: Vector,
+    /// The writes that the synced records hold, and how many records each: one that is released
+    /// from quarantine may stand in two.
+    held: BTreeMap<Dot, usize>,
 }
 
 impl Disk {
@@ -64,30 +68,61 @@ impl Disk {
 
     fn commit(&mut self, records: &Batch) {
         for (key, value) in &records.puts {
+            let before = self.synced.insert(key.clone(), value.clone());
+            self.forget(key, before.as_deref());
             self.note(key, value);
-            self.synced.insert(key.clone(), value.clone());
         }
         for key in &records.deletes {
-            self.synced.remove(key);
+            let before = self.synced.remove(key);
+            self.forget(key, before.as_deref());
+        }
+    }
+
+    fn forget(&mut self, key: &[u8], before: Option<&[u8]>) {
+        match before.and_then(|value| Record::decode(key, value).ok()) {
+            Some(Record::Register(_, entry) | Record::Quarantined(_, entry)) => {
+                if let Some(count) = self.held.get_mut(&entry.dot) {
+                    *count -= 1;
+                    if *count == 0 {
+                        self.held.remove(&entry.dot);
+                    }
+                }
+            }
+            Some(Record::Covered(origin, _)) => drop(self.claims.take_origin(origin)),
+            _ => {}
         }
     }
 
     fn note(&mut self, key: &[u8], value: &[u8]) {
         match Record::decode(key, value) {
             Ok(Record::Register(_, entry) | Record::Quarantined(_, entry)) => {
-                self.vector.insert(entry.dot);
+                *self.held.entry(entry.dot).or_default() += 1;
             }
             Ok(Record::Covered(origin, ranges)) => {
-                ranges.iter().for_each(|(from, to)| self.vector.insert_range(origin, from, to));
+                ranges.iter().for_each(|(from, to)| self.claims.insert_range(origin, from, to));
             }
-            Ok(Record::Floor(node, floor)) => self.vector.raise_floor(node, floor),
+            Ok(Record::Floor(node, floor)) => self.claims.raise_floor(node, floor),
             _ => {}
         }
     }
 
-    /// All that the synced records ever accounted for.
-    pub(crate) fn vector(&self) -> &Vector {
-        &self.vector
+    /// Whether the synced records account for a write.
+    pub(crate) fn contains(&self, dot: Dot) -> bool {
+        self.held.contains_key(&dot) || self.claims.contains(dot)
+    }
+
+    /// A write of `vector` for which the synced records do not account.
+    pub(crate) fn lacks(&self, vector: &Vector) -> Option<Dot> {
+        let missing = self.claims.missing(vector);
+        let dots = missing.origins().flat_map(|(origin, ranges)| {
+            ranges.iter().flat_map(move |(from, to)| (from..=to).map(move |seq| Dot { origin, seq }))
+        });
+        dots.into_iter().find(|dot| !self.held.contains_key(dot))
+    }
+
+    /// Whether `vector` has all that the synced records account for.
+    pub(crate) fn is_covered_by(&self, vector: &Vector) -> bool {
+        vector.covers(&self.claims) && self.held.keys().all(|dot| vector.contains(*dot))
     }
 
     /// A synced record.
@@ -101,14 +136,11 @@ impl Disk {
     }
 
     /// What a start reads.
-    pub(crate) fn load(&mut self, plant: Plant) -> Result<Loader, String> {
+    pub(crate) fn load(&self, plant: Plant) -> Result<Loader, String> {
         let mut loader = Loader::new(plant);
         for (key, value) in &self.synced {
             loader.record(key, value).map_err(|error| error.to_string())?;
         }
-        self.vector = Vector::default();
-        let all: Vec<_> = self.synced.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
-        all.iter().for_each(|(key, value)| self.note(key, value));
         if loader.damaged() == 0 { Ok(loader) } else { Err("its own records read as damaged".into()) }
     }
 

@@ -6,11 +6,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use mesh_proto::{
-    Dot, Hlc, Key, NodeId, ObjectId, Origin, Value,
+    Dot, Hlc, Key, NodeId, ObjectId, Origin, ShortId, Value,
     kinds::Durability,
     merge::Entry,
     mesh::Op,
-    record::{Batch, Record},
+    record::{Batch, Item, Record},
 };
 
 use super::{Failure, disk::Disk};
@@ -34,10 +34,12 @@ pub(crate) struct Write {
     pub(crate) entry: Entry,
     /// The nodes on whose disks it was synced and which were not set back since, as bits.
     pub(crate) safe: u64,
+    /// The nodes on whose disks it was ever synced, as bits.
+    ever: u64,
     /// How often it was pushed over a link.
     pub(crate) pushes: u64,
-    /// It was added back from a restored store, under its old stamp.
-    pub(crate) restored: bool,
+    /// The write of which it is a copy, added back from a store that was set back.
+    copy_of: Option<Dot>,
 }
 
 /// Everything that was written.
@@ -54,6 +56,13 @@ pub(crate) struct Model {
     pub(crate) unsure: BTreeSet<NodeId>,
     /// Changes of the clock's generation, per node.
     pub(crate) corrections: BTreeMap<usize, u32>,
+    /// The nodes whose disks were ever lost or set back, as bits.
+    was_set_back: u64,
+    names_set_back: BTreeSet<ShortId>,
+    /// The writes that a disk held when it was set back.
+    old: BTreeSet<Dot>,
+    /// The writes that were handed out for the lost-and-found.
+    lost: BTreeSet<Dot>,
     last_value: u64,
 }
 
@@ -89,14 +98,12 @@ impl Model {
             return Ok(());
         }
         self.by_key.entry(key.clone()).or_default().insert(entry.dot);
-        let restored = self.by_key[key].iter().any(|dot| {
-            self.writes.get(dot).is_some_and(|w| {
-                w.entry.stamp == entry.stamp
-                    && w.entry.dot.origin.node == entry.dot.origin.node
-                    && w.entry.value == entry.value
-            })
+        let copied = self.writes_of(key).find(|w| {
+            w.entry.stamp == entry.stamp && w.entry.dot != entry.dot && w.entry.value == entry.value
         });
-        let write = Write { key: key.clone(), entry: entry.clone(), safe: 0, pushes: 0, restored };
+        let copy_of = copied.map(|w| w.copy_of.unwrap_or(w.entry.dot));
+        let (key, entry) = (key.clone(), entry.clone());
+        let write = Write { key, entry: entry.clone(), safe: 0, ever: 0, pushes: 0, copy_of };
         self.writes.insert(entry.dot, write);
         Ok(())
     }
@@ -122,20 +129,45 @@ impl Model {
                 && let Some(write) = self.writes.get_mut(&entry.dot)
             {
                 write.safe |= 1 << node;
+                write.ever |= 1 << node;
             }
         }
     }
 
     /// Notes that a node's disk was lost, or set back to what it holds now.
-    pub(crate) fn set_back(&mut self, node: usize, now_holds: Option<&Disk>) {
+    pub(crate) fn set_back(&mut self, node: usize, name: ShortId, now_holds: Option<&Disk>) {
+        self.was_set_back |= 1 << node;
+        self.names_set_back.insert(name);
         self.writes.values_mut().for_each(|write| write.safe &= !(1 << node));
         for record in now_holds.into_iter().flat_map(Disk::records) {
             if let Record::Register(_, entry) | Record::Quarantined(_, entry) = record
                 && let Some(write) = self.writes.get_mut(&entry.dot)
             {
                 write.safe |= 1 << node;
+                self.old.insert(entry.dot);
             }
         }
+    }
+
+    /// Notes what a node handed out for the lost-and-found. What it wrote itself since its store
+    /// was set back does not belong there.
+    pub(crate) fn handed_out(&mut self, node: ShortId, lost: &[Item]) {
+        let dots = lost.iter().map(|item| item.entry.dot);
+        self.lost.extend(dots.filter(|dot| dot.origin.node != node || self.old.contains(dot)));
+    }
+
+    /// Whether only a node may write a register that was set back itself: nobody adds back for it
+    /// what it says of itself.
+    fn is_of_one_set_back(&self, key: &Key) -> bool {
+        let of_one = !mesh_proto::kinds::may_originate(key, ShortId(0));
+        of_one && key.object.name().parse().is_ok_and(|name| self.names_set_back.contains(&name))
+    }
+
+    /// Whether a copy of a write has no place in the household: a node that was never set back had
+    /// the write on its disk, so that everybody knows what became of it.
+    fn is_undead(&self, write: &Write) -> bool {
+        let original = write.copy_of.and_then(|dot| self.writes.get(&dot));
+        original.is_none_or(|original| original.ever & !self.was_set_back != 0)
     }
 
     /// Until which stamp the writes of closed generations count, by the closings that are safe
@@ -184,7 +216,7 @@ impl Model {
                 *best = &write.entry;
             }
         }
-        Expected { closed: self.closed(Some(members)), least }
+        Expected { closed: self.closed(Some(members)), least, members }
     }
 }
 
@@ -192,6 +224,7 @@ impl Model {
 pub(crate) struct Expected<'a> {
     closed: BTreeMap<Origin, Hlc>,
     least: BTreeMap<&'a Key, &'a Entry>,
+    members: u64,
 }
 
 impl Expected<'_> {
@@ -204,15 +237,19 @@ impl Expected<'_> {
     /// Compares a register, as every replica holds it, with what the laws say.
     pub(crate) fn check(&self, model: &Model, key: &Key, held: Option<&Entry>) -> Result<(), Failure> {
         let fail = |oracle, reason: String| Err(Failure::new(oracle, reason).on(&key.object));
+        let excused = model.is_of_one_set_back(key);
         let tombstone = self.tombstone(&key.object);
         let least = self.least.get(key).filter(|e| e.value.is_some() && e.stamp > tombstone);
         let Some(held) = held.filter(|entry| entry.value.is_some()) else {
             let Some(least) = least else { return Ok(()) };
             let slot = Key { object: key.object.clone(), field: mesh_proto::FieldName::object() };
-            let buried =
-                model.writes_of(&slot).any(|w| w.entry.stamp >= least.stamp && !self.is_void(&w.entry))
-                    || model.writes_of(key).any(|w| w.entry.value.is_none() && w.entry.beats(least));
-            if buried {
+            let counts = |w: &&Write| w.safe & self.members != 0 && !self.is_void(&w.entry);
+            let buried = model.writes_of(&slot).filter(counts).any(|w| w.entry.stamp >= least.stamp)
+                || model
+                    .writes_of(key)
+                    .filter(counts)
+                    .any(|w| w.entry.value.is_none() && w.entry.beats(least));
+            if buried || excused || model.lost.contains(&least.dot) {
                 return Ok(());
             }
             return fail("nothing lost", format!("{key:?}: nobody shows {least:?}"));
@@ -225,11 +262,12 @@ impl Expected<'_> {
         }
         if let Some(least) = self.least.get(key)
             && least.beats(held)
-            && !write.restored
+            && !excused
+            && model.is_undead(write)
         {
             return fail("the latest wins", format!("{key:?}: {held:?} is shown, {least:?} is later"));
         }
-        if held.stamp <= tombstone && !write.restored {
+        if held.stamp <= tombstone && model.is_undead(write) {
             let reason = format!("{key:?}: {held:?} came back from below the tombstone {tombstone:?}");
             return fail("the deleted stays deleted", reason);
         }

@@ -132,10 +132,10 @@ impl SimNode {
     pub(crate) fn start(&mut self, now: u64, draw: u64, plant: Plant) -> Result<(), String> {
         let loaded = self.disk.load(plant)?;
         let stored = loaded.highest_generation(self.short());
-        let run =
-            next_run(self.disk.run, self.disk.clean, self.disk.restored, stored, (draw >> 32) as u32, plant);
+        let run = next_run(self.disk.run, stored, self.disk.restored, (draw >> 32) as u32, plant);
         self.disk.run = Some(run);
-        self.disk.clean = false;
+        let disk = &mut self.disk;
+        let since = disk.restored.then(|| *disk.since.get_or_insert(run.generation));
         let roster = Roster::from_bytes(&self.disk.roster).map_err(|error| error.to_string())?;
         self.epoch += 1;
         self.boots += 1;
@@ -152,7 +152,7 @@ impl SimNode {
             ceiling: Hlc::ZERO,
             build_ms: BUILD_MS,
             synchronised: self.wall.synchronised,
-            restored: self.disk.restored,
+            restored: since,
             seed: draw,
             software: "hearth 0.1.0".into(),
             plant,

@@ -1,7 +1,7 @@
 //! What must hold at every moment, judged from outside the machine.
 
 use mesh_proto::{
-    Dot, Hlc, Key,
+    Hlc, Key,
     counters::Counter,
     hlc::MAX_AHEAD_MS,
     kinds::Durability,
@@ -186,7 +186,7 @@ fn sent_items(world: &mut World, node: usize, items: &[Item]) -> Outcome {
             .mesh
             .as_ref()
             .is_some_and(|mesh| mesh.run().generation == dot.origin.generation);
-        if dot.origin.node == own && current && !world.nodes[node].disk.vector().contains(dot) {
+        if dot.origin.node == own && current && !world.nodes[node].disk.contains(dot) {
             let reason = format!("n{node} sent {dot:?} of {:?}, which is not on its disk", item.key);
             return Err(Failure::new("flushed, then sent", reason).on(&item.key.object));
         }
@@ -212,10 +212,8 @@ fn pushed(world: &mut World, node: usize, items: &[Item]) -> Outcome {
 
 /// A node tells others only of what is on its disk.
 fn claimed(world: &World, node: usize, vector: &Vector) -> Outcome {
-    let missing = world.nodes[node].disk.vector().missing(vector);
-    if let Some((origin, ranges)) = missing.origins().next() {
-        let first = ranges.iter().next().map_or(0, |(from, _)| from);
-        let reason = format!("n{node} claims {:?}, which is not on its disk", Dot { origin, seq: first });
+    if let Some(dot) = world.nodes[node].disk.lacks(vector) {
+        let reason = format!("n{node} claims {dot:?}, which is not on its disk");
         return Err(Failure::new("flushed, then advertised", reason));
     }
     Ok(())

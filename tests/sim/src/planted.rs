@@ -19,7 +19,7 @@ fn plan(bug: Planted) -> (&'static str, u64) {
         Planted::StampNotCompared => ("partition", 5),
         Planted::OverlayOutlivesWriter => ("overlay", 5),
         Planted::CoversForgotten => ("calm", 5),
-        Planted::GenerationNotBumped => ("crash", 10),
+        Planted::GenerationNotBumped => ("rewind", 10),
         Planted::QuarantineIgnored => ("clocks", 5),
         Planted::RestoredStoreMerged => ("backup", 20),
         Planted::RosterUnchained => ("roster", 5),

@@ -61,7 +61,7 @@ pub(crate) fn is_equal(world: &World) -> Outcome {
         if mesh.commits().durable() != mesh.replica().applied() {
             return fail(format!("n{node} applied more than it says is durable"));
         }
-        if !mesh.replica().applied().covers(world.nodes[node].disk.vector()) {
+        if !world.nodes[node].disk.is_covered_by(mesh.replica().applied()) {
             return fail(format!("n{node} forgot what its disk accounts for"));
         }
         let own = held(mesh);

@@ -29,6 +29,7 @@ pub(crate) enum Action {
     ClockFix(usize),
     Backup,
     Restore,
+    Rewind,
     Destroy,
     Admit,
     Revoke,
@@ -67,8 +68,12 @@ pub(crate) struct Settings {
     pub(crate) flap_every: u64,
     pub(crate) clock_every: u64,
     pub(crate) restore_every: u64,
+    /// The card of a node is set back to its backup, and nothing tells the node.
+    pub(crate) rewind_every: u64,
     /// One backup early, restored late.
     pub(crate) old_backup: bool,
+    /// One image of a card early, put in late.
+    pub(crate) old_image: bool,
     pub(crate) destroy_at: u64,
     pub(crate) roster_every: u64,
     pub(crate) hostile_every: u64,
@@ -112,7 +117,9 @@ impl Settings {
             flap_every: 0,
             clock_every: 0,
             restore_every: 0,
+            rewind_every: 0,
             old_backup: false,
+            old_image: false,
             destroy_at: 0,
             roster_every: 0,
             hostile_every: 0,
@@ -214,6 +221,31 @@ pub(crate) fn all() -> Vec<Settings> {
             duration: 160_000,
             deletes: 50,
             ..base("backup", "a backup so old that the tombstones of what was deleted since are gone")
+        },
+        Settings {
+            rewind_every: 7_000,
+            crash_every: 8_000,
+            stop_every: 9_000,
+            deletes: 35,
+            duration: 30_000,
+            ..base("rewind", "cards that are set back while nothing tells their nodes")
+        },
+        Settings {
+            restore_every: 9_000,
+            rewind_every: 9_000,
+            crash_every: 4_000,
+            partition_every: 6_000,
+            deletes: 35,
+            duration: 40_000,
+            ..base("setback", "restores and cards set back, with crashes and partitions between")
+        },
+        Settings {
+            old_image: true,
+            write_every: (100, 1_500),
+            quiet_from: 60_000,
+            duration: 160_000,
+            deletes: 50,
+            ..base("image", "a card set back so far that tombstones are gone, and nothing tells its node")
         },
         Settings {
             roster_every: 3_000,

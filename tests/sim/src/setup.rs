@@ -86,6 +86,8 @@ fn plan(world: &mut World) {
         (s.clock_every, Action::ClockStep),
         (s.restore_every, Action::Restore),
         (s.restore_every / 2, Action::Backup),
+        (s.rewind_every, Action::Rewind),
+        (s.rewind_every / 2, Action::Backup),
         (s.roster_every, Action::Admit),
         (s.roster_every, Action::Revoke),
         (s.hostile_every, Action::Hostile),
@@ -95,10 +97,11 @@ fn plan(world: &mut World) {
         let after = 1_500 + world.rng.between((period / 2, period));
         world.after(after, Happening::Do(action));
     }
-    if s.old_backup {
+    if s.old_backup || s.old_image {
         let early = world.rng.between((15_000, 25_000));
         world.after(early, Happening::Do(Action::Backup));
-        world.after(s.duration - 15_000, Happening::Do(Action::Restore));
+        let late = if s.old_backup { Action::Restore } else { Action::Rewind };
+        world.after(s.duration - 15_000, Happening::Do(late));
     }
     world.after(210, Happening::Do(Action::Dial));
     world.after(2_000, Happening::Do(Action::Write));

@@ -10,6 +10,7 @@ use mesh_proto::{
 
 use super::{
     Failure,
+    disk::Disk,
     net::End,
     node::SimNode,
     oracle,
@@ -36,8 +37,15 @@ impl World {
             Action::OneWay => (s.one_way_every / 2, s.one_way_every * 3 / 2),
             Action::Flap => (s.flap_every / 2, s.flap_every * 3 / 2),
             Action::ClockStep => (s.clock_every / 2, s.clock_every * 3 / 2),
-            Action::Backup | Action::Restore if s.old_backup => (1_000_000, 1_000_000),
-            Action::Backup | Action::Restore => (s.restore_every / 2, s.restore_every * 3 / 2),
+            Action::Backup | Action::Restore | Action::Rewind if s.old_backup || s.old_image => {
+                (1_000_000, 1_000_000)
+            }
+            Action::Restore => (s.restore_every / 2, s.restore_every * 3 / 2),
+            Action::Rewind => (s.rewind_every / 2, s.rewind_every * 3 / 2),
+            Action::Backup => {
+                let every = s.restore_every.max(s.rewind_every);
+                (every / 4, every * 3 / 4)
+            }
             Action::Admit | Action::Revoke => (s.roster_every / 2, s.roster_every * 3 / 2),
             Action::Hostile => (s.hostile_every / 2, s.hostile_every * 3 / 2),
             Action::Destroy => (1_000_000, 1_000_000),
@@ -57,6 +65,7 @@ impl World {
             Action::ClockStep => self.step_clock(),
             Action::Backup => self.back_up(),
             Action::Restore => self.restore(),
+            Action::Rewind => self.rewind(),
             Action::Admit => self.admit(),
             Action::Revoke => self.revoke(),
             Action::Hostile => self.hostile(),
@@ -301,31 +310,50 @@ impl World {
         Ok(())
     }
 
+    /// Backups are put in, of one node or of several at a time.
     fn restore(&mut self) -> Outcome {
+        let several = if self.rng.percent(40) { self.nodes.len() } else { 1 };
+        for _ in 0..several {
+            let Some(node) = self.backed_up() else { return Ok(()) };
+            self.crash_node(node)?;
+            let Some(mut backup) = self.nodes[node].backup.take() else { return Ok(()) };
+            let kept = self.rng.percent(50);
+            if kept {
+                backup.run = self.nodes[node].disk.run;
+                backup.roster.clone_from(&self.nodes[node].disk.roster);
+            } else if backup.roster != self.nodes[node].disk.roster {
+                // What it issued since may be nowhere else.
+                self.model.unsure.extend(self.model.revoked.iter().filter(|_| node == 0));
+            }
+            (backup.restored, backup.since) = (true, None);
+            self.trace.say(self.now, || format!("n{node} is restored, run file kept: {kept}"));
+            self.put_in(node, backup);
+        }
+        Ok(())
+    }
+
+    /// The card of a node is replaced by an image of it, made while the node ran or was stopped.
+    fn rewind(&mut self) -> Outcome {
+        let Some(node) = self.backed_up() else { return Ok(()) };
+        self.crash_node(node)?;
+        let Some(image) = self.nodes[node].backup.take() else { return Ok(()) };
+        self.trace.say(self.now, || format!("n{node} is set back"));
+        self.put_in(node, image);
+        Ok(())
+    }
+
+    fn backed_up(&mut self) -> Option<usize> {
         let with: Vec<usize> =
             self.nodes.iter().filter(|n| n.backup.is_some() && n.is_running()).map(|n| n.index).collect();
-        // One at a time: a household that lost everything has nobody to ask.
-        let pending = self.nodes.iter().any(|n| n.disk.restored);
-        let Some(node) = self.rng.pick(&with).copied().filter(|_| !pending) else { return Ok(()) };
-        self.crash_node(node)?;
-        let Some(mut backup) = self.nodes[node].backup.take() else { return Ok(()) };
-        let kept = self.rng.percent(50);
-        if kept {
-            backup.run = self.nodes[node].disk.run;
-            backup.roster.clone_from(&self.nodes[node].disk.roster);
-        } else if backup.roster != self.nodes[node].disk.roster {
-            // What it issued since may be nowhere else.
-            self.model.unsure.extend(self.model.revoked.iter().filter(|_| node == 0));
-        }
-        backup.clean = self.rng.percent(50);
-        backup.restored = true;
-        self.trace.say(self.now, || format!("n{node} is restored, run file kept: {kept}"));
-        self.nodes[node].disk = backup;
-        let (model, disk) = (&mut self.model, &self.nodes[node].disk);
-        model.set_back(node, Some(disk));
+        self.rng.pick(&with).copied()
+    }
+
+    fn put_in(&mut self, node: usize, disk: Disk) {
+        self.nodes[node].disk = disk;
+        let sim = &self.nodes[node];
+        self.model.set_back(node, sim.short(), Some(&sim.disk));
         let after = self.rng.below(3_000);
         self.after(after, Happening::Do(Action::Start(node)));
-        Ok(())
     }
 
     fn destroy(&mut self) -> Outcome {
@@ -335,7 +363,7 @@ impl World {
         }
         self.trace.say(self.now, || format!("n{node} is destroyed"));
         self.nodes[node].destroyed = true;
-        self.model.set_back(node, None);
+        self.model.set_back(node, self.nodes[node].short(), None);
         self.revoke_node(node)
     }
 

@@ -6,6 +6,7 @@ use mesh_proto::{
     mesh::{Event, Input, Transmit},
     overlay::Run,
     planted::Plant,
+    record::Item,
     session::LinkId,
     wire::{self, Message},
 };
@@ -29,7 +30,8 @@ const MAX_EVENTS: u64 = 2_500_000;
 pub(crate) enum Happening {
     Wake { node: usize, number: u64 },
     Flushed { node: usize, epoch: u32, batch: u64 },
-    RunFlushed { node: usize, epoch: u32, run: Run },
+    RunFlushed { node: usize, epoch: u32, run: Run, mark: Option<u32> },
+    LostFlushed { node: usize, epoch: u32, number: u32, lost: Vec<Item> },
     RosterFlushed { node: usize, epoch: u32, bytes: Vec<u8> },
     Arrive { link: u64, end: usize, what: Option<Transmit>, window: bool },
     LinkUp { link: u64, end: usize },
@@ -135,12 +137,23 @@ impl World {
         match what {
             Happening::Wake { node, number } => self.wake(node, number),
             Happening::Flushed { node, epoch, batch } => self.flushed(node, epoch, batch),
-            Happening::RunFlushed { node, epoch, run } => {
+            Happening::RunFlushed { node, epoch, run, mark } => {
                 if self.nodes[node].epoch != epoch {
                     return Ok(());
                 }
-                self.nodes[node].disk.run = Some(run);
+                let disk = &mut self.nodes[node].disk;
+                disk.run = Some(run);
+                if mark.is_some() {
+                    (disk.restored, disk.since) = (true, mark);
+                }
                 self.input(node, Input::RunPersisted(run))
+            }
+            Happening::LostFlushed { node, epoch, number, lost } => {
+                if self.nodes[node].epoch != epoch {
+                    return Ok(());
+                }
+                self.model.handed_out(self.nodes[node].short(), &lost);
+                self.input(node, Input::LostSaved(number))
             }
             Happening::RosterFlushed { node, epoch, bytes } => {
                 let sim = &mut self.nodes[node];
@@ -270,7 +283,6 @@ impl World {
             self.after(50, Happening::Stopped { node, epoch });
             return Ok(());
         }
-        self.nodes[node].disk.clean = true;
         self.end_life(node)
     }
 
@@ -363,9 +375,13 @@ impl World {
                 let after = self.rng.between(self.settings.flush);
                 self.after(after, Happening::Flushed { node, epoch, batch });
             }
-            Event::PersistRun(run) => {
+            Event::PersistRun(run, mark) => {
                 let after = self.rng.between(self.settings.flush);
-                self.after(after, Happening::RunFlushed { node, epoch, run });
+                self.after(after, Happening::RunFlushed { node, epoch, run, mark });
+            }
+            Event::LostAndFound { number, lost } => {
+                let after = self.rng.between(self.settings.flush);
+                self.after(after, Happening::LostFlushed { node, epoch, number, lost });
             }
             Event::RosterChanged => {
                 let bytes = self.nodes[node].mesh.as_ref().map(|mesh| mesh.roster().to_bytes());
@@ -386,7 +402,7 @@ impl World {
             Event::ClockCorrected(_) => {
                 *self.model.corrections.entry(node).or_default() += 1;
             }
-            Event::Restored { .. } => self.nodes[node].disk.restored = false,
+            Event::Restored => self.nodes[node].disk.restored = false,
             other => oracle::told(self, node, &other)?,
         }
         Ok(())
