@@ -31,6 +31,7 @@ impl Doctor {
     pub async fn checks(&self) -> Result<Vec<Check>, PortError> {
         let status = self.service.status().await.map_err(|_| PortError::Stopping)?;
         let mut checks = vec![self.store(&status), self.space(), clock(&status), nodes(&status)];
+        checks.push(self.lost_and_found());
         checks.push(tombstones(&status));
         checks.push(offences(&status));
         checks.push(incomplete(&status));
@@ -53,6 +54,21 @@ impl Doctor {
                 format!("{}: {steps}", self.recovery.outcome),
                 Some("the peers fill in what is missing; think of a new card"),
             ),
+        }
+    }
+
+    fn lost_and_found(&self) -> Check {
+        const NAME: &str = "lost-and-found";
+        match crate::store::restored::lost_files(&self.state_dir) {
+            Ok(files) if files.is_empty() => check(NAME, CheckStatus::Ok, "empty".into(), None),
+            Ok(files) => {
+                let names: Vec<String> = files.iter().map(|(_, path)| path.display().to_string()).collect();
+                let detail =
+                    format!("a restored store held what was deleted elsewhere: {}", names.join(", "));
+                let fix = "set again what you miss, then remove the files";
+                check(NAME, CheckStatus::Warn, detail, Some(fix))
+            }
+            Err(reason) => check(NAME, CheckStatus::Warn, format!("cannot be listed: {reason}"), None),
         }
     }
 
