@@ -15,7 +15,10 @@
 //!   records on a disk that reorders writes; the tally shows it, and recovery does the rest.
 //! - sled may panic, on opening and later; it is called where a panic can be survived.
 
+mod fresh;
+mod log;
 mod opening;
+mod pages;
 mod record;
 
 use self::opening::{catch_panic, sync_folder};
