@@ -145,7 +145,7 @@ fn a_flipped_byte_anywhere_in_any_file_costs_only_the_records_near_it() {
         let mut salvaged = 0;
         for file in original.files() {
             let bytes = fs::metadata(original.folder.path().join(&file)).unwrap().len();
-            for at in offsets(usize::try_from(bytes).unwrap(), 120) {
+            for at in offsets(usize::try_from(bytes).unwrap(), 40) {
                 salvaged += u32::from(flip(&original, &file, at, 0x20).may_have_lost_writes());
             }
         }
@@ -183,32 +183,36 @@ fn many_flipped_bytes_cost_only_the_records_near_them() {
 
 #[test]
 fn what_sled_alone_would_lose_without_its_snapshot_is_read_from_the_log() {
+    let folder = Folder::new();
+    let mut model = MemoryStore::new();
     let mut lost_by_sled = 0;
-    for rounds in 1..=12 {
-        let folder = Folder::new();
-        let mut model = MemoryStore::new();
-        // The same keys again and again, so that the first segments hold nothing that counts.
-        for _ in 0..3 {
-            let mut store = open_clean(folder.path());
-            for n in 0..rounds {
-                let mut batch = sample(0..300);
-                batch.puts.iter_mut().for_each(|(_, value)| value.push(u8::try_from(n).unwrap()));
-                store.commit(&batch).unwrap();
-                model.commit(&batch).unwrap();
-            }
+    for n in 0..40_u8 {
+        let mut store = open_clean(folder.path());
+        // The same keys again and again, so that the older segments hold nothing that counts.
+        for round in 0..3 {
+            let bytes = |key| if key % 8 == round { 4000 } else { 60 };
+            let puts = (0..40_u8).map(|key| (vec![key], vec![n; bytes(key)])).collect();
+            let batch = Batch { puts, deletes: vec![] };
+            store.commit(&batch).unwrap();
+            model.commit(&batch).unwrap();
         }
-        remove_snapshots(folder.path());
-        let copied = Folder::new();
-        copy(&folder.join(STORE_FOLDER), copied.path());
-        let alone = opening::catch_panic(|| {
-            let db = opening::open_engine(copied.path(), &SledOptions::default()).unwrap();
+        drop(store);
+
+        let (alone, ours) = (Folder::new(), Folder::new());
+        copy(folder.path(), alone.path());
+        copy(folder.path(), ours.path());
+        remove_snapshots(alone.path());
+        remove_snapshots(ours.path());
+        let found = opening::catch_panic(|| {
+            let db = opening::open_engine(&alone.join(STORE_FOLDER), &SledOptions::default()).unwrap();
             record::scan(&db, &mut |_, _| ()).found.records
         });
-        lost_by_sled += u32::from(alone != Ok(300));
-        assert_eq!(&read_log(folder.path()), model.records(), "{rounds} rounds, without sled");
-        let (mut store, report) = open(folder.path());
-        assert!(!report.may_have_lost_writes(), "{rounds} rounds: {report:?}");
-        assert_eq!(&records_of(&mut store), model.records(), "{rounds} rounds");
+        lost_by_sled += u32::from(found != Ok(40));
+        assert_eq!(&read_log(ours.path()), model.records(), "{n}, read without sled");
+        let (mut store, report) = open(ours.path());
+        let expected = if found == Ok(40) { Recovery::Clean } else { Recovery::SnapshotRebuilt };
+        assert_eq!(report.outcome, expected, "{n}: sled alone {found:?}, {report:?}");
+        assert_eq!(&records_of(&mut store), model.records(), "{n}");
     }
     assert!(lost_by_sled > 0, "sled alone did well each time: this test shows nothing");
 }
@@ -403,6 +407,13 @@ enum Step {
     Commit(Batch),
     Reopen,
     ReopenWithoutSnapshot,
+    /// Without closing it: what is on the disk between two commits is all there is.
+    Kill,
+}
+
+/// As many cases as PROPTEST_CASES says, else few: each opens stores.
+fn cases() -> u32 {
+    std::env::var("PROPTEST_CASES").map_or(24, |cases| cases.parse().unwrap())
 }
 
 fn any_batch() -> impl Strategy<Value = Batch> {
@@ -414,7 +425,7 @@ fn any_batch() -> impl Strategy<Value = Batch> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn it_holds_what_a_map_holds_after_any_batches_and_restarts(steps in prop::collection::vec(
@@ -422,10 +433,11 @@ proptest! {
             8 => any_batch().prop_map(Step::Commit),
             1 => Just(Step::Reopen),
             1 => Just(Step::ReopenWithoutSnapshot),
+            1 => Just(Step::Kill),
         ],
-        1..40,
+        1..60,
     )) {
-        let folder = Folder::new();
+        let mut folder = Folder::new();
         let mut store = open_clean(folder.path());
         let mut model = MemoryStore::new();
         for step in steps {
@@ -438,6 +450,15 @@ proptest! {
                     drop(store);
                     prop_assert_eq!(&read_log(folder.path()), model.records());
                     store = open_clean(folder.path());
+                }
+                Step::Kill => {
+                    let left = Folder::new();
+                    copy(folder.path(), left.path());
+                    drop(store);
+                    folder = left;
+                    let (opened, report) = open(folder.path());
+                    prop_assert!(!report.may_have_lost_writes(), "{:?}", report);
+                    store = opened;
                 }
                 Step::ReopenWithoutSnapshot => {
                     drop(store);
