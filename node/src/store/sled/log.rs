@@ -96,7 +96,7 @@ pub(super) struct Contents {
     pub(super) end: u64,
 }
 
-/// The files of a database that nobody has open.
+/// The files of a database.
 pub(super) struct Log {
     file: File,
     folder: PathBuf,
@@ -104,18 +104,25 @@ pub(super) struct Log {
 }
 
 impl Log {
-    /// Opens the log in sled's folder and holds its lock, as sled does; `None` when there is no log.
+    /// Opens the log in sled's folder to read it; `None` when there is no log.
     ///
     /// # Errors
-    /// [`io::ErrorKind::WouldBlock`] when another process has it open; else what the system says.
+    /// What the system says.
     pub(super) fn open(folder: &Path) -> io::Result<Option<Self>> {
         let file = match File::open(folder.join("db")) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             opened => opened?,
         };
-        file.try_lock().map_err(io::Error::from)?;
         let bytes = file.metadata()?.len();
         Ok(Some(Self { file, folder: folder.to_path_buf(), bytes }))
+    }
+
+    /// Takes the lock that sled takes, and holds it until this is dropped.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::WouldBlock`] when somebody else has it; else what the system says.
+    pub(super) fn lock(&self) -> io::Result<()> {
+        Ok(self.file.try_lock()?)
     }
 
     /// What sled would do.
@@ -130,17 +137,14 @@ impl Log {
         let from = from / SEGMENT * SEGMENT;
         let mut order: BTreeMap<u64, Segment> = BTreeMap::new();
         for offset in self.offsets() {
-            match self.header(offset)? {
-                Some(segment) if segment.begins >= from => {
-                    if order.insert(segment.begins, segment).is_some() {
-                        return lose("two segments of its log claim the same place");
-                    }
-                }
-                Some(_) => {}
-                None if self.begin_by_messages(offset)?.is_some_and(|begins| begins >= from) => {
+            let Some(segment) = self.header(offset)? else {
+                if self.begin_by_messages(offset)?.is_some_and(|begins| begins >= from) {
                     return lose("the header of a segment of its log is damaged");
                 }
-                None => {}
+                continue;
+            };
+            if segment.begins >= from && order.insert(segment.begins, segment).is_some() {
+                return lose("two segments of its log claim the same place");
             }
         }
         let Some(last) = order.last_key_value().map(|(begins, _)| *begins) else {

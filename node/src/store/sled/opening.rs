@@ -33,15 +33,21 @@ pub(super) fn open(root: &Path, options: &SledOptions) -> Result<(Engine, Recove
 }
 
 /// Opens a store again after a failed write, without repairing it: that changes what the node may
-/// say about itself and belongs to its start. When what is on the disk is `in_doubt`, every record
-/// is first written anew and synced.
-pub(super) fn reopen(root: &Path, options: &SledOptions, in_doubt: bool) -> Result<Engine, StoreError> {
+/// say about itself and belongs to its start. So it must hold `acknowledged` commits. When what is
+/// on the disk is `in_doubt`, every record is first written anew and synced.
+pub(super) fn reopen(
+    root: &Path,
+    options: &SledOptions,
+    acknowledged: u64,
+    in_doubt: bool,
+) -> Result<Engine, StoreError> {
     let folder = root.join(STORE_FOLDER);
     let damaged = |reason| StoreError::Damaged { path: folder.clone(), reason, keys: Vec::new() };
-    let mut opening = Opening { root, options, steps: Vec::new(), expected: Tally::default() };
-    if let Some(reason) = opening.doubt(&folder)? {
+    let expected = Tally { commits: acknowledged, ..Tally::default() };
+    let mut opening = Opening { root, options, steps: Vec::new(), expected };
+    if let Some((reason, log)) = opening.doubt(&folder)? {
         // Only a store that is whole is written anew here.
-        if !opening.salvage()?.whole {
+        if !opening.salvage(log)?.whole {
             return Err(damaged(reason));
         }
         opening.replace_store()?;
@@ -129,9 +135,9 @@ impl Opening<'_> {
         self.read_mark();
         self.finish_interrupted()?;
         let folder = self.root.join(STORE_FOLDER);
-        if let Some(doubt) = self.doubt(&folder)? {
+        if let Some((doubt, log)) = self.doubt(&folder)? {
             self.say(format!("The storage engine would lose records: {doubt}."));
-            return self.rebuild(0);
+            return self.rebuild(Some(log), 0);
         }
         match self.attempt(&folder)? {
             Attempt::Whole(engine) => Ok((engine, Recovery::Clean)),
@@ -139,26 +145,37 @@ impl Opening<'_> {
                 self.say(format!("The store is damaged: {reason}."));
                 self.expect(scan.stored.unwrap_or_default());
                 drop_engine(engine);
-                self.rebuild(scan.found.records)
+                // Without the lock: an engine that panicked or hangs may hold it for ever.
+                let log = Log::open(&folder).map_err(|error| StoreError::io("read", &folder, error))?;
+                self.rebuild(log, scan.found.records)
             }
         }
     }
 
-    /// Why sled must not open `folder` as it is, if it must not.
-    fn doubt(&self, folder: &Path) -> Result<Option<String>, StoreError> {
-        remove_unfinished(folder)?;
+    /// Why sled must not open `folder` as it is, if it must not, with the log, still locked.
+    fn doubt(&mut self, folder: &Path) -> Result<Option<(String, Log)>, StoreError> {
         let (folder, expected) = (folder.to_path_buf(), self.expected);
         let work = move || {
             let Some(log) = open_log(&folder)? else { return Ok(None) };
+            remove_unfinished(&folder)?;
             let failed = |error| StoreError::io("read", &folder, error);
-            match log.prospect().map_err(failed)? {
-                Prospect::KeepsAll => Ok(None),
-                Prospect::Loses(reason) => Ok(Some(reason)),
-                Prospect::CutsLastBatch if find(log, expected).map_err(failed)?.whole => Ok(None),
-                Prospect::CutsLastBatch => Ok(Some("its last commit is damaged".into())),
-            }
+            let reason = match log.prospect().map_err(failed)? {
+                Prospect::KeepsAll => return Ok(None),
+                Prospect::Loses(reason) => reason,
+                Prospect::CutsLastBatch => {
+                    let found = find(log, expected).map_err(failed)?;
+                    if found.whole {
+                        return Ok(None);
+                    }
+                    return Ok(Some(("its last commit is damaged".into(), found.replay.into_log())));
+                }
+            };
+            Ok(Some((reason, log)))
         };
-        guarded(self.options.open_deadline, work).unwrap_or_else(|reason| Ok(Some(reason)))
+        guarded(self.options.open_deadline, work).unwrap_or_else(|reason| {
+            self.say(format!("Looking through the log failed: {reason}."));
+            Ok(None)
+        })
     }
 
     fn say(&mut self, step: String) {
@@ -206,8 +223,8 @@ impl Opening<'_> {
     }
 
     /// A fresh store with the best records that can be had, in place of the damaged one.
-    fn rebuild(&mut self, read_by_sled: u64) -> Result<(Engine, Recovery), StoreError> {
-        let salvaged = self.salvage()?;
+    fn rebuild(&mut self, log: Option<Log>, read_by_sled: u64) -> Result<(Engine, Recovery), StoreError> {
+        let salvaged = log.map_or(Ok(Salvage::default()), |log| self.salvage(log))?;
         let outcome = if salvaged.whole {
             Recovery::SnapshotRebuilt
         } else {
@@ -255,11 +272,10 @@ impl Opening<'_> {
     }
 
     /// Writes every record that the log still holds into a fresh store beside the damaged one.
-    fn salvage(&mut self) -> Result<Salvage, StoreError> {
+    fn salvage(&mut self, log: Log) -> Result<Salvage, StoreError> {
         let folder = self.root.join(STORE_FOLDER);
         let (root, options, expected) = (self.root.to_path_buf(), self.options.clone(), self.expected);
         let work = move || {
-            let Some(log) = open_log(&folder)? else { return Ok(Salvage::default()) };
             let found = find(log, expected).map_err(|error| StoreError::io("read", &folder, error))?;
             let mut fresh = Fresh::create(&root, &options, found.tally.commits.max(expected.commits))?;
             let copied = found.replay.records(found.end, &mut |key, value| fresh.put(key, value));
@@ -385,13 +401,17 @@ fn remove_unfinished(folder: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// The log in `folder`, read without sled; `None` when there is none.
+/// The log in `folder`, locked; `None` when there is none.
 fn open_log(folder: &Path) -> Result<Option<Log>, StoreError> {
-    match patiently(|| Log::open(folder), |error| error.kind() == io::ErrorKind::WouldBlock) {
+    let Some(log) = Log::open(folder).map_err(|error| StoreError::io("read", folder, error))? else {
+        return Ok(None);
+    };
+    match patiently(|| log.lock(), |error| error.kind() == io::ErrorKind::WouldBlock) {
+        Ok(()) => Ok(Some(log)),
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
             Err(StoreError::Locked { path: folder.to_path_buf() })
         }
-        other => other.map_err(|error| StoreError::io("read", folder, error)),
+        Err(error) => Err(StoreError::io("lock", folder, error)),
     }
 }
 

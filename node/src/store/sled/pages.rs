@@ -54,6 +54,11 @@ impl Replay {
         Ok(Self { log, contents })
     }
 
+    /// The log that was read.
+    pub(super) fn into_log(self) -> Log {
+        self.log
+    }
+
     /// Positions at which the log may end when nothing that was acknowledged is missing, the
     /// likelier first: behind everything but an incomplete batch, and, as writes may reach the disk
     /// in another order, before the first gap of the last batch.

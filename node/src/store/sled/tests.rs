@@ -254,6 +254,40 @@ fn a_tail_cut_off_any_file_loses_nothing_silently() {
 }
 
 #[test]
+fn a_log_that_ends_too_early_holds_whole_commits() {
+    let folder = Folder::new();
+    let mut store = open_clean(folder.path());
+    let mut model = MemoryStore::new();
+    let mut states = vec![model.records().clone()];
+    for n in 0..40 {
+        let batch = Batch {
+            deletes: sample(n * 10..n * 10 + 5).puts.into_iter().map(|(key, _)| key).collect(),
+            ..sample(n * 10 + 10..n * 10 + 60)
+        };
+        store.commit(&batch).unwrap();
+        model.commit(&batch).unwrap();
+        states.push(model.records().clone());
+    }
+    drop(store);
+    // As a power cut leaves it: the mark is older than the log.
+    fs::remove_file(folder.join(MARK_FILE)).unwrap();
+    let bytes = fs::read(folder.join("store/db")).unwrap();
+    let mut fewest = states.len();
+    for at in offsets(bytes.len(), 60).into_iter().filter(|at| *at > 0) {
+        let torn = Folder::new();
+        copy(folder.path(), torn.path());
+        let zeros = vec![0; bytes.len() - at];
+        fs::write(torn.join("store/db"), [&bytes[..at], &zeros].concat()).unwrap();
+        let (mut store, report) = open(torn.path());
+        assert_eq!(report.outcome, Recovery::Clean, "zeros from {at}");
+        let found = records_of(&mut store);
+        let state = states.iter().position(|state| *state == found);
+        fewest = fewest.min(state.unwrap_or_else(|| panic!("zeros from {at}: part of a commit")));
+    }
+    assert!(fewest < 5, "some commits were cut off");
+}
+
+#[test]
 fn a_missing_file_or_folder_loses_nothing_silently() {
     let original = Original::new();
     for file in original.files() {
