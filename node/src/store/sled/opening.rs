@@ -371,10 +371,8 @@ fn find(log: Log, expected: Tally) -> io::Result<Found> {
     let replay = Replay::new(log)?;
     for end in replay.ends() {
         let scan = replay.records(end, &mut |_, _| ())?;
-        if let Some(tally) = scan.stored
-            && tally.commits >= expected.commits
-            && scan.problem(tally).is_none()
-        {
+        let tally = scan.stored.unwrap_or_default();
+        if tally.commits >= expected.commits && scan.problem(tally).is_none() {
             return Ok(Found { replay, end, tally, whole: true });
         }
     }
