@@ -23,6 +23,8 @@ const SEGMENT: u64 = SEGMENT_BYTES as u64;
 const SEGMENT_HEADER_BYTES: usize = 20;
 /// No message begins closer than this to the end of its segment.
 const RED_ZONE_BYTES: usize = 32;
+/// A segment in use has something in its first bytes.
+const QUICK_LOOK_BYTES: usize = 8 * 1024;
 /// A blob holds one page of sled, which holds at most 17 of our records.
 const MAX_BLOB_BYTES: u64 = 1024 * 1024;
 
@@ -247,22 +249,27 @@ impl Log {
         Ok(begins.filter(|begins| begins % SEGMENT == 0).map(|begins| Segment { begins, offset, stable }))
     }
 
-    fn segment_bytes(&self, offset: u64) -> io::Result<Vec<u8>> {
-        let wanted = usize::try_from(self.bytes.saturating_sub(offset)).unwrap_or(SEGMENT_BYTES);
-        let mut bytes = vec![0; wanted.min(SEGMENT_BYTES)];
+    /// As many bytes from `offset` on, or fewer where the file ends.
+    fn bytes_at(&self, offset: u64, count: usize) -> io::Result<Vec<u8>> {
+        let there = usize::try_from(self.bytes.saturating_sub(offset)).unwrap_or(count);
+        let mut bytes = vec![0; there.min(count)];
         self.file.read_exact_at(&mut bytes, offset)?;
         Ok(bytes)
     }
 
     /// Where in the log a segment begins whose header does not read: every message says it.
     fn begin_by_messages(&self, offset: u64) -> io::Result<Option<u64>> {
-        let bytes = self.segment_bytes(offset)?;
+        // Most are filled with zeros because nothing in them counts: that is quick to see.
+        if self.bytes_at(offset, QUICK_LOOK_BYTES)?.iter().all(|byte| *byte == 0) {
+            return Ok(None);
+        }
+        let bytes = self.bytes_at(offset, SEGMENT_BYTES)?;
         let found = next_message(&bytes, SEGMENT_HEADER_BYTES, None);
         Ok(found.and_then(|(_, raw)| raw.segment.checked_mul(SEGMENT)).filter(|begins| *begins < 1 << 60))
     }
 
     fn walk(&self, segment: &Segment) -> io::Result<Walk> {
-        let bytes = self.segment_bytes(segment.offset)?;
+        let bytes = self.bytes_at(segment.offset, SEGMENT_BYTES)?;
         let number = Some(segment.begins / SEGMENT);
         let position = |at: usize| segment.begins + at as u64;
         let mut walk = Walk { messages: Vec::new(), gaps: Vec::new(), end: 0, closed: false };
@@ -322,7 +329,12 @@ impl Raw {
 
 /// The message at `at`, or the next one behind what does not read, and where it is.
 fn next_message(segment: &[u8], at: usize, number: Option<u64>) -> Option<(usize, Raw)> {
-    let last = segment.len().min(SEGMENT_BYTES - RED_ZONE_BYTES);
+    if let Some(raw) = message_at(segment, at, number) {
+        return Some((at, raw));
+    }
+    // The kind of a message is its fifth byte and never zero, so behind the last such byte is none.
+    let used = segment.iter().rposition(|byte| *byte != 0)?;
+    let last = used.checked_sub(4)?.min(SEGMENT_BYTES - RED_ZONE_BYTES);
     (at..=last).find_map(|at| Some((at, message_at(segment, at, number)?)))
 }
 
