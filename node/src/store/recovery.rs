@@ -48,7 +48,9 @@ impl std::fmt::Display for Recovery {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Clean => write!(f, "the store is whole"),
-            Self::SnapshotRebuilt => write!(f, "the store is whole; its index was rebuilt"),
+            Self::SnapshotRebuilt => {
+                write!(f, "the store is whole; it was read from its log and written anew")
+            }
             Self::Salvaged { kept, lost } => {
                 write!(f, "the store was damaged; {kept} records were saved, at least {lost} lost")
             }
