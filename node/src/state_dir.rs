@@ -11,7 +11,7 @@
 //! | `store/`, `store.mark`, `exports/` | see [`crate::store`] |
 
 use crate::store::files::{FileError, FileKind, read_checked, write_durable};
-use crate::store::free_bytes;
+use crate::store::{DiskError, free_bytes};
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
@@ -301,11 +301,13 @@ impl StateDir {
 
     fn set(&self, name: &str, kind: &FileKind, payload: &[u8]) -> Result<(), StateDirError> {
         match write_durable(&self.path.join(name), kind, payload) {
-            Err(FileError::Full { .. }) => Err(StateDirError::Full {
+            Err(FileError::Disk(DiskError::Full { .. })) => Err(StateDirError::Full {
                 path: self.path.clone(),
                 free: free_bytes(&self.path).unwrap_or(0),
             }),
-            Err(FileError::Io { source, .. }) if source.kind() == io::ErrorKind::ReadOnlyFilesystem => {
+            Err(FileError::Disk(DiskError::Io { source, .. }))
+                if source.kind() == io::ErrorKind::ReadOnlyFilesystem =>
+            {
                 Err(StateDirError::ReadOnly(self.path.clone()))
             }
             other => Ok(other?),
