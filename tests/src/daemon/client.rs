@@ -33,6 +33,23 @@ use tokio_tungstenite::{
 
 use super::PATIENCE;
 
+/// TLS that trusts the CA in `pem` alone.
+///
+/// # Errors
+/// When it is no CA.
+pub fn trusting(pem: &str) -> Result<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
+        roots.add(certificate?)?;
+    }
+    ensure!(roots.len() == 1, "{} certificates in the CA file", roots.len());
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    Ok(ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth())
+}
+
 trait Stream: AsyncRead + AsyncWrite + Send {}
 impl<T: AsyncRead + AsyncWrite + Send> Stream for T {}
 type Duplex = Pin<Box<dyn Stream>>;
@@ -106,16 +123,7 @@ impl Client {
     /// # Errors
     /// When it is no CA.
     pub fn web(address: SocketAddr, pem: &str, token: Option<&str>) -> Result<Self> {
-        let mut roots = RootCertStore::empty();
-        for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
-            roots.add(certificate?)?;
-        }
-        ensure!(roots.len() == 1, "{} certificates in the CA file", roots.len());
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let tls = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+        let tls = trusting(pem)?;
         let token = token.map(str::to_owned);
         Ok(Self(Way::Web { address, tls: Arc::new(tls), token, receive_buffer: None }))
     }
