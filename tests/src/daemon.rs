@@ -5,6 +5,7 @@
 //! for a time to pass: [`wait_until`] polls a condition and names it when its deadline passes.
 #![allow(clippy::indexing_slicing, reason = "only JSON is indexed, which answers null for what is not there")]
 
+mod cli;
 pub mod client;
 mod launch;
 mod place;
@@ -28,76 +29,18 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-pub use client::{Answer, Client, Observer};
+pub use cli::Cli;
+pub use client::{Answer, Client, Observer, Session};
 pub use launch::Launch;
-pub use place::Folder;
+pub use place::{Folder, free_port};
 pub use wait::wait_until;
 
 use wait::pace;
 
 /// How long anything that works may take on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
-/// How long one command of the command line may take.
-const COMMAND_WITHIN: Duration = Duration::from_secs(90);
 /// How much of a log is shown.
 const LOG_LINES: usize = 80;
-
-/// What a command of the command line came to, or a node that ended by itself.
-#[derive(Debug, Clone)]
-pub struct Cli {
-    /// The exit code; -1 when it was killed.
-    pub code: i32,
-    /// What it printed.
-    pub stdout: String,
-    /// What it told beside.
-    pub stderr: String,
-}
-
-impl Cli {
-    /// What it printed, as JSON.
-    ///
-    /// # Errors
-    /// When it is none; with all that was printed.
-    pub fn json(&self) -> Result<Value> {
-        serde_json::from_str(&self.stdout).with_context(|| format!("not JSON: {self:?}"))
-    }
-
-    /// Itself, if it succeeded.
-    ///
-    /// # Errors
-    /// When the exit code is not 0; with all that was printed.
-    pub fn ok(self) -> Result<Self> {
-        ensure!(self.code == 0, "it ended with {}: {}", self.code, self.text());
-        Ok(self)
-    }
-
-    /// All that it said.
-    #[must_use]
-    pub fn text(&self) -> String {
-        [self.stdout.as_str(), &self.stderr].concat()
-    }
-
-    /// Runs a program to its end, with something on its standard input.
-    ///
-    /// # Errors
-    /// When it cannot be started or hangs.
-    async fn of(mut command: Command, input: &[u8]) -> Result<Self> {
-        use tokio::io::AsyncWriteExt as _;
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut process = command.kill_on_drop(true).spawn().with_context(|| format!("{command:?}"))?;
-        if let Some(mut stdin) = process.stdin.take() {
-            // One that reads nothing, or refuses before it has read everything, has closed it.
-            let _ = stdin.write_all(input).await;
-        }
-        let output = timeout(COMMAND_WITHIN, process.wait_with_output());
-        let output = output.await.with_context(|| format!("{command:?} hangs"))??;
-        Ok(Self {
-            code: output.status.code().unwrap_or(-1),
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        })
-    }
-}
 
 /// How to start a node.
 #[derive(Debug, Clone, Default)]
@@ -167,6 +110,7 @@ pub struct Daemon {
     log: PathBuf,
     address: SocketAddr,
     process: Option<Child>,
+    started: std::time::Instant,
     folder: Option<Folder>,
 }
 
@@ -196,8 +140,9 @@ impl Daemon {
         let name = state.file_name().context("a state folder has a name")?.to_string_lossy().into_owned();
         let address = launch.address()?;
         let (state, log) = (state.to_owned(), state.with_extension("log"));
-        let mut daemon =
-            Self { name, launch: launch.clone(), state, log, address, process: None, folder: None };
+        let started = std::time::Instant::now();
+        let launch = launch.clone();
+        let mut daemon = Self { name, launch, state, log, address, process: None, started, folder: None };
         daemon.start().await?;
         Ok(daemon)
     }
@@ -264,6 +209,12 @@ impl Daemon {
         self.process.as_ref().and_then(Child::id)
     }
 
+    /// When the process was started last.
+    #[must_use]
+    pub fn started(&self) -> std::time::Instant {
+        self.started
+    }
+
     /// All that it has logged.
     #[must_use]
     pub fn log(&self) -> String {
@@ -279,6 +230,7 @@ impl Daemon {
         let log = fs::OpenOptions::new().create(true).append(true).open(&self.log)?;
         let mut command = Command::from(self.launch.command(&self.state, self.address)?);
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).kill_on_drop(true);
+        self.started = std::time::Instant::now();
         self.process = Some(command.spawn().with_context(|| format!("cannot start {command:?}"))?);
         self.answers().await
     }

@@ -41,7 +41,10 @@ impl Drop for Folder {
 
 /// A port that is free for TCP and UDP, below those that the system hands out by itself, so that
 /// a node finds it free again after a restart.
-pub(super) fn free_port() -> Result<u16> {
+///
+/// # Errors
+/// When none is.
+pub fn free_port() -> Result<u16> {
     const FIRST: u16 = 10_000;
     const SPAN: u16 = 20_000;
     static NEXT: AtomicU16 = AtomicU16::new(0);
