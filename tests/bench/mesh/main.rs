@@ -94,6 +94,8 @@ async fn bench(options: Options) -> Result<()> {
             let (seen, answered) = home.durable(payload(turn * rounds + round)).await?;
             samples.add(Way::Durable, seen);
             samples.add(Way::DurableAnswer, answered);
+            // One for one: many in a row cost another time each.
+            samples.add(Way::Flush, flushes.round()?);
         }
         if let Some(brokers) = &mut brokers {
             for round in 0..rounds {
@@ -102,9 +104,6 @@ async fn bench(options: Options) -> Result<()> {
                     within("the brokers pass it on", brokers.round(payload(turn * rounds + round))).await?,
                 );
             }
-        }
-        for _ in 0..rounds {
-            samples.add(Way::Flush, flushes.round()?);
         }
     }
     let used_kib = home.rss_kib()?;
