@@ -111,7 +111,7 @@ async fn watch_prints_what_is_there_and_what_changes_on_either_node() {
     let (one, two) = two_nodes().await;
     one.put("note/first", json!({"text": "there"})).await.unwrap();
     two.converge("note/first", &json!({"text": "there"})).await.unwrap();
-    let mut command = two.hearth();
+    let mut command = two.hearth().unwrap();
     command.args(["watch", "note/", "--json", "--count", "4"]);
     let mut watch = command.stdout(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
     let mut lines = BufReader::new(watch.stdout.take().unwrap()).lines();
@@ -172,7 +172,7 @@ async fn each_failure_has_its_exit_code_and_names_the_way_out() {
     assert_eq!(second.code, 8, "{second:?}");
     let elsewhere = node.state_dir().join("elsewhere");
     let elsewhere = elsewhere.to_str().unwrap();
-    let mut run = tokio::process::Command::new(node.hearth().as_std().get_program());
+    let mut run = tokio::process::Command::new(node.hearth().unwrap().as_std().get_program());
     let second = run.args(["run", "--state-dir", elsewhere, "--listen", &address]).output().await.unwrap();
     let said = String::from_utf8_lossy(&second.stderr).into_owned();
     assert_eq!(second.status.code(), Some(8), "{said}");

@@ -1,7 +1,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod access;
+mod commands;
+mod health;
+mod household;
+mod objects;
 mod observers;
-mod routes;
 mod transport;
 
 use std::{collections::BTreeMap, sync::Arc};

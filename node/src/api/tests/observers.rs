@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
+    io::{AsyncRead, AsyncWrite, DuplexStream},
     net::UnixStream,
 };
 use tokio_tungstenite::{
@@ -21,6 +21,17 @@ struct Client<S = UnixStream>(WebSocketStream<S>);
 impl Client {
     async fn open(path: &std::path::Path, token: Option<&str>) -> Result<Self, Error> {
         Self::over(UnixStream::connect(path).await.unwrap(), token).await
+    }
+}
+
+impl Client<DuplexStream> {
+    /// Without a socket of the system, so that the clock may be paused.
+    async fn served(bench: &Bench, access: Access) -> Self {
+        let metrics = Arc::clone(&bench.context.metrics);
+        let server = HttpServer::new(bench.router(access), metrics, bench.context.shutdown.clone());
+        let (near, far) = tokio::io::duplex(64 * 1024);
+        tokio::spawn(async move { server.serve_stream(far, None).await });
+        Self::over(near, None).await.unwrap()
     }
 }
 
@@ -277,11 +288,7 @@ async fn observers_are_bounded_and_told_when_the_node_stops() {
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_pauses_survives_and_one_that_vanishes_does_not() {
     let bench = Bench::new();
-    let metrics = Arc::clone(&bench.context.metrics);
-    let server = HttpServer::new(bench.router(Access::Socket), metrics, bench.context.shutdown.clone());
-    let (near, far) = tokio::io::duplex(64 * 1024);
-    tokio::spawn(async move { server.serve_stream(far, None).await });
-    let mut client = Client::over(near, None).await.unwrap();
+    let mut client = Client::served(&bench, Access::Socket).await;
     client.subscribe("note/", None).await;
     tokio::time::sleep(Duration::from_secs(120)).await;
     bench.fake.put("note/a", "n", Stored::Int(1)).await;
@@ -295,10 +302,6 @@ async fn a_peer_that_pauses_survives_and_one_that_vanishes_does_not() {
 #[tokio::test(start_paused = true)]
 async fn a_stranger_that_says_nothing_is_shown_the_door() {
     let bench = Bench::new();
-    let metrics = Arc::clone(&bench.context.metrics);
-    let server = HttpServer::new(bench.router(Access::Bearer), metrics, bench.context.shutdown.clone());
-    let (near, far) = tokio::io::duplex(64 * 1024);
-    tokio::spawn(async move { server.serve_stream(far, None).await });
-    let mut client = Client::over(near, None).await.unwrap();
+    let mut client = Client::served(&bench, Access::Bearer).await;
     assert_eq!(client.hear().await, Err(4401));
 }

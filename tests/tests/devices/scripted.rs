@@ -1,14 +1,9 @@
-//! Devices on real event loops, linked by QUIC on loopback, with an adapter that does what a test
-//! says: who owns a bulb, what becomes of commands, and what becomes of both when something dies.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod bulb;
-mod home;
+//! An adapter that does what a test says: who owns a bulb, what becomes of commands, and what
+//! becomes of both when something dies.
 
 use std::time::Duration;
 
-use bulb::Mood;
-use home::{Home, availability, brightness, field, life, power, reason};
+use hearth_tests::daemon::PATIENCE;
 use node::{
     api::ports::{Change, Color, CommandState, PortError, Power},
     devices::AdapterState,
@@ -16,6 +11,10 @@ use node::{
 use serde_json::json;
 use tokio::time::{Instant, interval};
 
+use crate::{
+    bulb::Mood,
+    home::{Home, availability, brightness, field, life, power, reason},
+};
 use CommandState::{Accepted, Acknowledged, Confirmed, Sent, Superseded, TimedOut};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -93,7 +92,7 @@ async fn when_the_owner_dies_another_takes_the_bulb_and_its_open_command() {
     home.bulb.set(Mood::Deaf);
     let dead = home.nodes.remove(owner);
     let command = home.nodes[0].submit(&home.device, brightness(1_000)).await;
-    let deadline = Instant::now() + home::PATIENCE;
+    let deadline = Instant::now() + PATIENCE;
     let mut pace = interval(Duration::from_millis(5));
     while home.bulb.log().is_empty() {
         assert!(Instant::now() < deadline, "the owner was never asked");
