@@ -86,9 +86,11 @@ fn clock(status: &Status) -> Check {
         return check("clock", CheckStatus::Warn, far.join(", "), Some("let NTP run on every node"));
     }
     if status.clock_synchronised {
-        check("clock", CheckStatus::Ok, "synchronised by NTP".into(), None)
+        check("clock", CheckStatus::Ok, "known to be right".into(), None)
     } else {
-        check("clock", CheckStatus::Warn, "not known to be right".into(), Some("timedatectl set-ntp true"))
+        let fix = "let systemd-timesyncd (`timedatectl set-ntp true`), chrony or ntpd keep it; where a \
+                   battery clock does, set `clock = \"trusted\"`";
+        check("clock", CheckStatus::Warn, "not known to be right".into(), Some(fix))
     }
 }
 
