@@ -243,9 +243,9 @@ impl Life<'_> {
         tasks.spawn(async move {
             while let Some(connection) = connections.recv().await {
                 let public = public.clone();
-                tokio::spawn(async move {
-                    public.serve_stream(connection.stream, Some(connection.address)).await
-                });
+                tokio::spawn(
+                    async move { public.serve_stream(connection.stream, Some(connection.guest)).await },
+                );
             }
         });
 

@@ -3,7 +3,6 @@
 
 use std::{
     fs, io,
-    net::SocketAddr,
     os::unix::fs::{FileTypeExt as _, PermissionsExt as _, chown},
     path::{Path, PathBuf},
     sync::Arc,
@@ -24,6 +23,7 @@ use tokio::{
 };
 
 use super::{access::Peer, metrics::Metrics};
+use crate::listener::{Guest, Place};
 
 /// Connections of one server at once; a client beyond that waits for its turn.
 pub const MAX_CONNECTIONS: usize = 256;
@@ -95,15 +95,22 @@ impl HttpServer {
         Self { router, places: Arc::new(Semaphore::new(MAX_CONNECTIONS)), metrics, shutdown }
     }
 
-    /// Serves one connection to its end; WebSockets go on in tasks of their own.
-    pub async fn serve_stream<S>(&self, stream: S, peer: Option<SocketAddr>)
+    /// Serves one connection to its end; WebSockets go on in tasks of their own. A guest that has
+    /// shown no token gives way when its place is needed.
+    pub async fn serve_stream<S>(&self, stream: S, guest: Option<Guest>)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let Ok(_place) = self.places.acquire().await else { return };
+        let (address, mut place) = guest.map(|guest| (guest.address, Arc::new(guest.place))).unzip();
+        let acquired = tokio::select! {
+            acquired = self.places.acquire() => acquired,
+            () = gives_way(&place) => return,
+        };
+        let Ok(_acquired) = acquired else { return };
         let _open = self.metrics.connection();
+        let peer = address.zip(place.as_ref().map(Arc::downgrade));
         let router = match peer {
-            Some(peer) => self.router.clone().layer(Extension(Peer(peer))),
+            Some((address, place)) => self.router.clone().layer(Extension(Peer { address, place })),
             None => self.router.clone(),
         };
         let mut http = http1::Builder::new();
@@ -111,9 +118,13 @@ impl HttpServer {
         let connection = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
         let mut connection = std::pin::pin!(connection.with_upgrades());
         let mut shutdown = self.shutdown.clone();
-        let ended = tokio::select! {
-            ended = &mut connection => Some(ended),
-            _ = shutdown.wait_for(|stop| *stop) => None,
+        let ended = loop {
+            tokio::select! {
+                ended = &mut connection => break Some(ended),
+                _ = shutdown.wait_for(|stop| *stop) => break None,
+                () = gives_way(&place) => return,
+                () = shown(&place) => place = None,
+            }
         };
         let ended = match ended {
             Some(ended) => ended,
@@ -123,8 +134,24 @@ impl HttpServer {
             }
         };
         if let Err(error) = ended {
-            tracing::debug!(?peer, %error, "a connection ended early");
+            tracing::debug!(?address, %error, "a connection ended early");
         }
+    }
+}
+
+/// Returns when a guest's place is needed; never for one who has none.
+pub(super) async fn gives_way(place: &Option<Arc<Place>>) {
+    match place {
+        Some(place) => place.gives_way().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Returns when a guest has shown a token; never for one who has no place.
+async fn shown(place: &Option<Arc<Place>>) {
+    match place {
+        Some(place) => place.shown().await,
+        None => std::future::pending().await,
     }
 }
 
