@@ -218,6 +218,7 @@ impl Life<'_> {
         let (setup, setup_owner) = Setup::open(state.path(), tokens.clone())?;
         tasks.spawn(setup_owner.run());
         let metrics = Arc::new(Metrics::default());
+        let (stalled_now, stalled) = watch::channel(Vec::new());
         let context = Arc::new(ApiContext {
             service: service.clone(),
             tokens,
@@ -229,6 +230,7 @@ impl Life<'_> {
             listen: listen_rx,
             metrics: metrics.clone(),
             metrics_sources: vec![transport_metrics(transport_counters.clone()), join_metrics(join_counters)],
+            stalled,
             shutdown: shutdown.clone(),
         });
         let socket = state.path().join("hearth.sock");
@@ -256,8 +258,8 @@ impl Life<'_> {
         ];
         let health = Health::new(pulses, Some(address), PATIENCE);
         greet(&household, me, address);
-        let watching =
-            tokio::spawn(supervisor::run(health, format!("listening on {address}"), shutdown.clone()));
+        let status = format!("listening on {address}");
+        let watching = tokio::spawn(supervisor::run(health, status, stalled_now, shutdown.clone()));
 
         let mut looping = looping;
         let ended = tokio::select! {

@@ -226,7 +226,11 @@ async fn a_websocket_without_a_token_counts_until_it_shows_one() {
     assert_eq!(bench.context.metrics.observers(), 1);
     let ping = [0x89, 0x80, 0, 0, 0, 0];
     sockets[0].write_all(&ping).await.unwrap();
-    let mut pong = [0; 2];
-    tokio::time::timeout(Duration::from_secs(10), sockets[0].read_exact(&mut pong)).await.unwrap().unwrap();
-    assert_eq!(pong, [0x8a, 0]);
+    // The node may have sent a ping of its own before.
+    let mut frame = [0x89, 0];
+    while frame == [0x89, 0] {
+        let read = sockets[0].read_exact(&mut frame);
+        tokio::time::timeout(Duration::from_secs(10), read).await.unwrap().unwrap();
+    }
+    assert_eq!(frame, [0x8a, 0], "a pong");
 }
