@@ -181,19 +181,6 @@ impl Life<'_> {
         let announced = addresses_rx.clone();
         tasks.spawn(async move { control::introduce(&introduced, me, &name, is_new, announced).await });
 
-        let (end, mut ends) = mpsc::channel(2);
-        let (control, control_requests) = ControlHandle::channel();
-        let doctor = Doctor { service: service.clone(), recovery, state_dir: state.path().to_owned() };
-        let owner = Control {
-            state: state.clone(),
-            service: service.clone(),
-            identity: identity.clone(),
-            name: config.name.clone(),
-            doctor,
-            end,
-        };
-        tasks.spawn(owner.run(control_requests));
-
         let (commands, commands_port) = CommandsHandle::channel();
         let devices_beats = Arc::new(AtomicU64::new(0));
         let devices = Devices::spawn(DevicesParts {
@@ -206,6 +193,24 @@ impl Life<'_> {
             shutdown: shutdown.clone(),
             heartbeat: devices_beats.clone(),
         });
+        let (end, mut ends) = mpsc::channel(2);
+        let (control, control_requests) = ControlHandle::channel();
+        let doctor = Doctor {
+            service: service.clone(),
+            recovery,
+            state_dir: state.path().to_owned(),
+            adapters: devices.adapters.clone(),
+        };
+        let owner = Control {
+            state: state.clone(),
+            service: service.clone(),
+            identity: identity.clone(),
+            name: config.name.clone(),
+            doctor,
+            end,
+        };
+        tasks.spawn(owner.run(control_requests));
+
         let ca = local_ca(state.path())?;
         let ca_pem = ca.ca_pem().to_owned();
         let wall_clock =

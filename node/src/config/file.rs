@@ -131,6 +131,15 @@ impl Reader<'_> {
         }
     }
 
+    fn unknown_adapter(&self, id: &Spanned<toml::de::DeString<'_>>) -> ConfigError {
+        let known = device_adapters::registry().iter().map(|adapter| adapter.descriptor.id);
+        ConfigError::UnknownAdapter {
+            at: self.at(&id.span()),
+            key: format!("adapters.{}", clip(id.get_ref(), 64)),
+            known: known.collect::<Vec<_>>().join(", "),
+        }
+    }
+
     fn wrong(&self, key: &str, value: &Entry<'_>, broken: Broken) -> ConfigError {
         let found = match value.get_ref() {
             DeValue::String(text) => format!("{:?}", clip(text, 64)),
@@ -191,6 +200,9 @@ impl Reader<'_> {
     fn adapters(&self, value: &Entry<'_>, settings: &mut FileSettings) -> Result<(), ConfigError> {
         for (id, value) in self.table("adapters", value)? {
             let full = format!("adapters.{}", id.get_ref());
+            if device_adapters::find(id.get_ref()).is_none() {
+                return Err(self.unknown_adapter(id));
+            }
             let mut adapter = AdapterConfig::default();
             let mut own = serde_json::Map::new();
             settings.places.insert(full.clone(), self.at(&id.span()));

@@ -99,7 +99,7 @@ mod tests {
         let path = folder.path().join("c.toml");
         std::fs::write(
             &path,
-            "[adapters.web]\napi_key = \"s3cret\"\nnested = { password = \"s3cret\", x = 1 }",
+            "[adapters.lifx]\napi_key = \"s3cret\"\nnested = { password = \"s3cret\", x = 1 }",
         )
         .unwrap();
         let flags = Flags {

@@ -336,7 +336,7 @@ impl Devices {
         for id in settings.keys().filter(|id| !known.contains(&id.as_str())) {
             let reason = format!("there is no adapter {id:?}: there are {}", known.join(", "));
             error!(adapter = %id, %reason, "an adapter stays off");
-            self.set_status(id, AdapterState::Off, Some(reason));
+            self.set_status(id, AdapterState::Refused, Some(reason));
         }
         for registration in registry {
             let id = registration.descriptor.id;

@@ -33,7 +33,7 @@ impl Devices {
             }
             Event::Refused(adapter, reason) => {
                 error!(adapter, %reason, "an adapter stays off");
-                self.set_status(adapter, AdapterState::Off, Some(reason));
+                self.set_status(adapter, AdapterState::Refused, Some(reason));
             }
         }
     }

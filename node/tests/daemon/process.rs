@@ -13,20 +13,30 @@ use std::{
 use serde_json::Value;
 
 /// Longer than anything here takes, even on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Runs until it is dropped.
-pub struct Daemon {
+pub(crate) struct Daemon {
     child: Child,
-    folder: PathBuf,
+    folder: TempFolder,
 }
 
 impl Daemon {
     /// Starts it with these variables and waits until its API answers.
-    pub fn start(variables: &[(&str, &str)]) -> Self {
-        let folder = folder();
-        let log = std::fs::File::create(folder.join("log")).unwrap();
-        let child = command(&folder, variables).stderr(log).spawn().unwrap();
+    pub(crate) fn start(variables: &[(&str, &str)]) -> Self {
+        Self::start_in(TempFolder::new(), variables)
+    }
+
+    /// Starts it with this config file.
+    pub(crate) fn with_config(text: &str) -> Self {
+        let folder = TempFolder::new();
+        let file = folder.write("hearth.toml", text);
+        Self::start_in(folder, &[("HEARTH_CONFIG", file.to_str().unwrap())])
+    }
+
+    fn start_in(folder: TempFolder, variables: &[(&str, &str)]) -> Self {
+        let log = std::fs::File::create(folder.0.join("log")).unwrap();
+        let child = command(&folder.0, variables).stderr(log).spawn().unwrap();
         let mut daemon = Self { child, folder };
         wait_until("the API answers", || {
             if let Some(exit) = daemon.child.try_wait().unwrap() {
@@ -38,41 +48,40 @@ impl Daemon {
     }
 
     /// What a daemon says that cannot start.
-    pub fn refused(variables: &[(&str, &str)]) -> String {
-        let folder = folder();
-        let output = command(&folder, variables).stderr(Stdio::piped()).output().unwrap();
-        let _ = std::fs::remove_dir_all(&folder);
+    pub(crate) fn refused(variables: &[(&str, &str)]) -> String {
+        let folder = TempFolder::new();
+        let output = command(&folder.0, variables).stderr(Stdio::piped()).output().unwrap();
         assert!(!output.status.success());
         String::from_utf8(output.stderr).unwrap()
     }
 
     /// Its state folder.
-    pub fn state(&self) -> PathBuf {
-        self.folder.join("state")
+    pub(crate) fn state(&self) -> PathBuf {
+        self.folder.0.join("state")
     }
 
     /// Its Unix socket.
-    pub fn socket(&self) -> PathBuf {
+    pub(crate) fn socket(&self) -> PathBuf {
         self.state().join("hearth.sock")
     }
 
     /// All that it has logged.
-    pub fn log(&self) -> String {
-        std::fs::read_to_string(self.folder.join("log")).unwrap_or_default()
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.0.join("log")).unwrap_or_default()
     }
 
     /// Where it listens.
-    pub fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.get("/api/v1/status")["listen"].as_str().unwrap().parse().unwrap()
     }
 
     /// A JSON document over the Unix socket.
-    pub fn get(&self, path: &str) -> Value {
+    pub(crate) fn get(&self, path: &str) -> Value {
         self.request("GET", path, "").1
     }
 
     /// One request over the Unix socket.
-    pub fn request(&self, method: &str, path: &str, body: &str) -> (u16, Value) {
+    pub(crate) fn request(&self, method: &str, path: &str, body: &str) -> (u16, Value) {
         let mut stream = UnixStream::connect(self.socket()).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let head = format!(
@@ -93,17 +102,34 @@ impl Drop for Daemon {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-        let _ = std::fs::remove_dir_all(&self.folder);
     }
 }
 
-/// The path has few bytes: a Unix socket must fit below it.
-fn folder() -> PathBuf {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    let folder = std::env::temp_dir().join(format!("hd-{}-{number}", std::process::id()));
-    std::fs::create_dir_all(&folder).unwrap();
-    folder
+/// A folder that goes away with its owner. Its path is short: a Unix socket must fit below it.
+pub(crate) struct TempFolder(PathBuf);
+
+impl TempFolder {
+    /// A new one.
+    pub(crate) fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let folder = std::env::temp_dir().join(format!("hd-{}-{number}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        Self(folder)
+    }
+
+    /// Writes a file in it.
+    pub(crate) fn write(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.0.join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+}
+
+impl Drop for TempFolder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
 }
 
 fn command(folder: &Path, variables: &[(&str, &str)]) -> Command {
@@ -115,7 +141,7 @@ fn command(folder: &Path, variables: &[(&str, &str)]) -> Command {
 }
 
 /// Waits until the condition holds, and fails the test when it does not in time.
-pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+pub(crate) fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !holds() {
         assert!(Instant::now() < deadline, "never happened: {what}");

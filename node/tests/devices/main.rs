@@ -300,7 +300,7 @@ async fn wrong_settings_leave_an_adapter_off_and_the_node_on() {
     let mut home = Home::with("off", 1, |_| json!({"bulb": 7})).await;
     let node = &mut home.nodes[0];
     let status = node.devices.adapters.wait_for(|all| !all.is_empty()).await.unwrap()[0].clone();
-    assert_eq!((status.state, status.restarts), (AdapterState::Off, 0));
+    assert_eq!((status.state, status.restarts), (AdapterState::Refused, 0));
     assert!(status.reason.unwrap().contains("must be a name"));
     let refused = node.try_submit(&home.device, power(Power::On), 5_000, None).await;
     assert!(matches!(refused, Err(PortError::NotFound(_))), "{refused:?}");
