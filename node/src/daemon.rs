@@ -240,7 +240,7 @@ impl Life<'_> {
         });
         let socket = state.path().join("hearth.sock");
         let local = HttpServer::new(api::router(&context, Access::Socket), metrics.clone(), shutdown.clone());
-        let unix = api::serve::bind_unix(&socket).await?;
+        let unix = api::serve::bind_unix(&socket, &config.api.unix_group).await?;
         let public = HttpServer::new(api::router(&context, Access::Bearer), metrics, shutdown.clone());
         let (web, mut connections) = mpsc::channel(32);
         tasks.spawn(listener::serve(tcp, web_tls, web, transport_counters, TcpLimits::default()));

@@ -23,7 +23,7 @@ impl Bench {
         let server =
             HttpServer::new(router, Arc::clone(&self.context.metrics), self.context.shutdown.clone());
         let at = path.clone();
-        let task = tokio::spawn(async move { serve_unix(&at, server).await });
+        let task = tokio::spawn(async move { serve_unix(&at, "hearth", server).await });
         let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
         while UnixStream::connect(&path).await.is_err() {
             assert!(
