@@ -2,6 +2,7 @@
 //! are tested end to end elsewhere.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod observer;
 mod process;
 mod socket;
 
