@@ -15,7 +15,7 @@ use std::{
     error::Error,
     net::SocketAddr,
     sync::{Arc, atomic::AtomicU64},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use ed25519_dalek::SigningKey;
@@ -42,7 +42,7 @@ use crate::{
     auth::{InviteBook, InviteDesk, JoinCounters, serve_joins, setup::Setup, tokens::Tokens},
     config::Config,
     devices::{AdapterSettings, Devices, DevicesParts},
-    eventloop::{Clock, EventLoop, Parts, is_clock_synchronised},
+    eventloop::{Clock, EventLoop, Parts},
     listener::{self, Ports, TcpLimits},
     service::Service,
     state_dir::{Incarnation, StateDir},
@@ -53,6 +53,7 @@ use crate::{
         worker::StoreHandle,
     },
     supervisor::{self, Health, PATIENCE, Pulse},
+    timekeeping::{self, BUILD_S, TimePrograms, unix_seconds},
     tls::{identity::NodeIdentity, local_ca::WallClock, resolver::WebRenewal},
     transport::{Dialer, Limits, QuicTransport, Target, TransportCounters, link_events},
 };
@@ -106,11 +107,13 @@ impl Life<'_> {
         let identity = NodeIdentity::from_seed(household.seed.as_bytes())?;
         let me = identity.id();
         let (store, recovery, loader) = open_store(state.path().to_owned()).await?;
-        let mesh = self.mesh(&household, me, &recovery, loader)?;
+        let (synchronised, keep_looking) = timekeeping::follow(config.clock, TimePrograms::default()).await;
+        let mesh = self.mesh(&household, me, &recovery, loader, *synchronised.borrow())?;
         let run = mesh.run();
 
         let (stop, shutdown) = watch::channel(false);
         let mut tasks = JoinSet::new();
+        tasks.spawn(keep_looking);
         let (service, requests) = Service::channel();
         let (events, links) = link_events();
         let (wanted, wanted_rx) = watch::channel(Default::default());
@@ -162,6 +165,7 @@ impl Life<'_> {
             members,
             heartbeat: loop_beats.clone(),
             clock: Clock::new(),
+            synchronised: synchronised.clone(),
             restored_marker: state.path().join(RESTORED_MARKER),
         });
         let (stop_loop, loop_shutdown) = watch::channel(false);
@@ -177,19 +181,6 @@ impl Life<'_> {
         let announced = addresses_rx.clone();
         tasks.spawn(async move { control::introduce(&introduced, me, &name, is_new, announced).await });
 
-        let (end, mut ends) = mpsc::channel(2);
-        let (control, control_requests) = ControlHandle::channel();
-        let doctor = Doctor { service: service.clone(), recovery, state_dir: state.path().to_owned() };
-        let owner = Control {
-            state: state.clone(),
-            service: service.clone(),
-            identity: identity.clone(),
-            name: config.name.clone(),
-            doctor,
-            end,
-        };
-        tasks.spawn(owner.run(control_requests));
-
         let (commands, commands_port) = CommandsHandle::channel();
         let devices_beats = Arc::new(AtomicU64::new(0));
         let devices = Devices::spawn(DevicesParts {
@@ -202,8 +193,28 @@ impl Life<'_> {
             shutdown: shutdown.clone(),
             heartbeat: devices_beats.clone(),
         });
+        let (end, mut ends) = mpsc::channel(2);
+        let (control, control_requests) = ControlHandle::channel();
+        let doctor = Doctor {
+            service: service.clone(),
+            recovery,
+            state_dir: state.path().to_owned(),
+            adapters: devices.adapters.clone(),
+        };
+        let owner = Control {
+            state: state.clone(),
+            service: service.clone(),
+            identity: identity.clone(),
+            name: config.name.clone(),
+            doctor,
+            end,
+        };
+        tasks.spawn(owner.run(control_requests));
+
         let ca = local_ca(state.path())?;
         let ca_pem = ca.ca_pem().to_owned();
+        let wall_clock =
+            move || WallClock { unix: unix_seconds().max(BUILD_S), trusted: *synchronised.borrow() };
         let renewal = WebRenewal::new(ca, names_rx, wall_clock)?;
         let web_tls = Arc::new(renewal.resolver().web_tls()?);
         tasks.spawn(renewal.run());
@@ -212,6 +223,7 @@ impl Life<'_> {
         let (setup, setup_owner) = Setup::open(state.path(), tokens.clone())?;
         tasks.spawn(setup_owner.run());
         let metrics = Arc::new(Metrics::default());
+        let (stalled_now, stalled) = watch::channel(Vec::new());
         let context = Arc::new(ApiContext {
             service: service.clone(),
             tokens,
@@ -223,11 +235,12 @@ impl Life<'_> {
             listen: listen_rx,
             metrics: metrics.clone(),
             metrics_sources: vec![transport_metrics(transport_counters.clone()), join_metrics(join_counters)],
+            stalled,
             shutdown: shutdown.clone(),
         });
         let socket = state.path().join("hearth.sock");
         let local = HttpServer::new(api::router(&context, Access::Socket), metrics.clone(), shutdown.clone());
-        let unix = api::serve::bind_unix(&socket).await?;
+        let unix = api::serve::bind_unix(&socket, &config.api.unix_group).await?;
         let public = HttpServer::new(api::router(&context, Access::Bearer), metrics, shutdown.clone());
         let (web, mut connections) = mpsc::channel(32);
         tasks.spawn(listener::serve(tcp, web_tls, web, transport_counters, TcpLimits::default()));
@@ -237,9 +250,9 @@ impl Life<'_> {
         tasks.spawn(async move {
             while let Some(connection) = connections.recv().await {
                 let public = public.clone();
-                tokio::spawn(async move {
-                    public.serve_stream(connection.stream, Some(connection.address)).await
-                });
+                tokio::spawn(
+                    async move { public.serve_stream(connection.stream, Some(connection.guest)).await },
+                );
             }
         });
 
@@ -250,8 +263,8 @@ impl Life<'_> {
         ];
         let health = Health::new(pulses, Some(address), PATIENCE);
         greet(&household, me, address);
-        let watching =
-            tokio::spawn(supervisor::run(health, format!("listening on {address}"), shutdown.clone()));
+        let status = format!("listening on {address}");
+        let watching = tokio::spawn(supervisor::run(health, status, stalled_now, shutdown.clone()));
 
         let mut looping = looping;
         let ended = tokio::select! {
@@ -290,6 +303,7 @@ impl Life<'_> {
         me: NodeId,
         recovery: &RecoveryReport,
         loader: Loader,
+        synchronised: bool,
     ) -> Result<Mesh, Box<dyn Error>> {
         let state = &self.state;
         let marker = state.path().join(RESTORED_MARKER);
@@ -314,7 +328,7 @@ impl Life<'_> {
             run,
             ceiling: Hlc::from_bits(state.clock_ceiling()?.unwrap_or(0)),
             build_ms: BUILD_S * 1000,
-            synchronised: is_clock_synchronised(),
+            synchronised,
             restored,
             seed: random_seed()?,
             software: concat!("hearth ", env!("CARGO_PKG_VERSION")).into(),
@@ -360,9 +374,6 @@ impl Life<'_> {
     }
 }
 
-/// When this software was built, in seconds since 1970: no clock is before it.
-const BUILD_S: u64 = 1_763_769_600;
-
 async fn open_store(
     state_dir: std::path::PathBuf,
 ) -> Result<(SledStore, RecoveryReport, Loader), Box<dyn Error>> {
@@ -388,14 +399,6 @@ async fn open_store(
         warn!(records = loader.damaged(), "records of the store make no sense and were left out");
     }
     Ok((store, report, loader))
-}
-
-fn unix_seconds() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
-}
-
-fn wall_clock() -> WallClock {
-    WallClock { unix: unix_seconds().max(BUILD_S), trusted: is_clock_synchronised() }
 }
 
 fn random_seed() -> Result<u64, Box<dyn Error>> {

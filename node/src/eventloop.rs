@@ -43,7 +43,7 @@ use crate::{
         Channel, CloseCode, LinkEvent, LinkEventReceiver, LinkHandle, LinkId, SendError, Target, Wanted,
     },
 };
-pub use clock::{Clock, is_clock_synchronised};
+pub use clock::Clock;
 use watchers::Watchers;
 
 /// Link events taken in before the consequences of all of them are drawn at once.
@@ -83,6 +83,8 @@ pub struct Parts {
     pub heartbeat: Arc<AtomicU64>,
     /// The clocks.
     pub clock: Clock,
+    /// Whether the wall clock is known to be right, from [`crate::timekeeping`].
+    pub synchronised: watch::Receiver<bool>,
     /// Marks that the store was restored; removed once a peer's state was taken over.
     pub restored_marker: std::path::PathBuf,
 }
@@ -109,6 +111,7 @@ pub struct EventLoop {
     members: watch::Sender<BTreeSet<NodeId>>,
     heartbeat: Arc<AtomicU64>,
     clock: Clock,
+    synchronised: watch::Receiver<bool>,
     restored_marker: std::path::PathBuf,
     links: BTreeMap<LinkId, OpenLink>,
     closing: Vec<(Instant, LinkHandle, CloseCode)>,
@@ -139,6 +142,7 @@ impl EventLoop {
             members: parts.members,
             heartbeat: parts.heartbeat,
             clock: parts.clock,
+            synchronised: parts.synchronised,
             restored_marker: parts.restored_marker,
             links: BTreeMap::new(),
             closing: Vec::new(),
@@ -351,7 +355,7 @@ impl EventLoop {
             return;
         }
         self.chores_at = now + CHORES;
-        let synchronised = is_clock_synchronised();
+        let synchronised = *self.synchronised.borrow();
         if synchronised != self.mesh.time().is_synchronised() {
             self.mesh.handle_input(self.clock.now(), Input::Synchronised(synchronised));
         }

@@ -32,10 +32,13 @@ use super::{
     },
     router,
 };
-use crate::auth::{
-    Secret,
-    setup::{Setup, SetupHandle},
-    tokens::{Role, Tokens, TokensHandle},
+use crate::{
+    auth::{
+        Secret,
+        setup::{Setup, SetupHandle},
+        tokens::{Role, Tokens, TokensHandle},
+    },
+    service::Service,
 };
 
 /// The API with an owner in memory behind every port.
@@ -45,6 +48,7 @@ struct Bench {
     setup: SetupHandle,
     tokens: TokensHandle,
     stop: watch::Sender<bool>,
+    stalled: watch::Sender<Vec<&'static str>>,
     folder: TestFolder,
 }
 
@@ -90,6 +94,7 @@ impl Bench {
         let (control, port) = ControlHandle::channel();
         tokio::spawn(own_control(port));
         let (stop, shutdown) = watch::channel(false);
+        let (stalled, stalled_now) = watch::channel(Vec::new());
         let at = ListenInfo { listen: "[::]:7433".into(), api: vec!["https://attic.local:7433".into()] };
         let context = ApiContext {
             service: fake.service(),
@@ -105,9 +110,29 @@ impl Bench {
                 let help = "Links open.";
                 vec![Sample { name: "hearth_links".into(), help, kind: Kind::Gauge, value: 2.0 }]
             })],
+            stalled: stalled_now,
             shutdown,
         };
-        Self { context: Arc::new(context), fake, setup, tokens, stop, folder }
+        Self { context: Arc::new(context), fake, setup, tokens, stop, stalled, folder }
+    }
+
+    /// The same with this event loop, and with nobody behind the other ports.
+    fn deserted(self, service: Service) -> Self {
+        let context = ApiContext {
+            service,
+            tokens: self.tokens.clone(),
+            setup: self.setup.clone(),
+            invites: InvitesHandle::channel().0,
+            commands: CommandsHandle::channel().0,
+            control: ControlHandle::channel().0,
+            ca_pem: String::new(),
+            listen: self.context.listen.clone(),
+            metrics: Arc::new(Metrics::default()),
+            metrics_sources: Vec::new(),
+            stalled: self.context.stalled.clone(),
+            shutdown: self.context.shutdown.clone(),
+        };
+        Self { context: Arc::new(context), ..self }
     }
 
     fn router(&self, access: Access) -> Router {

@@ -182,6 +182,7 @@ async fn start(
         members,
         heartbeat: Arc::default(),
         clock,
+        synchronised: watch::channel(true).1,
         restored_marker: folder.join("restored"),
     });
     let (stop, shutdown) = watch::channel(false);

@@ -18,13 +18,34 @@ async fn health_status_and_the_certificate_are_told() {
     assert!(ca.body.starts_with(b"-----BEGIN CERTIFICATE-----"));
     let full = Bench::over(FakeLoop::start_with(Some("/secret/path: no space")));
     let health = full.bearer(None, Method::GET, "/healthz", Value::Null).await;
-    assert_eq!(
-        (health.status, &health.json()["status"]),
-        (StatusCode::SERVICE_UNAVAILABLE, &json!("degraded"))
-    );
+    assert_eq!((health.status, health.problem().as_str()), (StatusCode::SERVICE_UNAVAILABLE, "degraded"));
+    assert_eq!(health.json()["detail"], "the store cannot be written");
     assert!(!health.json().to_string().contains("/secret"), "strangers learn no path");
     let write = full.call(Method::PATCH, "/api/v1/objects/note/x", json!({ "set": { "a": 1 } })).await;
     assert_eq!((write.status, write.problem().as_str()), (StatusCode::INSUFFICIENT_STORAGE, "store"));
+}
+
+#[tokio::test]
+async fn health_names_the_parts_that_show_no_sign_of_life() {
+    let bench = Bench::new();
+    for stalled in [vec!["store"], vec!["listener", "devices"], vec!["event loop"]] {
+        bench.stalled.send_replace(stalled.clone());
+        let health = bench.bearer(None, Method::GET, "/healthz", Value::Null).await;
+        assert_eq!((health.status.as_u16(), health.problem().as_str()), (503, "degraded"));
+        let detail = health.json()["detail"].as_str().unwrap().to_owned();
+        assert!(stalled.iter().all(|part| detail.contains(part)), "{detail}");
+    }
+    bench.stalled.send_replace(Vec::new());
+    assert_eq!(bench.bearer(None, Method::GET, "/healthz", Value::Null).await.status, StatusCode::OK);
+}
+
+#[tokio::test(start_paused = true)]
+async fn health_answers_for_an_event_loop_that_does_not() {
+    let bench = Bench::new();
+    let (service, _unserved) = crate::service::Service::channel();
+    let health = bench.deserted(service).bearer(None, Method::GET, "/healthz", Value::Null).await;
+    assert_eq!((health.status.as_u16(), health.problem().as_str()), (503, "degraded"));
+    assert_eq!(health.json()["detail"], "the event loop does not answer");
 }
 
 #[tokio::test]
@@ -82,20 +103,7 @@ async fn every_route_has_its_label() {
 async fn a_node_that_stops_says_so() {
     let bench = Bench::new();
     let (service, _) = crate::service::Service::channel();
-    let gone = ApiContext {
-        service,
-        tokens: bench.tokens.clone(),
-        setup: bench.setup.clone(),
-        invites: InvitesHandle::channel().0,
-        commands: CommandsHandle::channel().0,
-        control: ControlHandle::channel().0,
-        ca_pem: String::new(),
-        listen: bench.context.listen.clone(),
-        metrics: Arc::new(Metrics::default()),
-        metrics_sources: Vec::new(),
-        shutdown: bench.context.shutdown.clone(),
-    };
-    let bench = Bench { context: Arc::new(gone), ..bench };
+    let bench = bench.deserted(service);
     for path in ["/api/v1/status", "/api/v1/doctor", "/api/v1/invites", "/api/v1/commands/1", "/metrics"] {
         let answer = bench.call(Method::GET, path, Value::Null).await;
         assert_eq!((answer.status.as_u16(), answer.problem().as_str()), (503, "stopping"), "{path}");
