@@ -28,11 +28,11 @@ impl Session {
         }
         let mut shown = 0;
         self.show_life(&command, &mut shown)?;
-        let deadline = Instant::now() + args.deadline + GRACE;
+        let deadline = Instant::now() + patience(args);
         while !args.no_wait && !has_ended(&command) {
             if Instant::now() >= deadline {
-                let detail =
-                    format!("command {} has not ended {} s after its deadline", command.id, GRACE.as_secs());
+                let after = GRACE.as_secs();
+                let detail = format!("command {} has not ended {after} s after its time was up", command.id);
                 let fix = format!("look at it with: hearth get command/{}", command.id);
                 return Err(Failure::new(Exit::TimedOut, detail, fix).into());
             }
@@ -99,6 +99,11 @@ fn request(args: &LightArgs) -> Value {
     body
 }
 
+/// How long the command is waited for: the node gives it its deadline once the transition is over.
+fn patience(args: &LightArgs) -> Duration {
+    args.deadline.saturating_add(args.transition.unwrap_or_default()).saturating_add(GRACE)
+}
+
 fn has_ended(command: &Command) -> bool {
     matches!(command.state.as_str(), "confirmed" | "timed_out" | "superseded" | "failed")
 }
@@ -129,11 +134,22 @@ mod tests {
     use crate::cli::args::{Cli, Command as Parsed};
     use clap::Parser;
 
-    fn body(line: &[&str]) -> Value {
+    fn args(line: &[&str]) -> LightArgs {
         let mut all = vec!["hearth", "light"];
         all.extend(line);
         let Parsed::Light(args) = Cli::try_parse_from(all).unwrap().command else { panic!("not a light") };
-        request(&args)
+        args
+    }
+
+    fn body(line: &[&str]) -> Value {
+        request(&args(line))
+    }
+
+    #[test]
+    fn a_slow_transition_is_waited_for() {
+        assert_eq!(patience(&args(&["desk", "on"])), Duration::from_secs(5) + GRACE);
+        let slow = args(&["desk", "--brightness", "40", "--transition", "30s", "--deadline", "2s"]);
+        assert_eq!(patience(&slow), Duration::from_secs(32) + GRACE);
     }
 
     #[test]
