@@ -157,7 +157,7 @@ impl Life<'_> {
             links,
             requests,
             wanted,
-            seeds: self.seeds(&household).await,
+            seeds: self.seeds(&household),
             alive,
             members,
             heartbeat: loop_beats.clone(),
@@ -323,17 +323,13 @@ impl Life<'_> {
         Ok(Mesh::new(boot, Clock::new().now(), loader))
     }
 
-    async fn seeds(&self, household: &Household) -> Vec<(Target, Vec<SocketAddr>)> {
-        let mut seeds = household.peers.clone();
-        for peer in &self.config.peers {
-            match tokio::net::lookup_host((peer.host.as_str(), peer.port)).await {
-                Ok(found) => seeds.extend(found.map(|address| (Target::Address(address), vec![address]))),
-                Err(reason) => {
-                    warn!(host = %peer.host, %reason, "a configured peer's name cannot be resolved")
-                }
-            }
-        }
-        seeds
+    fn seeds(&self, household: &Household) -> Vec<(Target, Vec<SocketAddr>)> {
+        let configured = self
+            .config
+            .peers
+            .iter()
+            .map(|peer| (Target::Host { name: peer.host.as_str().into(), port: peer.port }, Vec::new()));
+        household.peers.iter().cloned().chain(configured).collect()
     }
 
     fn invites(&self, me: NodeId, household: &Household) -> Result<InviteDesk, Box<dyn Error>> {

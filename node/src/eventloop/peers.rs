@@ -10,25 +10,25 @@ use super::{
 };
 use crate::{
     service::Status,
-    transport::{Target, Wanted},
+    transport::{LinkId, Target, Wanted},
 };
 
 impl EventLoop {
-    /// Tells the dialer whom to reach: every admitted node that has no accepted link.
+    /// Tells the dialer whom to reach: every admitted node that has no accepted link, and whoever is
+    /// at the configured names; and who is linked, so that nobody is dialled twice.
     pub(super) fn want_peers(&mut self) {
         let me = self.mesh.id();
         let accepted: BTreeSet<NodeId> =
             self.links.values().filter(|open| !open.dialed).map(|open| open.handle.peer()).collect();
-        let mut wanted = Wanted::new();
+        let mut wanted = Wanted::default();
         for (target, addresses) in &self.seeds {
             let is_met = match target {
                 Target::Node(node) => accepted.contains(node) || !self.mesh.roster().is_admitted(node),
-                Target::Address(address) => {
-                    self.links.values().any(|open| !open.dialed && open.address == *address)
-                }
+                // Only the dialer knows who answers there.
+                Target::Host { .. } => false,
             };
             if !is_met {
-                wanted.insert(*target, addresses.clone());
+                wanted.targets.insert(target.clone(), addresses.clone());
             }
         }
         for member in self.mesh.roster().members() {
@@ -37,13 +37,16 @@ impl EventLoop {
             }
             let addresses = status::addresses_of(&self.mesh, member.short);
             if !addresses.is_empty() {
-                wanted.entry(Target::Node(member.id)).or_default().extend(addresses);
+                wanted.targets.entry(Target::Node(member.id)).or_default().extend(addresses);
             }
         }
-        for addresses in wanted.values_mut() {
+        for addresses in wanted.targets.values_mut() {
             addresses.sort_unstable();
             addresses.dedup();
         }
+        let live = self.mesh.links().filter(|(_, link)| link.is_live());
+        wanted.linked =
+            live.filter_map(|(id, link)| Some((link.node, self.links.get(&LinkId(id.0))?.address))).collect();
         self.wanted.send_if_modified(|current| {
             let differs = *current != wanted;
             if differs {
