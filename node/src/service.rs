@@ -72,7 +72,8 @@ pub struct ResumeToken {
 pub struct Changes {
     /// The latest value of each object that changed since the last call, 256 at most.
     pub changes: Vec<Change>,
-    /// The observer may resume from here.
+    /// Where the observer stands once everything is delivered: it may resume from here only when
+    /// [`caught_up`](Self::caught_up) is set, for what still waits would be passed over.
     pub token: ResumeToken,
     /// Whether everything known so far has been delivered: after a subscription, the first
     /// `Changes` with this set ends the snapshot.
@@ -176,7 +177,8 @@ pub enum ServiceError {
     /// The roster refuses.
     #[error("{0}")]
     Roster(String),
-    /// No such watcher: it was removed, or the node restarted.
+    /// No such watcher: it was removed, the node restarted, or too many names changed while the
+    /// observer took nothing.
     #[error("no such observer: subscribe again")]
     NoSuchWatcher,
     /// The node is stopping.

@@ -48,6 +48,16 @@ impl FakeLoop {
         self.service.clone()
     }
 
+    /// Tells every observer that it does not exist any more.
+    pub(crate) async fn forget_observers(&self) {
+        let last = self.service.watch(vec![], None).await.unwrap().watcher;
+        for watcher in 1..=last {
+            self.service.unwatch(watcher).await;
+        }
+        // Answered after the above: they are gone.
+        self.service.status().await.unwrap();
+    }
+
     /// Writes a field as a node does.
     pub(crate) async fn put(&self, id: &str, field: &str, value: Value) {
         let op = Op::Set(ObjectId::new(id).unwrap(), FieldName::new(field).unwrap(), value);
@@ -107,7 +117,11 @@ impl State {
                 }
                 None => drop(reply.send(Err(ServiceError::NoSuchWatcher))),
             },
-            Request::Unwatch(number) => drop(self.watchers.remove(&number)),
+            Request::Unwatch(number) => {
+                if let Some(parked) = self.watchers.remove(&number).and_then(|watcher| watcher.parked) {
+                    drop(parked.send(Err(ServiceError::NoSuchWatcher)));
+                }
+            }
             Request::Status(reply) => drop(reply.send(self.status())),
             Request::Issue(_, reply) => drop(reply.send(Err(ServiceError::Roster("no admin".into())))),
         }
@@ -185,7 +199,10 @@ impl State {
             Some(token) => {
                 self.changed.iter().filter(|(_, at)| **at > token.revision).map(|(id, _)| id).collect()
             }
-            None => self.objects.keys().collect::<Vec<_>>(),
+            None => {
+                let whole = |id: &&ObjectId| self.view(id).is_some_and(|view| view.complete);
+                self.objects.keys().filter(whole).collect::<Vec<_>>()
+            }
         }
         .into_iter()
         .filter(|id| watcher.wants(id))
