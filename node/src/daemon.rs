@@ -42,7 +42,7 @@ use crate::{
     auth::{InviteBook, InviteDesk, JoinCounters, serve_joins, setup::Setup, tokens::Tokens},
     config::Config,
     devices::{AdapterSettings, Devices, DevicesParts},
-    eventloop::{Clock, EventLoop, Parts, is_clock_synchronised},
+    eventloop::{self, Clock, EventLoop, is_clock_synchronised},
     listener::{self, Ports, TcpLimits},
     service::Service,
     state_dir::{Incarnation, StateDir},
@@ -110,7 +110,7 @@ impl Life<'_> {
         let run = mesh.run();
 
         let (stop, shutdown) = watch::channel(false);
-        let mut tasks = JoinSet::new();
+        let mut tasks = Parts::default();
         let (service, requests) = Service::channel();
         let (events, links) = link_events();
         let (wanted, wanted_rx) = watch::channel(Default::default());
@@ -127,10 +127,10 @@ impl Life<'_> {
             transport_counters.clone(),
             Limits::default(),
         )?;
-        tasks.spawn(Dialer::new(quic.clone(), wanted_rx).run());
+        tasks.spawn("the dialer", Dialer::new(quic.clone(), wanted_rx).run());
         let (members, mut members_rx) = watch::channel(BTreeSet::new());
         let known = quic.clone();
-        tasks.spawn(async move {
+        tasks.spawn("the list of members", async move {
             while members_rx.changed().await.is_ok() {
                 known.know(members_rx.borrow_and_update().clone());
             }
@@ -144,12 +144,12 @@ impl Life<'_> {
         let (addresses, addresses_rx) = watch::channel(addresses::reachable(address, &advertise));
         let (names, names_rx) = watch::channel(web_names());
         let (listen_info, listen_rx) = watch::channel(listen_info(address, &addresses_rx.borrow()));
-        tasks.spawn(follow_addresses(address, advertise, addresses, names, listen_info));
+        tasks.spawn("the addresses", follow_addresses(address, advertise, addresses, names, listen_info));
 
         let (store, committed) = StoreHandle::spawn(Box::new(store))?;
         let store_beats = store.heartbeat_counter();
         let loop_beats = Arc::new(AtomicU64::new(0));
-        let event_loop = EventLoop::new(Parts {
+        let event_loop = EventLoop::new(eventloop::Parts {
             mesh,
             state: state.clone(),
             store,
@@ -169,13 +169,18 @@ impl Life<'_> {
 
         let desk = self.invites(me, &household)?;
         let (admit, admissions) = mpsc::channel(16);
-        tasks.spawn(serve_joins(joins_rx, desk.clone(), admit, addresses_rx.clone(), join_counters.clone()));
-        tasks.spawn(control::serve_admissions(admissions, service.clone()));
+        let joining = serve_joins(joins_rx, desk.clone(), admit, addresses_rx.clone(), join_counters.clone());
+        tasks.spawn("the admission of nodes", joining);
+        tasks.spawn("the admission of nodes", control::serve_admissions(admissions, service.clone()));
         let (invites, invite_requests) = InvitesHandle::channel();
-        tasks.spawn(control::serve_invites(invite_requests, desk, service.clone(), me, addresses_rx.clone()));
+        let inviting =
+            control::serve_invites(invite_requests, desk, service.clone(), me, addresses_rx.clone());
+        tasks.spawn("the invites", inviting);
         let (introduced, name, is_new) = (service.clone(), config.name.clone(), household.is_new);
         let announced = addresses_rx.clone();
-        tasks.spawn(async move { control::introduce(&introduced, me, &name, is_new, announced).await });
+        tasks.spawn("the introduction", async move {
+            control::introduce(&introduced, me, &name, is_new, announced).await;
+        });
 
         let (end, mut ends) = mpsc::channel(2);
         let (control, control_requests) = ControlHandle::channel();
@@ -188,11 +193,11 @@ impl Life<'_> {
             doctor,
             end,
         };
-        tasks.spawn(owner.run(control_requests));
+        tasks.spawn("the control", owner.run(control_requests));
 
         let (commands, commands_port) = CommandsHandle::channel();
         let devices_beats = Arc::new(AtomicU64::new(0));
-        let devices = Devices::spawn(DevicesParts {
+        let mut devices = Devices::spawn(DevicesParts {
             service: service.clone(),
             commands: commands_port,
             alive: alive_rx,
@@ -206,11 +211,11 @@ impl Life<'_> {
         let ca_pem = ca.ca_pem().to_owned();
         let renewal = WebRenewal::new(ca, names_rx, wall_clock)?;
         let web_tls = Arc::new(renewal.resolver().web_tls()?);
-        tasks.spawn(renewal.run());
+        tasks.spawn("the web certificate", renewal.run());
         let (tokens, tokens_owner) = Tokens::new(service.clone());
-        tasks.spawn(tokens_owner.run());
+        tasks.spawn("the tokens", tokens_owner.run());
         let (setup, setup_owner) = Setup::open(state.path(), tokens.clone())?;
-        tasks.spawn(setup_owner.run());
+        tasks.spawn("the setup code", setup_owner.run());
         let metrics = Arc::new(Metrics::default());
         let context = Arc::new(ApiContext {
             service: service.clone(),
@@ -230,11 +235,12 @@ impl Life<'_> {
         let unix = api::serve::bind_unix(&socket).await?;
         let public = HttpServer::new(api::router(&context, Access::Bearer), metrics, shutdown.clone());
         let (web, mut connections) = mpsc::channel(32);
-        tasks.spawn(listener::serve(tcp, web_tls, web, transport_counters, TcpLimits::default()));
-        tasks.spawn(async move {
+        let listening = listener::serve(tcp, web_tls, web, transport_counters, TcpLimits::default());
+        tasks.spawn("the listener", listening);
+        tasks.spawn("the socket", async move {
             api::serve::accept_unix(unix, &local).await;
         });
-        tasks.spawn(async move {
+        tasks.spawn("the web server", async move {
             while let Some(connection) = connections.recv().await {
                 let public = public.clone();
                 tokio::spawn(async move {
@@ -250,34 +256,46 @@ impl Life<'_> {
         ];
         let health = Health::new(pulses, Some(address), PATIENCE);
         greet(&household, me, address);
-        let watching =
+        let mut watching =
             tokio::spawn(supervisor::run(health, format!("listening on {address}"), shutdown.clone()));
 
         let mut looping = looping;
         let ended = tokio::select! {
             end = ends.recv() => Ok(end.unwrap_or(End::Stop)),
             () = stop_signal() => Ok(End::Stop),
-            died = &mut looping => Err(format!("the event loop ended by itself: {died:?}")),
+            died = &mut looping => Err(match died {
+                Ok(Err(reason)) => reason.to_string(),
+                died => format!("the event loop ended by itself: {died:?}"),
+            }),
+            name = tasks.first_to_end() => Err(format!("{name} ended by itself")),
+            _ = &mut devices.task => Err("the devices ended by themselves".to_owned()),
+            _ = &mut watching => Err("the supervisor ended by itself".to_owned()),
         };
         info!("stopping");
         let _nobody_left = stop.send(true);
         let parts = async {
             // A part that panicked has been logged; the rest stops all the same.
-            let _ = devices.task.await;
-            let _ = watching.await;
+            for part in [&mut devices.task, &mut watching].into_iter().filter(|part| !part.is_finished()) {
+                let _ = part.await;
+            }
         };
         if tokio::time::timeout(STOP_PATIENCE, parts).await.is_err() {
             warn!("some parts did not stop in time");
         }
-        let end = ended?;
+        // What is broken now would be served again: systemd starts a process that failed anew.
+        if let Err(reason) = &ended
+            && looping.is_finished()
+        {
+            return Err(reason.clone().into());
+        }
         let _ = stop_loop.send(true);
         let outcome = tokio::time::timeout(STOP_PATIENCE, looping).await;
         quic.shutdown(Duration::from_secs(1)).await;
-        tasks.shutdown().await;
+        tasks.stop().await;
         // Whoever finds a leftover socket replaces it.
         let _ = std::fs::remove_file(&socket);
         match outcome {
-            Ok(Ok(Ok(()))) => Ok(end),
+            Ok(Ok(Ok(()))) => Ok(ended?),
             Ok(Ok(Err(reason))) => Err(reason.into()),
             Ok(Err(reason)) => Err(reason.into()),
             Err(_) => Err("the event loop did not stop in time; the next start repairs what is left".into()),
@@ -356,6 +374,34 @@ impl Life<'_> {
     }
 }
 
+/// The parts of a life that run until it is over. One that ends before has failed, and the daemon
+/// with it: a node that looks alive and does half its work helps nobody.
+#[derive(Default)]
+struct Parts(JoinSet<&'static str>);
+
+impl Parts {
+    fn spawn(&mut self, name: &'static str, part: impl Future<Output = ()> + Send + 'static) {
+        self.0.spawn(async move {
+            part.await;
+            name
+        });
+    }
+
+    /// Waits until one has ended; names it. Safe to cancel.
+    async fn first_to_end(&mut self) -> &'static str {
+        match self.0.join_next().await {
+            Some(Ok(name)) => name,
+            // The panic itself is in the log.
+            Some(Err(_)) => "a part that panicked",
+            None => std::future::pending().await,
+        }
+    }
+
+    async fn stop(&mut self) {
+        self.0.shutdown().await;
+    }
+}
+
 /// When this software was built, in seconds since 1970: no clock is before it.
 const BUILD_S: u64 = 1_763_769_600;
 
@@ -418,5 +464,22 @@ async fn stop_signal() {
     tokio::select! {
         _ = term.recv() => {}
         _ = int.recv() => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_part_that_ends_or_panics_is_noticed_and_the_others_are_not() {
+        let mut parts = Parts::default();
+        parts.spawn("the rest", std::future::pending());
+        let soon = Duration::from_millis(10);
+        assert!(tokio::time::timeout(soon, parts.first_to_end()).await.is_err(), "all of them run");
+        parts.spawn("the dialer", async {});
+        assert_eq!(parts.first_to_end().await, "the dialer");
+        parts.spawn("the listener", async { std::panic::panic_any("for the test") });
+        assert_eq!(parts.first_to_end().await, "a part that panicked");
     }
 }

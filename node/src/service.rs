@@ -151,6 +151,13 @@ pub struct Status {
     pub counters: BTreeMap<&'static str, u64>,
 }
 
+/// Whether the node can do its work; cheap to ask, so that anybody may.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NodeHealth {
+    /// What is wrong, in words that name no file and no node; empty when all is well.
+    pub reasons: Vec<&'static str>,
+}
+
 /// Why a request was not carried out. Nothing has changed, except where the text says so.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum ServiceError {
@@ -214,6 +221,8 @@ pub enum Request {
     Unwatch(u64),
     /// The state of the node.
     Status(oneshot::Sender<Status>),
+    /// Whether it can do its work.
+    Health(oneshot::Sender<NodeHealth>),
     /// Issues a membership statement and makes it durable; answers with the statements that
     /// prove the subject's membership.
     Issue(Body, oneshot::Sender<Result<Vec<Vec<u8>>, ServiceError>>),
@@ -304,10 +313,19 @@ impl Service {
         self.ask(Request::Status).await
     }
 
+    /// Whether the node can do its work; costs next to nothing, however much it holds.
+    ///
+    /// # Errors
+    /// [`ServiceError::Stopping`].
+    pub async fn health(&self) -> Result<NodeHealth, ServiceError> {
+        self.ask(Request::Health).await
+    }
+
     /// Signs a membership statement of this node and makes it durable.
     ///
     /// # Errors
-    /// [`ServiceError::Roster`] when this node may not say it.
+    /// [`ServiceError::Roster`] when this node may not say it, [`ServiceError::Store`] when it cannot be
+    /// made durable, [`ServiceError::Overloaded`]; nothing was said then.
     pub async fn issue(&self, body: Body) -> Result<Vec<Vec<u8>>, ServiceError> {
         self.ask(|reply| Request::Issue(body, reply)).await?
     }

@@ -39,16 +39,15 @@ type Context = State<Arc<ApiContext>>;
 
 /// Needs no token, hence says what is wrong and not where.
 pub(super) async fn health(State(context): Context) -> Response {
-    let status = tokio::time::timeout(HEALTHY_WITHIN, context.service.status()).await;
-    let reason = match status {
-        Ok(Ok(status)) if status.store_error.is_none() => {
-            return Json(json!({ "status": "ok" })).into_response();
-        }
-        Ok(Ok(_)) => "the store cannot be written",
-        Ok(Err(_)) => "the node is stopping",
-        Err(_) => "the event loop does not answer",
+    let reasons = match tokio::time::timeout(HEALTHY_WITHIN, context.service.health()).await {
+        Ok(Ok(health)) => health.reasons,
+        Ok(Err(_)) => vec!["the node is stopping"],
+        Err(_) => vec!["the event loop does not answer"],
     };
-    let body = Json(json!({ "status": "degraded", "reasons": [reason] }));
+    if reasons.is_empty() {
+        return Json(json!({ "status": "ok" })).into_response();
+    }
+    let body = Json(json!({ "status": "degraded", "reasons": reasons }));
     (StatusCode::SERVICE_UNAVAILABLE, body).into_response()
 }
 

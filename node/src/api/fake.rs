@@ -17,8 +17,8 @@ use mesh_proto::{
 use tokio::sync::{mpsc, oneshot};
 
 use crate::service::{
-    Change, Changes, FieldView, NodeStatus, ObjectView, Op, Request, ResumeToken, Service, ServiceError,
-    Status, Watching,
+    Change, Changes, FieldView, NodeHealth, NodeStatus, ObjectView, Op, Request, ResumeToken, Service,
+    ServiceError, Status, Watching,
 };
 
 /// The key of the fake's node.
@@ -123,6 +123,10 @@ impl State {
                 }
             }
             Request::Status(reply) => drop(reply.send(self.status())),
+            Request::Health(reply) => {
+                let reasons = self.store_error.iter().map(|_| "the store cannot be written").collect();
+                drop(reply.send(NodeHealth { reasons }));
+            }
             Request::Issue(_, reply) => drop(reply.send(Err(ServiceError::Roster("no admin".into())))),
         }
     }

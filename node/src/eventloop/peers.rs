@@ -9,7 +9,7 @@ use super::{
     status::{self, StatusSource},
 };
 use crate::{
-    service::Status,
+    service::{NodeHealth, Status},
     transport::{LinkId, Target, Wanted},
 };
 
@@ -72,7 +72,16 @@ impl EventLoop {
         status::name_of(&self.mesh, node)
     }
 
-    pub(super) fn status(&self) -> Status {
+    /// Costs the same however much the node holds: anybody may ask.
+    pub(super) fn health(&self) -> NodeHealth {
+        let store = self.store_error.as_ref().map(|_| "the store cannot be written");
+        let membership = self.membership.failed().map(|_| "the membership cannot be saved");
+        NodeHealth { reasons: store.into_iter().chain(membership).collect() }
+    }
+
+    pub(super) fn status(&mut self) -> Status {
+        self.note_changes();
+        let objects = self.counts.count(&self.mesh);
         let links = self.links.values().map(|open| {
             let rtt = u64::try_from(open.handle.rtt().as_micros()).unwrap_or(u64::MAX);
             (open.handle.peer(), (open.address, rtt))
@@ -81,7 +90,10 @@ impl EventLoop {
             mesh: &self.mesh,
             links: links.collect(),
             is_heard: &self.is_heard,
-            store_error: self.store_error.clone(),
+            objects,
+            store_error: self.store_error.clone().or_else(|| {
+                self.membership.failed().map(|reason| format!("the membership cannot be saved: {reason}"))
+            }),
             uptime_s: self.clock.now().mono_ms / 1000,
         };
         source.status()
