@@ -133,8 +133,18 @@ pub(super) async fn join(
     Ok((StatusCode::ACCEPTED, Json(json!(joined))))
 }
 
-pub(super) async fn leave(State(context): Context) -> Result<(StatusCode, Json<Value>), Problem> {
-    context.control.leave().await?;
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct LeaveBody {
+    #[serde(default)]
+    force: bool,
+}
+
+pub(super) async fn leave(
+    State(context): Context,
+    Body(body): Body<LeaveBody>,
+) -> Result<(StatusCode, Json<Value>), Problem> {
+    context.control.leave(body.force).await?;
     Ok((StatusCode::ACCEPTED, Json(json!({}))))
 }
 
