@@ -25,6 +25,7 @@ use mesh_proto::{
     overlay::Run,
     planted::Plant,
 };
+use thiserror::Error;
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
@@ -68,10 +69,15 @@ const RELEASE_PATIENCE: Duration = Duration::from_secs(10);
 /// Marks a store that was restored until a peer's state was taken over.
 const RESTORED_MARKER: &str = "restored";
 
+/// The daemon had started, and a part of it failed while it ran.
+#[derive(Debug, Error)]
+#[error("{0}; start it again (systemd does): what was acknowledged is safe")]
+pub struct Failed(String);
+
 /// Runs the daemon until it is told to stop.
 ///
 /// # Errors
-/// Why it could not start, or what went wrong; the text holds the way out.
+/// Why it could not start, or, as [`Failed`], what went wrong later; the text holds the way out.
 pub fn run(config: Config) -> Result<(), Box<dyn Error>> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(async {
@@ -286,7 +292,7 @@ impl Life<'_> {
         if let Err(reason) = &ended
             && looping.is_finished()
         {
-            return Err(reason.clone().into());
+            return Err(Failed(reason.clone()).into());
         }
         let _ = stop_loop.send(true);
         let outcome = tokio::time::timeout(STOP_PATIENCE, looping).await;
@@ -295,10 +301,10 @@ impl Life<'_> {
         // Whoever finds a leftover socket replaces it.
         let _ = std::fs::remove_file(&socket);
         match outcome {
-            Ok(Ok(Ok(()))) => Ok(ended?),
-            Ok(Ok(Err(reason))) => Err(reason.into()),
-            Ok(Err(reason)) => Err(reason.into()),
-            Err(_) => Err("the event loop did not stop in time; the next start repairs what is left".into()),
+            Ok(Ok(Ok(()))) => ended.map_err(|reason| Failed(reason).into()),
+            Ok(Ok(Err(reason))) => Err(Failed(reason.to_string()).into()),
+            Ok(Err(reason)) => Err(Failed(reason.to_string()).into()),
+            Err(_) => Err(Failed("the event loop did not stop in time".into()).into()),
         }
     }
 

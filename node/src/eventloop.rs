@@ -274,7 +274,7 @@ impl EventLoop {
             }
             Err(reason) => {
                 if self.store_error.is_none() {
-                    error!(%reason, "the store cannot be written; writes are refused until it can");
+                    error!(%reason, "the store cannot be written; writes are refused until it can, what lives in memory goes on");
                 }
                 self.store_error = Some(reason.to_string());
                 self.retry_at = Some(Instant::now() + STORE_RETRY);
