@@ -340,7 +340,10 @@ pub async fn introduce(
                 None
             }
             Err(error) => {
-                warn!(%error, "this node's name and addresses could not be written; trying again");
+                // Said once: a disk that is full for a day must not fill the journal too.
+                if pause == FIRST_PAUSE {
+                    warn!(%error, "this node's name and addresses could not be written; trying again until they can");
+                }
                 let now = pause;
                 pause = (pause * 2).min(LONGEST_PAUSE);
                 Some(now)

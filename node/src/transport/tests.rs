@@ -358,6 +358,19 @@ async fn the_dialer_finds_a_peer_that_starts_late_and_returns_after_a_loss() {
     tokio::time::timeout(PATIENCE, dialer).await.unwrap().unwrap();
 }
 
+#[tokio::test]
+async fn the_dialer_reaches_a_peer_by_its_name() {
+    let mut a = TestNode::start(1);
+    let mut server = TestNode::start(2);
+    let unknown = dialer::Dial::resolve(&a.transport, "a..b", 7843).await.unwrap_err();
+    assert!(unknown.to_string().starts_with("the name `a..b` cannot be resolved"), "{unknown}");
+    let target = Target::Host { name: "localhost".into(), port: server.address.port() };
+    let (_wanted, receiver) = tokio::sync::watch::channel(wants(&target, &[]));
+    let _dialer = tokio::spawn(Dialer::new(a.transport.clone(), receiver).run());
+    assert_eq!(a.up().await.peer(), server.identity.id());
+    assert_eq!(server.up().await.peer(), a.identity.id());
+}
+
 type Instants = tokio::sync::mpsc::UnboundedReceiver<tokio::time::Instant>;
 
 /// Dials that are told as they happen; they fail, or become a link for as long as is said.
