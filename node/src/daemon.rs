@@ -8,6 +8,7 @@ pub mod addresses;
 pub mod control;
 pub mod doctor;
 pub mod household;
+mod parts;
 mod web;
 
 use std::{
@@ -25,11 +26,7 @@ use mesh_proto::{
     overlay::Run,
     planted::Plant,
 };
-use thiserror::Error;
-use tokio::{
-    sync::{mpsc, watch},
-    task::JoinSet,
-};
+use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
 
 use crate::{
@@ -60,6 +57,8 @@ use crate::{
 use control::{Control, End};
 use doctor::Doctor;
 use household::Household;
+pub use parts::Failed;
+use parts::Parts;
 use web::{follow_addresses, join_metrics, listen_info, local_ca, transport_metrics, web_names};
 
 /// How long the parts of a life may take to stop.
@@ -68,11 +67,6 @@ const STOP_PATIENCE: Duration = Duration::from_secs(8);
 const RELEASE_PATIENCE: Duration = Duration::from_secs(10);
 /// Marks a store that was restored until a peer's state was taken over.
 const RESTORED_MARKER: &str = "restored";
-
-/// The daemon had started, and a part of it failed while it ran.
-#[derive(Debug, Error)]
-#[error("{0}; start it again (systemd does): what was acknowledged is safe")]
-pub struct Failed(String);
 
 /// Runs the daemon until it is told to stop.
 ///
@@ -380,34 +374,6 @@ impl Life<'_> {
     }
 }
 
-/// The parts of a life that run until it is over. One that ends before has failed, and the daemon
-/// with it: a node that looks alive and does half its work helps nobody.
-#[derive(Default)]
-struct Parts(JoinSet<&'static str>);
-
-impl Parts {
-    fn spawn(&mut self, name: &'static str, part: impl Future<Output = ()> + Send + 'static) {
-        self.0.spawn(async move {
-            part.await;
-            name
-        });
-    }
-
-    /// Waits until one has ended; names it. Safe to cancel.
-    async fn first_to_end(&mut self) -> &'static str {
-        match self.0.join_next().await {
-            Some(Ok(name)) => name,
-            // The panic itself is in the log.
-            Some(Err(_)) => "a part that panicked",
-            None => std::future::pending().await,
-        }
-    }
-
-    async fn stop(&mut self) {
-        self.0.shutdown().await;
-    }
-}
-
 /// When this software was built, in seconds since 1970: no clock is before it.
 const BUILD_S: u64 = 1_763_769_600;
 
@@ -470,22 +436,5 @@ async fn stop_signal() {
     tokio::select! {
         _ = term.recv() => {}
         _ = int.recv() => {}
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn a_part_that_ends_or_panics_is_noticed_and_the_others_are_not() {
-        let mut parts = Parts::default();
-        parts.spawn("the rest", std::future::pending());
-        let soon = Duration::from_millis(10);
-        assert!(tokio::time::timeout(soon, parts.first_to_end()).await.is_err(), "all of them run");
-        parts.spawn("the dialer", async {});
-        assert_eq!(parts.first_to_end().await, "the dialer");
-        parts.spawn("the listener", async { std::panic::panic_any("for the test") });
-        assert_eq!(parts.first_to_end().await, "a part that panicked");
     }
 }

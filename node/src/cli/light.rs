@@ -12,6 +12,7 @@ use super::exit::{Exit, Failure};
 use super::model::{Command, read};
 use super::output::Done;
 use super::{Session, show};
+use crate::api::ports::MAX_TRANSITION_MS;
 
 /// How often the life of the command is looked at.
 const LOOK: Duration = Duration::from_millis(50);
@@ -31,8 +32,8 @@ impl Session {
         let deadline = Instant::now() + patience(args);
         while !args.no_wait && !has_ended(&command) {
             if Instant::now() >= deadline {
-                let after = GRACE.as_secs();
-                let detail = format!("command {} has not ended {after} s after its time was up", command.id);
+                let detail =
+                    format!("command {} has not ended {} s after its deadline", command.id, GRACE.as_secs());
                 let fix = format!("look at it with: hearth get command/{}", command.id);
                 return Err(Failure::new(Exit::TimedOut, detail, fix).into());
             }
@@ -70,6 +71,14 @@ impl Session {
     }
 }
 
+/// How long the command may take until the node has ended it. The node adds the transition to the
+/// deadline, because nothing can be confirmed before the light has arrived; it takes none that is
+/// longer than an hour.
+fn patience(args: &LightArgs) -> Duration {
+    let longest = Duration::from_millis(MAX_TRANSITION_MS.into());
+    args.deadline + args.transition.unwrap_or_default().min(longest) + GRACE
+}
+
 /// The body of `POST /api/v1/commands`.
 fn request(args: &LightArgs) -> Value {
     let mut change = Map::new();
@@ -97,11 +106,6 @@ fn request(args: &LightArgs) -> Value {
         body.insert("key".into(), json!(key));
     }
     body
-}
-
-/// How long the command is waited for: the node gives it its deadline once the transition is over.
-fn patience(args: &LightArgs) -> Duration {
-    args.deadline.saturating_add(args.transition.unwrap_or_default()).saturating_add(GRACE)
 }
 
 fn has_ended(command: &Command) -> bool {
@@ -134,7 +138,7 @@ mod tests {
     use crate::cli::args::{Cli, Command as Parsed};
     use clap::Parser;
 
-    fn args(line: &[&str]) -> LightArgs {
+    fn parsed(line: &[&str]) -> LightArgs {
         let mut all = vec!["hearth", "light"];
         all.extend(line);
         let Parsed::Light(args) = Cli::try_parse_from(all).unwrap().command else { panic!("not a light") };
@@ -142,14 +146,16 @@ mod tests {
     }
 
     fn body(line: &[&str]) -> Value {
-        request(&args(line))
+        request(&parsed(line))
     }
 
     #[test]
     fn a_slow_transition_is_waited_for() {
-        assert_eq!(patience(&args(&["desk", "on"])), Duration::from_secs(5) + GRACE);
-        let slow = args(&["desk", "--brightness", "40", "--transition", "30s", "--deadline", "2s"]);
-        assert_eq!(patience(&slow), Duration::from_secs(32) + GRACE);
+        assert_eq!(patience(&parsed(&["desk", "on"])), Duration::from_secs(10));
+        let slow = parsed(&["desk", "--brightness", "40", "--transition", "30s", "--deadline", "2s"]);
+        assert_eq!(patience(&slow), Duration::from_secs(37), "the node ends it 32 s after it took it");
+        let refused = parsed(&["desk", "on", "--transition", "365d"]);
+        assert!(patience(&refused) < Duration::from_secs(3_700));
     }
 
     #[test]
