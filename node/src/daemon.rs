@@ -8,6 +8,7 @@ pub mod addresses;
 pub mod control;
 pub mod doctor;
 pub mod household;
+mod parts;
 mod web;
 
 use std::{
@@ -25,10 +26,7 @@ use mesh_proto::{
     overlay::Run,
     planted::Plant,
 };
-use tokio::{
-    sync::{mpsc, watch},
-    task::JoinSet,
-};
+use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
 
 use crate::{
@@ -42,7 +40,7 @@ use crate::{
     auth::{InviteBook, InviteDesk, JoinCounters, serve_joins, setup::Setup, tokens::Tokens},
     config::Config,
     devices::{AdapterSettings, Devices, DevicesParts},
-    eventloop::{Clock, EventLoop, Parts},
+    eventloop::{self, Clock, EventLoop},
     listener::{self, Ports, TcpLimits},
     service::Service,
     state_dir::{Incarnation, StateDir},
@@ -60,6 +58,8 @@ use crate::{
 use control::{Control, End};
 use doctor::Doctor;
 use household::Household;
+pub use parts::Failed;
+use parts::Parts;
 use web::{follow_addresses, join_metrics, listen_info, local_ca, transport_metrics, web_names};
 
 /// How long the parts of a life may take to stop.
@@ -72,7 +72,7 @@ const RESTORED_MARKER: &str = "restored";
 /// Runs the daemon until it is told to stop.
 ///
 /// # Errors
-/// Why it could not start, or what went wrong; the text holds the way out.
+/// Why it could not start, or, as [`Failed`], what went wrong later; the text holds the way out.
 pub fn run(config: Config) -> Result<(), Box<dyn Error>> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(async {
@@ -112,8 +112,8 @@ impl Life<'_> {
         let run = mesh.run();
 
         let (stop, shutdown) = watch::channel(false);
-        let mut tasks = JoinSet::new();
-        tasks.spawn(keep_looking);
+        let mut tasks = Parts::default();
+        tasks.spawn("the watch over the clock", keep_looking);
         let (service, requests) = Service::channel();
         let (events, links) = link_events();
         let (wanted, wanted_rx) = watch::channel(Default::default());
@@ -130,10 +130,10 @@ impl Life<'_> {
             transport_counters.clone(),
             Limits::default(),
         )?;
-        tasks.spawn(Dialer::new(quic.clone(), wanted_rx).run());
+        tasks.spawn("the dialer", Dialer::new(quic.clone(), wanted_rx).run());
         let (members, mut members_rx) = watch::channel(BTreeSet::new());
         let known = quic.clone();
-        tasks.spawn(async move {
+        tasks.spawn("the list of members", async move {
             while members_rx.changed().await.is_ok() {
                 known.know(members_rx.borrow_and_update().clone());
             }
@@ -147,12 +147,12 @@ impl Life<'_> {
         let (addresses, addresses_rx) = watch::channel(addresses::reachable(address, &advertise));
         let (names, names_rx) = watch::channel(web_names());
         let (listen_info, listen_rx) = watch::channel(listen_info(address, &addresses_rx.borrow()));
-        tasks.spawn(follow_addresses(address, advertise, addresses, names, listen_info));
+        tasks.spawn("the addresses", follow_addresses(address, advertise, addresses, names, listen_info));
 
         let (store, committed) = StoreHandle::spawn(Box::new(store))?;
         let store_beats = store.heartbeat_counter();
         let loop_beats = Arc::new(AtomicU64::new(0));
-        let event_loop = EventLoop::new(Parts {
+        let event_loop = EventLoop::new(eventloop::Parts {
             mesh,
             state: state.clone(),
             store,
@@ -160,7 +160,7 @@ impl Life<'_> {
             links,
             requests,
             wanted,
-            seeds: self.seeds(&household).await,
+            seeds: self.seeds(&household),
             alive,
             members,
             heartbeat: loop_beats.clone(),
@@ -173,17 +173,22 @@ impl Life<'_> {
 
         let desk = self.invites(me, &household)?;
         let (admit, admissions) = mpsc::channel(16);
-        tasks.spawn(serve_joins(joins_rx, desk.clone(), admit, addresses_rx.clone(), join_counters.clone()));
-        tasks.spawn(control::serve_admissions(admissions, service.clone()));
+        let joining = serve_joins(joins_rx, desk.clone(), admit, addresses_rx.clone(), join_counters.clone());
+        tasks.spawn("the admission of nodes", joining);
+        tasks.spawn("the admission of nodes", control::serve_admissions(admissions, service.clone()));
         let (invites, invite_requests) = InvitesHandle::channel();
-        tasks.spawn(control::serve_invites(invite_requests, desk, service.clone(), me, addresses_rx.clone()));
+        let inviting =
+            control::serve_invites(invite_requests, desk, service.clone(), me, addresses_rx.clone());
+        tasks.spawn("the invites", inviting);
         let (introduced, name, is_new) = (service.clone(), config.name.clone(), household.is_new);
         let announced = addresses_rx.clone();
-        tasks.spawn(async move { control::introduce(&introduced, me, &name, is_new, announced).await });
+        tasks.spawn("the introduction", async move {
+            control::introduce(&introduced, me, &name, is_new, announced).await;
+        });
 
         let (commands, commands_port) = CommandsHandle::channel();
         let devices_beats = Arc::new(AtomicU64::new(0));
-        let devices = Devices::spawn(DevicesParts {
+        let mut devices = Devices::spawn(DevicesParts {
             service: service.clone(),
             commands: commands_port,
             alive: alive_rx,
@@ -209,7 +214,7 @@ impl Life<'_> {
             doctor,
             end,
         };
-        tasks.spawn(owner.run(control_requests));
+        tasks.spawn("the control", owner.run(control_requests));
 
         let ca = local_ca(state.path())?;
         let ca_pem = ca.ca_pem().to_owned();
@@ -217,11 +222,11 @@ impl Life<'_> {
             move || WallClock { unix: unix_seconds().max(BUILD_S), trusted: *synchronised.borrow() };
         let renewal = WebRenewal::new(ca, names_rx, wall_clock)?;
         let web_tls = Arc::new(renewal.resolver().web_tls()?);
-        tasks.spawn(renewal.run());
+        tasks.spawn("the web certificate", renewal.run());
         let (tokens, tokens_owner) = Tokens::new(service.clone());
-        tasks.spawn(tokens_owner.run());
+        tasks.spawn("the tokens", tokens_owner.run());
         let (setup, setup_owner) = Setup::open(state.path(), tokens.clone())?;
-        tasks.spawn(setup_owner.run());
+        tasks.spawn("the setup code", setup_owner.run());
         let metrics = Arc::new(Metrics::default());
         let (stalled_now, stalled) = watch::channel(Vec::new());
         let context = Arc::new(ApiContext {
@@ -243,11 +248,12 @@ impl Life<'_> {
         let unix = api::serve::bind_unix(&socket, &config.api.unix_group).await?;
         let public = HttpServer::new(api::router(&context, Access::Bearer), metrics, shutdown.clone());
         let (web, mut connections) = mpsc::channel(32);
-        tasks.spawn(listener::serve(tcp, web_tls, web, transport_counters, TcpLimits::default()));
-        tasks.spawn(async move {
+        let listening = listener::serve(tcp, web_tls, web, transport_counters, TcpLimits::default());
+        tasks.spawn("the listener", listening);
+        tasks.spawn("the socket", async move {
             api::serve::accept_unix(unix, &local).await;
         });
-        tasks.spawn(async move {
+        tasks.spawn("the web server", async move {
             while let Some(connection) = connections.recv().await {
                 let public = public.clone();
                 tokio::spawn(
@@ -264,36 +270,48 @@ impl Life<'_> {
         let health = Health::new(pulses, Some(address), PATIENCE);
         greet(&household, me, address);
         let status = format!("listening on {address}");
-        let watching = tokio::spawn(supervisor::run(health, status, stalled_now, shutdown.clone()));
+        let mut watching = tokio::spawn(supervisor::run(health, status, stalled_now, shutdown.clone()));
 
         let mut looping = looping;
         let ended = tokio::select! {
             end = ends.recv() => Ok(end.unwrap_or(End::Stop)),
             () = stop_signal() => Ok(End::Stop),
-            died = &mut looping => Err(format!("the event loop ended by itself: {died:?}")),
+            died = &mut looping => Err(match died {
+                Ok(Err(reason)) => reason.to_string(),
+                died => format!("the event loop ended by itself: {died:?}"),
+            }),
+            name = tasks.first_to_end() => Err(format!("{name} ended by itself")),
+            _ = &mut devices.task => Err("the devices ended by themselves".to_owned()),
+            _ = &mut watching => Err("the supervisor ended by itself".to_owned()),
         };
         info!("stopping");
         let _nobody_left = stop.send(true);
         let parts = async {
             // A part that panicked has been logged; the rest stops all the same.
-            let _ = devices.task.await;
-            let _ = watching.await;
+            for part in [&mut devices.task, &mut watching].into_iter().filter(|part| !part.is_finished()) {
+                let _ = part.await;
+            }
         };
         if tokio::time::timeout(STOP_PATIENCE, parts).await.is_err() {
             warn!("some parts did not stop in time");
         }
-        let end = ended?;
+        // What is broken now would be served again: systemd starts a process that failed anew.
+        if let Err(reason) = &ended
+            && looping.is_finished()
+        {
+            return Err(Failed(reason.clone()).into());
+        }
         let _ = stop_loop.send(true);
         let outcome = tokio::time::timeout(STOP_PATIENCE, looping).await;
         quic.shutdown(Duration::from_secs(1)).await;
-        tasks.shutdown().await;
+        tasks.stop().await;
         // Whoever finds a leftover socket replaces it.
         let _ = std::fs::remove_file(&socket);
         match outcome {
-            Ok(Ok(Ok(()))) => Ok(end),
-            Ok(Ok(Err(reason))) => Err(reason.into()),
-            Ok(Err(reason)) => Err(reason.into()),
-            Err(_) => Err("the event loop did not stop in time; the next start repairs what is left".into()),
+            Ok(Ok(Ok(()))) => ended.map_err(|reason| Failed(reason).into()),
+            Ok(Ok(Err(reason))) => Err(Failed(reason.to_string()).into()),
+            Ok(Err(reason)) => Err(Failed(reason.to_string()).into()),
+            Err(_) => Err(Failed("the event loop did not stop in time".into()).into()),
         }
     }
 
@@ -337,17 +355,13 @@ impl Life<'_> {
         Ok(Mesh::new(boot, Clock::new().now(), loader))
     }
 
-    async fn seeds(&self, household: &Household) -> Vec<(Target, Vec<SocketAddr>)> {
-        let mut seeds = household.peers.clone();
-        for peer in &self.config.peers {
-            match tokio::net::lookup_host((peer.host.as_str(), peer.port)).await {
-                Ok(found) => seeds.extend(found.map(|address| (Target::Address(address), vec![address]))),
-                Err(reason) => {
-                    warn!(host = %peer.host, %reason, "a configured peer's name cannot be resolved")
-                }
-            }
-        }
-        seeds
+    fn seeds(&self, household: &Household) -> Vec<(Target, Vec<SocketAddr>)> {
+        let configured = self
+            .config
+            .peers
+            .iter()
+            .map(|peer| (Target::Host { name: peer.host.as_str().into(), port: peer.port }, Vec::new()));
+        household.peers.iter().cloned().chain(configured).collect()
     }
 
     fn invites(&self, me: NodeId, household: &Household) -> Result<InviteDesk, Box<dyn Error>> {

@@ -363,6 +363,9 @@ async fn a_node_is_renamed_and_leaves() {
             .unwrap();
     }
     let (before, key) = (household(&two).await, two.id().await.unwrap());
+    let refused = one.cli(&["leave"]).await.unwrap();
+    assert_eq!(refused.code, 6, "the only admin would leave the other without one: {refused:?}");
+    assert!(refused.stderr.contains("--role admin") && refused.stderr.contains("--force"), "{refused:?}");
     two.cli(&["leave"]).await.unwrap().ok().unwrap();
     wait_until("the one that left is forgotten", PATIENCE, async || Ok(one.state_of(&key).await? == "none"))
         .await
@@ -389,6 +392,9 @@ async fn a_running_node_joins_if_it_is_empty_or_forced() {
     empty.converge("note/home", &json!({"text": "one"})).await.unwrap();
 
     let token = one.invite().await.unwrap();
+    let own = one.cli(&["join", &token, "--force"]).await.unwrap();
+    assert_eq!(own.code, 6, "an invite of the own household is of no use here: {own:?}");
+    assert_eq!(one.fields("note/home").await.unwrap(), json!({"text": "one"}));
     let before = household(&full).await;
     let refused = full.cli(&["join", &token]).await.unwrap();
     assert_eq!(refused.code, 6, "{refused:?}");

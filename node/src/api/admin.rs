@@ -44,9 +44,8 @@ pub(super) async fn health(State(context): Context) -> Result<Json<Value>, Probl
     if !stalled.is_empty() {
         reasons.push(format!("no sign of life from: {}", stalled.join(", ")));
     }
-    match tokio::time::timeout(HEALTHY_WITHIN, context.service.status()).await {
-        Ok(Ok(status)) if status.store_error.is_none() => {}
-        Ok(Ok(_)) => reasons.push("the store cannot be written".to_owned()),
+    match tokio::time::timeout(HEALTHY_WITHIN, context.service.health()).await {
+        Ok(Ok(health)) => reasons.extend(health.reasons.into_iter().map(str::to_owned)),
         Ok(Err(_)) => return Err(Problem::stopping()),
         Err(_) => reasons.push("the event loop does not answer".to_owned()),
     }
@@ -138,8 +137,18 @@ pub(super) async fn join(
     Ok((StatusCode::ACCEPTED, Json(json!(joined))))
 }
 
-pub(super) async fn leave(State(context): Context) -> Result<(StatusCode, Json<Value>), Problem> {
-    context.control.leave().await?;
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct LeaveBody {
+    #[serde(default)]
+    force: bool,
+}
+
+pub(super) async fn leave(
+    State(context): Context,
+    Body(body): Body<LeaveBody>,
+) -> Result<(StatusCode, Json<Value>), Problem> {
+    context.control.leave(body.force).await?;
     Ok((StatusCode::ACCEPTED, Json(json!({}))))
 }
 

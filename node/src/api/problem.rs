@@ -332,6 +332,13 @@ impl From<PortError> for Problem {
                 detail,
                 fix,
             ),
+            PortError::Storage { fix, .. } => Self::new(
+                StatusCode::INSUFFICIENT_STORAGE,
+                "store",
+                "The disk cannot be written",
+                detail,
+                fix,
+            ),
             PortError::Failed { fix, .. } => {
                 Self::new(StatusCode::INTERNAL_SERVER_ERROR, "failed", "It could not be done", detail, fix)
             }

@@ -267,7 +267,7 @@ async fn own_control(mut port: tokio::sync::mpsc::Receiver<ControlRequest>) {
                 let joined = Joined { household: token.expose().into(), node: "n".into() };
                 drop(reply.send(if force { Ok(joined) } else { Err(conflict) }));
             }
-            ControlRequest::Leave(reply) => drop(reply.send(Ok(()))),
+            ControlRequest::Leave { reply, .. } => drop(reply.send(Ok(()))),
             ControlRequest::Doctor(reply) => {
                 let (name, detail) = ("clock".into(), "not synchronised".into());
                 let fix = Some("install an NTP client".into());

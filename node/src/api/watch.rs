@@ -177,6 +177,7 @@ type Next = Pin<Box<dyn Future<Output = Result<Changes, ServiceError>> + Send>>;
 
 struct Subscription {
     watch: Watch,
+    prefixes: Vec<String>,
     next: Next,
     /// Whether the snapshot has not ended yet.
     snapshot: bool,
@@ -253,13 +254,13 @@ impl Session {
     ) -> Result<(), Closed> {
         self.subscription = None;
         let service = &self.context.service;
-        let watching = match service.watch(prefixes, resume).await {
+        let watching = match service.watch(prefixes.clone(), resume).await {
             Ok(watching) => watching,
             Err(error) => return out.problem(&error.into(), None).await,
         };
         let watch = Watch { service: service.clone(), watcher: watching.watcher };
         let next = Subscription::next(service, watching.watcher);
-        self.subscription = Some(Subscription { watch, next, snapshot: true });
+        self.subscription = Some(Subscription { watch, prefixes, next, snapshot: true });
         out.send(&json!({ "type": "snapshot_begin", "reset": watching.reset })).await
     }
 
@@ -270,6 +271,12 @@ impl Session {
     ) -> Result<(), Closed> {
         let changes = match changes {
             Ok(changes) => changes,
+            // It took nothing for too long while too many names changed: everything again.
+            Err(ServiceError::NoSuchWatcher) if self.subscription.is_some() => {
+                let prefixes = self.subscription.take().map(|old| old.prefixes).unwrap_or_default();
+                self.subscribe(prefixes, None, out).await?;
+                return out.flush().await;
+            }
             Err(error) => {
                 self.subscription = None;
                 out.problem(&error.into(), None).await?;
@@ -280,12 +287,10 @@ impl Session {
         for change in changes.changes.iter().filter(|change| self.principal.may_see(change.id.kind())) {
             out.send(&to_json(change)).await?;
         }
-        let resume = resume_text(changes.token);
-        match (in_snapshot, changes.caught_up) {
-            (true, true) => out.send(&json!({ "type": "snapshot_end", "resume": resume })).await?,
-            // Resuming inside a snapshot would miss the rest of it.
-            (true, false) => {}
-            (false, _) => out.send(&json!({ "type": "mark", "resume": resume })).await?,
+        // Resuming before everything is delivered would miss the rest.
+        if changes.caught_up {
+            let kind = if in_snapshot { "snapshot_end" } else { "mark" };
+            out.send(&json!({ "type": kind, "resume": resume_text(changes.token) })).await?;
         }
         out.flush().await?;
         // Only now are the next values fetched: those that changed meanwhile count once.

@@ -11,10 +11,7 @@ use mesh_proto::{
 use tracing::{error, info, warn};
 
 use super::EventLoop;
-use crate::{
-    state_dir::{Incarnation, StateDirError},
-    transport::LinkId,
-};
+use crate::transport::LinkId;
 
 impl EventLoop {
     pub(super) fn handle_event(&mut self, event: Event) {
@@ -25,21 +22,17 @@ impl EventLoop {
                     error!(%reason, "the store is gone");
                 }
             }
-            Event::PersistRun(run) => self.persist_run(run),
+            Event::PersistRun(run) => {
+                self.run_wanted = Some(run);
+                self.save_run();
+            }
             Event::Written(token) => {
                 if let Some(reply) = self.writes.remove(&token) {
                     let _ = reply.send(Ok(()));
                 }
             }
             Event::Close(link, reason) => self.close(link, reason),
-            Event::RosterChanged => {
-                if let Err(reason) = self.save_roster(self.mesh.roster().to_bytes()) {
-                    error!(%reason, "the membership cannot be saved");
-                }
-                self.members.send_replace(self.mesh.roster().members().map(|member| member.id).collect());
-                self.publish_alive();
-                self.want_peers();
-            }
+            Event::RosterChanged => self.roster_changed(),
             Event::Linked(link, node) => self.linked(link, node),
             Event::NodeUp(node, _) => {
                 info!(node = %self.name_of(node), "node is alive");
@@ -69,20 +62,26 @@ impl EventLoop {
         }
     }
 
-    fn persist_run(&mut self, run: Run) {
-        let stored = Incarnation { generation: run.generation, incarnation: run.incarnation, clean: false };
-        match self.state.set_incarnation(stored) {
-            Ok(()) => self.mesh.handle_input(self.clock.now(), Input::RunPersisted(run)),
-            Err(reason) => error!(%reason, "the new generation cannot be saved; writes wait"),
+    /// Begins to make the wanted run durable, unless a write of one is under way.
+    pub(super) fn save_run(&mut self) {
+        if let Some(run) = self.run_wanted
+            && !self.run_saving
+        {
+            self.run_saving = true;
+            self.files.save_run(run);
         }
     }
 
-    pub(super) fn save_roster(&mut self, bytes: Vec<u8>) -> Result<(), StateDirError> {
-        if bytes != self.roster_saved {
-            self.state.set_roster(&bytes)?;
-            self.roster_saved = bytes;
+    pub(super) fn run_saved(&mut self, run: Run, result: Result<(), String>) {
+        self.run_saving = false;
+        match result {
+            Ok(()) => {
+                self.run_wanted = self.run_wanted.filter(|wanted| *wanted != run);
+                self.mesh.handle_input(self.clock.now(), Input::RunPersisted(run));
+                self.save_run();
+            }
+            Err(reason) => error!(%reason, "the new generation cannot be saved yet; writes wait"),
         }
-        Ok(())
     }
 
     fn linked(&mut self, link: session::LinkId, node: NodeId) {
@@ -105,11 +104,7 @@ impl EventLoop {
     }
 
     fn restored(&self, lost: &[Item]) {
-        if let Err(reason) = std::fs::remove_file(&self.restored_marker)
-            && reason.kind() != std::io::ErrorKind::NotFound
-        {
-            error!(%reason, "the mark of the restored store cannot be removed");
-        }
+        self.files.remove_marker();
         info!(lost = lost.len(), "a peer's state replaced the restored store");
         for item in lost {
             warn!(register = ?item.key, "lost and found: its object was deleted while this store was away");

@@ -27,7 +27,7 @@ use node::{
     state_dir::StateDir,
     store::{memory::MemoryStore, worker::StoreHandle},
     tls::NodeIdentity,
-    transport::{Dialer, Limits, QuicTransport, Target, TransportCounters, link_events},
+    transport::{Dialer, Limits, QuicTransport, Target, TransportCounters, Wanted, link_events},
 };
 use serde_json::json;
 use tokio::{
@@ -158,7 +158,7 @@ async fn start(
     let me = id(number).short();
     let (service, requests) = Service::channel();
     let (events, links) = link_events();
-    let (wanted, wanted_rx) = watch::channel(BTreeMap::new());
+    let (wanted, wanted_rx) = watch::channel(Wanted::default());
     let (alive, alive_rx) = watch::channel(BTreeSet::from([me]));
     let (members, _) = watch::channel(BTreeSet::new());
     let (joins, _) = mpsc::channel(1);

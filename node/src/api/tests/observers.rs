@@ -13,8 +13,10 @@ use tokio_tungstenite::{
     tungstenite::{Error, Message, client::IntoClientRequest as _},
 };
 
+use mesh_proto::{FieldName, ObjectId, kinds::Author};
+
 use super::*;
-use crate::api::serve::HttpServer;
+use crate::{api::serve::HttpServer, service::Op};
 
 struct Client<S = UnixStream>(WebSocketStream<S>);
 
@@ -130,7 +132,54 @@ async fn a_snapshot_then_what_changes_then_resuming() {
     }
     bench.fake.put("device/half", "label", Stored::from("no adapter")).await;
     let half = client.subscribe("device/", None).await;
-    assert_eq!(half[1]["type"], "gone", "an incomplete object reads as absent");
+    assert_eq!(kinds(&half), ["snapshot_begin", "snapshot_end"], "an incomplete object reads as absent");
+}
+
+#[tokio::test]
+async fn an_observer_that_is_cut_off_within_a_delta_gets_the_rest_when_it_resumes() {
+    let bench = Bench::new();
+    let (path, _task) = bench.listen(bench.router(Access::Socket)).await;
+    let mut client = Client::open(&path, None).await.unwrap();
+    let mut resume = client.subscribe("note/", None).await.pop().unwrap()["resume"].clone();
+    let op = |n: usize| {
+        let (id, field) = (ObjectId::new(&format!("note/{n:03}")), FieldName::new("n"));
+        Op::Set(id.unwrap(), field.unwrap(), Stored::Int(1))
+    };
+    bench.context.service.write(Author::Node, (0..600).map(op).collect()).await.unwrap();
+    let mut told = std::collections::BTreeSet::new();
+    let note = |message: &Value, told: &mut std::collections::BTreeSet<String>| {
+        told.extend(message["object"]["id"].as_str().map(str::to_owned));
+    };
+    // More than one batch of it, then the connection is lost.
+    while told.len() < 300 {
+        let message = client.hear().await.unwrap();
+        note(&message, &mut told);
+        if let Some(token) = message.get("resume") {
+            resume = token.clone();
+        }
+    }
+    drop(client);
+    let mut client = Client::open(&path, None).await.unwrap();
+    let missed = client.subscribe("note/", Some(&resume)).await;
+    assert_eq!(missed[0]["reset"], false);
+    missed.iter().for_each(|message| note(message, &mut told));
+    assert_eq!(told.len(), 600, "nothing is passed over");
+}
+
+#[tokio::test]
+async fn an_observer_whose_names_became_too_many_begins_anew_with_a_snapshot() {
+    let bench = Bench::new();
+    let (path, _task) = bench.listen(bench.router(Access::Socket)).await;
+    bench.fake.put("note/a", "n", Stored::Int(1)).await;
+    let mut client = Client::open(&path, None).await.unwrap();
+    client.subscribe("note/", None).await;
+    // What the event loop does to an observer that is too far behind.
+    bench.fake.forget_observers().await;
+    let again = client.until("snapshot_end").await;
+    assert_eq!(kinds(&again), ["snapshot_begin", "object", "snapshot_end"]);
+    assert_eq!(again[0]["reset"], true);
+    bench.fake.put("note/b", "n", Stored::Int(1)).await;
+    assert_eq!(client.until("mark").await[0]["object"]["id"], "note/b");
 }
 
 #[tokio::test]
