@@ -34,6 +34,8 @@ mod settings;
 pub use adapter::{
     Adapter, AdapterError, Context, Descriptor, Directive, Reading, Registration, Scope, SettingsError,
 };
+#[cfg(fuzzing)]
+pub use lifx::fuzzing as lifx_fuzzing;
 
 /// Every adapter there is.
 #[must_use]

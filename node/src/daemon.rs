@@ -8,6 +8,7 @@ pub mod addresses;
 pub mod control;
 pub mod doctor;
 pub mod household;
+mod parts;
 mod web;
 
 use std::{
@@ -15,7 +16,7 @@ use std::{
     error::Error,
     net::SocketAddr,
     sync::{Arc, atomic::AtomicU64},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use ed25519_dalek::SigningKey;
@@ -25,10 +26,7 @@ use mesh_proto::{
     overlay::Run,
     planted::Plant,
 };
-use tokio::{
-    sync::{mpsc, watch},
-    task::JoinSet,
-};
+use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
 
 use crate::{
@@ -42,7 +40,7 @@ use crate::{
     auth::{InviteBook, InviteDesk, JoinCounters, serve_joins, setup::Setup, tokens::Tokens},
     config::Config,
     devices::{AdapterSettings, Devices, DevicesParts},
-    eventloop::{Clock, EventLoop, Parts, is_clock_synchronised},
+    eventloop::{self, Clock, EventLoop},
     listener::{self, Ports, TcpLimits},
     service::Service,
     state_dir::{Incarnation, StateDir},
@@ -54,12 +52,15 @@ use crate::{
         worker::StoreHandle,
     },
     supervisor::{self, Health, PATIENCE, Pulse},
+    timekeeping::{self, BUILD_S, TimePrograms, unix_seconds},
     tls::{identity::NodeIdentity, local_ca::WallClock, resolver::WebRenewal},
     transport::{Dialer, Limits, QuicTransport, Target, TransportCounters, link_events},
 };
 use control::{Control, End};
 use doctor::Doctor;
 use household::Household;
+pub use parts::Failed;
+use parts::Parts;
 use web::{follow_addresses, join_metrics, listen_info, local_ca, transport_metrics, web_names};
 
 /// How long the parts of a life may take to stop.
@@ -70,7 +71,7 @@ const RELEASE_PATIENCE: Duration = Duration::from_secs(10);
 /// Runs the daemon until it is told to stop.
 ///
 /// # Errors
-/// Why it could not start, or what went wrong; the text holds the way out.
+/// Why it could not start, or, as [`Failed`], what went wrong later; the text holds the way out.
 pub fn run(config: Config) -> Result<(), Box<dyn Error>> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(async {
@@ -105,11 +106,13 @@ impl Life<'_> {
         let identity = NodeIdentity::from_seed(household.seed.as_bytes())?;
         let me = identity.id();
         let (store, recovery, loader) = open_store(state.path().to_owned()).await?;
-        let mesh = self.mesh(&household, me, &recovery, loader)?;
+        let (synchronised, keep_looking) = timekeeping::follow(config.clock, TimePrograms::default()).await;
+        let mesh = self.mesh(&household, me, &recovery, loader, *synchronised.borrow())?;
         let run = mesh.run();
 
         let (stop, shutdown) = watch::channel(false);
-        let mut tasks = JoinSet::new();
+        let mut tasks = Parts::default();
+        tasks.spawn("the watch over the clock", keep_looking);
         let (service, requests) = Service::channel();
         let (events, links) = link_events();
         let (wanted, wanted_rx) = watch::channel(Default::default());
@@ -126,10 +129,10 @@ impl Life<'_> {
             transport_counters.clone(),
             Limits::default(),
         )?;
-        tasks.spawn(Dialer::new(quic.clone(), wanted_rx).run());
+        tasks.spawn("the dialer", Dialer::new(quic.clone(), wanted_rx).run());
         let (members, mut members_rx) = watch::channel(BTreeSet::new());
         let known = quic.clone();
-        tasks.spawn(async move {
+        tasks.spawn("the list of members", async move {
             while members_rx.changed().await.is_ok() {
                 known.know(members_rx.borrow_and_update().clone());
             }
@@ -143,12 +146,12 @@ impl Life<'_> {
         let (addresses, addresses_rx) = watch::channel(addresses::reachable(address, &advertise));
         let (names, names_rx) = watch::channel(web_names());
         let (listen_info, listen_rx) = watch::channel(listen_info(address, &addresses_rx.borrow()));
-        tasks.spawn(follow_addresses(address, advertise, addresses, names, listen_info));
+        tasks.spawn("the addresses", follow_addresses(address, advertise, addresses, names, listen_info));
 
         let (store, committed) = StoreHandle::spawn(Box::new(store))?;
         let store_beats = store.heartbeat_counter();
         let loop_beats = Arc::new(AtomicU64::new(0));
-        let event_loop = EventLoop::new(Parts {
+        let event_loop = EventLoop::new(eventloop::Parts {
             mesh,
             state: state.clone(),
             store,
@@ -156,41 +159,34 @@ impl Life<'_> {
             links,
             requests,
             wanted,
-            seeds: self.seeds(&household).await,
+            seeds: self.seeds(&household),
             alive,
             members,
             heartbeat: loop_beats.clone(),
             clock: Clock::new(),
+            synchronised: synchronised.clone(),
         });
         let (stop_loop, loop_shutdown) = watch::channel(false);
         let looping = tokio::spawn(event_loop.run(loop_shutdown));
 
         let desk = self.invites(me, &household)?;
         let (admit, admissions) = mpsc::channel(16);
-        tasks.spawn(serve_joins(joins_rx, desk.clone(), admit, addresses_rx.clone(), join_counters.clone()));
-        tasks.spawn(control::serve_admissions(admissions, service.clone()));
+        let joining = serve_joins(joins_rx, desk.clone(), admit, addresses_rx.clone(), join_counters.clone());
+        tasks.spawn("the admission of nodes", joining);
+        tasks.spawn("the admission of nodes", control::serve_admissions(admissions, service.clone()));
         let (invites, invite_requests) = InvitesHandle::channel();
-        tasks.spawn(control::serve_invites(invite_requests, desk, service.clone(), me, addresses_rx.clone()));
+        let inviting =
+            control::serve_invites(invite_requests, desk, service.clone(), me, addresses_rx.clone());
+        tasks.spawn("the invites", inviting);
         let (introduced, name, is_new) = (service.clone(), config.name.clone(), household.is_new);
         let announced = addresses_rx.clone();
-        tasks.spawn(async move { control::introduce(&introduced, me, &name, is_new, announced).await });
-
-        let (end, mut ends) = mpsc::channel(2);
-        let (control, control_requests) = ControlHandle::channel();
-        let doctor = Doctor { service: service.clone(), recovery, state_dir: state.path().to_owned() };
-        let owner = Control {
-            state: state.clone(),
-            service: service.clone(),
-            identity: identity.clone(),
-            name: config.name.clone(),
-            doctor,
-            end,
-        };
-        tasks.spawn(owner.run(control_requests));
+        tasks.spawn("the introduction", async move {
+            control::introduce(&introduced, me, &name, is_new, announced).await;
+        });
 
         let (commands, commands_port) = CommandsHandle::channel();
         let devices_beats = Arc::new(AtomicU64::new(0));
-        let devices = Devices::spawn(DevicesParts {
+        let mut devices = Devices::spawn(DevicesParts {
             service: service.clone(),
             commands: commands_port,
             alive: alive_rx,
@@ -200,16 +196,37 @@ impl Life<'_> {
             shutdown: shutdown.clone(),
             heartbeat: devices_beats.clone(),
         });
+        let (end, mut ends) = mpsc::channel(2);
+        let (control, control_requests) = ControlHandle::channel();
+        let doctor = Doctor {
+            service: service.clone(),
+            recovery,
+            state_dir: state.path().to_owned(),
+            adapters: devices.adapters.clone(),
+        };
+        let owner = Control {
+            state: state.clone(),
+            service: service.clone(),
+            identity: identity.clone(),
+            name: config.name.clone(),
+            doctor,
+            end,
+        };
+        tasks.spawn("the control", owner.run(control_requests));
+
         let ca = local_ca(state.path())?;
         let ca_pem = ca.ca_pem().to_owned();
+        let wall_clock =
+            move || WallClock { unix: unix_seconds().max(BUILD_S), trusted: *synchronised.borrow() };
         let renewal = WebRenewal::new(ca, names_rx, wall_clock)?;
         let web_tls = Arc::new(renewal.resolver().web_tls()?);
-        tasks.spawn(renewal.run());
+        tasks.spawn("the web certificate", renewal.run());
         let (tokens, tokens_owner) = Tokens::new(service.clone());
-        tasks.spawn(tokens_owner.run());
+        tasks.spawn("the tokens", tokens_owner.run());
         let (setup, setup_owner) = Setup::open(state.path(), tokens.clone())?;
-        tasks.spawn(setup_owner.run());
+        tasks.spawn("the setup code", setup_owner.run());
         let metrics = Arc::new(Metrics::default());
+        let (stalled_now, stalled) = watch::channel(Vec::new());
         let context = Arc::new(ApiContext {
             service: service.clone(),
             tokens,
@@ -221,23 +238,25 @@ impl Life<'_> {
             listen: listen_rx,
             metrics: metrics.clone(),
             metrics_sources: vec![transport_metrics(transport_counters.clone()), join_metrics(join_counters)],
+            stalled,
             shutdown: shutdown.clone(),
         });
         let socket = state.path().join("hearth.sock");
         let local = HttpServer::new(api::router(&context, Access::Socket), metrics.clone(), shutdown.clone());
-        let unix = api::serve::bind_unix(&socket).await?;
+        let unix = api::serve::bind_unix(&socket, &config.api.unix_group).await?;
         let public = HttpServer::new(api::router(&context, Access::Bearer), metrics, shutdown.clone());
         let (web, mut connections) = mpsc::channel(32);
-        tasks.spawn(listener::serve(tcp, web_tls, web, transport_counters, TcpLimits::default()));
-        tasks.spawn(async move {
+        let listening = listener::serve(tcp, web_tls, web, transport_counters, TcpLimits::default());
+        tasks.spawn("the listener", listening);
+        tasks.spawn("the socket", async move {
             api::serve::accept_unix(unix, &local).await;
         });
-        tasks.spawn(async move {
+        tasks.spawn("the web server", async move {
             while let Some(connection) = connections.recv().await {
                 let public = public.clone();
-                tokio::spawn(async move {
-                    public.serve_stream(connection.stream, Some(connection.address)).await
-                });
+                tokio::spawn(
+                    async move { public.serve_stream(connection.stream, Some(connection.guest)).await },
+                );
             }
         });
 
@@ -248,37 +267,49 @@ impl Life<'_> {
         ];
         let health = Health::new(pulses, Some(address), PATIENCE);
         greet(&household, me, address);
-        let watching =
-            tokio::spawn(supervisor::run(health, format!("listening on {address}"), shutdown.clone()));
+        let status = format!("listening on {address}");
+        let mut watching = tokio::spawn(supervisor::run(health, status, stalled_now, shutdown.clone()));
 
         let mut looping = looping;
         let ended = tokio::select! {
             end = ends.recv() => Ok(end.unwrap_or(End::Stop)),
             () = stop_signal() => Ok(End::Stop),
-            died = &mut looping => Err(format!("the event loop ended by itself: {died:?}")),
+            died = &mut looping => Err(match died {
+                Ok(Err(reason)) => reason.to_string(),
+                died => format!("the event loop ended by itself: {died:?}"),
+            }),
+            name = tasks.first_to_end() => Err(format!("{name} ended by itself")),
+            _ = &mut devices.task => Err("the devices ended by themselves".to_owned()),
+            _ = &mut watching => Err("the supervisor ended by itself".to_owned()),
         };
         info!("stopping");
         let _nobody_left = stop.send(true);
         let parts = async {
             // A part that panicked has been logged; the rest stops all the same.
-            let _ = devices.task.await;
-            let _ = watching.await;
+            for part in [&mut devices.task, &mut watching].into_iter().filter(|part| !part.is_finished()) {
+                let _ = part.await;
+            }
         };
         if tokio::time::timeout(STOP_PATIENCE, parts).await.is_err() {
             warn!("some parts did not stop in time");
         }
-        let end = ended?;
+        // What is broken now would be served again: systemd starts a process that failed anew.
+        if let Err(reason) = &ended
+            && looping.is_finished()
+        {
+            return Err(Failed(reason.clone()).into());
+        }
         let _ = stop_loop.send(true);
         let outcome = tokio::time::timeout(STOP_PATIENCE, looping).await;
         quic.shutdown(Duration::from_secs(1)).await;
-        tasks.shutdown().await;
+        tasks.stop().await;
         // Whoever finds a leftover socket replaces it.
         let _ = std::fs::remove_file(&socket);
         match outcome {
-            Ok(Ok(Ok(()))) => Ok(end),
-            Ok(Ok(Err(reason))) => Err(reason.into()),
-            Ok(Err(reason)) => Err(reason.into()),
-            Err(_) => Err("the event loop did not stop in time; the next start repairs what is left".into()),
+            Ok(Ok(Ok(()))) => ended.map_err(|reason| Failed(reason).into()),
+            Ok(Ok(Err(reason))) => Err(Failed(reason.to_string()).into()),
+            Ok(Err(reason)) => Err(Failed(reason.to_string()).into()),
+            Err(_) => Err(Failed("the event loop did not stop in time".into()).into()),
         }
     }
 
@@ -288,6 +319,7 @@ impl Life<'_> {
         me: NodeId,
         recovery: &RecoveryReport,
         loader: Loader,
+        synchronised: bool,
     ) -> Result<Mesh, Box<dyn Error>> {
         let state = &self.state;
         if recovery.may_have_lost_writes() {
@@ -315,7 +347,7 @@ impl Life<'_> {
             run,
             ceiling: Hlc::from_bits(state.clock_ceiling()?.unwrap_or(0)),
             build_ms: BUILD_S * 1000,
-            synchronised: is_clock_synchronised(),
+            synchronised,
             restored: since,
             seed: random_seed()?,
             software: concat!("hearth ", env!("CARGO_PKG_VERSION")).into(),
@@ -324,17 +356,13 @@ impl Life<'_> {
         Ok(Mesh::new(boot, Clock::new().now(), loader))
     }
 
-    async fn seeds(&self, household: &Household) -> Vec<(Target, Vec<SocketAddr>)> {
-        let mut seeds = household.peers.clone();
-        for peer in &self.config.peers {
-            match tokio::net::lookup_host((peer.host.as_str(), peer.port)).await {
-                Ok(found) => seeds.extend(found.map(|address| (Target::Address(address), vec![address]))),
-                Err(reason) => {
-                    warn!(host = %peer.host, %reason, "a configured peer's name cannot be resolved")
-                }
-            }
-        }
-        seeds
+    fn seeds(&self, household: &Household) -> Vec<(Target, Vec<SocketAddr>)> {
+        let configured = self
+            .config
+            .peers
+            .iter()
+            .map(|peer| (Target::Host { name: peer.host.as_str().into(), port: peer.port }, Vec::new()));
+        household.peers.iter().cloned().chain(configured).collect()
     }
 
     fn invites(&self, me: NodeId, household: &Household) -> Result<InviteDesk, Box<dyn Error>> {
@@ -361,9 +389,6 @@ impl Life<'_> {
     }
 }
 
-/// When this software was built, in seconds since 1970: no clock is before it.
-const BUILD_S: u64 = 1_763_769_600;
-
 async fn open_store(
     state_dir: std::path::PathBuf,
 ) -> Result<(SledStore, RecoveryReport, Loader), Box<dyn Error>> {
@@ -389,14 +414,6 @@ async fn open_store(
         warn!(records = loader.damaged(), "records of the store make no sense and were left out");
     }
     Ok((store, report, loader))
-}
-
-fn unix_seconds() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
-}
-
-fn wall_clock() -> WallClock {
-    WallClock { unix: unix_seconds().max(BUILD_S), trusted: is_clock_synchronised() }
 }
 
 fn random_seed() -> Result<u64, Box<dyn Error>> {

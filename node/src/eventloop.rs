@@ -4,11 +4,17 @@
 //! out. Nothing here decides anything about the protocol.
 
 mod clock;
+mod counts;
 mod events;
+mod files;
+mod membership;
 mod peers;
 mod requests;
 mod status;
 mod watchers;
+
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -25,6 +31,7 @@ use mesh_proto::{
     NodeId, ShortId,
     commit::WriteToken,
     mesh::{Input, Mesh, Transmit},
+    overlay::Run,
     record::Batch,
     session,
     wire::ByeReason,
@@ -43,7 +50,10 @@ use crate::{
         Channel, CloseCode, LinkEvent, LinkEventReceiver, LinkHandle, LinkId, SendError, Target, Wanted,
     },
 };
-pub use clock::{Clock, is_clock_synchronised};
+pub use clock::Clock;
+use counts::Counts;
+use files::{Files, Saved};
+use membership::Membership;
 use watchers::Watchers;
 
 /// Link events taken in before the consequences of all of them are drawn at once.
@@ -52,7 +62,7 @@ const EVENTS_AT_ONCE: usize = 64;
 const LINGER: Duration = Duration::from_millis(200);
 /// How long until a batch that the store refused is offered again.
 const STORE_RETRY: Duration = Duration::from_secs(2);
-/// How often the clock's synchronisation is looked at, and whom to dial.
+/// How often the clock's synchronisation is looked at, whom to dial, and what could not be saved.
 const CHORES: Duration = Duration::from_secs(5);
 /// How long a clean stop waits for the last flush.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
@@ -83,6 +93,8 @@ pub struct Parts {
     pub heartbeat: Arc<AtomicU64>,
     /// The clocks.
     pub clock: Clock,
+    /// Whether the wall clock is known to be right, from [`crate::timekeeping`].
+    pub synchronised: watch::Receiver<bool>,
 }
 
 struct OpenLink {
@@ -107,14 +119,24 @@ pub struct EventLoop {
     members: watch::Sender<BTreeSet<NodeId>>,
     heartbeat: Arc<AtomicU64>,
     clock: Clock,
+    synchronised: watch::Receiver<bool>,
+    files: Files,
     links: BTreeMap<LinkId, OpenLink>,
     closing: Vec<(Instant, LinkHandle, CloseCode)>,
     watchers: Watchers,
+    counts: Counts,
     writes: BTreeMap<WriteToken, oneshot::Sender<Result<(), ServiceError>>>,
     in_flight: Option<(u64, Batch)>,
     retry_at: Option<Instant>,
     store_error: Option<String>,
-    roster_saved: Vec<u8>,
+    membership: Membership,
+    /// The run to persist, until it is; and whether that is under way.
+    /// With the generation that the mark of a restored store is to hold, if it is one.
+    run_wanted: Option<(Run, Option<u32>)>,
+    /// The mark of a restored store is to go.
+    unmark_wanted: bool,
+    /// Either of them is under way.
+    run_saving: bool,
     chores_at: Instant,
     is_heard: BTreeSet<ShortId>,
 }
@@ -123,6 +145,8 @@ impl EventLoop {
     /// Puts the parts together.
     pub fn new(parts: Parts) -> Self {
         let incarnation = parts.mesh.run().incarnation;
+        let membership = Membership::new(parts.mesh.roster().to_bytes());
+        let files = Files::new(Arc::clone(&parts.state));
         Self {
             mesh: parts.mesh,
             state: parts.state,
@@ -136,14 +160,20 @@ impl EventLoop {
             members: parts.members,
             heartbeat: parts.heartbeat,
             clock: parts.clock,
+            synchronised: parts.synchronised,
+            files,
             links: BTreeMap::new(),
             closing: Vec::new(),
             watchers: Watchers::new(incarnation),
+            counts: Counts::default(),
             writes: BTreeMap::new(),
             in_flight: None,
             retry_at: None,
             store_error: None,
-            roster_saved: Vec::new(),
+            membership,
+            run_wanted: None,
+            unmark_wanted: false,
+            run_saving: false,
             chores_at: Instant::now(),
             is_heard: BTreeSet::new(),
         }
@@ -153,7 +183,8 @@ impl EventLoop {
     /// run as clean.
     ///
     /// # Errors
-    /// When the last writes could not be flushed; the run is then marked as unclean.
+    /// When the last writes could not be flushed; the run is then marked as unclean. When the store
+    /// thread has died, at once: nothing could be written any more.
     pub async fn run(mut self, mut shutdown: watch::Receiver<bool>) -> anyhow::Result<()> {
         loop {
             self.turn();
@@ -165,7 +196,11 @@ impl EventLoop {
                     Some(event) => self.link_events(event),
                     None => break,
                 },
-                Some(committed) = self.committed.recv() => self.committed(committed),
+                committed = self.committed.recv() => match committed {
+                    Some(committed) => self.committed(committed),
+                    None => anyhow::bail!("the store has ended by itself; the next start repairs it if need be"),
+                },
+                saved = self.files.saved() => self.saved(saved),
                 request = self.requests.recv() => match request {
                     Some(request) => self.requests(request),
                     None => break,
@@ -246,7 +281,7 @@ impl EventLoop {
             }
             Err(reason) => {
                 if self.store_error.is_none() {
-                    error!(%reason, "the store cannot be written; writes are refused until it can");
+                    error!(%reason, "the store cannot be written; writes are refused until it can, what lives in memory goes on");
                 }
                 self.store_error = Some(reason.to_string());
                 self.retry_at = Some(Instant::now() + STORE_RETRY);
@@ -302,15 +337,32 @@ impl EventLoop {
         });
     }
 
+    fn saved(&mut self, saved: Saved) {
+        match saved {
+            Saved::Roster(result) => self.roster_saved(result),
+            Saved::Run(run, result) => self.run_saved(run, result),
+            Saved::Unmarked => {
+                self.run_saving = false;
+                self.save_run();
+            }
+            Saved::Lost(number, result) => self.lost_saved(number, result),
+        }
+    }
+
     fn tell_watchers(&mut self) {
+        self.note_changes();
+        self.watchers.deliver(&self.mesh);
+    }
+
+    fn note_changes(&mut self) {
         loop {
             let changed = self.mesh.take_changed(1024);
             if changed.is_empty() {
                 break;
             }
             self.watchers.changed(&changed);
+            self.counts.changed(&changed);
         }
-        self.watchers.deliver(&self.mesh);
     }
 
     fn transmit(&mut self) {
@@ -347,10 +399,12 @@ impl EventLoop {
             return;
         }
         self.chores_at = now + CHORES;
-        let synchronised = is_clock_synchronised();
+        let synchronised = *self.synchronised.borrow();
         if synchronised != self.mesh.time().is_synchronised() {
             self.mesh.handle_input(self.clock.now(), Input::Synchronised(synchronised));
         }
+        self.save_run();
+        self.save_membership();
         self.want_peers();
     }
 
@@ -358,11 +412,15 @@ impl EventLoop {
         self.mesh.flush(self.clock.now());
         let deadline = Instant::now() + STOP_PATIENCE;
         self.turn();
-        while !self.mesh.is_flushed() {
-            let committed = tokio::time::timeout_at(deadline, self.committed.recv()).await;
-            match committed {
-                Ok(Some(committed)) => self.committed(committed),
-                _ => break,
+        self.save_membership();
+        while !self.mesh.is_flushed() || self.membership.is_saving() || self.run_saving {
+            tokio::select! {
+                committed = self.committed.recv() => match committed {
+                    Some(committed) => self.committed(committed),
+                    None => break,
+                },
+                saved = self.files.saved() => self.saved(saved),
+                () = tokio::time::sleep_until(deadline) => break,
             }
             self.mesh.flush(self.clock.now());
             self.turn();
@@ -373,11 +431,14 @@ impl EventLoop {
         tokio::time::sleep(LINGER).await;
         self.turn();
         let Self { store, state, mesh, .. } = self;
-        tokio::task::spawn_blocking(move || store.close()).await??;
-        state.set_clock_ceiling(mesh.time().last().to_bits())?;
-        let run = mesh.run();
+        let (ceiling, run) = (mesh.time().last().to_bits(), mesh.run());
         let stored = Incarnation { generation: run.generation, incarnation: run.incarnation, clean: flushed };
-        state.set_incarnation(stored)?;
+        tokio::task::spawn_blocking(move || {
+            store.close()?;
+            state.set_clock_ceiling(ceiling)?;
+            anyhow::Ok(state.set_incarnation(stored)?)
+        })
+        .await??;
         anyhow::ensure!(flushed, "the last writes could not be flushed within {STOP_PATIENCE:?}");
         Ok(())
     }

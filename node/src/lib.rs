@@ -13,5 +13,6 @@ pub mod service;
 pub mod state_dir;
 pub mod store;
 pub mod supervisor;
+pub mod timekeeping;
 pub mod tls;
 pub mod transport;

@@ -1,7 +1,10 @@
 //! The TCP side of the node's port: HTTPS for the API, nothing else yet.
 //!
 //! One deadline covers everything from accept to the end of the handshake, and the number of
-//! unfinished handshakes is bounded: the oldest gives way, so slow ones keep nobody out.
+//! unfinished handshakes is bounded: the oldest gives way, so slow ones keep nobody out. Until a
+//! client has shown a token it also counts for its address (see [`Guest`]).
+
+mod crowd;
 
 use std::{
     io,
@@ -21,6 +24,8 @@ use tokio::{
 use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
 use tracing::{debug, warn};
 
+pub(crate) use self::crowd::Crowd;
+pub use self::crowd::{Guest, Place};
 use crate::{
     tls::identity::{ALPN_JOIN, ALPN_MESH},
     transport::{TransportCounters, counters::bump, unfinished::Unfinished},
@@ -110,13 +115,16 @@ pub async fn bind_ports_within(listen: SocketAddr, patience: Duration) -> Result
 pub struct TcpLimits {
     /// Handshakes that may be unfinished at once; beyond, the oldest is dropped.
     pub handshakes: usize,
+    /// Connections of one address (IPv6: of one /64) that have shown no token; beyond, its oldest
+    /// is dropped.
+    pub guests: usize,
     /// Within which a handshake must finish and the API must take the connection.
     pub deadline: Duration,
 }
 
 impl Default for TcpLimits {
     fn default() -> Self {
-        Self { handshakes: 64, deadline: Duration::from_secs(5) }
+        Self { handshakes: 64, guests: 32, deadline: Duration::from_secs(5) }
     }
 }
 
@@ -125,8 +133,8 @@ impl Default for TcpLimits {
 pub struct WebConnection {
     /// Speaks HTTP/1.1.
     pub stream: TlsStream<TcpStream>,
-    /// Where the client is.
-    pub address: SocketAddr,
+    /// Who the client is.
+    pub guest: Guest,
 }
 
 /// Accepts until the receiver of `web` is dropped. A connection that `web` has no room for
@@ -139,6 +147,7 @@ pub async fn serve(
     limits: TcpLimits,
 ) {
     let mut unfinished = Unfinished::new(limits.handshakes);
+    let mut crowd = Crowd::new(limits.guests);
     loop {
         let accepted = tokio::select! {
             accepted = tcp.accept() => accepted,
@@ -154,7 +163,12 @@ pub async fn serve(
                 continue;
             }
         };
-        let handshake = Handshake { tls: tls.clone(), web: web.clone(), counters: counters.clone(), address };
+        let (place, evicted) = crowd.enter(address.ip());
+        if evicted {
+            bump(&counters.tcp_crowded);
+        }
+        let guest = Guest { address, place };
+        let handshake = Handshake { tls: tls.clone(), web: web.clone(), counters: counters.clone(), guest };
         if unfinished.start(handshake.run(stream, limits.deadline)) {
             bump(&counters.tcp_handshake_evicted);
         }
@@ -166,7 +180,7 @@ struct Handshake {
     tls: Arc<ServerConfig>,
     web: mpsc::Sender<WebConnection>,
     counters: Arc<TransportCounters>,
-    address: SocketAddr,
+    guest: Guest,
 }
 
 impl Handshake {
@@ -175,13 +189,17 @@ impl Handshake {
         let _ = stream.set_nodelay(true);
         let counters = self.counters.clone();
         let start = tokio::time::Instant::now();
-        let stream = match tokio::time::timeout_at(start + deadline, self.secure(stream)).await {
+        let secured = tokio::select! {
+            secured = tokio::time::timeout_at(start + deadline, self.secure(stream)) => secured,
+            () = self.guest.place.gives_way() => return,
+        };
+        let stream = match secured {
             Ok(Some(stream)) => stream,
             Ok(None) => return,
             Err(_elapsed) => return bump(&counters.tcp_handshake_timeout),
         };
         let left = deadline.saturating_sub(start.elapsed());
-        let connection = WebConnection { stream, address: self.address };
+        let connection = WebConnection { stream, guest: self.guest };
         if !matches!(timeout(left, self.web.send(connection)).await, Ok(Ok(()))) {
             bump(&counters.tcp_busy);
         }
@@ -210,7 +228,7 @@ impl Handshake {
         let hello = match LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream).await {
             Ok(hello) => hello,
             Err(error) => {
-                debug!(address = %self.address, %error, "no TLS client hello");
+                debug!(address = %self.guest.address, %error, "no TLS client hello");
                 bump(&self.counters.tcp_handshake_failed);
                 return None;
             }
@@ -224,7 +242,7 @@ impl Handshake {
         match hello.into_stream(self.tls.clone()).await {
             Ok(stream) => Some(stream),
             Err(error) => {
-                debug!(address = %self.address, %error, "a TLS handshake failed");
+                debug!(address = %self.guest.address, %error, "a TLS handshake failed");
                 bump(if mesh {
                     &self.counters.tcp_mesh_refused
                 } else if is_unknown_alpn(&error) {

@@ -72,7 +72,8 @@ pub struct ResumeToken {
 pub struct Changes {
     /// The latest value of each object that changed since the last call, 256 at most.
     pub changes: Vec<Change>,
-    /// The observer may resume from here.
+    /// Where the observer stands once everything is delivered: it may resume from here only when
+    /// [`caught_up`](Self::caught_up) is set, for what still waits would be passed over.
     pub token: ResumeToken,
     /// Whether everything known so far has been delivered: after a subscription, the first
     /// `Changes` with this set ends the snapshot.
@@ -150,6 +151,13 @@ pub struct Status {
     pub counters: BTreeMap<&'static str, u64>,
 }
 
+/// Whether the node can do its work; cheap to ask, so that anybody may.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NodeHealth {
+    /// What is wrong, in words that name no file and no node; empty when all is well.
+    pub reasons: Vec<&'static str>,
+}
+
 /// Why a request was not carried out. Nothing has changed, except where the text says so.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum ServiceError {
@@ -176,7 +184,8 @@ pub enum ServiceError {
     /// The roster refuses.
     #[error("{0}")]
     Roster(String),
-    /// No such watcher: it was removed, or the node restarted.
+    /// No such watcher: it was removed, the node restarted, or too many names changed while the
+    /// observer took nothing.
     #[error("no such observer: subscribe again")]
     NoSuchWatcher,
     /// The node is stopping.
@@ -212,6 +221,8 @@ pub enum Request {
     Unwatch(u64),
     /// The state of the node.
     Status(oneshot::Sender<Status>),
+    /// Whether it can do its work.
+    Health(oneshot::Sender<NodeHealth>),
     /// Issues a membership statement and makes it durable; answers with the statements that
     /// prove the subject's membership.
     Issue(Body, oneshot::Sender<Result<Vec<Vec<u8>>, ServiceError>>),
@@ -302,10 +313,19 @@ impl Service {
         self.ask(Request::Status).await
     }
 
+    /// Whether the node can do its work; costs next to nothing, however much it holds.
+    ///
+    /// # Errors
+    /// [`ServiceError::Stopping`].
+    pub async fn health(&self) -> Result<NodeHealth, ServiceError> {
+        self.ask(Request::Health).await
+    }
+
     /// Signs a membership statement of this node and makes it durable.
     ///
     /// # Errors
-    /// [`ServiceError::Roster`] when this node may not say it.
+    /// [`ServiceError::Roster`] when this node may not say it, [`ServiceError::Store`] when it cannot be
+    /// made durable, [`ServiceError::Overloaded`]; nothing was said then.
     pub async fn issue(&self, body: Body) -> Result<Vec<Vec<u8>>, ServiceError> {
         self.ask(|reply| Request::Issue(body, reply)).await?
     }

@@ -11,8 +11,7 @@
 //! | `store/`, `store.mark`, `exports/` | see [`crate::store`] |
 
 use crate::store::files::{FileError, FileKind, read_checked, write_durable};
-use crate::store::free_bytes;
-use std::ffi::OsString;
+use crate::store::{DiskError, free_bytes};
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
@@ -47,9 +46,6 @@ const ROSTER_FILE: FileKind =
 /// Why a state folder cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum StateDirError {
-    /// There is no place for it.
-    #[error("no state folder is known: give --state-dir DIR, or set STATE_DIRECTORY, XDG_STATE_HOME or HOME")]
-    NoDefault,
     /// Something else is there.
     #[error("{} is not a folder; give another --state-dir", .0.display())]
     NotAFolder(PathBuf),
@@ -301,11 +297,13 @@ impl StateDir {
 
     fn set(&self, name: &str, kind: &FileKind, payload: &[u8]) -> Result<(), StateDirError> {
         match write_durable(&self.path.join(name), kind, payload) {
-            Err(FileError::Full { .. }) => Err(StateDirError::Full {
+            Err(FileError::Disk(DiskError::Full { .. })) => Err(StateDirError::Full {
                 path: self.path.clone(),
                 free: free_bytes(&self.path).unwrap_or(0),
             }),
-            Err(FileError::Io { source, .. }) if source.kind() == io::ErrorKind::ReadOnlyFilesystem => {
+            Err(FileError::Disk(DiskError::Io { source, .. }))
+                if source.kind() == io::ErrorKind::ReadOnlyFilesystem =>
+            {
                 Err(StateDirError::ReadOnly(self.path.clone()))
             }
             other => Ok(other?),
@@ -320,32 +318,6 @@ impl StateDir {
             Some(found) => Err(StateDirError::Newer { path: self.path.clone(), found }),
         }
     }
-}
-
-/// Where the state folder is: `flag` (`--state-dir`), else `$STATE_DIRECTORY` (systemd; the first
-/// of a list), else `$XDG_STATE_HOME/hearth`, else `~/.local/state/hearth`.
-///
-/// # Errors
-/// [`StateDirError::NoDefault`] when none of them is set. A relative `XDG_STATE_HOME` is ignored,
-/// as the XDG base directory specification says.
-pub fn default_path(
-    flag: Option<&Path>,
-    env: impl Fn(&str) -> Option<OsString>,
-) -> Result<PathBuf, StateDirError> {
-    if let Some(flag) = flag {
-        return Ok(flag.to_path_buf());
-    }
-    let get = |name| env(name).filter(|value| !value.is_empty());
-    if let Some(list) = get("STATE_DIRECTORY")
-        && let Some(first) = std::env::split_paths(&list).next()
-    {
-        return Ok(first);
-    }
-    if let Some(base) = get("XDG_STATE_HOME").map(PathBuf::from).filter(|base| base.is_absolute()) {
-        return Ok(base.join("hearth"));
-    }
-    let home = get("HOME").ok_or(StateDirError::NoDefault)?;
-    Ok(Path::new(&home).join(".local/state/hearth"))
 }
 
 fn classify(action: &'static str, path: &Path, source: io::Error) -> StateDirError {

@@ -5,17 +5,19 @@
 //! for a time to pass: [`wait_until`] polls a condition and names it when its deadline passes.
 #![allow(clippy::indexing_slicing, reason = "only JSON is indexed, which answers null for what is not there")]
 
+mod cli;
 pub mod client;
+mod launch;
 mod place;
 mod program;
 mod wait;
 
 use std::{
-    fmt,
-    net::{Ipv4Addr, SocketAddr},
+    fmt, fs,
+    net::SocketAddr,
+    os::unix::fs::FileTypeExt as _,
     path::{Path, PathBuf},
     process::Stdio,
-    sync::Arc,
     time::Duration,
 };
 
@@ -27,48 +29,18 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-pub use client::{Answer, Client, Observer};
+pub use cli::Cli;
+pub use client::{Answer, Client, Observer, Session};
+pub use launch::Launch;
+pub use place::{Folder, free_port};
 pub use wait::wait_until;
 
-use place::{Folder, free_port};
 use wait::pace;
 
 /// How long anything that works may take on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
-/// How long one command of the command line may take.
-const COMMAND_WITHIN: Duration = Duration::from_secs(90);
 /// How much of a log is shown.
 const LOG_LINES: usize = 80;
-
-/// What a command of the command line came to.
-#[derive(Debug, Clone)]
-pub struct Cli {
-    /// The exit code; -1 when it was killed.
-    pub code: i32,
-    /// What it printed.
-    pub stdout: String,
-    /// What it told beside.
-    pub stderr: String,
-}
-
-impl Cli {
-    /// What it printed, as JSON.
-    ///
-    /// # Errors
-    /// When it is none; with all that was printed.
-    pub fn json(&self) -> Result<Value> {
-        serde_json::from_str(&self.stdout).with_context(|| format!("not JSON: {self:?}"))
-    }
-
-    /// Itself, if it succeeded.
-    ///
-    /// # Errors
-    /// When the exit code is not 0; with all that was printed.
-    pub fn ok(self) -> Result<Self> {
-        ensure!(self.code == 0, "it ended with {}: {}{}", self.code, self.stdout, self.stderr);
-        Ok(self)
-    }
-}
 
 /// How to start a node.
 #[derive(Debug, Clone, Default)]
@@ -76,7 +48,7 @@ pub struct Plan {
     name: String,
     config: String,
     join: Option<String>,
-    variables: Vec<(String, String)>,
+    launch: Launch,
 }
 
 impl Plan {
@@ -104,7 +76,7 @@ impl Plan {
     /// With this variable in its environment.
     #[must_use]
     pub fn variable(mut self, name: &str, value: impl Into<String>) -> Self {
-        self.variables.push((name.to_owned(), value.into()));
+        self.launch = self.launch.variable(name, value);
         self
     }
 
@@ -113,36 +85,40 @@ impl Plan {
     /// # Errors
     /// When the program is not built, or the node ends or does not answer in time.
     pub async fn start(self) -> Result<Daemon> {
-        let program = program::hearth()?;
-        let folder = Arc::new(Folder::new()?);
-        let state = folder.0.join(&self.name);
-        std::fs::create_dir(&state)?;
-        std::fs::write(state.join("hearth.toml"), &self.config)?;
-        let log = folder.0.join(format!("{}.log", self.name));
-        let port = free_port()?;
-        let mut daemon = Daemon { program, plan: self, state, log, port, process: None, _folder: folder };
-        daemon.start().await?;
-        daemon.plan.join = None;
+        let folder = Folder::new()?;
+        let state = folder.join(&self.name);
+        fs::create_dir(&state)?;
+        fs::write(state.join("hearth.toml"), &self.config)?;
+        let launch = self.launch.with(&["--name", &self.name]);
+        let first = match &self.join {
+            // Where other users of the machine cannot see it.
+            Some(token) => launch.clone().variable("HEARTH_JOIN", token),
+            None => launch.clone(),
+        };
+        let mut daemon = Daemon::on(&state, &first).await?;
+        daemon.launch = launch;
+        daemon.folder = Some(folder);
         Ok(daemon)
     }
 }
 
 /// A node, running or stopped.
 pub struct Daemon {
-    program: PathBuf,
-    plan: Plan,
+    name: String,
+    launch: Launch,
     state: PathBuf,
     log: PathBuf,
-    port: u16,
+    address: SocketAddr,
     process: Option<Child>,
-    _folder: Arc<Folder>,
+    started: std::time::Instant,
+    folder: Option<Folder>,
 }
 
 impl fmt::Debug for Daemon {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Daemon")
-            .field("name", &self.plan.name)
-            .field("port", &self.port)
+            .field("name", &self.name)
+            .field("address", &self.address)
             .finish_non_exhaustive()
     }
 }
@@ -154,6 +130,21 @@ impl Daemon {
     /// See [`Plan::start`].
     pub async fn found(name: &str) -> Result<Self> {
         Plan::new(name).start().await
+    }
+
+    /// Starts a node on a state folder, which keeps its own files apart from the log beside it.
+    ///
+    /// # Errors
+    /// See [`Plan::start`].
+    pub async fn on(state: &Path, launch: &Launch) -> Result<Self> {
+        let name = state.file_name().context("a state folder has a name")?.to_string_lossy().into_owned();
+        let address = launch.address()?;
+        let (state, log) = (state.to_owned(), state.with_extension("log"));
+        let started = std::time::Instant::now();
+        let launch = launch.clone();
+        let mut daemon = Self { name, launch, state, log, address, process: None, started, folder: None };
+        daemon.start().await?;
+        Ok(daemon)
     }
 
     /// Starts a node that joins this one's household, and waits until each sees the other alive.
@@ -186,7 +177,7 @@ impl Daemon {
     /// The friendly name with which it was started.
     #[must_use]
     pub fn name(&self) -> &str {
-        &self.plan.name
+        &self.name
     }
 
     /// The state folder.
@@ -195,10 +186,21 @@ impl Daemon {
         &self.state
     }
 
+    /// The state folder as the node itself sees it, mounts of its own included.
+    #[must_use]
+    pub fn inner_state_dir(&self) -> PathBuf {
+        if !self.launch.has_mounts() {
+            return self.state.clone();
+        }
+        let inside = PathBuf::from(format!("/proc/{}/root{}", self.pid().unwrap_or(0), self.state.display()));
+        let socket = fs::metadata(inside.join("hearth.sock"));
+        if socket.is_ok_and(|about| about.file_type().is_socket()) { inside } else { self.state.clone() }
+    }
+
     /// Where it listens.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
-        (Ipv4Addr::LOCALHOST, self.port).into()
+        self.address
     }
 
     /// The process; none when it is stopped.
@@ -207,10 +209,16 @@ impl Daemon {
         self.process.as_ref().and_then(Child::id)
     }
 
+    /// When the process was started last.
+    #[must_use]
+    pub fn started(&self) -> std::time::Instant {
+        self.started
+    }
+
     /// All that it has logged.
     #[must_use]
     pub fn log(&self) -> String {
-        std::fs::read_to_string(&self.log).unwrap_or_default()
+        fs::read_to_string(&self.log).unwrap_or_default()
     }
 
     /// Starts it (again) in the same folder on the same port and waits until it answers.
@@ -218,18 +226,12 @@ impl Daemon {
     /// # Errors
     /// When it ends, or does not answer in time; with its log.
     pub async fn start(&mut self) -> Result<()> {
-        ensure!(self.process.is_none(), "{} runs already", self.plan.name);
-        let log = std::fs::OpenOptions::new().create(true).append(true).open(&self.log)?;
-        let mut command = self.hearth();
-        command.args(["run", "--name", &self.plan.name, "--listen", &self.address().to_string()]);
-        if let Some(token) = &self.plan.join {
-            // Where other users of the machine cannot see it.
-            command.env("HEARTH_JOIN", token);
-        }
-        command.envs(self.plan.variables.iter().map(|(name, value)| (name, value)));
+        ensure!(self.process.is_none(), "{} runs already", self.name);
+        let log = fs::OpenOptions::new().create(true).append(true).open(&self.log)?;
+        let mut command = Command::from(self.launch.command(&self.state, self.address)?);
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).kill_on_drop(true);
-        self.process =
-            Some(command.spawn().with_context(|| format!("cannot start {}", self.program.display()))?);
+        self.started = std::time::Instant::now();
+        self.process = Some(command.spawn().with_context(|| format!("cannot start {command:?}"))?);
         self.answers().await
     }
 
@@ -243,14 +245,14 @@ impl Daemon {
         loop {
             pace.tick().await;
             if let Some(status) = self.process.as_mut().map(Child::try_wait).transpose()?.flatten() {
-                bail!("{} ended at its start ({status}):\n{}", self.plan.name, self.log());
+                bail!("{} ended at its start ({status}):\n{}", self.name, self.log());
             }
             if let Ok(answer) = self.client().get("/healthz").await
                 && answer.status == 200
             {
                 return Ok(());
             }
-            ensure!(Instant::now() < deadline, "{} does not answer:\n{}", self.plan.name, self.log());
+            ensure!(Instant::now() < deadline, "{} does not answer:\n{}", self.name, self.log());
         }
     }
 
@@ -272,7 +274,7 @@ impl Daemon {
         self.signal(Signal::TERM)?;
         let mut process = self.process.take().context("it does not run")?;
         let ended = timeout(PATIENCE, process.wait()).await;
-        Ok(ended.with_context(|| format!("{} does not stop:\n{}", self.plan.name, self.log()))??.code())
+        Ok(ended.with_context(|| format!("{} does not stop:\n{}", self.name, self.log()))??.code())
     }
 
     /// Sends a signal.
@@ -306,43 +308,25 @@ impl Daemon {
     /// # Errors
     /// When it cannot be started or hangs.
     pub async fn cli_with(&self, args: &[&str], input: &[u8]) -> Result<Cli> {
-        use tokio::io::AsyncWriteExt as _;
-        let mut command = self.hearth();
-        command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut process = command.kill_on_drop(true).spawn()?;
-        if let Some(mut stdin) = process.stdin.take() {
-            // A command that reads nothing has closed it.
-            let _ = stdin.write_all(input).await;
-        }
-        let output = timeout(COMMAND_WITHIN, process.wait_with_output());
-        let output = output.await.with_context(|| format!("hearth {args:?} hangs"))??;
-        Ok(Cli {
-            code: output.status.code().unwrap_or(-1),
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        })
+        let mut command = self.hearth()?;
+        command.args(args);
+        Cli::of(command, input).await
     }
 
     /// `hearth` with this node's state folder, and nothing of the caller's configuration.
-    #[must_use]
-    pub fn hearth(&self) -> Command {
-        let mut command = Command::new(&self.program);
-        for (name, _) in std::env::vars_os() {
-            let is_config = name.to_str().is_some_and(|name| name.starts_with("HEARTH_"));
-            if is_config
-                || matches!(name.to_str(), Some("NOTIFY_SOCKET" | "WATCHDOG_USEC" | "STATE_DIRECTORY"))
-            {
-                command.env_remove(name);
-            }
-        }
-        command.arg("--state-dir").arg(&self.state).current_dir(&self.state);
-        command
+    ///
+    /// # Errors
+    /// When it is not built, or older than its source.
+    pub fn hearth(&self) -> Result<Command> {
+        let mut command = launch::hearth()?;
+        command.arg("--state-dir").arg(self.inner_state_dir()).current_dir(&self.state);
+        Ok(command.into())
     }
 
     /// A client on its Unix socket, as an admin.
     #[must_use]
     pub fn client(&self) -> Client {
-        Client::socket(&self.state)
+        Client::socket(&self.inner_state_dir())
     }
 
     /// A client over TLS that trusts this node's CA alone, with a token or without.
@@ -361,6 +345,17 @@ impl Daemon {
     pub async fn token(&self, role: &str) -> Result<String> {
         let made = self.json(&["token", "create", "--role", role]).await?;
         Ok(made["token"].as_str().context("no token")?.to_owned())
+    }
+
+    /// Resident memory in KiB.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn rss_kib(&self) -> Result<u64> {
+        let pid = self.pid().context("it does not run")?;
+        let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+        let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.split_whitespace().next());
+        Ok(kib.context("no VmRSS")?.parse()?)
     }
 
     /// `hearth status --json` by its socket.
@@ -395,8 +390,8 @@ impl Daemon {
     /// # Errors
     /// When it does not in time.
     pub async fn sees(&self, other: &Self, state: &str) -> Result<()> {
-        let what = format!("{} sees {} {state}", self.plan.name, other.plan.name);
-        wait_until(&what, PATIENCE, async || Ok(self.state_of(&other.plan.name).await? == state)).await
+        let what = format!("{} sees {} {state}", self.name, other.name);
+        wait_until(&what, PATIENCE, async || Ok(self.state_of(&other.name).await? == state)).await
     }
 
     /// The fields of an object, `null` when there is none.
@@ -425,7 +420,7 @@ impl Daemon {
     /// # Errors
     /// When it does not in time; with what it shows.
     pub async fn converge(&self, object: &str, fields: &Value) -> Result<()> {
-        let what = format!("{} shows {object} as {fields}", self.plan.name);
+        let what = format!("{} shows {object} as {fields}", self.name);
         let mut last = Value::Null;
         let done = wait_until(&what, PATIENCE, async || {
             last = self.fields(object).await?;
@@ -438,12 +433,20 @@ impl Daemon {
 
 impl Drop for Daemon {
     #[expect(clippy::print_stderr, reason = "what a failed test shows")]
+    #[expect(clippy::disallowed_methods, reason = "its folder is removed next, and it must be gone by then")]
     fn drop(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            // It may have ended by itself.
+            let _ = process.start_kill();
+            while let Ok(None) = process.try_wait() {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
         if std::thread::panicking() {
             let log = self.log();
             let lines: Vec<&str> = log.lines().collect();
             let tail = lines.get(lines.len().saturating_sub(LOG_LINES)..).unwrap_or_default();
-            eprintln!("---- the log of {} ({} lines)\n{}", self.plan.name, lines.len(), tail.join("\n"));
+            eprintln!("---- the log of {} ({} lines)\n{}", self.name, lines.len(), tail.join("\n"));
         }
     }
 }

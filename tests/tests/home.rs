@@ -111,7 +111,7 @@ async fn watch_prints_what_is_there_and_what_changes_on_either_node() {
     let (one, two) = two_nodes().await;
     one.put("note/first", json!({"text": "there"})).await.unwrap();
     two.converge("note/first", &json!({"text": "there"})).await.unwrap();
-    let mut command = two.hearth();
+    let mut command = two.hearth().unwrap();
     command.args(["watch", "note/", "--json", "--count", "4"]);
     let mut watch = command.stdout(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
     let mut lines = BufReader::new(watch.stdout.take().unwrap()).lines();
@@ -172,7 +172,7 @@ async fn each_failure_has_its_exit_code_and_names_the_way_out() {
     assert_eq!(second.code, 8, "{second:?}");
     let elsewhere = node.state_dir().join("elsewhere");
     let elsewhere = elsewhere.to_str().unwrap();
-    let mut run = tokio::process::Command::new(node.hearth().as_std().get_program());
+    let mut run = tokio::process::Command::new(node.hearth().unwrap().as_std().get_program());
     let second = run.args(["run", "--state-dir", elsewhere, "--listen", &address]).output().await.unwrap();
     let said = String::from_utf8_lossy(&second.stderr).into_owned();
     assert_eq!(second.status.code(), Some(8), "{said}");
@@ -363,6 +363,9 @@ async fn a_node_is_renamed_and_leaves() {
             .unwrap();
     }
     let (before, key) = (household(&two).await, two.id().await.unwrap());
+    let refused = one.cli(&["leave"]).await.unwrap();
+    assert_eq!(refused.code, 6, "the only admin would leave the other without one: {refused:?}");
+    assert!(refused.stderr.contains("--role admin") && refused.stderr.contains("--force"), "{refused:?}");
     two.cli(&["leave"]).await.unwrap().ok().unwrap();
     wait_until("the one that left is forgotten", PATIENCE, async || Ok(one.state_of(&key).await? == "none"))
         .await
@@ -389,6 +392,9 @@ async fn a_running_node_joins_if_it_is_empty_or_forced() {
     empty.converge("note/home", &json!({"text": "one"})).await.unwrap();
 
     let token = one.invite().await.unwrap();
+    let own = one.cli(&["join", &token, "--force"]).await.unwrap();
+    assert_eq!(own.code, 6, "an invite of the own household is of no use here: {own:?}");
+    assert_eq!(one.fields("note/home").await.unwrap(), json!({"text": "one"}));
     let before = household(&full).await;
     let refused = full.cli(&["join", &token]).await.unwrap();
     assert_eq!(refused.code, 6, "{refused:?}");

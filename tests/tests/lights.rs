@@ -82,7 +82,7 @@ fn states(command: &Value) -> Vec<String> {
 #[tokio::test]
 async fn a_light_is_switched_from_the_node_that_does_not_own_it_and_both_watch_its_life() {
     let rig = Rig::new().await;
-    let mut watch = rig.other.hearth();
+    let mut watch = rig.other.hearth().unwrap();
     watch.args(["watch", "command/", "device/", "--json"]).stdout(Stdio::piped()).kill_on_drop(true);
     let mut watch = watch.spawn().unwrap();
     let mut lines = BufReader::new(watch.stdout.take().unwrap()).lines();

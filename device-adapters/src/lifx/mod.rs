@@ -6,6 +6,8 @@ mod bulb;
 mod command;
 mod config;
 mod driver;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod identity;
 mod output;
 mod pace;

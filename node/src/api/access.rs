@@ -1,6 +1,9 @@
 //! Who a client is and what it may do.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Weak},
+};
 
 use axum::{
     extract::{Request, State},
@@ -10,7 +13,10 @@ use axum::{
 };
 
 use super::{ApiContext, problem::Problem};
-use crate::auth::{Secret, tokens::Role};
+use crate::{
+    auth::{Secret, tokens::Role},
+    listener::Place,
+};
 
 /// How clients come in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,9 +27,13 @@ pub enum Access {
     Bearer,
 }
 
-/// The address that a connection comes from; in the extensions of its requests.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Peer(pub(super) SocketAddr);
+/// Whom a connection comes from; in the extensions of its requests.
+#[derive(Debug, Clone)]
+pub(super) struct Peer {
+    pub(super) address: SocketAddr,
+    /// Held by the connection, and by a WebSocket until its client has shown a token.
+    pub(super) place: Weak<Place>,
+}
 
 /// A client that was recognised.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,7 +71,11 @@ impl Guard {
 
     /// The client by its token, if its role suffices.
     pub(super) async fn admit(&self, token: Secret, peer: Option<Peer>) -> Result<Principal, Problem> {
-        let (id, role) = self.context.tokens.verify(token, peer.map(|peer| peer.0.ip())).await?;
+        let address = peer.as_ref().map(|peer| peer.address.ip());
+        let (id, role) = self.context.tokens.verify(token, address).await?;
+        if let Some(place) = peer.and_then(|peer| peer.place.upgrade()) {
+            place.show_token();
+        }
         let principal = Principal { role, token: Some(id) };
         principal.must_be(self.role)?;
         Ok(principal)
@@ -89,7 +103,7 @@ impl Principal {
 
 /// Lets a request pass whose client has the role; the handler finds it as [`Principal`].
 pub(super) async fn require(State(guard): State<Guard>, mut request: Request, next: Next) -> Response {
-    let peer = request.extensions().get::<Peer>().copied();
+    let peer = request.extensions().get::<Peer>().cloned();
     let admitted = match guard.recognise(request.headers(), peer).await {
         Ok(Some(principal)) => principal.must_be(guard.role).map(|()| principal),
         Ok(None) => Err(Problem::unauthenticated()),

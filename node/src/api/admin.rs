@@ -38,18 +38,21 @@ const MAX_NODE_NAME_BYTES: usize = 64;
 type Context = State<Arc<ApiContext>>;
 
 /// Needs no token, hence says what is wrong and not where.
-pub(super) async fn health(State(context): Context) -> Response {
-    let status = tokio::time::timeout(HEALTHY_WITHIN, context.service.status()).await;
-    let reason = match status {
-        Ok(Ok(status)) if status.store_error.is_none() => {
-            return Json(json!({ "status": "ok" })).into_response();
-        }
-        Ok(Ok(_)) => "the store cannot be written",
-        Ok(Err(_)) => "the node is stopping",
-        Err(_) => "the event loop does not answer",
-    };
-    let body = Json(json!({ "status": "degraded", "reasons": [reason] }));
-    (StatusCode::SERVICE_UNAVAILABLE, body).into_response()
+pub(super) async fn health(State(context): Context) -> Result<Json<Value>, Problem> {
+    let stalled = context.stalled.borrow().clone();
+    let mut reasons = Vec::new();
+    if !stalled.is_empty() {
+        reasons.push(format!("no sign of life from: {}", stalled.join(", ")));
+    }
+    match tokio::time::timeout(HEALTHY_WITHIN, context.service.health()).await {
+        Ok(Ok(health)) => reasons.extend(health.reasons.into_iter().map(str::to_owned)),
+        Ok(Err(_)) => return Err(Problem::stopping()),
+        Err(_) => reasons.push("the event loop does not answer".to_owned()),
+    }
+    if reasons.is_empty() {
+        return Ok(Json(json!({ "status": "ok" })));
+    }
+    Err(Problem::degraded(reasons.join("; ")))
 }
 
 pub(super) async fn status(State(context): Context) -> Result<Json<Value>, Problem> {
@@ -134,8 +137,18 @@ pub(super) async fn join(
     Ok((StatusCode::ACCEPTED, Json(json!(joined))))
 }
 
-pub(super) async fn leave(State(context): Context) -> Result<(StatusCode, Json<Value>), Problem> {
-    context.control.leave().await?;
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct LeaveBody {
+    #[serde(default)]
+    force: bool,
+}
+
+pub(super) async fn leave(
+    State(context): Context,
+    Body(body): Body<LeaveBody>,
+) -> Result<(StatusCode, Json<Value>), Problem> {
+    context.control.leave(body.force).await?;
     Ok((StatusCode::ACCEPTED, Json(json!({}))))
 }
 

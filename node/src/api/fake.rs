@@ -17,8 +17,8 @@ use mesh_proto::{
 use tokio::sync::{mpsc, oneshot};
 
 use crate::service::{
-    Change, Changes, FieldView, NodeStatus, ObjectView, Op, Request, ResumeToken, Service, ServiceError,
-    Status, Watching,
+    Change, Changes, FieldView, NodeHealth, NodeStatus, ObjectView, Op, Request, ResumeToken, Service,
+    ServiceError, Status, Watching,
 };
 
 /// The key of the fake's node.
@@ -46,6 +46,16 @@ impl FakeLoop {
 
     pub(crate) fn service(&self) -> Service {
         self.service.clone()
+    }
+
+    /// Tells every observer that it does not exist any more.
+    pub(crate) async fn forget_observers(&self) {
+        let last = self.service.watch(vec![], None).await.unwrap().watcher;
+        for watcher in 1..=last {
+            self.service.unwatch(watcher).await;
+        }
+        // Answered after the above: they are gone.
+        self.service.status().await.unwrap();
     }
 
     /// Writes a field as a node does.
@@ -107,8 +117,16 @@ impl State {
                 }
                 None => drop(reply.send(Err(ServiceError::NoSuchWatcher))),
             },
-            Request::Unwatch(number) => drop(self.watchers.remove(&number)),
+            Request::Unwatch(number) => {
+                if let Some(parked) = self.watchers.remove(&number).and_then(|watcher| watcher.parked) {
+                    drop(parked.send(Err(ServiceError::NoSuchWatcher)));
+                }
+            }
             Request::Status(reply) => drop(reply.send(self.status())),
+            Request::Health(reply) => {
+                let reasons = self.store_error.iter().map(|_| "the store cannot be written").collect();
+                drop(reply.send(NodeHealth { reasons }));
+            }
             Request::Issue(_, reply) => drop(reply.send(Err(ServiceError::Roster("no admin".into())))),
         }
     }
@@ -185,7 +203,10 @@ impl State {
             Some(token) => {
                 self.changed.iter().filter(|(_, at)| **at > token.revision).map(|(id, _)| id).collect()
             }
-            None => self.objects.keys().collect::<Vec<_>>(),
+            None => {
+                let whole = |id: &&ObjectId| self.view(id).is_some_and(|view| view.complete);
+                self.objects.keys().filter(whole).collect::<Vec<_>>()
+            }
         }
         .into_iter()
         .filter(|id| watcher.wants(id))

@@ -46,8 +46,8 @@ pub type MetricsSource = Arc<dyn Fn() -> Vec<Sample> + Send + Sync>;
 
 /// Observers at once.
 pub const MAX_OBSERVERS: u64 = 128;
-/// WebSockets at once whose client has not shown its token yet.
-const MAX_NEWCOMERS: u64 = 32;
+/// WebSockets at once whose client has not shown its token yet; more than one address may have.
+const MAX_NEWCOMERS: u64 = 96;
 
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 

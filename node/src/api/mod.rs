@@ -85,6 +85,8 @@ pub struct ApiContext {
     pub metrics: Arc<Metrics>,
     /// What others count, for `/metrics`.
     pub metrics_sources: Vec<MetricsSource>,
+    /// The parts of the node that show no sign of life, from the supervisor.
+    pub stalled: watch_channel::Receiver<Vec<&'static str>>,
     /// `true`, or closed, when the node stops.
     pub shutdown: watch_channel::Receiver<bool>,
 }

@@ -44,6 +44,14 @@ pub enum PortError {
         /// The way out.
         fix: String,
     },
+    /// The disk of this node, or of the other one, cannot be written.
+    #[error("{detail}")]
+    Storage {
+        /// Which one, and why.
+        detail: String,
+        /// The way out.
+        fix: String,
+    },
     /// It failed on this node.
     #[error("{detail}")]
     Failed {
@@ -351,7 +359,12 @@ pub enum ControlRequest {
         reply: Reply<Joined>,
     },
     /// Leaves the household for good; answered before the restart.
-    Leave(Reply<()>),
+    Leave {
+        /// Whether the others may be left without anybody who can invite.
+        force: bool,
+        /// The answer.
+        reply: Reply<()>,
+    },
     /// Runs the checks.
     Doctor(Reply<Vec<Check>>),
 }
@@ -379,8 +392,8 @@ impl ControlHandle {
     ///
     /// # Errors
     /// What the owner says.
-    pub async fn leave(&self) -> Result<(), PortError> {
-        ask(&self.0, ControlRequest::Leave).await
+    pub async fn leave(&self, force: bool) -> Result<(), PortError> {
+        ask(&self.0, |reply| ControlRequest::Leave { force, reply }).await
     }
 
     /// Runs the checks.

@@ -164,6 +164,13 @@ impl Problem {
         .retry_after(2)
     }
 
+    /// A part of the node hangs or cannot do its work.
+    pub fn degraded(detail: impl Into<String>) -> Self {
+        let fix = "run `hearth doctor` on the board; a service that hangs is restarted by systemd";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "degraded", "The node is not healthy", detail, fix)
+            .retry_after(5)
+    }
+
     /// A request that took longer than it may.
     pub fn deadline(seconds: u64) -> Self {
         Self::new(
@@ -322,6 +329,13 @@ impl From<PortError> for Problem {
                 StatusCode::BAD_GATEWAY,
                 "unreachable",
                 "The other side does not answer",
+                detail,
+                fix,
+            ),
+            PortError::Storage { fix, .. } => Self::new(
+                StatusCode::INSUFFICIENT_STORAGE,
+                "store",
+                "The disk cannot be written",
                 detail,
                 fix,
             ),

@@ -3,7 +3,6 @@
 
 use std::{
     fs, io,
-    net::SocketAddr,
     os::unix::fs::{FileTypeExt as _, PermissionsExt as _, chown},
     path::{Path, PathBuf},
     sync::Arc,
@@ -24,13 +23,12 @@ use tokio::{
 };
 
 use super::{access::Peer, metrics::Metrics};
+use crate::listener::{Guest, Place};
 
 /// Connections of one server at once; a client beyond that waits for its turn.
 pub const MAX_CONNECTIONS: usize = 256;
 /// Longest path of a Unix socket on Linux, without its final zero (unix(7)).
 pub const MAX_SOCKET_PATH_BYTES: usize = 107;
-/// The group that may open the socket, if the machine has one of that name.
-const GROUP: &str = "hearth";
 /// Time for the head of a request, and for a connection to idle between two.
 const HEAD_WITHIN: Duration = Duration::from_secs(15);
 /// Largest head of a request, in bytes.
@@ -95,15 +93,22 @@ impl HttpServer {
         Self { router, places: Arc::new(Semaphore::new(MAX_CONNECTIONS)), metrics, shutdown }
     }
 
-    /// Serves one connection to its end; WebSockets go on in tasks of their own.
-    pub async fn serve_stream<S>(&self, stream: S, peer: Option<SocketAddr>)
+    /// Serves one connection to its end; WebSockets go on in tasks of their own. A guest that has
+    /// shown no token gives way when its place is needed.
+    pub async fn serve_stream<S>(&self, stream: S, guest: Option<Guest>)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let Ok(_place) = self.places.acquire().await else { return };
+        let (address, mut place) = guest.map(|guest| (guest.address, Arc::new(guest.place))).unzip();
+        let acquired = tokio::select! {
+            acquired = self.places.acquire() => acquired,
+            () = gives_way(&place) => return,
+        };
+        let Ok(_acquired) = acquired else { return };
         let _open = self.metrics.connection();
+        let peer = address.zip(place.as_ref().map(Arc::downgrade));
         let router = match peer {
-            Some(peer) => self.router.clone().layer(Extension(Peer(peer))),
+            Some((address, place)) => self.router.clone().layer(Extension(Peer { address, place })),
             None => self.router.clone(),
         };
         let mut http = http1::Builder::new();
@@ -111,9 +116,13 @@ impl HttpServer {
         let connection = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
         let mut connection = std::pin::pin!(connection.with_upgrades());
         let mut shutdown = self.shutdown.clone();
-        let ended = tokio::select! {
-            ended = &mut connection => Some(ended),
-            _ = shutdown.wait_for(|stop| *stop) => None,
+        let ended = loop {
+            tokio::select! {
+                ended = &mut connection => break Some(ended),
+                _ = shutdown.wait_for(|stop| *stop) => break None,
+                () = gives_way(&place) => return,
+                () = shown(&place) => place = None,
+            }
         };
         let ended = match ended {
             Some(ended) => ended,
@@ -123,19 +132,36 @@ impl HttpServer {
             }
         };
         if let Err(error) = ended {
-            tracing::debug!(?peer, %error, "a connection ended early");
+            tracing::debug!(?address, %error, "a connection ended early");
         }
     }
 }
 
-/// Binds the Unix socket with mode 0660 and, where it exists, the group `hearth`.
+/// Returns when a guest's place is needed; never for one who has none.
+pub(super) async fn gives_way(place: &Option<Arc<Place>>) {
+    match place {
+        Some(place) => place.gives_way().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Returns when a guest has shown a token; never for one who has no place.
+async fn shown(place: &Option<Arc<Place>>) {
+    match place {
+        Some(place) => place.shown().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Binds the Unix socket with mode 0660 and, where the machine has it, this group, which may then
+/// pass through a state folder that is otherwise private.
 ///
 /// A socket that nobody answers at is a leftover and is replaced. The state folder's lock is what
 /// keeps two daemons from doing this at once.
 ///
 /// # Errors
 /// [`ServeError`].
-pub async fn bind_unix(path: &Path) -> Result<UnixListener, ServeError> {
+pub async fn bind_unix(path: &Path, group: &str) -> Result<UnixListener, ServeError> {
     let fail = |action| move |source| ServeError::Io { action, path: path.to_path_buf(), source };
     let bytes = path.as_os_str().len();
     if bytes > MAX_SOCKET_PATH_BYTES {
@@ -158,21 +184,32 @@ pub async fn bind_unix(path: &Path) -> Result<UnixListener, ServeError> {
     }
     let listener = UnixListener::bind(path).map_err(fail("bind"))?;
     // The group first: between the two calls the socket is never open to a group it is not for.
-    if let Some(gid) = group_id(&fs::read_to_string("/etc/group").unwrap_or_default(), GROUP)
-        && let Err(error) = chown(path, None, Some(gid))
+    if let Some(gid) = group_id(&fs::read_to_string("/etc/group").unwrap_or_default(), group)
+        && let Err(error) = chown(path, None, Some(gid)).and_then(|()| let_through(path, gid))
     {
-        tracing::warn!(path = %path.display(), %error, "the API socket keeps its group: only its user can open it");
+        tracing::warn!(path = %path.display(), group, %error, "the API socket cannot be given to its group: only its user can open it");
     }
     fs::set_permissions(path, fs::Permissions::from_mode(0o660)).map_err(fail("set the mode of"))?;
     Ok(listener)
+}
+
+/// Lets the group pass through a folder that was for its user alone, to names that it knows: the
+/// files beside the socket keep their own modes.
+fn let_through(socket: &Path, gid: u32) -> io::Result<()> {
+    let Some(folder) = socket.parent() else { return Ok(()) };
+    if fs::metadata(folder)?.permissions().mode() & 0o777 == 0o700 {
+        chown(folder, None, Some(gid))?;
+        fs::set_permissions(folder, fs::Permissions::from_mode(0o710))?;
+    }
+    Ok(())
 }
 
 /// Serves the Unix socket until the server's shutdown, then removes it.
 ///
 /// # Errors
 /// [`ServeError`] when it cannot be bound.
-pub async fn serve_unix(path: &Path, server: HttpServer) -> Result<(), ServeError> {
-    let listener = bind_unix(path).await?;
+pub async fn serve_unix(path: &Path, group: &str, server: HttpServer) -> Result<(), ServeError> {
+    let listener = bind_unix(path, group).await?;
     accept_unix(listener, &server).await;
     // Whoever finds a leftover replaces it.
     let _ = fs::remove_file(path);
@@ -225,12 +262,12 @@ mod tests {
     async fn a_leftover_is_replaced_and_a_living_daemon_is_not() {
         let folder = TestFolder::new();
         let path = folder.path().join("hearth.sock");
-        let first = bind_unix(&path).await.unwrap();
+        let first = bind_unix(&path, "hearth").await.unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
-        assert!(matches!(bind_unix(&path).await, Err(ServeError::InUse { .. })));
+        assert!(matches!(bind_unix(&path, "hearth").await, Err(ServeError::InUse { .. })));
         drop(first);
         assert!(path.exists(), "a killed daemon leaves its socket");
-        bind_unix(&path).await.unwrap();
+        bind_unix(&path, "hearth").await.unwrap();
     }
 
     #[tokio::test]
@@ -238,10 +275,10 @@ mod tests {
         let folder = TestFolder::new();
         let path = folder.path().join("hearth.sock");
         fs::write(&path, "mine").unwrap();
-        assert!(matches!(bind_unix(&path).await, Err(ServeError::NotASocket { .. })));
+        assert!(matches!(bind_unix(&path, "hearth").await, Err(ServeError::NotASocket { .. })));
         assert_eq!(fs::read_to_string(&path).unwrap(), "mine");
         let long = folder.path().join("x".repeat(108));
-        let error = bind_unix(&long).await.unwrap_err();
+        let error = bind_unix(&long, "hearth").await.unwrap_err();
         assert!(error.to_string().contains("--state-dir"), "{error}");
     }
 }

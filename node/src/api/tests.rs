@@ -1,7 +1,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod access;
+mod commands;
+mod health;
+mod household;
+mod objects;
 mod observers;
-mod routes;
 mod transport;
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -28,10 +32,13 @@ use super::{
     },
     router,
 };
-use crate::auth::{
-    Secret,
-    setup::{Setup, SetupHandle},
-    tokens::{Role, Tokens, TokensHandle},
+use crate::{
+    auth::{
+        Secret,
+        setup::{Setup, SetupHandle},
+        tokens::{Role, Tokens, TokensHandle},
+    },
+    service::Service,
 };
 
 /// The API with an owner in memory behind every port.
@@ -41,6 +48,7 @@ struct Bench {
     setup: SetupHandle,
     tokens: TokensHandle,
     stop: watch::Sender<bool>,
+    stalled: watch::Sender<Vec<&'static str>>,
     folder: TestFolder,
 }
 
@@ -86,6 +94,7 @@ impl Bench {
         let (control, port) = ControlHandle::channel();
         tokio::spawn(own_control(port));
         let (stop, shutdown) = watch::channel(false);
+        let (stalled, stalled_now) = watch::channel(Vec::new());
         let at = ListenInfo { listen: "[::]:7433".into(), api: vec!["https://attic.local:7433".into()] };
         let context = ApiContext {
             service: fake.service(),
@@ -101,9 +110,29 @@ impl Bench {
                 let help = "Links open.";
                 vec![Sample { name: "hearth_links".into(), help, kind: Kind::Gauge, value: 2.0 }]
             })],
+            stalled: stalled_now,
             shutdown,
         };
-        Self { context: Arc::new(context), fake, setup, tokens, stop, folder }
+        Self { context: Arc::new(context), fake, setup, tokens, stop, stalled, folder }
+    }
+
+    /// The same with this event loop, and with nobody behind the other ports.
+    fn deserted(self, service: Service) -> Self {
+        let context = ApiContext {
+            service,
+            tokens: self.tokens.clone(),
+            setup: self.setup.clone(),
+            invites: InvitesHandle::channel().0,
+            commands: CommandsHandle::channel().0,
+            control: ControlHandle::channel().0,
+            ca_pem: String::new(),
+            listen: self.context.listen.clone(),
+            metrics: Arc::new(Metrics::default()),
+            metrics_sources: Vec::new(),
+            stalled: self.context.stalled.clone(),
+            shutdown: self.context.shutdown.clone(),
+        };
+        Self { context: Arc::new(context), ..self }
     }
 
     fn router(&self, access: Access) -> Router {
@@ -238,7 +267,7 @@ async fn own_control(mut port: tokio::sync::mpsc::Receiver<ControlRequest>) {
                 let joined = Joined { household: token.expose().into(), node: "n".into() };
                 drop(reply.send(if force { Ok(joined) } else { Err(conflict) }));
             }
-            ControlRequest::Leave(reply) => drop(reply.send(Ok(()))),
+            ControlRequest::Leave { reply, .. } => drop(reply.send(Ok(()))),
             ControlRequest::Doctor(reply) => {
                 let (name, detail) = ("clock".into(), "not synchronised".into());
                 let fix = Some("install an NTP client".into());

@@ -33,8 +33,12 @@ use super::{
     json::from_object,
     metrics::{MAX_OBSERVERS, Raised},
     ports::Command,
+    serve::gives_way,
 };
-use crate::service::{Change, Changes, ResumeToken, Service, ServiceError};
+use crate::{
+    listener::Place,
+    service::{Change, Changes, ResumeToken, Service, ServiceError},
+};
 
 /// The WebSocket subprotocol.
 pub(super) const PROTOCOL: &str = "hearth.v1";
@@ -62,7 +66,7 @@ pub(super) async fn upgrade(
     socket: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, Problem> {
     let peer = peer.map(|Extension(peer)| peer);
-    let principal = guard.recognise(&headers, peer).await?;
+    let principal = guard.recognise(&headers, peer.clone()).await?;
     let socket = socket.map_err(|_| no_websocket())?;
     let metrics = &context.metrics;
     let place = if principal.is_some() { metrics.observer() } else { metrics.newcomer() };
@@ -70,9 +74,10 @@ pub(super) async fn upgrade(
         place.ok_or_else(|| Problem::overloaded(format!("there are {MAX_OBSERVERS} observers already")))?;
     let socket =
         socket.protocols([PROTOCOL]).max_message_size(MAX_MESSAGE_BYTES).max_frame_size(MAX_MESSAGE_BYTES);
-    Ok(socket
-        .on_upgrade(move |socket| observe(context, guard, principal, peer, socket, place))
-        .into_response())
+    // Until its client is known it counts for its address, as its connection did.
+    let held = peer.as_ref().filter(|_| principal.is_none()).and_then(|peer| peer.place.upgrade());
+    let client = Client { principal, peer, place, held };
+    Ok(socket.on_upgrade(move |socket| observe(context, guard, client, socket)).into_response())
 }
 
 fn no_websocket() -> Problem {
@@ -81,21 +86,30 @@ fn no_websocket() -> Problem {
     Problem::new(StatusCode::UPGRADE_REQUIRED, "websocket", "A WebSocket is needed", detail, fix)
 }
 
-/// One observer from its first message to its end.
-async fn observe(
-    context: Arc<ApiContext>,
-    guard: Guard,
+/// Who opened a WebSocket.
+struct Client {
+    /// Unless it shows its token in its first message.
     principal: Option<Principal>,
     peer: Option<Peer>,
-    mut socket: WebSocket,
+    /// Among the observers, or among those who want to be.
     place: Raised,
-) {
+    /// Among the clients of its address that have shown no token.
+    held: Option<Arc<Place>>,
+}
+
+/// One observer from its first message to its end.
+async fn observe(context: Arc<ApiContext>, guard: Guard, client: Client, mut socket: WebSocket) {
+    let Client { principal, peer, place, held } = client;
     let (principal, place) = match principal {
         Some(principal) => (principal, Some(place)),
         None => {
-            match tokio::time::timeout(AUTH_WITHIN, inbound::authenticate(&guard, peer, &mut socket)).await {
+            let authenticated = tokio::select! {
+                done = tokio::time::timeout(AUTH_WITHIN, inbound::authenticate(&guard, peer, &mut socket)) => done,
+                () = gives_way(&held) => return,
+            };
+            match authenticated {
                 Ok(Some(principal)) => {
-                    drop(place);
+                    drop((place, held));
                     (principal, context.metrics.observer())
                 }
                 _ => {
@@ -163,6 +177,7 @@ type Next = Pin<Box<dyn Future<Output = Result<Changes, ServiceError>> + Send>>;
 
 struct Subscription {
     watch: Watch,
+    prefixes: Vec<String>,
     next: Next,
     /// Whether the snapshot has not ended yet.
     snapshot: bool,
@@ -239,13 +254,13 @@ impl Session {
     ) -> Result<(), Closed> {
         self.subscription = None;
         let service = &self.context.service;
-        let watching = match service.watch(prefixes, resume).await {
+        let watching = match service.watch(prefixes.clone(), resume).await {
             Ok(watching) => watching,
             Err(error) => return out.problem(&error.into(), None).await,
         };
         let watch = Watch { service: service.clone(), watcher: watching.watcher };
         let next = Subscription::next(service, watching.watcher);
-        self.subscription = Some(Subscription { watch, next, snapshot: true });
+        self.subscription = Some(Subscription { watch, prefixes, next, snapshot: true });
         out.send(&json!({ "type": "snapshot_begin", "reset": watching.reset })).await
     }
 
@@ -256,6 +271,12 @@ impl Session {
     ) -> Result<(), Closed> {
         let changes = match changes {
             Ok(changes) => changes,
+            // It took nothing for too long while too many names changed: everything again.
+            Err(ServiceError::NoSuchWatcher) if self.subscription.is_some() => {
+                let prefixes = self.subscription.take().map(|old| old.prefixes).unwrap_or_default();
+                self.subscribe(prefixes, None, out).await?;
+                return out.flush().await;
+            }
             Err(error) => {
                 self.subscription = None;
                 out.problem(&error.into(), None).await?;
@@ -266,12 +287,10 @@ impl Session {
         for change in changes.changes.iter().filter(|change| self.principal.may_see(change.id.kind())) {
             out.send(&to_json(change)).await?;
         }
-        let resume = resume_text(changes.token);
-        match (in_snapshot, changes.caught_up) {
-            (true, true) => out.send(&json!({ "type": "snapshot_end", "resume": resume })).await?,
-            // Resuming inside a snapshot would miss the rest of it.
-            (true, false) => {}
-            (false, _) => out.send(&json!({ "type": "mark", "resume": resume })).await?,
+        // Resuming before everything is delivered would miss the rest.
+        if changes.caught_up {
+            let kind = if in_snapshot { "snapshot_end" } else { "mark" };
+            out.send(&json!({ "type": kind, "resume": resume_text(changes.token) })).await?;
         }
         out.flush().await?;
         // Only now are the next values fetched: those that changed meanwhile count once.

@@ -1,5 +1,6 @@
 //! The one-time setup code by which a person gets the first token without a shell on the board:
-//! `XXXX-XXXX-XXXX`, 60 random bits, kept in a file that only the daemon's user can read.
+//! three groups of four letters or digits, such as `KT4M-9QWZ-H2PC`. They are 60 random bits, kept
+//! in a file that only the daemon's user can read.
 //!
 //! One task owns the file. The code is spent on disk before the token is made, so that a crash can
 //! cost a code but never gives it twice. Five wrong tries lock it until somebody on the board

@@ -82,7 +82,11 @@ pub enum Command {
     /// Leave the household
     ///
     /// The node forgets its membership and what it holds, and starts a household of its own.
-    Leave,
+    Leave {
+        /// Leave even if no other node is an admin: nobody can then invite or remove nodes
+        #[arg(long)]
+        force: bool,
+    },
     /// List or rename the nodes of the household
     Nodes(NodesArgs),
     /// Show this node, the others, and how they are linked

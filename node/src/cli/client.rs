@@ -28,6 +28,8 @@ use crate::config::place::SOCKET;
 pub const ANSWER_TIME: Duration = Duration::from_secs(30);
 /// The largest answer that is read into memory, in bytes.
 const MAX_ANSWER: usize = 64 * 1024 * 1024;
+/// The group that may open the socket unless the node's configuration says otherwise.
+const USUAL_GROUP: &str = "hearth";
 /// The subprotocol of `/api/v1/watch`.
 const SUBPROTOCOL: &str = "hearth.v1";
 
@@ -228,11 +230,19 @@ fn explain(state_dir: &Path, socket: &Path, error: &io::Error) -> Failure {
         }
         ErrorKind::NotADirectory => unreachable(format!("{dir} is not a folder")),
         ErrorKind::PermissionDenied => {
-            let group = socket_group(socket);
-            let detail = format!("you may not open {path}: it is for root and the group {group}");
-            let fix =
-                format!("sudo usermod -aG {group} $USER, then log in again; or put sudo before this command");
-            Failure::new(Exit::NotPermitted, detail, fix)
+            let groups = std::fs::read_to_string("/etc/group").unwrap_or_default();
+            let (for_whom, fix) = match socket_group(socket, &groups) {
+                Some(group) => (
+                    format!("root and the group {group}"),
+                    format!(
+                        "sudo usermod -aG {group} $USER, then log in again; or put sudo before this command"
+                    ),
+                ),
+                None => {
+                    ("root and the user of the node".to_owned(), "put sudo before this command".to_owned())
+                }
+            };
+            Failure::new(Exit::NotPermitted, format!("you may not open {path}: it is for {for_whom}"), fix)
         }
         ErrorKind::InvalidInput => {
             let detail = format!("{path} is too long for a Unix socket, whose path has at most 107 bytes");
@@ -242,16 +252,21 @@ fn explain(state_dir: &Path, socket: &Path, error: &io::Error) -> Failure {
     }
 }
 
-/// The group that may open the socket, as far as it can be seen.
-fn socket_group(socket: &Path) -> String {
-    let owner = std::fs::metadata(socket).map(|meta| meta.gid()).ok();
-    let groups = std::fs::read_to_string("/etc/group").unwrap_or_default();
-    let named = groups.lines().find_map(|line| {
+/// The group that may open the socket, as far as it can be seen: that of the socket, or of the folder
+/// that hides it, or the usual one. `groups` is in the form of group(5).
+fn socket_group(socket: &Path, groups: &str) -> Option<String> {
+    let seen = std::fs::metadata(socket).ok().filter(|socket| socket.mode() & 0o020 != 0);
+    let folder = || std::fs::metadata(socket.parent()?).ok().filter(|folder| folder.mode() & 0o010 != 0);
+    let owner = seen.or_else(folder).map(|about| about.gid()).filter(|group| *group != 0);
+    let mut known = groups.lines().filter_map(|line| {
         let mut parts = line.split(':');
-        let (name, number) = (parts.next()?, parts.nth(1)?);
-        (number.parse().ok() == owner && owner != Some(0)).then(|| name.to_owned())
+        Some((parts.next()?, parts.nth(1)?.parse::<u32>().ok()?))
     });
-    named.unwrap_or_else(|| "hearth".into())
+    let named = match owner {
+        Some(owner) => known.find(|(_, number)| *number == owner),
+        None => known.find(|(name, _)| *name == USUAL_GROUP),
+    };
+    named.map(|(name, _)| name.to_owned())
 }
 
 #[cfg(test)]

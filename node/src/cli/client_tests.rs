@@ -126,12 +126,18 @@ fn a_socket_that_may_not_be_opened_says_which_group_may() {
     let refused = io::Error::from(ErrorKind::PermissionDenied);
     let failure = explain(folder.path(), &socket, &refused);
     assert_eq!(failure.exit, Exit::NotPermitted);
-    assert!(failure.fix.unwrap().contains("sudo usermod -aG hearth $USER"));
+    assert!(failure.fix.unwrap().contains("sudo"));
+    // Nothing to be seen: the usual group, where there is one.
+    std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o700)).unwrap();
+    let groups = |own: u32| format!("root:x:0:\nhearth:x:998:\nbroken\nhome:x:{own}:pi\n");
+    assert_eq!(socket_group(&socket, &groups(4242)).as_deref(), Some("hearth"));
+    assert_eq!(socket_group(&socket, "root:x:0:\n"), None, "no group to join");
     // An existing socket names its own group; that of root is nobody's to enter.
     let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
-    std::fs::set_permissions(&socket, PermissionsExt::from_mode(0o600)).unwrap();
-    let group = socket_group(&socket);
-    assert!(!group.is_empty() && group != "root", "{group}");
+    std::fs::set_permissions(&socket, PermissionsExt::from_mode(0o660)).unwrap();
+    let own = std::fs::metadata(&socket).unwrap().gid();
+    let expected = if own == 0 { "hearth" } else { "home" };
+    assert_eq!(socket_group(&socket, &groups(own)).as_deref(), Some(expected));
     let failure =
         explain(Path::new("/var/lib/hearth"), &socket, &io::Error::from(ErrorKind::ConnectionRefused));
     assert!(failure.fix.unwrap().contains("sudo systemctl start hearth"));

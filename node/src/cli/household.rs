@@ -124,10 +124,10 @@ impl Session {
         }
     }
 
-    pub(super) async fn leave(&self) -> Done<Exit> {
+    pub(super) async fn leave(&self, force: bool) -> Done<Exit> {
         let before = self.household().await?;
-        let answer =
-            self.client.patient(JOIN_TIME).call(Method::POST, "/api/v1/leave", Some(&json!({}))).await?;
+        let body = json!({"force": force});
+        let answer = self.client.patient(JOIN_TIME).call(Method::POST, "/api/v1/leave", Some(&body)).await?;
         self.out.note("left; the node restarts in a household of its own…");
         self.come_back(&before, "").await?;
         self.out.either(&answer, || "left the household".into())?;

@@ -35,13 +35,14 @@ pub(super) fn run(mut flags: Flags, env: &Environment, daemon: Daemon) -> Done<E
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
-    let cannot_start = |error: Box<dyn std::error::Error>| Failure {
-        exit: Exit::CannotStart,
+    // What ran and broke may well run when it is started again.
+    let broken = |error: Box<dyn std::error::Error>| Failure {
+        exit: if error.is::<crate::daemon::Failed>() { Exit::Failure } else { Exit::CannotStart },
         detail: error.to_string(),
         fix: None,
         problem: None,
     };
-    daemon(config).map_err(cannot_start)?;
+    daemon(config).map_err(broken)?;
     Ok(Exit::Ok)
 }
 

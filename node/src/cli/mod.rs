@@ -105,7 +105,7 @@ impl Session {
         match command {
             Command::Invite(args) => self.invite(&args).await,
             Command::Join(args) => self.join(&args).await,
-            Command::Leave => self.leave().await,
+            Command::Leave { force } => self.leave(force).await,
             Command::Nodes(args) => self.nodes(&args).await,
             Command::Status => self.status().await,
             Command::Get { id, field } => self.get(&id, field.as_ref()).await,

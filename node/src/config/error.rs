@@ -81,6 +81,16 @@ pub enum ConfigError {
         /// A key of nearly the same name.
         hint: Option<&'static str>,
     },
+    /// A table of an adapter that does not exist.
+    #[error("{at}: unknown adapter `{key}`: this version has {known}; correct the name, or remove the table")]
+    UnknownAdapter {
+        /// Where.
+        at: Location,
+        /// The key with its table.
+        key: String,
+        /// The adapters that there are, with commas.
+        known: String,
+    },
     /// A value in the file breaks its rule.
     #[error("{at}: `{key}` is {found}, but it {broken}")]
     Value {

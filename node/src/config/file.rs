@@ -14,6 +14,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::error::{Broken, ConfigError, Location};
 use super::{AdapterConfig, PeerAddress, rules};
+use crate::timekeeping::ClockRule;
 
 /// The largest config file, in bytes.
 const MAX_BYTES: u64 = 1024 * 1024;
@@ -29,6 +30,7 @@ pub(crate) struct FileSettings {
     pub(crate) advertise: Option<Vec<(IpAddr, Option<u16>)>>,
     pub(crate) peers: Option<Vec<PeerAddress>>,
     pub(crate) log: Option<String>,
+    pub(crate) clock: Option<ClockRule>,
     pub(crate) unix_group: Option<String>,
     pub(crate) adapters: BTreeMap<String, AdapterConfig>,
     /// Where each key stands, by its dotted name, the keys of adapters included.
@@ -36,7 +38,8 @@ pub(crate) struct FileSettings {
 }
 
 /// The keys of the top level.
-const TOP: [&str; 8] = ["name", "listen", "state_dir", "advertise", "peers", "log", "api", "adapters"];
+const TOP: [&str; 9] =
+    ["name", "listen", "state_dir", "advertise", "peers", "log", "clock", "api", "adapters"];
 /// The keys of `[api]`.
 const API: [&str; 1] = ["unix_group"];
 
@@ -79,6 +82,7 @@ pub(crate) fn parse(path: &Path, text: &str) -> Result<FileSettings, ConfigError
             "advertise" => settings.advertise = Some(reader.list(name, value, rules::advertise)?),
             "peers" => settings.peers = Some(reader.list(name, value, rules::peer)?),
             "log" => settings.log = Some(reader.text(name, value, rules::log)?),
+            "clock" => settings.clock = Some(reader.text(name, value, rules::clock)?),
             "api" => reader.api(value, &mut settings)?,
             "adapters" => reader.adapters(value, &mut settings)?,
             _ => return Err(reader.unknown(key, "", &TOP)),
@@ -124,6 +128,15 @@ impl Reader<'_> {
             at: self.at(&key.span()),
             key: format!("{table}{}", clip(name, 64)),
             hint: known.iter().copied().find(|known| nearly(name, known)),
+        }
+    }
+
+    fn unknown_adapter(&self, id: &Spanned<toml::de::DeString<'_>>) -> ConfigError {
+        let known = device_adapters::registry().iter().map(|adapter| adapter.descriptor.id);
+        ConfigError::UnknownAdapter {
+            at: self.at(&id.span()),
+            key: format!("adapters.{}", clip(id.get_ref(), 64)),
+            known: known.collect::<Vec<_>>().join(", "),
         }
     }
 
@@ -187,6 +200,9 @@ impl Reader<'_> {
     fn adapters(&self, value: &Entry<'_>, settings: &mut FileSettings) -> Result<(), ConfigError> {
         for (id, value) in self.table("adapters", value)? {
             let full = format!("adapters.{}", id.get_ref());
+            if device_adapters::find(id.get_ref()).is_none() {
+                return Err(self.unknown_adapter(id));
+            }
             let mut adapter = AdapterConfig::default();
             let mut own = serde_json::Map::new();
             settings.places.insert(full.clone(), self.at(&id.span()));

@@ -87,6 +87,14 @@ fn every_mistake_names_file_line_column_and_key() {
             "2:10: `adapters.lifx.poll_s` is of type float, but it must be a finite number of 64 bits, for example 30",
         ),
         (
+            "name = \"a\"\n\n[adapters.zigbee]\nenabled = false",
+            "3:11: unknown adapter `adapters.zigbee`: this version has lifx; correct the name, or remove the table",
+        ),
+        (
+            "adapters.lifx.poll_s = 3\nadapters.lifix = {}",
+            "2:10: unknown adapter `adapters.lifix`: this version has lifx; correct the name, or remove the table",
+        ),
+        (
             "adapters = [1]",
             "1:12: `adapters` is of type array, but it must be a table of settings, for example [api] on a line of its own",
         ),

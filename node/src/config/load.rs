@@ -8,13 +8,14 @@ use super::place::{default_state_dir, find_file};
 use super::{ApiConfig, Config, DEFAULT_PORT, Environment, Flags, JoinToken, Origin, Origins, rules};
 
 /// The variables that Hearth knows, with the key that each sets.
-const VARIABLES: [(&str, &str); 9] = [
+const VARIABLES: [(&str, &str); 10] = [
     ("HEARTH_NAME", "name"),
     ("HEARTH_LISTEN", "listen"),
     ("HEARTH_STATE_DIR", "state_dir"),
     ("HEARTH_ADVERTISE", "advertise"),
     ("HEARTH_PEERS", "peers"),
     ("HEARTH_LOG", "log"),
+    ("HEARTH_CLOCK", "clock"),
     ("HEARTH_API_UNIX_GROUP", "api.unix_group"),
     ("HEARTH_CONFIG", "config"),
     ("HEARTH_JOIN", "join"),
@@ -43,6 +44,7 @@ pub fn load(flags: &Flags, env: &Environment) -> Result<Config, ConfigError> {
     let port = listen.port();
     let advertise = advertise.into_iter().map(|(ip, own)| SocketAddr::new(ip, own.unwrap_or(port))).collect();
     let peers = from.pick("peers", None, list(rules::peer), file.peers)?.unwrap_or_default();
+    let clock = from.pick("clock", None, rules::clock, file.clock)?.unwrap_or_default();
     let log = from.pick("log", flags.log.clone().map(|v| ("--log", v)), rules::log, file.log)?;
     let unix_group = from.pick("api.unix_group", None, rules::unix_group, file.unix_group)?;
     let join = flags.join.clone().map(|v| ("--join", v));
@@ -56,6 +58,7 @@ pub fn load(flags: &Flags, env: &Environment) -> Result<Config, ConfigError> {
         advertise,
         peers,
         log: log.unwrap_or_else(|| "info".into()),
+        clock,
         api: ApiConfig { unix_group: unix_group.unwrap_or_else(|| "hearth".into()) },
         adapters: file.adapters,
         join,

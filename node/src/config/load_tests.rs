@@ -129,6 +129,11 @@ fn the_state_folder_follows_systemd_then_xdg_then_home() {
         of(&[("XDG_STATE_HOME", "relative"), ("HOME", "/h")]).unwrap(),
         Path::new("/h/.local/state/hearth")
     );
+    assert_eq!(
+        of(&[("STATE_DIRECTORY", ""), ("XDG_STATE_HOME", ""), ("HOME", "/h")]).unwrap(),
+        Path::new("/h/.local/state/hearth"),
+        "an empty variable is one that is not set"
+    );
     assert!(matches!(of(&[]).unwrap_err(), ConfigError::NoStateDir));
 }
 

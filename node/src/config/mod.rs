@@ -9,6 +9,7 @@
 //! | `advertise` | `HEARTH_ADVERTISE` (commas) | | what the interfaces have |
 //! | `peers` | `HEARTH_PEERS` (commas) | | none |
 //! | `log` | `HEARTH_LOG` | `--log` | `info` |
+//! | `clock` | `HEARTH_CLOCK` | | `ask` |
 //! | `api.unix_group` | `HEARTH_API_UNIX_GROUP` | | `hearth` |
 //! | `adapters.ID.…` | | | the adapter's own |
 //! | | `HEARTH_CONFIG` | `--config` | see [`place`] |
@@ -33,6 +34,8 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
+use crate::timekeeping::ClockRule;
+
 pub use self::error::{Broken, ConfigError, Location};
 pub use self::load::load;
 pub use self::show::{DEFAULT_FILE, ShownSetting, shown};
@@ -55,6 +58,8 @@ pub struct Config {
     pub peers: Vec<PeerAddress>,
     /// What is logged, as [`rules::log`] accepts it.
     pub log: String,
+    /// Whether this machine's clock counts as right.
+    pub clock: ClockRule,
     /// The API.
     pub api: ApiConfig,
     /// Settings of adapters by their id. An adapter that is not here runs with its defaults.

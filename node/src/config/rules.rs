@@ -8,6 +8,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::error::Broken;
 use super::{DEFAULT_PORT, JoinToken, PeerAddress};
+use crate::timekeeping::ClockRule;
 
 /// Longest friendly name of a node, in bytes.
 pub const MAX_NAME_BYTES: usize = 64;
@@ -114,6 +115,16 @@ pub fn log(text: &str) -> Result<String, Broken> {
     };
     let fits = text.len() <= 1024 && text.split(',').all(known) && EnvFilter::try_new(text).is_ok();
     fits.then(|| text.to_owned()).ok_or(broken)
+}
+
+/// Whether this machine's clock counts as right.
+///
+/// # Errors
+/// [`Broken`] when it is none of the three words.
+pub fn clock(text: &str) -> Result<ClockRule, Broken> {
+    let known = [ClockRule::Ask, ClockRule::Trusted, ClockRule::Untrusted];
+    let found = known.into_iter().find(|rule| rule.as_str() == text.trim());
+    found.ok_or(Broken { rule: "ask, trusted or untrusted", example: "\"ask\"" })
 }
 
 /// The levels of the log, as people write them.

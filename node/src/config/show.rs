@@ -29,6 +29,7 @@ pub fn shown(config: &Config) -> Vec<ShownSetting> {
         ("advertise".to_owned(), texts(config.advertise.iter().map(ToString::to_string).collect())),
         ("peers".to_owned(), texts(config.peers.iter().map(ToString::to_string).collect())),
         ("log".to_owned(), json!(config.log)),
+        ("clock".to_owned(), json!(config.clock.as_str())),
         ("api.unix_group".to_owned(), json!(config.api.unix_group)),
     ];
     for (id, adapter) in &config.adapters {
@@ -83,6 +84,7 @@ mod tests {
             "advertise",
             "peers",
             "log",
+            "clock",
             "api.unix_group",
             "adapters.lifx.poll_s",
         ] {
@@ -97,7 +99,7 @@ mod tests {
         let path = folder.path().join("c.toml");
         std::fs::write(
             &path,
-            "[adapters.web]\napi_key = \"s3cret\"\nnested = { password = \"s3cret\", x = 1 }",
+            "[adapters.lifx]\napi_key = \"s3cret\"\nnested = { password = \"s3cret\", x = 1 }",
         )
         .unwrap();
         let flags = Flags {

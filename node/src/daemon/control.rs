@@ -1,14 +1,14 @@
 //! What clients ask of the node as a whole: invites, joining, leaving, `hearth doctor`.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use mesh_proto::{
-    NodeId,
-    kinds::Author,
+    FieldName, Key, NodeId, ObjectId, Value,
+    kinds::{Author, may_author},
     roster::{Body, NodeName, Roles},
 };
 use tokio::sync::{mpsc, watch};
-use tracing::info;
+use tracing::{info, warn};
 
 use super::{
     doctor::Doctor,
@@ -16,8 +16,8 @@ use super::{
 };
 use crate::{
     api::ports::{ControlRequest, Invite, InviteView, InvitesRequest, Joined, PortError},
-    auth::{AdmitRequest, InviteDesk, InviteError, InviteToken, Secret},
-    service::{Op, Service, ServiceError},
+    auth::{AdmitRequest, InviteDesk, InviteError, InviteToken, JoinError, Refusal, Secret},
+    service::{ObjectView, Op, Service, ServiceError, Status},
     state_dir::StateDir,
     tls::identity::NodeIdentity,
 };
@@ -99,12 +99,33 @@ async fn revoke(desk: &InviteDesk, id: &str) -> Result<(), PortError> {
 }
 
 fn invite_error(error: InviteError) -> PortError {
-    PortError::Conflict { detail: error.to_string(), fix: "see `hearth invite --help`".into() }
+    let detail = error.to_string();
+    let fix = |fix: &str| fix.to_owned();
+    match error {
+        InviteError::TooMany => {
+            let fix = fix("`hearth invite list` shows them, `hearth invite revoke ID` takes one back");
+            PortError::Conflict { detail, fix }
+        }
+        InviteError::Ttl => PortError::Invalid { detail, fix: fix("give 1 second to 7 days") },
+        InviteError::NoSuch => PortError::NotFound("open invite with this id".into()),
+        InviteError::Save(_) => PortError::Storage { detail, fix: fix(MEND_DISK) },
+        InviteError::NoRandomness => {
+            PortError::Failed { detail, fix: fix("try again when the system has finished starting") }
+        }
+        InviteError::Stopping => PortError::Stopping,
+    }
 }
 
 fn stopping(_: ServiceError) -> PortError {
     PortError::Stopping
 }
+
+/// The way out when this node's disk says no.
+const MEND_DISK: &str = "run `hearth doctor`: it says what to free or mend; then try again";
+/// The way out when an invite is of no use.
+const NEW_INVITE: &str = "ask for a new invite with `hearth invite`";
+/// The way out when the issuer was not reached: nothing has been used up.
+const REACH_ISSUER: &str = "see that the node which made the invite runs and can be reached from here (one UDP port, `hearth status` there shows it), then repeat the command: the invite still holds";
 
 /// Answers the admissions of [`crate::auth::serve_joins`]: signs the statement, and names the
 /// new node.
@@ -149,8 +170,8 @@ impl Control {
                     let _ = reply.send(joined);
                     self.restart_if(again).await;
                 }
-                ControlRequest::Leave(reply) => {
-                    let left = self.leave().await;
+                ControlRequest::Leave { force, reply } => {
+                    let left = self.leave(force).await;
                     let again = left.is_ok();
                     let _ = reply.send(left);
                     self.restart_if(again).await;
@@ -171,9 +192,16 @@ impl Control {
 
     async fn join(&self, token: &Secret, force: bool) -> Result<Joined, PortError> {
         // A token that is none is named as such before anything else is looked at.
-        let _: InviteToken =
-            token.expose().trim().parse().map_err(|error| refused(HouseholdError::Token(error)))?;
+        let invite: InviteToken =
+            token.expose().trim().parse().map_err(|error| refused(&HouseholdError::Token(error)))?;
         let status = self.service.status().await.map_err(stopping)?;
+        if invite.household.to_string() == status.household {
+            // Joining it again would begin this node's writes anew under a name that has a past.
+            return Err(PortError::Conflict {
+                detail: "this node belongs to the household of this invite already".into(),
+                fix: "use the invite on the node that is to join; to start this one afresh: `hearth leave`, then join with a new invite".into(),
+            });
+        }
         let is_free = force || (status.nodes.len() <= 1 && self.holds_nothing().await?);
         if !is_free {
             return Err(PortError::Conflict {
@@ -181,23 +209,57 @@ impl Control {
                 fix: "take a copy with `hearth export FILE`, then `hearth join TOKEN --force`".into(),
             });
         }
-        let joined = household::redeem(&self.identity, &self.name, token.expose()).await.map_err(refused)?;
-        if joined.household.to_string() != status.household && status.nodes.len() > 1 {
+        let joined = household::redeem(&self.identity, &self.name, token.expose())
+            .await
+            .map_err(|error| refused(&error))?;
+        // Written down first: what cannot be carried out must not be announced, for that is final.
+        household::prepare(&self.state, &joined, self.identity.id()).map_err(|error| refused(&error))?;
+        if status.nodes.len() > 1 {
             self.say_goodbye().await;
         }
-        household::prepare(&self.state, &joined, self.identity.id()).map_err(refused)?;
         Ok(Joined { household: joined.household.to_string(), node: self.identity.id().to_string() })
     }
 
-    /// Whether there is nothing but what this node wrote about itself.
+    /// Whether there is nothing but what this node wrote about itself and its devices.
     async fn holds_nothing(&self) -> Result<bool, PortError> {
-        let objects = self.service.list("", None, 1000, true).await.map_err(stopping)?;
-        Ok(objects.iter().all(|object| matches!(object.id.kind(), "node" | "token" | "device" | "command")))
+        let mut after = None;
+        loop {
+            let objects = self.service.list("", after, PAGE, true).await.map_err(stopping)?;
+            if objects.iter().any(|object| self.is_data(object)) {
+                return Ok(false);
+            }
+            after = match objects.last() {
+                Some(last) => Some(last.id.clone()),
+                None => return Ok(true),
+            };
+        }
     }
 
-    async fn leave(&self) -> Result<(), PortError> {
+    /// Whether somebody would miss the object: API tokens, and whatever a client may have written.
+    /// Each node names itself, and what a light should show is soon out of date.
+    fn is_data(&self, object: &ObjectView) -> bool {
+        let by_itself = |field: &FieldName| {
+            matches!((object.id.kind(), field.as_str()), ("node", "name") | ("device", "desired"))
+        };
+        let may_be_a_clients = |field: &FieldName| {
+            let key = Key { object: object.id.clone(), field: field.clone() };
+            !by_itself(field) && may_author(&key, Author::Client, self.identity.id().short())
+        };
+        object.id.kind() == "token" || object.fields.keys().any(may_be_a_clients)
+    }
+
+    async fn leave(&self, force: bool) -> Result<(), PortError> {
+        let status = self.service.status().await.map_err(stopping)?;
+        if !force && is_last_admin(&status) {
+            return Err(PortError::Conflict {
+                detail: "this node is the only admin of the household: without it nobody could invite a node or remove one, ever again".into(),
+                fix: "let a node join with `hearth invite --role admin` first, or leave the others behind with `hearth leave --force`".into(),
+            });
+        }
+        // Written down first: what cannot be carried out must not be announced, for that is final.
+        household::prepare_to_leave(&self.state).map_err(|error| refused(&error))?;
         self.say_goodbye().await;
-        household::prepare_to_leave(&self.state).map_err(refused)
+        Ok(())
     }
 
     /// Tells the others; one that does not hear it shows this node as dead until it is removed.
@@ -208,10 +270,58 @@ impl Control {
     }
 }
 
-fn refused(error: HouseholdError) -> PortError {
-    let fix = "ask for a new invite with `hearth invite` if this one is used up or expired".to_owned();
-    PortError::Conflict { detail: error.to_string(), fix }
+/// Objects that are looked at in one go.
+const PAGE: usize = 500;
+
+/// Whether others stay behind, none of them an admin.
+fn is_last_admin(status: &Status) -> bool {
+    let is_admin = |node: &&crate::service::NodeStatus| node.roles.contains(&"admin");
+    let mut others = status.nodes.iter().filter(|node| node.id != status.node).peekable();
+    let me = status.nodes.iter().find(|node| node.id == status.node);
+    me.as_ref().is_some_and(is_admin) && others.peek().is_some() && !others.any(|node| is_admin(&node))
 }
+
+fn refused(error: &HouseholdError) -> PortError {
+    let detail = error.to_string();
+    let conflict = |fix: &str| PortError::Conflict { detail: detail.clone(), fix: fix.into() };
+    let unreachable = |fix: &str| PortError::Unreachable { detail: detail.clone(), fix: fix.into() };
+    match error {
+        HouseholdError::State(_) | HouseholdError::File(_) | HouseholdError::Io(..) => {
+            PortError::Storage { detail, fix: MEND_DISK.into() }
+        }
+        HouseholdError::Token(_) => conflict("copy the whole token once more, or ask for a new one with `hearth invite`"),
+        HouseholdError::Join(error) => match error {
+            JoinError::NotReached(_) | JoinError::Broken(_) | JoinError::Deadline => unreachable(REACH_ISSUER),
+            JoinError::Refused(refusal) => match refusal {
+                Refusal::Busy => unreachable("repeat the command in a minute: the invite still holds"),
+                Refusal::NotSaved => PortError::Storage {
+                    detail,
+                    fix: "free space on the node that made the invite, then repeat the command: the invite still holds".into(),
+                },
+                Refusal::VersionTooNew | Refusal::Malformed => conflict(UPDATE_BOTH),
+                Refusal::BadName => conflict("start this node with another --name, then repeat the command"),
+                Refusal::NotIssuer => conflict("start the node that made the invite, or ask for a new invite"),
+                Refusal::Rejected(_) => conflict("see the log of the node that made the invite, then ask for a new one with `hearth invite`"),
+                _ => conflict(NEW_INVITE),
+            },
+            JoinError::NewerReply => conflict(UPDATE_BOTH),
+            JoinError::Socket(_) | JoinError::Identity(_) => {
+                PortError::Failed { detail, fix: "see the daemon's log, then repeat the command".into() }
+            }
+        },
+        HouseholdError::Roster(_) | HouseholdError::NotAdmitted => conflict(UPDATE_BOTH),
+        HouseholdError::Identity(_) | HouseholdError::NoRandomness => {
+            PortError::Failed { detail, fix: "see the daemon's log, then repeat the command".into() }
+        }
+    }
+}
+
+/// The way out when two versions do not understand each other.
+const UPDATE_BOTH: &str = "update Hearth on both nodes, then ask for a new invite";
+
+/// The first pause before what could not be written is tried again, and the longest.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// Writes what this node says of itself, where it differs from what is there.
 pub async fn introduce(
@@ -221,13 +331,33 @@ pub async fn introduce(
     is_new: bool,
     mut addresses: watch::Receiver<Vec<SocketAddr>>,
 ) {
+    let mut pause = FIRST_PAUSE;
     loop {
         let here = addresses.borrow_and_update().clone();
-        if let Err(error) = write_introduction(service, me, name, is_new, &here).await {
-            info!(%error, "this node's addresses could not be written");
-        }
-        if addresses.changed().await.is_err() {
-            return;
+        let again = match write_introduction(service, me, name, is_new, &here).await {
+            Ok(()) => {
+                pause = FIRST_PAUSE;
+                None
+            }
+            Err(error) => {
+                // Said once: a disk that is full for a day must not fill the journal too.
+                if pause == FIRST_PAUSE {
+                    warn!(%error, "this node's name and addresses could not be written; trying again until they can");
+                }
+                let now = pause;
+                pause = (pause * 2).min(LONGEST_PAUSE);
+                Some(now)
+            }
+        };
+        let retry = async {
+            match again {
+                Some(pause) => tokio::time::sleep(pause).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = retry => {}
+            changed = addresses.changed() => if changed.is_err() { return },
         }
     }
 }
@@ -239,7 +369,6 @@ async fn write_introduction(
     is_new: bool,
     addresses: &[SocketAddr],
 ) -> anyhow::Result<()> {
-    use mesh_proto::{FieldName, ObjectId, Value};
     let id = ObjectId::new(&format!("node/{}", me.short()))?;
     let present = service.get(id.clone()).await?;
     let listed = addresses.iter().map(|address| Value::from(address.to_string().as_str())).collect();
@@ -262,3 +391,6 @@ async fn write_introduction(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

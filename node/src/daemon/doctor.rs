@@ -2,8 +2,11 @@
 
 use std::path::PathBuf;
 
+use tokio::sync::watch;
+
 use crate::{
     api::ports::{Check, CheckStatus, PortError},
+    devices::{AdapterState, AdapterStatus},
     service::{Service, Status},
     store::RecoveryReport,
 };
@@ -21,6 +24,8 @@ pub struct Doctor {
     pub recovery: RecoveryReport,
     /// The state folder.
     pub state_dir: PathBuf,
+    /// Where each adapter stands.
+    pub adapters: watch::Receiver<Vec<AdapterStatus>>,
 }
 
 impl Doctor {
@@ -32,6 +37,7 @@ impl Doctor {
         let status = self.service.status().await.map_err(|_| PortError::Stopping)?;
         let mut checks = vec![self.store(&status), self.space(), clock(&status), nodes(&status)];
         checks.push(self.lost_and_found());
+        checks.extend(self.adapters.borrow().iter().map(adapter));
         checks.push(tombstones(&status));
         checks.push(offences(&status));
         checks.push(incomplete(&status));
@@ -102,9 +108,11 @@ fn clock(status: &Status) -> Check {
         return check("clock", CheckStatus::Warn, far.join(", "), Some("let NTP run on every node"));
     }
     if status.clock_synchronised {
-        check("clock", CheckStatus::Ok, "synchronised by NTP".into(), None)
+        check("clock", CheckStatus::Ok, "known to be right".into(), None)
     } else {
-        check("clock", CheckStatus::Warn, "not known to be right".into(), Some("timedatectl set-ntp true"))
+        let fix = "let systemd-timesyncd (`timedatectl set-ntp true`), chrony or ntpd keep it; where a \
+                   battery clock does, set `clock = \"trusted\"`";
+        check("clock", CheckStatus::Warn, "not known to be right".into(), Some(fix))
     }
 }
 
@@ -120,6 +128,32 @@ fn nodes(status: &Status) -> Check {
         format!("dead: {}", dead.join(", ")),
         Some("look at their power and network"),
     )
+}
+
+fn adapter(adapter: &AdapterStatus) -> Check {
+    let reason = adapter.reason.as_deref().unwrap_or("without a reason");
+    let restarts = match adapter.restarts {
+        0 => String::new(),
+        1 => "; started again once".to_owned(),
+        times => format!("; started again {times} times"),
+    };
+    let (status, detail, fix) = match adapter.state {
+        AdapterState::Running => (CheckStatus::Ok, "runs".to_owned(), None),
+        AdapterState::Off => (CheckStatus::Ok, reason.to_owned(), None),
+        AdapterState::Failed => (
+            CheckStatus::Warn,
+            reason.to_owned(),
+            Some("see the log; look at the network and at what the adapter speaks to"),
+        ),
+        AdapterState::Refused => (
+            CheckStatus::Fail,
+            reason.to_owned(),
+            Some(
+                "correct its table in the config file (`hearth config show` names the line) and start again",
+            ),
+        ),
+    };
+    check(&format!("adapter {}", adapter.id), status, detail + &restarts, fix)
 }
 
 fn tombstones(status: &Status) -> Check {
@@ -160,4 +194,31 @@ fn incomplete(status: &Status) -> Check {
     }
     let detail = format!("{} objects lack a required field", status.incomplete);
     check("objects", CheckStatus::Warn, detail, Some("`hearth list --incomplete` names them"))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+    use super::*;
+
+    fn shown(state: AdapterState, reason: Option<&str>, restarts: u32) -> Check {
+        adapter(&AdapterStatus { id: "lifx".into(), state, reason: reason.map(str::to_owned), restarts })
+    }
+
+    #[test]
+    fn each_adapter_is_shown_with_why_it_does_not_run() {
+        let runs = shown(AdapterState::Running, None, 3);
+        assert_eq!((runs.name.as_str(), runs.status, runs.fix), ("adapter lifx", CheckStatus::Ok, None));
+        assert_eq!(runs.detail, "runs; started again 3 times");
+        let off = shown(AdapterState::Off, Some("switched off in the configuration"), 0);
+        assert_eq!((off.status, off.detail.as_str()), (CheckStatus::Ok, "switched off in the configuration"));
+        let failed = shown(AdapterState::Failed, Some("the port is taken"), 1);
+        assert_eq!(
+            (failed.status, failed.detail.as_str()),
+            (CheckStatus::Warn, "the port is taken; started again once")
+        );
+        let refused = shown(AdapterState::Refused, Some("`poll_s` must be 0.5 to 3600"), 0);
+        assert_eq!(refused.status, CheckStatus::Fail);
+        assert!(refused.detail.contains("poll_s") && refused.fix.unwrap().contains("config"));
+    }
 }

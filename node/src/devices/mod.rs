@@ -127,6 +127,7 @@ type Write = Pin<Box<dyn Future<Output = (CommandId, Result<(), ServiceError>)> 
 
 /// The names of the fields that are written here.
 struct Names {
+    name: FieldName,
     reach: FieldName,
     desired: FieldName,
     reported: FieldName,
@@ -138,6 +139,7 @@ struct Names {
 impl Names {
     fn new(me: ShortId) -> Result<Self, NameError> {
         Ok(Self {
+            name: FieldName::new("name")?,
             reach: FieldName::new(&format!("reach.{me}"))?,
             desired: FieldName::new("desired")?,
             reported: FieldName::new("reported")?,
@@ -156,6 +158,8 @@ pub struct Devices {
     living: BTreeSet<ShortId>,
     me: ShortId,
     by_me: String,
+    /// Friendly names of the nodes, for what people read.
+    called: BTreeMap<ShortId, String>,
     incarnation: u64,
     names: Names,
     shutdown: watch::Receiver<bool>,
@@ -210,6 +214,7 @@ impl Devices {
             living: BTreeSet::from([parts.me]),
             me: parts.me,
             by_me: parts.me.to_string(),
+            called: BTreeMap::new(),
             incarnation: parts.incarnation,
             names: Names::new(parts.me)?,
             shutdown: parts.shutdown,
@@ -336,7 +341,7 @@ impl Devices {
         for id in settings.keys().filter(|id| !known.contains(&id.as_str())) {
             let reason = format!("there is no adapter {id:?}: there are {}", known.join(", "));
             error!(adapter = %id, %reason, "an adapter stays off");
-            self.set_status(id, AdapterState::Off, Some(reason));
+            self.set_status(id, AdapterState::Refused, Some(reason));
         }
         for registration in registry {
             let id = registration.descriptor.id;
@@ -377,7 +382,7 @@ async fn stopped(shutdown: &mut watch::Receiver<bool>) {
 }
 
 async fn watch_objects(service: Service) -> Result<u64, ServiceError> {
-    let prefixes = vec!["device/".to_owned(), "command/".to_owned()];
+    let prefixes = vec!["device/".to_owned(), "command/".to_owned(), "node/".to_owned()];
     Ok(service.watch(prefixes, None).await?.watcher)
 }
 

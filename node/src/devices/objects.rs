@@ -6,7 +6,7 @@ use device_adapters::{
     Directive,
     model::{Availability, CommandId, DeviceId, Tolerance},
 };
-use mesh_proto::{FieldName, ObjectId};
+use mesh_proto::{FieldName, ObjectId, ShortId};
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
@@ -38,6 +38,9 @@ impl Devices {
         let (commands, devices): (Vec<_>, Vec<_>) =
             changes.changes.into_iter().partition(|change| change.id.kind() == "command");
         commands.iter().filter_map(|change| change.object.as_ref()).for_each(|view| self.see_command(view));
+        let (nodes, devices): (Vec<_>, Vec<_>) =
+            devices.into_iter().partition(|change| change.id.kind() == "node");
+        nodes.iter().for_each(|change| self.see_node(change));
         for change in devices {
             if let Some(id) = self.see_device(change, is_live) {
                 self.settle(&id);
@@ -46,6 +49,21 @@ impl Devices {
         for change in commands {
             self.settle_command(&change.id);
         }
+    }
+
+    fn see_node(&mut self, change: &Change) {
+        let Ok(node) = change.id.name().parse::<ShortId>() else { return };
+        let name = change.object.as_ref().and_then(|view| view.fields.get(&self.names.name));
+        let name = name.and_then(|field| field.value.as_text()).filter(|name| !name.is_empty());
+        match name {
+            Some(name) => drop(self.called.insert(node, super::convert::clipped(name))),
+            None => drop(self.called.remove(&node)),
+        }
+    }
+
+    /// What people call a node; the start of its key while it has no name.
+    pub(super) fn call(&self, node: ShortId) -> String {
+        self.called.get(&node).cloned().unwrap_or_else(|| node.to_string())
     }
 
     fn see_device(&mut self, change: Change, is_live: bool) -> Option<DeviceId> {
@@ -247,7 +265,7 @@ impl Devices {
         let is_due = device.answer_by.is_some_and(|at| at <= Instant::now());
         if device.owned && is_due {
             device.answer_by = None;
-            let reason = format!("node {} took over and has not heard it yet", self.by_me);
+            let reason = format!("node {} took over and has not heard it yet", self.call(self.me));
             self.say_available(id, Availability::Stale, reason);
         }
     }
@@ -266,7 +284,7 @@ impl Devices {
             return;
         }
         let reason = match device.last_owner.filter(|owner| !self.living.contains(owner)) {
-            Some(owner) => format!("node {owner} is down, and no other node reaches it"),
+            Some(owner) => format!("node {} is down, and no other node reaches it", self.call(owner)),
             None => "no node reaches it".to_owned(),
         };
         self.say_available(id, Availability::Offline, reason);

@@ -33,7 +33,7 @@ impl Devices {
             }
             Event::Refused(adapter, reason) => {
                 error!(adapter, %reason, "an adapter stays off");
-                self.set_status(adapter, AdapterState::Off, Some(reason));
+                self.set_status(adapter, AdapterState::Refused, Some(reason));
             }
         }
     }
@@ -46,7 +46,11 @@ impl Devices {
         let ids: Vec<DeviceId> = of_it.map(|device| device.id.clone()).collect();
         for id in ids {
             if self.devices.get(&id).is_some_and(|device| device.owned) {
-                self.say_available(&id, Availability::Stale, format!("node {}: {reason}", self.by_me));
+                self.say_available(
+                    &id,
+                    Availability::Stale,
+                    format!("node {}: {reason}", self.call(self.me)),
+                );
             }
             self.lost(&id);
             if let Some(device) = self.devices.get_mut(&id) {

@@ -32,8 +32,10 @@ const QUEUE: usize = 256;
 pub enum AdapterState {
     /// It runs.
     Running,
-    /// It does not run and will not: disabled, unknown, or its settings are wrong (see the reason).
+    /// It was switched off in the configuration.
     Off,
+    /// It does not run and will not: it is unknown, or its settings are wrong (see the reason).
+    Refused,
     /// It ended, panicked or hung, and is started again after a pause.
     Failed,
 }

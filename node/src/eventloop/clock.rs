@@ -37,9 +37,3 @@ impl Default for Clock {
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
-
-/// Whether an NTP client says that the system clock is right. systemd-timesyncd and chrony's
-/// unit both leave this file (systemd, `time-sync.target`).
-pub fn is_clock_synchronised() -> bool {
-    std::path::Path::new("/run/systemd/timesync/synchronized").exists()
-}

@@ -1,21 +1,18 @@
 //! What the machine asks of the loop, or tells it.
 
+use std::path::PathBuf;
+
 use mesh_proto::{
     NodeId,
     mesh::{Event, Input},
     overlay::Run,
-    record::Item,
     session,
     wire::ByeReason,
 };
 use tracing::{error, info, warn};
 
 use super::EventLoop;
-use crate::{
-    state_dir::{Incarnation, StateDirError},
-    store::restored,
-    transport::LinkId,
-};
+use crate::transport::LinkId;
 
 impl EventLoop {
     pub(super) fn handle_event(&mut self, event: Event) {
@@ -26,21 +23,17 @@ impl EventLoop {
                     error!(%reason, "the store is gone");
                 }
             }
-            Event::PersistRun(run, mark) => self.persist_run(run, mark),
+            Event::PersistRun(run, mark) => {
+                self.run_wanted = Some((run, mark));
+                self.save_run();
+            }
             Event::Written(token) => {
                 if let Some(reply) = self.writes.remove(&token) {
                     let _ = reply.send(Ok(()));
                 }
             }
             Event::Close(link, reason) => self.close(link, reason),
-            Event::RosterChanged => {
-                if let Err(reason) = self.save_roster(self.mesh.roster().to_bytes()) {
-                    error!(%reason, "the membership cannot be saved");
-                }
-                self.members.send_replace(self.mesh.roster().members().map(|member| member.id).collect());
-                self.publish_alive();
-                self.want_peers();
-            }
+            Event::RosterChanged => self.roster_changed(),
             Event::Linked(link, node) => self.linked(link, node),
             Event::NodeUp(node, _) => {
                 info!(node = %self.name_of(node), "node is alive");
@@ -66,36 +59,40 @@ impl EventLoop {
                 "a peer knows writes of this node that it lost or never made: was this card restored or cloned? A peer's state replaces its store"
             ),
             Event::Refused(node, reason) => self.refused(node, reason),
-            Event::LostAndFound { number, lost } => self.export_lost(number, &lost),
+            Event::LostAndFound { number, lost } => self.files.save_lost(number, lost),
             Event::Restored => {
                 info!("a peer's state replaced the restored store");
-                if let Err(reason) = restored::remove_mark(self.state.path()) {
-                    error!(%reason, "the mark of the restored store cannot be removed");
-                }
+                self.unmark_wanted = true;
+                self.save_run();
             }
         }
     }
 
-    /// The mark goes first: a node that has seen that its card was set back must not forget it.
-    fn persist_run(&mut self, run: Run, mark: Option<u32>) {
-        if mark.is_some()
-            && let Err(reason) = restored::set_mark(self.state.path(), mark)
-        {
-            return error!(%reason, "the mark of the restored store cannot be saved; writes wait");
+    /// Begins to make the wanted run durable, unless a write of one is under way. A mark that is to
+    /// go goes before: the run may bring a new one.
+    pub(super) fn save_run(&mut self) {
+        if self.run_saving {
+            return;
         }
-        let stored = Incarnation { generation: run.generation, incarnation: run.incarnation, clean: false };
-        match self.state.set_incarnation(stored) {
-            Ok(()) => self.mesh.handle_input(self.clock.now(), Input::RunPersisted(run)),
-            Err(reason) => error!(%reason, "the new generation cannot be saved; writes wait"),
+        if std::mem::take(&mut self.unmark_wanted) {
+            self.run_saving = true;
+            self.files.remove_mark();
+        } else if let Some((run, mark)) = self.run_wanted {
+            self.run_saving = true;
+            self.files.save_run(run, mark);
         }
     }
 
-    pub(super) fn save_roster(&mut self, bytes: Vec<u8>) -> Result<(), StateDirError> {
-        if bytes != self.roster_saved {
-            self.state.set_roster(&bytes)?;
-            self.roster_saved = bytes;
+    pub(super) fn run_saved(&mut self, run: Run, result: Result<(), String>) {
+        self.run_saving = false;
+        match result {
+            Ok(()) => {
+                self.run_wanted = self.run_wanted.filter(|(wanted, _)| *wanted != run);
+                self.mesh.handle_input(self.clock.now(), Input::RunPersisted(run));
+                self.save_run();
+            }
+            Err(reason) => error!(%reason, "the new generation cannot be saved yet; writes wait"),
         }
-        Ok(())
     }
 
     fn linked(&mut self, link: session::LinkId, node: NodeId) {
@@ -117,12 +114,13 @@ impl EventLoop {
         }
     }
 
-    /// Nothing is replaced before the export is durable; when it fails the machine asks again.
-    fn export_lost(&mut self, number: u32, lost: &[Item]) {
-        match restored::export_lost(self.state.path(), lost) {
+    /// What became of an export of the lost-and-found. Nothing is replaced before it is durable;
+    /// when it failed the machine asks again.
+    pub(super) fn lost_saved(&mut self, number: u32, result: Result<PathBuf, String>) {
+        match result {
             Ok(path) => {
                 let path = path.display();
-                warn!(lost = lost.len(), %path, "lost and found: objects that were deleted while this store was away");
+                warn!(%path, "lost and found: objects that were deleted while this store was away");
                 self.mesh.handle_input(self.clock.now(), Input::LostSaved(number));
             }
             Err(reason) => error!(%reason, "the lost-and-found cannot be saved; the restored store stays"),

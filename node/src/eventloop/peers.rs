@@ -9,26 +9,26 @@ use super::{
     status::{self, StatusSource},
 };
 use crate::{
-    service::Status,
-    transport::{Target, Wanted},
+    service::{NodeHealth, Status},
+    transport::{LinkId, Target, Wanted},
 };
 
 impl EventLoop {
-    /// Tells the dialer whom to reach: every admitted node that has no accepted link.
+    /// Tells the dialer whom to reach: every admitted node that has no accepted link, and whoever is
+    /// at the configured names; and who is linked, so that nobody is dialled twice.
     pub(super) fn want_peers(&mut self) {
         let me = self.mesh.id();
         let accepted: BTreeSet<NodeId> =
             self.links.values().filter(|open| !open.dialed).map(|open| open.handle.peer()).collect();
-        let mut wanted = Wanted::new();
+        let mut wanted = Wanted::default();
         for (target, addresses) in &self.seeds {
             let is_met = match target {
                 Target::Node(node) => accepted.contains(node) || !self.mesh.roster().is_admitted(node),
-                Target::Address(address) => {
-                    self.links.values().any(|open| !open.dialed && open.address == *address)
-                }
+                // Only the dialer knows who answers there.
+                Target::Host { .. } => false,
             };
             if !is_met {
-                wanted.insert(*target, addresses.clone());
+                wanted.targets.insert(target.clone(), addresses.clone());
             }
         }
         for member in self.mesh.roster().members() {
@@ -37,13 +37,16 @@ impl EventLoop {
             }
             let addresses = status::addresses_of(&self.mesh, member.short);
             if !addresses.is_empty() {
-                wanted.entry(Target::Node(member.id)).or_default().extend(addresses);
+                wanted.targets.entry(Target::Node(member.id)).or_default().extend(addresses);
             }
         }
-        for addresses in wanted.values_mut() {
+        for addresses in wanted.targets.values_mut() {
             addresses.sort_unstable();
             addresses.dedup();
         }
+        let live = self.mesh.links().filter(|(_, link)| link.is_live());
+        wanted.linked =
+            live.filter_map(|(id, link)| Some((link.node, self.links.get(&LinkId(id.0))?.address))).collect();
         self.wanted.send_if_modified(|current| {
             let differs = *current != wanted;
             if differs {
@@ -69,7 +72,16 @@ impl EventLoop {
         status::name_of(&self.mesh, node)
     }
 
-    pub(super) fn status(&self) -> Status {
+    /// Costs the same however much the node holds: anybody may ask.
+    pub(super) fn health(&self) -> NodeHealth {
+        let store = self.store_error.as_ref().map(|_| "the store cannot be written");
+        let membership = self.membership.failed().map(|_| "the membership cannot be saved");
+        NodeHealth { reasons: store.into_iter().chain(membership).collect() }
+    }
+
+    pub(super) fn status(&mut self) -> Status {
+        self.note_changes();
+        let objects = self.counts.count(&self.mesh);
         let links = self.links.values().map(|open| {
             let rtt = u64::try_from(open.handle.rtt().as_micros()).unwrap_or(u64::MAX);
             (open.handle.peer(), (open.address, rtt))
@@ -78,7 +90,10 @@ impl EventLoop {
             mesh: &self.mesh,
             links: links.collect(),
             is_heard: &self.is_heard,
-            store_error: self.store_error.clone(),
+            objects,
+            store_error: self.store_error.clone().or_else(|| {
+                self.membership.failed().map(|reason| format!("the membership cannot be saved: {reason}"))
+            }),
             uptime_s: self.clock.now().mono_ms / 1000,
         };
         source.status()

@@ -2,9 +2,8 @@
 
 use mesh_proto::{
     Key, ObjectId,
-    kinds::Author,
+    kinds::{Author, Durability, durability},
     mesh::{self, WriteError},
-    roster::{Body, RosterError},
 };
 use tokio::sync::oneshot;
 
@@ -39,8 +38,9 @@ impl EventLoop {
             Request::Status(reply) => {
                 let _ = reply.send(self.status());
             }
-            Request::Issue(body, reply) => {
-                let _ = reply.send(self.issue(body));
+            Request::Issue(body, reply) => self.issue(body, reply),
+            Request::Health(reply) => {
+                let _ = reply.send(self.health());
             }
         }
     }
@@ -66,11 +66,14 @@ impl EventLoop {
     }
 
     fn write(&mut self, author: Author, ops: Vec<Op>, reply: oneshot::Sender<Result<(), ServiceError>>) {
-        if let Some(reason) = &self.store_error {
+        let ops: Vec<mesh::Op> = ops.into_iter().map(mesh_op).collect();
+        // What needs no disk to be acknowledged goes on: a full card leaves the lights to be switched.
+        if let Some(reason) = &self.store_error
+            && ops.iter().any(needs_the_store)
+        {
             let _ = reply.send(Err(ServiceError::Store(reason.clone())));
             return;
         }
-        let ops = ops.into_iter().map(mesh_op).collect();
         match self.mesh.write(self.clock.now(), author, ops) {
             Ok(token) => {
                 self.writes.insert(token, reply);
@@ -79,27 +82,6 @@ impl EventLoop {
                 let _ = reply.send(Err(write_error(error)));
             }
         }
-    }
-
-    fn issue(&mut self, body: Body) -> Result<Vec<Vec<u8>>, ServiceError> {
-        if let Body::Admit { node, token: Some(token), .. } = &body
-            && self.mesh.roster().redeemed(token).is_some()
-            && self.mesh.roster().is_admitted(node)
-        {
-            // A retry, perhaps after a power cut in between, gets the same statements.
-            return Ok(self.mesh.roster().proof_for(node));
-        }
-        let subject = match &body {
-            Body::Admit { node, .. } | Body::Revoke { node, .. } => *node,
-            Body::Leave => self.mesh.id(),
-        };
-        let refused = |error: RosterError| ServiceError::Roster(error.to_string());
-        let statement = self.mesh.sign(body).map_err(refused)?;
-        // Durable before it counts or anybody hears of it: a node that forgets what it signed would fork its chain.
-        let bytes = self.mesh.roster().to_bytes_with(&statement);
-        self.save_roster(bytes).map_err(|error| ServiceError::Store(error.to_string()))?;
-        self.mesh.publish(self.clock.now(), &statement).map_err(refused)?;
-        Ok(self.mesh.roster().proof_for(&subject))
     }
 }
 
@@ -114,6 +96,14 @@ fn mesh_op(op: Op) -> mesh::Op {
         Op::Set(object, field, value) => mesh::Op::Set(Key { object, field }, value),
         Op::Unset(object, field) => mesh::Op::Unset(Key { object, field }),
         Op::Delete(object) => mesh::Op::Delete(object),
+    }
+}
+
+/// Whether the change is acknowledged only when it is durable.
+fn needs_the_store(op: &mesh::Op) -> bool {
+    match op {
+        mesh::Op::Set(key, _) | mesh::Op::Unset(key) => durability(key) == Durability::Config,
+        mesh::Op::Delete(_) => true,
     }
 }
 

@@ -55,6 +55,8 @@ pub(super) fn addresses_of(mesh: &Mesh, node: ShortId) -> Vec<SocketAddr> {
 /// What the status is made of.
 pub(super) struct StatusSource<'a> {
     pub(super) mesh: &'a Mesh,
+    /// Complete objects, and incomplete ones.
+    pub(super) objects: (usize, usize),
     /// Address and round trip in microseconds of every linked peer.
     pub(super) links: BTreeMap<NodeId, (SocketAddr, u64)>,
     /// The nodes that have been alive since the start.
@@ -66,10 +68,7 @@ pub(super) struct StatusSource<'a> {
 impl StatusSource<'_> {
     pub(super) fn status(self) -> Status {
         let mesh = self.mesh;
-        let (mut objects, mut incomplete) = (0, 0);
-        for object in mesh.names_from(None).filter_map(|id| mesh.object(id)) {
-            if object.complete { objects += 1 } else { incomplete += 1 }
-        }
+        let (objects, incomplete) = self.objects;
         let alive: BTreeSet<ShortId> = mesh.alive().into_iter().map(|(node, _)| node).collect();
         let links: BTreeMap<NodeId, &Link> = mesh.links().map(|(_, link)| (link.node, link)).collect();
         let nodes = mesh.roster().members().filter(|member| member.roles.contains(Roles::MEMBER));

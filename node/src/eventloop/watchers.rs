@@ -1,7 +1,10 @@
 //! Observers: each has the set of names that changed since its last call, never the values,
 //! so that a slow one gets the latest value of each object and costs no more than the names.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Bound,
+};
 
 use mesh_proto::{ObjectId, mesh::Mesh};
 use tokio::sync::oneshot;
@@ -20,8 +23,11 @@ type Reply = oneshot::Sender<Result<Changes, ServiceError>>;
 struct Watcher {
     prefixes: Vec<String>,
     dirty: BTreeSet<ObjectId>,
-    /// Names sent at least once, so that the end of one that was never seen is not told.
-    revision: u64,
+    /// Most names that may wait: [`MAX_REMEMBERED`] beyond those it began with.
+    most: usize,
+    /// The last name that was delivered; the next batch begins behind it, so that names which change
+    /// all the time do not hide those after them.
+    cursor: Option<ObjectId>,
     waiting: Option<Reply>,
     is_new: bool,
 }
@@ -29,6 +35,14 @@ struct Watcher {
 impl Watcher {
     fn wants(&self, id: &ObjectId) -> bool {
         self.prefixes.is_empty() || self.prefixes.iter().any(|prefix| id.as_str().starts_with(prefix))
+    }
+}
+
+impl Watcher {
+    fn next_names(&self) -> Vec<ObjectId> {
+        let behind = self.cursor.clone().map_or(Bound::Unbounded, Bound::Excluded);
+        let rest = self.dirty.range((behind, Bound::Unbounded));
+        rest.chain(&self.dirty).take(self.dirty.len().min(MAX_CHANGES)).cloned().collect()
     }
 }
 
@@ -70,15 +84,22 @@ impl Watchers {
         let mut watcher = Watcher {
             prefixes,
             dirty: BTreeSet::new(),
-            revision: self.revision,
+            most: MAX_REMEMBERED,
+            cursor: None,
             waiting: None,
             is_new: true,
         };
         let names: Vec<ObjectId> = match known {
             Some(token) => self.by_revision.range(token.revision + 1..).map(|(_, id)| id.clone()).collect(),
-            None => mesh.names_from(None).filter(|id| mesh.object(id).is_some()).cloned().collect(),
+            // An incomplete object reads as absent: nobody is told that what was never there is gone.
+            None => mesh
+                .names_from(None)
+                .filter(|id| watcher.wants(id) && mesh.object(id).is_some_and(|object| object.complete))
+                .cloned()
+                .collect(),
         };
         watcher.dirty = names.into_iter().filter(|id| watcher.wants(id)).collect();
+        watcher.most += watcher.dirty.len();
         self.watchers.insert(self.last, watcher);
         Watching { watcher: self.last, reset: known.is_none() }
     }
@@ -105,8 +126,18 @@ impl Watchers {
             self.changed_at.remove(&id);
             self.oldest = revision;
         }
-        let revision = self.revision;
-        self.watchers.values_mut().for_each(|watcher| watcher.revision = revision);
+        self.end_those_far_behind();
+    }
+
+    /// An observer that takes nothing while ever new names change must not collect them for ever: it
+    /// is told to subscribe again, and gets a snapshot.
+    fn end_those_far_behind(&mut self) {
+        let far = self.watchers.iter().filter(|(_, watcher)| watcher.dirty.len() > watcher.most);
+        for id in far.map(|(id, _)| *id).collect::<Vec<_>>() {
+            if let Some(reply) = self.watchers.remove(&id).and_then(|watcher| watcher.waiting) {
+                let _ = reply.send(Err(ServiceError::NoSuchWatcher));
+            }
+        }
     }
 
     pub(super) fn next(&mut self, id: u64, reply: Reply, mesh: &Mesh) {
@@ -140,7 +171,7 @@ impl Watchers {
         if reply.is_closed() {
             return;
         }
-        let names: Vec<ObjectId> = watcher.dirty.iter().take(MAX_CHANGES).cloned().collect();
+        let names = watcher.next_names();
         let changes = names
             .iter()
             .map(|id| {
@@ -151,6 +182,7 @@ impl Watchers {
         names.iter().for_each(|name| {
             watcher.dirty.remove(name);
         });
+        watcher.cursor = names.last().cloned();
         let caught_up = watcher.dirty.is_empty();
         watcher.is_new = !caught_up && watcher.is_new;
         let token = ResumeToken { incarnation, revision };

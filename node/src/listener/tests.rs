@@ -66,6 +66,14 @@ impl Web {
     }
 
     async fn connect(&self, alpn: &[&[u8]]) -> io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
+        self.secure(alpn, self.raw().await).await
+    }
+
+    async fn secure(
+        &self,
+        alpn: &[&[u8]],
+        stream: TcpStream,
+    ) -> io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut config = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13])
@@ -74,7 +82,7 @@ impl Web {
             .with_no_client_auth();
         config.alpn_protocols = alpn.iter().map(|alpn| alpn.to_vec()).collect();
         let name = ServerName::try_from("localhost").unwrap();
-        TlsConnector::from(Arc::new(config)).connect(name, self.raw().await).await
+        TlsConnector::from(Arc::new(config)).connect(name, stream).await
     }
 
     async fn serves_a_good_client(&self) {
@@ -185,13 +193,46 @@ async fn half_and_slow_handshakes_end_at_one_deadline_and_a_good_client_is_serve
 
 #[tokio::test]
 async fn many_unfinished_handshakes_keep_nobody_out() {
-    let web = Web::start(TcpLimits { handshakes: 8, deadline: PATIENCE }).await;
+    let web = Web::start(TcpLimits { handshakes: 8, guests: 100, deadline: PATIENCE }).await;
     let mut idle = Vec::new();
     for _ in 0..40 {
         idle.push(web.raw().await);
     }
     web.serves_a_good_client().await;
     eventually("the oldest are dropped", || web.counters.get("tcp_handshake_evicted") >= 32).await;
+}
+
+/// A connection from another address of this machine.
+async fn raw_from(from: [u8; 4], to: SocketAddr) -> TcpStream {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind((std::net::Ipv4Addr::from(from), 0).into()).unwrap();
+    socket.connect(to).await.unwrap()
+}
+
+#[tokio::test]
+async fn one_address_crowds_out_itself_and_nobody_else() {
+    let web = Web::start(TcpLimits { handshakes: 64, guests: 4, deadline: PATIENCE }).await;
+    let neighbour = raw_from([127, 0, 0, 3], web.address).await;
+    let mut idle = Vec::new();
+    for _ in 0..20 {
+        idle.push(raw_from([127, 0, 0, 2], web.address).await);
+    }
+    eventually("its oldest give way", || web.counters.get("tcp_crowded") == 16).await;
+    let mut rest = Vec::new();
+    for oldest in &mut idle[..16] {
+        // Closed, however it is.
+        let _ = tokio::time::timeout(PATIENCE, oldest.read_to_end(&mut rest)).await.unwrap();
+    }
+    web.serves_a_good_client().await;
+    // Even from the same address, and at the cost of that address.
+    let stream = raw_from([127, 0, 0, 2], web.address).await;
+    let mut client = web.secure(&[], stream).await.unwrap();
+    echoes(&mut client).await;
+    assert_eq!(web.counters.get("tcp_handshake_evicted"), 0);
+    for stays in idle[17..].iter().chain([&neighbour]) {
+        let nothing = stays.try_read(&mut [0; 1]).unwrap_err();
+        assert_eq!(nothing.kind(), io::ErrorKind::WouldBlock, "it was closed");
+    }
 }
 
 #[tokio::test]
@@ -221,7 +262,7 @@ async fn connections_that_the_api_does_not_take_are_closed() {
     let mut rest = Vec::new();
     let _ = tokio::time::timeout(PATIENCE, second.read_to_end(&mut rest)).await.unwrap();
     assert_eq!(web.counters.get("tcp_busy"), 1);
-    assert_eq!(connections.recv().await.unwrap().address.ip(), loopback().ip());
+    assert_eq!(connections.recv().await.unwrap().guest.address.ip(), loopback().ip());
 }
 
 #[tokio::test]

@@ -2,26 +2,6 @@
 use super::*;
 use crate::store::tests::{Folder, Tmpfs};
 
-fn env<'a>(set: &'a [(&'a str, &'a str)]) -> impl Fn(&str) -> Option<OsString> + 'a {
-    move |name| set.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value))
-}
-
-#[test]
-fn the_default_path_follows_flag_systemd_xdg_home() {
-    let all = [("STATE_DIRECTORY", "/var/lib/hearth"), ("XDG_STATE_HOME", "/x"), ("HOME", "/users/a")];
-    let path =
-        |flag: Option<&str>, skip: usize| default_path(flag.map(Path::new), env(&all[skip..])).unwrap();
-    assert_eq!(path(Some("here"), 0), Path::new("here"));
-    assert_eq!(path(None, 0), Path::new("/var/lib/hearth"));
-    assert_eq!(path(None, 1), Path::new("/x/hearth"));
-    assert_eq!(path(None, 2), Path::new("/users/a/.local/state/hearth"));
-    assert!(matches!(default_path(None, env(&[])), Err(StateDirError::NoDefault)));
-    let odd = [("STATE_DIRECTORY", ""), ("XDG_STATE_HOME", "relative"), ("HOME", "/h")];
-    assert_eq!(default_path(None, env(&odd)).unwrap(), Path::new("/h/.local/state/hearth"));
-    let list = [("STATE_DIRECTORY", "/a:/b")];
-    assert_eq!(default_path(None, env(&list)).unwrap(), Path::new("/a"));
-}
-
 #[test]
 fn what_is_stored_is_there_at_the_next_start() {
     let folder = Folder::new();

@@ -12,7 +12,7 @@
 //! | 32 | blake3 of everything before |
 
 use super::files::{sync_parent, temporary_of};
-use super::{MAX_KEY_BYTES, MAX_VALUE_BYTES, Store, StoreError};
+use super::{DiskError, MAX_KEY_BYTES, MAX_VALUE_BYTES, Store, StoreError};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, BufWriter, Read, Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -51,31 +51,9 @@ pub enum ExportError {
         /// What does not fit.
         reason: &'static str,
     },
-    /// No room; nothing is left of the attempt.
-    #[error("no room on the disk to write {}; free some space and try again", path.display())]
-    Full {
-        /// The file.
-        path: PathBuf,
-    },
-    /// The operating system refused something.
-    #[error("cannot {action} {}: {source}", path.display())]
-    Io {
-        /// What was tried, as a verb.
-        action: &'static str,
-        /// On which file.
-        path: PathBuf,
-        /// The system's answer.
-        source: io::Error,
-    },
-}
-
-impl ExportError {
-    fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
-        if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
-            return Self::Full { path: path.to_path_buf() };
-        }
-        Self::Io { action, path: path.to_path_buf(), source }
-    }
+    /// The disk refused something.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
 }
 
 /// What an export holds.
@@ -108,7 +86,7 @@ pub fn write(
     let written = written.and_then(|written| {
         fs::rename(&temporary, to)
             .and_then(|()| sync_parent(to))
-            .map_err(|error| ExportError::io("rename", to, error))?;
+            .map_err(|error| DiskError::new("rename", to, error))?;
         Ok(Export { path: to.to_path_buf(), ..written })
     });
     if written.is_err() {
@@ -128,7 +106,7 @@ pub fn write_next(
     now: SystemTime,
     progress: &mut dyn FnMut(),
 ) -> Result<Export, StoreError> {
-    fs::create_dir_all(folder).map_err(|error| ExportError::io("create", folder, error))?;
+    fs::create_dir_all(folder).map_err(|error| DiskError::new("create", folder, error))?;
     let older = list(folder)?;
     let number = older.first().map_or(1, |(number, _)| number + 1);
     let export = write(store, &folder.join(format!("export-{number:08}.hx")), now, progress)?;
@@ -148,11 +126,11 @@ pub fn list(folder: &Path) -> Result<Vec<(u64, PathBuf)>, ExportError> {
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(ExportError::io("list", folder, error)),
+        Err(error) => return Err(DiskError::new("list", folder, error).into()),
     };
     let mut found = Vec::new();
     for entry in entries {
-        let path = entry.map_err(|error| ExportError::io("list", folder, error))?.path();
+        let path = entry.map_err(|error| DiskError::new("list", folder, error))?.path();
         let name = path.file_name().and_then(|name| name.to_str());
         let number = name.and_then(|name| name.strip_prefix("export-")?.strip_suffix(".hx")?.parse().ok());
         if let Some(number) = number {
@@ -168,9 +146,9 @@ pub fn list(folder: &Path) -> Result<Vec<(u64, PathBuf)>, ExportError> {
 /// # Errors
 /// What is wrong with it; `each` was not called then, unless the file changed meanwhile.
 pub fn read(path: &Path, each: &mut dyn FnMut(&[u8], &[u8])) -> Result<Export, ExportError> {
-    let mut file = File::open(path).map_err(|error| ExportError::io("open", path, error))?;
+    let mut file = File::open(path).map_err(|error| DiskError::new("open", path, error))?;
     Reader::new(&mut file, path)?.run(&mut |_, _| ())?;
-    file.rewind().map_err(|error| ExportError::io("read", path, error))?;
+    file.rewind().map_err(|error| DiskError::new("read", path, error))?;
     Reader::new(&mut file, path)?.run(each)
 }
 
@@ -179,7 +157,7 @@ pub fn read(path: &Path, each: &mut dyn FnMut(&[u8], &[u8])) -> Result<Export, E
 /// # Errors
 /// What is wrong with it.
 pub fn verify(path: &Path) -> Result<Export, ExportError> {
-    let mut file = File::open(path).map_err(|error| ExportError::io("open", path, error))?;
+    let mut file = File::open(path).map_err(|error| DiskError::new("open", path, error))?;
     Reader::new(&mut file, path)?.run(&mut |_, _| ())
 }
 
@@ -189,7 +167,7 @@ fn write_temporary(
     now: SystemTime,
     progress: &mut dyn FnMut(),
 ) -> Result<Export, StoreError> {
-    let io = |error| ExportError::io("write", path, error);
+    let io = |error| DiskError::new("write", path, error);
     let seconds = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(io)?;
     let mut out = Hashing { inner: BufWriter::new(file), hash: blake3::Hasher::new(), bytes: 0 };
@@ -249,7 +227,7 @@ struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     fn new(file: &'a mut File, path: &'a Path) -> Result<Self, ExportError> {
-        let about = file.metadata().map_err(|error| ExportError::io("inspect", path, error))?;
+        let about = file.metadata().map_err(|error| DiskError::new("inspect", path, error))?;
         if !about.is_file() {
             return Err(ExportError::NotAnExport { path: path.to_path_buf() });
         }
@@ -268,7 +246,7 @@ impl<'a> Reader<'a> {
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
                 return Err(self.damaged("its end is missing"));
             }
-            Err(error) => return Err(ExportError::io("read", self.path, error)),
+            Err(error) => return Err(DiskError::new("read", self.path, error).into()),
         }
         if !self.hash_in_file {
             self.hash.update(into);

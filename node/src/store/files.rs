@@ -12,6 +12,7 @@
 //! | n | payload |
 //! | 32 | blake3 of everything before |
 
+use super::DiskError;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
@@ -84,37 +85,15 @@ pub enum FileError {
         /// The limit.
         limit: usize,
     },
-    /// No room; the old content is intact.
-    #[error("no room on the disk to write {}; free some space and try again", path.display())]
-    Full {
-        /// The file.
-        path: PathBuf,
-    },
-    /// The operating system refused something; the old content is intact.
-    #[error("cannot {action} {}: {source}", path.display())]
-    Io {
-        /// What was tried, as a verb.
-        action: &'static str,
-        /// On which file.
-        path: PathBuf,
-        /// The system's answer.
-        source: io::Error,
-    },
-}
-
-impl FileError {
-    pub(super) fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
-        if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
-            return Self::Full { path: path.to_path_buf() };
-        }
-        Self::Io { action, path: path.to_path_buf(), source }
-    }
+    /// The disk refused something.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
 }
 
 /// Replaces the file by one with this payload. On return it survives a power cut.
 ///
 /// # Errors
-/// [`FileError::TooLarge`], [`FileError::Full`] or [`FileError::Io`]; in each case the old content
+/// [`FileError::TooLarge`] or [`FileError::Disk`]; in each case the old content
 /// is intact.
 pub fn write_durable(path: &Path, kind: &FileKind, payload: &[u8]) -> Result<(), FileError> {
     let length = u32::try_from(payload.len()).ok().filter(|_| payload.len() <= kind.max_bytes);
@@ -138,14 +117,14 @@ pub fn write_durable(path: &Path, kind: &FileKind, payload: &[u8]) -> Result<(),
 /// Reads the payload; `None` when there is no such file.
 ///
 /// # Errors
-/// [`FileError::Damaged`], [`FileError::Newer`], [`FileError::Exposed`] or [`FileError::Io`].
+/// [`FileError::Damaged`], [`FileError::Newer`], [`FileError::Exposed`] or [`FileError::Disk`].
 pub fn read_checked(path: &Path, kind: &FileKind) -> Result<Option<Zeroizing<Vec<u8>>>, FileError> {
     let file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(FileError::io("open", path, error)),
+        Err(error) => return Err(DiskError::new("open", path, error).into()),
     };
-    let about = file.metadata().map_err(|error| FileError::io("inspect", path, error))?;
+    let about = file.metadata().map_err(|error| DiskError::new("inspect", path, error))?;
     let mode = about.permissions().mode() & 0o777;
     if kind.mode & 0o077 == 0 && mode & 0o077 != 0 {
         return Err(FileError::Exposed { path: path.to_path_buf(), mode });
@@ -155,7 +134,7 @@ pub fn read_checked(path: &Path, kind: &FileKind) -> Result<Option<Zeroizing<Vec
         Zeroizing::new(Vec::with_capacity(limit.min(usize::try_from(about.len()).unwrap_or(limit))));
     file.take(limit as u64 + 1)
         .read_to_end(&mut bytes)
-        .map_err(|error| FileError::io("read", path, error))?;
+        .map_err(|error| DiskError::new("read", path, error))?;
     decode(path, kind, &bytes).map(|payload| Some(Zeroizing::new(payload.to_vec())))
 }
 
@@ -191,7 +170,7 @@ fn decode<'a>(path: &Path, kind: &FileKind, bytes: &'a [u8]) -> Result<&'a [u8],
 /// whose format is not ours. On return it survives a power cut.
 ///
 /// # Errors
-/// [`FileError::Full`] or [`FileError::Io`]; the old content is intact then.
+/// [`FileError::Disk`]; the old content is intact then.
 pub fn write_private(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
     replace(path, 0o600, bytes)
 }
@@ -209,9 +188,9 @@ fn replace(path: &Path, mode: u32, bytes: &[u8]) -> Result<(), FileError> {
         .and_then(|()| fs::rename(&temporary, path));
     if let Err(error) = written {
         let _partial = fs::remove_file(&temporary);
-        return Err(FileError::io("write", path, error));
+        return Err(DiskError::new("write", path, error).into());
     }
-    sync_parent(path).map_err(|error| FileError::io("sync the folder of", path, error))
+    Ok(sync_parent(path).map_err(|error| DiskError::new("sync the folder of", path, error))?)
 }
 
 /// The name next to `path` under which its next content is written.

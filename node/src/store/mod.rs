@@ -152,6 +152,36 @@ pub trait Store: Send {
     }
 }
 
+/// What the disk refused. Nothing that was there before is hurt.
+#[derive(Debug, thiserror::Error)]
+pub enum DiskError {
+    /// No room; nothing is left of the attempt.
+    #[error("no room on the disk to write {}; free some space and try again", path.display())]
+    Full {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The operating system refused something.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// What was tried, as a verb.
+        action: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+}
+
+impl DiskError {
+    pub(crate) fn new(action: &'static str, path: &Path, source: io::Error) -> Self {
+        if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
+            return Self::Full { path: path.to_path_buf() };
+        }
+        Self::Io { action, path: path.to_path_buf(), source }
+    }
+}
+
 /// What a store may answer instead of doing its work.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -261,14 +291,18 @@ impl StoreError {
     }
 
     pub(crate) fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
-        if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
-            return Self::DiskFull {
-                path: path.to_path_buf(),
-                free: free_bytes(path).unwrap_or(0),
-                needed: 0,
-            };
+        DiskError::new(action, path, source).into()
+    }
+}
+
+impl From<DiskError> for StoreError {
+    fn from(error: DiskError) -> Self {
+        match error {
+            DiskError::Full { path } => {
+                Self::DiskFull { free: free_bytes(&path).unwrap_or(0), path, needed: 0 }
+            }
+            DiskError::Io { action, path, source } => Self::Io { action, path, source },
         }
-        Self::Io { action, path: path.to_path_buf(), source }
     }
 }
 

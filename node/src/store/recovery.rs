@@ -8,8 +8,9 @@ use std::time::Duration;
 pub enum Recovery {
     /// Nothing was wrong.
     Clean,
-    /// The snapshot or settings file of sled was unusable and was derived again from its log. No
-    /// record was lost.
+    /// sled could not have opened the store without a loss, because of its snapshot, its settings or
+    /// the way in which it looks for the end of its log. Every record was read from the log without
+    /// it and written into a fresh store. No record was lost.
     SnapshotRebuilt,
     /// The store was damaged; every record that still read with the right checksum was moved into
     /// a fresh one.
@@ -47,7 +48,9 @@ impl std::fmt::Display for Recovery {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Clean => write!(f, "the store is whole"),
-            Self::SnapshotRebuilt => write!(f, "the store is whole; its index was rebuilt"),
+            Self::SnapshotRebuilt => {
+                write!(f, "the store is whole; it was read from its log and written anew")
+            }
             Self::Salvaged { kept, lost } => {
                 write!(f, "the store was damaged; {kept} records were saved, at least {lost} lost")
             }

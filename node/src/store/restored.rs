@@ -9,7 +9,10 @@ use std::{
 use mesh_proto::{Value, record::Item};
 use serde_json::{Value as Json, json};
 
-use super::files::{FileError, write_private};
+use super::{
+    DiskError,
+    files::{FileError, write_private},
+};
 use crate::api::json::from_value;
 
 /// The file that marks a restored store in the state folder.
@@ -58,11 +61,11 @@ pub fn remove_mark(folder: &Path) -> io::Result<()> {
 /// three. The same registers twice in a row are one file.
 ///
 /// # Errors
-/// [`FileError`] when nothing was written; [`FileError::Io`] when the folder cannot be read.
+/// [`FileError`]; nothing was written, or it is not known to be durable.
 pub fn export_lost(folder: &Path, lost: &[Item]) -> Result<PathBuf, FileError> {
     let registers: Vec<Json> = lost.iter().map(register).collect();
     let text = format!("{:#}\n", json!({ "format": 1, "registers": registers }));
-    let mut files = lost_files(folder).map_err(|error| FileError::io("read", folder, error))?;
+    let mut files = lost_files(folder).map_err(|error| DiskError::new("read", folder, error))?;
     if let Some((_, newest)) = files.last()
         && fs::read(newest).is_ok_and(|bytes| bytes == text.as_bytes())
     {

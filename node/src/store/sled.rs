@@ -13,9 +13,14 @@
 //! - sled takes a segment of its log into use again once the pages it held are written elsewhere, by
 //!   `sync_file_range` only. A power cut between that and the next `fdatasync` can thus hurt older
 //!   records on a disk that reorders writes; the tally shows it, and recovery does the rest.
+//! - Opening, sled may take its own log for empty or for shorter than it is, and destroys the rest;
+//!   the log is therefore looked through first (see [`log`]).
 //! - sled may panic, on opening and later; it is called where a panic can be survived.
 
+mod fresh;
+mod log;
 mod opening;
+mod pages;
 mod record;
 
 use self::opening::{catch_panic, sync_folder};
@@ -66,6 +71,8 @@ pub struct SledStore {
     root: PathBuf,
     options: SledOptions,
     engine: Option<Engine>,
+    /// Commits that were acknowledged when the engine was last whole.
+    acknowledged: u64,
     /// Commits up to which the mark beside the store vouches.
     marked: u64,
     /// The last `fdatasync` failed: what is on the disk is in doubt although it still reads.
@@ -84,7 +91,9 @@ impl SledStore {
         let (engine, report) = opening::open(root, &options)?;
         let marked = if report.may_have_lost_writes() { 0 } else { engine.tally.commits };
         let root = root.to_path_buf();
-        let mut store = Self { root, options, engine: Some(engine), marked, in_doubt: false, closed: false };
+        let acknowledged = engine.tally.commits;
+        let engine = Some(engine);
+        let mut store = Self { root, options, engine, acknowledged, marked, in_doubt: false, closed: false };
         if report.may_have_lost_writes() {
             store.rest()?;
         }
@@ -115,7 +124,7 @@ impl SledStore {
             failed => {
                 drop_engine(failed);
                 tracing::warn!("the store is opened again after a failed write");
-                let engine = opening::reopen(&self.root, &self.options, self.in_doubt)?;
+                let engine = opening::reopen(&self.root, &self.options, self.acknowledged, self.in_doubt)?;
                 self.in_doubt = false;
                 engine
             }
@@ -134,6 +143,7 @@ impl SledStore {
             Ok(Err(failed)) => failed,
             Err(reason) => Failed::Write(StoreError::Engine { action: "write", path: folder, reason }),
         };
+        self.acknowledged = self.engine.as_ref().map_or(self.acknowledged, |engine| engine.tally.commits);
         drop_engine(self.engine.take());
         match failed {
             Failed::Write(error) => Err(error),

@@ -1,5 +1,5 @@
 //! Watches over the running parts, and tells systemd (sd_notify(3)) that the node is ready, that
-//! it is alive, and that it stops.
+//! it is alive, and that it stops. `/healthz` tells everybody else.
 //!
 //! The watchdog is fed only while every part shows signs of life: the event loop turns, the
 //! store's thread turns, and the listener answers. A part that hangs stops the pings, and
@@ -98,13 +98,18 @@ async fn answers(listener: SocketAddr) -> bool {
     matches!(timeout(PROBE, ask).await, Ok(Ok(_)))
 }
 
-/// Says that the node is ready, then feeds the watchdog until `shutdown`.
-pub async fn run(mut health: Health, status: String, mut shutdown: watch::Receiver<bool>) {
+/// Says that the node is ready, then feeds the watchdog until `shutdown`. `stalled_now` is told the names
+/// of the parts that show no sign of life.
+pub async fn run(
+    mut health: Health,
+    status: String,
+    stalled_now: watch::Sender<Vec<&'static str>>,
+    mut shutdown: watch::Receiver<bool>,
+) {
     tell(&[NotifyState::Ready, NotifyState::Status(&status)]);
     let asked = sd_notify::watchdog_enabled();
     let mut ticks = tokio::time::interval(asked.map_or(LOOK_EVERY, |within| within / 3));
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut was_stalled = Vec::new();
     loop {
         tokio::select! {
             _ = shutdown.wait_for(|stop| *stop) => break,
@@ -115,10 +120,10 @@ pub async fn run(mut health: Health, status: String, mut shutdown: watch::Receiv
             if asked.is_some() {
                 tell(&[NotifyState::Watchdog]);
             }
-        } else if stalled != was_stalled {
+        } else if stalled != *stalled_now.borrow() {
             error!(parts = ?stalled, "parts of the node show no sign of life; systemd's watchdog is not fed");
         }
-        was_stalled = stalled;
+        stalled_now.send_replace(stalled);
     }
     tell(&[NotifyState::Stopping]);
 }

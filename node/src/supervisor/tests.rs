@@ -63,6 +63,22 @@ async fn an_event_loop_that_stands_still_is_noticed() {
     until(&mut health, &[]).await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn whoever_asks_is_told_what_stalls_and_that_it_goes_on() {
+    let beats = Arc::new(AtomicU64::new(0));
+    let pulses = vec![Pulse { name: "devices", beats: beats.clone() }];
+    let (sender, mut stalled) = watch::channel(Vec::new());
+    let (stop, shutdown) = watch::channel(false);
+    let running = tokio::spawn(run(Health::new(pulses, None, PATIENCE), "x".into(), sender, shutdown));
+    let began = Instant::now();
+    timeout(DEADLINE * 3, stalled.wait_for(|names| *names == ["devices"])).await.unwrap().unwrap();
+    assert!(began.elapsed() >= PATIENCE, "{:?}", began.elapsed());
+    beats.fetch_add(1, Ordering::Relaxed);
+    timeout(DEADLINE, stalled.wait_for(Vec::is_empty)).await.unwrap().unwrap();
+    stop.send(true).unwrap();
+    running.await.unwrap();
+}
+
 #[tokio::test]
 async fn a_listener_that_accepts_and_never_answers_is_noticed() {
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -239,20 +239,39 @@ impl RawKeys {
         }
         Ok(())
     }
-
-    fn check_signature(
-        &self,
-        message: &[u8],
-        spki: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, TlsError> {
-        let spki = SubjectPublicKeyInfoDer::from(spki.as_ref());
-        verify_tls13_signature_with_raw_key(message, &spki, signature, &self.0)
-    }
 }
 
-fn no_tls12<T>() -> Result<T, TlsError> {
-    Err(TlsError::PeerIncompatible(PeerIncompatible::Tls13RequiredForQuic))
+/// The signature methods, which both traits of rustls name alike: TLS 1.3 by Ed25519 raw keys, nothing
+/// else.
+macro_rules! signatures_by_raw_keys {
+    () => {
+        fn verify_tls12_signature(
+            &self,
+            _message: &[u8],
+            _spki: &CertificateDer<'_>,
+            _signature: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, TlsError> {
+            Err(TlsError::PeerIncompatible(PeerIncompatible::Tls13RequiredForQuic))
+        }
+
+        fn verify_tls13_signature(
+            &self,
+            message: &[u8],
+            spki: &CertificateDer<'_>,
+            signature: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, TlsError> {
+            let spki = SubjectPublicKeyInfoDer::from(spki.as_ref());
+            verify_tls13_signature_with_raw_key(message, &spki, signature, &self.0)
+        }
+
+        fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+            vec![SignatureScheme::ED25519]
+        }
+
+        fn requires_raw_public_keys(&self) -> bool {
+            true
+        }
+    };
 }
 
 impl ServerCertVerifier for RawKeys {
@@ -267,31 +286,7 @@ impl ServerCertVerifier for RawKeys {
         Self::check(end_entity, intermediates).map(|()| ServerCertVerified::assertion())
     }
 
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _cert: &CertificateDer<'_>,
-        _signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, TlsError> {
-        no_tls12()
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, TlsError> {
-        self.check_signature(message, cert, signature)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        vec![SignatureScheme::ED25519]
-    }
-
-    fn requires_raw_public_keys(&self) -> bool {
-        true
-    }
+    signatures_by_raw_keys!();
 }
 
 impl ClientCertVerifier for RawKeys {
@@ -308,31 +303,7 @@ impl ClientCertVerifier for RawKeys {
         Self::check(end_entity, intermediates).map(|()| ClientCertVerified::assertion())
     }
 
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _cert: &CertificateDer<'_>,
-        _signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, TlsError> {
-        no_tls12()
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, TlsError> {
-        self.check_signature(message, cert, signature)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        vec![SignatureScheme::ED25519]
-    }
-
-    fn requires_raw_public_keys(&self) -> bool {
-        true
-    }
+    signatures_by_raw_keys!();
 }
 
 #[cfg(test)]
@@ -360,6 +331,16 @@ mod tests {
         let seed = [0xa5; 32];
         let text = format!("{:?}", NodeIdentity::from_seed(&seed).unwrap());
         assert!(!text.contains("a5a5") && !text.contains("165, 165"), "{text}");
+    }
+
+    #[test]
+    fn either_side_takes_ed25519_raw_keys_alone() {
+        let keys = RawKeys::new(&provider::default_provider());
+        let (server, client): (&dyn ServerCertVerifier, &dyn ClientCertVerifier) = (&keys, &keys);
+        assert_eq!(server.supported_verify_schemes(), [SignatureScheme::ED25519]);
+        assert_eq!(client.supported_verify_schemes(), [SignatureScheme::ED25519]);
+        assert!(server.requires_raw_public_keys() && client.requires_raw_public_keys());
+        assert!(client.client_auth_mandatory(), "a node without a key is nobody");
     }
 
     #[test]

@@ -78,6 +78,8 @@ counters! {
         tcp_handshake_timeout,
         /// Unfinished TCP handshakes dropped, oldest first, because too many were open.
         tcp_handshake_evicted,
+        /// TCP connections without a token that gave way, because too many came from their address.
+        tcp_crowded,
         /// TCP handshakes that broke a rule of TLS or were cut off.
         tcp_handshake_failed,
         /// Plain HTTP on the TLS port.

@@ -1,8 +1,10 @@
 //! Keeps links to wanted peers: dials, waits, dials again.
 //!
-//! The event loop says whom it wants; the dialer owns the waiting. One task per wanted
-//! target dials all its addresses, sleeps for as long as the link lives, and tries again
-//! with growing pauses while it cannot reach it. New addresses cut a pause short.
+//! The event loop says whom it wants, and who is linked; the dialer owns the waiting. One task per
+//! wanted target dials all its addresses, sleeps for as long as the link lives, and tries again with
+//! growing pauses while it cannot reach it. New addresses cut a pause short. A node that is linked
+//! already is not dialled: a configured name and a known key may well be the same node, and two
+//! tasks that take turns in replacing each other's link would never come to rest.
 
 use std::{collections::BTreeMap, future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -27,41 +29,63 @@ const GOOD_LINK: Duration = Duration::from_secs(10);
 const PARALLEL_DIALS: usize = 16;
 
 /// Whom to dial.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Target {
     /// A known node: nobody else will do.
     Node(NodeId),
-    /// Whoever is at a configured address.
-    Address(SocketAddr),
+    /// Whoever answers at a configured place. Its name is looked up at every attempt, for it may
+    /// lead elsewhere by then, or nowhere yet when the boards have booted before the router.
+    Host {
+        /// A DNS name or an address.
+        name: Arc<str>,
+        /// The UDP port.
+        port: u16,
+    },
 }
 
-/// Everybody to whom a dialled link is wanted, with the addresses to try. Leave out a peer
-/// that has an accepted link; keep one whose dialled link is up, or it is not dialled again
-/// when that link breaks. Taking a target out does not close its link.
-pub type Wanted = BTreeMap<Target, Vec<SocketAddr>>;
+/// What the dialer is to reach.
+#[derive(Clone, Default, PartialEq, Eq, Debug)]
+pub struct Wanted {
+    /// Everybody to whom a dialled link is wanted, with the addresses to try (none for a
+    /// [`Target::Host`]). Leave out a node that has an accepted link; keep one whose dialled link is
+    /// up, or its pauses are forgotten. Taking a target out does not close its link.
+    pub targets: BTreeMap<Target, Vec<SocketAddr>>,
+    /// The nodes that are linked, whoever dialled, and where: they are not dialled.
+    pub linked: BTreeMap<NodeId, SocketAddr>,
+}
 
 /// How to dial; implemented by [`QuicTransport`].
 pub trait Dial: Send + Sync + 'static {
-    /// Dials once; the outer future ends when the link is up or has failed, the inner one
-    /// when the link is down again.
+    /// Looks a configured place up.
+    fn resolve(
+        &self,
+        name: &str,
+        port: u16,
+    ) -> impl Future<Output = Result<Vec<SocketAddr>, DialError>> + Send;
+
+    /// Dials once; the outer future ends when the link is up or has failed, and tells who answered;
+    /// the inner one ends when the link is down again.
     fn dial(
         &self,
-        target: Target,
-        addresses: Vec<SocketAddr>,
-    ) -> impl Future<Output = Result<impl Future<Output = ()> + Send, DialError>> + Send;
+        expected: Option<NodeId>,
+        addresses: &[SocketAddr],
+    ) -> impl Future<Output = Result<(NodeId, impl Future<Output = ()> + Send), DialError>> + Send;
 }
 
 impl Dial for QuicTransport {
+    async fn resolve(&self, name: &str, port: u16) -> Result<Vec<SocketAddr>, DialError> {
+        match tokio::net::lookup_host((name, port)).await {
+            Ok(found) => Ok(found.collect()),
+            Err(reason) => Err(DialError::Unresolved { name: name.into(), reason: reason.to_string() }),
+        }
+    }
+
     async fn dial(
         &self,
-        target: Target,
-        addresses: Vec<SocketAddr>,
-    ) -> Result<impl Future<Output = ()> + Send, DialError> {
-        let (expected, addresses) = match target {
-            Target::Node(node) => (Some(node), addresses),
-            Target::Address(address) => (None, vec![address]),
-        };
-        QuicTransport::dial(self, expected, &addresses).await.map(|(_, end)| end.ended())
+        expected: Option<NodeId>,
+        addresses: &[SocketAddr],
+    ) -> Result<(NodeId, impl Future<Output = ()> + Send), DialError> {
+        QuicTransport::dial(self, expected, addresses).await.map(|(node, end)| (node, end.ended()))
     }
 }
 
@@ -90,23 +114,23 @@ impl<D: Dial> Dialer<D> {
     /// Follows `wanted` until its sender is gone.
     pub async fn run(mut self) {
         loop {
-            let wanted = self.wanted.borrow_and_update().clone();
-            self.follow(wanted);
+            let targets = self.wanted.borrow_and_update().targets.clone();
+            self.follow(targets);
             if self.wanted.changed().await.is_err() {
                 return;
             }
         }
     }
 
-    fn follow(&mut self, wanted: Wanted) {
+    fn follow(&mut self, targets: BTreeMap<Target, Vec<SocketAddr>>) {
         self.running.retain(|target, running| {
-            let keep = wanted.contains_key(target);
+            let keep = targets.contains_key(target);
             if !keep {
                 running.task.abort();
             }
             keep
         });
-        for (target, addresses) in wanted {
+        for (target, addresses) in targets {
             match self.running.get(&target) {
                 Some(running) => {
                     running.addresses.send_if_modified(|known| {
@@ -117,8 +141,15 @@ impl<D: Dial> Dialer<D> {
                 }
                 None => {
                     let (sender, receiver) = watch::channel(addresses);
-                    let task = keep_linked(self.dial.clone(), target, receiver, self.places.clone());
-                    let task = tokio::spawn(task).abort_handle();
+                    let keeper = Keeper {
+                        dial: self.dial.clone(),
+                        node: if let Target::Node(node) = &target { Some(*node) } else { None },
+                        target: target.clone(),
+                        addresses: receiver,
+                        wanted: self.wanted.clone(),
+                        places: self.places.clone(),
+                    };
+                    let task = tokio::spawn(keeper.run()).abort_handle();
                     self.running.insert(target, Running { addresses: sender, task });
                 }
             }
@@ -133,46 +164,93 @@ impl<D> Drop for Dialer<D> {
 }
 
 /// Dials one target for ever.
-async fn keep_linked<D: Dial>(
+struct Keeper<D> {
     dial: Arc<D>,
     target: Target,
-    mut addresses: watch::Receiver<Vec<SocketAddr>>,
+    /// Who it is: known beforehand, or from the last time that somebody answered at the place.
+    node: Option<NodeId>,
+    addresses: watch::Receiver<Vec<SocketAddr>>,
+    wanted: watch::Receiver<Wanted>,
     places: Arc<Semaphore>,
-) {
-    let mut pause = FIRST_PAUSE;
-    let mut reported = None;
-    loop {
-        let known = addresses.borrow_and_update().clone();
-        let outcome = {
-            let Ok(_place) = places.acquire().await else { return };
-            dial.dial(target, known).await
-        };
-        match outcome {
-            Ok(down) => {
-                let since = Instant::now();
-                reported = None;
-                down.await;
-                if since.elapsed() >= GOOD_LINK {
-                    pause = FIRST_PAUSE;
+}
+
+/// Nobody wants anything any more.
+struct Over;
+
+impl<D: Dial> Keeper<D> {
+    async fn run(mut self) {
+        let mut pause = FIRST_PAUSE;
+        let mut reported = None;
+        loop {
+            let Ok(outcome) = self.attempt().await else { return };
+            match outcome {
+                Ok(None) => continue,
+                Ok(Some(lived)) => {
+                    reported = None;
+                    if lived >= GOOD_LINK {
+                        pause = FIRST_PAUSE;
+                    }
+                }
+                Err(error) => {
+                    let target = &self.target;
+                    // The same failure every ten seconds is news once.
+                    if reported.as_ref() == Some(&error) {
+                        debug!(?target, %error, "still not reached");
+                    } else {
+                        info!(?target, %error, "not reached, trying again");
+                        reported = Some(error);
+                    }
                 }
             }
-            Err(error) => {
-                // The same failure every ten seconds is news once.
-                if reported.as_ref() == Some(&error) {
-                    debug!(?target, %error, "still not reached");
-                } else {
-                    info!(?target, %error, "not reached, trying again");
-                    reported = Some(error);
-                }
+            tokio::select! {
+                () = tokio::time::sleep(jittered(pause)) => pause = (pause * 2).min(LONGEST_PAUSE),
+                news = self.addresses.changed() => match news {
+                    Ok(()) => pause = FIRST_PAUSE,
+                    Err(_) => return,
+                },
             }
         }
-        tokio::select! {
-            () = tokio::time::sleep(jittered(pause)) => pause = (pause * 2).min(LONGEST_PAUSE),
-            news = addresses.changed() => match news {
-                Ok(()) => pause = FIRST_PAUSE,
-                Err(_) => return,
+    }
+
+    /// Waits until the node is not linked, dials once, and waits for the link's end. Answers with how
+    /// long it lived; with nothing when the node turned out to be linked.
+    async fn attempt(&mut self) -> Result<Result<Option<Duration>, DialError>, Over> {
+        if let Some(node) = self.node {
+            self.wanted.wait_for(|wanted| !wanted.linked.contains_key(&node)).await.map_err(|_| Over)?;
+        }
+        let (expected, addresses) = match &self.target {
+            Target::Node(node) => (Some(*node), self.addresses.borrow_and_update().clone()),
+            Target::Host { name, port } => match self.dial.resolve(name, *port).await {
+                Ok(addresses) => (None, addresses),
+                Err(error) => return Ok(Err(error)),
             },
+        };
+        if expected.is_none() && self.finds_linked(&addresses) {
+            return Ok(Ok(None));
         }
+        let dialled = {
+            let _place = self.places.acquire().await.map_err(|_| Over)?;
+            self.dial.dial(expected, &addresses).await
+        };
+        Ok(match dialled {
+            Ok((node, down)) => {
+                self.node = Some(node);
+                let since = Instant::now();
+                down.await;
+                Ok(Some(since.elapsed()))
+            }
+            Err(error) => Err(error),
+        })
+    }
+
+    /// Whether a node is linked at one of the addresses; it is then taken to be the one.
+    fn finds_linked(&mut self, addresses: &[SocketAddr]) -> bool {
+        let wanted = self.wanted.borrow();
+        let found = wanted.linked.iter().find(|(_, at)| addresses.contains(at)).map(|(node, _)| *node);
+        if found.is_some() {
+            self.node = found;
+        }
+        found.is_some()
     }
 }
 

@@ -21,6 +21,16 @@ pub enum DialError {
         "no address is known: name one with `peers` in the configuration, or wait until the node is seen"
     )]
     NoAddress,
+    /// A configured name leads nowhere.
+    #[error(
+        "the name `{name}` cannot be resolved ({reason}): is the name server reachable, is the name right?"
+    )]
+    Unresolved {
+        /// The name.
+        name: String,
+        /// What the system says.
+        reason: String,
+    },
     /// Every address failed, each in its way.
     #[error("no address answered as expected: {}", list(.0))]
     Failed(Vec<(SocketAddr, AttemptError)>),

@@ -336,16 +336,16 @@ async fn the_dialer_finds_a_peer_that_starts_late_and_returns_after_a_loss() {
     let reserved = UdpSocket::bind(loopback()).unwrap();
     let address = reserved.local_addr().unwrap();
     drop(reserved);
-    let (wanted, receiver) = tokio::sync::watch::channel(Wanted::new());
+    let (wanted, receiver) = tokio::sync::watch::channel(Wanted::default());
     let dialer = tokio::spawn(Dialer::new(a.transport.clone(), receiver).run());
     let identity: NodeIdentity = identity(2);
     wanted.send_modify(|wanted| {
-        wanted.insert(Target::Node(identity.id()), vec![address]);
+        wanted.targets.insert(Target::Node(identity.id()), vec![address]);
     });
     let mut server = TestNode::start(2);
     // The address it was first known by is dead; a new one becomes known.
     wanted.send_modify(|wanted| {
-        wanted.insert(Target::Node(identity.id()), vec![address, server.address]);
+        wanted.targets.insert(Target::Node(identity.id()), vec![address, server.address]);
     });
     let first = a.up().await;
     let _first_back = server.up().await;
@@ -358,24 +358,67 @@ async fn the_dialer_finds_a_peer_that_starts_late_and_returns_after_a_loss() {
     tokio::time::timeout(PATIENCE, dialer).await.unwrap().unwrap();
 }
 
+#[tokio::test]
+async fn the_dialer_reaches_a_peer_by_its_name() {
+    let mut a = TestNode::start(1);
+    let mut server = TestNode::start(2);
+    let unknown = dialer::Dial::resolve(&a.transport, "a..b", 7843).await.unwrap_err();
+    assert!(unknown.to_string().starts_with("the name `a..b` cannot be resolved"), "{unknown}");
+    let target = Target::Host { name: "localhost".into(), port: server.address.port() };
+    let (_wanted, receiver) = tokio::sync::watch::channel(wants(&target, &[]));
+    let _dialer = tokio::spawn(Dialer::new(a.transport.clone(), receiver).run());
+    assert_eq!(a.up().await.peer(), server.identity.id());
+    assert_eq!(server.up().await.peer(), a.identity.id());
+}
+
+type Instants = tokio::sync::mpsc::UnboundedReceiver<tokio::time::Instant>;
+
+/// Dials that are told as they happen; they fail, or become a link for as long as is said.
+struct Scripted {
+    calls: tokio::sync::mpsc::UnboundedSender<tokio::time::Instant>,
+    /// The names that lead somewhere, and where.
+    names: Arc<std::sync::Mutex<Vec<(&'static str, SocketAddr)>>>,
+    answers: Option<(NodeId, Duration)>,
+}
+
+impl dialer::Dial for Scripted {
+    async fn resolve(&self, name: &str, _port: u16) -> Result<Vec<SocketAddr>, DialError> {
+        let found = self.names.lock().unwrap().iter().find(|(known, _)| *known == name).map(|(_, at)| *at);
+        let reason = "no such name".to_owned();
+        found.map(|at| vec![at]).ok_or(DialError::Unresolved { name: name.to_owned(), reason })
+    }
+
+    async fn dial(
+        &self,
+        _expected: Option<NodeId>,
+        _addresses: &[SocketAddr],
+    ) -> Result<(NodeId, impl Future<Output = ()> + Send), DialError> {
+        self.calls.send(tokio::time::Instant::now()).unwrap();
+        let (node, lives) = self.answers.ok_or(DialError::NoAddress)?;
+        Ok((node, tokio::time::sleep(lives)))
+    }
+}
+
+fn scripted(answers: Option<(NodeId, Duration)>) -> (Scripted, Instants) {
+    #[expect(clippy::disallowed_methods, reason = "the dialer paces what is sent here")]
+    let (calls, seen) = tokio::sync::mpsc::unbounded_channel();
+    (Scripted { calls, names: Arc::default(), answers }, seen)
+}
+
+fn host(name: &str) -> Target {
+    Target::Host { name: name.into(), port: 7843 }
+}
+
+fn wants(target: &Target, addresses: &[SocketAddr]) -> Wanted {
+    Wanted { targets: [(target.clone(), addresses.to_vec())].into(), ..Wanted::default() }
+}
+
 #[tokio::test(start_paused = true)]
 async fn pauses_grow_to_their_limit_and_new_addresses_cut_them_short() {
-    struct Never(tokio::sync::mpsc::UnboundedSender<tokio::time::Instant>);
-    impl dialer::Dial for Never {
-        async fn dial(
-            &self,
-            _target: Target,
-            _addresses: Vec<std::net::SocketAddr>,
-        ) -> Result<impl Future<Output = ()> + Send, DialError> {
-            self.0.send(tokio::time::Instant::now()).unwrap();
-            Err::<std::future::Ready<()>, _>(DialError::NoAddress)
-        }
-    }
-    #[expect(clippy::disallowed_methods, reason = "the dialer paces what is sent here")]
-    let (calls, mut seen) = tokio::sync::mpsc::unbounded_channel();
-    let target = Target::Address(loopback());
-    let (wanted, receiver) = tokio::sync::watch::channel(Wanted::from([(target, vec![])]));
-    let _dialer = tokio::spawn(Dialer::new(Never(calls), receiver).run());
+    let (dial, mut seen) = scripted(None);
+    let target = Target::Node(identity(7).id());
+    let (wanted, receiver) = tokio::sync::watch::channel(wants(&target, &[]));
+    let _dialer = tokio::spawn(Dialer::new(dial, receiver).run());
     let mut last = seen.recv().await.unwrap();
     let mut longest = dialer::FIRST_PAUSE;
     for _ in 0..9 {
@@ -389,12 +432,56 @@ async fn pauses_grow_to_their_limit_and_new_addresses_cut_them_short() {
         last = next;
     }
     wanted.send_modify(|wanted| {
-        wanted.insert(target, vec![loopback()]);
+        wanted.targets.insert(target, vec![loopback()]);
     });
     assert_eq!(seen.recv().await.unwrap(), last, "news are dialled at once");
-    wanted.send_modify(Wanted::clear);
+    wanted.send_modify(|wanted| wanted.targets.clear());
     let nothing = tokio::time::timeout(Duration::from_secs(60), seen.recv()).await;
     assert!(nothing.is_err(), "a target taken out is not dialled");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_that_leads_nowhere_yet_is_looked_up_again_until_it_leads_somewhere() {
+    let (dial, mut seen) = scripted(Some((identity(7).id(), Duration::from_secs(3_600))));
+    let names = dial.names.clone();
+    let (_wanted, receiver) = tokio::sync::watch::channel(wants(&host("attic.lan"), &[]));
+    let _dialer = tokio::spawn(Dialer::new(dial, receiver).run());
+    let minutes = Duration::from_secs(300);
+    assert!(tokio::time::timeout(minutes, seen.recv()).await.is_err(), "there is nothing to dial");
+    names.lock().unwrap().push(("attic.lan", loopback()));
+    let within = dialer::LONGEST_PAUSE + Duration::from_secs(1);
+    assert!(tokio::time::timeout(within, seen.recv()).await.is_ok(), "the router is back");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_is_linked_is_not_dialled_by_its_name_until_the_link_is_gone() {
+    let node = identity(7).id();
+    let (dial, mut seen) = scripted(Some((node, Duration::from_secs(1))));
+    dial.names.lock().unwrap().push(("attic.lan", loopback()));
+    let (wanted, receiver) = tokio::sync::watch::channel(wants(&host("attic.lan"), &[]));
+    let _dialer = tokio::spawn(Dialer::new(dial, receiver).run());
+    seen.recv().await.unwrap();
+    // The link of another task, from elsewhere, takes the place of the one dialled here.
+    wanted.send_modify(|wanted| {
+        wanted.linked.insert(node, "[::1]:9".parse().unwrap());
+    });
+    let hours = Duration::from_secs(7_200);
+    assert!(tokio::time::timeout(hours, seen.recv()).await.is_err(), "one link is enough");
+    wanted.send_modify(|wanted| wanted.linked.clear());
+    assert!(tokio::time::timeout(hours, seen.recv()).await.is_ok(), "it is wanted again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_that_leads_to_a_linked_address_is_met_from_the_start() {
+    let (dial, mut seen) = scripted(Some((identity(7).id(), Duration::from_secs(3_600))));
+    dial.names.lock().unwrap().push(("attic.lan", loopback()));
+    let mut first = wants(&host("attic.lan"), &[]);
+    first.linked.insert(identity(7).id(), loopback());
+    let (wanted, receiver) = tokio::sync::watch::channel(first);
+    let _dialer = tokio::spawn(Dialer::new(dial, receiver).run());
+    assert!(tokio::time::timeout(Duration::from_secs(600), seen.recv()).await.is_err());
+    wanted.send_modify(|wanted| wanted.linked.clear());
+    assert!(tokio::time::timeout(Duration::from_secs(600), seen.recv()).await.is_ok());
 }
 
 #[tokio::test]

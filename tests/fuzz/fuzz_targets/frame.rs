@@ -1,6 +1,8 @@
 //! Frames and packets of an admitted peer, into a machine with a live link. Nothing may panic, and the machine goes on.
 #![no_main]
 
+use std::sync::LazyLock;
+
 use ed25519_dalek::SigningKey;
 use libfuzzer_sys::fuzz_target;
 use mesh_proto::{
@@ -30,11 +32,17 @@ fn id(node: u8) -> NodeId {
     NodeId::from_bytes(key(node).verifying_key().to_bytes())
 }
 
-fn machine() -> Mesh {
+// Signed once: signatures would take most of the time of a run.
+static ROSTER: LazyLock<Roster> = LazyLock::new(|| {
     let mut roster = Roster::found(&key(200), id(1), "node", None).unwrap();
     let name = NodeName::new("node").unwrap();
     let body = Body::Admit { node: id(2), roles: Roles::MEMBER, name, token: None };
     roster.issue(&key(1), body).unwrap();
+    roster
+});
+
+fn machine() -> Mesh {
+    let roster = ROSTER.clone();
     let household = roster.household();
     let boot = Boot {
         key: key(1),

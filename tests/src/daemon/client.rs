@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use futures_util::{SinkExt as _, StreamExt as _};
 use http_body_util::{BodyExt as _, Full};
-use hyper::{Request, body::Bytes};
+use hyper::{Request, body::Bytes, client::conn::http1::SendRequest};
 use hyper_util::rt::TokioIo;
 use rustls::{
     ClientConfig, RootCertStore,
@@ -32,6 +32,23 @@ use tokio_tungstenite::{
 };
 
 use super::PATIENCE;
+
+/// TLS that trusts the CA in `pem` alone.
+///
+/// # Errors
+/// When it is no CA.
+pub fn trusting(pem: &str) -> Result<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
+        roots.add(certificate?)?;
+    }
+    ensure!(roots.len() == 1, "{} certificates in the CA file", roots.len());
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    Ok(ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth())
+}
 
 trait Stream: AsyncRead + AsyncWrite + Send {}
 impl<T: AsyncRead + AsyncWrite + Send> Stream for T {}
@@ -106,16 +123,7 @@ impl Client {
     /// # Errors
     /// When it is no CA.
     pub fn web(address: SocketAddr, pem: &str, token: Option<&str>) -> Result<Self> {
-        let mut roots = RootCertStore::empty();
-        for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
-            roots.add(certificate?)?;
-        }
-        ensure!(roots.len() == 1, "{} certificates in the CA file", roots.len());
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let tls = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+        let tls = trusting(pem)?;
         let token = token.map(str::to_owned);
         Ok(Self(Way::Web { address, tls: Arc::new(tls), token, receive_buffer: None }))
     }
@@ -167,24 +175,19 @@ impl Client {
     }
 
     async fn exchange(&self, method: &str, path: &str, body: Option<(&str, String)>) -> Result<Answer> {
+        self.session().await?.exchange(method, path, body).await
+    }
+
+    /// A connection for many requests, one after the other.
+    ///
+    /// # Errors
+    /// When the node cannot be reached.
+    pub async fn session(&self) -> Result<Session> {
         let stream = TokioIo::new(self.connect().await?);
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(stream).await?;
-        // It ends with the request, which tells what goes wrong.
+        let (sender, connection) = hyper::client::conn::http1::handshake(stream).await?;
+        // It ends with the session, whose requests tell what goes wrong.
         drop(tokio::spawn(connection));
-        let mut request = Request::builder().method(method).uri(path).header("host", self.host());
-        if let Way::Web { token: Some(token), .. } = &self.0 {
-            request = request.header("authorization", format!("Bearer {token}"));
-        }
-        if let Some((kind, _)) = &body {
-            request = request.header("content-type", *kind);
-        }
-        let body = body.map(|(_, text)| Bytes::from(text)).unwrap_or_default();
-        let response = sender.send_request(request.body(Full::new(body))?).await?;
-        let status = response.status().as_u16();
-        let media_type = response.headers().get("content-type").and_then(|kind| kind.to_str().ok());
-        let media_type = media_type.unwrap_or_default().to_owned();
-        let body = response.into_body().collect().await?.to_bytes();
-        Ok(Answer { status, media_type, body: String::from_utf8_lossy(&body).into_owned() })
+        Ok(Session { sender, client: self.clone() })
     }
 
     fn host(&self) -> String {
@@ -203,6 +206,7 @@ impl Client {
                     socket.set_recv_buffer_size(*bytes)?;
                 }
                 let stream = socket.connect(*address).await?;
+                stream.set_nodelay(true)?;
                 let name = ServerName::from(address.ip());
                 Ok(Box::pin(TlsConnector::from(tls.clone()).connect(name, stream).await?))
             }
@@ -226,6 +230,40 @@ impl Client {
         let protocol = response.headers().get("sec-websocket-protocol").and_then(|name| name.to_str().ok());
         ensure!(protocol == Some("hearth.v1"), "the node speaks another subprotocol: {protocol:?}");
         Ok(Observer { socket, resume: None, bytes: 0, messages: 0 })
+    }
+}
+
+/// A connection that is kept open.
+pub struct Session {
+    sender: SendRequest<Full<Bytes>>,
+    client: Client,
+}
+
+impl Session {
+    /// A request with a body of any media type, or none. It may take as long as it takes.
+    ///
+    /// # Errors
+    /// When the connection is gone.
+    pub async fn exchange(
+        &mut self,
+        method: &str,
+        path: &str,
+        body: Option<(&str, String)>,
+    ) -> Result<Answer> {
+        let mut request = Request::builder().method(method).uri(path).header("host", self.client.host());
+        if let Way::Web { token: Some(token), .. } = &self.client.0 {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        if let Some((kind, _)) = &body {
+            request = request.header("content-type", *kind);
+        }
+        let body = body.map(|(_, text)| Bytes::from(text)).unwrap_or_default();
+        let response = self.sender.send_request(request.body(Full::new(body))?).await?;
+        let status = response.status().as_u16();
+        let media_type = response.headers().get("content-type").and_then(|kind| kind.to_str().ok());
+        let media_type = media_type.unwrap_or_default().to_owned();
+        let body = response.into_body().collect().await?.to_bytes();
+        Ok(Answer { status, media_type, body: String::from_utf8_lossy(&body).into_owned() })
     }
 }
 

@@ -10,16 +10,25 @@ use anyhow::{Context as _, Result, bail};
 
 /// A temporary folder, removed when dropped.
 #[derive(Debug)]
-pub(super) struct Folder(pub(super) PathBuf);
+pub struct Folder(PathBuf);
 
 impl Folder {
-    pub(super) fn new() -> Result<Self> {
+    /// A new one. Its path is short: that of a Unix socket must fit below it.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn new() -> Result<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        // Short, because the path of a socket may have 107 bytes.
         let path = std::env::temp_dir().join(format!("hearth-{}-{number}", std::process::id()));
         std::fs::create_dir(&path).with_context(|| format!("cannot make {}", path.display()))?;
         Ok(Self(path))
+    }
+
+    /// A path inside.
+    #[must_use]
+    pub fn join(&self, name: &str) -> PathBuf {
+        self.0.join(name)
     }
 }
 
@@ -32,7 +41,10 @@ impl Drop for Folder {
 
 /// A port that is free for TCP and UDP, below those that the system hands out by itself, so that
 /// a node finds it free again after a restart.
-pub(super) fn free_port() -> Result<u16> {
+///
+/// # Errors
+/// When none is.
+pub fn free_port() -> Result<u16> {
     const FIRST: u16 = 10_000;
     const SPAN: u16 = 20_000;
     static NEXT: AtomicU16 = AtomicU16::new(0);

@@ -9,11 +9,12 @@ use anyhow::{Context as _, Result, ensure};
 
 const BUILD: &str = "build it first: cargo build --workspace --all-targets";
 
-/// The program beside the test that runs.
+/// The program beside the test or benchmark that runs.
 pub(super) fn hearth() -> Result<PathBuf> {
     let test = std::env::current_exe()?;
-    // Tests lie in target/PROFILE/deps.
-    let profile = test.ancestors().nth(2).context("the test lies in no target folder")?;
+    // Tests lie in target/PROFILE/deps, benchmarks in target/PROFILE.
+    let mut folders = test.ancestors().skip(1).filter(|folder| !folder.ends_with("deps"));
+    let profile = folders.next().context("the test lies in no target folder")?;
     let program = profile.join("hearth");
     let built = modified(&program).with_context(|| format!("no {}; {BUILD}", program.display()))?;
     // What cargo writes beside it: `PROGRAM: SOURCE SOURCE ...`.

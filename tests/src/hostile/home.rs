@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use serde_json::json;
 
-use super::{Daemon, Launch, RSS_BOUND_KIB, TempFolder, wait_until};
+use super::{Daemon, Folder, Launch, RSS_BOUND_KIB, wait_until};
 
 /// Two daemons of one household: `a` founded it and is the one under attack, `b` is the good peer.
 #[derive(Debug)]
@@ -15,7 +15,7 @@ pub struct Home {
     /// The good peer.
     pub b: Daemon,
     /// Holds all state folders.
-    pub folder: TempFolder,
+    pub folder: Folder,
     rss_before: u64,
     rounds: AtomicU32,
 }
@@ -28,7 +28,7 @@ impl Home {
 
     /// The same, started in these ways.
     pub fn with(first: &Launch, second: &Launch) -> Self {
-        let folder = TempFolder::new();
+        let folder = Folder::new().expect("a temp folder");
         let a = Daemon::start(&folder.join("a"), first);
         let token = a.invite("member", 900);
         let b = Daemon::start(&folder.join("b"), &second.clone().with(&["--join", &token]));
@@ -39,12 +39,12 @@ impl Home {
     }
 
     /// The same of daemons that run already; `rss_before` is the memory of `a` before the attack.
-    pub fn of(a: Daemon, b: Daemon, folder: TempFolder, rss_before: u64) -> Self {
+    pub fn of(a: Daemon, b: Daemon, folder: Folder, rss_before: u64) -> Self {
         Self { rss_before, a, b, folder, rounds: AtomicU32::new(0) }
     }
 
     /// The daemons and the folder, to be stopped and started one by one.
-    pub fn split(self) -> (Daemon, Daemon, TempFolder) {
+    pub fn split(self) -> (Daemon, Daemon, Folder) {
         (self.a, self.b, self.folder)
     }
 

@@ -1,6 +1,6 @@
 //! Clocks that are wrong by decades or by a year.
 
-use hearth_tests::hostile::{Daemon, Home, Launch, TempFolder, peer::now_ms, wait_until};
+use hearth_tests::hostile::{Daemon, Folder, Home, Launch, peer::now_ms, wait_until};
 use serde_json::{Value as Json, json};
 
 const YEAR_MS: u64 = 365 * 86_400_000;
@@ -48,7 +48,7 @@ fn a_node_that_boots_in_1970_joins_and_takes_the_time_of_its_peers() {
 
 #[test]
 fn a_node_a_year_ahead_overrules_nobody_once_it_is_corrected() {
-    let folder = TempFolder::new();
+    let folder = Folder::new().expect("a temp folder");
     let a = Daemon::start(&folder.join("a"), &Launch::new().synchronised());
     let before = a.rss_kib();
     let token = a.invite("member", 900);

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use hearth_tests::hostile::{Home, Launch, TempFolder, peer::noise};
+use hearth_tests::hostile::{Folder, Home, Launch, peer::noise};
 use serde_json::json;
 
 const USAGE: i32 = 2;
@@ -10,7 +10,7 @@ const REFUSED: i32 = 6;
 
 #[test]
 fn a_mistake_in_the_configuration_is_named_with_file_line_and_key() {
-    let folder = TempFolder::new();
+    let folder = Folder::new().expect("a temp folder");
     let cases: [(&[u8], &str, &str); 6] = [
         (b"# mine\nname = 7\n", ":2:8: `name` is 7", "\"kitchen\""),
         (b"\n\nlistne = \"x\"\n", ":3:1: unknown key `listne`", "did you mean `listen`?"),
@@ -89,8 +89,8 @@ fn deep_and_huge_json_is_refused_by_the_commands() {
     let good = json!({"id": "note/good", "fields": {"text": "fine"}});
     let lines = format!("{good}\n{{\"id\":\"note/x\",\"fields\":{}}}\n", nested(40));
     let import = home.a.cli_with(&["import", "-"], lines.as_bytes());
-    assert_ne!(import.code, 0, "{}", import.text);
-    assert!(import.text.contains('2'), "{}", import.text);
+    assert_ne!(import.code, 0, "{}", import.text());
+    assert!(import.text().contains('2'), "{}", import.text());
     assert_eq!(home.a.field("note/x", "text"), None);
     home.is_served();
     home.memory_is_bounded();

@@ -131,9 +131,9 @@ fn a_damaged_small_file_is_named_with_the_way_out() {
             assert!(
                 ["restore it", "delete it", "remove it", "move the state folder away"]
                     .iter()
-                    .any(|way_out| refused.text.contains(way_out)),
+                    .any(|way_out| refused.text().contains(way_out)),
                 "{}",
-                refused.text
+                refused.text()
             );
         }
         fs::write(&path, &whole).expect("it is mended");

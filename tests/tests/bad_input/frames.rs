@@ -4,13 +4,13 @@ use std::{fs, sync::Arc};
 
 use hearth_tests::hostile::{
     Daemon, Home, Launch, RSS_BOUND_KIB,
-    peer::{Member, Stranger, noise, now_ms, within},
+    peer::{Member, Stranger, Wire, noise, now_ms, within},
     wait_until,
 };
 use mesh_proto::{
     Hlc, Value,
     roster::{Body, NodeName, Roles, Statement},
-    wire::{self, ByeReason, Digest, Message},
+    wire::{self, ByeReason, Digest, Hello, Message},
 };
 use node::tls::identity::{ALPN_JOIN, ALPN_MESH};
 use serde_json::json;
@@ -343,14 +343,19 @@ async fn a_member_that_reads_nothing_costs_bounded_memory() {
     finish(&home);
 }
 
+/// A member that says it is this time of day.
+async fn member_at(home: &Home, time_ms: u64, synchronised: bool) -> Wire {
+    let mallory = member(home, "member").await;
+    let mut wire = mallory.stranger.open(home.a.address, ALPN_MESH).await;
+    let hello = mallory.stranger.hello(mallory.roster.household(), Vec::new());
+    wire.say(&[Message::Hello(Hello { time_ms, synchronised, ..hello })]).await;
+    wire
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_member_a_year_ahead_does_not_part_two_others() {
     let home = block_in_place(Home::new);
-    let mallory = member(&home, "member").await;
-    let mut wire = mallory.stranger.open(home.a.address, ALPN_MESH).await;
-    let mut hello = mallory.stranger.hello(mallory.roster.household(), Vec::new());
-    (hello.time_ms, hello.synchronised) = (now_ms() + 365 * 86_400_000, false);
-    wire.say(&[Message::Hello(hello)]).await;
+    let mut wire = member_at(&home, now_ms() + 365 * 86_400_000, false).await;
     wire.hear("its introduction", |message| matches!(message, Message::Digest(_))).await;
     finish(&home);
 }
@@ -358,11 +363,7 @@ async fn a_member_a_year_ahead_does_not_part_two_others() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_time_of_day_that_no_stamp_can_hold_is_refused() {
     let home = block_in_place(Home::new);
-    let mallory = member(&home, "member").await;
-    let mut wire = mallory.stranger.open(home.a.address, ALPN_MESH).await;
-    let mut hello = mallory.stranger.hello(mallory.roster.household(), Vec::new());
-    (hello.time_ms, hello.synchronised) = (u64::MAX / 2, true);
-    wire.say(&[Message::Hello(hello)]).await;
+    let mut wire = member_at(&home, u64::MAX / 2, true).await;
     wire.ends(ByeReason::Misbehaved, OFFENCE).await;
     finish(&home);
 }

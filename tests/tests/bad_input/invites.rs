@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use hearth_tests::hostile::{Daemon, Home, Launch, TempFolder, peer::noise};
+use hearth_tests::hostile::{Daemon, Folder, Home, Launch, peer::noise};
 use mesh_proto::HouseholdId;
 use node::auth::{InviteToken, JoinError, Refusal, join_over};
 use serde_json::json;
@@ -23,7 +23,7 @@ fn changed(token: &InviteToken, change: impl FnOnce(&mut InviteToken)) -> Invite
 
 #[test]
 fn an_expired_invite_is_refused_by_the_issuers_clock() {
-    let folder = TempFolder::new();
+    let folder = Folder::new().expect("a temp folder");
     let issuer = Daemon::start(&folder.join("a"), &Launch::new());
     let short = issuer.invite("member", 60);
     let long = issuer.invite("member", 3_600);

@@ -7,7 +7,7 @@ use std::{
     path::Path,
 };
 
-use hearth_tests::hostile::{Daemon, Home, Launch, TempFolder, wait_until};
+use hearth_tests::hostile::{Daemon, Folder, Home, Launch, wait_until};
 use serde_json::{Value as Json, json};
 
 const CANNOT_START: i32 = 8;
@@ -72,7 +72,7 @@ fn a_read_only_state_folder_is_named() {
 
 #[test]
 fn a_full_disk_stops_the_start_and_says_so() {
-    let folder = TempFolder::new();
+    let folder = Folder::new().expect("a temp folder");
     let state = folder.join("a");
     fs::create_dir(&state).expect("a folder");
     let mounts = format!("mount -t tmpfs -o size=512k,mode=700 tmpfs {}", state.display());
@@ -84,7 +84,7 @@ fn a_full_disk_stops_the_start_and_says_so() {
 /// The disk fills up under a running node.
 #[test]
 fn a_disk_that_fills_up_refuses_writes_until_there_is_room_and_loses_nothing() {
-    let folder = TempFolder::new();
+    let folder = Folder::new().expect("a temp folder");
     let state = folder.join("a");
     fs::create_dir(&state).expect("a folder");
     let mounts = format!("mount -t tmpfs -o size=24m,mode=700 tmpfs {}", state.display());
@@ -105,14 +105,14 @@ fn a_disk_that_fills_up_refuses_writes_until_there_is_room_and_loses_nothing() {
     refused.expect(CANNOT_START, &["could not save the admission", "with the same invite"]);
     assert_eq!(home.a.counter("join_refused_not_saved"), 1);
     let refused = home.a.cli(&["put", "note/full", "text=no room"]);
-    assert_ne!(refused.code, 0, "{}", refused.text);
+    assert_ne!(refused.code, 0, "{}", refused.text());
     refused.expect(refused.code, &["free", "hearth doctor"]);
     let (status, problem) =
         home.a.http("PATCH", "/api/v1/objects/note/full", &json!({"set": {"text": "no room"}}));
     assert_eq!((status, &problem["type"]), (507, &json!("urn:hearth:problem:store")), "{problem}");
     assert!(home.a.status()["store_error"].is_string());
     let doctor = home.a.cli(&["doctor"]);
-    assert!(doctor.text.contains("store") && doctor.text.contains("fail"), "{}", doctor.text);
+    assert!(doctor.text().contains("store") && doctor.text().contains("fail"), "{}", doctor.text());
     assert!(home.a.said().contains("writes are refused until it can"), "{}", home.a.said());
     let metrics = home.a.http_raw("GET", "/metrics", b"").1;
     assert!(metrics.contains("hearth_store_writable 0"), "{metrics}");

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
+    io::{AsyncRead, AsyncWrite, DuplexStream},
     net::UnixStream,
 };
 use tokio_tungstenite::{
@@ -13,14 +13,27 @@ use tokio_tungstenite::{
     tungstenite::{Error, Message, client::IntoClientRequest as _},
 };
 
+use mesh_proto::{FieldName, ObjectId, kinds::Author};
+
 use super::*;
-use crate::api::serve::HttpServer;
+use crate::{api::serve::HttpServer, service::Op};
 
 struct Client<S = UnixStream>(WebSocketStream<S>);
 
 impl Client {
     async fn open(path: &std::path::Path, token: Option<&str>) -> Result<Self, Error> {
         Self::over(UnixStream::connect(path).await.unwrap(), token).await
+    }
+}
+
+impl Client<DuplexStream> {
+    /// Without a socket of the system, so that the clock may be paused.
+    async fn served(bench: &Bench, access: Access) -> Self {
+        let metrics = Arc::clone(&bench.context.metrics);
+        let server = HttpServer::new(bench.router(access), metrics, bench.context.shutdown.clone());
+        let (near, far) = tokio::io::duplex(64 * 1024);
+        tokio::spawn(async move { server.serve_stream(far, None).await });
+        Self::over(near, None).await.unwrap()
     }
 }
 
@@ -119,7 +132,54 @@ async fn a_snapshot_then_what_changes_then_resuming() {
     }
     bench.fake.put("device/half", "label", Stored::from("no adapter")).await;
     let half = client.subscribe("device/", None).await;
-    assert_eq!(half[1]["type"], "gone", "an incomplete object reads as absent");
+    assert_eq!(kinds(&half), ["snapshot_begin", "snapshot_end"], "an incomplete object reads as absent");
+}
+
+#[tokio::test]
+async fn an_observer_that_is_cut_off_within_a_delta_gets_the_rest_when_it_resumes() {
+    let bench = Bench::new();
+    let (path, _task) = bench.listen(bench.router(Access::Socket)).await;
+    let mut client = Client::open(&path, None).await.unwrap();
+    let mut resume = client.subscribe("note/", None).await.pop().unwrap()["resume"].clone();
+    let op = |n: usize| {
+        let (id, field) = (ObjectId::new(&format!("note/{n:03}")), FieldName::new("n"));
+        Op::Set(id.unwrap(), field.unwrap(), Stored::Int(1))
+    };
+    bench.context.service.write(Author::Node, (0..600).map(op).collect()).await.unwrap();
+    let mut told = std::collections::BTreeSet::new();
+    let note = |message: &Value, told: &mut std::collections::BTreeSet<String>| {
+        told.extend(message["object"]["id"].as_str().map(str::to_owned));
+    };
+    // More than one batch of it, then the connection is lost.
+    while told.len() < 300 {
+        let message = client.hear().await.unwrap();
+        note(&message, &mut told);
+        if let Some(token) = message.get("resume") {
+            resume = token.clone();
+        }
+    }
+    drop(client);
+    let mut client = Client::open(&path, None).await.unwrap();
+    let missed = client.subscribe("note/", Some(&resume)).await;
+    assert_eq!(missed[0]["reset"], false);
+    missed.iter().for_each(|message| note(message, &mut told));
+    assert_eq!(told.len(), 600, "nothing is passed over");
+}
+
+#[tokio::test]
+async fn an_observer_whose_names_became_too_many_begins_anew_with_a_snapshot() {
+    let bench = Bench::new();
+    let (path, _task) = bench.listen(bench.router(Access::Socket)).await;
+    bench.fake.put("note/a", "n", Stored::Int(1)).await;
+    let mut client = Client::open(&path, None).await.unwrap();
+    client.subscribe("note/", None).await;
+    // What the event loop does to an observer that is too far behind.
+    bench.fake.forget_observers().await;
+    let again = client.until("snapshot_end").await;
+    assert_eq!(kinds(&again), ["snapshot_begin", "object", "snapshot_end"]);
+    assert_eq!(again[0]["reset"], true);
+    bench.fake.put("note/b", "n", Stored::Int(1)).await;
+    assert_eq!(client.until("mark").await[0]["object"]["id"], "note/b");
 }
 
 #[tokio::test]
@@ -277,11 +337,7 @@ async fn observers_are_bounded_and_told_when_the_node_stops() {
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_pauses_survives_and_one_that_vanishes_does_not() {
     let bench = Bench::new();
-    let metrics = Arc::clone(&bench.context.metrics);
-    let server = HttpServer::new(bench.router(Access::Socket), metrics, bench.context.shutdown.clone());
-    let (near, far) = tokio::io::duplex(64 * 1024);
-    tokio::spawn(async move { server.serve_stream(far, None).await });
-    let mut client = Client::over(near, None).await.unwrap();
+    let mut client = Client::served(&bench, Access::Socket).await;
     client.subscribe("note/", None).await;
     tokio::time::sleep(Duration::from_secs(120)).await;
     bench.fake.put("note/a", "n", Stored::Int(1)).await;
@@ -295,10 +351,6 @@ async fn a_peer_that_pauses_survives_and_one_that_vanishes_does_not() {
 #[tokio::test(start_paused = true)]
 async fn a_stranger_that_says_nothing_is_shown_the_door() {
     let bench = Bench::new();
-    let metrics = Arc::clone(&bench.context.metrics);
-    let server = HttpServer::new(bench.router(Access::Bearer), metrics, bench.context.shutdown.clone());
-    let (near, far) = tokio::io::duplex(64 * 1024);
-    tokio::spawn(async move { server.serve_stream(far, None).await });
-    let mut client = Client::over(near, None).await.unwrap();
+    let mut client = Client::served(&bench, Access::Bearer).await;
     assert_eq!(client.hear().await, Err(4401));
 }

@@ -5,13 +5,16 @@ use std::{path::PathBuf, time::Duration};
 
 use axum::routing::get;
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream},
     net::UnixStream,
     task::JoinHandle,
 };
 
 use super::*;
-use crate::api::serve::{HttpServer, ServeError, serve_unix};
+use crate::{
+    api::serve::{HttpServer, ServeError, serve_unix},
+    listener::{Crowd, Guest},
+};
 
 impl Bench {
     /// The router on a real Unix socket.
@@ -20,7 +23,7 @@ impl Bench {
         let server =
             HttpServer::new(router, Arc::clone(&self.context.metrics), self.context.shutdown.clone());
         let at = path.clone();
-        let task = tokio::spawn(async move { serve_unix(&at, server).await });
+        let task = tokio::spawn(async move { serve_unix(&at, "hearth", server).await });
         let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
         while UnixStream::connect(&path).await.is_err() {
             assert!(
@@ -87,7 +90,10 @@ async fn a_head_that_never_ends_is_hung_up_on() {
     let metrics = Arc::clone(&bench.context.metrics);
     let server = HttpServer::new(bench.router(Access::Bearer), metrics, bench.context.shutdown.clone());
     let (mut client, served) = tokio::io::duplex(1024);
-    let task = tokio::spawn(async move { server.serve_stream(served, "127.0.0.1:9".parse().ok()).await });
+    let task = tokio::spawn(async move {
+        let guest = "127.0.0.1:9".parse::<std::net::SocketAddr>().ok().map(Guest::from);
+        server.serve_stream(served, guest).await
+    });
     client.write_all(b"GET /healthz HTTP/1.1\r\nHost: a\r\nX-Slow: ").await.unwrap();
     tokio::time::timeout(Duration::from_secs(60), task).await.expect("the connection ends").unwrap();
 }
@@ -119,7 +125,10 @@ async fn attempts_are_paced_by_the_address_of_the_connection() {
         let server = server.clone();
         async move {
             let (mut client, served) = tokio::io::duplex(4096);
-            tokio::spawn(async move { server.serve_stream(served, peer.parse().ok()).await });
+            tokio::spawn(async move {
+                let guest = peer.parse::<std::net::SocketAddr>().ok().map(Guest::from);
+                server.serve_stream(served, guest).await
+            });
             let request = "GET /api/v1/status HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer hth_x\r\nConnection: close\r\n\r\n";
             client.write_all(request.as_bytes()).await.unwrap();
             let mut answer = String::new();
@@ -133,4 +142,95 @@ async fn attempts_are_paced_by_the_address_of_the_connection() {
     }
     assert_eq!((seen[0].as_str(), seen[7].as_str()), ("401", "429"), "{seen:?}");
     assert_eq!(attempt("10.0.0.2:5").await, "401");
+}
+
+/// A guest from an address, and whether its connection has ended.
+async fn guest(crowd: &mut Crowd, server: &HttpServer, address: &str) -> (DuplexStream, JoinHandle<()>) {
+    let address: std::net::SocketAddr = address.parse().unwrap();
+    let (place, _) = crowd.enter(address.ip());
+    let (client, served) = tokio::io::duplex(16 * 1024);
+    let server = server.clone();
+    (client, tokio::spawn(async move { server.serve_stream(served, Some(Guest { address, place })).await }))
+}
+
+async fn ask(client: &mut DuplexStream, token: &str) -> String {
+    let request = format!("GET /api/v1/status HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\n\r\n");
+    client.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = [0; 4096];
+    let length = client.read(&mut answer).await.unwrap();
+    String::from_utf8_lossy(&answer[..length]).into_owned()
+}
+
+#[tokio::test]
+async fn whoever_has_shown_a_token_gives_way_to_nobody() {
+    let bench = Bench::new();
+    let metrics = Arc::clone(&bench.context.metrics);
+    let server = HttpServer::new(bench.router(Access::Bearer), metrics, bench.context.shutdown.clone());
+    let token = bench.token(Role::Viewer).await;
+    let mut crowd = Crowd::new(2);
+    let (mut known, known_task) = guest(&mut crowd, &server, "10.0.0.1:1").await;
+    assert!(ask(&mut known, &token).await.starts_with("HTTP/1.1 200"));
+    let (mut wrong, wrong_task) = guest(&mut crowd, &server, "10.0.0.1:2").await;
+    assert!(ask(&mut wrong, "hth_wrong").await.starts_with("HTTP/1.1 401"));
+    // Dribblers of the same address: the one with the wrong token is the first to go.
+    let mut dribblers = Vec::new();
+    for port in 3..9 {
+        let (mut client, task) = guest(&mut crowd, &server, &format!("10.0.0.1:{port}")).await;
+        client.write_all(b"GET /healthz HTTP/1.1\r\nX-Slow: ").await.unwrap();
+        dribblers.push((client, task));
+    }
+    let within = Duration::from_secs(10);
+    tokio::time::timeout(within, wrong_task).await.expect("it gives way").unwrap();
+    for (_, task) in &mut dribblers[..4] {
+        tokio::time::timeout(within, task).await.expect("it gives way").unwrap();
+    }
+    assert!(dribblers[4..].iter().all(|(_, task)| !task.is_finished()));
+    // It idled meanwhile, and is still served.
+    assert!(!known_task.is_finished());
+    assert!(ask(&mut known, &token).await.starts_with("HTTP/1.1 200"));
+}
+
+#[tokio::test]
+async fn a_websocket_without_a_token_counts_until_it_shows_one() {
+    let bench = Bench::new();
+    let metrics = Arc::clone(&bench.context.metrics);
+    let server = HttpServer::new(bench.router(Access::Bearer), metrics, bench.context.shutdown.clone());
+    let token = bench.token(Role::Viewer).await;
+    let mut crowd = Crowd::new(1);
+    let upgrade = b"GET /api/v1/watch HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\
+        Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: hearth.v1\r\n\r\n";
+    let mut sockets = Vec::new();
+    for shows_token in [true, false] {
+        let (mut client, _task) = guest(&mut crowd, &server, "10.0.0.1:1").await;
+        client.write_all(upgrade).await.unwrap();
+        let mut answer = [0; 4096];
+        let length = client.read(&mut answer).await.unwrap();
+        assert!(answer[..length].starts_with(b"HTTP/1.1 101"));
+        if shows_token {
+            let text = json!({"type": "auth", "token": token}).to_string();
+            // One masked text frame (RFC 6455, section 5.2); the mask is zero.
+            let length = u8::try_from(text.len()).unwrap();
+            assert!(length < 126);
+            client.write_all(&[&[0x81, 0x80 | length, 0, 0, 0, 0], text.as_bytes()].concat()).await.unwrap();
+            let observers = || bench.context.metrics.observers();
+            while observers() == 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+        sockets.push(client);
+    }
+    let _newest = guest(&mut crowd, &server, "10.0.0.1:2").await;
+    let mut rest = Vec::new();
+    let ended = sockets[1].read_to_end(&mut rest);
+    tokio::time::timeout(Duration::from_secs(10), ended).await.expect("it gives way").unwrap();
+    assert_eq!(bench.context.metrics.observers(), 1);
+    let ping = [0x89, 0x80, 0, 0, 0, 0];
+    sockets[0].write_all(&ping).await.unwrap();
+    // The node may have sent a ping of its own before.
+    let mut frame = [0x89, 0];
+    while frame == [0x89, 0] {
+        let read = sockets[0].read_exact(&mut frame);
+        tokio::time::timeout(Duration::from_secs(10), read).await.unwrap().unwrap();
+    }
+    assert_eq!(frame, [0x8a, 0], "a pong");
 }

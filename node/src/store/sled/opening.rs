@@ -1,14 +1,18 @@
-//! Opening the store, and what is done when it does not open or does not hold what it should.
+//! Opening the store, and what is done when it does not hold what it should.
 //!
-//! In this order, each step only when the one before did not give a whole store:
-//! open; derive snapshot and settings of sled again (only when it did not open); salvage record by
-//! record into a fresh store; the newest readable export; an empty store. Damaged folders are kept, the newest two.
+//! sled changes its files while it opens them, and can lose all of them by that (see [`super::log`]).
+//! So its log is looked through first, without sled. In this order, each step only when the one
+//! before did not give a whole store: sled opens it; every record that the log holds is read
+//! without sled and written into a fresh store, which is whole when only sled could not have read
+//! it; the newest readable export; an empty store. Damaged folders are kept, the newest two.
 
-use super::record::{Scan, Tally, scan, scan_around};
+use super::fresh::{Fresh, REBUILD_FOLDER, remove_tree};
+use super::log::{Log, Prospect};
+use super::pages::Replay;
+use super::record::{Scan, Tally, scan};
 use super::{EXPORT_FOLDER, Engine, STORE_FOLDER, SledOptions, drop_engine, engine_error, read_mark};
 use crate::store::export::{self, Export};
-use crate::store::{Batch, GOOD_BATCH_BYTES, Recovery, RecoveryReport, StoreError};
-use std::collections::BTreeSet;
+use crate::store::{Recovery, RecoveryReport, StoreError};
 use std::fs::{self, File};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -16,7 +20,6 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::time::{Duration, Instant, SystemTime};
 
-const REBUILD_FOLDER: &str = "store.rebuild";
 const DAMAGED_PREFIX: &str = "store.damaged-";
 const KEPT_DAMAGED: usize = 2;
 /// sled's lock may outlive its handle for a moment, until its last thread is gone.
@@ -30,33 +33,47 @@ pub(super) fn open(root: &Path, options: &SledOptions) -> Result<(Engine, Recove
 }
 
 /// Opens a store again after a failed write, without repairing it: that changes what the node may
-/// say about itself and belongs to its start. When what is on the disk is `in_doubt`, every record
-/// is first written anew and synced.
-pub(super) fn reopen(root: &Path, options: &SledOptions, in_doubt: bool) -> Result<Engine, StoreError> {
+/// say about itself and belongs to its start. So it must hold `acknowledged` commits. When what is
+/// on the disk is `in_doubt`, every record is first written anew and synced.
+pub(super) fn reopen(
+    root: &Path,
+    options: &SledOptions,
+    acknowledged: u64,
+    in_doubt: bool,
+) -> Result<Engine, StoreError> {
     let folder = root.join(STORE_FOLDER);
     let damaged = |reason| StoreError::Damaged { path: folder.clone(), reason, keys: Vec::new() };
-    let mut opening = Opening { root, options, steps: Vec::new(), expected: Tally::default() };
-    match opening.attempt(&folder)? {
-        Attempt::Whole(engine) if in_doubt => {
-            let mut fresh = Fresh::create(root, options, engine.tally.commits)?;
-            let copied = scan(&engine.db, &mut |key, value| fresh.put(key, value));
-            let problem = copied.problem(engine.tally);
-            drop_engine(Some(engine));
-            fresh.finish()?;
-            if let Some(reason) = problem {
-                return Err(damaged(reason));
-            }
-            opening.replace_store()?;
-            match opening.attempt(&folder)? {
-                Attempt::Whole(engine) => Ok(engine),
-                Attempt::Broken { reason, .. } => Err(damaged(reason)),
-            }
+    let expected = Tally { commits: acknowledged, ..Tally::default() };
+    let mut opening = Opening { root, options, steps: Vec::new(), expected };
+    if let Some((reason, log)) = opening.doubt(&folder)? {
+        // Only a store that is whole is written anew here.
+        if !opening.salvage(log)?.whole {
+            return Err(damaged(reason));
         }
-        Attempt::Whole(engine) => Ok(engine),
+        opening.replace_store()?;
+    }
+    let engine = match opening.attempt(&folder)? {
+        Attempt::Whole(engine) => engine,
         Attempt::Broken { engine, reason, .. } => {
             drop_engine(engine);
-            Err(damaged(reason))
+            return Err(damaged(reason));
         }
+    };
+    if !in_doubt {
+        return Ok(engine);
+    }
+    let mut fresh = Fresh::create(root, options, engine.tally.commits)?;
+    let copied = scan(&engine.db, &mut |key, value| fresh.put(key, value));
+    let problem = copied.problem(engine.tally);
+    drop_engine(Some(engine));
+    fresh.finish()?;
+    if let Some(reason) = problem {
+        return Err(damaged(reason));
+    }
+    opening.replace_store()?;
+    match opening.attempt(&folder)? {
+        Attempt::Whole(engine) => Ok(engine),
+        Attempt::Broken { reason, .. } => Err(damaged(reason)),
     }
 }
 
@@ -87,6 +104,24 @@ enum Attempt {
     Broken { engine: Option<Engine>, scan: Scan, reason: String },
 }
 
+/// What the log holds when it is read without sled.
+struct Found {
+    replay: Replay,
+    /// Where the log ends.
+    end: u64,
+    /// What is in it, by its own word.
+    tally: Tally,
+    /// Nothing is missing.
+    whole: bool,
+}
+
+#[derive(Default)]
+struct Salvage {
+    kept: u64,
+    tally: Tally,
+    whole: bool,
+}
+
 struct Opening<'a> {
     root: &'a Path,
     options: &'a SledOptions,
@@ -100,34 +135,47 @@ impl Opening<'_> {
         self.read_mark();
         self.finish_interrupted()?;
         let folder = self.root.join(STORE_FOLDER);
+        if let Some((doubt, log)) = self.doubt(&folder)? {
+            self.say(format!("The storage engine would lose records: {doubt}."));
+            return self.rebuild(Some(log), 0);
+        }
         match self.attempt(&folder)? {
-            Attempt::Whole(engine) => return Ok((engine, Recovery::Clean)),
+            Attempt::Whole(engine) => Ok((engine, Recovery::Clean)),
             Attempt::Broken { engine, scan, reason } => {
                 self.say(format!("The store is damaged: {reason}."));
-                self.expect(&scan);
-                // It opens and misses records. Without its snapshot sled would read its whole log,
-                // and would not open at all when the damage is in there: save what there is.
-                if engine.is_some() {
-                    return self.rebuild(engine, scan);
+                self.expect(scan.stored.unwrap_or_default());
+                drop_engine(engine);
+                // Without the lock: an engine that panicked or hangs may hold it for ever.
+                let log = Log::open(&folder).map_err(|error| StoreError::io("read", &folder, error))?;
+                self.rebuild(log, scan.found.records)
+            }
+        }
+    }
+
+    /// Why sled must not open `folder` as it is, if it must not, with the log, still locked.
+    fn doubt(&mut self, folder: &Path) -> Result<Option<(String, Log)>, StoreError> {
+        let (folder, expected) = (folder.to_path_buf(), self.expected);
+        let work = move || {
+            let Some(log) = open_log(&folder)? else { return Ok(None) };
+            remove_unfinished(&folder)?;
+            let failed = |error| StoreError::io("read", &folder, error);
+            let reason = match log.prospect().map_err(failed)? {
+                Prospect::KeepsAll => return Ok(None),
+                Prospect::Loses(reason) => reason,
+                Prospect::CutsLastBatch => {
+                    let found = find(log, expected).map_err(failed)?;
+                    if found.whole {
+                        return Ok(None);
+                    }
+                    return Ok(Some(("its last commit is damaged".into(), found.replay.into_log())));
                 }
-            }
-        }
-        remove_derived(&folder)?;
-        self.say(
-            "Deleted the index and settings of the storage engine, which it derives again from its log."
-                .into(),
-        );
-        match self.attempt(&folder)? {
-            Attempt::Whole(engine) => {
-                self.say("The store is whole after that; nothing was lost.".into());
-                Ok((engine, Recovery::SnapshotRebuilt))
-            }
-            Attempt::Broken { engine, scan, reason } => {
-                self.say(format!("That did not help: {reason}."));
-                self.expect(&scan);
-                self.rebuild(engine, scan)
-            }
-        }
+            };
+            Ok(Some((reason, log)))
+        };
+        guarded(self.options.open_deadline, work).unwrap_or_else(|reason| {
+            self.say(format!("Looking through the log failed: {reason}."));
+            Ok(None)
+        })
     }
 
     fn say(&mut self, step: String) {
@@ -143,8 +191,7 @@ impl Opening<'_> {
         }
     }
 
-    fn expect(&mut self, scan: &Scan) {
-        let stored = scan.stored.unwrap_or_default();
+    fn expect(&mut self, stored: Tally) {
         if stored.commits >= self.expected.commits {
             self.expected = stored;
         }
@@ -175,23 +222,15 @@ impl Opening<'_> {
         Ok(opened)
     }
 
-    /// Steps (c), (d) and (e): a fresh store with the best records that can be had.
-    fn rebuild(&mut self, engine: Option<Engine>, broken: Scan) -> Result<(Engine, Recovery), StoreError> {
-        let exports = self.readable_exports();
-        let salvaged = match engine {
-            Some(engine) => self.salvage(engine, exports.first())?,
-            None => 0,
-        };
-        let expected = self.expected.records.max(broken.found.records);
-        let lost = expected.saturating_sub(salvaged).max(broken.damaged.len() as u64).max(1);
-        let from_export = exports.into_iter().find(|export| salvaged < lost && export.records > salvaged);
-        let outcome = match from_export {
-            Some(export) => self.import(&export)?,
-            None if salvaged > 0 => Recovery::Salvaged { kept: salvaged, lost },
-            None => {
-                Fresh::create(self.root, self.options, self.expected.commits)?.finish()?;
-                Recovery::Empty
-            }
+    /// A fresh store with the best records that can be had, in place of the damaged one.
+    fn rebuild(&mut self, log: Option<Log>, read_by_sled: u64) -> Result<(Engine, Recovery), StoreError> {
+        let salvaged = log.map_or(Ok(Salvage::default()), |log| self.salvage(log))?;
+        let outcome = if salvaged.whole {
+            Recovery::SnapshotRebuilt
+        } else {
+            self.say(format!("Saved {} records that still read.", salvaged.kept));
+            self.expect(salvaged.tally);
+            self.best_of(salvaged.kept, self.expected.records.max(read_by_sled))?
         };
         self.replace_store()?;
         self.say(format!("Result: {outcome}."));
@@ -201,6 +240,21 @@ impl Opening<'_> {
             Attempt::Whole(engine) => Ok((engine, outcome)),
             Attempt::Broken { reason, .. } => {
                 Err(StoreError::Engine { action: "read the rebuilt store in", path: folder, reason })
+            }
+        }
+    }
+
+    /// Leaves the records that were saved in the fresh store, or puts the last export there when it
+    /// holds more and most were lost.
+    fn best_of(&mut self, kept: u64, expected: u64) -> Result<Recovery, StoreError> {
+        let lost = expected.saturating_sub(kept).max(1);
+        let mut exports = if kept < lost { self.readable_exports() } else { Vec::new() }.into_iter();
+        match exports.find(|export| export.records > kept) {
+            Some(export) => self.import(&export),
+            None if kept > 0 => Ok(Recovery::Salvaged { kept, lost }),
+            None => {
+                Fresh::create(self.root, self.options, self.expected.commits)?.finish()?;
+                Ok(Recovery::Empty)
             }
         }
     }
@@ -217,32 +271,22 @@ impl Opening<'_> {
         readable
     }
 
-    /// Writes every record that reads into a fresh store beside the damaged one.
-    fn salvage(&mut self, engine: Engine, last_export: Option<&Export>) -> Result<u64, StoreError> {
-        let mut hints = BTreeSet::new();
-        if let Some(export) = last_export {
-            export::read(&export.path, &mut |key, _| {
-                hints.insert(key.to_vec());
-            })?;
-        }
-        let mut fresh = Fresh::create(self.root, self.options, self.expected.commits)?;
+    /// Writes every record that the log still holds into a fresh store beside the damaged one.
+    fn salvage(&mut self, log: Log) -> Result<Salvage, StoreError> {
+        let folder = self.root.join(STORE_FOLDER);
+        let (root, options, expected) = (self.root.to_path_buf(), self.options.clone(), self.expected);
         let work = move || {
-            // A panic ends the reading; what was read before it is saved.
-            let read =
-                catch_panic(|| scan_around(&engine.db, &hints, &mut |key, value| fresh.put(key, value)));
-            drop_engine(Some(engine));
-            (fresh.finish(), read)
+            let found = find(log, expected).map_err(|error| StoreError::io("read", &folder, error))?;
+            let mut fresh = Fresh::create(&root, &options, found.tally.commits.max(expected.commits))?;
+            let copied = found.replay.records(found.end, &mut |key, value| fresh.put(key, value));
+            copied.map_err(|error| StoreError::io("read", &folder, error))?;
+            Ok(Salvage { kept: fresh.finish()?, tally: found.tally, whole: found.whole })
         };
         match guarded(self.options.open_deadline, work) {
-            Ok((kept, read)) => {
-                let kept = kept?;
-                let damaged = read.map(|scan| scan.damaged).unwrap_or_default();
-                self.say(format!("Saved {kept} records that still read; {} did not.", damaged.len()));
-                Ok(kept)
-            }
+            Ok(salvaged) => salvaged,
             Err(reason) => {
-                self.say(format!("Saving single records failed: {reason}."));
-                Ok(0)
+                self.say(format!("Reading the log without the storage engine failed: {reason}."));
+                Ok(Salvage::default())
             }
         }
     }
@@ -283,79 +327,16 @@ impl Opening<'_> {
     }
 }
 
-/// A store being filled beside the one that it will replace.
-struct Fresh {
-    folder: PathBuf,
-    engine: Engine,
-    batch: Batch,
-    bytes: usize,
-    failed: Option<StoreError>,
-}
-
-impl Fresh {
-    /// `commits` continues the count of the store that it replaces, so that the mark still fits.
-    fn create(root: &Path, options: &SledOptions, commits: u64) -> Result<Self, StoreError> {
-        let folder = root.join(REBUILD_FOLDER);
-        remove_tree(&folder)?;
-        let db = open_engine(&folder, options).map_err(|error| engine_error("create", &folder, error))?;
-        let engine = Engine::new(&folder, db, Tally { commits, ..Tally::default() })?;
-        Ok(Self { folder, engine, batch: Batch::default(), bytes: 0, failed: None })
-    }
-
-    fn put(&mut self, key: &[u8], value: &[u8]) {
-        self.bytes += key.len() + value.len();
-        self.batch.puts.push((key.to_vec(), value.to_vec()));
-        if self.bytes >= GOOD_BATCH_BYTES {
-            self.write();
-        }
-    }
-
-    fn write(&mut self) {
-        self.bytes = 0;
-        let batch = std::mem::take(&mut self.batch);
-        if self.failed.is_none()
-            && let Err(super::Failed::Write(error) | super::Failed::Sync(error)) =
-                self.engine.commit(&self.folder, &batch)
-        {
-            self.failed = Some(error);
-        }
-    }
-
-    /// Makes it durable and closes it; the number of its records.
-    fn finish(mut self) -> Result<u64, StoreError> {
-        self.write();
-        if let Some(error) = self.failed.take() {
-            return Err(error);
-        }
-        let records = self.engine.tally.records;
-        let folder = self.folder.clone();
-        drop_engine(Some(self.engine));
-        sync_folder(&folder.join("blobs"))
-            .and_then(|()| sync_folder(&folder))
-            .map_err(|error| StoreError::io("sync", &folder, error))?;
-        Ok(records)
-    }
-}
-
-fn open_engine(folder: &Path, options: &SledOptions) -> Result<::sled::Db, ::sled::Error> {
+pub(super) fn open_engine(folder: &Path, options: &SledOptions) -> Result<::sled::Db, ::sled::Error> {
     let config = ::sled::Config::new()
         .path(folder)
         .cache_capacity(options.cache_bytes)
         .flush_every_ms(None)
         .use_compression(false);
-    let patience = Instant::now();
-    loop {
-        match config.open() {
-            Err(::sled::Error::Io(error))
-                if error.to_string().contains("could not acquire lock")
-                    && patience.elapsed() < LOCK_PATIENCE =>
-            {
-                #[expect(clippy::disallowed_methods, reason = "sled offers no way to wait for its lock")]
-                std::thread::sleep(Duration::from_millis(10));
-            }
-            other => return other,
-        }
-    }
+    patiently(
+        || config.open(),
+        |error| matches!(error, ::sled::Error::Io(error) if error.to_string().contains("could not acquire lock")),
+    )
 }
 
 fn open_and_check(folder: &Path, options: &SledOptions, expected: Tally) -> Result<Attempt, StoreError> {
@@ -385,6 +366,20 @@ fn open_and_check(folder: &Path, options: &SledOptions, expected: Tally) -> Resu
     })
 }
 
+/// Reads the log up to an end at which it is whole, or else all that can be read of it.
+fn find(log: Log, expected: Tally) -> io::Result<Found> {
+    let replay = Replay::new(log)?;
+    for end in replay.ends() {
+        let scan = replay.records(end, &mut |_, _| ())?;
+        let tally = scan.stored.unwrap_or_default();
+        if tally.commits >= expected.commits && scan.problem(tally).is_none() {
+            return Ok(Found { replay, end, tally, whole: true });
+        }
+    }
+    let scan = replay.records(u64::MAX, &mut |_, _| ())?;
+    Ok(Found { replay, end: u64::MAX, tally: scan.stored.unwrap_or_default(), whole: false })
+}
+
 /// Whether an error of the system speaks of the content of the files and not of the surroundings.
 fn is_damage(error: &io::Error) -> bool {
     const EIO: i32 = 5;
@@ -392,23 +387,46 @@ fn is_damage(error: &io::Error) -> bool {
     content || error.raw_os_error() == Some(EIO)
 }
 
-/// Deletes what sled derives from its log when it is missing: snapshots, and its settings, which
-/// are always the same here.
-fn remove_derived(folder: &Path) -> Result<(), StoreError> {
+/// Deletes the snapshots that sled did not finish: it would take the newest by name, finished or
+/// not, and refuse to open. A finished one is never deleted.
+fn remove_unfinished(folder: &Path) -> Result<(), StoreError> {
     let Ok(entries) = fs::read_dir(folder) else { return Ok(()) };
     for path in entries.flatten().map(|entry| entry.path()) {
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        if name.starts_with("snap.") || name == "conf" {
+        if path.extension().is_some_and(|end| end == "generating") {
             fs::remove_file(&path).map_err(|error| StoreError::io("delete", &path, error))?;
         }
     }
     Ok(())
 }
 
-fn remove_tree(folder: &Path) -> Result<(), StoreError> {
-    match fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(StoreError::io("delete", folder, error)),
-        _ => Ok(()),
+/// The log in `folder`, locked; `None` when there is none.
+fn open_log(folder: &Path) -> Result<Option<Log>, StoreError> {
+    let Some(log) = Log::open(folder).map_err(|error| StoreError::io("read", folder, error))? else {
+        return Ok(None);
+    };
+    match patiently(|| log.lock(), |error| error.kind() == io::ErrorKind::WouldBlock) {
+        Ok(()) => Ok(Some(log)),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            Err(StoreError::Locked { path: folder.to_path_buf() })
+        }
+        Err(error) => Err(StoreError::io("lock", folder, error)),
+    }
+}
+
+/// Tries again for a moment while somebody else holds the lock.
+fn patiently<T, E>(mut open: impl FnMut() -> Result<T, E>, is_locked: impl Fn(&E) -> bool) -> Result<T, E> {
+    let patience = Instant::now();
+    loop {
+        match open() {
+            Err(error) if is_locked(&error) && patience.elapsed() < LOCK_PATIENCE => {
+                #[expect(
+                    clippy::disallowed_methods,
+                    reason = "there is no way to wait for the lock with a deadline"
+                )]
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            other => return other,
+        }
     }
 }
 

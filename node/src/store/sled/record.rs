@@ -1,7 +1,5 @@
 //! How records lie in sled: sealed with a checksum, counted by a tally.
 
-use std::collections::BTreeSet;
-
 /// Bytes of the checksum at the end of every stored value.
 const SEAL_BYTES: usize = 8;
 const USER: u8 = 1;
@@ -115,7 +113,8 @@ impl Scan {
         None
     }
 
-    fn take(&mut self, key: &[u8], sealed: &[u8], each: &mut dyn FnMut(&[u8], &[u8])) {
+    /// Adds a record as it lies in sled, and hands it on if it is one of the caller and whole.
+    pub(super) fn take(&mut self, key: &[u8], sealed: &[u8], each: &mut dyn FnMut(&[u8], &[u8])) {
         match (key.split_first(), unseal(key, sealed)) {
             (Some((&USER, key)), Some(value)) => {
                 self.found.add(sealed);
@@ -142,50 +141,6 @@ pub(super) fn scan(db: &::sled::Db, each: &mut dyn FnMut(&[u8], &[u8])) -> Scan 
                 scan.stopped = Some(error.to_string());
                 break;
             }
-        }
-    }
-    scan
-}
-
-/// Reads whatever still reads, around damaged pages: forwards to the first, backwards to the last,
-/// and in between from each of the `hints`, keys that are likely to exist. Order is not kept; no
-/// record comes twice.
-pub(super) fn scan_around(
-    db: &::sled::Db,
-    hints: &BTreeSet<Vec<u8>>,
-    each: &mut dyn FnMut(&[u8], &[u8]),
-) -> Scan {
-    let mut scan = Scan::default();
-    let mut low = Vec::new();
-    for item in db.iter() {
-        let Ok((key, sealed)) = item else {
-            scan.stopped = Some("a page does not match its checksum".into());
-            break;
-        };
-        scan.take(&key, &sealed, each);
-        low = key.to_vec();
-    }
-    if scan.stopped.is_none() {
-        return scan;
-    }
-    let mut high = vec![u8::MAX; super::super::MAX_KEY_BYTES + 2];
-    for item in db.iter().rev() {
-        match item {
-            Ok((key, sealed)) if *key > *low => {
-                scan.take(&key, &sealed, each);
-                high = key.to_vec();
-            }
-            _ => break,
-        }
-    }
-    for hint in hints.iter().map(|key| user_key(key)) {
-        if hint <= low || hint >= high {
-            continue;
-        }
-        for item in db.range(hint..high.clone()) {
-            let Ok((key, sealed)) = item else { break };
-            scan.take(&key, &sealed, each);
-            low = key.to_vec();
         }
     }
     scan

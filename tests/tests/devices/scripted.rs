@@ -1,14 +1,9 @@
-//! Devices on real event loops, linked by QUIC on loopback, with an adapter that does what a test
-//! says: who owns a bulb, what becomes of commands, and what becomes of both when something dies.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod bulb;
-mod home;
+//! An adapter that does what a test says: who owns a bulb, what becomes of commands, and what
+//! becomes of both when something dies.
 
 use std::time::Duration;
 
-use bulb::Mood;
-use home::{Home, availability, brightness, field, life, power, reason};
+use hearth_tests::daemon::PATIENCE;
 use node::{
     api::ports::{Change, Color, CommandState, PortError, Power},
     devices::AdapterState,
@@ -16,6 +11,10 @@ use node::{
 use serde_json::json;
 use tokio::time::{Instant, interval};
 
+use crate::{
+    bulb::Mood,
+    home::{Home, availability, brightness, field, life, power, reason},
+};
 use CommandState::{Accepted, Acknowledged, Confirmed, Sent, Superseded, TimedOut};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -93,7 +92,7 @@ async fn when_the_owner_dies_another_takes_the_bulb_and_its_open_command() {
     home.bulb.set(Mood::Deaf);
     let dead = home.nodes.remove(owner);
     let command = home.nodes[0].submit(&home.device, brightness(1_000)).await;
-    let deadline = Instant::now() + home::PATIENCE;
+    let deadline = Instant::now() + PATIENCE;
     let mut pace = interval(Duration::from_millis(5));
     while home.bulb.log().is_empty() {
         assert!(Instant::now() < deadline, "the owner was never asked");
@@ -252,6 +251,22 @@ async fn a_bulb_that_nobody_reaches_is_offline_and_comes_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_bulb_whose_only_node_died_is_offline_and_the_node_is_called_by_its_name() {
+    let bulb_of = |number| if number == 1 { "wired" } else { "wired-elsewhere" };
+    let mut home = Home::with("wired", 2, |number| json!({"bulb": bulb_of(number), "node": number})).await;
+    let [wired, other] = &home.nodes[..] else { panic!() };
+    let object = mesh_proto::ObjectId::new(&format!("node/{}", wired.me)).unwrap();
+    let name = mesh_proto::FieldName::new("name").unwrap();
+    let op = node::service::Op::Set(object.clone(), name.clone(), "kitchen".into());
+    wired.service.write(mesh_proto::kinds::Author::Client, vec![op]).await.unwrap();
+    other.until(&object, "the name of the node", |view| view.fields.contains_key(&name)).await;
+    other.until(&home.device, "the bulb", |view| availability(view) == "online").await;
+    drop(home.nodes.remove(0));
+    let view = home.nodes[0].until(&home.device, "offline", |view| availability(view) == "offline").await;
+    assert_eq!(reason(&view), "node kitchen is down, and no other node reaches it");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_describes_a_bulb_is_written_once() {
     let home = Home::new("once", 1).await;
     home.settled().await;
@@ -300,7 +315,7 @@ async fn wrong_settings_leave_an_adapter_off_and_the_node_on() {
     let mut home = Home::with("off", 1, |_| json!({"bulb": 7})).await;
     let node = &mut home.nodes[0];
     let status = node.devices.adapters.wait_for(|all| !all.is_empty()).await.unwrap()[0].clone();
-    assert_eq!((status.state, status.restarts), (AdapterState::Off, 0));
+    assert_eq!((status.state, status.restarts), (AdapterState::Refused, 0));
     assert!(status.reason.unwrap().contains("must be a name"));
     let refused = node.try_submit(&home.device, power(Power::On), 5_000, None).await;
     assert!(matches!(refused, Err(PortError::NotFound(_))), "{refused:?}");

@@ -1,23 +1,14 @@
 //! A LIFX bulb, the real emulator, that two linked nodes reach: commands, a slider, a bulb that lies, and
 //! the death of its owner.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-// The same homes as the node's own tests of devices, here with the adapter that ships.
-#[path = "../../node/tests/devices/bulb.rs"]
-#[expect(dead_code, reason = "its moods serve the node's own tests")]
-mod bulb;
-#[path = "../../node/tests/devices/home.rs"]
-#[expect(dead_code, reason = "some of it serves the node's own tests")]
-mod home;
 
 use std::time::Duration;
 
 use device_adapters::registry;
 use hearth_tests::emulator::{COLOR_BULB, Emulator, Fault, Link};
-use home::{Home, availability, brightness, field, power, reason};
 use node::api::ports::{CommandState, Power};
 use serde_json::json;
 
+use crate::home::{Home, availability, brightness, field, power, reason};
 use CommandState::{Accepted, Acknowledged, Confirmed, Sent, Superseded, TimedOut};
 
 const SERIAL: &str = "d073d5000001";

@@ -3,7 +3,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{Ipv4Addr, SocketAddr, UdpSocket},
-    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -13,6 +12,7 @@ use std::{
 
 use device_adapters::Registration;
 use ed25519_dalek::SigningKey;
+use hearth_tests::daemon::{Folder, PATIENCE};
 use mesh_proto::{
     FieldName, Hlc, NodeId, ObjectId, ShortId, Value,
     mesh::{Boot, Loader, Mesh, next_run},
@@ -27,7 +27,7 @@ use node::{
     state_dir::StateDir,
     store::{memory::MemoryStore, worker::StoreHandle},
     tls::NodeIdentity,
-    transport::{Dialer, Limits, QuicTransport, Target, TransportCounters, link_events},
+    transport::{Dialer, Limits, QuicTransport, Target, TransportCounters, Wanted, link_events},
 };
 use serde_json::json;
 use tokio::{
@@ -38,9 +38,6 @@ use tokio::{
 
 use crate::bulb::{Bulb, REGISTRY};
 
-/// Longer than anything here should take, even on a busy machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
-
 pub(crate) struct Node {
     pub(crate) me: ShortId,
     pub(crate) service: Service,
@@ -49,14 +46,13 @@ pub(crate) struct Node {
     pub(crate) heartbeat: Arc<AtomicU64>,
     stop: watch::Sender<bool>,
     tasks: Vec<JoinHandle<()>>,
-    folder: PathBuf,
+    _folder: Folder,
 }
 
 impl Drop for Node {
     fn drop(&mut self) {
         self.devices.task.abort();
         self.tasks.iter().for_each(JoinHandle::abort);
-        let _ = std::fs::remove_dir_all(&self.folder);
     }
 }
 
@@ -105,7 +101,7 @@ impl Home {
         let mut seeds = Vec::new();
         let mut nodes = Vec::new();
         for number in 1..=count {
-            let household = Household { name, number, count, seeds: seeds.clone() };
+            let household = Household { number, count, seeds: seeds.clone() };
             let (node, address) = start(household, registry, settings(number)).await;
             seeds.push((Target::Node(id(number)), vec![address]));
             nodes.push(node);
@@ -131,22 +127,20 @@ impl Home {
     }
 }
 
-struct Household<'a> {
-    name: &'a str,
+struct Household {
     number: u8,
     count: u8,
     seeds: Vec<(Target, Vec<SocketAddr>)>,
 }
 
 async fn start(
-    household: Household<'_>,
+    household: Household,
     registry: &'static [Registration],
     settings: serde_json::Value,
 ) -> (Node, SocketAddr) {
-    let Household { name, number, count, seeds } = household;
-    let folder = std::env::temp_dir().join(format!("hearth-devices-{name}-{number}-{}", std::process::id()));
-    let _ = std::fs::remove_dir_all(&folder);
-    let state = Arc::new(StateDir::open(&folder).unwrap());
+    let Household { number, count, seeds } = household;
+    let folder = Folder::new().unwrap();
+    let state = Arc::new(StateDir::open(&folder.join("state")).unwrap());
     let clock = Clock::new();
     let boot = Boot {
         key: key(number),
@@ -164,7 +158,7 @@ async fn start(
     let me = id(number).short();
     let (service, requests) = Service::channel();
     let (events, links) = link_events();
-    let (wanted, wanted_rx) = watch::channel(BTreeMap::new());
+    let (wanted, wanted_rx) = watch::channel(Wanted::default());
     let (alive, alive_rx) = watch::channel(BTreeSet::from([me]));
     let (members, _) = watch::channel(BTreeSet::new());
     let (joins, _) = mpsc::channel(1);
@@ -188,6 +182,7 @@ async fn start(
         members,
         heartbeat: Arc::default(),
         clock,
+        synchronised: watch::channel(true).1,
     });
     let (stop, shutdown) = watch::channel(false);
     let (_never, loop_shutdown) = watch::channel(false);
@@ -211,7 +206,7 @@ async fn start(
     };
     let devices = Devices::spawn_with(parts, registry);
     let tasks = vec![looping, dialing];
-    (Node { me, service, commands, devices, heartbeat, stop, tasks, folder }, address)
+    (Node { me, service, commands, devices, heartbeat, stop, tasks, _folder: folder }, address)
 }
 
 impl Node {

@@ -1,13 +1,14 @@
 //! How a daemon is started: arguments, mounts of its own, a clock of its own.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::{
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
     path::Path,
-    process::{Command, Stdio},
+    process::Command,
 };
 
-use super::{Refused, clean, finish, hearth};
+use anyhow::{Context as _, Result, ensure};
+
+use super::{Cli, place::free_port, program};
 
 /// How to start a daemon.
 #[derive(Debug, Clone, Default)]
@@ -16,12 +17,13 @@ pub struct Launch {
     variables: Vec<(String, String)>,
     /// Shell commands that run in a mount namespace of the daemon's own before it starts.
     mounts: Option<String>,
-    /// Whether it may take any port, or the one given.
-    listen: Option<String>,
+    /// Where it listens; none is a free port of the loopback.
+    listen: Option<SocketAddr>,
 }
 
 impl Launch {
-    /// A plain start on any port of the loopback.
+    /// A plain start on a free port of the loopback.
+    #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
@@ -36,13 +38,13 @@ impl Launch {
     /// Where to listen.
     #[must_use]
     pub fn listen(mut self, address: SocketAddr) -> Self {
-        self.listen = Some(address.to_string());
+        self.listen = Some(address);
         self
     }
 
     /// An environment variable.
     #[must_use]
-    pub fn variable(mut self, name: &str, value: &str) -> Self {
+    pub fn variable(mut self, name: &str, value: impl Into<String>) -> Self {
         self.variables.push((name.into(), value.into()));
         self
     }
@@ -66,14 +68,18 @@ impl Launch {
 
     /// The daemon starts at another time of day, in the form that libfaketime takes
     /// (`@1970-01-01 00:00:10`, `+365d`). The clock that never goes back stays as it is.
+    ///
+    /// # Panics
+    /// When libfaketime is not installed.
     #[must_use]
+    #[expect(clippy::expect_used, reason = "a test that lacks it fails")]
     pub fn clock(self, time: &str) -> Self {
         let found = ["x86_64-linux-gnu", "aarch64-linux-gnu", "arm-linux-gnueabihf"]
             .map(|machine| format!("/usr/lib/{machine}/faketime/libfaketime.so.1"))
             .into_iter()
             .find(|path| Path::new(path).exists());
         let library = found.expect("libfaketime is missing: run tests/setup, which installs `faketime`");
-        self.variable("LD_PRELOAD", &library)
+        self.variable("LD_PRELOAD", library)
             .variable("FAKETIME", time)
             .variable("FAKETIME_DONT_FAKE_MONOTONIC", "1")
             .variable("DONT_FAKE_MONOTONIC", "1")
@@ -81,38 +87,74 @@ impl Launch {
             .variable("TZ", "UTC")
     }
 
+    pub(super) fn has_mounts(&self) -> bool {
+        self.mounts.is_some()
+    }
+
+    /// Where it will listen.
+    pub(super) fn address(&self) -> Result<SocketAddr> {
+        match self.listen {
+            Some(address) => Ok(address),
+            None => Ok((Ipv4Addr::LOCALHOST, free_port()?).into()),
+        }
+    }
+
     /// The command that starts the daemon on this state folder.
-    pub fn command(&self, state: &Path) -> Command {
+    pub(super) fn command(&self, state: &Path, listen: SocketAddr) -> Result<Command> {
         let mut command = match &self.mounts {
-            None => Command::new(hearth()),
+            None => hearth()?,
             Some(mounts) => {
-                require_mounts();
+                require_mounts()?;
                 let mut shell = Command::new("unshare");
                 let script = format!("set -e; {{ {mounts}; }} >&2; exec \"$0\" \"$@\"");
-                shell.args(["--mount", "--propagation", "private", "sh", "-c", &script]).arg(hearth());
+                shell.args(["--mount", "--propagation", "private", "sh", "-c", &script]);
+                shell.arg(program::hearth()?);
+                clean(&mut shell);
                 shell
             }
         };
-        command.args(["run", "--listen", self.listen.as_deref().unwrap_or("127.0.0.1:0")]);
+        command.args(["run", "--listen", &listen.to_string()]);
         command.arg("--state-dir").arg(state).args(&self.arguments);
-        clean(&mut command);
         command.envs(self.variables.iter().map(|(name, value)| (name, value)));
-        command.stdin(Stdio::null());
-        command
+        Ok(command)
     }
 
-    /// Starts a daemon that is expected to end by itself, and returns what it said.
-    pub fn fails(&self, state: &Path) -> Refused {
-        let mut command = self.command(state);
-        command.stdout(Stdio::piped()).stderr(Stdio::piped());
-        let child = command.spawn().expect("the daemon starts");
-        Refused::from(finish(child, "a daemon that cannot start ends"))
+    /// Starts a daemon that is expected to end by itself; answers with what it said.
+    ///
+    /// # Errors
+    /// When it cannot be started or does not end.
+    pub async fn ends(&self, state: &Path) -> Result<Cli> {
+        let listen = self.listen.unwrap_or((Ipv4Addr::LOCALHOST, 0).into());
+        Cli::of(self.command(state, listen)?.into(), b"").await
+    }
+}
+
+/// `hearth`, with nothing of the caller's configuration.
+pub(super) fn hearth() -> Result<Command> {
+    let mut command = Command::new(program::hearth()?);
+    clean(&mut command);
+    Ok(command)
+}
+
+/// No configuration of this machine reaches the tests.
+fn clean(command: &mut Command) {
+    for variable in ["STATE_DIRECTORY", "NOTIFY_SOCKET", "WATCHDOG_USEC", "JOURNAL_STREAM"] {
+        command.env_remove(variable);
+    }
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("HEARTH_") {
+            command.env_remove(name);
+        }
     }
 }
 
 /// Fails unless mounts can be made in a namespace of one's own.
-fn require_mounts() {
+fn require_mounts() -> Result<()> {
     let tried = Command::new("unshare").args(["--mount", "mount", "-t", "tmpfs", "tmpfs", "/mnt"]).output();
-    let works = tried.as_ref().is_ok_and(|output| output.status.success());
-    assert!(works, "this test mounts file systems in a namespace of its own: run it as root ({tried:?})");
+    let tried = tried.context("unshare is missing: run tests/setup, which installs it")?;
+    ensure!(
+        tried.status.success(),
+        "this test mounts file systems in a namespace of its own: run it as root ({tried:?})"
+    );
+    Ok(())
 }

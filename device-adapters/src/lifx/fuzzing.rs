@@ -1,0 +1,157 @@
+//! What the fuzz target `lifx` runs; built with `--cfg fuzzing` only.
+
+use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::time::Instant;
+
+use crate::adapter::{Directive, Reading};
+use crate::model::{ColorMode, CommandId, DeviceId, LightChange};
+
+use super::REGISTRATION;
+use super::config::Config;
+use super::driver::Driver;
+use super::wire::{self, Reply};
+
+const SOURCE: u32 = 2;
+const DEVICE: &str = "lifx-d073d5001337";
+/// The start of a message from [`DEVICE`] to [`SOURCE`], up to the sequence number; its size comes before.
+const HEADER: [u8; 21] =
+    [0x00, 0x14, 2, 0, 0, 0, 0xd0, 0x73, 0xd5, 0x00, 0x13, 0x37, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+const BULB: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7)), 56_700);
+/// Far more than a step may send: two messages for each bulb of a full table.
+const MOST_SENT: usize = 2_048;
+const DEADLINE: Duration = Duration::from_secs(5);
+
+/// Reads the bytes as one datagram, then as a script of commands, pauses and datagrams for a
+/// driver in virtual time.
+///
+/// # Panics
+/// When the driver breaks a rule: that is what is looked for.
+pub fn run(data: &[u8]) {
+    decodes_cleanly(data);
+    let mut rig = Rig::new();
+    let mut rest = data;
+    while let Some((&[step, argument], after)) = rest.split_first_chunk::<2>() {
+        rest = rig.step(step, argument, after);
+        rig.settle();
+    }
+    rig.now += DEADLINE + Duration::from_secs(60);
+    rig.settle();
+    assert!(rig.open.is_empty(), "past their deadlines: {:?}", rig.open);
+    rig.driver.shut_down();
+    rig.drain();
+}
+
+fn decodes_cleanly(datagram: &[u8]) {
+    if let Ok(incoming) = wire::decode(datagram) {
+        let label = match incoming.reply {
+            Reply::StateLabel(label) | Reply::LightState { label, .. } => label,
+            _ => return,
+        };
+        assert!(!label.chars().any(char::is_control), "{label:?}");
+    }
+}
+
+struct Rig {
+    driver: Driver,
+    now: Instant,
+    /// Commands that were given and have not ended.
+    open: BTreeSet<CommandId>,
+}
+
+impl Rig {
+    fn new() -> Self {
+        let settings = json!({ "addresses": [BULB.to_string()], "broadcast": [] });
+        let config = Config::parse(&REGISTRATION.descriptor, &settings).expect("good settings");
+        let now = Instant::now();
+        Self { driver: Driver::new(&config, SOURCE, now), now, open: BTreeSet::new() }
+    }
+
+    /// One step of the script; answers with what follows it.
+    fn step<'a>(&mut self, step: u8, argument: u8, after: &'a [u8]) -> &'a [u8] {
+        let device = || DeviceId::new(DEVICE).expect("an id");
+        let (datagram, rest) = after.split_at(usize::from(argument).min(after.len()));
+        match step % 8 {
+            0 => self.direct(Directive::Own { device: device(), owned: argument % 4 != 0 }),
+            1 => self.direct(Directive::Refresh { device: device() }),
+            2 => {
+                let command = CommandId([argument; 16]);
+                self.open.insert(command);
+                let change = change(step, argument);
+                self.direct(Directive::Light {
+                    device: device(),
+                    command,
+                    change,
+                    deadline: self.now + DEADLINE,
+                });
+            }
+            3 => self.now += Duration::from_millis(u64::from(argument) * 20),
+            4 => {
+                self.driver.handle_datagram(self.now, BULB, datagram);
+                return rest;
+            }
+            // As from our bulb: the script holds the sequence number, the type and the body.
+            _ => {
+                if let Some(([sequence, kind], body)) = datagram.split_first_chunk::<2>() {
+                    let size = u16::try_from(36 + body.len()).expect("a short body");
+                    let mut whole = size.to_le_bytes().to_vec();
+                    whole.extend(HEADER);
+                    whole.push(*sequence);
+                    whole.extend([0; 8]);
+                    whole.extend([*kind, 0, 0, 0]);
+                    whole.extend(body);
+                    decodes_cleanly(&whole);
+                    self.driver.handle_datagram(self.now, BULB, &whole);
+                }
+                return rest;
+            }
+        }
+        after
+    }
+
+    fn direct(&mut self, directive: Directive) {
+        self.driver.handle_directive(self.now, directive);
+    }
+
+    /// Does what is due. A timeout that is due does something: the next one lies later.
+    fn settle(&mut self) {
+        let mut turns = 0;
+        self.drain();
+        while self.driver.poll_timeout() <= self.now {
+            self.driver.handle_timeout(self.now);
+            self.drain();
+            turns += 1;
+            assert!(turns < 1_000, "the driver is always due");
+        }
+    }
+
+    fn drain(&mut self) {
+        let mut sent = 0;
+        while let Some(transmit) = self.driver.poll_transmit() {
+            assert_eq!(transmit.bytes.first_chunk(), Some(&(transmit.bytes.len() as u16).to_le_bytes()));
+            sent += 1;
+        }
+        assert!(sent <= MOST_SENT, "{sent} datagrams in one step");
+        while let Some(reading) = self.driver.poll_reading() {
+            if let Reading::Progress { command, stage, .. } = reading {
+                let is_open = self.open.contains(&command);
+                assert!(is_open, "{command:?} has ended, or never was: {stage:?}");
+                if stage.is_final() {
+                    self.open.remove(&command);
+                }
+            }
+        }
+    }
+}
+
+fn change(step: u8, argument: u8) -> LightChange {
+    LightChange {
+        on: (step & 8 != 0).then_some(argument % 2 == 0),
+        brightness: (step & 16 != 0).then(|| u16::from(argument) << 8),
+        color: (step & 32 != 0).then(|| ColorMode::Temperature { kelvin: u16::from(argument) << 6 }),
+        transition_ms: if step & 64 != 0 { u32::from(argument) << 4 } else { 0 },
+    }
+}

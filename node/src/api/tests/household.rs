@@ -1,0 +1,66 @@
+//! Invites, joining, leaving, names.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+use super::*;
+
+#[tokio::test]
+async fn invites_joining_and_leaving_go_to_their_owners() {
+    let bench = Bench::new();
+    let made = bench.call(Method::POST, "/api/v1/invites", Value::Null).await;
+    assert_eq!(
+        (made.status, &made.json()["expires"]),
+        (StatusCode::CREATED, &json!("1970-01-01T00:15:00.000Z"))
+    );
+    bench.call(Method::POST, "/api/v1/invites", json!({ "ttl_s": 60, "roles": ["member", "admin"] })).await;
+    let listed = bench.call(Method::GET, "/api/v1/invites", Value::Null).await.json();
+    assert_eq!(listed["invites"][1]["roles"], json!(["member", "admin"]));
+    assert!(!listed.to_string().contains("secret"));
+    for bad in [
+        json!({ "ttl_s": 1 }),
+        json!({ "ttl_s": 604_801 }),
+        json!({ "roles": ["king"] }),
+        json!({ "ttl": 60 }),
+    ] {
+        assert_eq!(
+            bench.call(Method::POST, "/api/v1/invites", bad.clone()).await.problem(),
+            "invalid-request",
+            "{bad}"
+        );
+    }
+    assert_eq!(
+        bench.call(Method::DELETE, "/api/v1/invites/inv0", Value::Null).await.status,
+        StatusCode::NO_CONTENT
+    );
+    assert_eq!(bench.call(Method::DELETE, "/api/v1/invites/inv0", Value::Null).await.problem(), "not-found");
+    assert_eq!(
+        bench.call(Method::POST, "/api/v1/join", json!({ "token": "h1" })).await.problem(),
+        "conflict"
+    );
+    let joined = bench.call(Method::POST, "/api/v1/join", json!({ "token": "h1", "force": true })).await;
+    assert_eq!((joined.status, &joined.json()["household"]), (StatusCode::ACCEPTED, &json!("h1")));
+    assert_eq!(bench.call(Method::POST, "/api/v1/leave", json!({})).await.status, StatusCode::ACCEPTED);
+    let checks = bench.call(Method::GET, "/api/v1/doctor", Value::Null).await.json();
+    assert_eq!(
+        (&checks["checks"][0]["status"], &checks["checks"][0]["name"]),
+        (&json!("warn"), &json!("clock"))
+    );
+}
+
+#[tokio::test]
+async fn a_node_is_renamed_by_name_or_key() {
+    let bench = Bench::new();
+    let key = super::super::fake::NODE;
+    for given in ["attic", key, &key[..16], &key[..8]] {
+        let path = format!("/api/v1/nodes/{given}");
+        let answer = bench.call(Method::PATCH, &path, json!({ "name": " kitchen " })).await;
+        assert_eq!(answer.json(), json!({ "id": key, "name": "kitchen" }));
+    }
+    let object = bench.call(Method::GET, "/api/v1/objects/node/00000000000000ab", Value::Null).await.json();
+    assert_eq!(object["fields"]["name"], "kitchen");
+    for bad in ["", "  ", "a\u{7}b", &"x".repeat(65)] {
+        let answer = bench.call(Method::PATCH, "/api/v1/nodes/attic", json!({ "name": bad })).await;
+        assert_eq!(answer.problem(), "invalid-request");
+    }
+    let answer = bench.call(Method::PATCH, "/api/v1/nodes/0000", json!({ "name": "x" })).await;
+    assert_eq!((answer.problem().as_str(), &answer.json()["candidates"]), ("not-found", &json!(["attic"])));
+}

@@ -1,0 +1,179 @@
+//! The membership on its way to the disk, and the statements that this node signs.
+//!
+//! One write is under way at a time. A statement of this node is durable before it counts or
+//! anybody hears of it: a node that forgets what it signed would fork its chain. While one is under
+//! way the next waits, or two would take the same place. What cannot be written is tried again with
+//! the chores, so that a revocation heard while the disk was full is not forgotten by a reboot.
+
+use std::collections::VecDeque;
+
+use mesh_proto::{
+    NodeId,
+    roster::{Body, RosterError, Statement},
+};
+use tokio::sync::oneshot;
+use tracing::{error, info};
+
+use super::EventLoop;
+use crate::service::ServiceError;
+
+/// Statements that may wait to be signed.
+const MAX_WAITING: usize = 64;
+
+/// Where the answer to an issue goes.
+pub(super) type IssueReply = oneshot::Sender<Result<Vec<Vec<u8>>, ServiceError>>;
+
+/// What the file holds, and what is on its way.
+pub(super) struct Membership {
+    saved: Vec<u8>,
+    saving: Option<Saving>,
+    /// Whether the membership may differ from what the file holds or will hold.
+    is_behind: bool,
+    /// Why the last write failed.
+    failed: Option<String>,
+    waiting: VecDeque<(Body, IssueReply)>,
+}
+
+struct Saving {
+    bytes: Vec<u8>,
+    issue: Option<Issuing>,
+}
+
+struct Issuing {
+    statement: Statement,
+    subject: NodeId,
+    reply: IssueReply,
+}
+
+impl Membership {
+    /// `saved` is what the file holds.
+    pub(super) fn new(saved: Vec<u8>) -> Self {
+        Self { saved, saving: None, is_behind: false, failed: None, waiting: VecDeque::new() }
+    }
+
+    /// Why it cannot be written at the moment, if so.
+    pub(super) fn failed(&self) -> Option<&str> {
+        self.failed.as_deref()
+    }
+
+    /// Whether a write is under way.
+    pub(super) fn is_saving(&self) -> bool {
+        self.saving.is_some()
+    }
+}
+
+impl EventLoop {
+    /// Signs, makes durable, publishes, then answers.
+    pub(super) fn issue(&mut self, body: Body, reply: IssueReply) {
+        if self.membership.waiting.len() >= MAX_WAITING {
+            let _ = reply.send(Err(ServiceError::Overloaded));
+            return;
+        }
+        self.membership.waiting.push_back((body, reply));
+        self.save_membership();
+    }
+
+    pub(super) fn roster_changed(&mut self) {
+        self.membership.is_behind = true;
+        self.save_membership();
+        self.members.send_replace(self.mesh.roster().members().map(|member| member.id).collect());
+        self.publish_alive();
+        self.want_peers();
+    }
+
+    /// Begins the next write, if one is due and none is under way.
+    pub(super) fn save_membership(&mut self) {
+        while self.membership.saving.is_none() {
+            if let Some((body, reply)) = self.membership.waiting.pop_front() {
+                self.begin_issue(body, reply);
+                continue;
+            }
+            if !std::mem::take(&mut self.membership.is_behind) {
+                return;
+            }
+            let bytes = self.mesh.roster().to_bytes();
+            if bytes == self.membership.saved {
+                self.membership_is_saved();
+            } else {
+                self.save_bytes(bytes, None);
+            }
+        }
+    }
+
+    fn begin_issue(&mut self, body: Body, reply: IssueReply) {
+        if let Body::Admit { node, token: Some(token), .. } = &body
+            && self.mesh.roster().redeemed(token).is_some()
+            && self.mesh.roster().is_admitted(node)
+        {
+            // A retry, perhaps after a power cut in between, gets the same statements.
+            let _ = reply.send(Ok(self.mesh.roster().proof_for(node)));
+            return;
+        }
+        let subject = match &body {
+            Body::Admit { node, .. } | Body::Revoke { node, .. } => *node,
+            Body::Leave => self.mesh.id(),
+        };
+        match self.mesh.sign(body) {
+            Ok(statement) => {
+                let bytes = self.mesh.roster().to_bytes_with(&statement);
+                self.save_bytes(bytes, Some(Issuing { statement, subject, reply }));
+            }
+            Err(error) => {
+                let _ = reply.send(Err(refused(&error)));
+            }
+        }
+    }
+
+    fn save_bytes(&mut self, bytes: Vec<u8>, issue: Option<Issuing>) {
+        self.files.save_roster(bytes.clone());
+        self.membership.saving = Some(Saving { bytes, issue });
+    }
+
+    /// A write has ended.
+    pub(super) fn roster_saved(&mut self, result: Result<(), String>) {
+        let Some(Saving { bytes, issue }) = self.membership.saving.take() else { return };
+        match result {
+            Ok(()) => {
+                self.membership.saved = bytes;
+                self.membership_is_saved();
+                if let Some(issuing) = issue {
+                    self.publish_statement(issuing);
+                }
+                self.save_membership();
+            }
+            Err(reason) => {
+                if self.membership.failed.is_none() {
+                    error!(%reason, "the membership cannot be saved; it is tried again until it can");
+                }
+                self.membership.failed = Some(reason.clone());
+                self.membership.is_behind = true;
+                if let Some(issuing) = issue {
+                    let _ = issuing.reply.send(Err(ServiceError::Store(reason)));
+                }
+                // Whoever waits is told by an attempt of its own; the rest is for the chores.
+                if !self.membership.waiting.is_empty() {
+                    self.save_membership();
+                }
+            }
+        }
+    }
+
+    fn publish_statement(&mut self, issuing: Issuing) {
+        let Issuing { statement, subject, reply } = issuing;
+        let published = self.mesh.publish(self.clock.now(), &statement);
+        // If another took its place meanwhile, the file holds one that counts for nothing.
+        self.membership.is_behind |= published.is_err();
+        let answer = published.map(|()| self.mesh.roster().proof_for(&subject));
+        let _ = reply.send(answer.map_err(|error| refused(&error)));
+    }
+
+    fn membership_is_saved(&mut self) {
+        if self.membership.failed.take().is_some() {
+            info!("the membership can be saved again");
+        }
+    }
+}
+
+fn refused(error: &RosterError) -> ServiceError {
+    ServiceError::Roster(error.to_string())
+}

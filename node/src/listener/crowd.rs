@@ -1,0 +1,164 @@
+//! Connections that have not shown a token yet, counted by the address they come from.
+//!
+//! Each address may have so many of them; beyond, the oldest of that address gives way to the
+//! newest. So whoever dribbles takes from nobody else's share, and even from the same address an
+//! honest client gets in, since it shows its token at once and no longer counts then.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+};
+
+use tokio::sync::{Notify, watch};
+
+/// Addresses are forgotten once their connections are gone; looked for at this many.
+const LOOK_AT: usize = 256;
+
+/// What counts as one address. Whoever has an IPv6 address has the 2^64 of its network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Origin {
+    V4(Ipv4Addr),
+    /// The first 64 bits.
+    V6(u64),
+}
+
+impl Origin {
+    fn of(address: IpAddr) -> Self {
+        match address.to_canonical() {
+            IpAddr::V4(address) => Self::V4(address),
+            IpAddr::V6(address) => Self::V6((address.to_bits() >> 64) as u64),
+        }
+    }
+}
+
+/// All places by address. One task owns it.
+#[derive(Debug)]
+pub(crate) struct Crowd {
+    places: BTreeMap<Origin, VecDeque<watch::Sender<bool>>>,
+    limit: usize,
+}
+
+impl Crowd {
+    /// At most `limit` places for each address, at least one.
+    pub(crate) fn new(limit: usize) -> Self {
+        Self { places: BTreeMap::new(), limit: limit.max(1) }
+    }
+
+    /// A place for a connection, and whether another one had to give way for it.
+    pub(crate) fn enter(&mut self, address: IpAddr) -> (Place, bool) {
+        if self.places.len() >= LOOK_AT {
+            self.places.retain(|_, places| places.iter().any(|place| !place.is_closed()));
+        }
+        let places = self.places.entry(Origin::of(address)).or_default();
+        places.retain(|place| !place.is_closed());
+        let full = places.len() >= self.limit;
+        if full && let Some(oldest) = places.pop_front() {
+            oldest.send_replace(true);
+        }
+        let (sender, gives_way) = watch::channel(false);
+        places.push_back(sender);
+        (Place { gives_way, shown: Notify::new() }, full)
+    }
+}
+
+/// A connection's place; dropping it frees it.
+#[derive(Debug)]
+pub struct Place {
+    gives_way: watch::Receiver<bool>,
+    shown: Notify,
+}
+
+impl Place {
+    /// Returns when the connection must end for the sake of a newer one.
+    pub async fn gives_way(&self) {
+        let mut gives_way = self.gives_way.clone();
+        if gives_way.wait_for(|gives_way| *gives_way).await.is_err() {
+            // Nobody counts any more.
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Says that the client has shown a token: its connection counts no more.
+    pub fn show_token(&self) {
+        self.shown.notify_one();
+    }
+
+    /// Returns when the client has shown a token.
+    pub async fn shown(&self) {
+        self.shown.notified().await;
+    }
+}
+
+/// Who came in over the network.
+#[derive(Debug)]
+pub struct Guest {
+    /// Where from.
+    pub address: SocketAddr,
+    /// Its place among the clients without a token.
+    pub place: Place,
+}
+
+impl From<SocketAddr> for Guest {
+    /// One that nobody counts.
+    fn from(address: SocketAddr) -> Self {
+        let (_, gives_way) = watch::channel(false);
+        Self { address, place: Place { gives_way, shown: Notify::new() } }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    fn is_evicted(place: &Place) -> bool {
+        place.gives_way().now_or_never().is_some()
+    }
+
+    #[test]
+    fn the_oldest_of_the_same_address_gives_way_and_no_other() {
+        let mut crowd = Crowd::new(2);
+        let (here, there) = ("192.168.1.5".parse().unwrap(), "192.168.1.6".parse().unwrap());
+        let (first, _) = crowd.enter(here);
+        let (other, _) = crowd.enter(there);
+        let (second, evicted) = crowd.enter(here);
+        assert!(!evicted && !is_evicted(&first));
+        let (third, evicted) = crowd.enter(here);
+        assert!(evicted && is_evicted(&first));
+        assert!([&second, &third, &other].into_iter().all(|place| !is_evicted(place)));
+        // A place that is free again needs nobody to give way.
+        drop(second);
+        let (fourth, evicted) = crowd.enter(here);
+        assert!(!evicted && !is_evicted(&third) && !is_evicted(&fourth));
+    }
+
+    #[test]
+    fn a_network_of_ipv6_counts_as_one_and_a_mapped_address_as_its_own() {
+        let mut crowd = Crowd::new(1);
+        let mut enter = |address: &str| {
+            let (place, evicted) = crowd.enter(address.parse().unwrap());
+            (Box::leak(Box::new(place)), evicted).1
+        };
+        assert!(!enter("2001:db8:1:2::1"));
+        assert!(enter("2001:db8:1:2:ffff::9"), "the same /64");
+        assert!(!enter("2001:db8:1:3::1"), "another /64");
+        assert!(!enter("10.0.0.1"));
+        assert!(enter("::ffff:10.0.0.1"), "the same address, mapped");
+        assert!(!enter("::1"));
+        assert!(enter("::1"), "loopback is bounded as well");
+    }
+
+    #[test]
+    fn addresses_are_forgotten_with_their_connections() {
+        let mut crowd = Crowd::new(4);
+        let held = crowd.enter("10.1.0.1".parse().unwrap());
+        for number in 0..10_000_u32 {
+            drop(crowd.enter(Ipv4Addr::from(0x0a02_0000 + number).into()));
+        }
+        assert!(crowd.places.len() <= LOOK_AT, "{}", crowd.places.len());
+        assert!(crowd.places.contains_key(&Origin::of("10.1.0.1".parse().unwrap())));
+        drop(held);
+    }
+}

@@ -1,0 +1,73 @@
+//! Writing a whole store anew, beside the one that it will replace.
+
+use super::opening::{open_engine, sync_folder};
+use super::record::Tally;
+use super::{Engine, Failed, SledOptions, drop_engine, engine_error};
+use crate::store::{Batch, GOOD_BATCH_BYTES, StoreError};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Where the store is written until it is whole.
+pub(super) const REBUILD_FOLDER: &str = "store.rebuild";
+
+/// A store being filled beside the one that it will replace.
+pub(super) struct Fresh {
+    folder: PathBuf,
+    engine: Engine,
+    batch: Batch,
+    bytes: usize,
+    failed: Option<StoreError>,
+}
+
+impl Fresh {
+    /// `commits` continues the count of the store that it replaces, so that the mark still fits.
+    pub(super) fn create(root: &Path, options: &SledOptions, commits: u64) -> Result<Self, StoreError> {
+        let folder = root.join(REBUILD_FOLDER);
+        remove_tree(&folder)?;
+        let db = open_engine(&folder, options).map_err(|error| engine_error("create", &folder, error))?;
+        let engine = Engine::new(&folder, db, Tally { commits, ..Tally::default() })?;
+        Ok(Self { folder, engine, batch: Batch::default(), bytes: 0, failed: None })
+    }
+
+    pub(super) fn put(&mut self, key: &[u8], value: &[u8]) {
+        self.bytes += key.len() + value.len();
+        self.batch.puts.push((key.to_vec(), value.to_vec()));
+        if self.bytes >= GOOD_BATCH_BYTES {
+            self.write();
+        }
+    }
+
+    fn write(&mut self) {
+        self.bytes = 0;
+        let batch = std::mem::take(&mut self.batch);
+        if self.failed.is_none()
+            && let Err(Failed::Write(error) | Failed::Sync(error)) = self.engine.commit(&self.folder, &batch)
+        {
+            self.failed = Some(error);
+        }
+    }
+
+    /// Makes it durable and closes it; the number of its records.
+    pub(super) fn finish(mut self) -> Result<u64, StoreError> {
+        self.write();
+        if let Some(error) = self.failed.take() {
+            return Err(error);
+        }
+        let records = self.engine.tally.records;
+        let folder = self.folder.clone();
+        drop_engine(Some(self.engine));
+        sync_folder(&folder.join("blobs"))
+            .and_then(|()| sync_folder(&folder))
+            .map_err(|error| StoreError::io("sync", &folder, error))?;
+        Ok(records)
+    }
+}
+
+/// Deletes a folder with all that is in it, if it is there.
+pub(super) fn remove_tree(folder: &Path) -> Result<(), StoreError> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(StoreError::io("delete", folder, error)),
+        _ => Ok(()),
+    }
+}

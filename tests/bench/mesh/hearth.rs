@@ -1,0 +1,181 @@
+//! The nodes that are measured.
+
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use hearth_tests::{
+    daemon::{Daemon, Folder, Launch, Observer, PATIENCE, Plan, Session, wait_until},
+    emulator::{COLOR_BULB, Emulator},
+};
+use serde_json::{Value, json};
+use tokio::{net::UnixDatagram, time::timeout};
+
+const LAMP: &str = "device/lifx-d073d5000001";
+const NOTE: &str = "note/bench";
+
+/// Two nodes; a client writes to the first by a connection that it keeps, and a client watches the
+/// second by a WebSocket, both over TLS.
+pub(crate) struct Home {
+    near: Daemon,
+    _far: Daemon,
+    writer: Session,
+    observer: Observer,
+    _emulator: Emulator,
+}
+
+impl Home {
+    /// Starts them with a bulb: only the adapter can make a device, and only a device has a field
+    /// on the overlay that clients may write.
+    pub(crate) async fn start() -> Result<Self> {
+        let emulator = Emulator::start(&[COLOR_BULB]).await?;
+        let config = format!("[adapters.lifx]\naddresses = [\"{}\"]\nbroadcast = []\n", emulator.address());
+        let near = Plan::new("near").config(&config).start().await?;
+        let far = near.joined_by(Plan::new("far").config(&config)).await?;
+        wait_until("both know the bulb", PATIENCE, async || {
+            let known = async |node: &Daemon| Ok::<_, anyhow::Error>(node.fields(LAMP).await? != Value::Null);
+            Ok(known(&near).await? && known(&far).await?)
+        })
+        .await?;
+        let writer = near.web(Some(&near.token("operator").await?)).await?.session().await?;
+        let token = near.token("viewer").await?;
+        wait_until("the token is known to both", PATIENCE, async || {
+            Ok(far.web(Some(&token)).await?.get("/api/v1/status").await?.status == 200)
+        })
+        .await?;
+        let mut observer = far.web(Some(&token)).await?.watch().await?;
+        observer.subscribe(&[LAMP, NOTE], None).await?;
+        Ok(Self { near, _far: far, writer, observer, _emulator: emulator })
+    }
+
+    /// One change on the overlay: until it is seen at the other end, and until its writer is answered.
+    pub(crate) async fn overlay(&mut self, payload: String) -> Result<(Duration, Duration)> {
+        self.round(LAMP, "desired", payload).await
+    }
+
+    /// The same on the durable plane.
+    pub(crate) async fn durable(&mut self, payload: String) -> Result<(Duration, Duration)> {
+        self.round(NOTE, "text", payload).await
+    }
+
+    async fn round(&mut self, object: &str, field: &str, payload: String) -> Result<(Duration, Duration)> {
+        let body = json!({ "set": { field: payload } }).to_string();
+        let path = format!("/api/v1/objects/{object}");
+        let begun = Instant::now();
+        let written = async {
+            let answer = self.writer.exchange("PATCH", &path, Some(("application/json", body))).await?;
+            answer.success()?;
+            anyhow::Ok(begun.elapsed())
+        };
+        let seen = async {
+            loop {
+                let message = self.observer.next().await?;
+                if message["object"]["id"] == object && message["object"]["fields"][field] == payload {
+                    return anyhow::Ok(begun.elapsed());
+                }
+            }
+        };
+        let (answered, seen) = tokio::join!(written, seen);
+        Ok((seen?, answered?))
+    }
+
+    /// Resident memory of the node that is written to, in KiB.
+    pub(crate) fn rss_kib(&self) -> Result<u64> {
+        self.near.rss_kib()
+    }
+
+    /// A folder on the disk of the store.
+    pub(crate) fn folder(&self) -> PathBuf {
+        self.near.state_dir().to_owned()
+    }
+}
+
+/// What a node alone needs; memory in KiB, times in microseconds.
+pub(crate) struct Alone {
+    pub(crate) empty_kib: u64,
+    pub(crate) written_kib: u64,
+    pub(crate) restarted_kib: u64,
+    /// The start that founds the household.
+    pub(crate) first_us: u64,
+    pub(crate) empty_us: u64,
+    pub(crate) objects_us: u64,
+}
+
+/// How often a start is measured; the median counts.
+const STARTS: usize = 5;
+
+/// Measures a node without peers, empty and with so many objects of 200 bytes.
+pub(crate) async fn alone(objects: usize) -> Result<Alone> {
+    let folder = Folder::new()?;
+    let ready = Ready::listen(&folder)?;
+    let launch = Launch::new().variable("NOTIFY_SOCKET", ready.path.display().to_string());
+    let state = folder.join("node");
+    std::fs::create_dir(&state)?;
+    std::fs::write(state.join("hearth.toml"), "[adapters.lifx]\nenabled = false\n")?;
+    let (node, at) = tokio::join!(Daemon::on(&state, &launch), ready.heard());
+    let mut node = node?;
+    let first_us = micros(at?.saturating_duration_since(node.started()));
+    let empty_us = restarts(&mut node, &ready).await?;
+    let empty_kib = node.rss_kib()?;
+    let lines: String = (0..objects)
+        .map(|n| {
+            format!("{}\n", json!({ "id": format!("note/n{n}"), "fields": { "text": "x".repeat(200) } }))
+        })
+        .collect();
+    node.cli_with(&["import", "-"], lines.as_bytes()).await?.ok()?;
+    let held = node.status().await?["objects"].as_u64().context("no count")?;
+    ensure!(held >= objects as u64, "{held} of {objects} objects were imported");
+    let written_kib = node.rss_kib()?;
+    let objects_us = restarts(&mut node, &ready).await?;
+    Ok(Alone { empty_kib, written_kib, restarted_kib: node.rss_kib()?, first_us, empty_us, objects_us })
+}
+
+/// The median time of a few starts, in microseconds.
+async fn restarts(node: &mut Daemon, ready: &Ready) -> Result<u64> {
+    let mut times = Vec::new();
+    for _ in 0..STARTS {
+        node.stop().await?;
+        ready.drain();
+        let (started, at) = tokio::join!(node.start(), ready.heard());
+        started?;
+        times.push(micros(at?.saturating_duration_since(node.started())));
+    }
+    times.sort_unstable();
+    times.get(STARTS / 2).copied().context("no start")
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// What systemd would hear (sd_notify(3)).
+struct Ready {
+    socket: UnixDatagram,
+    path: PathBuf,
+}
+
+impl Ready {
+    fn listen(folder: &Folder) -> Result<Self> {
+        let path = folder.join("notify");
+        Ok(Self { socket: UnixDatagram::bind(&path)?, path })
+    }
+
+    /// The moment at which a node says that it is ready.
+    async fn heard(&self) -> Result<Instant> {
+        let mut bytes = [0; 4_096];
+        loop {
+            let length =
+                timeout(PATIENCE, self.socket.recv(&mut bytes)).await.context("no node is ready")??;
+            let at = Instant::now();
+            if String::from_utf8_lossy(bytes.get(..length).unwrap_or_default()).contains("READY=1") {
+                return Ok(at);
+            }
+        }
+    }
+
+    fn drain(&self) {
+        while self.socket.try_recv(&mut [0; 4_096]).is_ok() {}
+    }
+}
