@@ -12,6 +12,7 @@ use super::exit::{Exit, Failure};
 use super::model::{Command, read};
 use super::output::Done;
 use super::{Session, show};
+use crate::api::ports::MAX_TRANSITION_MS;
 
 /// How often the life of the command is looked at.
 const LOOK: Duration = Duration::from_millis(50);
@@ -28,7 +29,7 @@ impl Session {
         }
         let mut shown = 0;
         self.show_life(&command, &mut shown)?;
-        let deadline = Instant::now() + args.deadline + GRACE;
+        let deadline = Instant::now() + patience(args);
         while !args.no_wait && !has_ended(&command) {
             if Instant::now() >= deadline {
                 let detail =
@@ -68,6 +69,14 @@ impl Session {
         *shown = command.life.len().max(*shown);
         Ok(())
     }
+}
+
+/// How long the command may take until the node has ended it. The node adds the transition to the
+/// deadline, because nothing can be confirmed before the light has arrived; it takes none that is
+/// longer than an hour.
+fn patience(args: &LightArgs) -> Duration {
+    let longest = Duration::from_millis(MAX_TRANSITION_MS.into());
+    args.deadline + args.transition.unwrap_or_default().min(longest) + GRACE
 }
 
 /// The body of `POST /api/v1/commands`.
@@ -129,11 +138,24 @@ mod tests {
     use crate::cli::args::{Cli, Command as Parsed};
     use clap::Parser;
 
-    fn body(line: &[&str]) -> Value {
+    fn parsed(line: &[&str]) -> LightArgs {
         let mut all = vec!["hearth", "light"];
         all.extend(line);
         let Parsed::Light(args) = Cli::try_parse_from(all).unwrap().command else { panic!("not a light") };
-        request(&args)
+        args
+    }
+
+    fn body(line: &[&str]) -> Value {
+        request(&parsed(line))
+    }
+
+    #[test]
+    fn a_slow_transition_is_waited_for() {
+        assert_eq!(patience(&parsed(&["desk", "on"])), Duration::from_secs(10));
+        let slow = parsed(&["desk", "--brightness", "40", "--transition", "30s", "--deadline", "2s"]);
+        assert_eq!(patience(&slow), Duration::from_secs(37), "the node ends it 32 s after it took it");
+        let refused = parsed(&["desk", "on", "--transition", "365d"]);
+        assert!(patience(&refused) < Duration::from_secs(3_700));
     }
 
     #[test]
