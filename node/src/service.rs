@@ -154,7 +154,7 @@ pub struct Status {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum ServiceError {
     /// The author may not write the field.
-    #[error("`{0}` may not be written by clients: it is reported by the node that owns it")]
+    #[error("`{0}` may not be written by clients: only nodes write it")]
     Forbidden(String),
     /// A value breaks a rule.
     #[error("`{field}`: {reason}")]
