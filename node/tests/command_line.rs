@@ -482,3 +482,39 @@ fn a_token_from_stdin_is_bounded() {
     let mut rest = String::new();
     assert_eq!(output.stdout.as_slice().read_to_string(&mut rest).unwrap(), 0);
 }
+
+#[test]
+fn a_node_prints_where_its_api_is_however_little_it_logs() {
+    let folder = empty_folder();
+    std::fs::write(folder.join("hearth.toml"), "[adapters.lifx]\nenabled = false\n").unwrap();
+    for (json, url) in [(false, "https://127.0.0.1:"), (true, "\"https://127.0.0.1:")] {
+        let mut line = vec!["run", "--listen", "127.0.0.1:0", "--log", "off"];
+        line.extend(json.then_some("--json"));
+        let mut child = command(&folder, &line).spawn().unwrap();
+        let mut out = std::io::BufReader::new(child.stdout.take().unwrap());
+        let mut text = String::new();
+        // Ends with the line, or with the node.
+        while !text.contains(url) && std::io::BufRead::read_line(&mut out, &mut text).unwrap() > 0 {}
+        assert!(text.contains(url), "{text}");
+        if json {
+            assert_eq!(
+                serde_json::from_str::<Value>(&text).unwrap()["is_founded"],
+                false,
+                "it is its second start"
+            );
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    // Whoever may pass through the folder to the socket reads nothing else in it.
+    let mut open = vec![folder.clone()];
+    while let Some(entry) = open.pop() {
+        let about = std::fs::symlink_metadata(&entry).unwrap();
+        if about.is_dir() {
+            open.extend(std::fs::read_dir(&entry).unwrap().map(|entry| entry.unwrap().path()));
+        }
+        let made_here = entry != folder && !entry.ends_with("hearth.toml") && !entry.ends_with("hearth.sock");
+        assert!(!made_here || about.mode() & 0o077 == 0, "{}: {:o}", entry.display(), about.mode());
+    }
+    std::fs::remove_dir_all(folder).unwrap();
+}
