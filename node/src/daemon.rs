@@ -39,7 +39,7 @@ use crate::{
         ports::{CommandsHandle, ControlHandle, InvitesHandle},
         serve::HttpServer,
     },
-    auth::{InviteBook, InviteDesk, JoinCounters, serve_joins, setup::Setup, tokens::Tokens},
+    auth::{InviteBook, InviteDesk, JoinCounters, Moment, serve_joins, setup::Setup, tokens::Tokens},
     cli::Ready,
     config::Config,
     devices::{AdapterSettings, Devices, DevicesParts},
@@ -252,6 +252,7 @@ impl Life<'_> {
             Pulse { name: "event loop", beats: loop_beats },
             Pulse { name: "store", beats: store_beats },
             Pulse { name: "devices", beats: devices_beats },
+            Pulse { name: "QUIC", beats: quic.heartbeat() },
         ];
         let health = Health::new(pulses, Some(address), PATIENCE);
         info!(node = %me.short(), household = ?household.roster.household(), %address, "ready");
@@ -359,7 +360,8 @@ impl Life<'_> {
         };
         let persist =
             Box::new(move |bytes: &[u8]| write_private(&path, bytes).map_err(std::io::Error::other));
-        let clock = Box::new(unix_seconds);
+        let started = std::time::Instant::now();
+        let clock = Box::new(move || Moment { unix: unix_seconds(), running: started.elapsed().as_secs() });
         Ok(InviteDesk::start(book, me, household.roster.household(), persist, clock))
     }
 
