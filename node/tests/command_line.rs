@@ -112,6 +112,8 @@ fn router(seen: Seen) -> Router {
         .route("/api/v1/invites", post(|| async {
             axum::Json(json!({"token": "the-token", "id": "i1", "expires": "2026-11-22T06:15:00Z"}))
         }))
+        .route("/api/v1/invites/{id}", any(|| async { StatusCode::NO_CONTENT }))
+        .route("/api/v1/tokens/{id}", any(|| async { StatusCode::NO_CONTENT }))
         .route("/api/v1/join", post(|| async { (StatusCode::ACCEPTED, axum::Json(json!({"household": "ab", "node": "cd"}))) }))
         .route("/api/v1/nodes/{node}", any(|UrlPath(node): UrlPath<String>| async move { axum::Json(json!({"node": node})) }))
         .route("/api/v1/tokens", post(|| async { axum::Json(json!({"id": "t1", "token": "secret-token"})) }))
@@ -382,6 +384,28 @@ fn tokens_codes_certificates_and_checks() {
     let doctor = node.hearth(&["doctor"]);
     ends(&doctor, 1);
     assert!(stdout(&doctor).contains("clock: set it"));
+}
+
+#[test]
+fn with_json_every_command_answers_with_a_document() {
+    let node = Node::start();
+    let document = |line: &[&str]| -> Value {
+        let mut line = line.to_vec();
+        line.push("--json");
+        let output = node.hearth(&line);
+        ends(&output, 0);
+        assert!(stderr(&output).is_empty(), "{line:?}: {}", stderr(&output));
+        serde_json::from_str(&stdout(&output)).unwrap_or_else(|error| panic!("{line:?}: {error}: {output:?}"))
+    };
+    assert_eq!(document(&["delete", "note/x"]), json!({"id": "note/x", "deleted": true}));
+    assert_eq!(document(&["invite", "revoke", "i1"]), json!({"id": "i1", "revoked": true}));
+    assert_eq!(document(&["token", "revoke", "t1"]), json!({"id": "t1", "revoked": true}));
+    let codes = document(&["exit-codes"]);
+    assert_eq!(codes["exit_codes"].as_array().unwrap().len(), 9);
+    assert_eq!(codes["exit_codes"][7], json!({"code": 7, "meaning": "not confirmed in time"}));
+    let script = document(&["completions", "fish"]);
+    assert!(script["shell"] == "fish" && script["script"].as_str().unwrap().contains("setup-code"));
+    assert!(document(&["config", "default"])["toml"].as_str().unwrap().contains("unix_group"));
 }
 
 #[test]

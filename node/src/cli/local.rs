@@ -89,6 +89,7 @@ pub(super) fn from_stdin(token: &JoinToken) -> Result<JoinToken, Failure> {
 /// `hearth config show` and `hearth config default`.
 pub(super) fn config(command: &ConfigCommand, flags: &Flags, env: &Environment, out: Output) -> Done<Exit> {
     match command {
+        ConfigCommand::Default if out.json => out.document(&json!({"toml": config::DEFAULT_FILE}))?,
         ConfigCommand::Default => out.raw(config::DEFAULT_FILE.as_bytes())?,
         ConfigCommand::Show => {
             let config = config::load(flags, env).map_err(config_failure)?;
@@ -113,7 +114,12 @@ pub(super) fn config(command: &ConfigCommand, flags: &Flags, env: &Environment, 
 pub(super) fn completions(shell: clap_complete::Shell, out: Output) -> Done<Exit> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "hearth", &mut script);
-    out.raw(&script)?;
+    if out.json {
+        let script = String::from_utf8_lossy(&script);
+        out.document(&json!({"shell": shell.to_string(), "script": script}))?;
+    } else {
+        out.raw(&script)?;
+    }
     Ok(Exit::Ok)
 }
 

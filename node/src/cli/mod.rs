@@ -26,7 +26,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use clap::error::ErrorKind;
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use self::args::{Cli, Command};
 use self::client::Client;
@@ -102,7 +102,7 @@ fn execute(cli: Cli, out: Output, env: &Environment, daemon: Daemon) -> Done<Exi
             let version = env!("CARGO_PKG_VERSION");
             out.either(&json!({"version": version}), || format!("hearth {version}")).map(|()| Exit::Ok)
         }
-        Command::ExitCodes => out.line(exit::EXIT_CODES).map(|()| Exit::Ok),
+        Command::ExitCodes => out.either(&exit::codes(), || exit::EXIT_CODES.to_owned()).map(|()| Exit::Ok),
         command => {
             let state_dir = place::client_state_dir(&flags, env).map_err(local::config_failure)?;
             let session = Session { client: Client::new(state_dir), out };
@@ -117,6 +117,15 @@ fn execute(cli: Cli, out: Output, env: &Environment, daemon: Daemon) -> Done<Exi
 }
 
 impl Session {
+    /// Tells that something is done which has no result but that.
+    fn done(&self, document: Value, note: String) -> Done<Exit> {
+        self.out.note(note);
+        if self.out.json {
+            self.out.document(&document)?;
+        }
+        Ok(Exit::Ok)
+    }
+
     async fn command(&self, command: Command) -> Done<Exit> {
         match command {
             Command::Invite(args) => self.invite(&args).await,
