@@ -8,6 +8,7 @@ pub mod addresses;
 pub mod control;
 pub mod doctor;
 pub mod household;
+pub mod presence;
 mod web;
 
 use std::{
@@ -181,6 +182,13 @@ impl Life<'_> {
         let (introduced, name, is_new) = (service.clone(), config.name.clone(), household.is_new);
         let announced = addresses_rx.clone();
         tasks.spawn(async move { control::introduce(&introduced, me, &name, is_new, announced).await });
+
+        let telling = service.clone();
+        tasks.spawn(async move {
+            if let Err(rule) = presence::tell_status(telling, me.short()).await {
+                error!(%rule, "this node cannot tell its status");
+            }
+        });
 
         let (end, mut ends) = mpsc::channel(2);
         let (control, control_requests) = ControlHandle::channel();

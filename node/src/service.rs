@@ -107,6 +107,8 @@ pub struct NodeStatus {
     pub rtt_us: Option<u64>,
     /// Its software version.
     pub version: Option<String>,
+    /// How many objects it holds, as it said in the last seconds of its life; `None` once it is dead.
+    pub objects: Option<usize>,
     /// How many of this node's writes it is known not to have; `None` while unknown.
     pub lag: Option<u64>,
     /// How far its clock is ahead of ours, in milliseconds, as it said at the last hello.
