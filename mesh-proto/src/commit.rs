@@ -142,7 +142,6 @@ impl Commits {
             .filter(|(_, w)| w.due_ms <= now_ms)
             .map(|(key, w)| (w.stamp, key.clone()))
             .collect();
-        // In order of stamps: a closing of a generation goes before what is written again.
         due.sort_unstable();
         due.truncate(MAX_BATCH_WRITES);
         let (mut writes, mut tokens, mut bytes) = (Vec::new(), Vec::new(), 0);
@@ -192,10 +191,10 @@ impl Commits {
     }
 
     /// Gives every waiting write stamped above `limit` a new stamp: the clock was set back.
-    pub fn restamp(&mut self, limit: Hlc, mut stamp: impl FnMut(Hlc) -> Hlc) {
+    pub fn restamp(&mut self, limit: Hlc, mut stamp: impl FnMut() -> Hlc) {
         let late = self.waiting.values_mut().filter(|waiting| waiting.stamp > limit);
         let mut by_age: Vec<&mut Waiting> = late.collect();
         by_age.sort_by_key(|waiting| waiting.stamp);
-        by_age.into_iter().for_each(|waiting| waiting.stamp = stamp(waiting.stamp));
+        by_age.into_iter().for_each(|waiting| waiting.stamp = stamp());
     }
 }

@@ -26,6 +26,7 @@ use crate::{
     collect::Collector,
     commit::Commits,
     counters::{Counter, Counters},
+    hlc::Hlc,
     id::{Key, NodeId, ObjectId, Origin, ShortId},
     liveness::{Liveness, LivenessEvent, Swim},
     overlay::{Overlay, Run},
@@ -55,6 +56,16 @@ struct Fetching {
     fetch: Fetch,
     /// The state that a restored node takes over whole.
     fresh: Option<Replica>,
+}
+
+/// The writes of generations that a corrected clock closed, on their way to the disk under new stamps. Only when
+/// all are there the generations are closed for all to see, for then nothing is left that a crash could lose.
+#[derive(Debug)]
+struct Rewriting {
+    generations: BTreeSet<u32>,
+    /// What the generations wrote above this stamp is void.
+    closed: Hlc,
+    left: BTreeSet<Key>,
 }
 
 /// The machine.
@@ -92,6 +103,8 @@ pub struct Mesh {
     report_wanted: bool,
     /// Set while a new run waits to be persisted.
     closing: Option<Run>,
+    /// Set while what the closed generations wrote too far ahead is being written again.
+    rewriting: Option<Rewriting>,
     flush_due_ms: Option<u64>,
     release_check_ms: Option<u64>,
     collect_due_ms: u64,
@@ -147,6 +160,7 @@ impl Mesh {
             unheard: BTreeSet::new(),
             report_wanted: false,
             closing: None,
+            rewriting: None,
             flush_due_ms: None,
             release_check_ms: None,
             collect_due_ms: now.mono_ms + crate::collect::INTERVAL_MS,
@@ -163,6 +177,7 @@ impl Mesh {
         mesh.overlay.begin(id.short(), boot.run);
         mesh.see_generations();
         mesh.roster_changed();
+        mesh.schedule_release();
         mesh.settle();
         mesh
     }
@@ -177,7 +192,7 @@ impl Mesh {
             Input::Packet(link, bytes) => self.packet(link, &bytes),
             Input::Persisted(batch) => self.persisted(batch),
             Input::RunPersisted(run) => self.run_persisted(run),
-            Input::Synchronised(synchronised) => self.set_synchronised(synchronised),
+            Input::Synchronised(synchronised) => self.time.set_synchronised(self.now, synchronised),
         }
         self.settle();
     }
@@ -203,7 +218,7 @@ impl Mesh {
         let waits = self.commits.is_busy() || self.closing.is_some();
         let commit = if waits { None } else { self.commits.next_due() };
         let flush = if waits { None } else { self.flush_due_ms };
-        let fixed = [Some(self.collect_due_ms), Some(self.tree_due_ms)];
+        let fixed = [Some(self.collect_due_ms), Some(self.tree_due_ms), Some(self.time.poll_timeout())];
         let optional = [self.liveness.poll_timeout(), fetch, commit, flush, self.release_check_ms];
         fixed.into_iter().chain(optional).flatten().chain(links).min()
     }
@@ -298,6 +313,7 @@ impl Mesh {
 
     /// Brings everything that follows from the last input to rest.
     fn settle(&mut self) {
+        self.keep_time();
         self.correct_clock_if_ahead();
         self.finish_fetch();
         self.commit_due();

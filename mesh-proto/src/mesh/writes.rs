@@ -1,20 +1,21 @@
 //! This node's own writes, the batches for the store, and the clock that was wrong.
 
-use alloc::{string::ToString, vec::Vec};
+use alloc::{collections::BTreeSet, string::ToString, vec::Vec};
 
-use super::{Event, Mesh, Op, REMOTE_FLUSH_MS, WriteError};
+use super::{Event, Mesh, Op, REMOTE_FLUSH_MS, Rewriting, WriteError};
 use crate::{
     commit::{MAX_WAITING, WriteToken},
     counters::Counter,
-    hlc::Hlc,
-    id::{Dot, FieldName, Key, ObjectId},
+    hlc::{Hlc, MAX_AHEAD_MS},
+    id::{Dot, FieldName, Key, ObjectId, Origin},
     kinds::{self, Author, CLOSED_PREFIX, Durability, STATE_FLUSH_MS},
     merge::{Bytes, Entry},
     overlay::{Offered, OverlayEntry, Run},
     planted::planted,
     record::{self, Item},
     replica::Applied,
-    time::Now,
+    session::Link,
+    time::{Now, TimeKeeper},
     value::Value,
     view,
 };
@@ -92,7 +93,9 @@ impl Mesh {
         let writer = self.id.short();
         let entry = OverlayEntry { stamp, writer, run: self.run, value };
         let floor = view::floor(&self.replica, key);
-        if self.overlay.offer(self.time_ms(), key, entry, floor) == Offered::New {
+        // What a node says itself counts at once, however far its stamps run ahead.
+        let time_ms = self.time_ms().max(stamp.ms());
+        if self.overlay.offer(time_ms, key, entry, floor) == Offered::New {
             self.changed.insert(key.object.clone());
             self.links.values_mut().filter(|l| l.is_live()).for_each(|l| l.outbox.overlay(key, writer));
         }
@@ -154,6 +157,7 @@ impl Mesh {
     pub(super) fn persisted(&mut self, batch: u64) {
         let Some(flushed) = self.commits.flushed(batch) else { return };
         self.push_own(&flushed.own);
+        self.close_when_rewritten(&flushed.own);
         if !self.replica.is_dirty()
             && let Some(lost) = self.replacing.take()
         {
@@ -183,11 +187,24 @@ impl Mesh {
         }
     }
 
-    /// A clock that runs ahead of the time of day was wrong: close the generation.
+    /// Stamps that run ahead of every clock in reach are of no use: close the generation.
     pub(super) fn correct_clock_if_ahead(&mut self) {
-        if !self.is_closing_generation() && self.time.is_ahead(self.now) {
+        if !self.is_closing_generation() && self.rewriting.is_none() && self.are_stamps_ahead() {
             self.close_generation();
         }
+    }
+
+    /// Whether peers hold this node's writes back. Alone there is nobody who does.
+    fn are_stamps_ahead(&self) -> bool {
+        self.time.is_ahead_of(self.latest_time_ms()) && self.links.values().any(Link::is_live)
+    }
+
+    /// The latest time of day of this node and of the trusted peers: what is stamped later took effect on none of
+    /// them. A clock that stepped back wrongly therefore makes nothing void that the others show.
+    fn latest_time_ms(&self) -> u64 {
+        let peers = self.links.values().filter_map(|link| link.peer.as_ref());
+        let trusted = peers.filter(|peer| peer.time.is_trusted()).map(|peer| peer.time_ms(self.now));
+        trusted.fold(self.time_ms(), u64::max)
     }
 
     /// Whether a new generation waits to be persisted.
@@ -219,41 +236,38 @@ impl Mesh {
         self.events.push_back(Event::PersistRun(run));
     }
 
-    /// The new generation is persisted: what the old one wrote after `closed` is void, and is
-    /// written again with stamps of the corrected clock.
+    /// The new generation is persisted: what the old ones wrote too far ahead is written again in it.
     pub(super) fn run_persisted(&mut self, run: Run) {
         if self.closing.take_if(|closing| *closing == run).is_none() {
             return;
         }
-        let ahead = self.time.is_ahead(self.now);
+        let ahead = self.are_stamps_ahead();
         let old = core::mem::replace(&mut self.run, run);
         if ahead {
-            self.reissue(old);
+            self.rewrite(old);
         }
         self.repeat_overlay(old);
     }
 
-    /// Closes the old generations as of the corrected clock and writes what became void again.
-    fn reissue(&mut self, old: Run) {
-        let closed = self.time.reset(self.now);
+    /// Sets the stamps back and writes again, in the old order, what lies above the closing stamp.
+    fn rewrite(&mut self, old: Run) {
         self.counters.bump(Counter::ClockCorrections);
         self.events.push_back(Event::ClockCorrected(self.time_ms()));
-        let held_back = self.replica.hold_back(self.time_ms(), self.id.short());
-        self.changed.extend(held_back.into_iter().map(|key| key.object));
-        self.schedule_release();
-        if self.replica.take_unapplied() {
-            self.suspect_tree();
-        }
+        let (me, latest_ms) = (self.id.short(), self.latest_time_ms());
+        let closed = TimeKeeper::closing(latest_ms);
         let again = self.own_writes_after(closed);
-        let mut generations: Vec<u32> = again.iter().map(|(_, entry)| entry.dot.origin.generation).collect();
-        generations.push(old.generation);
-        generations.sort_unstable();
-        generations.dedup();
-        for generation in generations {
-            self.close_one(generation, closed);
+        let mut generations: BTreeSet<u32> =
+            again.iter().map(|(_, entry)| entry.dot.origin.generation).collect();
+        generations.insert(old.generation);
+        for generation in &generations {
+            self.replica.close(Origin { node: me, generation: *generation }, closed);
         }
+        // Above all that is in effect, so that what is written again still beats what it had beaten.
+        let highest = self.replica.highest_stamp(latest_ms + MAX_AHEAD_MS);
+        self.time.reset(highest.map_or(closed, |highest| highest.max(closed)));
+        let left = again.iter().map(|(key, _)| key.clone()).collect();
         for (key, entry) in again {
-            let stamp = self.time.issue_again(self.now, entry.stamp);
+            let stamp = self.time.issue(self.now);
             // Still under their old stamps: what was written later to the same register stays.
             let waiting = self.commits.waiting_stamp(&key);
             if waiting.is_none_or(|waiting| waiting < entry.stamp) {
@@ -261,7 +275,29 @@ impl Mesh {
             }
         }
         let (time, now) = (&mut self.time, self.now);
-        self.commits.restamp(closed, |old| time.issue_again(now, old));
+        self.commits.restamp(closed, || time.issue(now));
+        self.rewriting = Some(Rewriting { generations, closed, left });
+        self.close_when_rewritten(&[]);
+        let held_back = self.replica.hold_back(self.time_ms(), me);
+        self.changed.extend(held_back.into_iter().map(|key| key.object));
+        self.schedule_release();
+        if self.replica.take_unapplied() {
+            self.suspect_tree();
+        }
+    }
+
+    /// Notes which registers are durable; once all are that had to be written again, closes the generations.
+    fn close_when_rewritten(&mut self, durable: &[(Key, Dot)]) {
+        if let Some(rewriting) = &mut self.rewriting {
+            for (key, _) in durable {
+                rewriting.left.remove(key);
+            }
+        }
+        let done = self.rewriting.take_if(|rewriting| rewriting.left.is_empty());
+        let Some(Rewriting { generations, closed, .. }) = done else { return };
+        for generation in generations {
+            self.close_one(generation, closed);
+        }
     }
 
     fn close_one(&mut self, generation: u32, closed: Hlc) {

@@ -115,7 +115,7 @@ impl StatusSource<'_> {
             rtt_us: reached.map(|(_, rtt)| *rtt),
             version: said.or_else(|| peer.map(|peer| peer.software.clone())),
             lag: if is_self { Some(0) } else { self.lag(member.short, link) },
-            clock_offset_ms: peer.map(|peer| peer.clock_offset_ms),
+            clock_offset_ms: peer.map(|peer| mesh.clock_offset_ms(peer)),
         }
     }
 
