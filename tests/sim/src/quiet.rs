@@ -148,7 +148,8 @@ fn changes_took_place(world: &World, members: u64) -> Outcome {
 }
 
 /// What was acknowledged gives way only to what was written later, by the true time or by the clocks of the
-/// writers as they were then; and never to what the same node wrote before. Whatever became of the clocks.
+/// writers as they were then; and never to what the same node wrote before. Where several nodes ran ahead at once and
+/// were corrected, the order between their writes of that time is lost.
 fn nothing_gives_way_to_the_past(world: &World, members: u64) -> Outcome {
     let (Some(mesh), model) = (world.nodes[0].mesh.as_ref(), &world.model) else { return Ok(()) };
     for change in model.changes.iter().filter(|c| c.acknowledged && c.durability == Durability::Config) {
@@ -158,8 +159,10 @@ fn nothing_gives_way_to_the_past(world: &World, members: u64) -> Outcome {
             continue;
         }
         let is_later = |other: &Change| {
+            let lost = model.corrections.len() > 1
+                && [change, other].iter().all(|c| model.corrections.contains_key(&c.node));
             let own = other.node == change.node && !model.set_back.contains(&change.node);
-            other.at >= change.at || (!own && other.stamp >= change.stamp)
+            other.at >= change.at || lost || (!own && other.stamp >= change.stamp)
         };
         let shown = mesh.replica().entry(&change.key).and_then(|entry| entry.value.as_deref());
         let excused = match shown {
