@@ -26,7 +26,6 @@ use crate::{
     collect::Collector,
     commit::Commits,
     counters::{Counter, Counters},
-    hlc::Hlc,
     id::{Key, NodeId, ObjectId, Origin, ShortId},
     liveness::{Liveness, LivenessEvent, Swim},
     overlay::{Overlay, Run},
@@ -56,16 +55,6 @@ struct Fetching {
     fetch: Fetch,
     /// The state that a restored node takes over whole.
     fresh: Option<Replica>,
-}
-
-/// The writes of generations that a corrected clock closed, on their way to the disk under new stamps. Only when
-/// all are there the generations are closed for all to see, for then nothing is left that a crash could lose.
-#[derive(Debug)]
-struct Rewriting {
-    generations: BTreeSet<u32>,
-    /// What the generations wrote above this stamp is void.
-    closed: Hlc,
-    left: BTreeSet<Key>,
 }
 
 /// The machine.
@@ -103,8 +92,6 @@ pub struct Mesh {
     report_wanted: bool,
     /// Set while a new run waits to be persisted.
     closing: Option<Run>,
-    /// Set while what the closed generations wrote too far ahead is being written again.
-    rewriting: Option<Rewriting>,
     flush_due_ms: Option<u64>,
     release_check_ms: Option<u64>,
     collect_due_ms: u64,
@@ -160,7 +147,6 @@ impl Mesh {
             unheard: BTreeSet::new(),
             report_wanted: false,
             closing: None,
-            rewriting: None,
             flush_due_ms: None,
             release_check_ms: None,
             collect_due_ms: now.mono_ms + crate::collect::INTERVAL_MS,

@@ -293,12 +293,8 @@ impl Replica {
         if planted!(self.plant, StampNotCompared) {
             return false;
         }
-        // What is void but still held is this node's own, about to be written again under a lower stamp.
-        let counts = |held: &&Entry| !self.is_void(held);
-        let tombstone = object.tombstone().filter(counts);
-        let shadowed = !key.field.is_object() && tombstone.is_some_and(|t| entry.stamp <= t.stamp);
-        let held = object.entry(key.field.as_str()).filter(counts);
-        shadowed || held.is_some_and(|held| !entry.beats(held))
+        let shadowed = !key.field.is_object() && object.tombstone().is_some_and(|t| entry.stamp <= t.stamp);
+        shadowed || object.entry(key.field.as_str()).is_some_and(|own| !entry.beats(own))
     }
 
     /// Puts an entry into its register and keeps index, tree and count in step.
@@ -354,12 +350,6 @@ impl Replica {
         let origin = Origin { node, generation };
         self.closed.insert(origin, Hlc::from_bits(u64::try_from(at).ok()?));
         Some(origin)
-    }
-
-    /// Closes a generation of this node's own before the world is told: what it wrote above the stamp counts no more
-    /// against other writes, and stays until it is written again.
-    pub fn close(&mut self, origin: Origin, after: Hlc) {
-        self.closed.insert(origin, after);
     }
 
     /// Makes void what a closed generation wrote after its closing stamp, whether it was held
@@ -482,10 +472,9 @@ impl Replica {
         self.dirty.covered.raise_floor(node, floor);
     }
 
-    /// The highest stamp held up to this millisecond, of what is not void.
-    pub fn highest_stamp(&self, until_ms: u64) -> Option<Hlc> {
+    /// The highest stamp held of those entries that count.
+    pub fn highest_stamp(&self, counts: impl Fn(&Entry) -> bool) -> Option<Hlc> {
         let held = self.objects.values().flat_map(Object::entries).map(|(_, entry)| entry);
-        let counts = |entry: &&Entry| entry.stamp.ms() <= until_ms && !self.is_void(entry);
-        held.filter(counts).map(|entry| entry.stamp).max()
+        held.filter(|entry| counts(entry)).map(|entry| entry.stamp).max()
     }
 }

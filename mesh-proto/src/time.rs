@@ -106,12 +106,19 @@ impl TimeKeeper {
         self.synchronised && self.suspected.is_none()
     }
 
-    /// Notes whether the wall clock is said to be right.
+    /// Notes whether the wall clock is said to be right. Where it lies behind a time that rests on another right clock, it
+    /// is suspected.
     pub fn set_synchronised(&mut self, now: Now, synchronised: bool) {
-        if synchronised != self.synchronised {
-            self.count_on(now);
-            (self.synchronised, self.suspected, self.seen) = (synchronised, None, now);
+        if synchronised == self.synchronised {
+            return;
         }
+        if self.is_synchronised() {
+            self.count_on(now);
+        }
+        let is_behind = now.wall_ms.saturating_add(TOLERANCE_MS) < self.time_ms(now);
+        let contradicts = is_behind && self.follows_a_clock();
+        self.suspected = (synchronised && contradicts).then_some(now.mono_ms);
+        (self.synchronised, self.seen) = (synchronised, now);
     }
 
     /// Notices a synchronised clock that went back. It is believed again when it agrees with the time counted on from
@@ -130,10 +137,20 @@ impl TimeKeeper {
             return;
         };
         let agrees = self.time_ms(now).abs_diff(now.wall_ms) <= 2 * TOLERANCE_MS;
-        let alone = self.stratum == UNSYNCHRONISED && now.mono_ms >= since + SUSPICION_MS;
+        let alone = !self.follows_a_clock() && now.mono_ms >= since + SUSPICION_MS;
         if agrees || alone {
             (self.suspected, self.seen) = (None, now);
         }
+    }
+
+    /// Whether the time is that of a peer whose own clock is right.
+    fn follows_a_clock(&self) -> bool {
+        self.source.is_some() && self.stratum == SYNCHRONISED + 1
+    }
+
+    /// Notes that a peer is out of reach: its time is followed no more.
+    pub fn lose(&mut self, peer: NodeId) {
+        self.source.take_if(|source| *source == peer);
     }
 
     /// What the wall clock shows if it went on steadily since it was last believed: what made it unsure may have set it
@@ -186,7 +203,7 @@ impl TimeKeeper {
 
     /// When there is something to do next, on the monotonic clock.
     pub fn poll_timeout(&self) -> u64 {
-        let alone = self.suspected.filter(|_| self.stratum == UNSYNCHRONISED);
+        let alone = self.suspected.filter(|_| !self.follows_a_clock());
         let believed = alone.map_or(u64::MAX, |since| since + SUSPICION_MS);
         believed.min(self.told.0 + TELL_MS)
     }

@@ -50,6 +50,7 @@ impl Mesh {
         if let Some(link) = self.links.remove(&id) {
             if link.is_live() && self.live_link_to(link.short()).is_none() {
                 self.liveness.link_down(self.now.mono_ms, link.short());
+                self.time.lose(link.node);
             }
             self.fetching.take_if(|fetching| fetching.link == id);
         }
@@ -223,7 +224,10 @@ impl Mesh {
         }
         if self.time.is_untold(self.now) {
             let time = Message::Time(self.time.tell(self.now));
-            self.tell_all_but(None, &time);
+            // Also where only the own introduction is under way: it tells the time of before.
+            for (_, link) in self.links.iter_mut().filter(|(id, _)| !self.closing_links.contains(*id)) {
+                link.outbox.control(time.clone());
+            }
             self.schedule_release();
         }
     }

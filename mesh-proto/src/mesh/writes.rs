@@ -2,12 +2,12 @@
 
 use alloc::{collections::BTreeSet, string::ToString, vec::Vec};
 
-use super::{Event, Mesh, Op, REMOTE_FLUSH_MS, Rewriting, WriteError};
+use super::{Event, Mesh, Op, REMOTE_FLUSH_MS, WriteError};
 use crate::{
     commit::{MAX_WAITING, WriteToken},
     counters::Counter,
     hlc::{Hlc, MAX_AHEAD_MS},
-    id::{Dot, FieldName, Key, ObjectId, Origin},
+    id::{Dot, FieldName, Key, ObjectId},
     kinds::{self, Author, CLOSED_PREFIX, Durability, STATE_FLUSH_MS},
     merge::{Bytes, Entry},
     overlay::{Offered, OverlayEntry, Run},
@@ -157,7 +157,6 @@ impl Mesh {
     pub(super) fn persisted(&mut self, batch: u64) {
         let Some(flushed) = self.commits.flushed(batch) else { return };
         self.push_own(&flushed.own);
-        self.close_when_rewritten(&flushed.own);
         if !self.replica.is_dirty()
             && let Some(lost) = self.replacing.take()
         {
@@ -189,7 +188,7 @@ impl Mesh {
 
     /// Stamps that run ahead of every clock in reach are of no use: close the generation.
     pub(super) fn correct_clock_if_ahead(&mut self) {
-        if !self.is_closing_generation() && self.rewriting.is_none() && self.are_stamps_ahead() {
+        if !self.is_closing_generation() && self.are_stamps_ahead() {
             self.close_generation();
         }
     }
@@ -249,23 +248,25 @@ impl Mesh {
         self.repeat_overlay(old);
     }
 
-    /// Sets the stamps back and writes again, in the old order, what lies above the closing stamp.
+    /// Sets the stamps back, closes the old generations, and writes again in the old order what became void. All of
+    /// it goes to the store in one batch: a crash leaves everything as it was or as it is to be.
     fn rewrite(&mut self, old: Run) {
         self.counters.bump(Counter::ClockCorrections);
         self.events.push_back(Event::ClockCorrected(self.time_ms()));
         let (me, latest_ms) = (self.id.short(), self.latest_time_ms());
         let closed = TimeKeeper::closing(latest_ms);
-        let again = self.own_writes_after(closed);
+        let is_void = |entry: &Entry| entry.dot.origin.node == me && entry.stamp > closed;
+        // Above all that is in effect, so that what is written again still beats what it had beaten.
+        let in_effect = |entry: &Entry| entry.stamp.ms() <= latest_ms + MAX_AHEAD_MS && !is_void(entry);
+        let highest = self.replica.highest_stamp(in_effect);
+        self.time.reset(highest.map_or(closed, |highest| highest.max(closed)));
+        let again = self.entries_where(is_void);
         let mut generations: BTreeSet<u32> =
             again.iter().map(|(_, entry)| entry.dot.origin.generation).collect();
         generations.insert(old.generation);
-        for generation in &generations {
-            self.replica.close(Origin { node: me, generation: *generation }, closed);
+        for generation in generations {
+            self.close_one(generation, closed);
         }
-        // Above all that is in effect, so that what is written again still beats what it had beaten.
-        let highest = self.replica.highest_stamp(latest_ms + MAX_AHEAD_MS);
-        self.time.reset(highest.map_or(closed, |highest| highest.max(closed)));
-        let left = again.iter().map(|(key, _)| key.clone()).collect();
         for (key, entry) in again {
             let stamp = self.time.issue(self.now);
             // Still under their old stamps: what was written later to the same register stays.
@@ -276,27 +277,12 @@ impl Mesh {
         }
         let (time, now) = (&mut self.time, self.now);
         self.commits.restamp(closed, || time.issue(now));
-        self.rewriting = Some(Rewriting { generations, closed, left });
-        self.close_when_rewritten(&[]);
+        self.commits.hasten_undivided(now.mono_ms);
         let held_back = self.replica.hold_back(self.time_ms(), me);
         self.changed.extend(held_back.into_iter().map(|key| key.object));
         self.schedule_release();
         if self.replica.take_unapplied() {
             self.suspect_tree();
-        }
-    }
-
-    /// Notes which registers are durable; once all are that had to be written again, closes the generations.
-    fn close_when_rewritten(&mut self, durable: &[(Key, Dot)]) {
-        if let Some(rewriting) = &mut self.rewriting {
-            for (key, _) in durable {
-                rewriting.left.remove(key);
-            }
-        }
-        let done = self.rewriting.take_if(|rewriting| rewriting.left.is_empty());
-        let Some(Rewriting { generations, closed, .. }) = done else { return };
-        for generation in generations {
-            self.close_one(generation, closed);
         }
     }
 
@@ -311,17 +297,17 @@ impl Mesh {
         }
     }
 
-    fn own_writes_after(&self, closed: Hlc) -> Vec<(Key, Entry)> {
-        let me = self.id.short();
-        let mut found: Vec<(Key, Entry)> = self
+    /// The registers whose entries are such, in order of their stamps.
+    fn entries_where(&self, is_such: impl Fn(&Entry) -> bool) -> Vec<(Key, Entry)> {
+        let held = self
             .replica
             .objects()
             .iter()
-            .flat_map(|(object, held)| held.entries().map(move |(field, entry)| (object, field, entry)))
-            .filter(|(_, _, entry)| entry.dot.origin.node == me && entry.stamp > closed)
-            .map(|(object, field, entry)| {
-                (Key { object: object.clone(), field: field.clone() }, entry.clone())
-            })
+            .flat_map(|(object, held)| held.entries().map(move |(field, entry)| (object, field, entry)));
+        let key = |object: &ObjectId, field: &FieldName| Key { object: object.clone(), field: field.clone() };
+        let mut found: Vec<(Key, Entry)> = held
+            .filter(|(_, _, entry)| is_such(entry))
+            .map(|(object, field, entry)| (key(object, field), entry.clone()))
             .collect();
         found.sort_by_key(|(_, entry)| entry.stamp);
         found
