@@ -163,6 +163,7 @@ impl Mesh {
         mesh.overlay.begin(id.short(), boot.run);
         mesh.see_generations();
         mesh.roster_changed();
+        mesh.schedule_release();
         mesh.settle();
         mesh
     }
@@ -177,7 +178,7 @@ impl Mesh {
             Input::Packet(link, bytes) => self.packet(link, &bytes),
             Input::Persisted(batch) => self.persisted(batch),
             Input::RunPersisted(run) => self.run_persisted(run),
-            Input::Synchronised(synchronised) => self.set_synchronised(synchronised),
+            Input::Synchronised(synchronised) => self.time.set_synchronised(self.now, synchronised),
         }
         self.settle();
     }
@@ -203,7 +204,7 @@ impl Mesh {
         let waits = self.commits.is_busy() || self.closing.is_some();
         let commit = if waits { None } else { self.commits.next_due() };
         let flush = if waits { None } else { self.flush_due_ms };
-        let fixed = [Some(self.collect_due_ms), Some(self.tree_due_ms)];
+        let fixed = [Some(self.collect_due_ms), Some(self.tree_due_ms), Some(self.time.poll_timeout())];
         let optional = [self.liveness.poll_timeout(), fetch, commit, flush, self.release_check_ms];
         fixed.into_iter().chain(optional).flatten().chain(links).min()
     }
@@ -298,6 +299,7 @@ impl Mesh {
 
     /// Brings everything that follows from the last input to rest.
     fn settle(&mut self) {
+        self.keep_time();
         self.correct_clock_if_ahead();
         self.finish_fetch();
         self.commit_due();

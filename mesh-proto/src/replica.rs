@@ -472,8 +472,9 @@ impl Replica {
         self.dirty.covered.raise_floor(node, floor);
     }
 
-    /// The highest stamp held.
-    pub fn highest_stamp(&self) -> Option<Hlc> {
-        self.objects.values().flat_map(Object::entries).map(|(_, entry)| entry.stamp).max()
+    /// The highest stamp held of those entries that count.
+    pub fn highest_stamp(&self, counts: impl Fn(&Entry) -> bool) -> Option<Hlc> {
+        let held = self.objects.values().flat_map(Object::entries).map(|(_, entry)| entry);
+        held.filter(|entry| counts(entry)).map(|entry| entry.stamp).max()
     }
 }

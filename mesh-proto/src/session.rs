@@ -10,6 +10,7 @@ use crate::{
     planted::Plant,
     roster::Roster,
     sync::Serve,
+    time::{Now, TimeOfDay},
     vector::Vector,
     wire::{ByeReason, Hello, OLDEST_PROTOCOL, PROTOCOL},
 };
@@ -32,8 +33,17 @@ pub struct Peer {
     pub run: Run,
     /// Its software.
     pub software: String,
-    /// How far its clock was ahead of ours, in milliseconds.
-    pub clock_offset_ms: i64,
+    /// What it last said of the time.
+    pub time: TimeOfDay,
+    /// When that came, on the clock that never goes back, in milliseconds.
+    pub time_at_ms: u64,
+}
+
+impl Peer {
+    /// Its time of day now, in milliseconds since 1970.
+    pub fn time_ms(&self, now: Now) -> u64 {
+        self.time.ms.saturating_add(now.mono_ms.saturating_sub(self.time_at_ms))
+    }
 }
 
 /// A link.
@@ -126,7 +136,7 @@ pub fn check_hello(hello: &Hello, link: NodeId, roster: &mut Roster) -> Result<(
     if hello.node != link {
         return refuse(ByeReason::Misbehaved, Counter::WrongIdentity);
     }
-    if hello.time_ms > MAX_TIME_MS {
+    if hello.time.ms > MAX_TIME_MS {
         return refuse(ByeReason::Misbehaved, Counter::BadValue);
     }
     if hello.protocol < OLDEST_PROTOCOL {

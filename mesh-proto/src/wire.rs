@@ -13,6 +13,7 @@ use crate::{
     id::{HouseholdId, NodeId, ShortId},
     overlay::{OverlayItem, Run},
     record::Item,
+    time::TimeOfDay,
 };
 
 pub use crate::vector::WireVector;
@@ -90,10 +91,12 @@ pub enum Message {
     TreeItems(Vec<Item>),
     /// What nodes have flushed, for the collection of tombstones.
     Reports(Vec<Report>),
+    /// The sender's time: it stepped, or was told long ago.
+    Time(TimeOfDay),
 }
 
 /// How many variants of [`Message`] this version knows.
-const KNOWN_MESSAGES: u32 = 15;
+const KNOWN_MESSAGES: u32 = 16;
 
 /// The introduction.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -108,10 +111,8 @@ pub struct Hello {
     pub node: NodeId,
     /// Its run.
     pub run: Run,
-    /// Its time, in milliseconds since 1970.
-    pub time_ms: u64,
-    /// Whether that time is known to be right.
-    pub synchronised: bool,
+    /// Its time.
+    pub time: TimeOfDay,
     /// The statements that prove its membership to one who has not heard of it.
     pub proof: Vec<Vec<u8>>,
     /// Its software, for people.

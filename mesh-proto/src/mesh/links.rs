@@ -10,7 +10,8 @@ use crate::{
     liveness::Liveness as _,
     outbox::Once,
     roster::{Inserted, RosterError},
-    session::{self, Link, LinkId, MAX_PROOF_BYTES, Peer},
+    session::{self, Link, LinkId, MAX_PROOF_BYTES, MAX_TIME_MS, Peer},
+    time::TimeOfDay,
     wire::{self, ByeReason, Digest, FRAME_VERSION, Hello, Message, OLDEST_PROTOCOL, PROTOCOL},
 };
 
@@ -37,8 +38,7 @@ impl Mesh {
             household: self.roster.household(),
             node: self.id,
             run: self.run,
-            time_ms: self.time_ms(),
-            synchronised: self.time.is_trusted(),
+            time: self.time.time_of_day(self.now),
             proof,
             software: self.software.clone(),
         }
@@ -50,6 +50,7 @@ impl Mesh {
         if let Some(link) = self.links.remove(&id) {
             if link.is_live() && self.live_link_to(link.short()).is_none() {
                 self.liveness.link_down(self.now.mono_ms, link.short());
+                self.time.lose(link.node);
             }
             self.fetching.take_if(|fetching| fetching.link == id);
         }
@@ -148,7 +149,8 @@ impl Mesh {
                 self.offend_link(id, Counter::BeforeHello);
                 self.close(id, ByeReason::Misbehaved);
             }
-            Message::Hello(hello) => self.on_later_hello(id, &hello),
+            // It was introduced.
+            Message::Hello(_) => {}
             Message::Roster(statements) => self.on_statements(id, statements),
             Message::Digest(digest) => self.on_digest(id, digest),
             Message::Heads(heads) => self.on_heads(id, &heads),
@@ -162,6 +164,7 @@ impl Mesh {
             Message::TreeLeaves(leaves) => self.on_tree_leaves(id, &leaves),
             Message::TreeItems(items) => self.on_tree_items(items),
             Message::Reports(reports) => self.on_reports(id, reports),
+            Message::Time(time) => self.on_time(id, time),
         }
     }
 
@@ -180,49 +183,52 @@ impl Mesh {
             self.offend(node, refusal.counter);
             return self.close(id, refusal.reason);
         }
-        let offset = i128::from(hello.time_ms) - i128::from(self.time_ms());
         if let Some(link) = self.links.get_mut(&id) {
             link.peer = Some(Peer {
                 run: hello.run,
                 software: hello.software.chars().filter(|c| !c.is_control()).take(32).collect(),
-                clock_offset_ms: i64::try_from(offset).unwrap_or(0),
+                time: hello.time,
+                time_at_ms: self.now.mono_ms,
             });
         }
         if self.roster.len() != known {
             self.roster_changed();
         }
-        self.compare_time(id, hello);
+        self.on_time(id, hello.time);
         if self.replaces_another(id) {
             self.greet(id, hello);
         }
     }
 
-    /// A peer introduces itself again when its clock has become right.
-    fn on_later_hello(&mut self, id: LinkId, hello: &Hello) {
-        if self.links.get(&id).is_some_and(|link| link.node == hello.node) {
-            self.compare_time(id, hello);
+    /// Notes a peer's time and compares it with this node's.
+    fn on_time(&mut self, id: LinkId, time: TimeOfDay) {
+        let Some(link) = self.links.get_mut(&id) else { return };
+        let node = link.node;
+        if time.ms > MAX_TIME_MS {
+            return self.offend(node, Counter::BadValue);
+        }
+        if let Some(peer) = &mut link.peer {
+            (peer.time, peer.time_at_ms) = (time, self.now.mono_ms);
         }
     }
 
-    /// Compares clocks, and tells every other peer when this node's changed by it: peers whose
-    /// clocks part hold each other's writes back.
-    fn compare_time(&mut self, id: LinkId, hello: &Hello) {
-        let news = self.time.compare(self.now, hello.time_ms, hello.synchronised);
-        self.schedule_release();
-        if news {
-            let hello = Message::Hello(self.hello());
-            self.tell_all_but(Some(id), &hello);
+    /// Follows the wall clock or the peers, and tells every peer when this node's time changed: peers whose clocks part
+    /// hold each other's writes back.
+    pub(super) fn keep_time(&mut self) {
+        self.time.watch_wall(self.now);
+        for link in self.links.values() {
+            if let Some(peer) = &link.peer {
+                let time = TimeOfDay { ms: peer.time_ms(self.now), ..peer.time };
+                self.time.compare(self.now, link.node, time);
+            }
         }
-    }
-
-    /// Notes whether the wall clock is right, and tells the peers once it has become so.
-    pub(super) fn set_synchronised(&mut self, synchronised: bool) {
-        let news = synchronised && !self.time.is_synchronised();
-        self.time.set_synchronised(self.now, synchronised);
-        self.schedule_release();
-        if news {
-            let hello = Message::Hello(self.hello());
-            self.tell_all_but(None, &hello);
+        if self.time.is_untold(self.now) {
+            let time = Message::Time(self.time.tell(self.now));
+            // Also where only the own introduction is under way: it tells the time of before.
+            for (_, link) in self.links.iter_mut().filter(|(id, _)| !self.closing_links.contains(*id)) {
+                link.outbox.control(time.clone());
+            }
+            self.schedule_release();
         }
     }
 

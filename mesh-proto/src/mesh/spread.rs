@@ -221,14 +221,14 @@ impl Mesh {
     }
 
     /// Overlays differ for a moment whenever something is under way; only when they differ
-    /// twice in a row is everything said again.
+    /// twice in a row is everything said again; also what the peer itself once said, for it may have dropped that below
+    /// a deletion that proved void.
     fn compare_overlays(&mut self, id: LinkId, equal: bool) {
         let Some(link) = self.links.get_mut(&id) else { return };
         link.overlay_differs = if equal { 0 } else { link.overlay_differs + 1 };
         if link.overlay_differs >= 2 {
             link.overlay_differs = 0;
-            let peer = link.short();
-            for (key, entry) in self.overlay.iter().filter(|(_, entry)| entry.writer != peer) {
+            for (key, entry) in self.overlay.iter() {
                 link.outbox.overlay(key, entry.writer);
             }
         }

@@ -241,7 +241,7 @@ impl Mesh {
         for (key, entry) in plan.again {
             self.commits.queue(key, entry.stamp, entry.value, self.now.mono_ms, None);
         }
-        if let Some(stamp) = self.replica.highest_stamp() {
+        if let Some(stamp) = self.replica.highest_stamp(|_| true) {
             self.time.merge(stamp);
         }
         self.see_generations();

@@ -124,7 +124,7 @@ impl StatusSource<'_> {
             version: said.or_else(|| peer.map(|peer| peer.software.clone())),
             objects: if is_self { Some(own_objects) } else { told().and_then(|n| usize::try_from(n).ok()) },
             lag: if is_self { Some(0) } else { self.lag(member.short, link) },
-            clock_offset_ms: peer.map(|peer| peer.clock_offset_ms),
+            clock_offset_ms: peer.map(|peer| mesh.clock_offset_ms(peer)),
         }
     }
 

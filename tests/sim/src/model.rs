@@ -6,9 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use mesh_proto::{
-    Dot, Hlc, Key, NodeId, ObjectId, Origin, Value,
+    Dot, FieldName, Hlc, Key, NodeId, ObjectId, Origin, Value,
     kinds::Durability,
-    merge::Entry,
+    merge::{Bytes, Entry},
     mesh::Op,
     record::{Batch, Record},
 };
@@ -21,10 +21,24 @@ pub(crate) struct Change {
     pub(crate) node: usize,
     pub(crate) epoch: u32,
     pub(crate) token: u64,
+    /// When, by the true time of the world.
+    pub(crate) at: u64,
     pub(crate) key: Key,
+    /// What was set; a deletion has none.
+    pub(crate) value: Bytes,
     pub(crate) stamp: Hlc,
     pub(crate) durability: Durability,
     pub(crate) acknowledged: bool,
+}
+
+/// A request to a node.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Asked {
+    pub(crate) node: usize,
+    pub(crate) epoch: u32,
+    pub(crate) at: u64,
+    pub(crate) token: u64,
+    pub(crate) stamp: Hlc,
 }
 
 /// A write with a dot.
@@ -54,6 +68,9 @@ pub(crate) struct Model {
     pub(crate) unsure: BTreeSet<NodeId>,
     /// Changes of the clock's generation, per node.
     pub(crate) corrections: BTreeMap<usize, u32>,
+    /// Nodes that were set back or destroyed.
+    pub(crate) set_back: BTreeSet<usize>,
+    by_value: BTreeMap<std::sync::Arc<[u8]>, usize>,
     last_value: u64,
 }
 
@@ -65,16 +82,27 @@ impl Model {
     }
 
     /// Notes what a node was asked.
-    pub(crate) fn asked(&mut self, node: usize, epoch: u32, token: u64, stamp: Hlc, ops: &[Op]) {
+    pub(crate) fn asked(&mut self, asked: Asked, ops: &[Op]) {
+        let Asked { node, epoch, at, token, stamp } = asked;
         for op in ops {
-            let key = match op {
-                Op::Set(key, _) | Op::Unset(key) => key.clone(),
-                Op::Delete(object) => Key { object: object.clone(), field: mesh_proto::FieldName::object() },
+            let (key, value) = match op {
+                Op::Set(key, value) => (key.clone(), value.encode().ok()),
+                Op::Unset(key) => (key.clone(), None),
+                Op::Delete(object) => (Key { object: object.clone(), field: FieldName::object() }, None),
             };
             let durability = mesh_proto::kinds::durability(&key);
-            let change = Change { node, epoch, token, key, stamp, durability, acknowledged: false };
+            if let Some(value) = &value {
+                self.by_value.insert(value.clone(), self.changes.len());
+            }
+            let change =
+                Change { node, epoch, at, token, key, value, stamp, durability, acknowledged: false };
             self.changes.push(change);
         }
+    }
+
+    /// The change that set this value: no two set the same.
+    pub(crate) fn change_to(&self, value: &[u8]) -> Option<&Change> {
+        self.by_value.get(value).and_then(|at| self.changes.get(*at))
     }
 
     /// Notes a write with a dot, wherever it shows. A dot that stands for two writes is the
@@ -128,6 +156,7 @@ impl Model {
 
     /// Notes that a node's disk was lost, or set back to what it holds now.
     pub(crate) fn set_back(&mut self, node: usize, now_holds: Option<&Disk>) {
+        self.set_back.insert(node);
         self.writes.values_mut().for_each(|write| write.safe &= !(1 << node));
         for record in now_holds.into_iter().flat_map(Disk::records) {
             if let Record::Register(_, entry) | Record::Quarantined(_, entry) = record
@@ -197,7 +226,7 @@ pub(crate) struct Expected<'a> {
 impl Expected<'_> {
     /// The stamp of the object's tombstone, zero if none is safe.
     fn tombstone(&self, object: &ObjectId) -> Hlc {
-        let slot = Key { object: object.clone(), field: mesh_proto::FieldName::object() };
+        let slot = Key { object: object.clone(), field: FieldName::object() };
         self.least.get(&slot).map_or(Hlc::ZERO, |entry| entry.stamp)
     }
 
@@ -208,7 +237,7 @@ impl Expected<'_> {
         let least = self.least.get(key).filter(|e| e.value.is_some() && e.stamp > tombstone);
         let Some(held) = held.filter(|entry| entry.value.is_some()) else {
             let Some(least) = least else { return Ok(()) };
-            let slot = Key { object: key.object.clone(), field: mesh_proto::FieldName::object() };
+            let slot = Key { object: key.object.clone(), field: FieldName::object() };
             let buried =
                 model.writes_of(&slot).any(|w| w.entry.stamp >= least.stamp && !self.is_void(&w.entry))
                     || model.writes_of(key).any(|w| w.entry.value.is_none() && w.entry.beats(least));

@@ -130,6 +130,7 @@ fn acknowledged(world: &mut World, node: usize, token: u64) -> Outcome {
             continue;
         }
         change.acknowledged = true;
+        // Written again under lower stamps: judged when all is quiet, by what came when.
         if change.durability != Durability::Config || corrected {
             continue;
         }
