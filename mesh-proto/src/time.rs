@@ -239,3 +239,132 @@ impl TimeKeeper {
         self.clock.reset(to);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const T: u64 = 1_790_000_000_000;
+    const A: NodeId = NodeId::from_bytes([1; 32]);
+    const B: NodeId = NodeId::from_bytes([2; 32]);
+
+    fn at(mono_ms: u64, wall_ms: u64) -> Now {
+        Now { mono_ms, wall_ms }
+    }
+
+    fn time(ms: u64, stratum: u8) -> TimeOfDay {
+        TimeOfDay { ms, stratum }
+    }
+
+    fn keeper(now: Now, synchronised: bool) -> TimeKeeper {
+        TimeKeeper::new(now, Hlc::ZERO, 0, synchronised)
+    }
+
+    #[test]
+    fn a_right_clock_is_followed_forth_and_back() {
+        let mut own = keeper(at(0, T - 70_000), false);
+        assert_eq!(own.time_of_day(at(0, 0)), time(T - 70_000, UNSYNCHRONISED));
+        own.compare(at(0, 0), A, time(T, SYNCHRONISED));
+        assert_eq!(own.time_of_day(at(500, 0)), time(T + 500, 2));
+        own.compare(at(1_000, 0), A, time(T - 40_000, SYNCHRONISED));
+        assert_eq!(own.time_of_day(at(1_000, 0)), time(T - 40_000, 2));
+        own.compare(at(1_000, 0), B, time(T, 3));
+        assert_eq!(own.time_of_day(at(1_000, 0)), time(T - 40_000, 2), "B rests on more nodes");
+        own.compare(at(1_000, 0), B, time(T - 40_500, SYNCHRONISED));
+        assert_eq!(own.time_of_day(at(1_000, 0)), time(T - 40_000, 2), "half a second is left alone");
+    }
+
+    #[test]
+    fn of_two_that_know_no_right_clock_the_one_behind_follows() {
+        let mut own = keeper(at(0, T), false);
+        own.compare(at(0, T), A, time(T - 9_000, UNSYNCHRONISED));
+        assert_eq!(own.time_ms(at(0, T)), T);
+        own.compare(at(0, T), A, time(T + 9_000, UNSYNCHRONISED));
+        assert_eq!(own.time_of_day(at(10, T)), time(T + 9_010, UNSYNCHRONISED));
+    }
+
+    #[test]
+    fn the_stratum_stays_when_the_source_loses_its_clock() {
+        let mut own = keeper(at(0, 0), false);
+        own.compare(at(0, 0), A, time(T, SYNCHRONISED));
+        own.compare(at(5_000, 0), A, time(T + 60_000, UNSYNCHRONISED));
+        assert_eq!(own.time_of_day(at(5_000, 0)), time(T + 5_000, 2));
+        own.compare(at(5_000, 0), B, time(T + 90_000, 0));
+        assert_eq!(own.time_of_day(at(5_000, 0)), time(T + 90_000, 2), "a stratum of 0 counts as 1");
+    }
+
+    #[test]
+    fn steps_and_new_trust_are_told_and_the_time_again_after_a_while() {
+        let mut own = keeper(at(0, T), true);
+        assert!(!own.is_untold(at(400, T + 400)) && !own.is_untold(at(400, T + 1_300)));
+        assert!(own.is_untold(at(400, T + 1_500)), "a step");
+        assert_eq!(own.tell(at(400, T + 1_500)), time(T + 1_500, SYNCHRONISED));
+        assert!(!own.is_untold(at(400, T + 1_500)));
+        assert!(own.is_untold(at(400 + TELL_MS, T + 1_500 + TELL_MS)));
+        own.tell(at(700_000, T + 701_100));
+        own.set_synchronised(at(700_000, T + 701_100), false);
+        assert!(own.is_untold(at(700_000, T + 701_100)));
+    }
+
+    #[test]
+    fn a_clock_that_goes_back_is_believed_when_another_agrees() {
+        let mut own = keeper(at(0, T), true);
+        own.watch_wall(at(1_000, T + 1_000));
+        let back = at(2_000, T - 18_000);
+        own.watch_wall(back);
+        assert_eq!(own.time_of_day(back), time(T + 2_000, UNSYNCHRONISED), "it counts on");
+        own.compare(back, A, time(T + 2_200, SYNCHRONISED));
+        own.watch_wall(at(2_000 + SUSPICION_MS, T - 18_000 + SUSPICION_MS));
+        assert!(!own.is_synchronised(), "A's clock says otherwise");
+        let set_right = at(300_000, T + 300_000);
+        own.watch_wall(set_right);
+        assert_eq!(own.time_of_day(set_right), time(T + 300_000, SYNCHRONISED));
+
+        let mut wrong = keeper(at(0, T + 20_000), true);
+        let corrected = at(1_000, T + 1_000);
+        wrong.watch_wall(corrected);
+        wrong.compare(corrected, A, time(T + 1_000, SYNCHRONISED));
+        wrong.watch_wall(corrected);
+        assert_eq!(wrong.time_of_day(corrected), time(T + 1_000, SYNCHRONISED), "A agrees with the new time");
+    }
+
+    #[test]
+    fn alone_it_is_believed_after_a_while() {
+        let mut own = keeper(at(0, T), true);
+        own.watch_wall(at(1_000, T - 30_000));
+        assert_eq!(own.poll_timeout(), 1_000 + SUSPICION_MS);
+        own.watch_wall(at(own.poll_timeout() - 1, T));
+        assert!(!own.is_synchronised());
+        own.watch_wall(at(own.poll_timeout(), T));
+        assert!(own.is_synchronised());
+        assert_eq!(own.poll_timeout(), TELL_MS, "nothing else is waited for");
+    }
+
+    #[test]
+    fn a_clock_behind_its_own_ceiling_is_suspected_at_the_start() {
+        let ceiling = Hlc::from_ms(T + 365 * 86_400_000);
+        let mut own = TimeKeeper::new(at(0, T), ceiling, 0, true);
+        assert_eq!(own.time_of_day(at(0, T)), time(ceiling.ms(), UNSYNCHRONISED));
+        own.compare(at(0, T), A, time(T, SYNCHRONISED));
+        own.watch_wall(at(0, T));
+        assert_eq!(own.time_of_day(at(0, T)), time(T, SYNCHRONISED));
+        assert!(own.is_ahead_of(T));
+        own.reset(TimeKeeper::closing(T));
+        assert!(!own.is_ahead_of(T));
+        assert!(own.issue(at(0, T)) > TimeKeeper::closing(T));
+    }
+
+    #[test]
+    fn who_becomes_synchronised_is_believed_unless_a_right_clock_contradicts() {
+        let mut alone = keeper(at(0, T + 500_000), false);
+        alone.set_synchronised(at(0, T), true);
+        assert_eq!(alone.time_of_day(at(0, T)), time(T, SYNCHRONISED));
+        let mut led = keeper(at(0, T), false);
+        led.compare(at(0, T), A, time(T + 20_000, SYNCHRONISED));
+        led.set_synchronised(at(0, T), true);
+        assert_eq!(led.time_of_day(at(0, T)), time(T + 20_000, 2));
+        led.lose(A);
+        led.watch_wall(at(SUSPICION_MS, T + SUSPICION_MS));
+        assert!(led.is_synchronised(), "nobody contradicts any more");
+    }
+}

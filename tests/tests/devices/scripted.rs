@@ -331,7 +331,7 @@ async fn every_node_shows_how_many_objects_the_others_hold() {
         .map(|node| tokio::spawn(node::daemon::presence::tell_status(node.service.clone(), node.me)))
         .collect();
     let [one, two] = &home.nodes[..] else { panic!() };
-    let deadline = Instant::now() + home::PATIENCE;
+    let deadline = Instant::now() + PATIENCE;
     let mut pace = interval(Duration::from_millis(50));
     let mut others = 0;
     loop {
