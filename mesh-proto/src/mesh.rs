@@ -2,9 +2,10 @@
 //!
 //! This file holds the surface: construction, input, output. What happens inside is told by
 //! topic: `mesh/links.rs` (introductions and frames), `mesh/writes.rs` (own writes, batches,
-//! the corrected clock), `mesh/spread.rs` (push and anti-entropy),
+//! the corrected clock), `mesh/intake.rs` (what is checked of peers' writes), `mesh/spread.rs` (push and anti-entropy),
 //! `mesh/upkeep.rs` (tombstones, trees, the restored store).
 
+mod intake;
 mod links;
 mod reads;
 mod spread;

@@ -65,6 +65,8 @@ pub struct Link {
     pub suspicion: (u32, u8),
     /// Whether this side sent a tree root and owes its leaves to a peer whose root differs.
     pub tree_asked: bool,
+    /// Whether this side sent its leaves, so that the peer may send registers of those that differ.
+    pub leaves_sent: bool,
     /// When the next digest goes out.
     pub digest_due_ms: u64,
     /// When the link is closed unless the peer has introduced itself.
@@ -88,6 +90,7 @@ impl Link {
             overlay_differs: 0,
             suspicion: (0, 0),
             tree_asked: false,
+            leaves_sent: false,
             digest_due_ms: 0,
             hello_due_ms: now_ms + HELLO_PATIENCE_MS,
         }

@@ -137,7 +137,8 @@ impl Vector {
     /// The highest generation of a node of which anything is covered, 0 if none.
     pub fn highest_generation(&self, node: ShortId) -> u32 {
         let floor = self.floors.get(&node).copied().unwrap_or(0);
-        self.generations(node).map(|(origin, _)| origin.generation).max().unwrap_or(0).max(floor)
+        let (from, to) = (Origin { node, generation: 0 }, Origin { node, generation: u32::MAX });
+        self.ranges.range(from..=to).next_back().map_or(floor, |(origin, _)| floor.max(origin.generation))
     }
 
     /// The ranges of every generation of a node above its floor.
@@ -205,6 +206,20 @@ impl Vector {
             }
         }
         missing
+    }
+
+    /// Whether an origin has no numbers left for its next writes.
+    pub fn is_used_up(&self, origin: Origin) -> bool {
+        self.is_below_floor(origin) || self.head(origin) >= MAX_SEQ / 2
+    }
+
+    /// Leaves out the floors and origins, by node and generation, for which `keep` does not hold.
+    /// Returns whether there was one.
+    pub fn retain(&mut self, keep: impl Fn(ShortId, u32) -> bool) -> bool {
+        let before = self.floors.len() + self.ranges.len();
+        self.floors.retain(|node, floor| keep(*node, *floor));
+        self.ranges.retain(|origin, _| keep(origin.node, origin.generation));
+        self.floors.len() + self.ranges.len() < before
     }
 
     /// Takes one origin out.

@@ -160,7 +160,7 @@ impl Mesh {
             Message::Overlay(items) => self.on_overlay(id, items),
             Message::TreeRoot { vector, root } => self.on_tree_root(id, vector, root),
             Message::TreeLeaves(leaves) => self.on_tree_leaves(id, &leaves),
-            Message::TreeItems(items) => self.on_tree_items(items),
+            Message::TreeItems(items) => self.on_tree_items(id, items),
             Message::Reports(reports) => self.on_reports(id, reports),
         }
     }

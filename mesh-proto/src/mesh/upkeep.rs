@@ -3,7 +3,7 @@
 
 use alloc::{collections::BTreeSet, vec::Vec};
 
-use super::{Mesh, TREE_MS};
+use super::{Mesh, TREE_MS, intake::Cause};
 use crate::{
     collect,
     counters::Counter,
@@ -12,7 +12,7 @@ use crate::{
     outbox::Once,
     planted::planted,
     record::Item,
-    replica::{Applied, Replica},
+    replica::Replica,
     restore,
     session::LinkId,
     tree::LEAVES,
@@ -169,6 +169,7 @@ impl Mesh {
         if let Some(link) = self.links.get_mut(&id)
             && link.outbox.begin_once(Once::Leaves)
         {
+            link.leaves_sent = true;
             link.outbox.control(leaves);
         }
     }
@@ -213,16 +214,14 @@ impl Mesh {
         }
     }
 
-    pub(super) fn on_tree_items(&mut self, items: Vec<Item>) {
-        for item in items {
-            let (key, dot, stamp) = (item.key.clone(), item.entry.dot, item.entry.stamp);
-            if self.replica.repair(self.time_ms(), item) == Applied::Won {
-                self.counters.bump(Counter::Repaired);
-                self.suspect_tree();
-                self.time.merge(stamp);
-                self.note_live(dot);
-                self.took_effect(&key, stamp);
-            }
+    pub(super) fn on_tree_items(&mut self, id: LinkId, items: Vec<Item>) {
+        let Some(link) = self.links.get(&id) else { return };
+        let node = link.node;
+        if !link.leaves_sent {
+            return self.offend(node, Counter::Unasked);
+        }
+        for item in self.sift(node, items) {
+            self.take_in(node, item, Cause::Repair);
         }
     }
 

@@ -115,8 +115,13 @@ impl Mesh {
     }
 
     fn begin_batch(&mut self) {
-        self.flush_due_ms = None;
         let (time_ms, origin) = (self.time_ms(), self.origin());
+        if self.replica.applied().is_used_up(origin) {
+            // A peer's claims, or the store's, left no numbers: own writes wait for the next generation.
+            let me = origin.node;
+            return self.close_generation_above(self.replica.applied().highest_generation(me));
+        }
+        self.flush_due_ms = None;
         let head = self.replica.applied().head(origin);
         let (writes, tokens) = self.commits.take_due(self.now.mono_ms, origin, head);
         let mut own = Vec::new();
@@ -195,6 +200,11 @@ impl Mesh {
         self.closing.is_some_and(|run| run.generation != self.run.generation)
     }
 
+    /// The generation that waits to be persisted, 0 if none does.
+    pub(super) fn closing_generation(&self) -> u32 {
+        self.closing.map_or(0, |run| run.generation)
+    }
+
     pub(super) fn close_generation(&mut self) {
         self.close_generation_above(self.run.generation);
     }
@@ -204,7 +214,11 @@ impl Mesh {
         let known = known.max(self.run.generation);
         match known.checked_add(1) {
             Some(generation) => self.open_run(Run { generation, ..self.run }),
-            None => self.counters.bump(Counter::BadValue),
+            None => {
+                // No generation is left: this key can write no more.
+                self.counters.bump(Counter::BadValue);
+                self.closing.get_or_insert(self.run);
+            }
         }
     }
 

@@ -1,0 +1,162 @@
+//! A member of ill will: well-formed frames that no honest node sends. They may waste a little
+//! work; they take nothing from others that outlasts the link.
+
+use mesh_proto::{
+    Hlc,
+    counters::Counter,
+    mesh::{Event, Input, Mesh},
+    overlay::{OverlayEntry, OverlayItem, Run},
+    record,
+    vector::{MAX_SEQ, Vector},
+    wire::Message,
+};
+
+use crate::{harness::*, hostile::still_works};
+
+/// A machine of three and its link to the second, whose words are the test's.
+fn linked() -> (Mesh, mesh_proto::session::LinkId) {
+    let mut mesh = machine(&household(3), 1, 1);
+    let link = introduce(&mut mesh, 2);
+    while mesh.poll_event().is_some() {}
+    (mesh, link)
+}
+
+fn me() -> u64 {
+    node_id(1).short().0
+}
+
+fn third() -> u64 {
+    node_id(3).short().0
+}
+
+/// Makes the machine ask for the registers of differing leaves.
+fn ask_for_tree(mesh: &mut Mesh, link: mesh_proto::session::LinkId) {
+    let vector = mesh.commits().durable().hash();
+    say(mesh, 1, link, &[Message::TreeRoot { vector, root: 1 }]);
+    while mesh.poll_transmit(link).is_some() {}
+}
+
+#[test]
+fn registers_of_a_tree_are_taken_only_where_asked_for() {
+    let (mut mesh, link) = linked();
+    let theirs = item(key("note/a", "x"), START_MS, dot(9, 1, 1), bytes(1));
+    say(&mut mesh, 1, link, &[Message::TreeItems(vec![theirs.clone()])]);
+    assert!(mesh.object(&object("note/a")).is_none());
+    assert_eq!(mesh.counters().get(Counter::Unasked), 1);
+    ask_for_tree(&mut mesh, link);
+    say(&mut mesh, 2, link, &[Message::TreeItems(vec![theirs])]);
+    assert!(mesh.object(&object("note/a")).is_some());
+}
+
+#[test]
+fn the_last_number_does_not_end_the_writes_of_its_origin() {
+    for seq in [MAX_SEQ, u64::MAX] {
+        let (mut mesh, link) = linked();
+        ask_for_tree(&mut mesh, link);
+        let theirs = item(key("note/a", "x"), START_MS, dot(me(), 1, seq), bytes(1));
+        say(&mut mesh, 2, link, &[Message::TreeItems(vec![theirs])]);
+        still_works(&mut mesh, 3);
+        assert!(mesh.object(&object("note/mine")).is_some());
+    }
+}
+
+#[test]
+fn a_repaired_write_passes_the_same_gate_as_any_other() {
+    let (mut mesh, link) = linked();
+    ask_for_tree(&mut mesh, link);
+    let nameless = item(key("note/zero", "x"), START_MS, dot(9, 1, 0), bytes(1));
+    let early = item(key("note/early", "x"), START_MS + 9_000, dot(9, 1, 1), bytes(1));
+    say(&mut mesh, 2, link, &[Message::TreeItems(vec![nameless, early])]);
+    let replica = mesh.replica();
+    assert!(replica.live_dots().all(|(_, dot)| replica.applied().contains(dot)));
+    assert!(mesh.object(&object("note/early")).is_none());
+    mesh.handle_timeout(now_at(4_500));
+    assert!(mesh.object(&object("note/early")).is_some(), "it was never released");
+}
+
+/// What could end the writes of the third node: its last generation as a dot, a range or a floor.
+fn claims() -> Vec<Vec<Message>> {
+    let last = |generation| item(key("note/x", "x"), START_MS, dot(third(), generation, 1), bytes(1));
+    let mut covering = last(1);
+    covering.entry.dot = dot(9, 1, 1);
+    covering.covers = vec![dot(third(), u32::MAX, 1)];
+    let (mut range, mut floor, mut ask) = (Vector::default(), Vector::default(), Vector::default());
+    range.insert_range(origin(third(), u32::MAX), 1, 5);
+    floor.raise_floor(node_id(3).short(), u32::MAX);
+    ask.insert(dot(9, 1, 1));
+    let answer = |vector: &Vector| {
+        let heads = Message::Heads(ask.to_wire());
+        vec![heads, Message::Final { session: 1, pages: 0, vector: vector.to_wire() }]
+    };
+    vec![
+        vec![Message::Push(vec![last(u32::MAX)])],
+        vec![Message::Push(vec![covering])],
+        vec![Message::Page { session: 9, index: 1, items: vec![last(u32::MAX)] }],
+        answer(&range),
+        answer(&floor),
+    ]
+}
+
+#[test]
+fn nobody_uses_up_the_generations_of_another() {
+    for (number, claim) in claims().into_iter().enumerate() {
+        let (mut mesh, link) = linked();
+        claim.into_iter().for_each(|message| say(&mut mesh, 1, link, &[message]));
+        let write = item(key("note/hers", "x"), START_MS, dot(third(), 1, 1), bytes(1));
+        let run = Run { incarnation: 1, generation: 1 };
+        let writer = node_id(3).short();
+        let entry = OverlayEntry { stamp: Hlc::from_ms(START_MS), writer, run, value: bytes(1) };
+        let said = OverlayItem { key: key("device/hers", "desired"), entry };
+        say(&mut mesh, 2, link, &[Message::Push(vec![write]), Message::Overlay(vec![said])]);
+        assert!(mesh.object(&object("note/hers")).is_some(), "claim {number}: her writes count for nothing");
+        assert!(mesh.object(&object("device/hers")).is_some(), "claim {number}: her overlay is over");
+        assert!(mesh.replica().applied().highest_generation(writer) <= 1, "claim {number}");
+    }
+}
+
+#[test]
+fn nobody_uses_up_the_generations_of_this_node() {
+    let mut known = Vector::default();
+    known.insert_range(origin(me(), u32::MAX), 1, 5);
+    let mut floor = Vector::default();
+    floor.raise_floor(node_id(1).short(), u32::MAX);
+    for claim in [known, floor] {
+        let (mut mesh, link) = linked();
+        say(&mut mesh, 1, link, &[Message::Heads(claim.to_wire())]);
+        still_works(&mut mesh, 2);
+        assert!(mesh.object(&object("note/mine")).is_some());
+        assert!(mesh.run().generation < u32::MAX / 2);
+    }
+}
+
+#[test]
+fn a_generation_far_ahead_that_its_node_names_itself_is_believed() {
+    let (mut mesh, link) = linked();
+    let far = u32::MAX - 100;
+    let write = item(key("note/hers", "x"), START_MS, dot(third(), far, 1), bytes(1));
+    say(&mut mesh, 1, link, &[Message::Push(vec![write.clone()])]);
+    assert!(mesh.object(&object("note/hers")).is_none());
+    let other = mesh_proto::session::LinkId(3);
+    mesh.handle_input(now_at(2), Input::LinkUp { link: other, peer: node_id(3), dialed: false });
+    let Message::Hello(mut hello) = hello(mesh.roster().household(), 3) else { unreachable!() };
+    hello.run.generation = far;
+    say(&mut mesh, 2, other, &[Message::Hello(hello)]);
+    say(&mut mesh, 3, link, &[Message::Push(vec![write])]);
+    assert!(mesh.object(&object("note/hers")).is_some());
+}
+
+#[test]
+fn a_store_that_accounts_for_all_of_this_generation_opens_the_next() {
+    let mut ranges = mesh_proto::vector::Ranges::default();
+    ranges.insert(1, MAX_SEQ);
+    for record in [record::floor(node_id(1).short(), 7), record::covered(origin(me(), 1), &ranges)] {
+        let mut store = Store::default();
+        store.0.extend([record]);
+        let mut mesh = Mesh::new(boot(&household(1), 1, 1, false), now_at(0), store.load());
+        still_works(&mut mesh, 1);
+        assert!(mesh.object(&object("note/mine")).is_some(), "acknowledged, and gone");
+        assert!(
+            core::iter::from_fn(|| mesh.poll_event()).all(|event| !matches!(event, Event::PersistRun(_)))
+        );
+    }
+}
