@@ -25,7 +25,7 @@ pub use self::statement::{
 };
 use crate::id::{HouseholdId, NodeId, ShortId};
 
-/// A roster holds this many statements.
+/// A roster holds this many statements; of keys that the root itself admitted, more.
 pub const MAX_STATEMENTS: usize = 4_096;
 /// This many statements wait for one that comes before them.
 pub const MAX_PENDING: usize = 256;
@@ -456,7 +456,16 @@ impl Roster {
         if self.count.get(&issuer).is_some_and(|count| *count >= MAX_PER_ISSUER) {
             return Err(RosterError::TooManyOfIssuer { issuer });
         }
-        if self.log.len() >= MAX_STATEMENTS { Err(RosterError::Full) } else { Ok(()) }
+        let has_room = self.log.len() < MAX_STATEMENTS || self.is_rooted(&issuer);
+        if has_room { Ok(()) } else { Err(RosterError::Full) }
+    }
+
+    /// Whether this is the root or one whom the root itself admitted, the founder or the recovery
+    /// key: an admin of ill will cannot fill the roster so that they cannot revoke it any more.
+    fn is_rooted(&self, issuer: &NodeId) -> bool {
+        let root = self.root();
+        let mut by_root = self.log.iter().filter(|s| s.issuer() == root);
+        *issuer == root || by_root.any(|s| admits(s, issuer).is_some_and(Roles::may_issue))
     }
 
     fn strangers(&self) -> usize {
