@@ -67,6 +67,8 @@ pub struct Mesh {
     plant: Plant,
     time: TimeKeeper,
     roster: Roster,
+    /// How many statements of the roster had their consequences drawn.
+    statements: usize,
     admitted: BTreeSet<ShortId>,
     replica: Replica,
     overlay: Overlay,
@@ -130,6 +132,7 @@ impl Mesh {
             plant: boot.plant,
             time,
             roster: boot.roster,
+            statements: 0,
             admitted: BTreeSet::new(),
             replica: loaded.replica,
             overlay: Overlay::new(boot.plant),
@@ -255,11 +258,11 @@ impl Mesh {
     /// [`RosterError`] when another took its place meanwhile.
     pub fn publish(&mut self, now: Now, statement: &Statement) -> Result<(), RosterError> {
         self.now = now;
-        self.roster.insert(statement.bytes())?;
-        self.spread_statements(Vec::from([statement.bytes().to_vec()]), None);
+        let taken = self.roster.insert(statement.bytes());
+        self.spread_statements(None);
         self.roster_changed();
         self.settle();
-        Ok(())
+        taken.map(drop)
     }
 
     /// Tells every peer that this node stops cleanly.

@@ -9,7 +9,7 @@ use crate::{
     id::{NodeId, ShortId},
     liveness::Liveness as _,
     outbox::Once,
-    roster::{Inserted, RosterError},
+    roster::RosterError,
     session::{self, Link, LinkId, MAX_PROOF_BYTES, Peer},
     wire::{self, ByeReason, Digest, FRAME_VERSION, Hello, Message, OLDEST_PROTOCOL, PROTOCOL},
 };
@@ -60,6 +60,9 @@ impl Mesh {
         let Some(link) = self.links.get_mut(&id) else { return };
         link.outbox.clear();
         link.outbox.control(Message::Bye(reason));
+        // Nothing more goes to a peer that may just have been revoked.
+        link.serve = None;
+        link.owed_acks.clear();
         if let Some(_peer) = link.peer.take() {
             let short = link.short();
             if self.live_link_to(short).is_none() {
@@ -175,8 +178,11 @@ impl Mesh {
 
     fn on_hello(&mut self, id: LinkId, hello: &Hello) {
         let Some(link) = self.links.get_mut(&id) else { return };
-        let (node, known) = (link.node, self.roster.len());
-        if let Err(refusal) = session::check_hello(hello, node, &mut self.roster) {
+        let node = link.node;
+        let checked = session::check_hello(hello, node, &mut self.roster);
+        // Even a peer that is refused may have brought valid statements.
+        self.roster_taken_in(id);
+        if let Err(refusal) = checked {
             self.offend(node, refusal.counter);
             return self.close(id, refusal.reason);
         }
@@ -187,9 +193,6 @@ impl Mesh {
                 software: hello.software.chars().filter(|c| !c.is_control()).take(32).collect(),
                 clock_offset_ms: i64::try_from(offset).unwrap_or(0),
             });
-        }
-        if self.roster.len() != known {
-            self.roster_changed();
         }
         self.compare_time(id, hello);
         if self.replaces_another(id) {
@@ -284,27 +287,28 @@ impl Mesh {
 
     fn on_statements(&mut self, id: LinkId, statements: Vec<Vec<u8>>) {
         let Some(node) = self.links.get(&id).map(|link| link.node) else { return };
-        let mut news = Vec::new();
         for statement in statements {
             match self.roster.insert(&statement) {
-                Ok(Inserted::Known) => {}
-                Ok(_) => news.push(statement),
+                Ok(_) => {}
                 Err(RosterError::NotAuthorised { .. }) => self.offend(node, Counter::SelfMadeStatement),
-                Err(RosterError::Forked { .. }) => {
-                    self.offend(node, Counter::ForkedStatement);
-                    news.push(statement);
-                }
+                Err(RosterError::Forked { .. }) => self.offend(node, Counter::ForkedStatement),
                 Err(_) => self.offend(node, Counter::BadStatement),
             }
         }
-        if !news.is_empty() {
-            self.spread_statements(news, Some(id));
-            self.roster_changed();
-        }
+        self.roster_taken_in(id);
     }
 
-    pub(super) fn spread_statements(&mut self, statements: Vec<Vec<u8>>, except: Option<LinkId>) {
-        for message in roster_messages(statements) {
+    /// Passes on what the roster took in over this link, be it news, evidence or what had waited
+    /// for it, and draws the consequences.
+    fn roster_taken_in(&mut self, from: LinkId) {
+        self.spread_statements(Some(from));
+        self.roster_changed();
+    }
+
+    /// Tells the peers of the statements that were taken in since the last call.
+    pub(super) fn spread_statements(&mut self, except: Option<LinkId>) {
+        let news = self.roster.statements().skip(self.statements).map(<[u8]>::to_vec).collect();
+        for message in roster_messages(news) {
             self.tell_all_but(except, &message);
         }
     }
@@ -320,8 +324,12 @@ impl Mesh {
         }
     }
 
-    /// Draws the consequences of a changed roster: who is admitted, whose links end.
+    /// Draws the consequences of a roster that has grown: who is admitted, whose links end.
     pub(super) fn roster_changed(&mut self) {
+        if self.roster.len() == self.statements {
+            return;
+        }
+        self.statements = self.roster.len();
         let mut admitted: BTreeSet<ShortId> = self.roster.members().map(|member| member.id.short()).collect();
         let gone: Vec<ShortId> = self.admitted.difference(&admitted).copied().collect();
         core::mem::swap(&mut self.admitted, &mut admitted);

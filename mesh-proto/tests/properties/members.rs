@@ -2,19 +2,21 @@
 //! work; they take nothing from others that outlasts the link.
 
 use mesh_proto::{
-    Hlc,
+    Hlc, NodeId,
     counters::Counter,
-    mesh::{Event, Input, Mesh},
+    mesh::{Event, Input, Mesh, Transmit},
     overlay::{OverlayEntry, OverlayItem, Run},
     record,
+    roster::{Body, NodeName, Roles},
+    session::LinkId,
     vector::{MAX_SEQ, Vector},
-    wire::Message,
+    wire::{self, ByeReason, Message},
 };
 
 use crate::{harness::*, hostile::still_works};
 
 /// A machine of three and its link to the second, whose words are the test's.
-fn linked() -> (Mesh, mesh_proto::session::LinkId) {
+fn linked() -> (Mesh, LinkId) {
     let mut mesh = machine(&household(3), 1, 1);
     let link = introduce(&mut mesh, 2);
     while mesh.poll_event().is_some() {}
@@ -30,7 +32,7 @@ fn third() -> u64 {
 }
 
 /// Makes the machine ask for the registers of differing leaves.
-fn ask_for_tree(mesh: &mut Mesh, link: mesh_proto::session::LinkId) {
+fn ask_for_tree(mesh: &mut Mesh, link: LinkId) {
     let vector = mesh.commits().durable().hash();
     say(mesh, 1, link, &[Message::TreeRoot { vector, root: 1 }]);
     while mesh.poll_transmit(link).is_some() {}
@@ -136,7 +138,7 @@ fn a_generation_far_ahead_that_its_node_names_itself_is_believed() {
     let write = item(key("note/hers", "x"), START_MS, dot(third(), far, 1), bytes(1));
     say(&mut mesh, 1, link, &[Message::Push(vec![write.clone()])]);
     assert!(mesh.object(&object("note/hers")).is_none());
-    let other = mesh_proto::session::LinkId(3);
+    let other = LinkId(3);
     mesh.handle_input(now_at(2), Input::LinkUp { link: other, peer: node_id(3), dialed: false });
     let Message::Hello(mut hello) = hello(mesh.roster().household(), 3) else { unreachable!() };
     hello.run.generation = far;
@@ -159,4 +161,89 @@ fn a_store_that_accounts_for_all_of_this_generation_opens_the_next() {
             core::iter::from_fn(|| mesh.poll_event()).all(|event| !matches!(event, Event::PersistRun(_)))
         );
     }
+}
+
+/// Everything that the machine has to say over a link.
+fn heard(mesh: &mut Mesh, link: LinkId) -> Vec<Message> {
+    let sent = core::iter::from_fn(|| mesh.poll_transmit(link));
+    let frames = sent.filter_map(|sent| if let Transmit::Frame(bytes) = sent { Some(bytes) } else { None });
+    frames.flat_map(|bytes| wire::decode(&bytes).unwrap().0).collect()
+}
+
+fn publish(mesh: &mut Mesh, ms: u64, body: Body) {
+    let statement = mesh.sign(body).unwrap();
+    mesh.publish(now_at(ms), &statement).unwrap();
+}
+
+#[test]
+fn a_revoked_node_gets_no_more_of_an_answer() {
+    let (mut mesh, link) = linked();
+    let large = Some(mesh_proto::Value::Bytes(vec![0; 3_800].into()).encode().unwrap());
+    let items =
+        (1..=60).map(|seq| item(key(&format!("note/n{seq}"), "x"), START_MS, dot(9, 1, seq), large.clone()));
+    say(&mut mesh, 1, link, &[Message::Push(items.collect())]);
+    heard(&mut mesh, link);
+    let have = Vector::default().to_wire();
+    say(&mut mesh, 2, link, &[Message::Want { session: 1, have }]);
+    publish(&mut mesh, 3, Body::Revoke { node: node_id(2), honour: None });
+    assert_eq!(heard(&mut mesh, link), [Message::Bye(ByeReason::Revoked)]);
+}
+
+/// A machine with two links, and what it says over the second from now on.
+fn linked_twice() -> (Mesh, LinkId, LinkId) {
+    let (mut mesh, link) = linked();
+    let other = introduce(&mut mesh, 3);
+    while mesh.poll_event().is_some() {}
+    (mesh, link, other)
+}
+
+fn has_roster_event(mesh: &mut Mesh) -> bool {
+    core::iter::from_fn(|| mesh.poll_event()).any(|event| matches!(event, Event::RosterChanged))
+}
+
+#[test]
+fn what_a_refused_node_proves_of_others_counts() {
+    let (mut mesh, _, other) = linked_twice();
+    let mut roster = copy(mesh.roster());
+    let revoke = roster.issue(&signing(1), Body::Revoke { node: node_id(2), honour: None }).unwrap();
+    let stranger = LinkId(9);
+    mesh.handle_input(now_at(2), Input::LinkUp { link: stranger, peer: node_id(9), dialed: false });
+    let Message::Hello(mut hello) = hello(roster.household(), 9) else { unreachable!() };
+    hello.proof = vec![revoke.bytes().to_vec()];
+    say(&mut mesh, 2, stranger, &[Message::Hello(hello)]);
+    assert!(!mesh.roster().is_admitted(&node_id(2)));
+    assert!(mesh.links().all(|(_, link)| link.node != node_id(2) || !link.is_live()), "it stays linked");
+    assert!(heard(&mut mesh, other).contains(&Message::Roster(vec![revoke.bytes().to_vec()])));
+    assert!(has_roster_event(&mut mesh), "the statement is not saved");
+}
+
+#[test]
+fn an_admission_under_a_name_that_is_taken_is_saved_and_passed_on_with_what_waited_for_it() {
+    let (mut mesh, link, other) = linked_twice();
+    let mut roster = copy(mesh.roster());
+    let mut twin = *node_id(3).as_bytes();
+    twin[31] ^= 1;
+    let body = Body::Admit {
+        node: NodeId::from_bytes(twin),
+        roles: Roles::MEMBER,
+        name: NodeName::new("twin").unwrap(),
+        token: None,
+    };
+    let (seq, prev) = roster.last_of(&node_id(1)).unwrap();
+    let sign = |seq, prev, body| {
+        mesh_proto::roster::Statement::sign(roster.household(), &signing(1), seq, prev, body).unwrap()
+    };
+    let admit = sign(seq + 1, prev, body);
+    let revoke = sign(seq + 2, admit.hash(), Body::Revoke { node: node_id(2), honour: None });
+    let _ = roster.insert(admit.bytes());
+    roster.insert(revoke.bytes()).unwrap();
+    say(&mut mesh, 1, link, &[Message::Roster(vec![revoke.bytes().to_vec()])]);
+    assert!(mesh.roster().is_admitted(&node_id(2)));
+    while mesh.poll_event().is_some() {}
+    say(&mut mesh, 2, link, &[Message::Roster(vec![admit.bytes().to_vec()])]);
+    assert_eq!(mesh.roster().hash(), roster.hash());
+    assert!(mesh.links().all(|(_, link)| link.node != node_id(2) || !link.is_live()), "it stays linked");
+    let both = vec![admit.bytes().to_vec(), revoke.bytes().to_vec()];
+    assert!(heard(&mut mesh, other).contains(&Message::Roster(both)));
+    assert!(has_roster_event(&mut mesh), "the statements are not saved");
 }
