@@ -95,6 +95,8 @@ pub struct Mesh {
     report_wanted: bool,
     /// Set while a new run waits to be persisted.
     closing: Option<Run>,
+    /// That run, once it is persisted.
+    persisted_run: Option<Run>,
     flush_due_ms: Option<u64>,
     release_check_ms: Option<u64>,
     collect_due_ms: u64,
@@ -151,6 +153,7 @@ impl Mesh {
             unheard: BTreeSet::new(),
             report_wanted: false,
             closing: None,
+            persisted_run: None,
             flush_due_ms: None,
             release_check_ms: None,
             collect_due_ms: now.mono_ms + crate::collect::INTERVAL_MS,
@@ -303,6 +306,7 @@ impl Mesh {
     /// Brings everything that follows from the last input to rest.
     fn settle(&mut self) {
         self.correct_clock_if_ahead();
+        self.begin_run();
         self.finish_fetch();
         self.commit_due();
         self.pump_liveness();

@@ -233,9 +233,20 @@ impl Mesh {
         self.events.push_back(Event::PersistRun(run));
     }
 
-    /// The new generation is persisted: what the old one wrote after `closed` is void, and is
-    /// written again with stamps of the corrected clock.
     pub(super) fn run_persisted(&mut self, run: Run) {
+        if self.closing == Some(run) {
+            self.persisted_run = Some(run);
+        }
+    }
+
+    /// Begins the run that is persisted, once no batch of the old one is at the store: a report in
+    /// the new run says that the old generation is complete. What the old one wrote after the
+    /// corrected time is void, and is written again with stamps of the corrected clock.
+    pub(super) fn begin_run(&mut self) {
+        if self.commits.is_busy() {
+            return;
+        }
+        let Some(run) = self.persisted_run.take() else { return };
         if self.closing.take_if(|closing| *closing == run).is_none() {
             return;
         }

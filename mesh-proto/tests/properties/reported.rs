@@ -219,6 +219,23 @@ fn a_rewound_node_opens_a_generation_that_no_peer_knows() {
 }
 
 #[test]
+fn a_new_generation_begins_only_when_the_last_batch_of_the_old_one_is_flushed() {
+    let mut mesh = machine(&household(2), 1, 1);
+    let link = introduce(&mut mesh, 2);
+    mesh.write(now_at(1), Author::Client, vec![Op::Set(key("note/a", "x"), Value::from(1))]).unwrap();
+    let persist = |event| if let Event::Persist { batch, .. } = event { Some(batch) } else { None };
+    let batch = core::iter::from_fn(|| mesh.poll_event()).find_map(persist).unwrap();
+    let mut known = Vector::default();
+    known.insert_range(origin(node_id(1).short().0, 1), 7, 9);
+    say(&mut mesh, 2, link, &[Message::Heads(known.to_wire())]);
+    let run = opened_run(&mut mesh).unwrap();
+    mesh.handle_input(now_at(3), Input::RunPersisted(run));
+    assert_eq!(mesh.run().generation, 1, "a report now would call an incomplete generation complete");
+    mesh.handle_input(now_at(4), Input::Persisted(batch));
+    assert_eq!(mesh.run(), run);
+}
+
+#[test]
 fn a_rewound_node_notices_a_floor_above_its_generation() {
     let me = node_id(1).short();
     let mut known = Vector::default();
