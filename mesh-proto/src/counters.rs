@@ -59,6 +59,8 @@ counters! {
     OverlayFull => "overlay_full",
     /// Offence: a peer that makes this node queue more than it reads.
     Flooding => "offence_flooding",
+    /// Answers begun to what peers asked for.
+    Answers => "answers",
     /// Offence: registers of a tree that this node did not ask for.
     Unasked => "offence_unasked",
     /// Writes of a closed generation that never took place.

@@ -456,14 +456,27 @@ impl Replica {
         })
     }
 
-    /// Every register of a tree leaf, tombstones included.
-    pub fn leaf_items(&self, leaf: u8) -> Vec<Item> {
-        let keys = self.objects.iter().flat_map(|(object, held)| {
-            held.entries().map(|(field, _)| Key { object: object.clone(), field: field.clone() })
-        });
-        keys.filter(|key| tree::leaf_of(key) == leaf)
-            .filter_map(|key| self.entry(&key).cloned().map(|entry| Item { key, entry, covers: Vec::new() }))
-            .collect()
+    /// The registers of these tree leaves behind `after`, in order of their keys, tombstones included;
+    /// about `weight` bytes of them.
+    pub fn leaf_items(&self, leaves: &BTreeSet<u8>, after: Option<&Key>, weight: usize) -> Vec<Item> {
+        let objects = match after {
+            Some(key) => self.objects.range(&key.object..),
+            None => self.objects.range::<ObjectId, _>(..),
+        };
+        let all = objects.flat_map(|(object, held)| held.entries().map(move |entry| (object, entry)));
+        let mut left = weight;
+        all.filter(|(object, (field, _))| {
+            after.is_none_or(|key| (*object, *field) > (&key.object, &key.field))
+        })
+        .map(|(object, (field, entry))| (Key { object: object.clone(), field: field.clone() }, entry))
+        .filter(|(key, _)| leaves.contains(&tree::leaf_of(key)))
+        .map(|(key, entry)| Item { key, entry: entry.clone(), covers: Vec::new() })
+        .take_while(|item| {
+            let has_room = left > 0;
+            left = left.saturating_sub(item.weight());
+            has_room
+        })
+        .collect()
     }
 
     /// Collapses a node's generations below `floor`, which every node covers alike.

@@ -1,6 +1,6 @@
 //! One link to a peer: the introduction, and what is under way over the link.
 
-use alloc::{string::String, vec::Vec};
+use alloc::{collections::BTreeSet, string::String, vec::Vec};
 
 use crate::{
     counters::Counter,
@@ -9,9 +9,9 @@ use crate::{
     overlay::Run,
     planted::Plant,
     roster::Roster,
-    sync::Serve,
+    sync::{LeafAnswer, Serve},
     vector::Vector,
-    wire::{ByeReason, Hello, OLDEST_PROTOCOL, PROTOCOL},
+    wire::{ByeReason, Hello, OLDEST_PROTOCOL, PROTOCOL, WireVector},
 };
 
 /// Names a link; the caller chooses the number and never uses one twice.
@@ -47,8 +47,14 @@ pub struct Link {
     pub peer: Option<Peer>,
     /// What waits to be sent.
     pub outbox: Outbox,
+    /// The peer's question, until there is room to answer it: its number, and what the peer has.
+    pub wanted: Option<(u32, WireVector)>,
     /// The answer under way to the peer's question.
     pub serve: Option<Serve>,
+    /// Registers of differing leaves under way to the peer.
+    pub leaves: Option<LeafAnswer>,
+    /// Nodes whose newest reports the peer is to hear.
+    pub reports: BTreeSet<ShortId>,
     /// Acknowledgements owed while this node's store catches up.
     pub owed_acks: Vec<(u32, u32)>,
     /// Whether the peer holds writes that are missing here.
@@ -81,7 +87,10 @@ impl Link {
             dialed,
             peer: None,
             outbox: Outbox::new(plant),
+            wanted: None,
             serve: None,
+            leaves: None,
+            reports: BTreeSet::new(),
             owed_acks: Vec::new(),
             has_missing: false,
             in_step: false,
@@ -99,6 +108,15 @@ impl Link {
     /// The peer's short name.
     pub fn short(&self) -> ShortId {
         self.node.short()
+    }
+
+    /// Drops every answer that is under way: the link ends.
+    pub fn drop_answers(&mut self) {
+        self.wanted = None;
+        self.serve = None;
+        self.leaves = None;
+        self.reports.clear();
+        self.owed_acks.clear();
     }
 
     /// Whether both sides have been introduced.

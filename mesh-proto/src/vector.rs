@@ -301,6 +301,14 @@ pub struct WireVector {
     origins: Vec<(Origin, Vec<(u64, u64)>)>,
 }
 
+impl WireVector {
+    /// Roughly its bytes.
+    pub fn weight(&self) -> usize {
+        let ranges: usize = self.origins.iter().map(|(_, ranges)| 16 + ranges.len() * 16).sum();
+        self.floors.len() * 16 + ranges
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

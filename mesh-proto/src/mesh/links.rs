@@ -8,7 +8,6 @@ use crate::{
     error::FrameError,
     id::{NodeId, ShortId},
     liveness::Liveness as _,
-    outbox::Once,
     roster::RosterError,
     session::{self, Link, LinkId, MAX_PROOF_BYTES, Peer},
     wire::{self, ByeReason, Digest, FRAME_VERSION, Hello, Message, OLDEST_PROTOCOL, PROTOCOL},
@@ -61,8 +60,7 @@ impl Mesh {
         link.outbox.clear();
         link.outbox.control(Message::Bye(reason));
         // Nothing more goes to a peer that may just have been revoked.
-        link.serve = None;
-        link.owed_acks.clear();
+        link.drop_answers();
         if let Some(_peer) = link.peer.take() {
             let short = link.short();
             if self.live_link_to(short).is_none() {
@@ -112,11 +110,12 @@ impl Mesh {
         }
         self.counters.bump(Counter::FramesIn);
         self.counters.add(Counter::BytesIn, bytes.len());
-        let (messages, skipped) = match wire::decode(bytes) {
+        let (mut messages, skipped) = match wire::decode(bytes) {
             Ok(decoded) => decoded,
             Err(error) => return self.bad_frame(id, error),
         };
         self.counters.add(Counter::UnknownMessage, usize::try_from(skipped).unwrap_or(0));
+        wire::drop_outdated(&mut messages);
         for message in messages {
             if self.closing_links.contains(&id) {
                 return;
@@ -155,7 +154,7 @@ impl Mesh {
             Message::Roster(statements) => self.on_statements(id, statements),
             Message::Digest(digest) => self.on_digest(id, digest),
             Message::Heads(heads) => self.on_heads(id, &heads),
-            Message::Want { session, have } => self.on_want(id, session, &have),
+            Message::Want { session, have } => self.on_want(id, session, have),
             Message::Page { session, index, items } => self.on_page(id, session, index, items),
             Message::PageAck { session, index } => self.on_page_ack(id, session, index),
             Message::Final { session, pages, vector } => self.on_final(id, session, pages, &vector),
@@ -260,15 +259,13 @@ impl Mesh {
         self.mark_changed(changed);
         self.liveness.link_up(self.now.mono_ms, short, hello.run.incarnation);
         let passing: Vec<_> = self.overlay.iter().map(|(key, entry)| (key.clone(), entry.writer)).collect();
-        let reports = self.collector.reports();
+        let reports = self.collector.reporters();
         let digest = self.digest();
         let due = self.now.mono_ms + DIGEST_MS;
         if let Some(link) = self.links.get_mut(&id) {
             link.digest_due_ms = due;
             link.outbox.control(Message::Digest(digest));
-            if !reports.is_empty() {
-                link.outbox.control(Message::Reports(reports));
-            }
+            link.reports = reports;
             for (key, writer) in passing.iter().filter(|(_, writer)| *writer != short) {
                 link.outbox.overlay(key, *writer);
             }
@@ -279,7 +276,7 @@ impl Mesh {
         self.events.push_back(Event::Linked(id, hello.node));
     }
 
-    pub(super) fn digest(&self) -> Digest {
+    pub(super) fn digest(&mut self) -> Digest {
         let mut roster = [0; 8];
         roster.copy_from_slice(self.roster.hash().first_chunk::<8>().unwrap_or(&[0; 8]));
         Digest { vector: self.advertised().hash(), overlay: self.overlay.hash(), roster }
@@ -315,7 +312,7 @@ impl Mesh {
 
     /// The whole roster, for a peer whose hash differs.
     pub(super) fn send_roster(&mut self, id: LinkId) {
-        if !self.links.get_mut(&id).is_some_and(|link| link.outbox.begin_once(Once::Roster)) {
+        if !self.links.get_mut(&id).is_some_and(|link| link.outbox.begin_roster()) {
             return;
         }
         let statements: Vec<Vec<u8>> = self.roster.statements().map(<[u8]>::to_vec).collect();

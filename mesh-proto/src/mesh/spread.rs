@@ -29,7 +29,21 @@ impl Mesh {
         let early = planted!(self.plant, AdvertiseBeforeFlush);
         let link = self.links.get_mut(&id)?;
         let unflushed = self.commits.unflushed();
-        let mut messages = link.outbox.take(&self.replica, &self.overlay, unflushed);
+        let mut messages = Vec::new();
+        if !link.outbox.has_control() {
+            let reports = self.collector.take_reports(&mut link.reports);
+            messages.extend((!reports.is_empty()).then_some(Message::Reports(reports)));
+        }
+        if messages.is_empty() {
+            messages = link.outbox.take(&self.replica, &self.overlay, unflushed);
+        }
+        if messages.is_empty()
+            && let Some((session, have)) = link.wanted.take()
+        {
+            // Only now: a peer that asks again and again has to read an answer for each search.
+            self.counters.bump(Counter::Answers);
+            link.serve = Some(Serve::new(session, Vector::from_wire(&have), &self.replica));
+        }
         if messages.is_empty()
             && let Some(serve) = &mut link.serve
         {
@@ -37,6 +51,14 @@ impl Mesh {
             messages.extend(serve.next(&self.replica, durable, unflushed));
             if serve.is_ended() {
                 link.serve = None;
+            }
+        }
+        if messages.is_empty()
+            && let Some(answer) = &mut link.leaves
+        {
+            messages.extend(answer.next(&self.replica, unflushed));
+            if messages.is_empty() {
+                link.leaves = None;
             }
         }
         if link.outbox.take_overflowed() {
@@ -263,13 +285,13 @@ impl Mesh {
         }
     }
 
-    pub(super) fn on_want(&mut self, id: LinkId, session: u32, have: &WireVector) {
+    pub(super) fn on_want(&mut self, id: LinkId, session: u32, have: WireVector) {
         if self.restored {
             return;
         }
-        let serve = Serve::new(session, Vector::from_wire(have), &self.replica);
         if let Some(link) = self.links.get_mut(&id) {
-            link.serve = Some(serve);
+            link.serve = None;
+            link.wanted = Some((session, have));
         }
     }
 

@@ -10,7 +10,7 @@ use mesh_proto::{
     roster::{Body, NodeName, Roles},
     session::LinkId,
     vector::{MAX_SEQ, Vector},
-    wire::{self, ByeReason, Message},
+    wire::{self, ByeReason, Digest, Message, Report},
 };
 
 use crate::{harness::*, hostile::still_works};
@@ -246,4 +246,101 @@ fn an_admission_under_a_name_that_is_taken_is_saved_and_passed_on_with_what_wait
     let both = vec![admit.bytes().to_vec(), revoke.bytes().to_vec()];
     assert!(heard(&mut mesh, other).contains(&Message::Roster(both)));
     assert!(has_roster_event(&mut mesh), "the statements are not saved");
+}
+
+#[test]
+fn a_peer_that_asks_again_and_again_has_to_read_an_answer_for_each_search() {
+    let (mut mesh, link) = linked();
+    say(
+        &mut mesh,
+        1,
+        link,
+        &[Message::Push(vec![item(key("note/a", "x"), START_MS, dot(9, 1, 1), bytes(1))])],
+    );
+    heard(&mut mesh, link);
+    let want = |session| Message::Want { session, have: Vector::default().to_wire() };
+    for round in 0..20 {
+        say(&mut mesh, 2, link, &(0..100).map(|at| want(round * 100 + at)).collect::<Vec<_>>());
+    }
+    let answers = heard(&mut mesh, link);
+    assert_eq!(mesh.counters().get(Counter::Answers), 1);
+    let sessions = answers
+        .iter()
+        .filter_map(|m| if let Message::Page { session, .. } = m { Some(*session) } else { None });
+    assert_eq!(sessions.collect::<Vec<_>>(), [1_999]);
+}
+
+#[test]
+fn of_digests_in_one_frame_the_last_counts() {
+    let (mut mesh, link) = linked();
+    let run = Run { incarnation: 1, generation: 1 };
+    let entry =
+        OverlayEntry { stamp: Hlc::from_ms(START_MS), writer: node_id(3).short(), run, value: bytes(1) };
+    say(
+        &mut mesh,
+        1,
+        link,
+        &[Message::Overlay(vec![OverlayItem { key: key("device/a", "desired"), entry }])],
+    );
+    let digest = Message::Digest(Digest { vector: [1; 8], overlay: [2; 8], roster: [3; 8] });
+    say(&mut mesh, 2, link, &vec![digest.clone(); 9]);
+    assert!(!heard(&mut mesh, link).iter().any(|m| matches!(m, Message::Overlay(_))), "each was looked into");
+    say(&mut mesh, 3, link, &[digest]);
+    assert!(heard(&mut mesh, link).iter().any(|m| matches!(m, Message::Overlay(_))));
+}
+
+/// A vector as large as a frame may carry.
+fn wide() -> Vector {
+    let mut vector = Vector::default();
+    (0..4_000).for_each(|at| vector.insert_range(origin(9, 1), at * 3 + 1, at * 3 + 1));
+    vector
+}
+
+#[test]
+fn reports_for_a_peer_that_does_not_read_do_not_pile_up() {
+    let (mut mesh, link, silent) = linked_twice();
+    let run = Run { incarnation: 1, generation: 1 };
+    for number in 1..=200 {
+        let report = Report { node: node_id(2).short(), run, number, durable: wide().to_wire() };
+        say(&mut mesh, 1, link, &[Message::Reports(vec![report])]);
+    }
+    let waiting = |mesh: &Mesh| mesh.links().find(|(id, _)| *id == silent).unwrap().1.outbox.control_bytes();
+    assert!(waiting(&mesh) < 64 * 1024, "{} bytes wait", waiting(&mesh));
+    let told: Vec<u32> = heard(&mut mesh, silent)
+        .into_iter()
+        .filter_map(|message| if let Message::Reports(reports) = message { Some(reports) } else { None })
+        .flatten()
+        .map(|report| report.number)
+        .collect();
+    assert_eq!(told, [200]);
+}
+
+#[test]
+fn a_peer_that_makes_others_queue_bytes_and_does_not_read_loses_its_link() {
+    let (mut mesh, link) = linked();
+    // Each page is acknowledged.
+    for index in 1..=30_000 {
+        say(&mut mesh, 1, link, &[Message::Page { session: 7, index, items: Vec::new() }]);
+    }
+    assert!(mesh.links().all(|(id, open)| id != link || !open.is_live()));
+    assert_eq!(mesh.counters().get(Counter::Flooding), 1);
+}
+
+#[test]
+fn the_registers_of_a_tree_wait_outside_of_the_queue() {
+    let (mut mesh, link) = linked();
+    let large = Some(mesh_proto::Value::Bytes(vec![0; 3_800].into()).encode().unwrap());
+    let items = |from: u64| {
+        let numbers = from..from + 50;
+        let note = |seq| item(key(&format!("note/n{seq}"), "x"), START_MS, dot(9, 1, seq), large.clone());
+        Message::Push(numbers.map(note).collect())
+    };
+    (0..8).for_each(|part| say(&mut mesh, 1, link, &[items(part * 50 + 1)]));
+    heard(&mut mesh, link);
+    (0..3).for_each(|_| say(&mut mesh, 2, link, &[Message::TreeLeaves(vec![7; 256])]));
+    let waiting = mesh.links().map(|(_, link)| link.outbox.control_bytes()).max().unwrap();
+    assert!(waiting < 64 * 1024, "{waiting} bytes wait");
+    let sent = heard(&mut mesh, link);
+    let count = |m: &Message| if let Message::TreeItems(items) = m { items.len() } else { 0 };
+    assert_eq!(sent.iter().map(count).sum::<usize>(), 400);
 }
