@@ -53,7 +53,7 @@ counters! {
     ClockCorrections => "clock_corrections",
     /// Writes held back because their stamps lie in the future.
     Quarantined => "writes_quarantined",
-    /// Writes from the future that were dropped because too many are held back.
+    /// Writes from the future that were dropped because too many of their node are held back.
     QuarantineFull => "quarantine_full",
     /// Overlay entries refused because there is no room.
     OverlayFull => "overlay_full",

@@ -8,6 +8,7 @@
 //! 3. No field with a stamp at or below its object's tombstone is held.
 
 mod flush;
+mod quarantine;
 
 use alloc::{
     collections::{BTreeMap, BTreeSet},
@@ -26,8 +27,8 @@ use crate::{
     vector::Vector,
 };
 
-/// Most writes from the future that are held back.
-pub const MAX_QUARANTINED: usize = 50_000;
+pub use self::quarantine::MAX_HELD_BACK;
+use self::quarantine::Quarantine;
 
 /// What became of a write that was offered to the replica.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,8 +41,8 @@ pub enum Applied {
     Duplicate,
     /// Its stamp lies in the future: held back, and passed on.
     Quarantined,
-    /// Its stamp lies in the future and too many such writes are held back: accounted for, without
-    /// effect; its origin writes it again when its clock is corrected.
+    /// Its stamp lies in the future and too many such writes of its node are held back: as if it had
+    /// never come, so that it may come again.
     Dropped,
     /// Its generation was closed before its stamp: it never took place.
     Void,
@@ -54,7 +55,7 @@ pub enum Applied {
 impl Applied {
     /// Whether the replica had not seen this write before, so that it is to be passed on.
     pub fn is_news(self) -> bool {
-        self != Self::Duplicate
+        !matches!(self, Self::Duplicate | Self::Dropped)
     }
 }
 
@@ -102,7 +103,7 @@ struct Dirty {
 pub struct Replica {
     objects: BTreeMap<ObjectId, Object>,
     index: BTreeMap<Origin, BTreeMap<u64, Key>>,
-    quarantine: BTreeMap<Dot, Item>,
+    quarantine: Quarantine,
     closed: BTreeMap<Origin, Hlc>,
     applied: Vector,
     tree: Tree,
@@ -129,7 +130,7 @@ impl Replica {
             }
             Record::Quarantined(key, entry) => {
                 self.applied.insert(entry.dot);
-                self.quarantine.insert(entry.dot, Item { key, entry, covers: Vec::new() });
+                self.quarantine.insert(Item { key, entry, covers: Vec::new() });
             }
             Record::Covered(origin, ranges) => {
                 if planted!(self.plant, SequenceReused) {
@@ -201,7 +202,7 @@ impl Replica {
 
     /// The held-back write with this dot.
     pub fn quarantined_item(&self, dot: Dot) -> Option<&Item> {
-        self.quarantine.get(&dot)
+        self.quarantine.get(dot)
     }
 
     /// Every live dot with its stamp, held-back ones included.
@@ -212,12 +213,12 @@ impl Replica {
                 self.entry(key).map(|entry| (entry.stamp, dot))
             })
         });
-        live.chain(self.quarantine.values().map(|item| (item.entry.stamp, item.entry.dot)))
+        live.chain(self.quarantine.iter().map(|item| (item.entry.stamp, item.entry.dot)))
     }
 
     /// The live write with this dot.
     pub fn item(&self, dot: Dot) -> Option<Item> {
-        if let Some(item) = self.quarantine.get(&dot) {
+        if let Some(item) = self.quarantine.get(dot) {
             return Some(item.clone());
         }
         let key = self.index.get(&dot.origin)?.get(&dot.seq)?;
@@ -225,47 +226,65 @@ impl Replica {
     }
 
     /// Offers a write. `now_ms` is this node's time; afterwards the write's dot and all that
-    /// it covers are accounted for, whatever the outcome.
+    /// it covers are accounted for, unless it was dropped.
     pub fn apply(&mut self, now_ms: u64, item: Item) -> Applied {
+        let fate = if self.applied.contains(item.entry.dot) {
+            Some(Applied::Duplicate)
+        } else {
+            self.judge(now_ms, &item)
+        };
+        if fate == Some(Applied::Dropped) {
+            return Applied::Dropped;
+        }
         for dot in &item.covers {
             self.cover(*dot);
         }
         if !self.cover(item.entry.dot) {
             return Applied::Duplicate;
         }
-        self.admit(now_ms, item)
+        self.admit(fate, item)
     }
 
     /// Merges a write although its dot is accounted for: the repair after the trees differed.
     pub fn repair(&mut self, now_ms: u64, item: Item) -> Applied {
         let known = self.entry(&item.key).is_some_and(|own| !item.entry.beats(own));
-        if known || self.quarantine.contains_key(&item.entry.dot) {
+        if known || self.quarantine.get(item.entry.dot).is_some() {
             return Applied::Duplicate;
         }
-        self.cover(item.entry.dot);
-        self.admit(now_ms, item)
+        let fate = self.judge(now_ms, &item);
+        if fate != Some(Applied::Dropped) {
+            self.cover(item.entry.dot);
+        }
+        self.admit(fate, item)
     }
 
-    fn admit(&mut self, now_ms: u64, item: Item) -> Applied {
-        if !kinds::may_originate(&item.key, item.entry.dot.origin.node) {
-            return Applied::Forbidden;
+    /// What becomes of a write before it is compared with what its register holds; `None`: it takes
+    /// part. Nothing changes.
+    fn judge(&self, now_ms: u64, item: &Item) -> Option<Applied> {
+        let node = item.entry.dot.origin.node;
+        if !kinds::may_originate(&item.key, node) {
+            return Some(Applied::Forbidden);
         }
         if item.entry.value.as_deref().is_some_and(|bytes| Value::decode(bytes).is_err()) {
-            return Applied::Malformed;
+            return Some(Applied::Malformed);
         }
         if self.is_void(&item.entry) {
-            return Applied::Void;
+            return Some(Applied::Void);
         }
-        let ahead = item.entry.stamp.ms() > now_ms.saturating_add(MAX_AHEAD_MS);
-        if ahead && self.quarantine.len() >= MAX_QUARANTINED {
-            return Applied::Dropped;
+        let is_ahead = item.entry.stamp.ms() > now_ms.saturating_add(MAX_AHEAD_MS);
+        if !is_ahead || planted!(self.plant, QuarantineIgnored) {
+            return None;
         }
-        if ahead && !planted!(self.plant, QuarantineIgnored) {
+        Some(if self.quarantine.has_room(node) { Applied::Quarantined } else { Applied::Dropped })
+    }
+
+    fn admit(&mut self, fate: Option<Applied>, item: Item) -> Applied {
+        let Some(fate) = fate else { return self.merge(item.key, item.entry) };
+        if fate == Applied::Quarantined {
             self.dirty.quarantine.insert(item.entry.dot);
-            self.quarantine.insert(item.entry.dot, item);
-            return Applied::Quarantined;
+            self.quarantine.insert(item);
         }
-        self.merge(item.key, item.entry)
+        fate
     }
 
     fn is_void(&self, entry: &Entry) -> bool {
@@ -355,10 +374,9 @@ impl Replica {
     /// Makes void what a closed generation wrote after its closing stamp, whether it was held
     /// back here or had taken effect: every replica must judge alike.
     fn void_closed(&mut self, origin: Origin) {
-        let held: Vec<Dot> =
-            self.quarantine.values().filter(|i| self.is_void(&i.entry)).map(|i| i.entry.dot).collect();
-        for dot in held {
-            self.quarantine.remove(&dot);
+        let held = self.quarantine.of_origin(origin).filter(|item| self.is_void(&item.entry));
+        for dot in held.map(|item| item.entry.dot).collect::<Vec<Dot>>() {
+            self.quarantine.remove(dot);
             self.dirty.quarantine.insert(dot);
             // What it had replaced elsewhere never came here.
             self.unapplied = true;
@@ -393,7 +411,7 @@ impl Replica {
             let Some(entry) = self.entry(key).cloned() else { continue };
             self.drop(key.clone());
             self.dirty.quarantine.insert(entry.dot);
-            self.quarantine.insert(entry.dot, Item { key: key.clone(), entry, covers: Vec::new() });
+            self.quarantine.insert(Item { key: key.clone(), entry, covers: Vec::new() });
             self.unapplied = true;
         }
         ahead
@@ -402,26 +420,21 @@ impl Replica {
     /// Lets those held-back writes take effect whose time has come. Returns them with what
     /// became of them.
     pub fn release(&mut self, now_ms: u64) -> Vec<(Key, Applied)> {
-        let due: Vec<Dot> = self
-            .quarantine
-            .values()
-            .filter(|item| item.entry.stamp.ms() <= now_ms.saturating_add(MAX_AHEAD_MS))
-            .map(|item| item.entry.dot)
-            .collect();
+        let due: Vec<Dot> = self.quarantine.due(now_ms.saturating_add(MAX_AHEAD_MS)).collect();
         let mut released = Vec::new();
         for dot in due {
-            let Some(item) = self.quarantine.remove(&dot) else { continue };
+            let Some(item) = self.quarantine.remove(dot) else { continue };
             self.dirty.quarantine.insert(dot);
             let key = item.key.clone();
-            let outcome = self.admit(now_ms, item);
-            released.push((key, outcome));
+            let fate = self.judge(now_ms, &item);
+            released.push((key, self.admit(fate, item)));
         }
         released
     }
 
     /// When the next held-back write may take effect, in this node's milliseconds.
     pub fn next_release(&self) -> Option<u64> {
-        self.quarantine.values().map(|item| item.entry.stamp.ms().saturating_sub(MAX_AHEAD_MS)).min()
+        self.quarantine.earliest().map(|stamp| stamp.ms().saturating_sub(MAX_AHEAD_MS))
     }
 
     /// Accounts for a dot. Returns whether it was new.

@@ -10,7 +10,7 @@ use crate::{
     overlay::{Offered, OverlayItem},
     planted::planted,
     record::Item,
-    replica::Replica,
+    replica::{Applied, Replica},
     session::LinkId,
     sync::{Fetch, Serve},
     vector::Vector,
@@ -304,17 +304,29 @@ impl Mesh {
         if let Some(fetching) = asked {
             fetching.fetch.page(now, index, items.len());
             if let Some(fresh) = &mut fetching.fresh {
-                items.into_iter().for_each(|item| {
-                    fresh.apply(time_ms, item);
-                });
+                let outcomes = items.into_iter().map(|item| fresh.apply(time_ms, item));
+                if outcomes.fold(false, |dropped, outcome| dropped | (outcome == Applied::Dropped)) {
+                    self.give_up_fetch(id, session);
+                }
                 return self.acknowledge(id, session, index);
             }
         }
         for item in items {
-            self.take_in(node, item, Cause::News);
+            if self.take_in(node, item, Cause::News) == Applied::Dropped {
+                self.give_up_fetch(id, session);
+            }
         }
         self.acknowledge(id, session, index);
         self.finish_fetch();
+    }
+
+    /// Something of this answer could not be taken in: its end must not account for that. The next
+    /// digest leads to another attempt.
+    fn give_up_fetch(&mut self, id: LinkId, session: u32) {
+        let is_it = |fetching: &mut Fetching| fetching.link == id && fetching.fetch.session() == session;
+        if self.fetching.take_if(is_it).is_some() {
+            self.counters.bump(Counter::FetchesAbandoned);
+        }
     }
 
     fn acknowledge(&mut self, id: LinkId, session: u32, index: u32) {

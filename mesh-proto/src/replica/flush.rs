@@ -22,8 +22,8 @@ impl Replica {
             live.chain(replica.dirty.keys.iter().cloned()).collect()
         };
         self.dirty.keys.extend(keys(old).into_iter().chain(keys(self)));
-        let held = old.quarantine.keys().chain(&old.dirty.quarantine).chain(self.quarantine.keys());
-        self.dirty.quarantine.extend(held.copied().collect::<Vec<Dot>>());
+        let held = old.quarantine.iter().chain(self.quarantine.iter()).map(|item| item.entry.dot);
+        self.dirty.quarantine.extend(held.chain(old.dirty.quarantine.iter().copied()).collect::<Vec<Dot>>());
         self.dirty.dropped_origins = old.applied.origins().map(|(origin, _)| origin).collect();
         self.dirty.covered = self.applied.clone();
         self.dirty.is_replacing = true;
@@ -35,7 +35,7 @@ impl Replica {
         !dirty.keys.is_empty() || !dirty.quarantine.is_empty() || !dirty.covered.is_empty()
     }
 
-    /// Roughly the bytes that wait to be made durable.
+    /// How many registers and held-back writes wait to be made durable.
     pub fn dirty_registers(&self) -> usize {
         self.dirty.keys.len() + self.dirty.quarantine.len()
     }
@@ -59,7 +59,7 @@ impl Replica {
         while batch.bytes() < BATCH_BYTES
             && let Some(dot) = self.dirty.quarantine.pop_first()
         {
-            match self.quarantine.get(&dot) {
+            match self.quarantine.get(dot) {
                 Some(item) => batch.puts.push(record::quarantined(&item.key, &item.entry)),
                 None => batch.deletes.push(record::quarantine_name(dot)),
             }

@@ -344,3 +344,24 @@ fn the_registers_of_a_tree_wait_outside_of_the_queue() {
     let count = |m: &Message| if let Message::TreeItems(items) = m { items.len() } else { 0 };
     assert_eq!(sent.iter().map(count).sum::<usize>(), 400);
 }
+
+#[test]
+fn an_exchange_that_brings_more_than_can_be_held_back_accounts_for_nothing() {
+    let (mut mesh, link) = linked();
+    let most = u64::try_from(mesh_proto::replica::MAX_HELD_BACK).unwrap();
+    let far =
+        |seq| item(key(&format!("note/n{seq}"), "x"), START_MS + 1_000_000, dot(third(), 1, seq), bytes(1));
+    let mut known = Vector::default();
+    known.insert_range(origin(third(), 1), 1, most + 5);
+    say(&mut mesh, 1, link, &[Message::Heads(known.to_wire())]);
+    let pages = (1..=most + 1).map(far).collect::<Vec<_>>();
+    for (index, items) in (1..).zip(pages.chunks(1_000)) {
+        say(&mut mesh, 1, link, &[Message::Page { session: 1, index, items: items.to_vec() }]);
+    }
+    say(&mut mesh, 1, link, &[Message::Final { session: 1, pages: 11, vector: known.to_wire() }]);
+    assert_eq!(mesh.replica().applied().head(origin(third(), 1)), most, "what was dropped is accounted for");
+    let asked = |mesh: &mut Mesh| heard(mesh, link).iter().any(|m| matches!(m, Message::Want { .. }));
+    assert!(asked(&mut mesh));
+    say(&mut mesh, 2, link, &[Message::Heads(known.to_wire())]);
+    assert!(asked(&mut mesh), "it does not try again");
+}

@@ -8,7 +8,7 @@ use mesh_proto::{
     hlc::MAX_AHEAD_MS,
     merge::Entry,
     record::Item,
-    replica::{Applied, Replica},
+    replica::{Applied, MAX_HELD_BACK, Replica},
     tree::Tree,
 };
 use proptest::prelude::*;
@@ -214,4 +214,28 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn a_write_dropped_for_want_of_room_is_not_accounted_for() {
+    let mut replica = Replica::default();
+    let far =
+        |node, seq| item(key(&format!("note/n{seq}"), "x"), 1_000_000 + seq, dot(node, 1, seq), bytes(1));
+    let most = u64::try_from(MAX_HELD_BACK).unwrap();
+    for seq in 1..=most {
+        assert_eq!(replica.apply(NOW, far(1, seq)), Applied::Quarantined);
+    }
+    let mut late = far(1, most + 1);
+    late.covers = vec![dot(1, 1, most + 2)];
+    assert_eq!(replica.apply(NOW, late.clone()), Applied::Dropped);
+    assert_eq!(replica.repair(NOW, late.clone()), Applied::Dropped);
+    assert!(!Applied::Dropped.is_news(), "it would be passed on as if it were held here");
+    assert_eq!(replica.applied().head(origin(1, 1)), most);
+    assert_eq!(
+        replica.apply(NOW, far(2, 1)),
+        Applied::Quarantined,
+        "one wrong clock takes the room of others"
+    );
+    replica.release(1_000_001);
+    assert_eq!(replica.apply(NOW, late), Applied::Quarantined);
 }
