@@ -6,7 +6,7 @@ use super::{Event, Mesh, Op, REMOTE_FLUSH_MS, WriteError};
 use crate::{
     commit::{MAX_WAITING, WriteToken},
     counters::Counter,
-    hlc::Hlc,
+    hlc::{Hlc, MAX_AHEAD_MS},
     id::{Dot, FieldName, Key, ObjectId},
     kinds::{self, Author, CLOSED_PREFIX, Durability, STATE_FLUSH_MS},
     merge::{Bytes, Entry},
@@ -94,8 +94,14 @@ impl Mesh {
         let floor = view::floor(&self.replica, key);
         if self.overlay.offer(self.time_ms(), key, entry, floor) == Offered::New {
             self.changed.insert(key.object.clone());
-            self.links.values_mut().filter(|l| l.is_live()).for_each(|l| l.outbox.overlay(key, writer));
+            self.announce(key);
         }
+    }
+
+    /// Puts what this node has in the overlay on its way to the peers.
+    fn announce(&mut self, key: &Key) {
+        let writer = self.id.short();
+        self.links.values_mut().filter(|l| l.is_live()).for_each(|l| l.outbox.overlay(key, writer));
     }
 
     /// Gives the store its next batch, if it is idle and something is due.
@@ -316,7 +322,8 @@ impl Mesh {
         found
     }
 
-    /// Says again, in the present run, what this node had in the overlay.
+    /// Says again, in the present run, what this node had in the overlay. The stamps stay, lest it
+    /// beats what others said meanwhile; only those that peers refuse as too far ahead are new.
     pub(super) fn repeat_overlay(&mut self, old: Run) {
         let me = self.id.short();
         let own: Vec<(Key, OverlayEntry)> = self
@@ -327,9 +334,12 @@ impl Mesh {
             .collect();
         let changed = self.overlay.begin(me, self.run);
         self.mark_changed(changed);
+        let latest = self.time_ms().saturating_add(MAX_AHEAD_MS);
         for (key, entry) in own {
-            let stamp = self.time.issue(self.now);
+            let is_ahead = entry.stamp.ms() > latest;
+            let stamp = if is_ahead { self.time.issue(self.now) } else { entry.stamp };
             self.say(&key, stamp, entry.value.clone());
+            self.announce(&key);
             if kinds::durability(&key) == Durability::State {
                 self.commits.queue(key, stamp, entry.value, self.now.mono_ms, None);
             }

@@ -178,6 +178,30 @@ proptest! {
 }
 
 #[test]
+fn what_is_said_again_after_a_false_death_does_not_beat_what_was_said_meanwhile() {
+    for (early, late) in [(0, 2), (2, 0)] {
+        let mut net = Net::new(3);
+        net.run(2_000);
+        let reach = key("device/lamp", "reach.x");
+        net.set(early, "device/lamp", "reach.x", 1);
+        net.run(100);
+        let others: Vec<usize> = (0..3).filter(|other| *other != early).collect();
+        others.iter().for_each(|other| net.cut(early, *other));
+        net.run(8_000);
+        net.set(late, "device/lamp", "reach.x", 2);
+        net.run(1_000);
+        others.iter().for_each(|other| net.link(early, *other));
+        net.settle();
+        net.run(25_000);
+        for node in &net.nodes {
+            let shown = view::field(node.replica(), node.overlay(), &reach).map(|field| field.value);
+            assert_eq!(shown, Some(Value::from(2)), "{:?}, said first by {early}", node.id());
+            assert_eq!(node.overlay().len(), 2, "{:?}", node.id());
+        }
+    }
+}
+
+#[test]
 fn observers_hear_of_what_a_newer_run_ends() {
     let roster = household(3);
     let mut mesh = machine(&roster, 1, 1);
