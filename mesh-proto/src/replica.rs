@@ -48,7 +48,8 @@ pub enum Applied {
     Void,
     /// Its origin may not write this field: accounted for, without effect.
     Forbidden,
-    /// Its value is not a value: accounted for, without effect.
+    /// Its value is not a value, or stands in the slot of the object's tombstone: accounted for,
+    /// without effect.
     Malformed,
 }
 
@@ -92,7 +93,8 @@ struct Dirty {
     keys: BTreeSet<Key>,
     quarantine: BTreeSet<Dot>,
     covered: Vector,
-    /// Origins of a state that was replaced, whose records go unless they are written anew.
+    /// Origins below a floor, or of a state that was replaced, whose records go unless they are
+    /// written anew.
     dropped_origins: Vec<Origin>,
     /// Whether a whole state is being replaced: until it is, nothing may be claimed.
     is_replacing: bool,
@@ -125,7 +127,6 @@ impl Replica {
         match record {
             Record::Register(key, entry) => {
                 self.applied.insert(entry.dot);
-                self.note_closed(&key, &entry);
                 self.place(key, entry);
             }
             Record::Quarantined(key, entry) => {
@@ -136,11 +137,13 @@ impl Replica {
                 if planted!(self.plant, SequenceReused) {
                     return;
                 }
+                // Below a floor it is of no use any more.
+                self.dirty.dropped_origins.push(origin);
                 for (from, to) in ranges.iter() {
                     self.applied.insert_range(origin, from, to);
                 }
             }
-            Record::Floor(node, floor) => self.applied.raise_floor(node, floor),
+            Record::Floor(node, floor) => drop(self.applied.raise_floor(node, floor)),
             Record::Ceiling(_) => {}
         }
     }
@@ -265,7 +268,8 @@ impl Replica {
         if !kinds::may_originate(&item.key, node) {
             return Some(Applied::Forbidden);
         }
-        if item.entry.value.as_deref().is_some_and(|bytes| Value::decode(bytes).is_err()) {
+        let is_value = |bytes: &[u8]| !item.key.field.is_object() && Value::decode(bytes).is_ok();
+        if !item.entry.value.as_deref().is_none_or(is_value) {
             return Some(Applied::Malformed);
         }
         if self.is_void(&item.entry) {
@@ -298,10 +302,8 @@ impl Replica {
         if key.field.is_object() {
             self.drop_fields_below(&key.object, entry.stamp);
         }
-        let closes = self.note_closed(&key, &entry);
         self.dirty.keys.insert(key.clone());
-        self.place(key, entry);
-        if let Some(origin) = closes {
+        if let Some(origin) = self.place(key, entry) {
             self.void_closed(origin);
         }
         Applied::Won
@@ -316,9 +318,12 @@ impl Replica {
         shadowed || object.entry(key.field.as_str()).is_some_and(|own| !entry.beats(own))
     }
 
-    /// Puts an entry into its register and keeps index, tree and count in step.
-    fn place(&mut self, key: Key, entry: Entry) {
+    /// Puts an entry into its register and keeps index, tree, count and closings in step. Returns
+    /// the origin that it closes.
+    fn place(&mut self, key: Key, entry: Entry) -> Option<Origin> {
         self.remove(&key);
+        let closes = closing(&key, &entry);
+        self.closed.extend(closes);
         self.tree.add(&key, &entry);
         self.index.entry(entry.dot.origin).or_default().insert(entry.dot.seq, key.clone());
         let object = self.objects.entry(key.object).or_default();
@@ -327,9 +332,10 @@ impl Replica {
             object.entries.shrink_to_fit();
             self.entries += 1;
         }
+        closes.map(|(origin, _)| origin)
     }
 
-    /// Takes an entry out of its register and keeps index, tree and count in step.
+    /// Takes an entry out of its register and keeps index, tree, count and closings in step.
     fn remove(&mut self, key: &Key) {
         let Some(object) = self.objects.get_mut(&key.object) else { return };
         let Ok(at) = object.position(key.field.as_str()) else { return };
@@ -339,6 +345,9 @@ impl Replica {
         }
         self.entries -= 1;
         self.tree.remove(key, &entry);
+        if let Some((origin, _)) = closing(key, &entry) {
+            self.closed.remove(&origin);
+        }
         if let Some(dots) = self.index.get_mut(&entry.dot.origin) {
             dots.remove(&entry.dot.seq);
             if dots.is_empty() {
@@ -360,15 +369,6 @@ impl Replica {
             .map(|(name, _)| Key { object: object.clone(), field: name.clone() })
             .collect();
         below.into_iter().for_each(|key| self.drop(key));
-    }
-
-    fn note_closed(&mut self, key: &Key, entry: &Entry) -> Option<Origin> {
-        let generation = kinds::closed_generation(key)?;
-        let node: ShortId = key.object.name().parse().ok()?;
-        let at = Value::decode(entry.value.as_deref()?).ok()?.as_int()?;
-        let origin = Origin { node, generation };
-        self.closed.insert(origin, Hlc::from_bits(u64::try_from(at).ok()?));
-        Some(origin)
     }
 
     /// Makes void what a closed generation wrote after its closing stamp, whether it was held
@@ -449,6 +449,9 @@ impl Replica {
     /// Accounts for all that a peer's finished answer covers.
     pub fn cover_all(&mut self, vector: &Vector) {
         let missing = self.applied.missing(vector);
+        for (node, floor) in missing.floors() {
+            self.dirty.dropped_origins.extend(self.applied.raise_floor(node, floor));
+        }
         self.applied.join(&missing);
         self.dirty.covered.join(&missing);
     }
@@ -494,7 +497,7 @@ impl Replica {
 
     /// Collapses a node's generations below `floor`, which every node covers alike.
     pub fn raise_floor(&mut self, node: ShortId, floor: u32) {
-        self.applied.raise_floor(node, floor);
+        self.dirty.dropped_origins.extend(self.applied.raise_floor(node, floor));
         self.dirty.covered.raise_floor(node, floor);
     }
 
@@ -502,4 +505,12 @@ impl Replica {
     pub fn highest_stamp(&self) -> Option<Hlc> {
         self.objects.values().flat_map(Object::entries).map(|(_, entry)| entry.stamp).max()
     }
+}
+
+/// The origin that an entry closes, and the stamp after which its writes are void.
+fn closing(key: &Key, entry: &Entry) -> Option<(Origin, Hlc)> {
+    let generation = kinds::closed_generation(key)?;
+    let node: ShortId = key.object.name().parse().ok()?;
+    let at = Value::decode(entry.value.as_deref()?).ok()?.as_int()?;
+    Some((Origin { node, generation }, Hlc::from_bits(u64::try_from(at).ok()?)))
 }

@@ -162,12 +162,15 @@ impl Vector {
         self.floors.iter().map(|(node, floor)| (*node, *floor))
     }
 
-    /// Raises a node's floor; its older generations stop being listed one by one.
-    pub fn raise_floor(&mut self, node: ShortId, floor: u32) {
+    /// Raises a node's floor; its older generations stop being listed one by one. Returns those that
+    /// were.
+    pub fn raise_floor(&mut self, node: ShortId, floor: u32) -> Vec<Origin> {
         let own = self.floors.entry(node).or_default();
         *own = floor.max(*own);
-        let floor = *own;
-        self.ranges.retain(|origin, _| origin.node != node || origin.generation >= floor);
+        let (from, to) = (Origin { node, generation: 0 }, Origin { node, generation: *own });
+        let below: Vec<Origin> = self.ranges.range(from..to).map(|(origin, _)| *origin).collect();
+        below.iter().for_each(|origin| drop(self.ranges.remove(origin)));
+        below
     }
 
     /// Set union.

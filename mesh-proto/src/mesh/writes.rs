@@ -69,6 +69,9 @@ impl Mesh {
         ops.into_iter()
             .map(|op| {
                 let (key, value) = match op {
+                    Op::Set(key, _) if key.field.is_object() => {
+                        return Err(WriteError::Forbidden(key.object, key.field.to_string()));
+                    }
                     Op::Set(key, value) => match value.encode() {
                         Ok(bytes) => (key, Some(bytes)),
                         Err(error) => {

@@ -239,3 +239,58 @@ fn a_write_dropped_for_want_of_room_is_not_accounted_for() {
     replica.release(1_000_001);
     assert_eq!(replica.apply(NOW, late), Applied::Quarantined);
 }
+
+#[test]
+fn a_value_in_the_slot_of_a_tombstone_is_none() {
+    let mut replica = Replica::default();
+    replica.apply(NOW, item(key("note/a", "x"), 5, dot(1, 1, 1), bytes(1)));
+    let slot = item(key("note/a", ""), 6, dot(1, 1, 2), bytes(1));
+    assert_eq!(replica.apply(NOW, slot.clone()), Applied::Malformed);
+    assert!(replica.entry(&key("note/a", "x")).is_some() && replica.tombstones().count() == 0);
+    let (name, value) = mesh_proto::record::register(&slot.key, &slot.entry);
+    assert!(mesh_proto::record::Record::decode(&name, &value).is_err());
+}
+
+/// What is void is a function of the registers, so a replica judges alike before and after a start.
+#[test]
+fn a_deleted_closing_closes_nothing() {
+    let closing =
+        |seq, value| item(key("node/0000000000000002", "closed.1"), 10 + seq, dot(2, 2, seq), value);
+    let object = |seq| item(key("node/0000000000000002", ""), 10 + seq, dot(1, 1, seq), None);
+    for deletion in [closing(3, None), object(4)] {
+        let (mut replica, mut store) = (Replica::default(), Store::default());
+        for write in [closing(1, bytes(0)), closing(2, bytes(0)), deletion] {
+            assert_eq!(replica.apply(NOW, write), Applied::Won);
+        }
+        store.write(&replica.take_batch(&[], origin(9, 1)).0);
+        let mut restarted = Replica::default();
+        for (name, value) in &store.0 {
+            restarted.load(mesh_proto::record::Record::decode(name, value).unwrap());
+        }
+        restarted.finish_loading();
+        let late = item(key("note/late", "x"), 5, dot(2, 1, 9), bytes(1));
+        assert_eq!(replica.apply(NOW, late.clone()), restarted.apply(NOW, late));
+    }
+}
+
+#[test]
+fn no_record_of_a_generation_below_a_floor_is_left() {
+    let far = 1 << 20;
+    for by_peer in [false, true] {
+        let (mut replica, mut store) = (Replica::default(), Store::default());
+        for generation in [1, 5, far, 2 * far] {
+            replica
+                .apply(NOW, item(key("note/a", "x"), u64::from(generation), dot(1, generation, 1), bytes(1)));
+        }
+        store.write(&replica.take_batch(&[], origin(9, 1)).0);
+        let mut peer = mesh_proto::vector::Vector::default();
+        peer.raise_floor(mesh_proto::ShortId(1), 2 * far);
+        if by_peer {
+            replica.cover_all(&peer);
+        } else {
+            replica.raise_floor(mesh_proto::ShortId(1), 2 * far);
+        }
+        store.write(&replica.take_batch(&[], origin(9, 1)).0);
+        assert_eq!(store.0.keys().filter(|name| name.first() == Some(&b'v')).count(), 1);
+    }
+}

@@ -80,7 +80,7 @@ impl Disk {
             Ok(Record::Covered(origin, ranges)) => {
                 ranges.iter().for_each(|(from, to)| self.vector.insert_range(origin, from, to));
             }
-            Ok(Record::Floor(node, floor)) => self.vector.raise_floor(node, floor),
+            Ok(Record::Floor(node, floor)) => drop(self.vector.raise_floor(node, floor)),
             _ => {}
         }
     }
