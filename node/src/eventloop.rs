@@ -52,7 +52,7 @@ const EVENTS_AT_ONCE: usize = 64;
 const LINGER: Duration = Duration::from_millis(200);
 /// How long until a batch that the store refused is offered again.
 const STORE_RETRY: Duration = Duration::from_secs(2);
-/// How often the clock's synchronisation is looked at, and whom to dial.
+/// How often the clock's synchronisation is looked at, whom to dial, and a run saved that could not be.
 const CHORES: Duration = Duration::from_secs(5);
 /// How long a clean stop waits for the last flush.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
@@ -116,6 +116,8 @@ pub struct EventLoop {
     writes: BTreeMap<WriteToken, oneshot::Sender<Result<(), ServiceError>>>,
     in_flight: Option<(u64, Batch)>,
     retry_at: Option<Instant>,
+    /// A run that could not be saved.
+    unsaved_run: Option<mesh_proto::overlay::Run>,
     store_error: Option<String>,
     roster_saved: Vec<u8>,
     chores_at: Instant,
@@ -146,6 +148,7 @@ impl EventLoop {
             writes: BTreeMap::new(),
             in_flight: None,
             retry_at: None,
+            unsaved_run: None,
             store_error: None,
             roster_saved: Vec::new(),
             chores_at: Instant::now(),
@@ -351,6 +354,7 @@ impl EventLoop {
             return;
         }
         self.chores_at = now + CHORES;
+        self.retry_run();
         let synchronised = is_clock_synchronised();
         if synchronised != self.mesh.time().is_synchronised() {
             self.mesh.handle_input(self.clock.now(), Input::Synchronised(synchronised));

@@ -72,8 +72,22 @@ impl EventLoop {
     fn persist_run(&mut self, run: Run) {
         let stored = Incarnation { generation: run.generation, incarnation: run.incarnation, clean: false };
         match self.state.set_incarnation(stored) {
-            Ok(()) => self.mesh.handle_input(self.clock.now(), Input::RunPersisted(run)),
-            Err(reason) => error!(%reason, "the new generation cannot be saved; writes wait"),
+            Ok(()) => {
+                self.unsaved_run = None;
+                self.mesh.handle_input(self.clock.now(), Input::RunPersisted(run));
+            }
+            Err(reason) => {
+                // Said once, tried again with each round of chores: until then no write is flushed.
+                if self.unsaved_run.replace(run).is_none() {
+                    error!(%reason, "the new generation cannot be saved; writes wait until it can");
+                }
+            }
+        }
+    }
+
+    pub(super) fn retry_run(&mut self) {
+        if let Some(run) = self.unsaved_run {
+            self.persist_run(run);
         }
     }
 
