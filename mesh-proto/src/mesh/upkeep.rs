@@ -213,6 +213,7 @@ impl Mesh {
         fresh.replace(&self.replica);
         let old = core::mem::replace(&mut self.replica, fresh);
         self.changed.extend(old.objects().keys().chain(self.replica.objects().keys()).cloned());
+        self.settle_all();
         self.commits.forget_durable();
         for (key, entry) in plan.again {
             self.commits.queue(key, entry.stamp, entry.value, self.now.mono_ms, None);

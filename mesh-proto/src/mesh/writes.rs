@@ -197,6 +197,12 @@ impl Mesh {
         }
     }
 
+    /// Drops the overlay entries that a state which replaced another makes obsolete.
+    pub(super) fn settle_all(&mut self) {
+        let keys: Vec<Key> = self.overlay.iter().map(|(key, _)| key.clone()).collect();
+        keys.iter().for_each(|key| self.overlay.settle(key, view::floor(&self.replica, key)));
+    }
+
     /// A clock that runs ahead of the time of day was wrong: close the generation.
     pub(super) fn correct_clock_if_ahead(&mut self) {
         if !self.is_closing_generation() && self.time.is_ahead(self.now) {

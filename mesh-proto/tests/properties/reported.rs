@@ -386,6 +386,33 @@ fn a_restored_store_is_reported_replaced_only_once_it_is() {
 }
 
 #[test]
+fn a_state_that_is_taken_over_settles_the_overlay() {
+    let roster = household(3);
+    let mut mesh = Mesh::new(boot(&roster, 1, 2, true), now_at(0), Store::default().load());
+    let link = introduce(&mut mesh, 2);
+    let entry = OverlayEntry {
+        stamp: Hlc::from_ms(START_MS),
+        writer: node_id(3).short(),
+        run: Run { incarnation: 1, generation: 1 },
+        value: bytes(1),
+    };
+    let said = vec![OverlayItem { key: key("device/a", "desired"), entry }];
+    let tombstone = item(key("device/a", ""), START_MS + 1, dot(9, 1, 1), None);
+    let mut vector = Vector::default();
+    vector.insert(dot(9, 1, 1));
+    let vector = vector.to_wire();
+    let answer = Message::Page { session: 1, index: 1, items: vec![tombstone] };
+    say(
+        &mut mesh,
+        1,
+        link,
+        &[Message::Overlay(said), answer, Message::Final { session: 1, pages: 1, vector }],
+    );
+    assert!(!mesh.is_restoring());
+    assert_eq!(mesh.overlay().len(), 0, "it would be seen again once the tombstone is collected");
+}
+
+#[test]
 fn tombstones_go_everywhere_while_writes_go_on() {
     let mut net = Net::new(2);
     net.set(0, "zone/attic", "x", 1);
