@@ -44,6 +44,8 @@ pub(crate) struct Write {
 #[derive(Debug, Default)]
 pub(crate) struct Model {
     pub(crate) changes: Vec<Change>,
+    /// What was ever said in the overlay, by register and writer.
+    pub(crate) said: BTreeSet<(Key, usize)>,
     pub(crate) writes: BTreeMap<Dot, Write>,
     by_key: BTreeMap<Key, BTreeSet<Dot>>,
     /// Keys that a household's honest admins admitted at any time.
@@ -72,6 +74,9 @@ impl Model {
                 Op::Delete(object) => Key { object: object.clone(), field: mesh_proto::FieldName::object() },
             };
             let durability = mesh_proto::kinds::durability(&key);
+            if durability != Durability::Config {
+                self.said.insert((key.clone(), node));
+            }
             let change = Change { node, epoch, token, key, stamp, durability, acknowledged: false };
             self.changes.push(change);
         }
