@@ -31,7 +31,7 @@ pub const MAX_STATEMENTS: usize = 4_096;
 pub const MAX_PENDING: usize = 256;
 /// Of those, this many by keys that no admission covers yet.
 pub const MAX_PENDING_STRANGERS: usize = 64;
-/// Largest proof of a node's admission, in bytes.
+/// Largest proof of a node's admission, in bytes, as an introduction carries it.
 pub const MAX_PROOF_BYTES: usize = 64 * 1024;
 
 const FILE_VERSION: u8 = 1;

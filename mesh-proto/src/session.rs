@@ -8,7 +8,7 @@ use crate::{
     outbox::Outbox,
     overlay::Run,
     planted::Plant,
-    roster::Roster,
+    roster::{MAX_PROOF_BYTES, Roster},
     sync::{LeafAnswer, Serve},
     vector::Vector,
     wire::{ByeReason, Hello, OLDEST_PROTOCOL, PROTOCOL, WireVector},
@@ -20,8 +20,6 @@ pub struct LinkId(pub u64);
 
 /// The last millisecond that a stamp can hold.
 pub const MAX_TIME_MS: u64 = (1 << 48) - 1;
-/// Most bytes of statements in an introduction.
-pub const MAX_PROOF_BYTES: usize = 64 * 1024;
 /// A link on which no introduction has arrived by then is closed, in milliseconds.
 pub const HELLO_PATIENCE_MS: u64 = 10_000;
 

@@ -190,8 +190,8 @@ impl Vector {
         self.missing(other).is_empty()
     }
 
-    /// The dots of `other` that are not in here. A floor above ours counts as missing unless
-    /// nothing of the generations below it can be wanted.
+    /// The dots of `other` that are not in here. A floor above ours always counts as missing, for it
+    /// may stand for dots that nobody lists any more.
     pub fn missing(&self, other: &Self) -> Self {
         let mut missing = Self::default();
         for (node, floor) in other.floors() {

@@ -8,8 +8,8 @@ use crate::{
     error::FrameError,
     id::{NodeId, ShortId},
     liveness::Liveness as _,
-    roster::RosterError,
-    session::{self, Link, LinkId, MAX_PROOF_BYTES, Peer},
+    roster::{MAX_PROOF_BYTES, RosterError},
+    session::{self, Link, LinkId, Peer},
     wire::{self, ByeReason, Digest, FRAME_VERSION, Hello, Message, OLDEST_PROTOCOL, PROTOCOL},
 };
 

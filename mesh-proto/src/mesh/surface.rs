@@ -164,7 +164,7 @@ pub enum Event {
     /// The clock was set back to this time of day, in milliseconds since 1970.
     ClockCorrected(u64),
     /// Peers know writes of this generation that this node never made: its card was restored
-    /// or cloned. The generation was closed.
+    /// or cloned. The next generation is opened.
     Rewound(NodeId),
     /// A peer says that this node is not a member (any more).
     Refused(NodeId, ByeReason),
