@@ -198,16 +198,6 @@ impl Replica {
         self.entries == 0
     }
 
-    /// How many writes from the future are held back.
-    pub fn quarantined(&self) -> usize {
-        self.quarantine.len()
-    }
-
-    /// The held-back write with this dot.
-    pub fn quarantined_item(&self, dot: Dot) -> Option<&Item> {
-        self.quarantine.get(dot)
-    }
-
     /// Every live dot with its stamp, held-back ones included.
     pub fn live_dots(&self) -> impl Iterator<Item = (Hlc, Dot)> + '_ {
         let live = self.index.iter().flat_map(move |(origin, dots)| {
@@ -415,26 +405,6 @@ impl Replica {
             self.unapplied = true;
         }
         ahead
-    }
-
-    /// Lets those held-back writes take effect whose time has come. Returns them with what
-    /// became of them.
-    pub fn release(&mut self, now_ms: u64) -> Vec<(Key, Applied)> {
-        let due: Vec<Dot> = self.quarantine.due(now_ms.saturating_add(MAX_AHEAD_MS)).collect();
-        let mut released = Vec::new();
-        for dot in due {
-            let Some(item) = self.quarantine.remove(dot) else { continue };
-            self.dirty.quarantine.insert(dot);
-            let key = item.key.clone();
-            let fate = self.judge(now_ms, &item);
-            released.push((key, self.admit(fate, item)));
-        }
-        released
-    }
-
-    /// When the next held-back write may take effect, in this node's milliseconds.
-    pub fn next_release(&self) -> Option<u64> {
-        self.quarantine.earliest().map(|stamp| stamp.ms().saturating_sub(MAX_AHEAD_MS))
     }
 
     /// Accounts for a dot. Returns whether it was new.

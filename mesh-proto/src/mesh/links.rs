@@ -23,7 +23,7 @@ impl Mesh {
         self.links.insert(id, link);
     }
 
-    fn hello(&self) -> Hello {
+    pub(super) fn hello(&self) -> Hello {
         let mut proof = self.roster.proof_for(&self.id);
         let mut bytes = 0;
         proof.retain(|statement| {
@@ -199,11 +199,13 @@ impl Mesh {
         }
     }
 
-    /// A peer introduces itself again when its clock has become right.
+    /// A peer introduces itself again when its clock has become right, or a new run has begun.
     fn on_later_hello(&mut self, id: LinkId, hello: &Hello) {
-        if self.links.get(&id).is_some_and(|link| link.node == hello.node) {
-            self.compare_time(id, hello);
+        let Some(link) = self.links.get_mut(&id).filter(|link| link.node == hello.node) else { return };
+        if let Some(peer) = &mut link.peer {
+            peer.run = peer.run.max(hello.run);
         }
+        self.compare_time(id, hello);
     }
 
     /// Compares clocks, and tells every other peer when this node's changed by it: peers whose

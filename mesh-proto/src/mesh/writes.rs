@@ -17,6 +17,7 @@ use crate::{
     time::Now,
     value::Value,
     view,
+    wire::Message,
 };
 
 /// Most changes in one write request.
@@ -270,6 +271,9 @@ impl Mesh {
         if ahead {
             self.reissue(old);
         }
+        // A peer believes a leap of generations from the node itself only.
+        let hello = Message::Hello(self.hello());
+        self.tell_all_but(None, &hello);
         self.repeat_overlay(old);
     }
 

@@ -1,10 +1,14 @@
 //! Writes that are held back because their stamps lie in the future.
 
-use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::{
+    collections::{BTreeMap, BTreeSet},
+    vec::Vec,
+};
 
+use super::{Applied, Replica};
 use crate::{
-    hlc::Hlc,
-    id::{Dot, Origin, ShortId},
+    hlc::{Hlc, MAX_AHEAD_MS},
+    id::{Dot, Key, Origin, ShortId},
     record::Item,
 };
 
@@ -68,5 +72,37 @@ impl Quarantine {
 
     pub(super) fn earliest(&self) -> Option<Hlc> {
         self.by_stamp.first().map(|(stamp, _)| *stamp)
+    }
+}
+
+impl Replica {
+    /// How many writes from the future are held back.
+    pub fn quarantined(&self) -> usize {
+        self.quarantine.len()
+    }
+
+    /// The held-back write with this dot.
+    pub fn quarantined_item(&self, dot: Dot) -> Option<&Item> {
+        self.quarantine.get(dot)
+    }
+
+    /// Lets those held-back writes take effect whose time has come. Returns them with what
+    /// became of them.
+    pub fn release(&mut self, now_ms: u64) -> Vec<(Key, Applied)> {
+        let due: Vec<Dot> = self.quarantine.due(now_ms.saturating_add(MAX_AHEAD_MS)).collect();
+        let mut released = Vec::new();
+        for dot in due {
+            let Some(item) = self.quarantine.remove(dot) else { continue };
+            self.dirty.quarantine.insert(dot);
+            let key = item.key.clone();
+            let fate = self.judge(now_ms, &item);
+            released.push((key, self.admit(fate, item)));
+        }
+        released
+    }
+
+    /// When the next held-back write may take effect, in this node's milliseconds.
+    pub fn next_release(&self) -> Option<u64> {
+        self.quarantine.earliest().map(|stamp| stamp.ms().saturating_sub(MAX_AHEAD_MS))
     }
 }

@@ -148,6 +148,27 @@ fn a_generation_far_ahead_that_its_node_names_itself_is_believed() {
 }
 
 #[test]
+fn a_node_that_was_made_to_leap_says_so_and_is_believed() {
+    let (mut mesh, link, other) = linked_twice();
+    let mut claim = Vector::default();
+    claim.insert_range(origin(me(), u32::MAX / 2), 1, 5);
+    say(&mut mesh, 1, link, &[Message::Heads(claim.to_wire())]);
+    still_works(&mut mesh, 2);
+    let run = mesh.run();
+    assert!(run.generation > u32::MAX / 2);
+    let says = |m: &Message| if let Message::Hello(hello) = m { hello.run == run } else { false };
+    assert!(heard(&mut mesh, other).iter().any(says));
+
+    let far = u32::MAX - 100;
+    let Message::Hello(mut hello) = hello(mesh.roster().household(), 3) else { unreachable!() };
+    hello.run.generation = far;
+    say(&mut mesh, 3, other, &[Message::Hello(hello)]);
+    let write = item(key("note/hers", "x"), START_MS, dot(third(), far, 1), bytes(1));
+    say(&mut mesh, 4, link, &[Message::Push(vec![write])]);
+    assert!(mesh.object(&object("note/hers")).is_some());
+}
+
+#[test]
 fn a_store_that_accounts_for_all_of_this_generation_opens_the_next() {
     let mut ranges = mesh_proto::vector::Ranges::default();
     ranges.insert(1, MAX_SEQ);
