@@ -2,9 +2,10 @@
 //!
 //! This file holds the surface: construction, input, output. What happens inside is told by
 //! topic: `mesh/links.rs` (introductions and frames), `mesh/writes.rs` (own writes, batches,
-//! the corrected clock), `mesh/spread.rs` (push and anti-entropy),
+//! the corrected clock), `mesh/intake.rs` (what is checked of peers' writes), `mesh/spread.rs` (push and anti-entropy),
 //! `mesh/upkeep.rs` (tombstones, trees, the restored store).
 
+mod intake;
 mod links;
 mod reads;
 mod spread;
@@ -66,6 +67,8 @@ pub struct Mesh {
     plant: Plant,
     time: TimeKeeper,
     roster: Roster,
+    /// How many statements of the roster had their consequences drawn.
+    statements: usize,
     admitted: BTreeSet<ShortId>,
     replica: Replica,
     overlay: Overlay,
@@ -92,6 +95,8 @@ pub struct Mesh {
     report_wanted: bool,
     /// Set while a new run waits to be persisted.
     closing: Option<Run>,
+    /// That run, once it is persisted.
+    persisted_run: Option<Run>,
     flush_due_ms: Option<u64>,
     release_check_ms: Option<u64>,
     collect_due_ms: u64,
@@ -129,6 +134,7 @@ impl Mesh {
             plant: boot.plant,
             time,
             roster: boot.roster,
+            statements: 0,
             admitted: BTreeSet::new(),
             replica: loaded.replica,
             overlay: Overlay::new(boot.plant),
@@ -147,6 +153,7 @@ impl Mesh {
             unheard: BTreeSet::new(),
             report_wanted: false,
             closing: None,
+            persisted_run: None,
             flush_due_ms: None,
             release_check_ms: None,
             collect_due_ms: now.mono_ms + crate::collect::INTERVAL_MS,
@@ -255,11 +262,11 @@ impl Mesh {
     /// [`RosterError`] when another took its place meanwhile.
     pub fn publish(&mut self, now: Now, statement: &Statement) -> Result<(), RosterError> {
         self.now = now;
-        self.roster.insert(statement.bytes())?;
-        self.spread_statements(Vec::from([statement.bytes().to_vec()]), None);
+        let taken = self.roster.insert(statement.bytes());
+        self.spread_statements(None);
         self.roster_changed();
         self.settle();
-        Ok(())
+        taken.map(drop)
     }
 
     /// Tells every peer that this node stops cleanly.
@@ -301,6 +308,7 @@ impl Mesh {
     fn settle(&mut self) {
         self.keep_time();
         self.correct_clock_if_ahead();
+        self.begin_run();
         self.finish_fetch();
         self.commit_due();
         self.pump_liveness();

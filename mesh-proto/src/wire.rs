@@ -164,6 +164,62 @@ pub struct Report {
     pub durable: WireVector,
 }
 
+impl Message {
+    /// Roughly its bytes, in memory as on the way.
+    pub fn weight(&self) -> usize {
+        let body = match self {
+            Self::Hello(hello) => hello.proof.iter().map(Vec::len).sum(),
+            Self::Roster(statements) => statements.iter().map(Vec::len).sum(),
+            Self::Heads(vector) | Self::Want { have: vector, .. } | Self::Final { vector, .. } => {
+                vector.weight()
+            }
+            Self::Push(items) | Self::TreeItems(items) | Self::Page { items, .. } => {
+                items.iter().map(Item::weight).sum()
+            }
+            Self::Reports(reports) => reports.iter().map(|report| report.durable.weight()).sum(),
+            Self::TreeLeaves(leaves) => leaves.len() * 8,
+            Self::Bye(_)
+            | Self::Digest(_)
+            | Self::PageAck { .. }
+            | Self::Overlay(_)
+            | Self::Time(_)
+            | Self::TreeRoot { .. } => 0,
+        };
+        body + 256
+    }
+
+    /// Whether it says all that earlier messages of its kind said.
+    pub fn is_whole(&self) -> bool {
+        matches!(
+            self,
+            Self::Digest(_)
+                | Self::Heads(_)
+                | Self::Want { .. }
+                | Self::TreeRoot { .. }
+                | Self::TreeLeaves(_)
+                | Self::Time(_)
+        )
+    }
+}
+
+/// Leaves out what a later message of the same frame replaces.
+pub fn drop_outdated(messages: &mut Vec<Message>) {
+    let mut kept: Vec<Message> = Vec::with_capacity(messages.len());
+    let mut whole = Vec::new();
+    while let Some(message) = messages.pop() {
+        let kind = core::mem::discriminant(&message);
+        if message.is_whole() {
+            if whole.contains(&kind) {
+                continue;
+            }
+            whole.push(kind);
+        }
+        kept.push(message);
+    }
+    kept.reverse();
+    *messages = kept;
+}
+
 /// Encodes messages into one frame.
 pub fn encode(messages: &[Message]) -> Vec<u8> {
     let mut frame = Vec::from([FRAME_VERSION]);

@@ -164,7 +164,7 @@ pub enum Event {
     /// The clock was set back to this time of day, in milliseconds since 1970.
     ClockCorrected(u64),
     /// Peers know writes of this generation that this node never made: its card was restored
-    /// or cloned. The generation was closed.
+    /// or cloned. The next generation is opened.
     Rewound(NodeId),
     /// A peer says that this node is not a member (any more).
     Refused(NodeId, ByeReason),
@@ -178,7 +178,8 @@ pub enum Event {
 /// Why a write is refused. Nothing has changed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WriteError {
-    /// The author may not write the field.
+    /// The author may not write the field; nobody may write a value into the slot of an object's
+    /// tombstone, which has no name.
     #[error("`{0}.{1}` may not be written by clients")]
     Forbidden(ObjectId, String),
     /// A value breaks a rule.

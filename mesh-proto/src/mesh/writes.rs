@@ -18,6 +18,7 @@ use crate::{
     time::{Now, TimeKeeper},
     value::Value,
     view,
+    wire::Message,
 };
 
 /// Most changes in one write request.
@@ -70,6 +71,9 @@ impl Mesh {
         ops.into_iter()
             .map(|op| {
                 let (key, value) = match op {
+                    Op::Set(key, _) if key.field.is_object() => {
+                        return Err(WriteError::Forbidden(key.object, key.field.to_string()));
+                    }
                     Op::Set(key, value) => match value.encode() {
                         Ok(bytes) => (key, Some(bytes)),
                         Err(error) => {
@@ -97,8 +101,14 @@ impl Mesh {
         let time_ms = self.time_ms().max(stamp.ms());
         if self.overlay.offer(time_ms, key, entry, floor) == Offered::New {
             self.changed.insert(key.object.clone());
-            self.links.values_mut().filter(|l| l.is_live()).for_each(|l| l.outbox.overlay(key, writer));
+            self.announce(key);
         }
+    }
+
+    /// Puts what this node has in the overlay on its way to the peers.
+    fn announce(&mut self, key: &Key) {
+        let writer = self.id.short();
+        self.links.values_mut().filter(|l| l.is_live()).for_each(|l| l.outbox.overlay(key, writer));
     }
 
     /// Gives the store its next batch, if it is idle and something is due.
@@ -118,8 +128,13 @@ impl Mesh {
     }
 
     fn begin_batch(&mut self) {
-        self.flush_due_ms = None;
         let (time_ms, origin) = (self.time_ms(), self.origin());
+        if self.replica.applied().is_used_up(origin) {
+            // A peer's claims, or the store's, left no numbers: own writes wait for the next generation.
+            let me = origin.node;
+            return self.close_generation_above(self.replica.applied().highest_generation(me));
+        }
+        self.flush_due_ms = None;
         let head = self.replica.applied().head(origin);
         let (writes, tokens) = self.commits.take_due(self.now.mono_ms, origin, head);
         let mut own = Vec::new();
@@ -186,6 +201,12 @@ impl Mesh {
         }
     }
 
+    /// Drops the overlay entries that a state which replaced another makes obsolete.
+    pub(super) fn settle_all(&mut self) {
+        let keys: Vec<Key> = self.overlay.iter().map(|(key, _)| key.clone()).collect();
+        keys.iter().for_each(|key| self.overlay.settle(key, view::floor(&self.replica, key)));
+    }
+
     /// Stamps that run ahead of every clock in reach are of no use: close the generation.
     pub(super) fn correct_clock_if_ahead(&mut self) {
         if !self.is_closing_generation() && self.are_stamps_ahead() {
@@ -211,6 +232,11 @@ impl Mesh {
         self.closing.is_some_and(|run| run.generation != self.run.generation)
     }
 
+    /// The generation that waits to be persisted, 0 if none does.
+    pub(super) fn closing_generation(&self) -> u32 {
+        self.closing.map_or(0, |run| run.generation)
+    }
+
     pub(super) fn close_generation(&mut self) {
         self.close_generation_above(self.run.generation);
     }
@@ -220,7 +246,11 @@ impl Mesh {
         let known = known.max(self.run.generation);
         match known.checked_add(1) {
             Some(generation) => self.open_run(Run { generation, ..self.run }),
-            None => self.counters.bump(Counter::BadValue),
+            None => {
+                // No generation is left: this key can write no more.
+                self.counters.bump(Counter::BadValue);
+                self.closing.get_or_insert(self.run);
+            }
         }
     }
 
@@ -235,8 +265,20 @@ impl Mesh {
         self.events.push_back(Event::PersistRun(run));
     }
 
-    /// The new generation is persisted: what the old ones wrote too far ahead is written again in it.
     pub(super) fn run_persisted(&mut self, run: Run) {
+        if self.closing == Some(run) {
+            self.persisted_run = Some(run);
+        }
+    }
+
+    /// Begins the run that is persisted, once no batch of the old one is at the store: a report in
+    /// the new run says that the old generation is complete. What the old one wrote after the
+    /// corrected time is void, and is written again with stamps of the corrected clock.
+    pub(super) fn begin_run(&mut self) {
+        if self.commits.is_busy() {
+            return;
+        }
+        let Some(run) = self.persisted_run.take() else { return };
         if self.closing.take_if(|closing| *closing == run).is_none() {
             return;
         }
@@ -245,6 +287,9 @@ impl Mesh {
         if ahead {
             self.rewrite(old);
         }
+        // A peer believes a leap of generations from the node itself only.
+        let hello = Message::Hello(self.hello());
+        self.tell_all_but(None, &hello);
         self.repeat_overlay(old);
     }
 
@@ -313,7 +358,8 @@ impl Mesh {
         found
     }
 
-    /// Says again, in the present run, what this node had in the overlay.
+    /// Says again, in the present run, what this node had in the overlay. The stamps stay, lest it
+    /// beats what others said meanwhile; only those that peers refuse as too far ahead are new.
     pub(super) fn repeat_overlay(&mut self, old: Run) {
         let me = self.id.short();
         let own: Vec<(Key, OverlayEntry)> = self
@@ -324,9 +370,12 @@ impl Mesh {
             .collect();
         let changed = self.overlay.begin(me, self.run);
         self.mark_changed(changed);
+        let latest = self.time_ms().saturating_add(MAX_AHEAD_MS);
         for (key, entry) in own {
-            let stamp = self.time.issue(self.now);
+            let is_ahead = entry.stamp.ms() > latest;
+            let stamp = if is_ahead { self.time.issue(self.now) } else { entry.stamp };
             self.say(&key, stamp, entry.value.clone());
+            self.announce(&key);
             if kinds::durability(&key) == Durability::State {
                 self.commits.queue(key, stamp, entry.value, self.now.mono_ms, None);
             }

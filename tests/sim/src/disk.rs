@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use mesh_proto::{
+    Dot, Origin, ShortId,
     mesh::Loader,
     overlay::Run,
     planted::Plant,
     record::{Batch, Record},
-    vector::Vector,
+    vector::{Ranges, Vector},
 };
 
 use super::rng::Rng;
@@ -25,7 +26,12 @@ pub(crate) struct Disk {
     pub(crate) roster: Vec<u8>,
     /// Whether the store was set back and no peer's state has replaced it yet.
     pub(crate) restored: bool,
-    /// What the synced records account for.
+    /// The dots of the synced registers, held-back ones too, by the names of their records.
+    dots: BTreeMap<Vec<u8>, Dot>,
+    /// What the synced records of origins cover, by their names.
+    covered: BTreeMap<Vec<u8>, (Origin, Ranges)>,
+    floors: BTreeMap<ShortId, u32>,
+    /// What all of these account for.
     vector: Vector,
 }
 
@@ -63,29 +69,54 @@ impl Disk {
     }
 
     fn commit(&mut self, records: &Batch) {
-        for (key, value) in &records.puts {
-            self.note(key, value);
-            self.synced.insert(key.clone(), value.clone());
+        let mut forgotten = false;
+        for (name, value) in &records.puts {
+            forgotten |= self.note(name, value);
+            self.synced.insert(name.clone(), value.clone());
         }
-        for key in &records.deletes {
-            self.synced.remove(key);
+        for name in &records.deletes {
+            forgotten |= self.dots.remove(name).is_some() | self.covered.remove(name).is_some();
+            self.synced.remove(name);
+        }
+        if forgotten {
+            self.account_anew();
         }
     }
 
-    fn note(&mut self, key: &[u8], value: &[u8]) {
-        match Record::decode(key, value) {
+    /// Accounts for a record. Returns whether it took the place of one that may have said more.
+    fn note(&mut self, name: &[u8], value: &[u8]) -> bool {
+        match Record::decode(name, value) {
             Ok(Record::Register(_, entry) | Record::Quarantined(_, entry)) => {
                 self.vector.insert(entry.dot);
+                self.dots.insert(name.to_vec(), entry.dot).is_some_and(|old| old != entry.dot)
             }
             Ok(Record::Covered(origin, ranges)) => {
                 ranges.iter().for_each(|(from, to)| self.vector.insert_range(origin, from, to));
+                let old = self.covered.insert(name.to_vec(), (origin, ranges.clone()));
+                old.is_some_and(|(_, old)| !ranges.covers(&old))
             }
-            Ok(Record::Floor(node, floor)) => self.vector.raise_floor(node, floor),
-            _ => {}
+            Ok(Record::Floor(node, floor)) => {
+                drop(self.vector.raise_floor(node, floor));
+                self.floors.insert(node, floor).is_some_and(|old| old > floor)
+            }
+            _ => false,
         }
     }
 
-    /// All that the synced records ever accounted for.
+    fn account_anew(&mut self) {
+        self.vector = Vector::default();
+        for (node, floor) in &self.floors {
+            drop(self.vector.raise_floor(*node, *floor));
+        }
+        for (origin, ranges) in self.covered.values() {
+            ranges.iter().for_each(|(from, to)| self.vector.insert_range(*origin, from, to));
+        }
+        for dot in self.dots.values() {
+            self.vector.insert(*dot);
+        }
+    }
+
+    /// All that the synced records account for.
     pub(crate) fn vector(&self) -> &Vector {
         &self.vector
     }
@@ -101,14 +132,11 @@ impl Disk {
     }
 
     /// What a start reads.
-    pub(crate) fn load(&mut self, plant: Plant) -> Result<Loader, String> {
+    pub(crate) fn load(&self, plant: Plant) -> Result<Loader, String> {
         let mut loader = Loader::new(plant);
         for (key, value) in &self.synced {
             loader.record(key, value).map_err(|error| error.to_string())?;
         }
-        self.vector = Vector::default();
-        let all: Vec<_> = self.synced.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
-        all.iter().for_each(|(key, value)| self.note(key, value));
         if loader.damaged() == 0 { Ok(loader) } else { Err("its own records read as damaged".into()) }
     }
 

@@ -58,6 +58,8 @@ pub(crate) struct Write {
 #[derive(Debug, Default)]
 pub(crate) struct Model {
     pub(crate) changes: Vec<Change>,
+    /// What was ever said in the overlay, by register and writer.
+    pub(crate) said: BTreeSet<(Key, usize)>,
     pub(crate) writes: BTreeMap<Dot, Write>,
     by_key: BTreeMap<Key, BTreeSet<Dot>>,
     /// Keys that a household's honest admins admitted at any time.
@@ -93,6 +95,9 @@ impl Model {
             let durability = mesh_proto::kinds::durability(&key);
             if let Some(value) = &value {
                 self.by_value.insert(value.clone(), self.changes.len());
+            }
+            if durability != Durability::Config {
+                self.said.insert((key.clone(), node));
             }
             let change =
                 Change { node, epoch, at, token, key, value, stamp, durability, acknowledged: false };

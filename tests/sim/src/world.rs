@@ -6,6 +6,7 @@ use mesh_proto::{
     mesh::{Event, Input, Transmit},
     overlay::Run,
     planted::Plant,
+    record::Batch,
     session::LinkId,
     wire::{self, Message},
 };
@@ -21,6 +22,10 @@ use super::{
     trace::Trace,
 };
 
+/// How long until a batch that a disk refused is offered again, in milliseconds.
+const STORE_RETRY_MS: u64 = 2_000;
+/// How long until a run that could not be saved is saved again, in milliseconds.
+const RUN_RETRY_MS: u64 = 5_000;
 /// More than any run needs; a run that passes it goes round in circles.
 const MAX_EVENTS: u64 = 2_500_000;
 
@@ -28,7 +33,9 @@ const MAX_EVENTS: u64 = 2_500_000;
 #[derive(Debug)]
 pub(crate) enum Happening {
     Wake { node: usize, number: u64 },
+    Persist { node: usize, epoch: u32, batch: u64, records: Batch },
     Flushed { node: usize, epoch: u32, batch: u64 },
+    PersistRun { node: usize, epoch: u32, run: Run },
     RunFlushed { node: usize, epoch: u32, run: Run },
     RosterFlushed { node: usize, epoch: u32, bytes: Vec<u8> },
     Arrive { link: u64, end: usize, what: Option<Transmit>, window: bool },
@@ -134,12 +141,24 @@ impl World {
     fn happen(&mut self, what: Happening) -> Outcome {
         match what {
             Happening::Wake { node, number } => self.wake(node, number),
+            Happening::Persist { node, epoch, batch, records } => {
+                self.persist(node, epoch, batch, records);
+                Ok(())
+            }
+            Happening::PersistRun { node, epoch, run } => {
+                // Only the newest is saved again.
+                if self.nodes[node].unsaved_run == Some(run) {
+                    self.persist_run(node, epoch, run);
+                }
+                Ok(())
+            }
             Happening::Flushed { node, epoch, batch } => self.flushed(node, epoch, batch),
             Happening::RunFlushed { node, epoch, run } => {
                 if self.nodes[node].epoch != epoch {
                     return Ok(());
                 }
-                self.nodes[node].disk.run = Some(run);
+                let disk = &mut self.nodes[node].disk;
+                disk.run = disk.run.max(Some(run));
                 self.input(node, Input::RunPersisted(run))
             }
             Happening::RosterFlushed { node, epoch, bytes } => {
@@ -173,6 +192,41 @@ impl World {
             }
         }
         self.pump(node)
+    }
+
+    /// Whether a disk refuses what it is given now.
+    fn disk_fails(&mut self) -> bool {
+        !self.healed && self.settings.disk_fails > 0 && self.rng.percent(self.settings.disk_fails)
+    }
+
+    /// Gives a batch to a disk, which may refuse it for a while.
+    fn persist(&mut self, node: usize, epoch: u32, batch: u64, records: Batch) {
+        if self.nodes[node].epoch != epoch {
+            return;
+        }
+        if self.disk_fails() {
+            self.trace.say(self.now, || format!("n{node} cannot write batch {batch}"));
+            return self.after(STORE_RETRY_MS, Happening::Persist { node, epoch, batch, records });
+        }
+        self.nodes[node].disk.write(batch, records);
+        let after = self.rng.between(self.settings.flush);
+        self.after(after, Happening::Flushed { node, epoch, batch });
+    }
+
+    /// Saves a run, which may fail for a while.
+    fn persist_run(&mut self, node: usize, epoch: u32, run: Run) {
+        if self.nodes[node].epoch != epoch {
+            return;
+        }
+        // The file is small and rarely written: it fails more often, to be seen to fail.
+        if self.disk_fails() || self.disk_fails() || self.disk_fails() {
+            self.trace.say(self.now, || format!("n{node} cannot save {run:?}"));
+            self.nodes[node].unsaved_run = Some(run);
+            return self.after(RUN_RETRY_MS, Happening::PersistRun { node, epoch, run });
+        }
+        self.nodes[node].unsaved_run = None;
+        let after = self.rng.between(self.settings.flush);
+        self.after(after, Happening::RunFlushed { node, epoch, run });
     }
 
     fn flushed(&mut self, node: usize, epoch: u32, batch: u64) -> Outcome {
@@ -334,7 +388,7 @@ impl World {
         let Some(what) = polled else { return Ok(false) };
         self.trace.transmit(self.now, node, id, &what);
         if let Transmit::Frame(bytes) = &what {
-            oracle::frame_sent(self, node, id, bytes)?;
+            oracle::frame_sent(self, node, bytes)?;
         }
         let arrivals = self.net.send(self.now, id, end, what, &mut self.rng);
         for (at, end, what, window) in arrivals {
@@ -359,14 +413,9 @@ impl World {
         match event {
             Event::Persist { batch, records } => {
                 self.model.saw_batch(&records)?;
-                self.nodes[node].disk.write(batch, records);
-                let after = self.rng.between(self.settings.flush);
-                self.after(after, Happening::Flushed { node, epoch, batch });
+                self.persist(node, epoch, batch, records);
             }
-            Event::PersistRun(run) => {
-                let after = self.rng.between(self.settings.flush);
-                self.after(after, Happening::RunFlushed { node, epoch, run });
-            }
+            Event::PersistRun(run) => self.persist_run(node, epoch, run),
             Event::RosterChanged => {
                 let bytes = self.nodes[node].mesh.as_ref().map(|mesh| mesh.roster().to_bytes());
                 let after = self.rng.between(self.settings.flush);
