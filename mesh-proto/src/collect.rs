@@ -18,7 +18,7 @@ use crate::{
     id::ShortId,
     overlay::Run,
     vector::{Ranges, Vector},
-    wire::{Report, WireVector},
+    wire::{Report, TARGET_FRAME_BYTES, WireVector},
 };
 
 /// How often a node reports and looks, in milliseconds.
@@ -67,15 +67,24 @@ impl Collector {
         newer
     }
 
-    /// Every report heard, for a peer that has just been linked.
-    pub fn reports(&self) -> Vec<Report> {
-        let report = |(node, heard): (&ShortId, &Heard)| Report {
-            node: *node,
-            run: heard.run,
-            number: heard.number,
-            durable: heard.wire.clone(),
-        };
-        self.heard.iter().map(report).collect()
+    /// Everybody of whom a report was heard.
+    pub fn reporters(&self) -> BTreeSet<ShortId> {
+        self.heard.keys().copied().collect()
+    }
+
+    /// The newest reports of the first of these nodes, as many as fill a frame; takes those nodes
+    /// out of the list.
+    pub fn take_reports(&self, nodes: &mut BTreeSet<ShortId>) -> Vec<Report> {
+        let (mut reports, mut weight) = (Vec::new(), 0);
+        while weight < TARGET_FRAME_BYTES
+            && let Some(node) = nodes.pop_first()
+        {
+            let Some(heard) = self.heard.get(&node) else { continue };
+            let durable = heard.wire.clone();
+            weight += durable.weight();
+            reports.push(Report { node, run: heard.run, number: heard.number, durable });
+        }
+        reports
     }
 
     /// What a node last said it has flushed; `None` before it reported.

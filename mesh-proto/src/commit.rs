@@ -62,6 +62,8 @@ pub struct Commits {
     last_batch: u64,
     durable: Vector,
     unflushed: BTreeSet<Dot>,
+    /// Whether the next batch takes all that waits, however much.
+    is_undivided: bool,
 }
 
 impl Commits {
@@ -144,10 +146,11 @@ impl Commits {
             .collect();
         // In order of stamps: a closing of a generation goes before what is written again.
         due.sort_unstable();
-        due.truncate(MAX_BATCH_WRITES);
+        let undivided = core::mem::take(&mut self.is_undivided);
+        due.truncate(if undivided { usize::MAX } else { MAX_BATCH_WRITES });
         let (mut writes, mut tokens, mut bytes) = (Vec::new(), Vec::new(), 0);
         for ((_, key), seq) in due.into_iter().zip(head + 1..) {
-            if bytes > MAX_BATCH_BYTES {
+            if bytes > MAX_BATCH_BYTES && !undivided {
                 break;
             }
             let Some(waiting) = self.waiting.remove(&key) else { continue };
@@ -186,6 +189,12 @@ impl Commits {
         self.waiting.values_mut().for_each(|waiting| waiting.due_ms = waiting.due_ms.min(now_ms));
     }
 
+    /// Makes every waiting write due, all in one batch.
+    pub fn hasten_undivided(&mut self, now_ms: u64) {
+        self.hasten(now_ms);
+        self.is_undivided = true;
+    }
+
     /// Notes own writes that have dots and will be in several batches.
     pub fn hold(&mut self, dots: impl Iterator<Item = Dot>) {
         self.unflushed.extend(dots);
@@ -197,10 +206,10 @@ impl Commits {
     }
 
     /// Gives every waiting write stamped above `limit` a new stamp: the clock was set back.
-    pub fn restamp(&mut self, limit: Hlc, mut stamp: impl FnMut(Hlc) -> Hlc) {
+    pub fn restamp(&mut self, limit: Hlc, mut stamp: impl FnMut() -> Hlc) {
         let late = self.waiting.values_mut().filter(|waiting| waiting.stamp > limit);
         let mut by_age: Vec<&mut Waiting> = late.collect();
         by_age.sort_by_key(|waiting| waiting.stamp);
-        by_age.into_iter().for_each(|waiting| waiting.stamp = stamp(waiting.stamp));
+        by_age.into_iter().for_each(|waiting| waiting.stamp = stamp());
     }
 }

@@ -53,12 +53,16 @@ counters! {
     ClockCorrections => "clock_corrections",
     /// Writes held back because their stamps lie in the future.
     Quarantined => "writes_quarantined",
-    /// Writes from the future that were dropped because too many are held back.
+    /// Writes from the future that were dropped because too many of their node are held back.
     QuarantineFull => "quarantine_full",
     /// Overlay entries refused because there is no room.
     OverlayFull => "overlay_full",
     /// Offence: a peer that makes this node queue more than it reads.
     Flooding => "offence_flooding",
+    /// Answers begun to what peers asked for.
+    Answers => "answers",
+    /// Offence: registers of a tree that this node did not ask for.
+    Unasked => "offence_unasked",
     /// Writes of a closed generation that never took place.
     Void => "writes_void",
     /// Messages of unknown variants, skipped.

@@ -214,7 +214,7 @@ impl ObjectId {
 
 /// The name of a field: `[a-z][a-z0-9_.-]*` up to [`MAX_FIELD_BYTES`].
 ///
-/// The empty name, [`FieldName::OBJECT`], is the slot of the object's own tombstone.
+/// The empty name, [`FieldName::object`], is the slot of the object's own tombstone.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FieldName(Arc<str>);
 

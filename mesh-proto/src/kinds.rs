@@ -94,7 +94,8 @@ pub const KINDS: &[KindRule] = &[
             field("label", Durability::Config, Writer::Node),
             field("capabilities", Durability::Config, Writer::Node),
             field("name", Durability::Config, Writer::Anyone),
-            field("desired", Durability::State, Writer::Anyone),
+            // Clients ask by command, which is checked, has a deadline and a life that is told.
+            field("desired", Durability::State, Writer::Node),
             field("reported", Durability::State, Writer::Node),
             field("availability", Durability::State, Writer::Node),
             field("reach.", Durability::Presence, Writer::Node),
@@ -215,6 +216,9 @@ mod tests {
         let (me, other) = (ShortId(0xab), ShortId(0xcd));
         assert!(!may_author(&key("device/x", "reported"), Author::Client, me));
         assert!(may_author(&key("device/x", "reported"), Author::Node, me));
+        assert!(!may_author(&key("device/x", "desired"), Author::Client, me), "clients send commands");
+        assert!(may_author(&key("device/x", "desired"), Author::Node, me));
+        assert!(may_author(&key("device/x", "name"), Author::Client, me));
         let mine = key("node/00000000000000ab", "version");
         assert!(may_author(&mine, Author::Node, me) && !may_author(&mine, Author::Client, me));
         assert!(may_originate(&mine, me) && !may_originate(&mine, other));

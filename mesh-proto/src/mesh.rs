@@ -2,9 +2,10 @@
 //!
 //! This file holds the surface: construction, input, output. What happens inside is told by
 //! topic: `mesh/links.rs` (introductions and frames), `mesh/writes.rs` (own writes, batches,
-//! the corrected clock), `mesh/spread.rs` (push and anti-entropy),
+//! the corrected clock), `mesh/intake.rs` (what is checked of peers' writes), `mesh/spread.rs` (push and anti-entropy),
 //! `mesh/upkeep.rs` (tombstones, trees), `mesh/restoring.rs` (a store that was set back).
 
+mod intake;
 mod links;
 mod reads;
 mod restoring;
@@ -67,6 +68,8 @@ pub struct Mesh {
     plant: Plant,
     time: TimeKeeper,
     roster: Roster,
+    /// How many statements of the roster had their consequences drawn.
+    statements: usize,
     admitted: BTreeSet<ShortId>,
     replica: Replica,
     overlay: Overlay,
@@ -97,6 +100,8 @@ pub struct Mesh {
     report_wanted: bool,
     /// Set while a new run waits to be persisted.
     closing: Option<Run>,
+    /// That run, once it is persisted.
+    persisted_run: Option<Run>,
     flush_due_ms: Option<u64>,
     release_check_ms: Option<u64>,
     collect_due_ms: u64,
@@ -133,6 +138,7 @@ impl Mesh {
             plant: boot.plant,
             time,
             roster: boot.roster,
+            statements: 0,
             admitted: BTreeSet::new(),
             replica: loaded.replica,
             overlay: Overlay::new(boot.plant),
@@ -153,6 +159,7 @@ impl Mesh {
             unheard: BTreeSet::new(),
             report_wanted: false,
             closing: None,
+            persisted_run: None,
             flush_due_ms: None,
             release_check_ms: None,
             collect_due_ms: now.mono_ms + crate::collect::INTERVAL_MS,
@@ -169,6 +176,7 @@ impl Mesh {
         mesh.overlay.begin(id.short(), boot.run);
         mesh.see_generations();
         mesh.roster_changed();
+        mesh.schedule_release();
         let merged = crate::planted::planted!(mesh.plant, RestoredStoreMerged);
         if let Some(since) = boot.restored.filter(|_| !merged) {
             mesh.begin_restore(since);
@@ -188,7 +196,7 @@ impl Mesh {
             Input::Persisted(batch) => self.persisted(batch),
             Input::RunPersisted(run) => self.run_persisted(run),
             Input::LostSaved(number) => self.lost_saved(number),
-            Input::Synchronised(synchronised) => self.set_synchronised(synchronised),
+            Input::Synchronised(synchronised) => self.time.set_synchronised(self.now, synchronised),
         }
         self.settle();
     }
@@ -214,7 +222,7 @@ impl Mesh {
         let waits = self.commits.is_busy() || self.closing.is_some();
         let commit = if waits { None } else { self.commits.next_due() };
         let flush = if waits { None } else { self.flush_due_ms };
-        let fixed = [Some(self.collect_due_ms), Some(self.tree_due_ms)];
+        let fixed = [Some(self.collect_due_ms), Some(self.tree_due_ms), Some(self.time.poll_timeout())];
         let optional = [self.liveness.poll_timeout(), fetch, commit, flush, self.release_check_ms];
         fixed.into_iter().chain(optional).flatten().chain(links).min()
     }
@@ -265,11 +273,11 @@ impl Mesh {
     /// [`RosterError`] when another took its place meanwhile.
     pub fn publish(&mut self, now: Now, statement: &Statement) -> Result<(), RosterError> {
         self.now = now;
-        self.roster.insert(statement.bytes())?;
-        self.spread_statements(Vec::from([statement.bytes().to_vec()]), None);
+        let taken = self.roster.insert(statement.bytes());
+        self.spread_statements(None);
         self.roster_changed();
         self.settle();
-        Ok(())
+        taken.map(drop)
     }
 
     /// Tells every peer that this node stops cleanly.
@@ -309,7 +317,9 @@ impl Mesh {
 
     /// Brings everything that follows from the last input to rest.
     fn settle(&mut self) {
+        self.keep_time();
         self.correct_clock_if_ahead();
+        self.begin_run();
         self.keep_store_if_none_is_sound();
         self.finish_fetch();
         self.commit_due();

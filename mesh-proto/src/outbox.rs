@@ -25,25 +25,17 @@ pub const MAX_QUEUE_BYTES: usize = 1024 * 1024;
 
 /// Most covers of one item, so that an item always fits a frame.
 const MAX_COVERS: usize = 1_000;
-/// Most control messages waiting; a peer that asks faster than it reads is at fault.
-pub const MAX_CONTROL: usize = 4_096;
-/// What is queued again only after the last of its kind has been sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Once {
-    /// The whole roster.
-    Roster,
-    /// The leaves of the tree.
-    Leaves,
-    /// The registers of differing leaves.
-    Items,
-}
+/// Most bytes of control messages waiting, more than the largest roster; a peer that asks faster
+/// than it reads is at fault.
+pub const MAX_CONTROL_BYTES: usize = 4 * 1024 * 1024;
 
 /// The queues of one link.
 #[derive(Debug, Default)]
 pub struct Outbox {
     control: VecDeque<Message>,
-    /// Messages of a kind that weighs much and says all there is to say: one of each is enough.
-    once: BTreeSet<Once>,
+    control_bytes: usize,
+    /// Whether the whole roster waits; it is not queued again until it is sent.
+    has_roster: bool,
     writes: BTreeMap<Key, Vec<Dot>>,
     write_order: VecDeque<Key>,
     overlay: BTreeSet<(Key, ShortId)>,
@@ -59,19 +51,37 @@ impl Outbox {
         Self { plant, ..Self::default() }
     }
 
-    /// Queues a message that is sent before all else.
+    /// Queues a message that is sent before all else, in place of one that it replaces.
     pub fn control(&mut self, message: Message) {
-        self.control.push_back(message);
+        self.control_bytes += message.weight();
+        let kind = message.is_whole().then(|| core::mem::discriminant(&message));
+        let same = |earlier: &&mut Message| Some(core::mem::discriminant(*earlier)) == kind;
+        if let Some(earlier) = self.control.iter_mut().find(same) {
+            self.control_bytes -= earlier.weight();
+            *earlier = message;
+        } else {
+            self.control.push_back(message);
+        }
     }
 
-    /// Whether something of this kind may be queued: nothing of it waits already.
-    pub fn begin_once(&mut self, once: Once) -> bool {
-        self.once.insert(once)
+    /// Whether the whole roster may be queued: it does not wait already.
+    pub fn begin_roster(&mut self) -> bool {
+        !core::mem::replace(&mut self.has_roster, true)
+    }
+
+    /// Whether control messages wait.
+    pub fn has_control(&self) -> bool {
+        !self.control.is_empty()
+    }
+
+    /// Bytes of control messages waiting.
+    pub fn control_bytes(&self) -> usize {
+        self.control_bytes
     }
 
     /// Whether the peer makes this side queue more than it reads.
     pub fn is_flooded(&self) -> bool {
-        self.control.len() > MAX_CONTROL
+        self.control_bytes > MAX_CONTROL_BYTES
     }
 
     /// Queues the durable write `dot` of a register.
@@ -117,6 +127,7 @@ impl Outbox {
     /// Drops everything: the link ends.
     pub fn clear(&mut self) {
         self.control.clear();
+        self.control_bytes = 0;
         self.drop_writes();
     }
 
@@ -143,13 +154,12 @@ impl Outbox {
     /// Takes the next messages for one frame. `unflushed` are this node's own writes that are
     /// not durable yet: a register that holds one waits until it is.
     pub fn take(&mut self, replica: &Replica, overlay: &Overlay, unflushed: &BTreeSet<Dot>) -> Vec<Message> {
-        let mut messages: Vec<Message> = self.control.pop_front().into_iter().collect();
-        if self.control.is_empty() {
-            self.once.clear();
+        if let Some(message) = self.control.pop_front() {
+            self.control_bytes -= message.weight();
+            return Vec::from([message]);
         }
-        if !messages.is_empty() {
-            return messages;
-        }
+        self.has_roster = false;
+        let mut messages = Vec::new();
         let entries = self.take_overlay(overlay);
         if !entries.is_empty() {
             messages.push(Message::Overlay(entries));

@@ -82,6 +82,8 @@ pub struct Overlay {
     /// The newest generation of which durable writes are known.
     generations: BTreeMap<ShortId, u32>,
     count: usize,
+    /// The hash of all, until something changes.
+    hash: Option<[u8; 8]>,
     plant: Plant,
 }
 
@@ -115,6 +117,7 @@ impl Overlay {
         if writers.get(&entry.writer).is_some_and(|own| (own.run, own.stamp) >= (entry.run, entry.stamp)) {
             return Offered::Old;
         }
+        self.hash = None;
         if writers.insert(entry.writer, entry).is_none() {
             self.count += 1;
         }
@@ -211,6 +214,9 @@ impl Overlay {
             !writers.is_empty()
         });
         self.count -= dropped;
+        if dropped > 0 {
+            self.hash = None;
+        }
         changed.into_iter().collect()
     }
 
@@ -219,6 +225,9 @@ impl Overlay {
         let Some(writers) = self.entries.get_mut(key) else { return };
         let before = writers.len();
         writers.retain(|_, entry| entry.stamp > durable);
+        if before > writers.len() {
+            self.hash = None;
+        }
         self.count -= before - writers.len();
         if writers.is_empty() {
             self.entries.remove(key);
@@ -282,7 +291,10 @@ impl Overlay {
     }
 
     /// A hash that is equal on nodes that hold the same entries.
-    pub fn hash(&self) -> [u8; 8] {
+    pub fn hash(&mut self) -> [u8; 8] {
+        if let Some(hash) = self.hash {
+            return hash;
+        }
         let mut sum = 0u64;
         for (key, entry) in self.iter() {
             let mut hasher = blake3::Hasher::new();
@@ -294,7 +306,7 @@ impl Overlay {
             let hash = hasher.finalize();
             sum = sum.wrapping_add(hash.as_bytes().first_chunk::<8>().map_or(0, |b| u64::from_be_bytes(*b)));
         }
-        sum.to_be_bytes()
+        *self.hash.insert(sum.to_be_bytes())
     }
 }
 

@@ -86,7 +86,12 @@ impl Record {
         }
         let (tag, name) = key.split_first().ok_or(RecordError::Damaged)?;
         match tag {
-            b'r' => Ok(Self::Register(register_key(name)?, read(body)?)),
+            b'r' => {
+                let (key, entry): (Key, Entry) = (register_key(name)?, read(body)?);
+                // The slot of an object holds tombstones only; a value there would never go.
+                let fits = !key.field.is_object() || entry.is_tombstone();
+                if fits { Ok(Self::Register(key, entry)) } else { Err(RecordError::Damaged) }
+            }
             b'q' => read(body).map(|(key, entry)| Self::Quarantined(key, entry)),
             b'v' => {
                 let mut ranges = Ranges::default();

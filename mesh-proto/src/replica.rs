@@ -8,6 +8,7 @@
 //! 3. No field with a stamp at or below its object's tombstone is held.
 
 mod flush;
+mod quarantine;
 
 use alloc::{
     collections::{BTreeMap, BTreeSet},
@@ -26,8 +27,8 @@ use crate::{
     vector::Vector,
 };
 
-/// Most writes from the future that are held back.
-pub const MAX_QUARANTINED: usize = 50_000;
+pub use self::quarantine::MAX_HELD_BACK;
+use self::quarantine::Quarantine;
 
 /// What became of a write that was offered to the replica.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,21 +41,22 @@ pub enum Applied {
     Duplicate,
     /// Its stamp lies in the future: held back, and passed on.
     Quarantined,
-    /// Its stamp lies in the future and too many such writes are held back: accounted for, without
-    /// effect; its origin writes it again when its clock is corrected.
+    /// Its stamp lies in the future and too many such writes of its node are held back: as if it had
+    /// never come, so that it may come again.
     Dropped,
     /// Its generation was closed before its stamp: it never took place.
     Void,
     /// Its origin may not write this field: accounted for, without effect.
     Forbidden,
-    /// Its value is not a value: accounted for, without effect.
+    /// Its value is not a value, or stands in the slot of the object's tombstone: accounted for,
+    /// without effect.
     Malformed,
 }
 
 impl Applied {
     /// Whether the replica had not seen this write before, so that it is to be passed on.
     pub fn is_news(self) -> bool {
-        self != Self::Duplicate
+        !matches!(self, Self::Duplicate | Self::Dropped)
     }
 }
 
@@ -91,7 +93,8 @@ struct Dirty {
     keys: BTreeSet<Key>,
     quarantine: BTreeSet<Dot>,
     covered: Vector,
-    /// Origins of a state that was replaced, whose records go unless they are written anew.
+    /// Origins below a floor, or of a state that was replaced, whose records go unless they are
+    /// written anew.
     dropped_origins: Vec<Origin>,
     /// Whether a whole state is being replaced: until it is, nothing may be claimed.
     is_replacing: bool,
@@ -102,7 +105,7 @@ struct Dirty {
 pub struct Replica {
     objects: BTreeMap<ObjectId, Object>,
     index: BTreeMap<Origin, BTreeMap<u64, Key>>,
-    quarantine: BTreeMap<Dot, Item>,
+    quarantine: Quarantine,
     closed: BTreeMap<Origin, Hlc>,
     applied: Vector,
     tree: Tree,
@@ -124,22 +127,23 @@ impl Replica {
         match record {
             Record::Register(key, entry) => {
                 self.applied.insert(entry.dot);
-                self.note_closed(&key, &entry);
                 self.place(key, entry);
             }
             Record::Quarantined(key, entry) => {
                 self.applied.insert(entry.dot);
-                self.quarantine.insert(entry.dot, Item { key, entry, covers: Vec::new() });
+                self.quarantine.insert(Item { key, entry, covers: Vec::new() });
             }
             Record::Covered(origin, ranges) => {
                 if planted!(self.plant, SequenceReused) {
                     return;
                 }
+                // Below a floor it is of no use any more.
+                self.dirty.dropped_origins.push(origin);
                 for (from, to) in ranges.iter() {
                     self.applied.insert_range(origin, from, to);
                 }
             }
-            Record::Floor(node, floor) => self.applied.raise_floor(node, floor),
+            Record::Floor(node, floor) => drop(self.applied.raise_floor(node, floor)),
             Record::Ceiling(_) | Record::KnownSince(_) => {}
         }
     }
@@ -194,16 +198,6 @@ impl Replica {
         self.entries == 0
     }
 
-    /// How many writes from the future are held back.
-    pub fn quarantined(&self) -> usize {
-        self.quarantine.len()
-    }
-
-    /// The held-back write with this dot.
-    pub fn quarantined_item(&self, dot: Dot) -> Option<&Item> {
-        self.quarantine.get(&dot)
-    }
-
     /// Every live dot with its stamp, held-back ones included.
     pub fn live_dots(&self) -> impl Iterator<Item = (Hlc, Dot)> + '_ {
         let live = self.index.iter().flat_map(move |(origin, dots)| {
@@ -212,12 +206,12 @@ impl Replica {
                 self.entry(key).map(|entry| (entry.stamp, dot))
             })
         });
-        live.chain(self.quarantine.values().map(|item| (item.entry.stamp, item.entry.dot)))
+        live.chain(self.quarantine.iter().map(|item| (item.entry.stamp, item.entry.dot)))
     }
 
     /// The live write with this dot.
     pub fn item(&self, dot: Dot) -> Option<Item> {
-        if let Some(item) = self.quarantine.get(&dot) {
+        if let Some(item) = self.quarantine.get(dot) {
             return Some(item.clone());
         }
         let key = self.index.get(&dot.origin)?.get(&dot.seq)?;
@@ -225,47 +219,66 @@ impl Replica {
     }
 
     /// Offers a write. `now_ms` is this node's time; afterwards the write's dot and all that
-    /// it covers are accounted for, whatever the outcome.
+    /// it covers are accounted for, unless it was dropped.
     pub fn apply(&mut self, now_ms: u64, item: Item) -> Applied {
+        let fate = if self.applied.contains(item.entry.dot) {
+            Some(Applied::Duplicate)
+        } else {
+            self.judge(now_ms, &item)
+        };
+        if fate == Some(Applied::Dropped) {
+            return Applied::Dropped;
+        }
         for dot in &item.covers {
             self.cover(*dot);
         }
         if !self.cover(item.entry.dot) {
             return Applied::Duplicate;
         }
-        self.admit(now_ms, item)
+        self.admit(fate, item)
     }
 
     /// Merges a write although its dot is accounted for: the repair after the trees differed.
     pub fn repair(&mut self, now_ms: u64, item: Item) -> Applied {
         let known = self.entry(&item.key).is_some_and(|own| !item.entry.beats(own));
-        if known || self.quarantine.contains_key(&item.entry.dot) {
+        if known || self.quarantine.get(item.entry.dot).is_some() {
             return Applied::Duplicate;
         }
-        self.cover(item.entry.dot);
-        self.admit(now_ms, item)
+        let fate = self.judge(now_ms, &item);
+        if fate != Some(Applied::Dropped) {
+            self.cover(item.entry.dot);
+        }
+        self.admit(fate, item)
     }
 
-    fn admit(&mut self, now_ms: u64, item: Item) -> Applied {
-        if !kinds::may_originate(&item.key, item.entry.dot.origin.node) {
-            return Applied::Forbidden;
+    /// What becomes of a write before it is compared with what its register holds; `None`: it takes
+    /// part. Nothing changes.
+    fn judge(&self, now_ms: u64, item: &Item) -> Option<Applied> {
+        let node = item.entry.dot.origin.node;
+        if !kinds::may_originate(&item.key, node) {
+            return Some(Applied::Forbidden);
         }
-        if item.entry.value.as_deref().is_some_and(|bytes| Value::decode(bytes).is_err()) {
-            return Applied::Malformed;
+        let is_value = |bytes: &[u8]| !item.key.field.is_object() && Value::decode(bytes).is_ok();
+        if !item.entry.value.as_deref().is_none_or(is_value) {
+            return Some(Applied::Malformed);
         }
         if self.is_void(&item.entry) {
-            return Applied::Void;
+            return Some(Applied::Void);
         }
-        let ahead = item.entry.stamp.ms() > now_ms.saturating_add(MAX_AHEAD_MS);
-        if ahead && self.quarantine.len() >= MAX_QUARANTINED {
-            return Applied::Dropped;
+        let is_ahead = item.entry.stamp.ms() > now_ms.saturating_add(MAX_AHEAD_MS);
+        if !is_ahead || planted!(self.plant, QuarantineIgnored) {
+            return None;
         }
-        if ahead && !planted!(self.plant, QuarantineIgnored) {
+        Some(if self.quarantine.has_room(node) { Applied::Quarantined } else { Applied::Dropped })
+    }
+
+    fn admit(&mut self, fate: Option<Applied>, item: Item) -> Applied {
+        let Some(fate) = fate else { return self.merge(item.key, item.entry) };
+        if fate == Applied::Quarantined {
             self.dirty.quarantine.insert(item.entry.dot);
-            self.quarantine.insert(item.entry.dot, item);
-            return Applied::Quarantined;
+            self.quarantine.insert(item);
         }
-        self.merge(item.key, item.entry)
+        fate
     }
 
     /// Whether a write was made in a generation that was closed before its stamp.
@@ -280,10 +293,8 @@ impl Replica {
         if key.field.is_object() {
             self.drop_fields_below(&key.object, entry.stamp);
         }
-        let closes = self.note_closed(&key, &entry);
         self.dirty.keys.insert(key.clone());
-        self.place(key, entry);
-        if let Some(origin) = closes {
+        if let Some(origin) = self.place(key, entry) {
             self.void_closed(origin);
         }
         Applied::Won
@@ -298,9 +309,12 @@ impl Replica {
         shadowed || object.entry(key.field.as_str()).is_some_and(|own| !entry.beats(own))
     }
 
-    /// Puts an entry into its register and keeps index, tree and count in step.
-    fn place(&mut self, key: Key, entry: Entry) {
+    /// Puts an entry into its register and keeps index, tree, count and closings in step. Returns
+    /// the origin that it closes.
+    fn place(&mut self, key: Key, entry: Entry) -> Option<Origin> {
         self.remove(&key);
+        let closes = closing(&key, &entry);
+        self.closed.extend(closes);
         self.tree.add(&key, &entry);
         self.index.entry(entry.dot.origin).or_default().insert(entry.dot.seq, key.clone());
         let object = self.objects.entry(key.object).or_default();
@@ -309,9 +323,10 @@ impl Replica {
             object.entries.shrink_to_fit();
             self.entries += 1;
         }
+        closes.map(|(origin, _)| origin)
     }
 
-    /// Takes an entry out of its register and keeps index, tree and count in step.
+    /// Takes an entry out of its register and keeps index, tree, count and closings in step.
     fn remove(&mut self, key: &Key) {
         let Some(object) = self.objects.get_mut(&key.object) else { return };
         let Ok(at) = object.position(key.field.as_str()) else { return };
@@ -321,6 +336,9 @@ impl Replica {
         }
         self.entries -= 1;
         self.tree.remove(key, &entry);
+        if let Some((origin, _)) = closing(key, &entry) {
+            self.closed.remove(&origin);
+        }
         if let Some(dots) = self.index.get_mut(&entry.dot.origin) {
             dots.remove(&entry.dot.seq);
             if dots.is_empty() {
@@ -344,22 +362,12 @@ impl Replica {
         below.into_iter().for_each(|key| self.drop(key));
     }
 
-    fn note_closed(&mut self, key: &Key, entry: &Entry) -> Option<Origin> {
-        let generation = kinds::closed_generation(key)?;
-        let node: ShortId = key.object.name().parse().ok()?;
-        let at = Value::decode(entry.value.as_deref()?).ok()?.as_int()?;
-        let origin = Origin { node, generation };
-        self.closed.insert(origin, Hlc::from_bits(u64::try_from(at).ok()?));
-        Some(origin)
-    }
-
     /// Makes void what a closed generation wrote after its closing stamp, whether it was held
     /// back here or had taken effect: every replica must judge alike.
     fn void_closed(&mut self, origin: Origin) {
-        let held: Vec<Dot> =
-            self.quarantine.values().filter(|i| self.is_void(&i.entry)).map(|i| i.entry.dot).collect();
-        for dot in held {
-            self.quarantine.remove(&dot);
+        let held = self.quarantine.of_origin(origin).filter(|item| self.is_void(&item.entry));
+        for dot in held.map(|item| item.entry.dot).collect::<Vec<Dot>>() {
+            self.quarantine.remove(dot);
             self.dirty.quarantine.insert(dot);
             // What it had replaced elsewhere never came here.
             self.unapplied = true;
@@ -394,35 +402,10 @@ impl Replica {
             let Some(entry) = self.entry(key).cloned() else { continue };
             self.drop(key.clone());
             self.dirty.quarantine.insert(entry.dot);
-            self.quarantine.insert(entry.dot, Item { key: key.clone(), entry, covers: Vec::new() });
+            self.quarantine.insert(Item { key: key.clone(), entry, covers: Vec::new() });
             self.unapplied = true;
         }
         ahead
-    }
-
-    /// Lets those held-back writes take effect whose time has come. Returns them with what
-    /// became of them.
-    pub fn release(&mut self, now_ms: u64) -> Vec<(Key, Applied)> {
-        let due: Vec<Dot> = self
-            .quarantine
-            .values()
-            .filter(|item| item.entry.stamp.ms() <= now_ms.saturating_add(MAX_AHEAD_MS))
-            .map(|item| item.entry.dot)
-            .collect();
-        let mut released = Vec::new();
-        for dot in due {
-            let Some(item) = self.quarantine.remove(&dot) else { continue };
-            self.dirty.quarantine.insert(dot);
-            let key = item.key.clone();
-            let outcome = self.admit(now_ms, item);
-            released.push((key, outcome));
-        }
-        released
-    }
-
-    /// When the next held-back write may take effect, in this node's milliseconds.
-    pub fn next_release(&self) -> Option<u64> {
-        self.quarantine.values().map(|item| item.entry.stamp.ms().saturating_sub(MAX_AHEAD_MS)).min()
     }
 
     /// Accounts for a dot. Returns whether it was new.
@@ -437,6 +420,9 @@ impl Replica {
     /// Accounts for all that a peer's finished answer covers.
     pub fn cover_all(&mut self, vector: &Vector) {
         let missing = self.applied.missing(vector);
+        for (node, floor) in missing.floors() {
+            self.dirty.dropped_origins.extend(self.applied.raise_floor(node, floor));
+        }
         self.applied.join(&missing);
         self.dirty.covered.join(&missing);
     }
@@ -457,24 +443,46 @@ impl Replica {
         })
     }
 
-    /// Every register of a tree leaf, tombstones included.
-    pub fn leaf_items(&self, leaf: u8) -> Vec<Item> {
-        let keys = self.objects.iter().flat_map(|(object, held)| {
-            held.entries().map(|(field, _)| Key { object: object.clone(), field: field.clone() })
-        });
-        keys.filter(|key| tree::leaf_of(key) == leaf)
-            .filter_map(|key| self.entry(&key).cloned().map(|entry| Item { key, entry, covers: Vec::new() }))
-            .collect()
+    /// The registers of these tree leaves behind `after`, in order of their keys, tombstones included;
+    /// about `weight` bytes of them.
+    pub fn leaf_items(&self, leaves: &BTreeSet<u8>, after: Option<&Key>, weight: usize) -> Vec<Item> {
+        let objects = match after {
+            Some(key) => self.objects.range(&key.object..),
+            None => self.objects.range::<ObjectId, _>(..),
+        };
+        let all = objects.flat_map(|(object, held)| held.entries().map(move |entry| (object, entry)));
+        let mut left = weight;
+        all.filter(|(object, (field, _))| {
+            after.is_none_or(|key| (*object, *field) > (&key.object, &key.field))
+        })
+        .map(|(object, (field, entry))| (Key { object: object.clone(), field: field.clone() }, entry))
+        .filter(|(key, _)| leaves.contains(&tree::leaf_of(key)))
+        .map(|(key, entry)| Item { key, entry: entry.clone(), covers: Vec::new() })
+        .take_while(|item| {
+            let has_room = left > 0;
+            left = left.saturating_sub(item.weight());
+            has_room
+        })
+        .collect()
     }
 
     /// Collapses a node's generations below `floor`, which every node covers alike.
     pub fn raise_floor(&mut self, node: ShortId, floor: u32) {
-        self.applied.raise_floor(node, floor);
+        self.dirty.dropped_origins.extend(self.applied.raise_floor(node, floor));
         self.dirty.covered.raise_floor(node, floor);
     }
 
-    /// The highest stamp held.
-    pub fn highest_stamp(&self) -> Option<Hlc> {
-        self.objects.values().flat_map(Object::entries).map(|(_, entry)| entry.stamp).max()
+    /// The highest stamp held of those entries that count.
+    pub fn highest_stamp(&self, counts: impl Fn(&Entry) -> bool) -> Option<Hlc> {
+        let held = self.objects.values().flat_map(Object::entries).map(|(_, entry)| entry);
+        held.filter(|entry| counts(entry)).map(|entry| entry.stamp).max()
     }
+}
+
+/// The origin that an entry closes, and the stamp after which its writes are void.
+fn closing(key: &Key, entry: &Entry) -> Option<(Origin, Hlc)> {
+    let generation = kinds::closed_generation(key)?;
+    let node: ShortId = key.object.name().parse().ok()?;
+    let at = Value::decode(entry.value.as_deref()?).ok()?.as_int()?;
+    Some((Origin { node, generation }, Hlc::from_bits(u64::try_from(at).ok()?)))
 }

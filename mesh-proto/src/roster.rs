@@ -25,13 +25,13 @@ pub use self::statement::{
 };
 use crate::id::{HouseholdId, NodeId, ShortId};
 
-/// A roster holds this many statements.
+/// A roster holds this many statements; of keys that the root itself admitted, more.
 pub const MAX_STATEMENTS: usize = 4_096;
 /// This many statements wait for one that comes before them.
 pub const MAX_PENDING: usize = 256;
 /// Of those, this many by keys that no admission covers yet.
 pub const MAX_PENDING_STRANGERS: usize = 64;
-/// Largest proof of a node's admission, in bytes.
+/// Largest proof of a node's admission, in bytes, as an introduction carries it.
 pub const MAX_PROOF_BYTES: usize = 64 * 1024;
 
 const FILE_VERSION: u8 = 1;
@@ -131,7 +131,7 @@ impl Roster {
             pending: BTreeMap::new(),
             forks: BTreeSet::new(),
             verdict: Verdict::default(),
-            hash: digest(&BTreeMap::new()),
+            hash: statement::digest(&BTreeMap::new()),
             #[cfg(feature = "planted-bugs")]
             planted_unchained: false,
         }
@@ -280,7 +280,7 @@ impl Roster {
         let Some(member) = self.verdict.keys.get(node) else { return Vec::new() };
         let mut needed = BTreeSet::new();
         let mut proven = BTreeSet::from([self.root()]);
-        let signed = |s: &&Statement| s.issuer() == member.admitted_by && admits(s, node).is_some();
+        let signed = |s: &&Statement| s.issuer() == member.admitted_by && s.admits(node).is_some();
         let mut wanted = self.log.iter().find(signed);
         // An admission rests only on what stands before it in the log, so this ends at the root.
         while let Some(admission) = wanted.take() {
@@ -290,7 +290,7 @@ impl Roster {
             }
             let issuer = admission.issuer();
             if proven.insert(issuer) {
-                wanted = self.log.iter().find(|s| admits(s, &issuer).is_some_and(Roles::may_issue));
+                wanted = self.log.iter().find(|s| s.admits(&issuer).is_some_and(Roles::may_issue));
             }
         }
         let proof: Vec<&[u8]> =
@@ -303,14 +303,14 @@ impl Roster {
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut out = Vec::from([FILE_VERSION]);
         out.extend_from_slice(self.household.as_bytes());
-        self.statements().for_each(|bytes| append(&mut out, bytes));
+        self.statements().for_each(|bytes| statement::append(&mut out, bytes));
         out
     }
 
     /// The roster for a file as [`Roster::to_bytes`] makes it, with one more statement, just signed.
     pub fn to_bytes_with(&self, next: &Statement) -> Vec<u8> {
         let mut out = self.to_bytes();
-        append(&mut out, next.bytes());
+        statement::append(&mut out, next.bytes());
         out
     }
 
@@ -421,7 +421,7 @@ impl Roster {
     }
 
     fn refresh(&mut self) {
-        self.hash = digest(&self.by_hash);
+        self.hash = statement::digest(&self.by_hash);
         self.verdict = evaluate::evaluate(
             self.root(),
             &self.log,
@@ -456,7 +456,16 @@ impl Roster {
         if self.count.get(&issuer).is_some_and(|count| *count >= MAX_PER_ISSUER) {
             return Err(RosterError::TooManyOfIssuer { issuer });
         }
-        if self.log.len() >= MAX_STATEMENTS { Err(RosterError::Full) } else { Ok(()) }
+        let has_room = self.log.len() < MAX_STATEMENTS || self.is_rooted(&issuer);
+        if has_room { Ok(()) } else { Err(RosterError::Full) }
+    }
+
+    /// Whether this is the root or one whom the root itself admitted, the founder or the recovery
+    /// key: an admin of ill will cannot fill the roster so that they cannot revoke it any more.
+    fn is_rooted(&self, issuer: &NodeId) -> bool {
+        let root = self.root();
+        let mut by_root = self.log.iter().filter(|s| s.issuer() == root);
+        *issuer == root || by_root.any(|s| s.admits(issuer).is_some_and(Roles::may_issue))
     }
 
     fn strangers(&self) -> usize {
@@ -487,25 +496,4 @@ impl core::fmt::Debug for Roster {
             self.members().count()
         )
     }
-}
-
-/// The roles that this statement gives to the key.
-fn admits(statement: &Statement, key: &NodeId) -> Option<Roles> {
-    match statement.body() {
-        Body::Admit { node, roles, .. } if node == key => Some(*roles),
-        _ => None,
-    }
-}
-
-fn append(file: &mut Vec<u8>, statement: &[u8]) {
-    file.extend_from_slice(&u16::try_from(statement.len()).unwrap_or(u16::MAX).to_be_bytes());
-    file.extend_from_slice(statement);
-}
-
-fn digest(by_hash: &BTreeMap<Hash, usize>) -> Hash {
-    let mut hasher = blake3::Hasher::new_derive_key("hearth roster set v1");
-    for hash in by_hash.keys() {
-        hasher.update(hash);
-    }
-    *hasher.finalize().as_bytes()
 }

@@ -1,6 +1,6 @@
 //! One link to a peer: the introduction, and what is under way over the link.
 
-use alloc::{string::String, vec::Vec};
+use alloc::{collections::BTreeSet, string::String, vec::Vec};
 
 use crate::{
     counters::Counter,
@@ -8,10 +8,11 @@ use crate::{
     outbox::Outbox,
     overlay::Run,
     planted::Plant,
-    roster::Roster,
-    sync::Serve,
+    roster::{MAX_PROOF_BYTES, Roster},
+    sync::{LeafAnswer, Serve},
+    time::{Now, TimeOfDay},
     vector::Vector,
-    wire::{ByeReason, Hello, OLDEST_PROTOCOL, PROTOCOL},
+    wire::{ByeReason, Hello, OLDEST_PROTOCOL, PROTOCOL, WireVector},
 };
 
 /// Names a link; the caller chooses the number and never uses one twice.
@@ -20,8 +21,6 @@ pub struct LinkId(pub u64);
 
 /// The last millisecond that a stamp can hold.
 pub const MAX_TIME_MS: u64 = (1 << 48) - 1;
-/// Most bytes of statements in an introduction.
-pub const MAX_PROOF_BYTES: usize = 64 * 1024;
 /// A link on which no introduction has arrived by then is closed, in milliseconds.
 pub const HELLO_PATIENCE_MS: u64 = 10_000;
 
@@ -32,8 +31,17 @@ pub struct Peer {
     pub run: Run,
     /// Its software.
     pub software: String,
-    /// How far its clock was ahead of ours, in milliseconds.
-    pub clock_offset_ms: i64,
+    /// What it last said of the time.
+    pub time: TimeOfDay,
+    /// When that came, on the clock that never goes back, in milliseconds.
+    pub time_at_ms: u64,
+}
+
+impl Peer {
+    /// Its time of day now, in milliseconds since 1970.
+    pub fn time_ms(&self, now: Now) -> u64 {
+        self.time.ms.saturating_add(now.mono_ms.saturating_sub(self.time_at_ms))
+    }
 }
 
 /// A peer's state, offered in place of a store that was set back.
@@ -56,8 +64,14 @@ pub struct Link {
     pub peer: Option<Peer>,
     /// What waits to be sent.
     pub outbox: Outbox,
+    /// The peer's question, until there is room to answer it: its number, and what the peer has.
+    pub wanted: Option<(u32, WireVector)>,
     /// The answer under way to the peer's question.
     pub serve: Option<Serve>,
+    /// Registers of differing leaves under way to the peer.
+    pub leaves: Option<LeafAnswer>,
+    /// Nodes whose newest reports the peer is to hear.
+    pub reports: BTreeSet<ShortId>,
     /// Acknowledgements owed while this node's store catches up.
     pub owed_acks: Vec<(u32, u32)>,
     /// Whether the peer holds writes that are missing here.
@@ -78,6 +92,8 @@ pub struct Link {
     pub suspicion: (u32, u8),
     /// Whether this side sent a tree root and owes its leaves to a peer whose root differs.
     pub tree_asked: bool,
+    /// Whether this side sent its leaves, so that the peer may send registers of those that differ.
+    pub leaves_sent: bool,
     /// When the next digest goes out.
     pub digest_due_ms: u64,
     /// When the link is closed unless the peer has introduced itself.
@@ -92,7 +108,10 @@ impl Link {
             dialed,
             peer: None,
             outbox: Outbox::new(plant),
+            wanted: None,
             serve: None,
+            leaves: None,
+            reports: BTreeSet::new(),
             owed_acks: Vec::new(),
             has_missing: false,
             is_restoring: false,
@@ -103,6 +122,7 @@ impl Link {
             overlay_differs: 0,
             suspicion: (0, 0),
             tree_asked: false,
+            leaves_sent: false,
             digest_due_ms: 0,
             hello_due_ms: now_ms + HELLO_PATIENCE_MS,
         }
@@ -111,6 +131,15 @@ impl Link {
     /// The peer's short name.
     pub fn short(&self) -> ShortId {
         self.node.short()
+    }
+
+    /// Drops every answer that is under way: the link ends.
+    pub fn drop_answers(&mut self) {
+        self.wanted = None;
+        self.serve = None;
+        self.leaves = None;
+        self.reports.clear();
+        self.owed_acks.clear();
     }
 
     /// Whether both sides have been introduced.
@@ -141,7 +170,7 @@ pub fn check_hello(hello: &Hello, link: NodeId, roster: &mut Roster) -> Result<(
     if hello.node != link {
         return refuse(ByeReason::Misbehaved, Counter::WrongIdentity);
     }
-    if hello.time_ms > MAX_TIME_MS {
+    if hello.time.ms > MAX_TIME_MS {
         return refuse(ByeReason::Misbehaved, Counter::BadValue);
     }
     if hello.protocol < OLDEST_PROTOCOL {

@@ -14,7 +14,7 @@ use alloc::{
 
 use crate::{
     hlc::Hlc,
-    id::Dot,
+    id::{Dot, Key},
     replica::Replica,
     vector::{Ranges, Vector},
     wire::{Message, TARGET_FRAME_BYTES},
@@ -62,10 +62,13 @@ impl Fetch {
         }
     }
 
-    /// Notes the end of the answer, which may overtake pages.
+    /// Notes the end of the answer, which may overtake pages. Said again it changes nothing, lest
+    /// one peer holds up the exchanges with all others.
     pub fn last(&mut self, now_ms: u64, pages: u32, vector: Vector) {
-        self.deadline_ms = now_ms + FETCH_PATIENCE_MS;
-        self.last = Some((pages, vector));
+        if self.last.is_none() {
+            self.deadline_ms = now_ms + FETCH_PATIENCE_MS;
+            self.last = Some((pages, vector));
+        }
     }
 
     /// The vector to account for, once the end and every page before it have been taken in.
@@ -152,5 +155,33 @@ impl Serve {
         }
         self.ended = true;
         Some(Message::Final { session: self.session, pages: self.sent, vector: durable.to_wire() })
+    }
+}
+
+/// The registers of tree leaves that differ, on their way to a peer: looked for piece by piece, as
+/// the peer reads them.
+#[derive(Debug)]
+pub struct LeafAnswer {
+    leaves: BTreeSet<u8>,
+    sent_to: Option<Key>,
+}
+
+impl LeafAnswer {
+    /// Begins with the first register of these leaves.
+    pub fn new(leaves: BTreeSet<u8>) -> Self {
+        Self { leaves, sent_to: None }
+    }
+
+    /// The next registers; own writes that are not flushed are left out, they are pushed once they
+    /// are. `None` at the end.
+    pub fn next(&mut self, replica: &Replica, unflushed: &BTreeSet<Dot>) -> Option<Message> {
+        loop {
+            let mut items = replica.leaf_items(&self.leaves, self.sent_to.as_ref(), TARGET_FRAME_BYTES);
+            self.sent_to = Some(items.last()?.key.clone());
+            items.retain(|item| !unflushed.contains(&item.entry.dot));
+            if !items.is_empty() {
+                return Some(Message::TreeItems(items));
+            }
+        }
     }
 }

@@ -1,6 +1,11 @@
 //! This node's idea of the time of day, and its stamps.
 
-use crate::hlc::{Clock, Hlc, MAX_AHEAD_MS};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    hlc::{Clock, Hlc, MAX_AHEAD_MS},
+    id::NodeId,
+};
 
 /// A reading of the caller's clocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -13,17 +18,51 @@ pub struct Now {
 
 /// Clocks that differ by less than this are left alone, in milliseconds.
 const TOLERANCE_MS: u64 = 1_000;
+/// How long a synchronised clock that went back is not believed while nobody else knows the time, in milliseconds.
+const SUSPICION_MS: u64 = 120_000;
+/// How often peers are told the time of day again, in milliseconds: crystals drift by seconds a day.
+const TELL_MS: u64 = 600_000;
+/// The stratum of a board whose own clock is known to be right.
+pub const SYNCHRONISED: u8 = 1;
+/// The stratum of a board that knows of no right clock.
+pub const UNSYNCHRONISED: u8 = 16;
+
+/// A time of day as nodes tell it each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TimeOfDay {
+    /// Milliseconds since 1970.
+    pub ms: u64,
+    /// How far the right clock is on which it rests, as the strata of NTP (RFC 5905): 1 the sender's own, one more
+    /// for each node in between, 16 none.
+    pub stratum: u8,
+}
+
+impl TimeOfDay {
+    /// Whether it rests on a clock that is known to be right.
+    pub fn is_trusted(self) -> bool {
+        self.stratum < UNSYNCHRONISED
+    }
+}
 
 /// Wall clock, correction and stamps.
 #[derive(Debug)]
 pub struct TimeKeeper {
     clock: Clock,
+    /// Whether the wall clock is said to be right.
     synchronised: bool,
-    /// Whether the time of day was taken from a peer that relied on its own.
-    vouched: bool,
+    /// Since when it is not believed all the same, on the monotonic clock: it went back, so it is wrong now or was before.
+    suspected: Option<u64>,
+    /// Both clocks when the wall clock was last looked at and believed.
+    seen: Now,
+    /// The stratum of the time taken from peers; it never rises, for the time counted on from it stays good.
+    stratum: u8,
+    /// The peer whose time this node follows, forth and back.
+    source: Option<NodeId>,
     /// While the wall clock is not known to be right, its steps mean nothing: the time of day
     /// is counted from here, (monotonic, time of day).
     anchor: (u64, u64),
+    /// What peers were told last, and when on the monotonic clock.
+    told: (u64, TimeOfDay),
 }
 
 impl TimeKeeper {
@@ -32,65 +71,146 @@ impl TimeKeeper {
     pub fn new(now: Now, ceiling: Hlc, build_ms: u64, synchronised: bool) -> Self {
         let at_least = ceiling.ms().max(build_ms);
         let anchor = (now.mono_ms, at_least.max(now.wall_ms));
-        Self { clock: Clock::new(ceiling), synchronised, vouched: false, anchor }
+        let told = (now.mono_ms, TimeOfDay { ms: 0, stratum: UNSYNCHRONISED });
+        let went_back = synchronised && now.wall_ms.saturating_add(TOLERANCE_MS) < at_least;
+        let mut time = Self {
+            clock: Clock::new(ceiling),
+            synchronised,
+            suspected: went_back.then_some(now.mono_ms),
+            seen: now,
+            stratum: UNSYNCHRONISED,
+            source: None,
+            anchor,
+            told,
+        };
+        time.tell(now);
+        time
     }
 
     /// The time of day, in milliseconds since 1970.
     pub fn time_ms(&self, now: Now) -> u64 {
-        if self.synchronised {
+        if self.is_synchronised() {
             return now.wall_ms;
         }
         self.anchor.1.saturating_add(now.mono_ms.saturating_sub(self.anchor.0))
     }
 
-    /// Whether the time of day is known to be right.
+    /// The time of day with what it rests on.
+    pub fn time_of_day(&self, now: Now) -> TimeOfDay {
+        let stratum = if self.is_synchronised() { SYNCHRONISED } else { self.stratum };
+        TimeOfDay { ms: self.time_ms(now), stratum }
+    }
+
+    /// Whether the time of day is the wall clock's, which is known to be right.
     pub fn is_synchronised(&self) -> bool {
-        self.synchronised
+        self.synchronised && self.suspected.is_none()
     }
 
-    /// Notes whether the wall clock is known to be right.
+    /// Notes whether the wall clock is said to be right. Where it lies behind a time that rests on another right clock, it
+    /// is suspected.
     pub fn set_synchronised(&mut self, now: Now, synchronised: bool) {
-        // As at a start: a clock that may be wrong does not go back behind its own stamps.
-        self.anchor = (now.mono_ms, self.time_ms(now).max(self.clock.last().ms()));
-        self.synchronised = synchronised;
+        if synchronised == self.synchronised {
+            return;
+        }
+        if self.is_synchronised() {
+            self.count_on(now);
+        }
+        let is_behind = now.wall_ms.saturating_add(TOLERANCE_MS) < self.time_ms(now);
+        let contradicts = is_behind && self.follows_a_clock();
+        self.suspected = (synchronised && contradicts).then_some(now.mono_ms);
+        (self.synchronised, self.seen) = (synchronised, now);
     }
 
-    /// Whether peers may rely on this time of day: it is known to be right, or was taken from
-    /// one who said so.
-    pub fn is_trusted(&self) -> bool {
-        self.synchronised || self.vouched
+    /// Notices a synchronised clock that went back. It is believed again when it agrees with the time counted on from
+    /// before or taken from peers, or when after a while there is no better time.
+    pub fn watch_wall(&mut self, now: Now) {
+        if !self.synchronised {
+            return;
+        }
+        let Some(since) = self.suspected else {
+            if now.wall_ms.saturating_add(TOLERANCE_MS) < self.steady_ms(now) {
+                self.count_on(now);
+                self.suspected = Some(now.mono_ms);
+            } else {
+                self.seen = now;
+            }
+            return;
+        };
+        let agrees = self.time_ms(now).abs_diff(now.wall_ms) <= 2 * TOLERANCE_MS;
+        let alone = !self.follows_a_clock() && now.mono_ms >= since + SUSPICION_MS;
+        if agrees || alone {
+            (self.suspected, self.seen) = (None, now);
+        }
     }
 
-    /// Compares with a peer. A node that relies on nothing yet adopts the time of a peer that
-    /// does; of two that are alike in this, the one behind adopts the other's. Returns whether
-    /// the time of day or the reliance on it changed, so that other peers are to be told.
-    pub fn compare(&mut self, now: Now, peer_ms: u64, peer_trusted: bool) -> bool {
-        if self.synchronised {
-            return false;
+    /// Whether the time is that of a peer whose own clock is right.
+    fn follows_a_clock(&self) -> bool {
+        self.source.is_some() && self.stratum == SYNCHRONISED + 1
+    }
+
+    /// Notes that a peer is out of reach: its time is followed no more.
+    pub fn lose(&mut self, peer: NodeId) {
+        self.source.take_if(|source| *source == peer);
+    }
+
+    /// What the wall clock shows if it went on steadily since it was last believed: what made it unsure may have set it
+    /// before anybody looked.
+    fn steady_ms(&self, now: Now) -> u64 {
+        self.seen.wall_ms.saturating_add(now.mono_ms.saturating_sub(self.seen.mono_ms))
+    }
+
+    /// Leaves the wall clock: time goes on steadily, not behind this node's own stamps, and rests on nothing.
+    fn count_on(&mut self, now: Now) {
+        let own = if self.is_synchronised() { self.steady_ms(now) } else { self.time_ms(now) };
+        self.anchor = (now.mono_ms, own.max(self.clock.last().ms()));
+        (self.stratum, self.source) = (UNSYNCHRONISED, None);
+    }
+
+    /// Compares with a peer. A node follows, forth and back, a peer that is nearer to a right clock
+    /// than itself; of two that are equally far, the one behind adopts the other's time.
+    pub fn compare(&mut self, now: Now, peer: NodeId, theirs: TimeOfDay) {
+        if self.is_synchronised() {
+            return;
+        }
+        let theirs = TimeOfDay { stratum: theirs.stratum.clamp(SYNCHRONISED, UNSYNCHRONISED), ..theirs };
+        let is_nearer = theirs.stratum < self.stratum;
+        if is_nearer {
+            self.source = Some(peer);
+            self.stratum = self.stratum.min(theirs.stratum + 1);
+        } else if self.source == Some(peer) {
+            self.source = None;
         }
         let own = self.time_ms(now);
-        let is_alike = self.vouched == peer_trusted;
-        let news = peer_trusted && !self.vouched;
-        let differs = own.abs_diff(peer_ms) > TOLERANCE_MS;
-        let adopts = differs && (news || (is_alike && peer_ms > own));
-        if adopts {
-            self.anchor = (now.mono_ms, peer_ms);
+        let is_behind = theirs.stratum == self.stratum && theirs.ms > own;
+        if own.abs_diff(theirs.ms) > TOLERANCE_MS && (is_nearer || is_behind) {
+            self.anchor = (now.mono_ms, theirs.ms);
         }
-        self.vouched |= peer_trusted;
-        adopts || news
+    }
+
+    /// Whether peers are to be told the time of day: it stepped, it rests on something else, or it was told long ago.
+    pub fn is_untold(&self, now: Now) -> bool {
+        let (at, told) = self.told;
+        let (own, since) = (self.time_of_day(now), now.mono_ms.saturating_sub(at));
+        let stepped = own.ms.abs_diff(told.ms.saturating_add(since)) > TOLERANCE_MS;
+        stepped || own.stratum != told.stratum || since >= TELL_MS
+    }
+
+    /// The time of day to tell all peers now.
+    pub fn tell(&mut self, now: Now) -> TimeOfDay {
+        self.told = (now.mono_ms, self.time_of_day(now));
+        self.told.1
+    }
+
+    /// When there is something to do next, on the monotonic clock.
+    pub fn poll_timeout(&self) -> u64 {
+        let alone = self.suspected.filter(|_| !self.follows_a_clock());
+        let believed = alone.map_or(u64::MAX, |since| since + SUSPICION_MS);
+        believed.min(self.told.0 + TELL_MS)
     }
 
     /// A new stamp.
     pub fn issue(&mut self, now: Now) -> Hlc {
         self.clock.issue(self.time_ms(now))
-    }
-
-    /// A new stamp for a write made again after a correction. It keeps as much of its old
-    /// stamp as peers let take effect, so that it still beats what it had beaten.
-    pub fn issue_again(&mut self, now: Now, old: Hlc) -> Hlc {
-        let latest = Hlc::from_ms(self.time_ms(now) + MAX_AHEAD_MS - TOLERANCE_MS);
-        self.clock.merge(old.min(latest));
-        self.issue(now)
     }
 
     /// Notes a stamp that took effect.
@@ -103,16 +223,148 @@ impl TimeKeeper {
         self.clock.last()
     }
 
-    /// Whether the stamps run so far ahead of the time of day that peers hold them back.
-    pub fn is_ahead(&self, now: Now) -> bool {
-        self.clock.is_ahead(self.time_ms(now) + TOLERANCE_MS)
+    /// Whether the stamps run so far ahead of a time of day that whoever goes by it holds them back.
+    pub fn is_ahead_of(&self, time_ms: u64) -> bool {
+        self.clock.is_ahead(time_ms.saturating_add(TOLERANCE_MS))
     }
 
-    /// Sets the stamps back to the time of day. Returns the stamp after which everything the
-    /// closing generation wrote is void.
-    pub fn reset(&mut self, now: Now) -> Hlc {
-        let to = Hlc::from_ms(self.time_ms(now));
+    /// The latest stamp that surely took effect at a time of day, whatever the small differences of the clocks:
+    /// above it lies what is void when stamps were ahead.
+    pub fn closing(time_ms: u64) -> Hlc {
+        Hlc::from_ms(time_ms.saturating_add(MAX_AHEAD_MS - TOLERANCE_MS))
+    }
+
+    /// Sets the stamps back, to go on after the given one: the highest that is still in effect.
+    pub fn reset(&mut self, to: Hlc) {
         self.clock.reset(to);
-        to
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const T: u64 = 1_790_000_000_000;
+    const A: NodeId = NodeId::from_bytes([1; 32]);
+    const B: NodeId = NodeId::from_bytes([2; 32]);
+
+    fn at(mono_ms: u64, wall_ms: u64) -> Now {
+        Now { mono_ms, wall_ms }
+    }
+
+    fn time(ms: u64, stratum: u8) -> TimeOfDay {
+        TimeOfDay { ms, stratum }
+    }
+
+    fn keeper(now: Now, synchronised: bool) -> TimeKeeper {
+        TimeKeeper::new(now, Hlc::ZERO, 0, synchronised)
+    }
+
+    #[test]
+    fn a_right_clock_is_followed_forth_and_back() {
+        let mut own = keeper(at(0, T - 70_000), false);
+        assert_eq!(own.time_of_day(at(0, 0)), time(T - 70_000, UNSYNCHRONISED));
+        own.compare(at(0, 0), A, time(T, SYNCHRONISED));
+        assert_eq!(own.time_of_day(at(500, 0)), time(T + 500, 2));
+        own.compare(at(1_000, 0), A, time(T - 40_000, SYNCHRONISED));
+        assert_eq!(own.time_of_day(at(1_000, 0)), time(T - 40_000, 2));
+        own.compare(at(1_000, 0), B, time(T, 3));
+        assert_eq!(own.time_of_day(at(1_000, 0)), time(T - 40_000, 2), "B rests on more nodes");
+        own.compare(at(1_000, 0), B, time(T - 40_500, SYNCHRONISED));
+        assert_eq!(own.time_of_day(at(1_000, 0)), time(T - 40_000, 2), "half a second is left alone");
+    }
+
+    #[test]
+    fn of_two_that_know_no_right_clock_the_one_behind_follows() {
+        let mut own = keeper(at(0, T), false);
+        own.compare(at(0, T), A, time(T - 9_000, UNSYNCHRONISED));
+        assert_eq!(own.time_ms(at(0, T)), T);
+        own.compare(at(0, T), A, time(T + 9_000, UNSYNCHRONISED));
+        assert_eq!(own.time_of_day(at(10, T)), time(T + 9_010, UNSYNCHRONISED));
+    }
+
+    #[test]
+    fn the_stratum_stays_when_the_source_loses_its_clock() {
+        let mut own = keeper(at(0, 0), false);
+        own.compare(at(0, 0), A, time(T, SYNCHRONISED));
+        own.compare(at(5_000, 0), A, time(T + 60_000, UNSYNCHRONISED));
+        assert_eq!(own.time_of_day(at(5_000, 0)), time(T + 5_000, 2));
+        own.compare(at(5_000, 0), B, time(T + 90_000, 0));
+        assert_eq!(own.time_of_day(at(5_000, 0)), time(T + 90_000, 2), "a stratum of 0 counts as 1");
+    }
+
+    #[test]
+    fn steps_and_new_trust_are_told_and_the_time_again_after_a_while() {
+        let mut own = keeper(at(0, T), true);
+        assert!(!own.is_untold(at(400, T + 400)) && !own.is_untold(at(400, T + 1_300)));
+        assert!(own.is_untold(at(400, T + 1_500)), "a step");
+        assert_eq!(own.tell(at(400, T + 1_500)), time(T + 1_500, SYNCHRONISED));
+        assert!(!own.is_untold(at(400, T + 1_500)));
+        assert!(own.is_untold(at(400 + TELL_MS, T + 1_500 + TELL_MS)));
+        own.tell(at(700_000, T + 701_100));
+        own.set_synchronised(at(700_000, T + 701_100), false);
+        assert!(own.is_untold(at(700_000, T + 701_100)));
+    }
+
+    #[test]
+    fn a_clock_that_goes_back_is_believed_when_another_agrees() {
+        let mut own = keeper(at(0, T), true);
+        own.watch_wall(at(1_000, T + 1_000));
+        let back = at(2_000, T - 18_000);
+        own.watch_wall(back);
+        assert_eq!(own.time_of_day(back), time(T + 2_000, UNSYNCHRONISED), "it counts on");
+        own.compare(back, A, time(T + 2_200, SYNCHRONISED));
+        own.watch_wall(at(2_000 + SUSPICION_MS, T - 18_000 + SUSPICION_MS));
+        assert!(!own.is_synchronised(), "A's clock says otherwise");
+        let set_right = at(300_000, T + 300_000);
+        own.watch_wall(set_right);
+        assert_eq!(own.time_of_day(set_right), time(T + 300_000, SYNCHRONISED));
+
+        let mut wrong = keeper(at(0, T + 20_000), true);
+        let corrected = at(1_000, T + 1_000);
+        wrong.watch_wall(corrected);
+        wrong.compare(corrected, A, time(T + 1_000, SYNCHRONISED));
+        wrong.watch_wall(corrected);
+        assert_eq!(wrong.time_of_day(corrected), time(T + 1_000, SYNCHRONISED), "A agrees with the new time");
+    }
+
+    #[test]
+    fn alone_it_is_believed_after_a_while() {
+        let mut own = keeper(at(0, T), true);
+        own.watch_wall(at(1_000, T - 30_000));
+        assert_eq!(own.poll_timeout(), 1_000 + SUSPICION_MS);
+        own.watch_wall(at(own.poll_timeout() - 1, T));
+        assert!(!own.is_synchronised());
+        own.watch_wall(at(own.poll_timeout(), T));
+        assert!(own.is_synchronised());
+        assert_eq!(own.poll_timeout(), TELL_MS, "nothing else is waited for");
+    }
+
+    #[test]
+    fn a_clock_behind_its_own_ceiling_is_suspected_at_the_start() {
+        let ceiling = Hlc::from_ms(T + 365 * 86_400_000);
+        let mut own = TimeKeeper::new(at(0, T), ceiling, 0, true);
+        assert_eq!(own.time_of_day(at(0, T)), time(ceiling.ms(), UNSYNCHRONISED));
+        own.compare(at(0, T), A, time(T, SYNCHRONISED));
+        own.watch_wall(at(0, T));
+        assert_eq!(own.time_of_day(at(0, T)), time(T, SYNCHRONISED));
+        assert!(own.is_ahead_of(T));
+        own.reset(TimeKeeper::closing(T));
+        assert!(!own.is_ahead_of(T));
+        assert!(own.issue(at(0, T)) > TimeKeeper::closing(T));
+    }
+
+    #[test]
+    fn who_becomes_synchronised_is_believed_unless_a_right_clock_contradicts() {
+        let mut alone = keeper(at(0, T + 500_000), false);
+        alone.set_synchronised(at(0, T), true);
+        assert_eq!(alone.time_of_day(at(0, T)), time(T, SYNCHRONISED));
+        let mut led = keeper(at(0, T), false);
+        led.compare(at(0, T), A, time(T + 20_000, SYNCHRONISED));
+        led.set_synchronised(at(0, T), true);
+        assert_eq!(led.time_of_day(at(0, T)), time(T + 20_000, 2));
+        led.lose(A);
+        led.watch_wall(at(SUSPICION_MS, T + SUSPICION_MS));
+        assert!(led.is_synchronised(), "nobody contradicts any more");
     }
 }

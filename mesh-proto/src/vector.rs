@@ -137,7 +137,8 @@ impl Vector {
     /// The highest generation of a node of which anything is covered, 0 if none.
     pub fn highest_generation(&self, node: ShortId) -> u32 {
         let floor = self.floors.get(&node).copied().unwrap_or(0);
-        self.generations(node).map(|(origin, _)| origin.generation).max().unwrap_or(0).max(floor)
+        let (from, to) = (Origin { node, generation: 0 }, Origin { node, generation: u32::MAX });
+        self.ranges.range(from..=to).next_back().map_or(floor, |(origin, _)| floor.max(origin.generation))
     }
 
     /// The ranges of every generation of a node above its floor.
@@ -161,12 +162,15 @@ impl Vector {
         self.floors.iter().map(|(node, floor)| (*node, *floor))
     }
 
-    /// Raises a node's floor; its older generations stop being listed one by one.
-    pub fn raise_floor(&mut self, node: ShortId, floor: u32) {
+    /// Raises a node's floor; its older generations stop being listed one by one. Returns those that
+    /// were.
+    pub fn raise_floor(&mut self, node: ShortId, floor: u32) -> Vec<Origin> {
         let own = self.floors.entry(node).or_default();
         *own = floor.max(*own);
-        let floor = *own;
-        self.ranges.retain(|origin, _| origin.node != node || origin.generation >= floor);
+        let (from, to) = (Origin { node, generation: 0 }, Origin { node, generation: *own });
+        let below: Vec<Origin> = self.ranges.range(from..to).map(|(origin, _)| *origin).collect();
+        below.iter().for_each(|origin| drop(self.ranges.remove(origin)));
+        below
     }
 
     /// Set union.
@@ -186,8 +190,8 @@ impl Vector {
         self.missing(other).is_empty()
     }
 
-    /// The dots of `other` that are not in here. A floor above ours counts as missing unless
-    /// nothing of the generations below it can be wanted.
+    /// The dots of `other` that are not in here. A floor above ours always counts as missing, for it
+    /// may stand for dots that nobody lists any more.
     pub fn missing(&self, other: &Self) -> Self {
         let mut missing = Self::default();
         for (node, floor) in other.floors() {
@@ -205,6 +209,20 @@ impl Vector {
             }
         }
         missing
+    }
+
+    /// Whether an origin has no numbers left for its next writes.
+    pub fn is_used_up(&self, origin: Origin) -> bool {
+        self.is_below_floor(origin) || self.head(origin) >= MAX_SEQ / 2
+    }
+
+    /// Leaves out the floors and origins, by node and generation, for which `keep` does not hold.
+    /// Returns whether there was one.
+    pub fn retain(&mut self, keep: impl Fn(ShortId, u32) -> bool) -> bool {
+        let before = self.floors.len() + self.ranges.len();
+        self.floors.retain(|node, floor| keep(*node, *floor));
+        self.ranges.retain(|origin, _| keep(origin.node, origin.generation));
+        self.floors.len() + self.ranges.len() < before
     }
 
     /// Takes one origin out.
@@ -284,6 +302,14 @@ impl Vector {
 pub struct WireVector {
     floors: Vec<(ShortId, u32)>,
     origins: Vec<(Origin, Vec<(u64, u64)>)>,
+}
+
+impl WireVector {
+    /// Roughly its bytes.
+    pub fn weight(&self) -> usize {
+        let ranges: usize = self.origins.iter().map(|(_, ranges)| 16 + ranges.len() * 16).sum();
+        self.floors.len() * 16 + ranges
+    }
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use crate::{
     id::{HouseholdId, NodeId, ShortId},
     overlay::{OverlayItem, Run},
     record::Item,
+    time::TimeOfDay,
 };
 
 pub use crate::vector::WireVector;
@@ -90,13 +91,15 @@ pub enum Message {
     TreeItems(Vec<Item>),
     /// What nodes have flushed, for the collection of tombstones.
     Reports(Vec<Report>),
+    /// The sender's time: it stepped, or was told long ago.
+    Time(TimeOfDay),
     /// Whether the sender's store was set back and is being replaced by a peer's state: until it
     /// says that it is not, it answers no [`Message::Want`].
     Restoring(bool),
 }
 
 /// How many variants of [`Message`] this version knows.
-const KNOWN_MESSAGES: u32 = 16;
+const KNOWN_MESSAGES: u32 = 17;
 
 /// The introduction.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -111,10 +114,8 @@ pub struct Hello {
     pub node: NodeId,
     /// Its run.
     pub run: Run,
-    /// Its time, in milliseconds since 1970.
-    pub time_ms: u64,
-    /// Whether that time is known to be right.
-    pub synchronised: bool,
+    /// Its time.
+    pub time: TimeOfDay,
     /// The statements that prove its membership to one who has not heard of it.
     pub proof: Vec<Vec<u8>>,
     /// Its software, for people.
@@ -164,6 +165,63 @@ pub struct Report {
     pub number: u32,
     /// What it has flushed.
     pub durable: WireVector,
+}
+
+impl Message {
+    /// Roughly its bytes, in memory as on the way.
+    pub fn weight(&self) -> usize {
+        let body = match self {
+            Self::Hello(hello) => hello.proof.iter().map(Vec::len).sum(),
+            Self::Roster(statements) => statements.iter().map(Vec::len).sum(),
+            Self::Heads(vector) | Self::Want { have: vector, .. } | Self::Final { vector, .. } => {
+                vector.weight()
+            }
+            Self::Push(items) | Self::TreeItems(items) | Self::Page { items, .. } => {
+                items.iter().map(Item::weight).sum()
+            }
+            Self::Reports(reports) => reports.iter().map(|report| report.durable.weight()).sum(),
+            Self::TreeLeaves(leaves) => leaves.len() * 8,
+            Self::Bye(_)
+            | Self::Digest(_)
+            | Self::PageAck { .. }
+            | Self::Overlay(_)
+            | Self::Time(_)
+            | Self::Restoring(_)
+            | Self::TreeRoot { .. } => 0,
+        };
+        body + 256
+    }
+
+    /// Whether it says all that earlier messages of its kind said.
+    pub fn is_whole(&self) -> bool {
+        matches!(
+            self,
+            Self::Digest(_)
+                | Self::Heads(_)
+                | Self::Want { .. }
+                | Self::TreeRoot { .. }
+                | Self::TreeLeaves(_)
+                | Self::Time(_)
+        )
+    }
+}
+
+/// Leaves out what a later message of the same frame replaces.
+pub fn drop_outdated(messages: &mut Vec<Message>) {
+    let mut kept: Vec<Message> = Vec::with_capacity(messages.len());
+    let mut whole = Vec::new();
+    while let Some(message) = messages.pop() {
+        let kind = core::mem::discriminant(&message);
+        if message.is_whole() {
+            if whole.contains(&kind) {
+                continue;
+            }
+            whole.push(kind);
+        }
+        kept.push(message);
+    }
+    kept.reverse();
+    *messages = kept;
 }
 
 /// Encodes messages into one frame.

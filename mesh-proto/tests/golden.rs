@@ -13,6 +13,7 @@ use mesh_proto::{
     overlay::{OverlayEntry, OverlayItem, Run},
     record::{self, Item, Record},
     roster::{Body, NodeName, Roles, Statement},
+    time::TimeOfDay,
     vector::{Ranges, Vector},
     wire::{self, ByeReason, Digest, Hello, Message, Report, WireVector},
 };
@@ -81,8 +82,7 @@ fn hello() -> Hello {
         household: HouseholdId::from_bytes([5; 32]),
         node: NodeId::from_bytes([6; 32]),
         run: run(),
-        time_ms: 1_700_000_000_000,
-        synchronised: true,
+        time: TimeOfDay { ms: 1_700_000_000_000, stratum: 1 },
         proof: vec![vec![1, 2, 3]],
         software: "hearth 0.1.0".into(),
     }
@@ -119,6 +119,7 @@ fn messages() -> Vec<Message> {
         Message::TreeLeaves(vec![0, 1, u64::MAX]),
         Message::TreeItems(vec![deletion()]),
         Message::Reports(vec![report()]),
+        Message::Time(TimeOfDay { ms: 1_700_000_000_000, stratum: 2 }),
         Message::Restoring(true),
         Message::Restoring(false),
     ]);
@@ -153,11 +154,12 @@ fn variant(message: &Message) -> u8 {
         Message::TreeLeaves(_) => 12,
         Message::TreeItems(_) => 13,
         Message::Reports(_) => 14,
-        Message::Restoring(_) => 15,
+        Message::Time(_) => 15,
+        Message::Restoring(_) => 16,
     }
 }
 
-const VARIANTS: u8 = 16;
+const VARIANTS: u8 = 17;
 
 /// Frames of one message each, in the order of [`messages`].
 const FRAMES: &[&str] = &[
@@ -183,8 +185,9 @@ const FRAMES: &[&str] = &[
     "010e0c030001ffffffffffffffffff01",
     "013a0d010b6465766963652f6c616d7000838080c0d6fcf3c5010123456789abcdef02ad0200020123456789abcdef02ab020123456789abcdef0107",
     "01290e010123456789abcdef090204010123456789abcdef02010123456789abcdef020201ac02ae02b102",
-    "01020f01",
-    "01020f00",
+    "01080f80d095ffbc3102",
+    "01021001",
+    "01021000",
 ];
 
 #[test]

@@ -9,6 +9,7 @@ pub mod control;
 pub mod doctor;
 pub mod household;
 mod parts;
+pub mod presence;
 mod web;
 
 use std::{
@@ -37,7 +38,8 @@ use crate::{
         ports::{CommandsHandle, ControlHandle, InvitesHandle},
         serve::HttpServer,
     },
-    auth::{InviteBook, InviteDesk, JoinCounters, serve_joins, setup::Setup, tokens::Tokens},
+    auth::{InviteBook, InviteDesk, JoinCounters, Moment, serve_joins, setup::Setup, tokens::Tokens},
+    cli::Ready,
     config::Config,
     devices::{AdapterSettings, Devices, DevicesParts},
     eventloop::{self, Clock, EventLoop},
@@ -68,18 +70,20 @@ const STOP_PATIENCE: Duration = Duration::from_secs(8);
 /// How long a life that has ended may take to let go of its ports.
 const RELEASE_PATIENCE: Duration = Duration::from_secs(10);
 
-/// Runs the daemon until it is told to stop.
+/// Runs the daemon until it is told to stop. Each life announces itself once it serves.
 ///
 /// # Errors
 /// Why it could not start, or, as [`Failed`], what went wrong later; the text holds the way out.
-pub fn run(config: Config) -> Result<(), Box<dyn Error>> {
+pub fn run(config: Config, announce: &dyn Fn(&Ready)) -> Result<(), Box<dyn Error>> {
+    // What it writes is nobody else's to read, whoever may pass through its folder.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(async {
         let state = Arc::new(StateDir::open(&config.state_dir)?);
         let mut join = config.join.clone();
         let mut patience = Duration::ZERO;
         loop {
-            let life = Life { config: &config, state: state.clone(), patience };
+            let life = Life { config: &config, state: state.clone(), patience, announce };
             match life.run(join.as_ref().map(|token| token.expose())).await? {
                 End::Stop => return Ok(()),
                 End::Again => info!("starting again in the new household"),
@@ -96,6 +100,8 @@ struct Life<'a> {
     state: Arc<StateDir>,
     /// How long the ports may still be held by the life before.
     patience: Duration,
+    /// Told once it serves.
+    announce: &'a dyn Fn(&Ready),
 }
 
 impl Life<'_> {
@@ -144,7 +150,7 @@ impl Life<'_> {
             .map(|at| if at.port() == 0 { SocketAddr::new(at.ip(), address.port()) } else { *at })
             .collect();
         let (addresses, addresses_rx) = watch::channel(addresses::reachable(address, &advertise));
-        let (names, names_rx) = watch::channel(web_names());
+        let (names, names_rx) = watch::channel(web_names(address, &advertise));
         let (listen_info, listen_rx) = watch::channel(listen_info(address, &addresses_rx.borrow()));
         tasks.spawn("the addresses", follow_addresses(address, advertise, addresses, names, listen_info));
 
@@ -182,6 +188,12 @@ impl Life<'_> {
         let announced = addresses_rx.clone();
         tasks.spawn("the introduction", async move {
             control::introduce(&introduced, me, &name, is_new, announced).await;
+        });
+        let telling = service.clone();
+        tasks.spawn("the status of this node", async move {
+            if let Err(rule) = presence::tell_status(telling, me.short()).await {
+                error!(%rule, "this node cannot tell its status");
+            }
         });
 
         let (commands, commands_port) = CommandsHandle::channel();
@@ -235,7 +247,7 @@ impl Life<'_> {
             commands,
             control,
             ca_pem,
-            listen: listen_rx,
+            listen: listen_rx.clone(),
             metrics: metrics.clone(),
             metrics_sources: vec![transport_metrics(transport_counters.clone()), join_metrics(join_counters)],
             stalled,
@@ -264,9 +276,17 @@ impl Life<'_> {
             Pulse { name: "event loop", beats: loop_beats },
             Pulse { name: "store", beats: store_beats },
             Pulse { name: "devices", beats: devices_beats },
+            Pulse { name: "QUIC", beats: quic.heartbeat() },
         ];
         let health = Health::new(pulses, Some(address), PATIENCE);
-        greet(&household, me, address);
+        info!(node = %me.short(), household = ?household.roster.household(), %address, "ready");
+        (self.announce)(&Ready {
+            node: me.short().to_string(),
+            name: config.name.clone(),
+            household: household.roster.household().to_string(),
+            api: listen_rx.borrow().api.clone(),
+            is_founded: household.is_new && household.roster.members().count() == 1,
+        });
         let status = format!("listening on {address}");
         let mut watching = tokio::spawn(supervisor::run(health, status, stalled_now, shutdown.clone()));
 
@@ -376,7 +396,8 @@ impl Life<'_> {
         };
         let persist =
             Box::new(move |bytes: &[u8]| write_private(&path, bytes).map_err(std::io::Error::other));
-        let clock = Box::new(unix_seconds);
+        let started = std::time::Instant::now();
+        let clock = Box::new(move || Moment { unix: unix_seconds(), running: started.elapsed().as_secs() });
         Ok(InviteDesk::start(book, me, household.roster.household(), persist, clock))
     }
 
@@ -421,14 +442,6 @@ fn random_seed() -> Result<u64, Box<dyn Error>> {
     let mut bytes = [0; 8];
     SystemRandom::new().fill(&mut bytes).map_err(|_| household::HouseholdError::NoRandomness)?;
     Ok(u64::from_le_bytes(bytes))
-}
-
-fn greet(household: &Household, me: NodeId, address: SocketAddr) {
-    info!(node = %me.short(), household = ?household.roster.household(), %address, "ready");
-    if household.is_new && household.roster.members().count() == 1 {
-        info!("a new household: `hearth setup-code` shows the one-time code for the first login,");
-        info!("`hearth invite` on this node lets the next node join, `hearth status` shows them all");
-    }
 }
 
 async fn stop_signal() {

@@ -39,6 +39,9 @@ const PORT_TRIES: usize = 16;
 const LOOK_FOR_PORTS: Duration = Duration::from_millis(20);
 /// Most that is read of a plain HTTP request before it is answered.
 const PLAIN_REQUEST: usize = 8 << 10;
+/// With this a part of the node asks whether the listener answers; it is no mistake of a client and
+/// not counted as one.
+pub(crate) const PROBE: &[u8] = b"OPTIONS * HTTP/1.0\r\n\r\n";
 const PLAIN_ANSWER: &str = "HTTP/1.1 400 Bad Request\r\n\
     Content-Type: text/plain; charset=utf-8\r\n\
     Content-Length: 69\r\n\
@@ -211,7 +214,9 @@ impl Handshake {
         match stream.peek(&mut first).await {
             Ok(1) if first == [TLS_HANDSHAKE] => {}
             Ok(1) if first.iter().all(u8::is_ascii_uppercase) => {
-                bump(&self.counters.tcp_plain_http);
+                if read_plain(&mut stream).await.is_none_or(|request| request != PROBE) {
+                    bump(&self.counters.tcp_plain_http);
+                }
                 // The client sees the answer or it does not; there is nothing else to do.
                 let _ = answer_plain(&mut stream).await;
                 return None;
@@ -267,21 +272,19 @@ fn is_unknown_alpn(error: &io::Error) -> bool {
     )
 }
 
-/// Says in plain HTTP what this port is. The request is read first: closing a socket with
-/// unread bytes would discard the answer.
-async fn answer_plain(stream: &mut TcpStream) -> io::Result<()> {
-    let mut request = [0; 1_024];
-    let (mut read, mut end) = (0, Vec::new());
-    while read < PLAIN_REQUEST && !end.ends_with(b"\r\n\r\n") {
-        let count = stream.read(&mut request).await?;
-        if count == 0 {
-            break;
-        }
-        read += count;
-        end.extend(request.iter().take(count));
-        let surplus = end.len().saturating_sub(4);
-        end.drain(..surplus);
+/// Reads a request in plain HTTP; none when the connection breaks. It must be read before it is
+/// answered: closing a socket with unread bytes would discard the answer.
+async fn read_plain(stream: &mut TcpStream) -> Option<Vec<u8>> {
+    let (mut piece, mut request) = ([0; 1_024], Vec::new());
+    while request.len() < PLAIN_REQUEST && !request.ends_with(b"\r\n\r\n") {
+        let count = stream.read(&mut piece).await.ok().filter(|count| *count > 0)?;
+        request.extend(piece.iter().take(count));
     }
+    Some(request)
+}
+
+/// Says in plain HTTP what this port is.
+async fn answer_plain(stream: &mut TcpStream) -> io::Result<()> {
     stream.write_all(PLAIN_ANSWER.as_bytes()).await?;
     stream.shutdown().await
 }

@@ -108,6 +108,8 @@ pub struct NodeStatus {
     pub rtt_us: Option<u64>,
     /// Its software version.
     pub version: Option<String>,
+    /// How many objects it holds, as it said in the last seconds of its life; `None` once it is dead.
+    pub objects: Option<usize>,
     /// How many of this node's writes it is known not to have; `None` while unknown.
     pub lag: Option<u64>,
     /// How far its clock is ahead of ours, in milliseconds, as it said at the last hello.
@@ -162,7 +164,7 @@ pub struct NodeHealth {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum ServiceError {
     /// The author may not write the field.
-    #[error("`{0}` may not be written by clients: it is reported by the node that owns it")]
+    #[error("`{0}` may not be written by clients: only nodes write it")]
     Forbidden(String),
     /// A value breaks a rule.
     #[error("`{field}`: {reason}")]

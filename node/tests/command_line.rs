@@ -112,6 +112,8 @@ fn router(seen: Seen) -> Router {
         .route("/api/v1/invites", post(|| async {
             axum::Json(json!({"token": "the-token", "id": "i1", "expires": "2026-11-22T06:15:00Z"}))
         }))
+        .route("/api/v1/invites/{id}", any(|| async { StatusCode::NO_CONTENT }))
+        .route("/api/v1/tokens/{id}", any(|| async { StatusCode::NO_CONTENT }))
         .route("/api/v1/join", post(|| async { (StatusCode::ACCEPTED, axum::Json(json!({"household": "ab", "node": "cd"}))) }))
         .route("/api/v1/nodes/{node}", any(|UrlPath(node): UrlPath<String>| async move { axum::Json(json!({"node": node})) }))
         .route("/api/v1/tokens", post(|| async { axum::Json(json!({"id": "t1", "token": "secret-token"})) }))
@@ -385,6 +387,28 @@ fn tokens_codes_certificates_and_checks() {
 }
 
 #[test]
+fn with_json_every_command_answers_with_a_document() {
+    let node = Node::start();
+    let document = |line: &[&str]| -> Value {
+        let mut line = line.to_vec();
+        line.push("--json");
+        let output = node.hearth(&line);
+        ends(&output, 0);
+        assert!(stderr(&output).is_empty(), "{line:?}: {}", stderr(&output));
+        serde_json::from_str(&stdout(&output)).unwrap_or_else(|error| panic!("{line:?}: {error}: {output:?}"))
+    };
+    assert_eq!(document(&["delete", "note/x"]), json!({"id": "note/x", "deleted": true}));
+    assert_eq!(document(&["invite", "revoke", "i1"]), json!({"id": "i1", "revoked": true}));
+    assert_eq!(document(&["token", "revoke", "t1"]), json!({"id": "t1", "revoked": true}));
+    let codes = document(&["exit-codes"]);
+    assert_eq!(codes["exit_codes"].as_array().unwrap().len(), 9);
+    assert_eq!(codes["exit_codes"][7], json!({"code": 7, "meaning": "not confirmed in time"}));
+    let script = document(&["completions", "fish"]);
+    assert!(script["shell"] == "fish" && script["script"].as_str().unwrap().contains("setup-code"));
+    assert!(document(&["config", "default"])["toml"].as_str().unwrap().contains("unix_group"));
+}
+
+#[test]
 fn objects_are_exported_and_imported() {
     let node = Node::start();
     let file = node.folder.join("home.ndjson");
@@ -486,4 +510,40 @@ fn a_token_from_stdin_is_bounded() {
     assert!(!stderr(&output).contains("xxx"));
     let mut rest = String::new();
     assert_eq!(output.stdout.as_slice().read_to_string(&mut rest).unwrap(), 0);
+}
+
+#[test]
+fn a_node_prints_where_its_api_is_however_little_it_logs() {
+    let folder = empty_folder();
+    std::fs::write(folder.join("hearth.toml"), "[adapters.lifx]\nenabled = false\n").unwrap();
+    for (json, url) in [(false, "https://127.0.0.1:"), (true, "\"https://127.0.0.1:")] {
+        let mut line = vec!["run", "--listen", "127.0.0.1:0", "--log", "off"];
+        line.extend(json.then_some("--json"));
+        let mut child = command(&folder, &line).spawn().unwrap();
+        let mut out = std::io::BufReader::new(child.stdout.take().unwrap());
+        let mut text = String::new();
+        // Ends with the line, or with the node.
+        while !text.contains(url) && std::io::BufRead::read_line(&mut out, &mut text).unwrap() > 0 {}
+        assert!(text.contains(url), "{text}");
+        if json {
+            assert_eq!(
+                serde_json::from_str::<Value>(&text).unwrap()["is_founded"],
+                false,
+                "it is its second start"
+            );
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    // Whoever may pass through the folder to the socket reads nothing else in it.
+    let mut open = vec![folder.clone()];
+    while let Some(entry) = open.pop() {
+        let about = std::fs::symlink_metadata(&entry).unwrap();
+        if about.is_dir() {
+            open.extend(std::fs::read_dir(&entry).unwrap().map(|entry| entry.unwrap().path()));
+        }
+        let made_here = entry != folder && !entry.ends_with("hearth.toml") && !entry.ends_with("hearth.sock");
+        assert!(!made_here || about.mode() & 0o077 == 0, "{}: {:o}", entry.display(), about.mode());
+    }
+    std::fs::remove_dir_all(folder).unwrap();
 }

@@ -8,9 +8,9 @@ use crate::{
     error::FrameError,
     id::{NodeId, ShortId},
     liveness::Liveness as _,
-    outbox::Once,
-    roster::{Inserted, RosterError},
-    session::{self, Link, LinkId, MAX_PROOF_BYTES, Peer},
+    roster::{MAX_PROOF_BYTES, RosterError},
+    session::{self, Link, LinkId, MAX_TIME_MS, Peer},
+    time::TimeOfDay,
     wire::{self, ByeReason, Digest, FRAME_VERSION, Hello, Message, OLDEST_PROTOCOL, PROTOCOL},
 };
 
@@ -24,7 +24,7 @@ impl Mesh {
         self.links.insert(id, link);
     }
 
-    fn hello(&self) -> Hello {
+    pub(super) fn hello(&self) -> Hello {
         let mut proof = self.roster.proof_for(&self.id);
         let mut bytes = 0;
         proof.retain(|statement| {
@@ -37,8 +37,7 @@ impl Mesh {
             household: self.roster.household(),
             node: self.id,
             run: self.run,
-            time_ms: self.time_ms(),
-            synchronised: self.time.is_trusted(),
+            time: self.time.time_of_day(self.now),
             proof,
             software: self.software.clone(),
         }
@@ -50,6 +49,7 @@ impl Mesh {
         if let Some(link) = self.links.remove(&id) {
             if link.is_live() && self.live_link_to(link.short()).is_none() {
                 self.liveness.link_down(self.now.mono_ms, link.short());
+                self.time.lose(link.node);
             }
             self.fetching.take_if(|fetching| fetching.link == id);
         }
@@ -60,6 +60,8 @@ impl Mesh {
         let Some(link) = self.links.get_mut(&id) else { return };
         link.outbox.clear();
         link.outbox.control(Message::Bye(reason));
+        // Nothing more goes to a peer that may just have been revoked.
+        link.drop_answers();
         if let Some(_peer) = link.peer.take() {
             let short = link.short();
             if self.live_link_to(short).is_none() {
@@ -109,11 +111,12 @@ impl Mesh {
         }
         self.counters.bump(Counter::FramesIn);
         self.counters.add(Counter::BytesIn, bytes.len());
-        let (messages, skipped) = match wire::decode(bytes) {
+        let (mut messages, skipped) = match wire::decode(bytes) {
             Ok(decoded) => decoded,
             Err(error) => return self.bad_frame(id, error),
         };
         self.counters.add(Counter::UnknownMessage, usize::try_from(skipped).unwrap_or(0));
+        wire::drop_outdated(&mut messages);
         for message in messages {
             if self.closing_links.contains(&id) {
                 return;
@@ -152,7 +155,7 @@ impl Mesh {
             Message::Roster(statements) => self.on_statements(id, statements),
             Message::Digest(digest) => self.on_digest(id, digest),
             Message::Heads(heads) => self.on_heads(id, &heads),
-            Message::Want { session, have } => self.on_want(id, session, &have),
+            Message::Want { session, have } => self.on_want(id, session, have),
             Message::Page { session, index, items } => self.on_page(id, session, index, items),
             Message::PageAck { session, index } => self.on_page_ack(id, session, index),
             Message::Final { session, pages, vector } => self.on_final(id, session, pages, &vector),
@@ -160,8 +163,9 @@ impl Mesh {
             Message::Overlay(items) => self.on_overlay(id, items),
             Message::TreeRoot { vector, root } => self.on_tree_root(id, vector, root),
             Message::TreeLeaves(leaves) => self.on_tree_leaves(id, &leaves),
-            Message::TreeItems(items) => self.on_tree_items(items),
+            Message::TreeItems(items) => self.on_tree_items(id, items),
             Message::Reports(reports) => self.on_reports(id, reports),
+            Message::Time(time) => self.on_time(id, time),
             Message::Restoring(is_restoring) => self.on_restoring(id, is_restoring),
         }
     }
@@ -176,54 +180,66 @@ impl Mesh {
 
     fn on_hello(&mut self, id: LinkId, hello: &Hello) {
         let Some(link) = self.links.get_mut(&id) else { return };
-        let (node, known) = (link.node, self.roster.len());
-        if let Err(refusal) = session::check_hello(hello, node, &mut self.roster) {
+        let node = link.node;
+        let checked = session::check_hello(hello, node, &mut self.roster);
+        // Even a peer that is refused may have brought valid statements.
+        self.roster_taken_in(id);
+        if let Err(refusal) = checked {
             self.offend(node, refusal.counter);
             return self.close(id, refusal.reason);
         }
-        let offset = i128::from(hello.time_ms) - i128::from(self.time_ms());
         if let Some(link) = self.links.get_mut(&id) {
             link.peer = Some(Peer {
                 run: hello.run,
                 software: hello.software.chars().filter(|c| !c.is_control()).take(32).collect(),
-                clock_offset_ms: i64::try_from(offset).unwrap_or(0),
+                time: hello.time,
+                time_at_ms: self.now.mono_ms,
             });
         }
-        if self.roster.len() != known {
-            self.roster_changed();
-        }
-        self.compare_time(id, hello);
+        self.on_time(id, hello.time);
         if self.replaces_another(id) {
             self.greet(id, hello);
         }
     }
 
-    /// A peer introduces itself again when its clock has become right.
+    /// A peer introduces itself again when a new run has begun.
     fn on_later_hello(&mut self, id: LinkId, hello: &Hello) {
-        if self.links.get(&id).is_some_and(|link| link.node == hello.node) {
-            self.compare_time(id, hello);
+        let Some(link) = self.links.get_mut(&id).filter(|link| link.node == hello.node) else { return };
+        if let Some(peer) = &mut link.peer {
+            peer.run = peer.run.max(hello.run);
+        }
+        self.on_time(id, hello.time);
+    }
+
+    /// Notes a peer's time.
+    fn on_time(&mut self, id: LinkId, time: TimeOfDay) {
+        let Some(link) = self.links.get_mut(&id) else { return };
+        let node = link.node;
+        if time.ms > MAX_TIME_MS {
+            return self.offend(node, Counter::BadValue);
+        }
+        if let Some(peer) = &mut link.peer {
+            (peer.time, peer.time_at_ms) = (time, self.now.mono_ms);
         }
     }
 
-    /// Compares clocks, and tells every other peer when this node's changed by it: peers whose
-    /// clocks part hold each other's writes back.
-    fn compare_time(&mut self, id: LinkId, hello: &Hello) {
-        let news = self.time.compare(self.now, hello.time_ms, hello.synchronised);
-        self.schedule_release();
-        if news {
-            let hello = Message::Hello(self.hello());
-            self.tell_all_but(Some(id), &hello);
+    /// Follows the wall clock or the peers, and tells every peer when this node's time changed: peers whose clocks part
+    /// hold each other's writes back.
+    pub(super) fn keep_time(&mut self) {
+        self.time.watch_wall(self.now);
+        for link in self.links.values() {
+            if let Some(peer) = &link.peer {
+                let time = TimeOfDay { ms: peer.time_ms(self.now), ..peer.time };
+                self.time.compare(self.now, link.node, time);
+            }
         }
-    }
-
-    /// Notes whether the wall clock is right, and tells the peers once it has become so.
-    pub(super) fn set_synchronised(&mut self, synchronised: bool) {
-        let news = synchronised && !self.time.is_synchronised();
-        self.time.set_synchronised(self.now, synchronised);
-        self.schedule_release();
-        if news {
-            let hello = Message::Hello(self.hello());
-            self.tell_all_but(None, &hello);
+        if self.time.is_untold(self.now) {
+            let time = Message::Time(self.time.tell(self.now));
+            // Also where only the own introduction is under way: it tells the time of before.
+            for (_, link) in self.links.iter_mut().filter(|(id, _)| !self.closing_links.contains(*id)) {
+                link.outbox.control(time.clone());
+            }
+            self.schedule_release();
         }
     }
 
@@ -258,7 +274,7 @@ impl Mesh {
         self.mark_changed(changed);
         self.liveness.link_up(self.now.mono_ms, short, hello.run.incarnation);
         let passing: Vec<_> = self.overlay.iter().map(|(key, entry)| (key.clone(), entry.writer)).collect();
-        let reports = self.collector.reports();
+        let reports = self.collector.reporters();
         let digest = self.digest();
         let (restoring, asking) = (self.is_restoring(), self.is_asking());
         let due = self.now.mono_ms + DIGEST_MS;
@@ -268,9 +284,7 @@ impl Mesh {
                 link.outbox.control(Message::Restoring(true));
             }
             link.outbox.control(Message::Digest(digest));
-            if !reports.is_empty() {
-                link.outbox.control(Message::Reports(reports));
-            }
+            link.reports = reports;
             for (key, writer) in passing.iter().filter(|(_, writer)| *writer != short) {
                 link.outbox.overlay(key, *writer);
             }
@@ -279,7 +293,7 @@ impl Mesh {
         self.events.push_back(Event::Linked(id, hello.node));
     }
 
-    pub(super) fn digest(&self) -> Digest {
+    pub(super) fn digest(&mut self) -> Digest {
         let mut roster = [0; 8];
         roster.copy_from_slice(self.roster.hash().first_chunk::<8>().unwrap_or(&[0; 8]));
         Digest { vector: self.advertised().hash(), overlay: self.overlay.hash(), roster }
@@ -287,34 +301,35 @@ impl Mesh {
 
     fn on_statements(&mut self, id: LinkId, statements: Vec<Vec<u8>>) {
         let Some(node) = self.links.get(&id).map(|link| link.node) else { return };
-        let mut news = Vec::new();
         for statement in statements {
             match self.roster.insert(&statement) {
-                Ok(Inserted::Known) => {}
-                Ok(_) => news.push(statement),
+                Ok(_) => {}
                 Err(RosterError::NotAuthorised { .. }) => self.offend(node, Counter::SelfMadeStatement),
-                Err(RosterError::Forked { .. }) => {
-                    self.offend(node, Counter::ForkedStatement);
-                    news.push(statement);
-                }
+                Err(RosterError::Forked { .. }) => self.offend(node, Counter::ForkedStatement),
                 Err(_) => self.offend(node, Counter::BadStatement),
             }
         }
-        if !news.is_empty() {
-            self.spread_statements(news, Some(id));
-            self.roster_changed();
-        }
+        self.roster_taken_in(id);
     }
 
-    pub(super) fn spread_statements(&mut self, statements: Vec<Vec<u8>>, except: Option<LinkId>) {
-        for message in roster_messages(statements) {
+    /// Passes on what the roster took in over this link, be it news, evidence or what had waited
+    /// for it, and draws the consequences.
+    fn roster_taken_in(&mut self, from: LinkId) {
+        self.spread_statements(Some(from));
+        self.roster_changed();
+    }
+
+    /// Tells the peers of the statements that were taken in since the last call.
+    pub(super) fn spread_statements(&mut self, except: Option<LinkId>) {
+        let news = self.roster.statements().skip(self.statements).map(<[u8]>::to_vec).collect();
+        for message in roster_messages(news) {
             self.tell_all_but(except, &message);
         }
     }
 
     /// The whole roster, for a peer whose hash differs.
     pub(super) fn send_roster(&mut self, id: LinkId) {
-        if !self.links.get_mut(&id).is_some_and(|link| link.outbox.begin_once(Once::Roster)) {
+        if !self.links.get_mut(&id).is_some_and(|link| link.outbox.begin_roster()) {
             return;
         }
         let statements: Vec<Vec<u8>> = self.roster.statements().map(<[u8]>::to_vec).collect();
@@ -323,8 +338,12 @@ impl Mesh {
         }
     }
 
-    /// Draws the consequences of a changed roster: who is admitted, whose links end.
+    /// Draws the consequences of a roster that has grown: who is admitted, whose links end.
     pub(super) fn roster_changed(&mut self) {
+        if self.roster.len() == self.statements {
+            return;
+        }
+        self.statements = self.roster.len();
         let mut admitted: BTreeSet<ShortId> = self.roster.members().map(|member| member.id.short()).collect();
         let gone: Vec<ShortId> = self.admitted.difference(&admitted).copied().collect();
         core::mem::swap(&mut self.admitted, &mut admitted);

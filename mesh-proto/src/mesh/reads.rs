@@ -11,7 +11,7 @@ use crate::{
     overlay::{Overlay, Run},
     replica::Replica,
     roster::Roster,
-    session::{Link, LinkId},
+    session::{Link, LinkId, Peer},
     time::TimeKeeper,
     view::{self, ObjectView},
 };
@@ -89,6 +89,11 @@ impl Mesh {
     /// What a node last said it has flushed.
     pub fn durable_of(&self, node: ShortId) -> Option<&crate::vector::Vector> {
         self.collector.durable_of(node)
+    }
+
+    /// How far a peer's time of day is ahead of this node's, in milliseconds.
+    pub fn clock_offset_ms(&self, peer: &Peer) -> i64 {
+        peer.time_ms(self.now).cast_signed().saturating_sub(self.time_ms().cast_signed())
     }
 
     /// Whether a restored store has not been replaced by a peer's state yet, or that is not durable.

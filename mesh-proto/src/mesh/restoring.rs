@@ -211,11 +211,11 @@ impl Mesh {
         self.changed.extend(old.objects().keys().chain(self.replica.objects().keys()).cloned());
         self.commits.forget_durable();
         self.commits.hold(added.iter().map(|(_, dot)| *dot));
-        if let Some(stamp) = self.replica.highest_stamp() {
+        if let Some(stamp) = self.replica.highest_stamp(|_| true) {
             self.time.merge(stamp);
         }
         self.see_generations();
-        self.settle_whole_overlay();
+        self.settle_all();
         self.schedule_release();
         self.flush_restored(added);
     }

@@ -3,17 +3,17 @@
 
 use alloc::vec::Vec;
 
-use super::{DIGEST_MS, Fetching, Mesh};
+use super::{DIGEST_MS, Fetching, Mesh, intake::Cause};
 use crate::{
     counters::Counter,
-    id::{Dot, NodeId},
+    id::Dot,
     overlay::{Offered, OverlayItem},
     planted::planted,
     record::Item,
     replica::{Applied, Replica},
     session::LinkId,
     sync::{Fetch, Serve},
-    vector::{MAX_SEQ, Vector},
+    vector::Vector,
     view,
     wire::{Digest, Message, WireVector},
 };
@@ -29,7 +29,21 @@ impl Mesh {
         let early = planted!(self.plant, AdvertiseBeforeFlush);
         let link = self.links.get_mut(&id)?;
         let unflushed = self.commits.unflushed();
-        let mut messages = link.outbox.take(&self.replica, &self.overlay, unflushed);
+        let mut messages = Vec::new();
+        if !link.outbox.has_control() {
+            let reports = self.collector.take_reports(&mut link.reports);
+            messages.extend((!reports.is_empty()).then_some(Message::Reports(reports)));
+        }
+        if messages.is_empty() {
+            messages = link.outbox.take(&self.replica, &self.overlay, unflushed);
+        }
+        if messages.is_empty()
+            && let Some((session, have)) = link.wanted.take()
+        {
+            // Only now: a peer that asks again and again has to read an answer for each search.
+            self.counters.bump(Counter::Answers);
+            link.serve = Some(Serve::new(session, Vector::from_wire(&have), &self.replica));
+        }
         if messages.is_empty()
             && let Some(serve) = &mut link.serve
         {
@@ -37,6 +51,14 @@ impl Mesh {
             messages.extend(serve.next(&self.replica, durable, unflushed));
             if serve.is_ended() {
                 link.serve = None;
+            }
+        }
+        if messages.is_empty()
+            && let Some(answer) = &mut link.leaves
+        {
+            messages.extend(answer.next(&self.replica, unflushed));
+            if messages.is_empty() {
+                link.leaves = None;
             }
         }
         if link.outbox.take_overflowed() {
@@ -49,48 +71,15 @@ impl Mesh {
 
     pub(super) fn on_push(&mut self, id: LinkId, items: Vec<Item>) {
         let Some(node) = self.links.get(&id).map(|link| link.node) else { return };
-        for item in items {
+        for item in self.sift(node, items) {
             let (key, dot) = (item.key.clone(), item.entry.dot);
-            let outcome = self.take_in(node, item);
+            let outcome = self.take_in(node, item, Cause::News);
             if outcome.is_news() || planted!(self.plant, ForwardLoop) {
                 self.counters.bump(Counter::WritesForwarded);
                 let others = self.links.iter_mut().filter(|(other, link)| **other != id && link.is_live());
                 others.for_each(|(_, link)| link.outbox.write(&key, dot));
             }
         }
-    }
-
-    /// Offers a write of a peer to the replica and draws the consequences.
-    pub(super) fn take_in(&mut self, from: NodeId, item: Item) -> Applied {
-        let (key, dot, stamp) = (item.key.clone(), item.entry.dot, item.entry.stamp);
-        self.check_own_dots(from, &item);
-        if dot.seq == 0 || dot.seq > MAX_SEQ {
-            self.offend(from, Counter::BadValue);
-            return Applied::Duplicate;
-        }
-        let outcome = self.replica.apply(self.time_ms(), item);
-        let over = self.overlay.see_generation(dot.origin.node, dot.origin.generation);
-        self.mark_changed(over);
-        self.counters.bump(if outcome.is_news() { Counter::WritesIn } else { Counter::WritesKnown });
-        match outcome {
-            Applied::Won => {
-                self.time.merge(stamp);
-                self.note_live(dot);
-                self.took_effect(&key, stamp);
-            }
-            Applied::Lost => self.time.merge(stamp),
-            Applied::Quarantined => {
-                self.counters.bump(Counter::Quarantined);
-                self.note_live(dot);
-                self.schedule_release();
-            }
-            Applied::Void => self.counters.bump(Counter::Void),
-            Applied::Dropped => self.counters.bump(Counter::QuarantineFull),
-            Applied::Forbidden => self.offend(from, Counter::ForbiddenWriter),
-            Applied::Malformed => self.offend(from, Counter::BadValue),
-            Applied::Duplicate => {}
-        }
-        outcome
     }
 
     /// Notes the newest generation of every node that has written.
@@ -142,13 +131,13 @@ impl Mesh {
         let Some(node) = self.links.get(&id).map(|link| link.node) else { return };
         for OverlayItem { key, entry } in items {
             let (writer, stamp) = (entry.writer, entry.stamp);
+            if !self.admitted.contains(&writer) || !self.is_plausible(writer, entry.run.generation) {
+                self.offend(node, Counter::BadOverlay);
+                continue;
+            }
             if writer != self.id.short() && self.overlay.is_new_run(writer, entry.run) {
                 let ended = self.overlay.begin(writer, entry.run);
                 self.mark_changed(ended);
-            }
-            if !self.admitted.contains(&writer) {
-                self.offend(node, Counter::BadOverlay);
-                continue;
             }
             let floor = view::floor(&self.replica, &key);
             match self.overlay.offer(self.time_ms(), &key, entry, floor) {
@@ -202,14 +191,14 @@ impl Mesh {
     }
 
     /// Overlays differ for a moment whenever something is under way; only when they differ
-    /// twice in a row is everything said again.
+    /// twice in a row is everything said again; also what the peer itself once said, for it may have dropped that below
+    /// a deletion that proved void.
     fn compare_overlays(&mut self, id: LinkId, equal: bool) {
         let Some(link) = self.links.get_mut(&id) else { return };
         link.overlay_differs = if equal { 0 } else { link.overlay_differs + 1 };
         if link.overlay_differs >= 2 {
             link.overlay_differs = 0;
-            let peer = link.short();
-            for (key, entry) in self.overlay.iter().filter(|(_, entry)| entry.writer != peer) {
+            for (key, entry) in self.overlay.iter() {
                 link.outbox.overlay(key, entry.writer);
             }
         }
@@ -233,9 +222,7 @@ impl Mesh {
     }
 
     pub(super) fn on_heads(&mut self, id: LinkId, heads: &WireVector) {
-        let Some(node) = self.links.get(&id).map(|link| link.node) else { return };
-        let theirs = Vector::from_wire(heads);
-        self.check_own(node, &theirs);
+        let theirs = self.read_vector(id, heads);
         if !self.is_restoring() {
             let missing = !self.replica.applied().covers(&theirs);
             self.set_missing(id, missing);
@@ -288,13 +275,13 @@ impl Mesh {
         }
     }
 
-    pub(super) fn on_want(&mut self, id: LinkId, session: u32, have: &WireVector) {
+    pub(super) fn on_want(&mut self, id: LinkId, session: u32, have: WireVector) {
         if self.is_restoring() {
             return;
         }
-        let serve = Serve::new(session, Vector::from_wire(have), &self.replica);
         if let Some(link) = self.links.get_mut(&id) {
-            link.serve = Some(serve);
+            link.serve = None;
+            link.wanted = Some((session, have));
         }
     }
 
@@ -302,21 +289,34 @@ impl Mesh {
         let Some(node) = self.links.get(&id).map(|link| link.node) else { return };
         let now = self.now.mono_ms;
         let time_ms = self.time_ms();
+        let items = self.sift(node, items);
         let asked = self.fetching.as_mut().filter(|f| f.link == id && f.fetch.session() == session);
         if let Some(fetching) = asked {
             fetching.fetch.page(now, index, items.len());
             if let Some(fresh) = &mut fetching.fresh {
-                items.into_iter().for_each(|item| {
-                    fresh.apply(time_ms, item);
-                });
+                let outcomes = items.into_iter().map(|item| fresh.apply(time_ms, item));
+                if outcomes.fold(false, |dropped, outcome| dropped | (outcome == Applied::Dropped)) {
+                    self.give_up_fetch(id, session);
+                }
                 return self.acknowledge(id, session, index);
             }
         }
         for item in items {
-            self.take_in(node, item);
+            if self.take_in(node, item, Cause::News) == Applied::Dropped {
+                self.give_up_fetch(id, session);
+            }
         }
         self.acknowledge(id, session, index);
         self.finish_fetch();
+    }
+
+    /// Something of this answer could not be taken in: its end must not account for that. The next
+    /// digest leads to another attempt.
+    fn give_up_fetch(&mut self, id: LinkId, session: u32) {
+        let is_it = |fetching: &mut Fetching| fetching.link == id && fetching.fetch.session() == session;
+        if self.fetching.take_if(is_it).is_some() {
+            self.counters.bump(Counter::FetchesAbandoned);
+        }
     }
 
     fn acknowledge(&mut self, id: LinkId, session: u32, index: u32) {
@@ -362,9 +362,7 @@ impl Mesh {
     }
 
     pub(super) fn on_final(&mut self, id: LinkId, session: u32, pages: u32, vector: &WireVector) {
-        let Some(node) = self.links.get(&id).map(|link| link.node) else { return };
-        let vector = Vector::from_wire(vector);
-        self.check_own(node, &vector);
+        let vector = self.read_vector(id, vector);
         let now = self.now.mono_ms;
         let asked = self.fetching.as_mut().filter(|f| f.link == id && f.fetch.session() == session);
         if let Some(fetching) = asked {

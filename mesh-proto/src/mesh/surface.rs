@@ -195,7 +195,8 @@ pub enum Event {
 /// Why a write is refused. Nothing has changed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WriteError {
-    /// The author may not write the field.
+    /// The author may not write the field; nobody may write a value into the slot of an object's
+    /// tombstone, which has no name.
     #[error("`{0}.{1}` may not be written by clients")]
     Forbidden(ObjectId, String),
     /// A value breaks a rule.

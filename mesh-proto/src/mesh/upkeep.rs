@@ -2,20 +2,19 @@
 
 use alloc::{collections::BTreeSet, vec::Vec};
 
-use super::{Mesh, TREE_MS};
+use super::{Mesh, TREE_MS, intake::Cause};
 use crate::{
     collect,
     counters::Counter,
     id::{Key, ShortId},
     liveness::Liveness as _,
-    outbox::Once,
     planted::planted,
     record::Item,
-    replica::Applied,
     session::LinkId,
+    sync::LeafAnswer,
     tree::LEAVES,
     vector::Vector,
-    wire::{Message, Report, TARGET_FRAME_BYTES},
+    wire::{Message, Report},
 };
 
 /// Roots sent over each link for one suspicion: the first may come while writes pass.
@@ -89,7 +88,7 @@ impl Mesh {
         let node = self.id.short();
         let report = Report { node, run: self.run, number: self.report_number, durable };
         self.collector.hear(&report);
-        self.tell_all_but(None, &Message::Reports(Vec::from([report])));
+        self.pass_on_reports(None, &BTreeSet::from([node]));
     }
 
     fn collect(&mut self, cut: &Vector) {
@@ -109,7 +108,7 @@ impl Mesh {
     }
 
     pub(super) fn on_reports(&mut self, id: LinkId, reports: Vec<Report>) {
-        let mut news = Vec::new();
+        let mut news = BTreeSet::new();
         for report in reports {
             if report.node == self.id.short() {
                 self.check_own_report(id, &report);
@@ -121,13 +120,17 @@ impl Mesh {
                     let ended = self.overlay.begin(report.node, report.run);
                     self.mark_changed(ended);
                 }
-                news.push(report);
+                news.insert(report.node);
             }
         }
-        if !news.is_empty() {
-            self.report_wanted = true;
-            self.tell_all_but(Some(id), &Message::Reports(news));
-        }
+        self.report_wanted |= !news.is_empty();
+        self.pass_on_reports(Some(id), &news);
+    }
+
+    /// Has the newest reports of these nodes sent over every link but one.
+    fn pass_on_reports(&mut self, except: Option<LinkId>, nodes: &BTreeSet<ShortId>) {
+        let others = self.links.iter_mut().filter(|(id, link)| link.is_live() && Some(**id) != except);
+        others.for_each(|(_, link)| link.reports.extend(nodes));
     }
 
     /// Writes were made void or repaired: what they had replaced may live on elsewhere, or be
@@ -174,9 +177,8 @@ impl Mesh {
 
     fn send_leaves(&mut self, id: LinkId) {
         let leaves = Message::TreeLeaves(self.replica.tree().leaves().to_vec());
-        if let Some(link) = self.links.get_mut(&id)
-            && link.outbox.begin_once(Once::Leaves)
-        {
+        if let Some(link) = self.links.get_mut(&id) {
+            link.leaves_sent = true;
             link.outbox.control(leaves);
         }
     }
@@ -188,49 +190,22 @@ impl Mesh {
         if self.links.get_mut(&id).is_some_and(|link| core::mem::take(&mut link.tree_asked)) {
             self.send_leaves(id);
         }
-        if !self.links.get_mut(&id).is_some_and(|link| link.outbox.begin_once(Once::Items)) {
-            return;
-        }
         let own = self.replica.tree().leaves();
-        let differing: Vec<u8> = (0..=u8::MAX)
-            .zip(own.iter().zip(theirs))
-            .filter(|(_, (a, b))| a != b)
-            .map(|(leaf, _)| leaf)
-            .collect();
-        for leaf in differing {
-            self.send_leaf(id, leaf);
+        let pairs = (0..=u8::MAX).zip(own.iter().zip(theirs));
+        let differing = pairs.filter(|(_, (a, b))| a != b).map(|(leaf, _)| leaf).collect();
+        if let Some(link) = self.links.get_mut(&id) {
+            link.leaves = Some(LeafAnswer::new(differing));
         }
     }
 
-    fn send_leaf(&mut self, id: LinkId, leaf: u8) {
-        let unflushed = self.commits.unflushed();
-        let mut items = self.replica.leaf_items(leaf);
-        items.retain(|item| !unflushed.contains(&item.entry.dot));
-        let Some(link) = self.links.get_mut(&id) else { return };
-        let (mut part, mut weight) = (Vec::new(), 0);
-        for item in items {
-            weight += item.weight();
-            part.push(item);
-            if weight > TARGET_FRAME_BYTES {
-                link.outbox.control(Message::TreeItems(core::mem::take(&mut part)));
-                weight = 0;
-            }
+    pub(super) fn on_tree_items(&mut self, id: LinkId, items: Vec<Item>) {
+        let Some(link) = self.links.get(&id) else { return };
+        let node = link.node;
+        if !link.leaves_sent {
+            return self.offend(node, Counter::Unasked);
         }
-        if !part.is_empty() {
-            link.outbox.control(Message::TreeItems(part));
-        }
-    }
-
-    pub(super) fn on_tree_items(&mut self, items: Vec<Item>) {
-        for item in items {
-            let (key, dot, stamp) = (item.key.clone(), item.entry.dot, item.entry.stamp);
-            if self.replica.repair(self.time_ms(), item) == Applied::Won {
-                self.counters.bump(Counter::Repaired);
-                self.suspect_tree();
-                self.time.merge(stamp);
-                self.note_live(dot);
-                self.took_effect(&key, stamp);
-            }
+        for item in self.sift(node, items) {
+            self.take_in(node, item, Cause::Repair);
         }
     }
 }

@@ -1,12 +1,12 @@
 //! This node's own writes, the batches for the store, and the clock that was wrong.
 
-use alloc::{string::ToString, vec::Vec};
+use alloc::{collections::BTreeSet, string::ToString, vec::Vec};
 
 use super::{Event, Mesh, Op, REMOTE_FLUSH_MS, WriteError};
 use crate::{
     commit::{MAX_WAITING, WriteToken},
     counters::Counter,
-    hlc::Hlc,
+    hlc::{Hlc, MAX_AHEAD_MS},
     id::{Dot, FieldName, Key, ObjectId},
     kinds::{self, Author, CLOSED_PREFIX, Durability, STATE_FLUSH_MS},
     merge::{Bytes, Entry},
@@ -14,9 +14,11 @@ use crate::{
     planted::planted,
     record::{self, Item},
     replica::Applied,
-    time::Now,
+    session::Link,
+    time::{Now, TimeKeeper},
     value::Value,
     view,
+    wire::Message,
 };
 
 /// Most changes in one write request.
@@ -69,6 +71,9 @@ impl Mesh {
         ops.into_iter()
             .map(|op| {
                 let (key, value) = match op {
+                    Op::Set(key, _) if key.field.is_object() => {
+                        return Err(WriteError::Forbidden(key.object, key.field.to_string()));
+                    }
                     Op::Set(key, value) => match value.encode() {
                         Ok(bytes) => (key, Some(bytes)),
                         Err(error) => {
@@ -92,10 +97,18 @@ impl Mesh {
         let writer = self.id.short();
         let entry = OverlayEntry { stamp, writer, run: self.run, value };
         let floor = view::floor(&self.replica, key);
-        if self.overlay.offer(self.time_ms(), key, entry, floor) == Offered::New {
+        // What a node says itself counts at once, however far its stamps run ahead.
+        let time_ms = self.time_ms().max(stamp.ms());
+        if self.overlay.offer(time_ms, key, entry, floor) == Offered::New {
             self.changed.insert(key.object.clone());
-            self.links.values_mut().filter(|l| l.is_live()).for_each(|l| l.outbox.overlay(key, writer));
+            self.announce(key);
         }
+    }
+
+    /// Puts what this node has in the overlay on its way to the peers.
+    fn announce(&mut self, key: &Key) {
+        let writer = self.id.short();
+        self.links.values_mut().filter(|l| l.is_live()).for_each(|l| l.outbox.overlay(key, writer));
     }
 
     /// Gives the store its next batch, if it is idle and something is due.
@@ -115,8 +128,12 @@ impl Mesh {
     }
 
     fn begin_batch(&mut self) {
-        self.flush_due_ms = None;
         let (time_ms, origin) = (self.time_ms(), self.origin());
+        if self.replica.applied().is_used_up(origin) {
+            // A peer's claims, or the store's, left no numbers: own writes wait for the next generation.
+            return self.close_generation();
+        }
+        self.flush_due_ms = None;
         let head = self.replica.applied().head(origin);
         let (writes, tokens) = self.commits.take_due(self.now.mono_ms, origin, head);
         let mut own = Vec::new();
@@ -189,19 +206,30 @@ impl Mesh {
         }
     }
 
-    /// Drops what the durable plane, which was replaced, makes obsolete.
-    pub(super) fn settle_whole_overlay(&mut self) {
+    /// Drops the overlay entries that a state which replaced another makes obsolete.
+    pub(super) fn settle_all(&mut self) {
         let keys: Vec<Key> = self.overlay.iter().map(|(key, _)| key.clone()).collect();
-        for key in keys {
-            self.overlay.settle(&key, view::floor(&self.replica, &key));
+        keys.iter().for_each(|key| self.overlay.settle(key, view::floor(&self.replica, key)));
+    }
+
+    /// Stamps that run ahead of every clock in reach are of no use: close the generation.
+    pub(super) fn correct_clock_if_ahead(&mut self) {
+        if !self.is_closing_generation() && self.are_stamps_ahead() {
+            self.close_generation();
         }
     }
 
-    /// A clock that runs ahead of the time of day was wrong: close the generation.
-    pub(super) fn correct_clock_if_ahead(&mut self) {
-        if !self.is_closing_generation() && self.time.is_ahead(self.now) {
-            self.close_generation();
-        }
+    /// Whether peers hold this node's writes back. Alone there is nobody who does.
+    fn are_stamps_ahead(&self) -> bool {
+        self.time.is_ahead_of(self.latest_time_ms()) && self.links.values().any(Link::is_live)
+    }
+
+    /// The latest time of day of this node and of the trusted peers: what is stamped later took effect on none of
+    /// them. A clock that stepped back wrongly therefore makes nothing void that the others show.
+    fn latest_time_ms(&self) -> u64 {
+        let peers = self.links.values().filter_map(|link| link.peer.as_ref());
+        let trusted = peers.filter(|peer| peer.time.is_trusted()).map(|peer| peer.time_ms(self.now));
+        trusted.fold(self.time_ms(), u64::max)
     }
 
     /// Whether a new generation waits to be persisted.
@@ -209,10 +237,21 @@ impl Mesh {
         self.closing.is_some_and(|run| run.generation != self.run.generation)
     }
 
+    /// The generation that waits to be persisted, 0 if none does.
+    pub(super) fn closing_generation(&self) -> u32 {
+        self.closing.map_or(0, |run| run.generation)
+    }
+
+    /// Opens the generation after the highest that this node knows of.
     pub(super) fn close_generation(&mut self) {
-        match self.run.generation.checked_add(1) {
+        let known = self.replica.applied().highest_generation(self.id.short());
+        match known.max(self.run.generation).checked_add(1) {
             Some(generation) => self.open_run(Run { generation, ..self.run }),
-            None => self.counters.bump(Counter::BadValue),
+            None => {
+                // No generation is left: this key can write no more.
+                self.counters.bump(Counter::BadValue);
+                self.closing.get_or_insert(self.run);
+            }
         }
     }
 
@@ -228,44 +267,58 @@ impl Mesh {
         self.events.push_back(Event::PersistRun(run, mark));
     }
 
-    /// The new generation is persisted: what the old one wrote after `closed` is void, and is
-    /// written again with stamps of the corrected clock.
     pub(super) fn run_persisted(&mut self, run: Run) {
+        if self.closing == Some(run) {
+            self.persisted_run = Some(run);
+        }
+    }
+
+    /// Begins the run that is persisted, once no batch of the old one is at the store: a report in
+    /// the new run says that the old generation is complete. What the old one wrote after the
+    /// corrected time is void, and is written again with stamps of the corrected clock.
+    pub(super) fn begin_run(&mut self) {
+        if self.commits.is_busy() {
+            return;
+        }
+        let Some(run) = self.persisted_run.take() else { return };
         if self.closing.take_if(|closing| *closing == run).is_none() {
             return;
         }
-        let ahead = self.time.is_ahead(self.now);
+        let ahead = self.are_stamps_ahead();
         let old = core::mem::replace(&mut self.run, run);
         if ahead {
-            self.reissue(old);
+            self.rewrite(old);
         }
+        // A peer believes a leap of generations from the node itself only.
+        let hello = Message::Hello(self.hello());
+        self.tell_all_but(None, &hello);
         self.repeat_overlay(old);
         if self.is_restoring() {
             self.report();
         }
     }
 
-    /// Closes the old generations as of the corrected clock and writes what became void again.
-    fn reissue(&mut self, old: Run) {
-        let closed = self.time.reset(self.now);
+    /// Sets the stamps back, closes the old generations, and writes again in the old order what became void. All of
+    /// it goes to the store in one batch: a crash leaves everything as it was or as it is to be.
+    fn rewrite(&mut self, old: Run) {
         self.counters.bump(Counter::ClockCorrections);
         self.events.push_back(Event::ClockCorrected(self.time_ms()));
-        let held_back = self.replica.hold_back(self.time_ms(), self.id.short());
-        self.changed.extend(held_back.into_iter().map(|key| key.object));
-        self.schedule_release();
-        if self.replica.take_unapplied() {
-            self.suspect_tree();
-        }
-        let again = self.own_writes_after(closed);
-        let mut generations: Vec<u32> = again.iter().map(|(_, entry)| entry.dot.origin.generation).collect();
-        generations.push(old.generation);
-        generations.sort_unstable();
-        generations.dedup();
+        let (me, latest_ms) = (self.id.short(), self.latest_time_ms());
+        let closed = TimeKeeper::closing(latest_ms);
+        let is_void = |entry: &Entry| entry.dot.origin.node == me && entry.stamp > closed;
+        // Above all that is in effect, so that what is written again still beats what it had beaten.
+        let in_effect = |entry: &Entry| entry.stamp.ms() <= latest_ms + MAX_AHEAD_MS && !is_void(entry);
+        let highest = self.replica.highest_stamp(in_effect);
+        self.time.reset(highest.map_or(closed, |highest| highest.max(closed)));
+        let again = self.entries_where(is_void);
+        let mut generations: BTreeSet<u32> =
+            again.iter().map(|(_, entry)| entry.dot.origin.generation).collect();
+        generations.insert(old.generation);
         for generation in generations {
             self.close_one(generation, closed);
         }
         for (key, entry) in again {
-            let stamp = self.time.issue_again(self.now, entry.stamp);
+            let stamp = self.time.issue(self.now);
             // Still under their old stamps: what was written later to the same register stays.
             let waiting = self.commits.waiting_stamp(&key);
             if waiting.is_none_or(|waiting| waiting < entry.stamp) {
@@ -273,7 +326,14 @@ impl Mesh {
             }
         }
         let (time, now) = (&mut self.time, self.now);
-        self.commits.restamp(closed, |old| time.issue_again(now, old));
+        self.commits.restamp(closed, || time.issue(now));
+        self.commits.hasten_undivided(now.mono_ms);
+        let held_back = self.replica.hold_back(self.time_ms(), me);
+        self.changed.extend(held_back.into_iter().map(|key| key.object));
+        self.schedule_release();
+        if self.replica.take_unapplied() {
+            self.suspect_tree();
+        }
     }
 
     fn close_one(&mut self, generation: u32, closed: Hlc) {
@@ -287,23 +347,24 @@ impl Mesh {
         }
     }
 
-    fn own_writes_after(&self, closed: Hlc) -> Vec<(Key, Entry)> {
-        let me = self.id.short();
-        let mut found: Vec<(Key, Entry)> = self
+    /// The registers whose entries are such, in order of their stamps.
+    fn entries_where(&self, is_such: impl Fn(&Entry) -> bool) -> Vec<(Key, Entry)> {
+        let held = self
             .replica
             .objects()
             .iter()
-            .flat_map(|(object, held)| held.entries().map(move |(field, entry)| (object, field, entry)))
-            .filter(|(_, _, entry)| entry.dot.origin.node == me && entry.stamp > closed)
-            .map(|(object, field, entry)| {
-                (Key { object: object.clone(), field: field.clone() }, entry.clone())
-            })
+            .flat_map(|(object, held)| held.entries().map(move |(field, entry)| (object, field, entry)));
+        let key = |object: &ObjectId, field: &FieldName| Key { object: object.clone(), field: field.clone() };
+        let mut found: Vec<(Key, Entry)> = held
+            .filter(|(_, _, entry)| is_such(entry))
+            .map(|(object, field, entry)| (key(object, field), entry.clone()))
             .collect();
         found.sort_by_key(|(_, entry)| entry.stamp);
         found
     }
 
-    /// Says again, in the present run, what this node had in the overlay.
+    /// Says again, in the present run, what this node had in the overlay. The stamps stay, lest it
+    /// beats what others said meanwhile; only those that peers refuse as too far ahead are new.
     pub(super) fn repeat_overlay(&mut self, old: Run) {
         let me = self.id.short();
         let own: Vec<(Key, OverlayEntry)> = self
@@ -314,9 +375,12 @@ impl Mesh {
             .collect();
         let changed = self.overlay.begin(me, self.run);
         self.mark_changed(changed);
+        let latest = self.time_ms().saturating_add(MAX_AHEAD_MS);
         for (key, entry) in own {
-            let stamp = self.time.issue(self.now);
+            let is_ahead = entry.stamp.ms() > latest;
+            let stamp = if is_ahead { self.time.issue(self.now) } else { entry.stamp };
             self.say(&key, stamp, entry.value.clone());
+            self.announce(&key);
             if kinds::durability(&key) == Durability::State {
                 self.commits.queue(key, stamp, entry.value, self.now.mono_ms, None);
             }

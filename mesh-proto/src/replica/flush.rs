@@ -11,8 +11,6 @@ use crate::{
 
 /// Bytes at which a batch is full; the store takes up to 4 MiB.
 const BATCH_BYTES: usize = 1024 * 1024;
-/// Records of old generations that go when a floor rises; more than one rarely exist.
-const MAX_FLOOR_DELETES: usize = 256;
 
 impl Replica {
     /// Marks everything for the store, so that it replaces all that `old` had there. A crash in
@@ -24,9 +22,10 @@ impl Replica {
             live.chain(replica.dirty.keys.iter().cloned()).collect()
         };
         self.dirty.keys.extend(keys(old).into_iter().chain(keys(self)));
-        let held = old.quarantine.keys().chain(&old.dirty.quarantine).chain(self.quarantine.keys());
-        self.dirty.quarantine.extend(held.copied().collect::<Vec<Dot>>());
-        self.dirty.dropped_origins = old.applied.origins().map(|(origin, _)| origin).collect();
+        let held = old.quarantine.iter().chain(self.quarantine.iter()).map(|item| item.entry.dot);
+        self.dirty.quarantine.extend(held.chain(old.dirty.quarantine.iter().copied()).collect::<Vec<Dot>>());
+        let listed = old.applied.origins().map(|(origin, _)| origin);
+        self.dirty.dropped_origins.extend(listed.chain(old.dirty.dropped_origins.iter().copied()));
         self.dirty.covered = self.applied.clone();
         self.dirty.is_replacing = true;
     }
@@ -45,7 +44,7 @@ impl Replica {
             || !dirty.covered.is_empty()
     }
 
-    /// Roughly the bytes that wait to be made durable.
+    /// How many registers and held-back writes wait to be made durable.
     pub fn dirty_registers(&self) -> usize {
         self.dirty.keys.len() + self.dirty.quarantine.len()
     }
@@ -69,7 +68,7 @@ impl Replica {
         while batch.bytes() < BATCH_BYTES
             && let Some(dot) = self.dirty.quarantine.pop_first()
         {
-            match self.quarantine.get(&dot) {
+            match self.quarantine.get(dot) {
                 Some(item) => batch.puts.push(record::quarantined(&item.key, &item.entry)),
                 None => batch.deletes.push(record::quarantine_name(dot)),
             }
@@ -106,9 +105,6 @@ impl Replica {
         }
         for (node, floor) in covered.floors() {
             batch.puts.push(record::floor(node, floor));
-            let below = (1..floor).rev().take(MAX_FLOOR_DELETES);
-            let origins = below.map(|generation| Origin { node, generation });
-            batch.deletes.extend(origins.map(record::covered_name));
         }
     }
 }

@@ -76,7 +76,9 @@ pub enum RosterError {
         issuer: NodeId,
     },
     /// The roster is at its limit.
-    #[error("the roster holds 4096 statements, its limit: found a new household")]
+    #[error(
+        "the roster holds 4096 statements, its limit: only the founder and the recovery key may say more, such as revoke who filled it"
+    )]
     Full,
     /// The waiting room is at its limit.
     #[error("256 statements wait for ones before them: send chains from their start")]

@@ -1,6 +1,6 @@
 //! One signed statement: its bytes, its hash and its signature.
 
-use alloc::{sync::Arc, vec::Vec};
+use alloc::{collections::BTreeMap, sync::Arc, vec::Vec};
 use core::{fmt, ops::BitOr};
 
 use ed25519_dalek::{Signature, Signer as _, SigningKey, VerifyingKey};
@@ -288,6 +288,14 @@ impl Statement {
             _ => Ok(()),
         }
     }
+
+    /// The roles that it gives to the key.
+    pub(super) fn admits(&self, key: &NodeId) -> Option<Roles> {
+        match self.body() {
+            Body::Admit { node, roles, .. } if node == key => Some(*roles),
+            _ => None,
+        }
+    }
 }
 
 impl fmt::Debug for Statement {
@@ -310,4 +318,19 @@ fn tag(household: HouseholdId) -> [u8; 8] {
 
 fn message(household: HouseholdId, signed: &[u8]) -> Vec<u8> {
     [CONTEXT, household.as_bytes(), signed].concat()
+}
+
+/// The hash of a set of statements.
+pub(super) fn digest(by_hash: &BTreeMap<Hash, usize>) -> Hash {
+    let mut hasher = blake3::Hasher::new_derive_key("hearth roster set v1");
+    for hash in by_hash.keys() {
+        hasher.update(hash);
+    }
+    *hasher.finalize().as_bytes()
+}
+
+/// Appends a statement to a file, behind its length.
+pub(super) fn append(file: &mut Vec<u8>, statement: &[u8]) {
+    file.extend_from_slice(&u16::try_from(statement.len()).unwrap_or(u16::MAX).to_be_bytes());
+    file.extend_from_slice(statement);
 }

@@ -427,3 +427,22 @@ fn the_planted_bug_honours_what_is_unchained() {
     roster.insert(loose.bytes()).unwrap();
     assert!(roster.is_admitted(&id(&key(3))));
 }
+
+#[test]
+fn a_roster_that_a_bad_admin_filled_still_takes_its_revocation() {
+    let mut roster = household();
+    roster.issue(&key(2), admit(3, ADMIN)).unwrap();
+    roster.issue(&key(2), admit(4, ADMIN)).unwrap();
+    let last = roster.issue(&key(3), admit(5, ADMIN)).unwrap();
+    // Its helpers signed all the others; what they are does not matter here.
+    roster.log.resize(MAX_STATEMENTS, last.clone());
+    let more = rogue(&roster, 3, 1, last.hash(), admit(6, ADMIN));
+    assert_eq!(roster.insert(more.bytes()), Err(RosterError::Full));
+    assert_eq!(roster.issue(&key(4), revoke(3, None)).err(), Some(RosterError::Full));
+    for by in [9, 2] {
+        let mut roster = roster.clone();
+        let statement = roster.sign(&key(by), revoke(3, None)).unwrap();
+        assert_eq!(roster.insert(statement.bytes()), Ok(Inserted::New));
+        assert!(!roster.is_admitted(&id(&key(3))) && !roster.is_admitted(&id(&key(5))));
+    }
+}

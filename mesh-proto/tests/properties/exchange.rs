@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use mesh_proto::{
     Dot,
     replica::{Applied, Replica},
-    sync::{Fetch, Serve},
+    sync::{Fetch, LeafAnswer, Serve},
     vector::Vector,
     wire::{MAX_FRAME_BYTES, Message, encode},
 };
@@ -193,5 +193,43 @@ proptest! {
                 || tombstone.is_some_and(|t| t.stamp >= theirs.entry.stamp);
             prop_assert!(held, "{theirs:?} is accounted for and not here");
         }
+    }
+}
+
+#[test]
+fn an_end_said_again_does_not_hold_up_the_exchange() {
+    let mut fetch = Fetch::new(1, 0, false);
+    fetch.last(1_000, 2, Vector::default());
+    let deadline = fetch.deadline_ms();
+    fetch.last(3_500, 2, Vector::default());
+    assert_eq!(fetch.deadline_ms(), deadline);
+}
+
+#[test]
+fn registers_of_leaves_come_in_pieces_that_leave_none_out() {
+    let mut replica = Replica::default();
+    for seq in 1..=100 {
+        let field = ["x", "y", "z"][usize::try_from(seq % 3).unwrap()];
+        replica.apply(
+            NOW,
+            item(key(&name(u8::try_from(seq / 3).unwrap()), field), seq, dot(1, 1, seq), long(seq)),
+        );
+    }
+    let own = dot(1, 1, 50);
+    let keys =
+        |items: &[mesh_proto::record::Item]| items.iter().map(|item| item.key.clone()).collect::<Vec<_>>();
+    for leaves in [(0..=u8::MAX).collect::<BTreeSet<u8>>(), (100..200).collect()] {
+        let mut expected = replica.leaf_items(&leaves, None, usize::MAX);
+        assert!(expected.iter().all(|item| leaves.contains(&mesh_proto::tree::leaf_of(&item.key))));
+        expected.retain(|item| item.entry.dot != own);
+        let (mut answer, mut sent, mut pieces) = (LeafAnswer::new(leaves), Vec::new(), 0);
+        while let Some(message) = answer.next(&replica, &BTreeSet::from([own])) {
+            assert!(encode(core::slice::from_ref(&message)).len() <= MAX_FRAME_BYTES);
+            let Message::TreeItems(items) = message else { panic!("{message:?}") };
+            sent.extend(keys(&items));
+            pieces += 1;
+        }
+        assert_eq!(sent, keys(&expected));
+        assert!(pieces > 1 && sent.len() > 20);
     }
 }

@@ -13,7 +13,7 @@ use mesh_proto::{
     record::{Batch, Item},
     roster::{Body, NodeName, Roles, Roster},
     session::LinkId,
-    time::Now,
+    time::{Now, TimeOfDay},
     wire::{self, Hello, Message},
 };
 
@@ -99,8 +99,7 @@ pub(crate) fn hello(household: HouseholdId, node: u8) -> Message {
         household,
         node: node_id(node),
         run: Run { incarnation: 1, generation: 1 },
-        time_ms: START_MS,
-        synchronised: true,
+        time: TimeOfDay { ms: START_MS, stratum: 1 },
         proof: Vec::new(),
         software: "test".into(),
     })

@@ -56,7 +56,7 @@ fn mutate(rng: &mut ChaCha8Rng, bytes: &mut Vec<u8>) {
 }
 
 /// The machine goes on: it takes a write and flushes it.
-fn still_works(mesh: &mut Mesh, ms: u64) {
+pub(crate) fn still_works(mesh: &mut Mesh, ms: u64) {
     let token = mesh
         .write(
             now_at(ms),

@@ -4,6 +4,7 @@
 mod exchange;
 mod harness;
 mod hostile;
+mod members;
 mod queues;
 mod replicas;
 mod reported;

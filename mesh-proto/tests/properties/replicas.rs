@@ -8,8 +8,8 @@ use mesh_proto::{
     hlc::MAX_AHEAD_MS,
     merge::Entry,
     record::Item,
-    replica::{Applied, Replica},
-    tree::{LEAVES, Tree},
+    replica::{Applied, MAX_HELD_BACK, Replica},
+    tree::Tree,
 };
 use proptest::prelude::*;
 
@@ -181,11 +181,9 @@ proptest! {
         let (mut a, mut b) = (run(&first), run(&second));
         prop_assert_eq!(a.applied(), b.applied());
         for _ in 0..2 {
-            for leaf in 0..LEAVES {
-                let leaf = u8::try_from(leaf).unwrap();
-                a.leaf_items(leaf).into_iter().for_each(|item| { b.repair(LATER, item); });
-                b.leaf_items(leaf).into_iter().for_each(|item| { a.repair(LATER, item); });
-            }
+            let all = (0..=u8::MAX).collect();
+            a.leaf_items(&all, None, usize::MAX).into_iter().for_each(|item| { b.repair(LATER, item); });
+            b.leaf_items(&all, None, usize::MAX).into_iter().for_each(|item| { a.repair(LATER, item); });
         }
         same(&a, &b)?;
         let limit = mesh_proto::Hlc::from_ms(closed_at);
@@ -215,5 +213,84 @@ proptest! {
                 same(&loaded, &replica)?;
             }
         }
+    }
+}
+
+#[test]
+fn a_write_dropped_for_want_of_room_is_not_accounted_for() {
+    let mut replica = Replica::default();
+    let far =
+        |node, seq| item(key(&format!("note/n{seq}"), "x"), 1_000_000 + seq, dot(node, 1, seq), bytes(1));
+    let most = u64::try_from(MAX_HELD_BACK).unwrap();
+    for seq in 1..=most {
+        assert_eq!(replica.apply(NOW, far(1, seq)), Applied::Quarantined);
+    }
+    let mut late = far(1, most + 1);
+    late.covers = vec![dot(1, 1, most + 2)];
+    assert_eq!(replica.apply(NOW, late.clone()), Applied::Dropped);
+    assert_eq!(replica.repair(NOW, late.clone()), Applied::Dropped);
+    assert!(!Applied::Dropped.is_news(), "it would be passed on as if it were held here");
+    assert_eq!(replica.applied().head(origin(1, 1)), most);
+    assert_eq!(
+        replica.apply(NOW, far(2, 1)),
+        Applied::Quarantined,
+        "one wrong clock takes the room of others"
+    );
+    replica.release(1_000_001);
+    assert_eq!(replica.apply(NOW, late), Applied::Quarantined);
+}
+
+#[test]
+fn a_value_in_the_slot_of_a_tombstone_is_none() {
+    let mut replica = Replica::default();
+    replica.apply(NOW, item(key("note/a", "x"), 5, dot(1, 1, 1), bytes(1)));
+    let slot = item(key("note/a", ""), 6, dot(1, 1, 2), bytes(1));
+    assert_eq!(replica.apply(NOW, slot.clone()), Applied::Malformed);
+    assert!(replica.entry(&key("note/a", "x")).is_some() && replica.tombstones().count() == 0);
+    let (name, value) = mesh_proto::record::register(&slot.key, &slot.entry);
+    assert!(mesh_proto::record::Record::decode(&name, &value).is_err());
+}
+
+/// What is void is a function of the registers, so a replica judges alike before and after a start.
+#[test]
+fn a_deleted_closing_closes_nothing() {
+    let closing =
+        |seq, value| item(key("node/0000000000000002", "closed.1"), 10 + seq, dot(2, 2, seq), value);
+    let object = |seq| item(key("node/0000000000000002", ""), 10 + seq, dot(1, 1, seq), None);
+    for deletion in [closing(3, None), object(4)] {
+        let (mut replica, mut store) = (Replica::default(), Store::default());
+        for write in [closing(1, bytes(0)), closing(2, bytes(0)), deletion] {
+            assert_eq!(replica.apply(NOW, write), Applied::Won);
+        }
+        store.write(&replica.take_batch(&[], origin(9, 1)).0);
+        let mut restarted = Replica::default();
+        for (name, value) in &store.0 {
+            restarted.load(mesh_proto::record::Record::decode(name, value).unwrap());
+        }
+        restarted.finish_loading();
+        let late = item(key("note/late", "x"), 5, dot(2, 1, 9), bytes(1));
+        assert_eq!(replica.apply(NOW, late.clone()), restarted.apply(NOW, late));
+    }
+}
+
+#[test]
+fn no_record_of_a_generation_below_a_floor_is_left() {
+    let far = 1 << 20;
+    for by_peer in [false, true] {
+        let (mut replica, mut store) = (Replica::default(), Store::default());
+        for generation in [1, 5, far, 2 * far] {
+            replica
+                .apply(NOW, item(key("note/a", "x"), u64::from(generation), dot(1, generation, 1), bytes(1)));
+        }
+        store.write(&replica.take_batch(&[], origin(9, 1)).0);
+        let mut peer = mesh_proto::vector::Vector::default();
+        peer.raise_floor(mesh_proto::ShortId(1), 2 * far);
+        if by_peer {
+            replica.cover_all(&peer);
+        } else {
+            replica.raise_floor(mesh_proto::ShortId(1), 2 * far);
+        }
+        store.write(&replica.take_batch(&[], origin(9, 1)).0);
+        assert_eq!(store.0.keys().filter(|name| name.first() == Some(&b'v')).count(), 1);
     }
 }

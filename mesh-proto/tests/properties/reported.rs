@@ -178,6 +178,30 @@ proptest! {
 }
 
 #[test]
+fn what_is_said_again_after_a_false_death_does_not_beat_what_was_said_meanwhile() {
+    for (early, late) in [(0, 2), (2, 0)] {
+        let mut net = Net::new(3);
+        net.run(2_000);
+        let reach = key("device/lamp", "reach.x");
+        net.set(early, "device/lamp", "reach.x", 1);
+        net.run(100);
+        let others: Vec<usize> = (0..3).filter(|other| *other != early).collect();
+        others.iter().for_each(|other| net.cut(early, *other));
+        net.run(8_000);
+        net.set(late, "device/lamp", "reach.x", 2);
+        net.run(1_000);
+        others.iter().for_each(|other| net.link(early, *other));
+        net.settle();
+        net.run(25_000);
+        for node in &net.nodes {
+            let shown = view::field(node.replica(), node.overlay(), &reach).map(|field| field.value);
+            assert_eq!(shown, Some(Value::from(2)), "{:?}, said first by {early}", node.id());
+            assert_eq!(node.overlay().len(), 2, "{:?}", node.id());
+        }
+    }
+}
+
+#[test]
 fn observers_hear_of_what_a_newer_run_ends() {
     let roster = household(3);
     let mut mesh = machine(&roster, 1, 1);
@@ -216,6 +240,23 @@ fn a_rewound_node_opens_a_generation_that_no_peer_knows() {
     known.insert_range(origin(me.0, 2), 1, 3);
     let mut mesh = rewound_by(&known);
     assert!(opened_run(&mut mesh).is_some_and(|run| run.generation > 2), "a dot would be used twice");
+}
+
+#[test]
+fn a_new_generation_begins_only_when_the_last_batch_of_the_old_one_is_flushed() {
+    let mut mesh = machine(&household(2), 1, 1);
+    let link = introduce(&mut mesh, 2);
+    mesh.write(now_at(1), Author::Client, vec![Op::Set(key("note/a", "x"), Value::from(1))]).unwrap();
+    let persist = |event| if let Event::Persist { batch, .. } = event { Some(batch) } else { None };
+    let batch = core::iter::from_fn(|| mesh.poll_event()).find_map(persist).unwrap();
+    let mut known = Vector::default();
+    known.insert_range(origin(node_id(1).short().0, 1), 7, 9);
+    say(&mut mesh, 2, link, &[Message::Heads(known.to_wire())]);
+    let run = opened_run(&mut mesh).unwrap();
+    mesh.handle_input(now_at(3), Input::RunPersisted(run));
+    assert_eq!(mesh.run().generation, 1, "a report now would call an incomplete generation complete");
+    mesh.handle_input(now_at(4), Input::Persisted(batch));
+    assert_eq!(mesh.run(), run);
 }
 
 #[test]
@@ -342,6 +383,33 @@ fn a_restored_store_is_reported_replaced_only_once_it_is() {
     }
     assert!(events.iter().any(|e| matches!(e, Event::Restored)));
     assert!(!store.0.keys().any(|key| key.starts_with(b"rnote/old")));
+}
+
+#[test]
+fn a_state_that_is_taken_over_settles_the_overlay() {
+    let roster = household(3);
+    let mut mesh = Mesh::new(boot(&roster, 1, 2, true), now_at(0), Store::default().load());
+    let link = introduce(&mut mesh, 2);
+    let entry = OverlayEntry {
+        stamp: Hlc::from_ms(START_MS),
+        writer: node_id(3).short(),
+        run: Run { incarnation: 1, generation: 1 },
+        value: bytes(1),
+    };
+    let said = vec![OverlayItem { key: key("device/a", "desired"), entry }];
+    let tombstone = item(key("device/a", ""), START_MS + 1, dot(9, 1, 1), None);
+    let mut vector = Vector::default();
+    vector.insert(dot(9, 1, 1));
+    let vector = vector.to_wire();
+    let answer = Message::Page { session: 1, index: 1, items: vec![tombstone] };
+    say(
+        &mut mesh,
+        1,
+        link,
+        &[Message::Overlay(said), answer, Message::Final { session: 1, pages: 1, vector }],
+    );
+    assert!(!mesh.is_restoring());
+    assert_eq!(mesh.overlay().len(), 0, "it would be seen again once the tombstone is collected");
 }
 
 #[test]

@@ -247,6 +247,7 @@ impl State {
             transport: None,
             rtt_us: None,
             version: Some("0.1.0".into()),
+            objects: Some(2),
             lag: None,
             clock_offset_ms: None,
         };

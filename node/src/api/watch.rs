@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 use tokio::sync::{broadcast, mpsc};
 
 use self::{
-    inbound::FromReader,
+    inbound::{FromReader, ReadEnd},
     outbound::{Closed, Outbound},
 };
 use super::{
@@ -133,7 +133,10 @@ async fn observe(context: Arc<ApiContext>, guard: Guard, client: Client, mut soc
         }
     };
     let end = tokio::select! {
-        () = inbound::read(&context, &principal, &mut stream, sender) => Some((CLOSE_SILENT, "nothing was heard")),
+        end = inbound::read(&context, &principal, &mut stream, sender) => match end {
+            ReadEnd::Closed => None,
+            ReadEnd::Silent => Some((CLOSE_SILENT, "nothing was heard")),
+        },
         end = session.run(&mut out) => end.err().and_then(|closed| closed.goodbye()),
         () = stopping => Some((CLOSE_GOING_AWAY, "the node is stopping")),
     };

@@ -16,7 +16,7 @@ use super::{
         JoinReply, JoinRequest, MAX_REPLY, MAX_REQUEST, MessageError, Refusal, exporter, is_good_name,
         read_message, write_message,
     },
-    invite::{Binding, Grant, InviteBook, InviteError, InviteInfo, RedeemError},
+    invite::{Binding, Grant, InviteBook, InviteError, InviteInfo, Moment, RedeemError},
     token::{InviteToken, TokenId},
 };
 use crate::transport::{
@@ -80,8 +80,8 @@ pub struct AdmitRequest {
 
 /// Saves the bytes of the book durably, readable by the daemon only (mode 0600).
 pub type Persist = Box<dyn FnMut(&[u8]) -> io::Result<()> + Send>;
-/// Tells the time in Unix seconds.
-pub type Clock = Box<dyn Fn() -> u64 + Send>;
+/// Tells the time.
+pub type Clock = Box<dyn Fn() -> Moment + Send>;
 
 /// The way to the task that owns the invites. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -106,10 +106,6 @@ enum Command {
     Redeem {
         redemption: Redemption,
         reply: oneshot::Sender<Result<Grant, Refusal>>,
-    },
-    Move {
-        household: HouseholdId,
-        reply: oneshot::Sender<Result<(), InviteError>>,
     },
 }
 
@@ -165,14 +161,6 @@ impl InviteDesk {
         self.ask(|reply| Command::Revoke { id, reply }).await?
     }
 
-    /// This node now belongs to another household: all invites are forgotten.
-    ///
-    /// # Errors
-    /// [`InviteError`]; nothing has changed then.
-    pub async fn move_to(&self, household: HouseholdId) -> Result<(), InviteError> {
-        self.ask(|reply| Command::Move { household, reply }).await?
-    }
-
     pub(crate) async fn redeem(&self, redemption: Redemption) -> Result<Grant, Refusal> {
         let answer = self.ask(|reply| Command::Redeem { redemption, reply }).await;
         answer.unwrap_or_else(|stopping| Err(Refusal::Rejected(stopping.to_string())))
@@ -223,13 +211,6 @@ impl Owner {
                 }
                 Command::Redeem { redemption, reply } => {
                     let _ = reply.send(self.redeem(&redemption).await);
-                }
-                Command::Move { household, reply } => {
-                    let outcome = self.commit(InviteBook::default()).await.map_err(InviteError::Save);
-                    if outcome.is_ok() {
-                        self.household = household;
-                    }
-                    let _ = reply.send(outcome);
                 }
             }
         }
@@ -356,6 +337,7 @@ impl Exchange {
             Err(MessageError::TooLarge(_) | MessageError::Malformed) => Err(Refusal::Malformed),
             Err(error @ MessageError::Io(_)) => return Err(error),
         };
+        join.place.has_asked();
         let outcome = match request {
             Ok(request) => self.admit(join, request).await,
             Err(refusal) => Err(refusal),

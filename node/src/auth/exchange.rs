@@ -56,7 +56,7 @@ pub enum Refusal {
     Expired,
     /// Another key was faster.
     #[error(
-        "another node has used this invite: ask for a new one with `hearth invite`; if no node of yours did, remove that node"
+        "another node has used this invite: ask for a new one with `hearth invite`; `hearth nodes` on the issuer shows which one did"
     )]
     AlreadyUsed,
     /// The secret, or the session it is bound to, is another.

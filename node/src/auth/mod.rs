@@ -18,7 +18,7 @@ use serde::{Deserialize, Deserializer, de::Error as _};
 
 pub use admission::{AdmitRequest, InviteDesk, JoinCounters, serve_joins};
 pub use exchange::Refusal;
-pub use invite::{BookError, InviteBook, InviteError, InviteInfo};
+pub use invite::{BookError, InviteBook, InviteError, InviteInfo, Moment};
 pub use join::{JoinError, Joined, join, join_over};
 pub use token::{InviteToken, TokenError, TokenId};
 

@@ -8,7 +8,6 @@ use std::{fmt, net::SocketAddr, str::FromStr};
 
 use data_encoding::BASE32_NOPAD;
 use mesh_proto::{HouseholdId, NodeId};
-use qrcode::{EcLevel, QrCode, render::unicode::Dense1x2};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -96,20 +95,8 @@ pub enum TokenError {
     #[error("the invite is mistyped: its checksum does not match; copy it again")]
     Checksum,
     /// Not the name of an invite.
-    #[error("not an invite's id: write its 32 hexadecimal digits, as `hearth invite --list` shows them")]
+    #[error("not an invite's id: write its 32 hexadecimal digits, as `hearth invite list` shows them")]
     NotAnId,
-}
-
-impl InviteToken {
-    /// The QR code of the token, in half blocks, for a terminal: light on dark. `None` when
-    /// the token is too long for one, which its limits prevent.
-    pub fn qr_code(&self) -> Option<String> {
-        // Upper case lets the code use its denser alphabet.
-        let text = self.to_string().to_ascii_uppercase();
-        let code = QrCode::with_error_correction_level(text.as_bytes(), EcLevel::L).ok()?;
-        let draw = code.render::<Dense1x2>().dark_color(Dense1x2::Light).light_color(Dense1x2::Dark).build();
-        Some(draw)
-    }
 }
 
 /// The text form, secret included: print it for the user, never log it.
@@ -259,12 +246,5 @@ mod tests {
     fn debug_hides_the_secret() {
         let text = format!("{:?}", token());
         assert!(text.contains("(secret)") && !text.contains("165, 165"), "{text}");
-    }
-
-    #[test]
-    fn the_qr_code_is_drawn_in_half_blocks() {
-        let code = token().qr_code().unwrap();
-        assert!(code.lines().count() < 40);
-        assert!(code.chars().all(|c| " \u{2580}\u{2584}\u{2588}\n".contains(c)));
     }
 }

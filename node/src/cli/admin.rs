@@ -43,7 +43,7 @@ impl Session {
             }
             TokenCommand::Revoke { id } => {
                 self.client.call(Method::DELETE, &format!("/api/v1/tokens/{}", segment(id)), None).await?;
-                self.out.note(format!("token {id} is void"));
+                return self.done(json!({"id": id, "revoked": true}), format!("token {id} is void"));
             }
         }
         Ok(Exit::Ok)

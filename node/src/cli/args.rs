@@ -346,7 +346,7 @@ pub struct LightArgs {
     /// Colour: a name such as red, #rrggbb, or CIE 1931 x,y such as 0.45,0.41
     #[arg(long, value_name = "COLOR", value_parser = values::color)]
     pub color: Option<values::Color>,
-    /// Time of the change, with a unit: 500ms, 2s, 1m [default: the light's own]
+    /// Time of the change, with a unit: 500ms, 2s, 1m [default: 0ms, at once]
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub transition: Option<Duration>,
     /// Wait until the light confirms, or the deadline passes (this is the default)

@@ -41,6 +41,15 @@ Exit codes:
   7  not confirmed in time
   8  the daemon cannot start: port in use, state folder not usable";
 
+/// The same table for programs: `{"exit_codes": [{"code": 0, "meaning": "done"}, …]}`.
+pub fn codes() -> Value {
+    let row = |line: &str| {
+        let (code, meaning) = line.trim().split_once("  ")?;
+        Some(json!({"code": code.parse::<u8>().ok()?, "meaning": meaning}))
+    };
+    json!({"exit_codes": EXIT_CODES.lines().filter_map(row).collect::<Vec<_>>()})
+}
+
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
         Self::from(exit as u8)

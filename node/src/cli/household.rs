@@ -46,8 +46,7 @@ impl Session {
             }
             Some(InviteCommand::Revoke { id }) => {
                 self.client.call(Method::DELETE, &format!("/api/v1/invites/{}", segment(id)), None).await?;
-                self.out.note(format!("invite {id} is void"));
-                Ok(Exit::Ok)
+                self.done(json!({"id": id, "revoked": true}), format!("invite {id} is void"))
             }
         }
     }
@@ -156,8 +155,10 @@ impl Session {
     }
 }
 
-/// A QR code in half blocks, dark on light whatever the terminal's colours are.
-fn qr(text: &str) -> Option<String> {
+/// A QR code in half blocks, dark on light whatever the terminal's colours are. A token may be
+/// written in either case; in upper case the code has an alphabet of its own, and is smaller.
+fn qr(token: &str) -> Option<String> {
+    let text = token.to_ascii_uppercase();
     let code = QrCode::with_error_correction_level(text, qrcode::EcLevel::L).ok()?;
     // Terminals are mostly dark: what is light in the code must be drawn.
     let (dark, light) = (Dense1x2::Light, Dense1x2::Dark);
@@ -177,6 +178,8 @@ mod tests {
         assert!(lines.iter().all(|line| line.chars().count() == width));
         assert_eq!(lines.len(), width.div_ceil(2), "one line for two rows of a square");
         assert!(lines.first().unwrap().chars().all(|c| c == '█'), "the quiet zone is drawn");
-        assert!(qr(&"x".repeat(4_000)).is_none());
+        assert!(qr(&"x".repeat(5_000)).is_none());
+        let token = format!("hearth1-{}", "abcdefgh".repeat(36));
+        assert!(qr(&token).unwrap().lines().count() < 40, "it fits a terminal");
     }
 }

@@ -1,16 +1,17 @@
 //! The commands that need no running node: `run`, `config`, `completions`.
 
 use std::io::Read;
+use std::path::Path;
 
 use clap::CommandFactory;
 use serde_json::json;
 
-use super::Daemon;
 use super::args::{Cli, ConfigCommand};
 use super::exit::{Exit, Failure};
 use super::output::{Done, Output};
 use super::table::Table;
 use super::values;
+use super::{Daemon, Ready};
 use crate::config::{self, ConfigError, Environment, Flags, JoinToken, rules};
 use crate::logging;
 
@@ -22,8 +23,8 @@ pub(super) fn config_failure(error: ConfigError) -> Failure {
     Failure { exit: Exit::Usage, detail: error.to_string(), fix: None, problem: None }
 }
 
-/// `hearth run`: the configuration and the log here, the rest by the daemon.
-pub(super) fn run(mut flags: Flags, env: &Environment, daemon: Daemon) -> Done<Exit> {
+/// `hearth run`: the configuration, the log and the greeting here, the rest by the daemon.
+pub(super) fn run(mut flags: Flags, env: &Environment, daemon: Daemon, out: Output) -> Done<Exit> {
     flags.join = flags.join.map(|token| from_stdin(&token)).transpose()?;
     let config = config::load(&flags, env).map_err(config_failure)?;
     logging::start(&config.log).map_err(|error| Failure {
@@ -42,8 +43,35 @@ pub(super) fn run(mut flags: Flags, env: &Environment, daemon: Daemon) -> Done<E
         fix: None,
         problem: None,
     };
-    daemon(config).map_err(broken)?;
+    let announce = |ready: &Ready| {
+        if out.json || !out.quiet {
+            // A reader that is gone stops no daemon.
+            let _ = out.either(&json!(ready), || greeting(ready, flags.state_dir.as_deref()));
+        }
+    };
+    daemon(config, &announce).map_err(broken)?;
     Ok(Exit::Ok)
+}
+
+/// Where the API is and what to do next. The one-time code itself is a secret, and stdout may be a
+/// log, so only the command is shown.
+fn greeting(ready: &Ready, state_dir: Option<&Path>) -> String {
+    let short = |key: &str| key.get(..16).unwrap_or(key).to_owned();
+    let Ready { node, name, household, api, is_founded } = ready;
+    let place = state_dir.map(|folder| format!(" --state-dir {}", folder.display())).unwrap_or_default();
+    let mut lines = vec![
+        format!("node {name} ({node}) of household {} is ready", short(household)),
+        format!("  API:  {}", api.join("  ")),
+    ];
+    let mut hint = |command: &str, what: &str| lines.push(format!("  hearth {command}{place}  {what}"));
+    if *is_founded {
+        hint("setup-code", "shows the one-time code for the first login");
+        hint("invite", "lets the next board join");
+    } else {
+        hint("devices", "shows the devices of the household");
+    }
+    hint("status", "shows its nodes");
+    super::output::printable(&lines.join("\n"))
 }
 
 /// The token itself, or the one on stdin when it is `-`.
@@ -62,6 +90,7 @@ pub(super) fn from_stdin(token: &JoinToken) -> Result<JoinToken, Failure> {
 /// `hearth config show` and `hearth config default`.
 pub(super) fn config(command: &ConfigCommand, flags: &Flags, env: &Environment, out: Output) -> Done<Exit> {
     match command {
+        ConfigCommand::Default if out.json => out.document(&json!({"toml": config::DEFAULT_FILE}))?,
         ConfigCommand::Default => out.raw(config::DEFAULT_FILE.as_bytes())?,
         ConfigCommand::Show => {
             let config = config::load(flags, env).map_err(config_failure)?;
@@ -86,7 +115,12 @@ pub(super) fn config(command: &ConfigCommand, flags: &Flags, env: &Environment, 
 pub(super) fn completions(shell: clap_complete::Shell, out: Output) -> Done<Exit> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "hearth", &mut script);
-    out.raw(&script)?;
+    if out.json {
+        let script = String::from_utf8_lossy(&script);
+        out.document(&json!({"shell": shell.to_string(), "script": script}))?;
+    } else {
+        out.raw(&script)?;
+    }
     Ok(Exit::Ok)
 }
 
@@ -103,6 +137,28 @@ mod tests {
             let script = String::from_utf8(script).unwrap();
             assert!(script.contains("setup-code") && script.contains("brightness"), "{shell}");
         }
+    }
+
+    #[test]
+    fn a_node_says_where_its_api_is_and_what_to_do_next() {
+        let mut ready = Ready {
+            node: "a1".repeat(8),
+            name: "kitchen".into(),
+            household: "c3".repeat(32),
+            api: vec!["https://10.0.0.1:7843".into(), "https://localhost:7843".into()],
+            is_founded: true,
+        };
+        let expected = "\
+node kitchen (a1a1a1a1a1a1a1a1) of household c3c3c3c3c3c3c3c3 is ready
+  API:  https://10.0.0.1:7843  https://localhost:7843
+  hearth setup-code  shows the one-time code for the first login
+  hearth invite  lets the next board join
+  hearth status  shows its nodes";
+        assert_eq!(greeting(&ready, None), expected);
+        ready.is_founded = false;
+        let joined = greeting(&ready, Some(Path::new("/tmp/b")));
+        assert!(joined.contains("hearth status --state-dir /tmp/b"), "{joined}");
+        assert!(!joined.contains("setup-code") && !joined.contains("invite"), "{joined}");
     }
 
     #[test]

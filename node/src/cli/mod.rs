@@ -25,7 +25,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use clap::error::ErrorKind;
-use serde_json::json;
+use serde::Serialize;
+use serde_json::{Value, json};
 
 use self::args::{Cli, Command};
 use self::client::Client;
@@ -35,7 +36,22 @@ use crate::config::{Config, Environment, place};
 
 /// What `hearth run` starts. It returns when the daemon has stopped; an error says why it could
 /// not start, what of the input was wrong, and the way out.
-pub type Daemon = fn(Config) -> Result<(), Box<dyn Error>>;
+pub type Daemon = fn(Config, &dyn Fn(&Ready)) -> Result<(), Box<dyn Error>>;
+
+/// What a node tells once it serves.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Ready {
+    /// The first 16 digits of its key, which name it within the household.
+    pub node: String,
+    /// Its friendly name.
+    pub name: String,
+    /// The household's key in hexadecimal.
+    pub household: String,
+    /// Where its API is: `https://` and an address for which its certificate holds.
+    pub api: Vec<String>,
+    /// Whether it has founded its household just now and is alone in it.
+    pub is_founded: bool,
+}
 
 /// What a command speaks to and prints on.
 struct Session {
@@ -79,14 +95,14 @@ fn usage(error: &clap::Error) -> Exit {
 fn execute(cli: Cli, out: Output, env: &Environment, daemon: Daemon) -> Done<Exit> {
     let flags = cli.flags();
     match cli.command {
-        Command::Run(_) => local::run(flags, env, daemon),
+        Command::Run(_) => local::run(flags, env, daemon, out),
         Command::Config(command) => local::config(&command, &flags, env, out),
         Command::Completions { shell } => local::completions(shell, out),
         Command::Version => {
             let version = env!("CARGO_PKG_VERSION");
             out.either(&json!({"version": version}), || format!("hearth {version}")).map(|()| Exit::Ok)
         }
-        Command::ExitCodes => out.line(exit::EXIT_CODES).map(|()| Exit::Ok),
+        Command::ExitCodes => out.either(&exit::codes(), || exit::EXIT_CODES.to_owned()).map(|()| Exit::Ok),
         command => {
             let state_dir = place::client_state_dir(&flags, env).map_err(local::config_failure)?;
             let session = Session { client: Client::new(state_dir), out };
@@ -101,6 +117,15 @@ fn execute(cli: Cli, out: Output, env: &Environment, daemon: Daemon) -> Done<Exi
 }
 
 impl Session {
+    /// Tells that something is done which has no result but that.
+    fn done(&self, document: Value, note: String) -> Done<Exit> {
+        self.out.note(note);
+        if self.out.json {
+            self.out.document(&document)?;
+        }
+        Ok(Exit::Ok)
+    }
+
     async fn command(&self, command: Command) -> Done<Exit> {
         match command {
             Command::Invite(args) => self.invite(&args).await,

@@ -70,8 +70,7 @@ impl Session {
 
     pub(super) async fn delete(&self, id: &ObjectId) -> Done<Exit> {
         self.client.call(Method::DELETE, &path(id), None).await?;
-        self.out.note(format!("{id} is deleted"));
-        Ok(Exit::Ok)
+        self.done(json!({"id": id.as_str(), "deleted": true}), format!("{id} is deleted"))
     }
 
     pub(super) async fn list(&self, args: &ListArgs) -> Done<Exit> {

@@ -1,6 +1,13 @@
 //! What the API shows and is shown under: the local authority, names and addresses, counters.
 
-use std::{error::Error, net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    error::Error,
+    net::{IpAddr, SocketAddr},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::sync::watch;
 use tracing::warn;
@@ -13,7 +20,7 @@ use crate::{
     },
     auth::JoinCounters,
     store::files::write_private,
-    tls::local_ca::{LocalCa, WebNames},
+    tls::local_ca::{LocalCa, WebNames, may_vouch_for},
     transport::TransportCounters,
 };
 
@@ -44,13 +51,23 @@ pub(super) fn local_ca(state_dir: &Path) -> Result<LocalCa, Box<dyn Error>> {
     }
 }
 
-pub(super) fn web_names() -> WebNames {
-    WebNames { hostname: addresses::hostname(), addresses: addresses::interfaces() }
+/// What the certificate is made out to: everything under which the API is announced.
+pub(super) fn web_names(listen: SocketAddr, advertise: &[SocketAddr]) -> WebNames {
+    let told = advertise.iter().chain([&listen]).map(SocketAddr::ip).filter(|ip| !ip.is_unspecified());
+    let addresses: BTreeSet<IpAddr> = addresses::interfaces().into_iter().chain(told).collect();
+    WebNames { hostname: addresses::hostname(), addresses: addresses.into_iter().collect() }
 }
 
 pub(super) fn listen_info(address: SocketAddr, reachable: &[SocketAddr]) -> ListenInfo {
-    let mut api: Vec<String> = reachable.iter().map(|at| format!("https://{at}")).collect();
-    if address.ip().is_unspecified() {
+    let is_everywhere = address.ip().is_unspecified();
+    // Under an address for which the authority may not vouch, clients refuse the certificate: such
+    // a one is told only when there is no other.
+    let vouched = reachable.iter().filter(|at| may_vouch_for(&at.ip().to_canonical()));
+    let mut api: Vec<String> = vouched.map(|at| format!("https://{at}")).collect();
+    if api.is_empty() && !is_everywhere {
+        api.extend(reachable.iter().map(|at| format!("https://{at}")));
+    }
+    if is_everywhere {
         api.push(format!("https://localhost:{}", address.port()));
     }
     ListenInfo { listen: address.to_string(), api }
@@ -70,7 +87,7 @@ pub(super) async fn follow_addresses(
         let here = addresses::reachable(listen, &advertise);
         replace(&info, listen_info(listen, &here));
         replace(&addresses, here);
-        replace(&names, web_names());
+        replace(&names, web_names(listen, &advertise));
     }
 }
 
@@ -85,19 +102,61 @@ fn replace<T: PartialEq>(channel: &watch::Sender<T>, next: T) {
 }
 
 pub(super) fn transport_metrics(counters: Arc<TransportCounters>) -> MetricsSource {
-    Arc::new(move || samples(counters.metrics()))
+    Arc::new(move || samples("Events of the transport since the start.", counters.metrics()))
 }
 
 pub(super) fn join_metrics(counters: Arc<JoinCounters>) -> MetricsSource {
-    Arc::new(move || samples(counters.metrics()))
+    Arc::new(move || samples("Ends of requests to join the household since the start.", counters.metrics()))
 }
 
-fn samples(counts: impl IntoIterator<Item = (&'static str, u64)>) -> Vec<Sample> {
+fn samples(help: &'static str, counts: impl IntoIterator<Item = (&'static str, u64)>) -> Vec<Sample> {
     let sample = |(name, value): (&'static str, u64)| Sample {
         name: name.into(),
-        help: "Events of the transport since the start.",
+        help,
         kind: Kind::Counter,
         value: value as f64,
     };
     counts.into_iter().map(sample).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+    use super::*;
+    use crate::tls::local_ca::WallClock;
+
+    const NOW: WallClock = WallClock { unix: 1_800_000_000, trusted: true };
+
+    fn at(text: &str) -> SocketAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn the_certificate_holds_for_every_address_under_which_the_api_is_told() {
+        let ca = LocalCa::generate(&addresses::hostname()).unwrap();
+        // Behind a router, in a container, on one address: none of these is of an interface here.
+        for (listen, advertise) in [
+            (at("0.0.0.0:7843"), vec![at("192.168.77.5:7843"), at("203.0.113.9:7843")]),
+            (at("127.0.0.7:7843"), vec![]),
+            (at("10.99.1.2:7843"), vec![at("[fd00::77]:7843")]),
+        ] {
+            let reachable = addresses::reachable(listen, &advertise);
+            let told = listen_info(listen, &reachable);
+            assert!(advertise.is_empty() || told.api.len() >= 2, "{told:?}");
+            let leaf = ca.issue(&web_names(listen, &advertise), NOW).unwrap();
+            for url in &told.api {
+                let host = url.strip_prefix("https://").and_then(|rest| rest.rsplit_once(':')).unwrap().0;
+                let host = host.trim_matches(['[', ']']);
+                ca.check(&leaf.key.cert[0], host, NOW.unix).unwrap_or_else(|error| panic!("{url}: {error}"));
+            }
+        }
+        let public = at("203.0.113.9:7843");
+        assert_eq!(listen_info(public, &[public]).api, ["https://203.0.113.9:7843"], "better than nothing");
+    }
+
+    #[test]
+    fn counters_of_joins_are_not_called_those_of_the_transport() {
+        let joins = join_metrics(Arc::default())();
+        assert!(!joins.is_empty() && joins.iter().all(|sample| sample.help.contains("join")));
+    }
 }

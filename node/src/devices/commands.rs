@@ -1,9 +1,11 @@
-//! The commands that this node knows, and their life, which only ever goes forward.
+//! The commands that this node knows, and their life.
 //!
 //! Two fields with one writer each keep concurrent writers from erasing one another: the node
 //! that took the command writes `request` (and there, when nobody else does, how it ended), the
-//! device's owner writes `life`. A record is the join of both: of two states the later counts, and
-//! what has ended stays as it ended.
+//! device's owner writes `life`. A record joins both, and comes out the same in whatever order they
+//! arrive: what the owner says only goes forward and ends once, and its end counts; the end that
+//! the other node had to give stands only as long as the owner has told none. Should two owners have
+//! told different ends on the two sides of a cut, the field's own merge decides between them.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -52,17 +54,35 @@ pub(super) struct Known {
 #[derive(Debug)]
 struct Record {
     known: Known,
+    /// What the device's owner says, beginning with `accepted`.
     life: Vec<Step>,
+    /// How it ended by the node that took it, which had not heard of an end.
+    ended: Option<Step>,
     ends: Instant,
 }
 
 impl Record {
-    fn state(&self) -> CommandState {
+    /// What the owner said last.
+    fn said(&self) -> CommandState {
         self.life.last().map_or(CommandState::Accepted, |step| step.state)
     }
 
+    /// The end that the owner did not tell.
+    fn end_without_owner(&self) -> Option<&Step> {
+        self.ended.as_ref().filter(|_| !self.said().is_final())
+    }
+
+    fn last(&self) -> Option<&Step> {
+        self.end_without_owner().or(self.life.last())
+    }
+
+    fn state(&self) -> CommandState {
+        self.last().map_or(CommandState::Accepted, |step| step.state)
+    }
+
     fn view(&self, id: CommandId) -> Command {
-        let last = self.life.last();
+        let last = self.last();
+        let life = self.life.iter().chain(self.end_without_owner());
         Command {
             id: id.to_string(),
             device: self.known.device.clone(),
@@ -70,7 +90,7 @@ impl Record {
             at_ms: last.map_or(self.known.at_ms, |step| step.at_ms),
             deadline_ms: self.known.at_ms.saturating_add(self.known.within_ms),
             reason: last.and_then(|step| step.reason.clone()),
-            life: self.life.iter().map(|step| (step.state, step.at_ms)).collect(),
+            life: life.map(|step| (step.state, step.at_ms)).collect(),
         }
     }
 }
@@ -95,7 +115,7 @@ impl Book {
         let accepted = Step { state: CommandState::Accepted, at_ms: known.at_ms, reason: None };
         let ends = now + Duration::from_millis(known.within_ms);
         self.open.entry(known.device.clone()).or_default().insert(id, known.at_ms);
-        let record = Record { known, life: vec![accepted], ends };
+        let record = Record { known, life: vec![accepted], ended: None, ends };
         let view = record.view(id);
         self.records.insert(id, record);
         self.by_age.insert((now, id));
@@ -118,24 +138,47 @@ impl Book {
         self.records.get(&id).is_some_and(|record| record.state().is_final())
     }
 
-    /// Moves a command on. Answers with it when that changed it: never back, never after its end.
+    /// Moves a command on as its device's owner says: never back, never after the end that an owner
+    /// told. Answers with it when that changed what is shown.
     pub(super) fn advance(&mut self, id: CommandId, step: Step) -> Option<Command> {
+        self.change(id, |record| {
+            let said = record.said();
+            if !said.is_final() && step.state > said {
+                let not_before = record.life.last().map_or(0, |step| step.at_ms);
+                record.life.push(Step { at_ms: step.at_ms.max(not_before), ..step });
+            }
+        })
+    }
+
+    /// Ends a command as the node that took it says. Answers with it when that changed what is shown.
+    pub(super) fn end(&mut self, id: CommandId, step: Step) -> Option<Command> {
+        self.change(id, |record| record.ended = Some(step).filter(|step| step.state.is_final()))
+    }
+
+    /// Takes over the end in the field `life` where another was known: of two owners that told
+    /// different ends, the one whose write won is believed everywhere. Answers with the command when
+    /// that changed what is shown.
+    pub(super) fn adopt_end(&mut self, id: CommandId, life: Vec<Step>) -> Option<Command> {
+        self.change(id, |record| {
+            if life.last().is_some_and(|end| end.state.is_final() && end.state != record.said()) {
+                record.life = life;
+            }
+        })
+    }
+
+    fn change(&mut self, id: CommandId, change: impl FnOnce(&mut Record)) -> Option<Command> {
         let record = self.records.get_mut(&id)?;
-        let last = record.state();
-        if last.is_final() || step.state <= last {
-            return None;
-        }
-        let not_before = record.life.last().map_or(0, |step| step.at_ms);
-        record.life.push(Step { at_ms: step.at_ms.max(not_before), ..step });
-        if record.state().is_final()
-            && let Some(open) = self.open.get_mut(&record.known.device)
-        {
+        let before = record.last().cloned();
+        change(record);
+        let is_changed = record.last() != before.as_ref();
+        let (is_final, device) = (record.state().is_final(), &record.known.device);
+        if is_final && let Some(open) = self.open.get_mut(device) {
             open.remove(&id);
             if open.is_empty() {
-                self.open.remove(&record.known.device);
+                self.open.remove(device);
             }
         }
-        self.get(id)
+        self.get(id).filter(|_| is_changed)
     }
 
     /// The commands for a device that have not ended, with when they were asked.
@@ -342,12 +385,51 @@ mod tests {
     }
 
     #[test]
-    fn what_both_writers_say_of_an_end_leaves_the_first() {
+    fn the_end_that_the_owner_tells_counts_in_whatever_order_both_ends_arrive() {
+        use CommandState::{Accepted, Acknowledged, Confirmed, Sent, TimedOut};
+        let life: Vec<Step> = [Accepted, Sent, Acknowledged, Confirmed].map(step).into();
+        let owner = |book: &mut Book| {
+            life.iter().for_each(|step| drop(book.advance(id(1), step.clone())));
+            book.adopt_end(id(1), life.clone());
+        };
+        let taker = |book: &mut Book| drop(book.end(id(1), step(TimedOut)));
+        type Arrival<'a> = &'a dyn Fn(&mut Book);
+        let orders: [&[Arrival<'_>]; 4] =
+            [&[&owner, &taker], &[&taker, &owner], &[&taker, &owner, &taker], &[&owner]];
+        for order in orders {
+            let mut book = Book::default();
+            book.insert(id(1), known(true), Instant::now());
+            order.iter().for_each(|arrive| arrive(&mut book));
+            let command = book.get(id(1)).unwrap();
+            assert_eq!(command.state, Confirmed);
+            let states: Vec<_> = command.life.iter().map(|(state, _)| *state).collect();
+            assert_eq!(states, [Accepted, Sent, Acknowledged, Confirmed]);
+            assert!(book.open_of(&device()).is_empty());
+        }
+        // What the taker says is told and shown as long as nobody knows better.
         let mut book = Book::default();
-        book.insert(id(1), known(true), Instant::now());
-        book.advance(id(1), step(CommandState::TimedOut)).unwrap();
-        assert_eq!(book.advance(id(1), step(CommandState::Superseded)), None);
-        assert_eq!(book.get(id(1)).unwrap().state, CommandState::TimedOut);
+        book.insert(id(1), known(false), Instant::now());
+        book.advance(id(1), step(Sent)).unwrap();
+        assert_eq!(book.end(id(1), step(TimedOut)).unwrap().state, TimedOut);
+        assert_eq!(book.end(id(1), step(TimedOut)), None, "it is told once");
+        assert_eq!(book.advance(id(1), step(Acknowledged)), None, "an end is not taken back by a step");
+        assert_eq!(book.get(id(1)).unwrap().state, TimedOut);
+        assert_eq!(book.advance(id(1), step(Confirmed)).unwrap().state, Confirmed);
+    }
+
+    #[test]
+    fn of_two_owners_that_tell_different_ends_the_one_that_stands_in_the_object_is_believed() {
+        use CommandState::{Accepted, Confirmed, Superseded};
+        for (heard_first, stands) in [(Confirmed, Superseded), (Superseded, Confirmed)] {
+            let mut book = Book::default();
+            book.insert(id(1), known(false), Instant::now());
+            book.advance(id(1), step(heard_first)).unwrap();
+            assert_eq!(book.advance(id(1), step(stands)), None, "an owner ends a command once");
+            let life: Vec<Step> = [Accepted, stands].map(step).into();
+            assert_eq!(book.adopt_end(id(1), life).unwrap().state, stands);
+            assert_eq!(book.adopt_end(id(1), vec![step(Accepted)]), None, "a step is no end");
+            assert_eq!(book.get(id(1)).unwrap().state, stands);
+        }
     }
 
     #[tokio::test(start_paused = true)]

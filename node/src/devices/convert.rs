@@ -10,6 +10,11 @@ use mesh_proto::Value;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value as Json;
 
+use crate::api::ports::MAX_TRANSITION_MS;
+
+/// Longest time that a command may take, its transition apart, in milliseconds: ten minutes.
+pub(super) const MAX_DEADLINE_MS: u32 = 600_000;
+
 /// Longest text taken over from hardware or an adapter, in characters.
 const MAX_TEXT: usize = 240;
 
@@ -52,6 +57,12 @@ pub(super) struct Available {
 /// The value of anything that serialises to JSON of whole numbers, texts, lists and maps.
 pub(super) fn encode<T: Serialize>(what: &T) -> Value {
     serde_json::to_value(what).map_or(Value::Null, from_json)
+}
+
+/// How long a command may take, in milliseconds, by the two times of the field that asks for it.
+/// No node writes more than its longest deadline and transition, and none is believed to.
+pub(super) fn within_ms(at: u64, deadline_ms: u64) -> u64 {
+    deadline_ms.saturating_sub(at).min(u64::from(MAX_DEADLINE_MS) + u64::from(MAX_TRANSITION_MS))
 }
 
 /// Reads back what [`encode`] wrote; none for what does not fit the type.
@@ -170,6 +181,13 @@ mod tests {
         assert_eq!(value.get("kind").unwrap().as_text(), Some("light"));
         assert!(value.encode().is_ok());
         assert_eq!(decode::<Capabilities>(&value).unwrap(), can);
+    }
+
+    #[test]
+    fn no_command_may_take_for_ever() {
+        assert_eq!(within_ms(1_000, 6_000), 5_000);
+        assert_eq!(within_ms(6_000, 1_000), 0);
+        assert_eq!(within_ms(0, 9_000_000_000_000_000), 4_200_000, "ten minutes and an hour");
     }
 
     #[test]

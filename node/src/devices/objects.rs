@@ -13,12 +13,12 @@ use tracing::{debug, info, warn};
 use super::{
     Devices, MAX_DEVICES, command_object,
     commands::{Known, RequestField, Step, life_from},
-    convert::{Available, encode},
+    convert::{Available, encode, within_ms},
     ownership,
     table::{Asked, Device},
 };
 use crate::{
-    api::ports::CommandState,
+    api::ports::{Command, CommandState},
     service::{Change, Changes, ObjectView},
 };
 
@@ -110,30 +110,41 @@ impl Devices {
             if is_mine {
                 self.clock.learn(field.at_ms);
             }
-            let within_ms = request.deadline_ms.saturating_sub(request.at);
+            let within_ms = within_ms(request.at, request.deadline_ms);
             let (device, change, hash) = (request.device, request.change, Some(request.hash));
             let known = Known { device, change, at_ms: field.at_ms, within_ms, hash, is_mine };
             self.know(id, known);
-            request.ended.into_iter().for_each(|step| self.advance(id, step));
+            request.ended.into_iter().for_each(|step| self.end(id, step));
         }
         if let Some(life) = field(&self.names.life) {
-            for step in life_from(&life.value) {
-                self.advance(id, step);
-            }
+            let life = life_from(&life.value);
+            life.iter().for_each(|step| self.advance(id, step.clone()));
+            let command = self.book.adopt_end(id, life);
+            self.tell_life(command);
         }
     }
 
     /// Notes a command; tells of it when it is new.
     pub(super) fn know(&mut self, id: CommandId, known: Known) {
-        if let Some(command) = self.book.insert(id, known, Instant::now()) {
-            let _ = self.port.life.send(command); // nobody listens
-        }
+        let command = self.book.insert(id, known, Instant::now());
+        self.tell_life(command);
         self.accepted(id);
     }
 
-    /// Moves a command on; tells of it when that changed it.
-    pub(super) fn advance(&mut self, id: CommandId, step: Step) {
-        if let Some(command) = self.book.advance(id, step) {
+    /// Moves a command on as its device's owner says; tells of it when that changed it.
+    fn advance(&mut self, id: CommandId, step: Step) {
+        let command = self.book.advance(id, step);
+        self.tell_life(command);
+    }
+
+    /// Ends a command as the node that took it says; tells of it when that changed it.
+    pub(super) fn end(&mut self, id: CommandId, step: Step) {
+        let command = self.book.end(id, step);
+        self.tell_life(command);
+    }
+
+    fn tell_life(&self, command: Option<Command>) {
+        if let Some(command) = command {
             let _ = self.port.life.send(command); // nobody listens
         }
     }

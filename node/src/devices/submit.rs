@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::{
     Devices, command_object,
     commands::{RequestField, Step},
-    convert::{Desired, encode},
+    convert::{Desired, MAX_DEADLINE_MS, encode},
     table::Asked,
 };
 use crate::{
@@ -24,8 +24,6 @@ use crate::{
 const MAX_SUBMITTING: usize = 1_024;
 /// How long a command may take to show in its object once it is written.
 const ACCEPT_WITHIN: Duration = Duration::from_secs(5);
-/// Longest time that a command may take, its transition apart, in milliseconds: ten minutes.
-const MAX_DEADLINE_MS: u32 = 600_000;
 
 /// A command that is being written.
 pub(super) struct Submitting {
@@ -228,7 +226,7 @@ impl Devices {
             };
             let step = Step { state, at_ms: self.clock.now_ms(), reason: Some(reason) };
             self.write_end(id, &command, step.clone());
-            self.advance(id, step);
+            self.end(id, step);
         }
     }
 

@@ -8,7 +8,7 @@ use device_adapters::model::{
 use mesh_proto::{ObjectId, ShortId, Value};
 use tokio::time::Instant;
 
-use super::convert::{Available, Desired, Reported, clipped, decode, encode, text};
+use super::convert::{Available, Desired, Reported, clipped, decode, encode, text, within_ms};
 use crate::{
     api::ports::Power,
     service::{FieldView, ObjectView},
@@ -32,7 +32,7 @@ impl Asked {
     /// Its deadline runs from the stamp of the write, which holds for every node, and not from
     /// the clock of its writer, which may be wrong.
     fn new(desired: &Desired, at_ms: u64) -> Self {
-        let within_ms = desired.deadline_ms.saturating_sub(desired.at);
+        let within_ms = within_ms(desired.at, desired.deadline_ms);
         Self { command: desired.command, change: desired.change, at_ms, within_ms }
     }
 
@@ -205,5 +205,39 @@ impl Device {
     /// The adapter that speaks to it.
     pub(super) fn adapter_id(&self) -> Option<String> {
         self.found.as_ref().map(|found| found.adapter.clone()).or_else(|| self.adapter.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::collections::BTreeMap;
+
+    use mesh_proto::FieldName;
+
+    use super::*;
+
+    #[test]
+    fn a_field_that_asks_for_ever_is_believed_for_an_hour_and_ten_minutes() {
+        let desired = Desired {
+            command: CommandId([7; 16]),
+            change: LightChange { on: Some(true), ..LightChange::default() },
+            at: 0,
+            deadline_ms: 9_000_000_000_000_000,
+        };
+        let field = FieldView {
+            value: encode(&desired),
+            at_ms: 50_000,
+            by: "00000000000000ab".into(),
+            durable: true,
+        };
+        let id = ObjectId::new("device/lifx-1").unwrap();
+        let fields = BTreeMap::from([(FieldName::new("desired").unwrap(), field)]);
+        let mut device = Device::new(DeviceId::new("lifx-1").unwrap(), id.clone());
+        device.see(&ObjectView { id, fields, complete: true });
+        let asked = device.newest_asked().unwrap();
+        assert_eq!(asked.left_ms(50_000), 4_200_000);
+        assert_eq!(asked.left_ms(50_000 + 4_200_000), 0);
     }
 }

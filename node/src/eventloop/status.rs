@@ -87,12 +87,20 @@ impl StatusSource<'_> {
             clock_synchronised: mesh.time().is_synchronised(),
             generation: mesh.run().generation,
             store_error: self.store_error.clone(),
-            nodes: nodes.map(|member| self.node(member, &alive, links.get(&member.id).copied())).collect(),
+            nodes: nodes
+                .map(|member| self.node(member, &alive, links.get(&member.id).copied(), objects))
+                .collect(),
             counters: mesh.counters().iter().collect(),
         }
     }
 
-    fn node(&self, member: &Member, alive: &BTreeSet<ShortId>, link: Option<&Link>) -> NodeStatus {
+    fn node(
+        &self,
+        member: &Member,
+        alive: &BTreeSet<ShortId>,
+        link: Option<&Link>,
+        own_objects: usize,
+    ) -> NodeStatus {
         let mesh = self.mesh;
         let is_self = member.id == mesh.id();
         let state = match () {
@@ -104,6 +112,7 @@ impl StatusSource<'_> {
         let reached = self.links.get(&member.id);
         let peer = link.and_then(|link| link.peer.as_ref());
         let said = node_field(mesh, member.short, "version").and_then(|v| v.as_text().map(str::to_owned));
+        let told = || node_field(mesh, member.short, "status")?.get("objects")?.as_int();
         NodeStatus {
             id: member.id.to_string(),
             name: name_of(mesh, member.short),
@@ -113,8 +122,9 @@ impl StatusSource<'_> {
             transport: reached.map(|_| "quic"),
             rtt_us: reached.map(|(_, rtt)| *rtt),
             version: said.or_else(|| peer.map(|peer| peer.software.clone())),
+            objects: if is_self { Some(own_objects) } else { told().and_then(|n| usize::try_from(n).ok()) },
             lag: if is_self { Some(0) } else { self.lag(member.short, link) },
-            clock_offset_ms: peer.map(|peer| peer.clock_offset_ms),
+            clock_offset_ms: peer.map(|peer| mesh.clock_offset_ms(peer)),
         }
     }
 

@@ -142,6 +142,16 @@ async fn plain_http_is_told_what_this_port_speaks() {
 }
 
 #[tokio::test]
+async fn the_watchdogs_own_look_is_not_counted_as_a_clients_mistake() {
+    use crate::supervisor::Health;
+    let web = Web::start(TcpLimits::default()).await;
+    let mut health = Health::new(Vec::new(), Some(web.address), PATIENCE);
+    assert!(health.stalled().await.is_empty());
+    assert!(health.stalled().await.is_empty());
+    assert_eq!(web.counters.get("tcp_plain_http"), 0);
+}
+
+#[tokio::test]
 async fn random_bytes_are_counted_and_a_good_client_is_served() {
     let web = Web::start(TcpLimits::default()).await;
     for bytes in [

@@ -2,8 +2,8 @@
 //! it is alive, and that it stops. `/healthz` tells everybody else.
 //!
 //! The watchdog is fed only while every part shows signs of life: the event loop turns, the
-//! store's thread turns, and the listener answers. A part that hangs stops the pings, and
-//! systemd restarts the daemon.
+//! store's thread turns, QUIC connections are accepted, and the TCP listener answers. A part that
+//! hangs or ends stops the pings, and systemd restarts the daemon.
 
 use std::{
     collections::BTreeMap,
@@ -91,7 +91,7 @@ fn local(listen: SocketAddr) -> SocketAddr {
 async fn answers(listener: SocketAddr) -> bool {
     let ask = async {
         let mut stream = TcpStream::connect(listener).await?;
-        stream.write_all(b"GET / HTTP/1.0\r\n\r\n").await?;
+        stream.write_all(crate::listener::PROBE).await?;
         let mut first = [0; 5];
         stream.read_exact(&mut first).await
     };

@@ -192,7 +192,7 @@ impl LocalCa {
         addresses.extend(loopback);
         addresses.sort_unstable();
         addresses.dedup();
-        sans.extend(addresses.into_iter().filter(is_permitted).map(SanType::IpAddress));
+        sans.extend(addresses.into_iter().filter(may_vouch_for).map(SanType::IpAddress));
         // The bare name comes last and goes when the authority was made under another one.
         if let Some(host) = &host {
             let mut with_host = sans.clone();
@@ -229,7 +229,7 @@ impl LocalCa {
     }
 
     /// Whether a client that trusts this authority would take the certificate for `name`.
-    fn check(&self, leaf: &CertificateDer<'_>, name: &str, at: u64) -> Result<(), rustls::Error> {
+    pub(crate) fn check(&self, leaf: &CertificateDer<'_>, name: &str, at: u64) -> Result<(), rustls::Error> {
         let mut roots = RootCertStore::empty();
         roots.add(self.certificate.clone())?;
         let provider = Arc::new(provider::default_provider());
@@ -273,7 +273,8 @@ fn constraints(host: Option<&str>) -> NameConstraints {
     }
 }
 
-fn is_permitted(address: &IpAddr) -> bool {
+/// Whether clients believe the authority a certificate for this address: one of a home network.
+pub fn may_vouch_for(address: &IpAddr) -> bool {
     match address {
         IpAddr::V4(v4) => {
             let within = |net: [u8; 4], bits: u8| {

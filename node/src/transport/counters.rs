@@ -60,6 +60,8 @@ counters! {
         unknown_alpn,
         /// Connections asking for admission while too many of them were open.
         join_busy,
+        /// Connections asking for admission that had sent no request and gave way to another.
+        join_evicted,
         /// Connections of keys not yet admitted while too many of them were open.
         stranger_busy,
         /// Links closed because their key was not admitted in time.

@@ -9,6 +9,7 @@ pub(crate) mod codec;
 pub mod counters;
 pub mod dialer;
 mod link;
+pub(crate) mod places;
 pub mod quic;
 mod quic_link;
 pub(crate) mod race;

@@ -1,6 +1,15 @@
 //! QUIC: one UDP socket that accepts and dials.
 
-use std::{collections::BTreeSet, fmt, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    fmt, io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use mesh_proto::NodeId;
 use quinn::{
@@ -10,13 +19,14 @@ use quinn::{
 use thiserror::Error;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch},
-    time::{Instant, timeout, timeout_at},
+    time::{Instant, MissedTickBehavior, interval, timeout, timeout_at},
 };
 use tracing::{debug, warn};
 
 use super::{
     AttemptError, CloseCode, DialError, LinkEventSender, TransportCounters,
     counters::bump,
+    places::{Bounds, JoinPlace, Places},
     quic_link::{LinkEnd, NewLink, canonical},
     race::{Connected, Race},
     udp_filter::CountingSocket,
@@ -26,6 +36,8 @@ use crate::tls::identity::{ALPN_JOIN, ALPN_MESH, Handshake, IdentityError, NodeI
 
 /// TLS alert 120, `no_application_protocol` (RFC 7301), as a QUIC error code.
 const NO_APPLICATION_PROTOCOL: u8 = 120;
+/// How often the task that accepts shows that it lives.
+const HEARTBEAT: Duration = Duration::from_secs(2);
 
 /// What strangers may use of this node.
 #[derive(Debug, Clone, Copy)]
@@ -34,8 +46,14 @@ pub struct Limits {
     pub handshakes: usize,
     /// Within which a handshake must finish, its stream included.
     pub handshake_deadline: Duration,
-    /// Connections that may ask for admission at once; beyond, new ones are told to try later.
+    /// Connections that may ask for admission at once; beyond, the oldest that has not sent its
+    /// request gives way, and if there is none the new one is told to try later.
     pub joins: usize,
+    /// As many of them may come from one address (IPv6: one /64).
+    pub joins_of_one_address: usize,
+    /// How long such a connection keeps its place before it has sent its request, when another
+    /// needs it.
+    pub join_patience: Duration,
     /// Within which such a connection must be done.
     pub join_deadline: Duration,
     /// Accepted links of unknown keys that are not admitted (yet) at once; beyond, new ones are
@@ -51,6 +69,8 @@ impl Default for Limits {
             handshakes: 64,
             handshake_deadline: Duration::from_secs(5),
             joins: 16,
+            joins_of_one_address: 4,
+            join_patience: Duration::from_millis(500),
             join_deadline: Duration::from_secs(10),
             strangers: 32,
             stranger_deadline: Duration::from_secs(10),
@@ -82,7 +102,7 @@ pub struct JoinConnection {
     /// When the exchange must be over.
     pub(crate) deadline: Instant,
     /// Its place among the bounded number of such connections.
-    pub(crate) _place: Place,
+    pub(crate) place: JoinPlace,
 }
 
 /// The QUIC endpoint of this node. Cheap to clone; [`QuicTransport::shutdown`] ends it.
@@ -95,6 +115,7 @@ pub struct QuicTransport {
     events: LinkEventSender,
     counters: Arc<TransportCounters>,
     limits: Limits,
+    heartbeat: Arc<AtomicU64>,
 }
 
 impl fmt::Debug for QuicTransport {
@@ -133,6 +154,7 @@ impl QuicTransport {
             events,
             counters,
             limits,
+            heartbeat: Arc::default(),
         };
         tokio::spawn(Acceptor::new(transport.clone(), joins).run());
         Ok(transport)
@@ -144,6 +166,11 @@ impl QuicTransport {
     /// Whatever the system says about the socket.
     pub fn local_address(&self) -> io::Result<SocketAddr> {
         self.endpoint.local_addr()
+    }
+
+    /// Rises every 2 s while connections are accepted; for the watchdog.
+    pub fn heartbeat(&self) -> Arc<AtomicU64> {
+        self.heartbeat.clone()
     }
 
     /// Tells who is in the roster, each time it changes: strangers, however many, cannot keep
@@ -205,21 +232,31 @@ impl QuicTransport {
     }
 }
 
-/// Room for one connection of an unknown key; known keys need none.
-#[derive(Debug)]
-pub(crate) struct Place(Option<OwnedSemaphorePermit>);
+/// Room for one connection.
+enum Place {
+    /// Known keys need none.
+    Known,
+    Stranger(OwnedSemaphorePermit),
+    Join(JoinPlace),
+}
 
 /// Accepts connections and brings each handshake to its end, within [`Limits`].
 struct Acceptor {
     transport: QuicTransport,
     joins: mpsc::Sender<JoinConnection>,
-    join_places: Arc<Semaphore>,
+    join_places: Places,
     stranger_places: Arc<Semaphore>,
 }
 
 impl Acceptor {
     fn new(transport: QuicTransport, joins: mpsc::Sender<JoinConnection>) -> Self {
-        let join_places = Arc::new(Semaphore::new(transport.limits.joins));
+        let limits = transport.limits;
+        let bounds = Bounds {
+            all: limits.joins,
+            of_one_address: limits.joins_of_one_address,
+            patience: limits.join_patience,
+        };
+        let join_places = Places::start(bounds);
         let stranger_places = Arc::new(Semaphore::new(transport.limits.strangers));
         Self { transport, joins, join_places, stranger_places }
     }
@@ -227,10 +264,20 @@ impl Acceptor {
     async fn run(self) {
         let limits = self.transport.limits;
         let counters = self.transport.counters.clone();
-        let endpoint = self.transport.endpoint.clone();
+        let (endpoint, heartbeat) = (self.transport.endpoint.clone(), self.transport.heartbeat());
         let this = Arc::new(self);
         let mut unfinished = Unfinished::new(limits.handshakes);
-        while let Some(incoming) = endpoint.accept().await {
+        let mut beat = interval(HEARTBEAT);
+        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let incoming = tokio::select! {
+                incoming = endpoint.accept() => incoming,
+                _ = beat.tick() => {
+                    heartbeat.fetch_add(1, Ordering::Relaxed);
+                    continue;
+                }
+            };
+            let Some(incoming) = incoming else { return };
             // Under load a client must first show that it receives at its address.
             let loaded = unfinished.len() >= limits.handshakes / 4;
             if loaded && !incoming.remote_address_validated() && incoming.may_retry() {
@@ -257,7 +304,7 @@ impl Acceptor {
                 connection.close(CloseCode::Misuse.number().into(), b"no raw public key");
                 return Err(ConnectionError::LocallyClosed);
             };
-            let Some(place) = self.place(&shake, &connection) else {
+            let Some(place) = self.place(&shake, &connection, address).await else {
                 return Ok(None);
             };
             let (send, recv) = connection.accept_bi().await?;
@@ -274,38 +321,45 @@ impl Acceptor {
             }
         };
         let peer = shake.peer;
-        if shake.alpn == ALPN_JOIN {
-            let deadline = Instant::now() + limits.join_deadline;
-            let join = JoinConnection { peer, address, connection, send, recv, deadline, _place: place };
-            // As many fit the channel as have a place, unless nobody admits any more.
-            if self.joins.try_send(join).is_err() {
-                bump(&counters.join_busy);
+        let stranger = match place {
+            Place::Join(place) => {
+                let deadline = Instant::now() + limits.join_deadline;
+                let join = JoinConnection { peer, address, connection, send, recv, deadline, place };
+                // As many fit the channel as have a place, unless nobody admits any more.
+                if self.joins.try_send(join).is_err() {
+                    bump(&counters.join_busy);
+                }
+                return;
             }
-        } else {
-            let stranger = place.0;
-            let admission_deadline = limits.stranger_deadline;
-            NewLink { connection, send, recv, peer, dialed: false, stranger, admission_deadline }
-                .start(self.transport.events.clone(), counters.clone());
-        }
+            Place::Stranger(place) => Some(place),
+            Place::Known => None,
+        };
+        let admission_deadline = limits.stranger_deadline;
+        NewLink { connection, send, recv, peer, dialed: false, stranger, admission_deadline }
+            .start(self.transport.events.clone(), counters.clone());
     }
 
     /// A place for a connection of this kind, if it needs one; when there is none the peer is
     /// told to try later.
-    fn place(&self, shake: &Handshake, connection: &Connection) -> Option<Place> {
+    async fn place(&self, shake: &Handshake, connection: &Connection, address: SocketAddr) -> Option<Place> {
         let counters = &self.transport.counters;
-        let (places, counter) = if shake.alpn == ALPN_JOIN {
-            (&self.join_places, &counters.join_busy)
+        let (place, counter) = if shake.alpn == ALPN_JOIN {
+            let taken = self.join_places.take(address.ip(), connection.clone()).await;
+            if taken.as_ref().is_some_and(|taken| taken.has_evicted) {
+                bump(&counters.join_evicted);
+            }
+            (taken.map(|taken| Place::Join(taken.place)), &counters.join_busy)
         } else if self.transport.known.borrow().contains(&shake.peer) {
-            return Some(Place(None));
+            return Some(Place::Known);
         } else {
-            (&self.stranger_places, &counters.stranger_busy)
+            let place = self.stranger_places.clone().try_acquire_owned().ok();
+            (place.map(Place::Stranger), &counters.stranger_busy)
         };
-        let place = places.clone().try_acquire_owned().ok();
         if place.is_none() {
             bump(counter);
             connection.close(CloseCode::Busy.number().into(), b"too many unknown keys at once, try later");
         }
-        place.map(|permit| Place(Some(permit)))
+        place
     }
 
     fn count_failure(&self, address: SocketAddr, error: &ConnectionError) {

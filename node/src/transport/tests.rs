@@ -313,7 +313,8 @@ async fn a_key_that_is_not_admitted_in_time_loses_its_link() {
 
 #[tokio::test]
 async fn joining_connections_are_bounded_and_never_become_links() {
-    let mut server = TestNode::with_limits(1, Limits { joins: 2, ..Limits::default() });
+    let limits = Limits { joins: 2, join_patience: PATIENCE, ..Limits::default() };
+    let mut server = TestNode::with_limits(1, limits);
     let mut asking = Vec::new();
     for seed in 2..4 {
         let connection = raw_connection(seed, &server, ALPN_JOIN).await;
@@ -498,4 +499,26 @@ async fn many_links_at_once_all_come_up() {
         handles.push(server.up().await);
     }
     assert!(dials.join_all().await.into_iter().all(|outcome| outcome.is_ok()));
+}
+
+#[tokio::test]
+async fn the_watchdog_notices_when_nobody_accepts_any_more() {
+    use crate::supervisor::{Health, Pulse};
+    let node = TestNode::start(1);
+    let short = Duration::from_millis(4_500);
+    let mut health =
+        Health::new(vec![Pulse { name: "QUIC", beats: node.transport.heartbeat() }], None, short);
+    let before = node.transport.heartbeat().load(std::sync::atomic::Ordering::Relaxed);
+    eventually("it shows that it lives", || {
+        node.transport.heartbeat().load(std::sync::atomic::Ordering::Relaxed) > before + 1
+    })
+    .await;
+    assert!(health.stalled().await.is_empty());
+    // The endpoint is gone, and with it the task that accepts; nobody awaits that one.
+    node.transport.shutdown(PATIENCE).await;
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while health.stalled().await != ["QUIC"] {
+        assert!(tokio::time::Instant::now() < deadline, "nobody noticed");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }

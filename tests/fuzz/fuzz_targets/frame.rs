@@ -12,7 +12,7 @@ use mesh_proto::{
     planted::Plant,
     roster::{Body, NodeName, Roles, Roster},
     session::LinkId,
-    time::Now,
+    time::{Now, TimeOfDay},
     wire::{self, Hello, MAX_FRAME_BYTES, Message},
 };
 
@@ -64,8 +64,7 @@ fn machine() -> Mesh {
         household,
         node: id(2),
         run: RUN,
-        time_ms: START_MS,
-        synchronised: true,
+        time: TimeOfDay { ms: START_MS, stratum: 1 },
         proof: Vec::new(),
         software: "fuzz".into(),
     };

@@ -101,7 +101,7 @@ impl Disk {
             Ok(Record::Covered(origin, ranges)) => {
                 ranges.iter().for_each(|(from, to)| self.claims.insert_range(origin, from, to));
             }
-            Ok(Record::Floor(node, floor)) => self.claims.raise_floor(node, floor),
+            Ok(Record::Floor(node, floor)) => drop(self.claims.raise_floor(node, floor)),
             _ => {}
         }
     }

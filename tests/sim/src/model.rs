@@ -6,9 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use mesh_proto::{
-    Dot, Hlc, Key, NodeId, ObjectId, Origin, ShortId, Value,
+    Dot, FieldName, Hlc, Key, NodeId, ObjectId, Origin, ShortId, Value,
     kinds::Durability,
-    merge::Entry,
+    merge::{Bytes, Entry},
     mesh::Op,
     record::{Batch, Item, Record},
 };
@@ -21,10 +21,24 @@ pub(crate) struct Change {
     pub(crate) node: usize,
     pub(crate) epoch: u32,
     pub(crate) token: u64,
+    /// When, by the true time of the world.
+    pub(crate) at: u64,
     pub(crate) key: Key,
+    /// What was set; a deletion has none.
+    pub(crate) value: Bytes,
     pub(crate) stamp: Hlc,
     pub(crate) durability: Durability,
     pub(crate) acknowledged: bool,
+}
+
+/// A request to a node.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Asked {
+    pub(crate) node: usize,
+    pub(crate) epoch: u32,
+    pub(crate) at: u64,
+    pub(crate) token: u64,
+    pub(crate) stamp: Hlc,
 }
 
 /// A write with a dot.
@@ -46,6 +60,8 @@ pub(crate) struct Write {
 #[derive(Debug, Default)]
 pub(crate) struct Model {
     pub(crate) changes: Vec<Change>,
+    /// What was ever said in the overlay, by register and writer.
+    pub(crate) said: BTreeSet<(Key, usize)>,
     pub(crate) writes: BTreeMap<Dot, Write>,
     by_key: BTreeMap<Key, BTreeSet<Dot>>,
     /// Keys that a household's honest admins admitted at any time.
@@ -63,6 +79,7 @@ pub(crate) struct Model {
     old: BTreeSet<Dot>,
     /// The writes that were handed out for the lost-and-found.
     lost: BTreeSet<Dot>,
+    by_value: BTreeMap<std::sync::Arc<[u8]>, usize>,
     last_value: u64,
 }
 
@@ -74,16 +91,30 @@ impl Model {
     }
 
     /// Notes what a node was asked.
-    pub(crate) fn asked(&mut self, node: usize, epoch: u32, token: u64, stamp: Hlc, ops: &[Op]) {
+    pub(crate) fn asked(&mut self, asked: Asked, ops: &[Op]) {
+        let Asked { node, epoch, at, token, stamp } = asked;
         for op in ops {
-            let key = match op {
-                Op::Set(key, _) | Op::Unset(key) => key.clone(),
-                Op::Delete(object) => Key { object: object.clone(), field: mesh_proto::FieldName::object() },
+            let (key, value) = match op {
+                Op::Set(key, value) => (key.clone(), value.encode().ok()),
+                Op::Unset(key) => (key.clone(), None),
+                Op::Delete(object) => (Key { object: object.clone(), field: FieldName::object() }, None),
             };
             let durability = mesh_proto::kinds::durability(&key);
-            let change = Change { node, epoch, token, key, stamp, durability, acknowledged: false };
+            if let Some(value) = &value {
+                self.by_value.insert(value.clone(), self.changes.len());
+            }
+            if durability != Durability::Config {
+                self.said.insert((key.clone(), node));
+            }
+            let change =
+                Change { node, epoch, at, token, key, value, stamp, durability, acknowledged: false };
             self.changes.push(change);
         }
+    }
+
+    /// The change that set this value: no two set the same.
+    pub(crate) fn change_to(&self, value: &[u8]) -> Option<&Change> {
+        self.by_value.get(value).and_then(|at| self.changes.get(*at))
     }
 
     /// Notes a write with a dot, wherever it shows. A dot that stands for two writes is the
@@ -132,6 +163,16 @@ impl Model {
                 write.ever |= 1 << node;
             }
         }
+    }
+
+    /// Whether a write was handed out for the lost-and-found.
+    pub(crate) fn was_handed_out(&self, dot: Dot) -> bool {
+        self.lost.contains(&dot)
+    }
+
+    /// Whether a node's disk was ever lost or set back.
+    pub(crate) fn was_set_back(&self, node: usize) -> bool {
+        self.was_set_back & 1 << node != 0
     }
 
     /// Notes that a node's disk was lost, or set back to what it holds now.
@@ -230,7 +271,7 @@ pub(crate) struct Expected<'a> {
 impl Expected<'_> {
     /// The stamp of the object's tombstone, zero if none is safe.
     fn tombstone(&self, object: &ObjectId) -> Hlc {
-        let slot = Key { object: object.clone(), field: mesh_proto::FieldName::object() };
+        let slot = Key { object: object.clone(), field: FieldName::object() };
         self.least.get(&slot).map_or(Hlc::ZERO, |entry| entry.stamp)
     }
 
@@ -242,14 +283,14 @@ impl Expected<'_> {
         let least = self.least.get(key).filter(|e| e.value.is_some() && e.stamp > tombstone);
         let Some(held) = held.filter(|entry| entry.value.is_some()) else {
             let Some(least) = least else { return Ok(()) };
-            let slot = Key { object: key.object.clone(), field: mesh_proto::FieldName::object() };
+            let slot = Key { object: key.object.clone(), field: FieldName::object() };
             let counts = |w: &&Write| w.safe & self.members != 0 && !self.is_void(&w.entry);
             let buried = model.writes_of(&slot).filter(counts).any(|w| w.entry.stamp >= least.stamp)
                 || model
                     .writes_of(key)
                     .filter(counts)
                     .any(|w| w.entry.value.is_none() && w.entry.beats(least));
-            if buried || excused || model.lost.contains(&least.dot) {
+            if buried || excused || model.lost.contains(&least.dot) || self.was_hidden(model, key, least) {
                 return Ok(());
             }
             return fail("nothing lost", format!("{key:?}: nobody shows {least:?}"));
@@ -272,6 +313,15 @@ impl Expected<'_> {
             return fail("the deleted stays deleted", reason);
         }
         Ok(())
+    }
+
+    /// Whether a write that proved void had taken effect over this one: where the clocks of several nodes ran ahead
+    /// at once, all that held it may have let it go by then.
+    fn was_hidden(&self, model: &Model, key: &Key, least: &Entry) -> bool {
+        let slot = Key { object: key.object.clone(), field: FieldName::object() };
+        let mut over = model.writes_of(key).chain(model.writes_of(&slot));
+        model.corrections.len() > 1
+            && over.any(|write| self.is_void(&write.entry) && write.entry.stamp > least.stamp)
     }
 
     fn is_void(&self, entry: &Entry) -> bool {

@@ -6,6 +6,7 @@ use ed25519_dalek::SigningKey;
 use mesh_proto::{
     Hlc, Key, NodeId, ShortId,
     mesh::{Boot, Mesh, next_run},
+    overlay::Run,
     planted::Plant,
     roster::Roster,
     time::Now,
@@ -75,8 +76,8 @@ pub(crate) struct SimNode {
     /// The stamp last seen in each register, to tell news from what was there before.
     pub(crate) seen: BTreeMap<Key, Hlc>,
     pub(crate) backup: Option<Disk>,
-    /// Fetches begun in earlier lives.
-    pub(crate) boots: u32,
+    /// A run that the disk refused, to be saved again.
+    pub(crate) unsaved_run: Option<Run>,
 }
 
 impl SimNode {
@@ -106,7 +107,7 @@ impl SimNode {
             heard_news: false,
             seen: BTreeMap::new(),
             backup: None,
-            boots: 0,
+            unsaved_run: None,
         }
     }
 
@@ -138,7 +139,7 @@ impl SimNode {
         let since = disk.restored.then(|| *disk.since.get_or_insert(run.generation));
         let roster = Roster::from_bytes(&self.disk.roster).map_err(|error| error.to_string())?;
         self.epoch += 1;
-        self.boots += 1;
+        self.unsaved_run = None;
         self.started_at = now;
         self.mono_base = 1_000 + draw % 1_000_000;
         self.stopping = false;

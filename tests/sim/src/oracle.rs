@@ -14,6 +14,8 @@ use mesh_proto::{
 
 use super::{Failure, node::Heard, world::World};
 
+/// Control messages that wait for one link while nobody means ill, in bytes.
+const QUIET_CONTROL_BYTES: usize = 1024 * 1024;
 /// What a queue may hold beyond its bound: the entry that passed it.
 const QUEUE_SLACK: usize = 8 * 1024;
 
@@ -130,6 +132,7 @@ fn acknowledged(world: &mut World, node: usize, token: u64) -> Outcome {
             continue;
         }
         change.acknowledged = true;
+        // Written again under lower stamps: judged when all is quiet, by what came when.
         if change.durability != Durability::Config || corrected {
             continue;
         }
@@ -148,7 +151,7 @@ fn acknowledged(world: &mut World, node: usize, token: u64) -> Outcome {
 }
 
 /// Judges every frame that a machine sends.
-pub(crate) fn frame_sent(world: &mut World, node: usize, link: u64, bytes: &[u8]) -> Outcome {
+pub(crate) fn frame_sent(world: &mut World, node: usize, bytes: &[u8]) -> Outcome {
     if bytes.len() > wire::MAX_FRAME_BYTES {
         return Err(Failure::new("frames are bounded", format!("n{node} sent {} bytes", bytes.len())));
     }
@@ -173,7 +176,7 @@ pub(crate) fn frame_sent(world: &mut World, node: usize, link: u64, bytes: &[u8]
             _ => {}
         }
     }
-    bounded(world, node, link)
+    bounded(world, node)
 }
 
 fn sent_items(world: &mut World, node: usize, items: &[Item]) -> Outcome {
@@ -219,13 +222,26 @@ fn claimed(world: &World, node: usize, vector: &Vector) -> Outcome {
     Ok(())
 }
 
-fn bounded(world: &World, node: usize, _link: u64) -> Outcome {
+fn bounded(world: &World, node: usize) -> Outcome {
     let Some(mesh) = world.nodes[node].mesh.as_ref() else { return Ok(()) };
     for (id, link) in mesh.links() {
         if link.outbox.bytes() > MAX_QUEUE_BYTES + QUEUE_SLACK {
             let reason = format!("n{node} holds {} bytes for {id:?}", link.outbox.bytes());
             return Err(Failure::new("queues are bounded", reason));
         }
+        // What honest peers cause: an answer's window, the roster, and little else.
+        if link.outbox.control_bytes() > QUIET_CONTROL_BYTES || link.reports.len() > world.nodes.len() {
+            let reason = format!("n{node} holds {} control bytes for {id:?}", link.outbox.control_bytes());
+            return Err(Failure::new("queues are bounded", reason));
+        }
+    }
+    if mesh.overlay().len() > world.model.said.len() {
+        let reason = format!(
+            "n{node}: {} entries of the overlay, {} were ever said",
+            mesh.overlay().len(),
+            world.model.said.len()
+        );
+        return Err(Failure::new("tables are bounded", reason));
     }
     let writes = world.model.writes.len();
     if mesh.replica().quarantined() > writes || mesh.replica().len() > writes {

@@ -11,7 +11,7 @@ use mesh_proto::{
     mesh::Mesh,
 };
 
-use super::{Failure, node::EPOCH_MS, world::World};
+use super::{Failure, model::Change, node::EPOCH_MS, world::World};
 
 type Outcome = Result<(), Failure>;
 
@@ -43,7 +43,7 @@ fn said(mesh: &Mesh) -> BTreeMap<(Key, ShortId), (Hlc, Bytes)> {
     entries.map(|(key, e)| ((key.clone(), e.writer), (e.stamp, e.value.clone()))).collect()
 }
 
-/// Whether all replicas are equal and at rest.
+/// Whether all replicas are equal and at rest, and nothing from the time of wrong clocks is left.
 pub(crate) fn is_equal(world: &World) -> Outcome {
     let members = members(world);
     let fail = |reason: String| Err(Failure::new("replicas become equal", reason));
@@ -92,7 +92,7 @@ pub(crate) fn is_equal(world: &World) -> Outcome {
             }
         }
     }
-    Ok(())
+    no_values_from_the_future(world)
 }
 
 fn differ(node: usize, own: &BTreeMap<Key, &Entry>, theirs: &BTreeMap<Key, &Entry>) -> Outcome {
@@ -117,8 +117,8 @@ pub(crate) fn is_right(world: &World) -> Outcome {
         return Err(Failure::new("nothing from nowhere", reason).on(&key.object));
     }
     changes_took_place(world, bits)?;
-    roster_is_right(world)?;
-    no_values_from_the_future(world)
+    nothing_gives_way_to_the_past(world, bits)?;
+    roster_is_right(world)
 }
 
 /// Every durable change made in a life that did not crash is on a disk, or was beaten.
@@ -141,6 +141,43 @@ fn changes_took_place(world: &World, members: u64) -> Outcome {
             return Err(
                 Failure::new("every change is answered", format!("{change:?}")).on(&change.key.object)
             );
+        }
+    }
+    Ok(())
+}
+
+/// What was acknowledged gives way only to what was written later, by the true time or by the clocks of the
+/// writers as they were then; and never to what the same node wrote before. Where several nodes ran ahead at once and
+/// were corrected, the order between their writes of that time is lost.
+fn nothing_gives_way_to_the_past(world: &World, members: u64) -> Outcome {
+    let (Some(mesh), model) = (world.nodes[0].mesh.as_ref(), &world.model) else { return Ok(()) };
+    for change in model.changes.iter().filter(|c| c.acknowledged && c.durability == Durability::Config) {
+        let is_it = |write: &&super::model::Write| write.entry.value == change.value;
+        let mut writes = model.writes_of(&change.key).filter(is_it).peekable();
+        let is_safe =
+            |write: &super::model::Write| write.safe & members != 0 && !model.was_handed_out(write.entry.dot);
+        if change.value.is_none() || writes.peek().is_none() || !writes.all(is_safe) {
+            continue;
+        }
+        let is_later = |other: &Change| {
+            let lost = model.corrections.len() > 1
+                && [change, other].iter().all(|c| model.corrections.contains_key(&c.node));
+            let own = other.node == change.node && !model.was_set_back(change.node);
+            other.at >= change.at || lost || (!own && other.stamp >= change.stamp)
+        };
+        let shown = mesh.replica().entry(&change.key).and_then(|entry| entry.value.as_deref());
+        let excused = match shown {
+            Some(value) => model.change_to(value).is_some_and(is_later),
+            None => model.changes.iter().filter(|c| c.value.is_none()).any(|deletion| {
+                let slot = &deletion.key;
+                let concerns =
+                    *slot == change.key || (slot.field.is_object() && slot.object == change.key.object);
+                concerns && is_later(deletion)
+            }),
+        };
+        if !excused {
+            let reason = format!("{change:?} gave way to {shown:?}");
+            return Err(Failure::new("nothing gives way to the past", reason).on(&change.key.object));
         }
     }
     Ok(())

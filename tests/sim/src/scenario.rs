@@ -49,6 +49,8 @@ pub(crate) struct Settings {
     pub(crate) transport: Transport,
     /// How long a flush takes.
     pub(crate) flush: (u64, u64),
+    /// How many of the attempts to write to a disk fail, in percent; they are made again.
+    pub(crate) disk_fails: u64,
     /// How long an end takes to notice that its link is gone.
     pub(crate) notice: (u64, u64),
     /// How long the faults last.
@@ -104,6 +106,7 @@ impl Settings {
             topology: Topology::Full,
             transport: Transport::calm(),
             flush: (1, 20),
+            disk_fails: 0,
             notice: (0, 3_000),
             duration: 20_000,
             write_every: (5, 200),
@@ -165,6 +168,7 @@ pub(crate) fn all() -> Vec<Settings> {
             crash_every: 2_500,
             stop_every: 6_000,
             flush: (1, 400),
+            disk_fails: 3,
             write_every: (1, 50),
             ..base("crash", "crashes that lose what was not synced, and clean stops")
         },
@@ -205,11 +209,13 @@ pub(crate) fn all() -> Vec<Settings> {
         Settings {
             clock_every: 4_000,
             crash_every: 9_000,
+            disk_fails: 5,
             ..base("clocks", "clocks at 1970, ahead by seconds and by a year, and corrected")
         },
         Settings {
             restore_every: 7_000,
             crash_every: 8_000,
+            disk_fails: 3,
             deletes: 35,
             duration: 30_000,
             ..base("restore", "nodes that come back from old backups")
@@ -278,6 +284,7 @@ pub(crate) fn all() -> Vec<Settings> {
             clock_every: 9_000,
             stop_every: 11_000,
             destroy_at: 14_000,
+            disk_fails: 3,
             roster: true,
             transport: wifi(),
             nodes: (4, 8),

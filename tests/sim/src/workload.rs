@@ -11,6 +11,7 @@ use mesh_proto::{
 use super::{
     Failure,
     disk::Disk,
+    model::Asked,
     net::End,
     node::SimNode,
     oracle,
@@ -141,7 +142,8 @@ impl World {
                 let stamp = mesh.time().last();
                 let epoch = self.nodes[node].epoch;
                 self.trace.say(self.now, || format!("n{node} is asked {token:?} {stamp:?} {ops:?}"));
-                self.model.asked(node, epoch, token.0, stamp, &ops);
+                let asked = Asked { node, epoch, at: self.now, token: token.0, stamp };
+                self.model.asked(asked, &ops);
             }
             Err(error) => oracle::refused(node, &error)?,
         }
@@ -273,11 +275,12 @@ impl World {
 
     fn step_clock(&mut self) -> Outcome {
         let Some(node) = self.running() else { return Ok(()) };
-        let (offset, synchronised) = match self.rng.below(5) {
+        let (offset, synchronised) = match self.rng.below(6) {
             0 => (20_000, true),
             1 => (365 * DAY_MS, false),
             2 => (-20_000, false),
-            3 => (i64::try_from(self.rng.below(9_000)).unwrap_or(0) - 2_000, false),
+            3 => (-20_000, true),
+            4 => (i64::try_from(self.rng.below(9_000)).unwrap_or(0) - 2_000, false),
             _ => (-(i64::try_from(super::node::EPOCH_MS).unwrap_or(0)), false),
         };
         self.trace.say(self.now, || format!("n{node} clock steps by {offset}, synchronised {synchronised}"));

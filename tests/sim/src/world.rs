@@ -6,7 +6,7 @@ use mesh_proto::{
     mesh::{Event, Input, Transmit},
     overlay::Run,
     planted::Plant,
-    record::Item,
+    record::{Batch, Item},
     session::LinkId,
     wire::{self, Message},
 };
@@ -22,6 +22,10 @@ use super::{
     trace::Trace,
 };
 
+/// How long until a batch that a disk refused is offered again, in milliseconds.
+const STORE_RETRY_MS: u64 = 2_000;
+/// How long until a run that could not be saved is saved again, in milliseconds.
+const RUN_RETRY_MS: u64 = 5_000;
 /// More than any run needs; a run that passes it goes round in circles.
 const MAX_EVENTS: u64 = 2_500_000;
 
@@ -29,9 +33,11 @@ const MAX_EVENTS: u64 = 2_500_000;
 #[derive(Debug)]
 pub(crate) enum Happening {
     Wake { node: usize, number: u64 },
+    Persist { node: usize, epoch: u32, batch: u64, records: Batch },
     Flushed { node: usize, epoch: u32, batch: u64 },
     RunFlushed { node: usize, epoch: u32, run: Run, mark: Option<u32> },
     LostFlushed { node: usize, epoch: u32, number: u32, lost: Vec<Item> },
+    PersistRun { node: usize, epoch: u32, run: Run, mark: Option<u32> },
     RosterFlushed { node: usize, epoch: u32, bytes: Vec<u8> },
     Arrive { link: u64, end: usize, what: Option<Transmit>, window: bool },
     LinkUp { link: u64, end: usize },
@@ -136,13 +142,24 @@ impl World {
     fn happen(&mut self, what: Happening) -> Outcome {
         match what {
             Happening::Wake { node, number } => self.wake(node, number),
+            Happening::Persist { node, epoch, batch, records } => {
+                self.persist(node, epoch, batch, records);
+                Ok(())
+            }
+            Happening::PersistRun { node, epoch, run, mark } => {
+                // Only the newest is saved again.
+                if self.nodes[node].unsaved_run == Some(run) {
+                    self.persist_run(node, epoch, (run, mark));
+                }
+                Ok(())
+            }
             Happening::Flushed { node, epoch, batch } => self.flushed(node, epoch, batch),
             Happening::RunFlushed { node, epoch, run, mark } => {
                 if self.nodes[node].epoch != epoch {
                     return Ok(());
                 }
                 let disk = &mut self.nodes[node].disk;
-                disk.run = Some(run);
+                disk.run = disk.run.max(Some(run));
                 if mark.is_some() {
                     (disk.restored, disk.since) = (true, mark);
                 }
@@ -186,6 +203,41 @@ impl World {
             }
         }
         self.pump(node)
+    }
+
+    /// Whether a disk refuses what it is given now.
+    fn disk_fails(&mut self) -> bool {
+        !self.healed && self.settings.disk_fails > 0 && self.rng.percent(self.settings.disk_fails)
+    }
+
+    /// Gives a batch to a disk, which may refuse it for a while.
+    fn persist(&mut self, node: usize, epoch: u32, batch: u64, records: Batch) {
+        if self.nodes[node].epoch != epoch {
+            return;
+        }
+        if self.disk_fails() {
+            self.trace.say(self.now, || format!("n{node} cannot write batch {batch}"));
+            return self.after(STORE_RETRY_MS, Happening::Persist { node, epoch, batch, records });
+        }
+        self.nodes[node].disk.write(batch, records);
+        let after = self.rng.between(self.settings.flush);
+        self.after(after, Happening::Flushed { node, epoch, batch });
+    }
+
+    /// Saves a run, which may fail for a while.
+    fn persist_run(&mut self, node: usize, epoch: u32, (run, mark): (Run, Option<u32>)) {
+        if self.nodes[node].epoch != epoch {
+            return;
+        }
+        // The file is small and rarely written: it fails more often, to be seen to fail.
+        if self.disk_fails() || self.disk_fails() || self.disk_fails() {
+            self.trace.say(self.now, || format!("n{node} cannot save {run:?}"));
+            self.nodes[node].unsaved_run = Some(run);
+            return self.after(RUN_RETRY_MS, Happening::PersistRun { node, epoch, run, mark });
+        }
+        self.nodes[node].unsaved_run = None;
+        let after = self.rng.between(self.settings.flush);
+        self.after(after, Happening::RunFlushed { node, epoch, run, mark });
     }
 
     fn flushed(&mut self, node: usize, epoch: u32, batch: u64) -> Outcome {
@@ -346,7 +398,7 @@ impl World {
         let Some(what) = polled else { return Ok(false) };
         self.trace.transmit(self.now, node, id, &what);
         if let Transmit::Frame(bytes) = &what {
-            oracle::frame_sent(self, node, id, bytes)?;
+            oracle::frame_sent(self, node, bytes)?;
         }
         let arrivals = self.net.send(self.now, id, end, what, &mut self.rng);
         for (at, end, what, window) in arrivals {
@@ -371,18 +423,13 @@ impl World {
         match event {
             Event::Persist { batch, records } => {
                 self.model.saw_batch(&records)?;
-                self.nodes[node].disk.write(batch, records);
-                let after = self.rng.between(self.settings.flush);
-                self.after(after, Happening::Flushed { node, epoch, batch });
-            }
-            Event::PersistRun(run, mark) => {
-                let after = self.rng.between(self.settings.flush);
-                self.after(after, Happening::RunFlushed { node, epoch, run, mark });
+                self.persist(node, epoch, batch, records);
             }
             Event::LostAndFound { number, lost } => {
                 let after = self.rng.between(self.settings.flush);
                 self.after(after, Happening::LostFlushed { node, epoch, number, lost });
             }
+            Event::PersistRun(run, mark) => self.persist_run(node, epoch, (run, mark)),
             Event::RosterChanged => {
                 let bytes = self.nodes[node].mesh.as_ref().map(|mesh| mesh.roster().to_bytes());
                 let after = self.rng.between(self.settings.flush);

@@ -15,6 +15,7 @@ use mesh_proto::{
     overlay::Run,
     record::Item,
     roster::Roster,
+    time::{TimeOfDay, UNSYNCHRONISED},
     wire::{self, ByeReason, Hello, Message},
 };
 use node::{
@@ -80,8 +81,7 @@ impl Stranger {
             household,
             node: self.identity.id(),
             run: Run { incarnation: 1, generation: 1 },
-            time_ms: now_ms(),
-            synchronised: false,
+            time: TimeOfDay { ms: now_ms(), stratum: UNSYNCHRONISED },
             proof,
             software: "a test".into(),
         }

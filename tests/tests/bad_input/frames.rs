@@ -10,6 +10,7 @@ use hearth_tests::hostile::{
 use mesh_proto::{
     Hlc, Value,
     roster::{Body, NodeName, Roles, Statement},
+    time::{SYNCHRONISED, TimeOfDay, UNSYNCHRONISED},
     wire::{self, ByeReason, Digest, Hello, Message},
 };
 use node::tls::identity::{ALPN_JOIN, ALPN_MESH};
@@ -344,18 +345,19 @@ async fn a_member_that_reads_nothing_costs_bounded_memory() {
 }
 
 /// A member that says it is this time of day.
-async fn member_at(home: &Home, time_ms: u64, synchronised: bool) -> Wire {
+async fn member_at(home: &Home, time: TimeOfDay) -> Wire {
     let mallory = member(home, "member").await;
     let mut wire = mallory.stranger.open(home.a.address, ALPN_MESH).await;
     let hello = mallory.stranger.hello(mallory.roster.household(), Vec::new());
-    wire.say(&[Message::Hello(Hello { time_ms, synchronised, ..hello })]).await;
+    wire.say(&[Message::Hello(Hello { time, ..hello })]).await;
     wire
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_member_a_year_ahead_does_not_part_two_others() {
     let home = block_in_place(Home::new);
-    let mut wire = member_at(&home, now_ms() + 365 * 86_400_000, false).await;
+    let mut wire =
+        member_at(&home, TimeOfDay { ms: now_ms() + 365 * 86_400_000, stratum: UNSYNCHRONISED }).await;
     wire.hear("its introduction", |message| matches!(message, Message::Digest(_))).await;
     finish(&home);
 }
@@ -363,7 +365,7 @@ async fn a_member_a_year_ahead_does_not_part_two_others() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_time_of_day_that_no_stamp_can_hold_is_refused() {
     let home = block_in_place(Home::new);
-    let mut wire = member_at(&home, u64::MAX / 2, true).await;
+    let mut wire = member_at(&home, TimeOfDay { ms: u64::MAX / 2, stratum: SYNCHRONISED }).await;
     wire.ends(ByeReason::Misbehaved, OFFENCE).await;
     finish(&home);
 }

@@ -320,3 +320,38 @@ async fn wrong_settings_leave_an_adapter_off_and_the_node_on() {
     let refused = node.try_submit(&home.device, power(Power::On), 5_000, None).await;
     assert!(matches!(refused, Err(PortError::NotFound(_))), "{refused:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_node_shows_how_many_objects_the_others_hold() {
+    let home = Home::new("count", 2).await;
+    home.settled().await;
+    let telling: Vec<_> = home
+        .nodes
+        .iter()
+        .map(|node| tokio::spawn(node::daemon::presence::tell_status(node.service.clone(), node.me)))
+        .collect();
+    let [one, two] = &home.nodes[..] else { panic!() };
+    let deadline = Instant::now() + PATIENCE;
+    let mut pace = interval(Duration::from_millis(50));
+    let mut others = 0;
+    loop {
+        let (here, there) = (one.service.status().await.unwrap(), two.service.status().await.unwrap());
+        let row = |name: &str| here.nodes.iter().find(|node| node.state == name).unwrap();
+        assert_eq!(row("self").objects, Some(here.objects));
+        if row("alive").objects == Some(there.objects) {
+            others += 1;
+            if others == 2 {
+                break;
+            }
+            // It follows what changes.
+            let note = mesh_proto::ObjectId::new("note/x").unwrap();
+            let field = mesh_proto::FieldName::new("text").unwrap();
+            let op = node::service::Op::Set(note, field, "milk".into());
+            two.service.write(mesh_proto::kinds::Author::Client, vec![op]).await.unwrap();
+            assert!(two.service.status().await.unwrap().objects > there.objects);
+        }
+        assert!(Instant::now() < deadline, "{here:#?}");
+        pace.tick().await;
+    }
+    telling.iter().for_each(|task| task.abort());
+}

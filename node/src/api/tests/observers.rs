@@ -354,3 +354,16 @@ async fn a_stranger_that_says_nothing_is_shown_the_door() {
     let mut client = Client::served(&bench, Access::Bearer).await;
     assert_eq!(client.hear().await, Err(4401));
 }
+
+#[tokio::test]
+async fn a_client_that_closes_is_answered_with_its_own_code() {
+    use tokio_tungstenite::tungstenite::protocol::{CloseFrame, frame::coding::CloseCode};
+    let bench = Bench::new();
+    let (path, _task) = bench.listen(bench.router(Access::Socket)).await;
+    let mut client = Client::open(&path, None).await.unwrap();
+    client.subscribe("note/", None).await;
+    let frame = CloseFrame { code: CloseCode::Normal, reason: "done".into() };
+    client.0.send(Message::Close(Some(frame))).await.unwrap();
+    assert_eq!(client.hear().await, Err(1000));
+    eventually("the observer is gone", || bench.context.metrics.observers() == 0).await;
+}

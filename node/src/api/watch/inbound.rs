@@ -17,7 +17,7 @@ use super::{
         ports::Command,
         problem::Problem,
     },
-    parse_resume,
+    FAREWELL, parse_resume,
 };
 use crate::{
     auth::{Secret, tokens::Role},
@@ -38,6 +38,14 @@ const MAX_PREFIXES: usize = 64;
 const MAX_PREFIX_BYTES: usize = 129;
 /// Longest reference of a command, as JSON.
 const MAX_REFERENCE_BYTES: usize = 256;
+
+/// Why nothing more is read.
+pub(super) enum ReadEnd {
+    /// The peer has closed and was answered, or is gone.
+    Closed,
+    /// Nothing was heard for too long.
+    Silent,
+}
 
 /// What the reader hands to the writer.
 pub(super) enum FromReader {
@@ -148,8 +156,13 @@ pub(super) async fn read(
     principal: &Principal,
     stream: &mut Stream,
     writer: mpsc::Sender<FromReader>,
-) {
-    while let Ok(Some(Ok(message))) = timeout(SILENCE, stream.next()).await {
+) -> ReadEnd {
+    loop {
+        let message = match timeout(SILENCE, stream.next()).await {
+            Ok(Some(Ok(message))) => message,
+            Ok(Some(Err(_)) | None) => return ReadEnd::Closed,
+            Err(_elapsed) => return ReadEnd::Silent,
+        };
         let message = match message {
             Message::Text(text) => answer(context, principal, &text).await,
             Message::Binary(_) => {
@@ -157,11 +170,16 @@ pub(super) async fn read(
                 FromReader::Refused(problem, None)
             }
             Message::Ping(_) | Message::Pong(_) => continue,
-            Message::Close(_) => return,
+            Message::Close(_) => {
+                // Reading on is what sends the answer, with the peer's own code.
+                let answered = async { while let Some(Ok(_)) = stream.next().await {} };
+                let _ = timeout(FAREWELL, answered).await;
+                return ReadEnd::Closed;
+            }
         };
         // A full inbox waits here: a peer that asks faster than it reads is not read either.
         if writer.send(message).await.is_err() {
-            return;
+            return ReadEnd::Closed;
         }
     }
 }

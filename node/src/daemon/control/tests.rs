@@ -14,7 +14,7 @@ use crate::{
         fake::{FakeLoop, TestFolder},
         ports::ControlHandle,
     },
-    auth::InviteBook,
+    auth::{InviteBook, Moment},
     service::{FieldView, NodeStatus, Request},
     store::{Recovery, RecoveryReport},
 };
@@ -30,7 +30,16 @@ fn invite(household: [u8; 32]) -> Secret {
     let household = HouseholdId::from_bytes(household);
     let issuer = NodeIdentity::from_seed(&[6; 32]).unwrap().id();
     let mut book = InviteBook::default();
-    let token = book.create(1_700_000_000, 900, Roles::MEMBER.bits(), household, issuer, vec![]).unwrap();
+    let token = book
+        .create(
+            Moment { unix: 1_700_000_000, running: 0 },
+            900,
+            Roles::MEMBER.bits(),
+            household,
+            issuer,
+            vec![],
+        )
+        .unwrap();
     Secret::new(token.to_string())
 }
 
