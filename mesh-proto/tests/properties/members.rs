@@ -179,7 +179,7 @@ fn a_store_that_accounts_for_all_of_this_generation_opens_the_next() {
         still_works(&mut mesh, 1);
         assert!(mesh.object(&object("note/mine")).is_some(), "acknowledged, and gone");
         assert!(
-            core::iter::from_fn(|| mesh.poll_event()).all(|event| !matches!(event, Event::PersistRun(_)))
+            core::iter::from_fn(|| mesh.poll_event()).all(|event| !matches!(event, Event::PersistRun(..)))
         );
     }
 }
