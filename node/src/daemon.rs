@@ -428,9 +428,6 @@ async fn open_store(
     if let Some(reason) = newer {
         return Err(reason.into());
     }
-    for step in &report.steps {
-        warn!("{step}");
-    }
     if loader.damaged() > 0 {
         warn!(records = loader.damaged(), "records of the store make no sense and were left out");
     }

@@ -408,6 +408,11 @@ fn a_state_that_is_taken_over_settles_the_overlay() {
         link,
         &[Message::Overlay(said), answer, Message::Final { session: 1, pages: 1, vector }],
     );
+    while let Some(event) = mesh.poll_event() {
+        if let Event::Persist { batch, .. } = event {
+            mesh.handle_input(now_at(2), Input::Persisted(batch));
+        }
+    }
     assert!(!mesh.is_restoring());
     assert_eq!(mesh.overlay().len(), 0, "it would be seen again once the tombstone is collected");
 }

@@ -135,6 +135,9 @@ impl Opening<'_> {
         self.read_mark();
         self.finish_interrupted()?;
         let folder = self.root.join(STORE_FOLDER);
+        for path in remove_unfinished(&folder)? {
+            self.say(format!("Removed {}, a snapshot that was not finished.", path.display()));
+        }
         if let Some((doubt, log)) = self.doubt(&folder)? {
             self.say(format!("The storage engine would lose records: {doubt}."));
             return self.rebuild(Some(log), 0);
@@ -157,7 +160,6 @@ impl Opening<'_> {
         let (folder, expected) = (folder.to_path_buf(), self.expected);
         let work = move || {
             let Some(log) = open_log(&folder)? else { return Ok(None) };
-            remove_unfinished(&folder)?;
             let failed = |error| StoreError::io("read", &folder, error);
             let reason = match log.prospect().map_err(failed)? {
                 Prospect::KeepsAll => return Ok(None),
@@ -389,14 +391,14 @@ fn is_damage(error: &io::Error) -> bool {
 
 /// Deletes the snapshots that sled did not finish: it would take the newest by name, finished or
 /// not, and refuse to open. A finished one is never deleted.
-fn remove_unfinished(folder: &Path) -> Result<(), StoreError> {
-    let Ok(entries) = fs::read_dir(folder) else { return Ok(()) };
-    for path in entries.flatten().map(|entry| entry.path()) {
-        if path.extension().is_some_and(|end| end == "generating") {
-            fs::remove_file(&path).map_err(|error| StoreError::io("delete", &path, error))?;
-        }
+fn remove_unfinished(folder: &Path) -> Result<Vec<PathBuf>, StoreError> {
+    let Ok(entries) = fs::read_dir(folder) else { return Ok(Vec::new()) };
+    let mut found: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+    found.retain(|path| path.extension().is_some_and(|end| end == "generating"));
+    for path in &found {
+        fs::remove_file(path).map_err(|error| StoreError::io("delete", path, error))?;
     }
-    Ok(())
+    Ok(found)
 }
 
 /// The log in `folder`, locked; `None` when there is none.
