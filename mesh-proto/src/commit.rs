@@ -26,6 +26,8 @@ pub const MAX_WAITING: usize = 65_536;
 /// Most own writes that go into one batch, and their bytes.
 const MAX_BATCH_WRITES: usize = 2_048;
 const MAX_BATCH_BYTES: usize = 1024 * 1024;
+/// Most bytes of own writes in a batch that is not to be divided: stores take 64 MiB in one.
+const MAX_UNDIVIDED_BYTES: usize = 32 * 1024 * 1024;
 
 /// A write that waits for its dot.
 #[derive(Debug)]
@@ -34,6 +36,12 @@ struct Waiting {
     value: Bytes,
     due_ms: u64,
     tokens: Vec<WriteToken>,
+}
+
+impl Waiting {
+    fn bytes(&self) -> usize {
+        64 + self.value.as_deref().map_or(0, <[u8]>::len)
+    }
 }
 
 /// A batch at the store.
@@ -146,7 +154,7 @@ impl Commits {
             .collect();
         // In order of stamps: a closing of a generation goes before what is written again.
         due.sort_unstable();
-        let undivided = core::mem::take(&mut self.is_undivided);
+        let undivided = core::mem::take(&mut self.is_undivided) && self.bytes() <= MAX_UNDIVIDED_BYTES;
         due.truncate(if undivided { usize::MAX } else { MAX_BATCH_WRITES });
         let (mut writes, mut tokens, mut bytes) = (Vec::new(), Vec::new(), 0);
         for ((_, key), seq) in due.into_iter().zip(head + 1..) {
@@ -155,7 +163,7 @@ impl Commits {
             }
             let Some(waiting) = self.waiting.remove(&key) else { continue };
             let dot = Dot { origin, seq };
-            bytes += 64 + waiting.value.as_deref().map_or(0, <[u8]>::len);
+            bytes += waiting.bytes();
             tokens.extend(waiting.tokens);
             writes.push((key, Entry { stamp: waiting.stamp, dot, value: waiting.value }));
         }
@@ -189,7 +197,16 @@ impl Commits {
         self.waiting.values_mut().for_each(|waiting| waiting.due_ms = waiting.due_ms.min(now_ms));
     }
 
-    /// Makes every waiting write due, all in one batch.
+    fn bytes(&self) -> usize {
+        self.waiting.values().map(Waiting::bytes).sum()
+    }
+
+    /// Whether the next batch takes all that waits.
+    pub fn is_undivided(&self) -> bool {
+        self.is_undivided
+    }
+
+    /// Makes every waiting write due, all in one batch unless that would exceed what a store takes.
     pub fn hasten_undivided(&mut self, now_ms: u64) {
         self.hasten(now_ms);
         self.is_undivided = true;

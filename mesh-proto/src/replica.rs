@@ -281,6 +281,11 @@ impl Replica {
         fate
     }
 
+    /// After which stamp a generation was closed, if it was.
+    pub fn closed_after(&self, origin: Origin) -> Option<Hlc> {
+        self.closed.get(&origin).copied()
+    }
+
     /// Whether a write was made in a generation that was closed before its stamp.
     pub fn is_void(&self, entry: &Entry) -> bool {
         self.closed.get(&entry.dot.origin).is_some_and(|closed| entry.stamp > *closed)

@@ -22,6 +22,7 @@ const TOLERANCE_MS: u64 = 1_000;
 const SUSPICION_MS: u64 = 120_000;
 /// How often peers are told the time of day again, in milliseconds: crystals drift by seconds a day.
 const TELL_MS: u64 = 600_000;
+const CENTURY_MS: u64 = 100 * 366 * 86_400_000;
 /// The stratum of a board whose own clock is known to be right.
 pub const SYNCHRONISED: u8 = 1;
 /// The stratum of a board that knows of no right clock.
@@ -48,13 +49,16 @@ impl TimeOfDay {
 #[derive(Debug)]
 pub struct TimeKeeper {
     clock: Clock,
+    /// When this software was built, in milliseconds since 1970.
+    build_ms: u64,
     /// Whether the wall clock is said to be right.
     synchronised: bool,
     /// Since when it is not believed all the same, on the monotonic clock: it went back, so it is wrong now or was before.
     suspected: Option<u64>,
     /// Both clocks when the wall clock was last looked at and believed.
     seen: Now,
-    /// The stratum of the time taken from peers; it never rises, for the time counted on from it stays good.
+    /// The stratum of the time taken from peers. It rises by one when the source is lost: the time counted on from it
+    /// stays good for a while.
     stratum: u8,
     /// The peer whose time this node follows, forth and back.
     source: Option<NodeId>,
@@ -75,6 +79,7 @@ impl TimeKeeper {
         let went_back = synchronised && now.wall_ms.saturating_add(TOLERANCE_MS) < at_least;
         let mut time = Self {
             clock: Clock::new(ceiling),
+            build_ms,
             synchronised,
             suspected: went_back.then_some(now.mono_ms),
             seen: now,
@@ -148,9 +153,12 @@ impl TimeKeeper {
         self.source.is_some() && self.stratum == SYNCHRONISED + 1
     }
 
-    /// Notes that a peer is out of reach: its time is followed no more.
+    /// Notes that a peer is out of reach, or no nearer to a right clock: its time is followed no more. The time counted
+    /// on is worth less than that of whoever still follows one.
     pub fn lose(&mut self, peer: NodeId) {
-        self.source.take_if(|source| *source == peer);
+        if self.source.take_if(|source| *source == peer).is_some() {
+            self.stratum = (self.stratum + 1).min(UNSYNCHRONISED);
+        }
     }
 
     /// What the wall clock shows if it went on steadily since it was last believed: what made it unsure may have set it
@@ -169,7 +177,7 @@ impl TimeKeeper {
     /// Compares with a peer. A node follows, forth and back, a peer that is nearer to a right clock
     /// than itself; of two that are equally far, the one behind adopts the other's time.
     pub fn compare(&mut self, now: Now, peer: NodeId, theirs: TimeOfDay) {
-        if self.is_synchronised() {
+        if self.is_synchronised() || !self.is_plausible(theirs.ms) {
             return;
         }
         let theirs = TimeOfDay { stratum: theirs.stratum.clamp(SYNCHRONISED, UNSYNCHRONISED), ..theirs };
@@ -177,14 +185,19 @@ impl TimeKeeper {
         if is_nearer {
             self.source = Some(peer);
             self.stratum = self.stratum.min(theirs.stratum + 1);
-        } else if self.source == Some(peer) {
-            self.source = None;
+        } else {
+            self.lose(peer);
         }
         let own = self.time_ms(now);
-        let is_behind = theirs.stratum == self.stratum && theirs.ms > own;
+        let is_behind = self.source.is_none() && theirs.stratum == self.stratum && theirs.ms > own;
         if own.abs_diff(theirs.ms) > TOLERANCE_MS && (is_nearer || is_behind) {
             self.anchor = (now.mono_ms, theirs.ms);
         }
+    }
+
+    /// Whether a time of day may be right: not before this software was built, and not more than a century after.
+    pub fn is_plausible(&self, ms: u64) -> bool {
+        (self.build_ms..=self.build_ms.saturating_add(CENTURY_MS)).contains(&ms)
     }
 
     /// Whether peers are to be told the time of day: it stepped, it rests on something else, or it was told long ago.
@@ -284,13 +297,26 @@ mod tests {
     }
 
     #[test]
-    fn the_stratum_stays_when_the_source_loses_its_clock() {
+    fn the_time_of_a_source_that_lost_its_clock_goes_on_one_stratum_higher() {
         let mut own = keeper(at(0, 0), false);
         own.compare(at(0, 0), A, time(T, SYNCHRONISED));
         own.compare(at(5_000, 0), A, time(T + 60_000, UNSYNCHRONISED));
-        assert_eq!(own.time_of_day(at(5_000, 0)), time(T + 5_000, 2));
+        assert_eq!(own.time_of_day(at(5_000, 0)), time(T + 5_000, 3));
+        own.compare(at(5_000, 0), B, time(u64::MAX >> 16, 1));
+        assert_eq!(own.time_of_day(at(5_000, 0)), time(T + 5_000, 3), "no clock is right in the year 10889");
         own.compare(at(5_000, 0), B, time(T + 90_000, 0));
         assert_eq!(own.time_of_day(at(5_000, 0)), time(T + 90_000, 2), "a stratum of 0 counts as 1");
+    }
+
+    #[test]
+    fn who_follows_a_right_clock_is_not_led_astray_by_who_does_too() {
+        let mut own = keeper(at(0, 0), false);
+        own.compare(at(0, 0), A, time(T + 30_000, SYNCHRONISED));
+        for _ in 0..3 {
+            own.compare(at(10, 0), A, time(T, SYNCHRONISED));
+            own.compare(at(10, 0), B, time(T + 30_000, 2));
+        }
+        assert_eq!(own.time_of_day(at(10, 0)), time(T, 2), "A was set back, B has not heard of it");
     }
 
     #[test]

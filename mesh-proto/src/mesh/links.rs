@@ -10,7 +10,7 @@ use crate::{
     liveness::Liveness as _,
     roster::{MAX_PROOF_BYTES, RosterError},
     session::{self, Link, LinkId, MAX_TIME_MS, Peer},
-    time::TimeOfDay,
+    time::{TimeOfDay, UNSYNCHRONISED},
     wire::{self, ByeReason, Digest, FRAME_VERSION, Hello, Message, OLDEST_PROTOCOL, PROTOCOL},
 };
 
@@ -63,9 +63,10 @@ impl Mesh {
         // Nothing more goes to a peer that may just have been revoked.
         link.drop_answers();
         if let Some(_peer) = link.peer.take() {
-            let short = link.short();
+            let (node, short) = (link.node, link.short());
             if self.live_link_to(short).is_none() {
                 self.liveness.link_down(self.now.mono_ms, short);
+                self.time.lose(node);
             }
         }
         self.fetching.take_if(|fetching| fetching.link == id);
@@ -218,8 +219,16 @@ impl Mesh {
         if time.ms > MAX_TIME_MS {
             return self.offend(node, Counter::BadValue);
         }
+        let stratum = if self.time.is_plausible(time.ms) { time.stratum } else { UNSYNCHRONISED };
         if let Some(peer) = &mut link.peer {
-            (peer.time, peer.time_at_ms) = (time, self.now.mono_ms);
+            (peer.time, peer.time_at_ms) = (TimeOfDay { stratum, ..time }, self.now.mono_ms);
+        }
+    }
+
+    /// Says something over every link, also where only the own introduction is under way, which tells of before.
+    pub(super) fn tell_open_links(&mut self, message: &Message) {
+        for (_, link) in self.links.iter_mut().filter(|(id, _)| !self.closing_links.contains(*id)) {
+            link.outbox.control(message.clone());
         }
     }
 
@@ -235,10 +244,7 @@ impl Mesh {
         }
         if self.time.is_untold(self.now) {
             let time = Message::Time(self.time.tell(self.now));
-            // Also where only the own introduction is under way: it tells the time of before.
-            for (_, link) in self.links.iter_mut().filter(|(id, _)| !self.closing_links.contains(*id)) {
-                link.outbox.control(time.clone());
-            }
+            self.tell_open_links(&time);
             self.schedule_release();
         }
     }

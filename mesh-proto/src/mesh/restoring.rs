@@ -72,7 +72,8 @@ impl Mesh {
     pub(super) fn check_own_report(&mut self, id: LinkId, report: &Report) {
         let Some(node) = self.links.get(&id).map(|link| link.node) else { return };
         let generation = report.run.generation;
-        let said = Vector::from_wire(&report.durable);
+        let mut said = Vector::from_wire(&report.durable);
+        said.retain(|node, generation| self.is_plausible(node, generation));
         let is_kept = self.replica.applied().missing(&said).origins().next().is_none();
         if self.restore.is_none() && generation >= self.known_since && !is_kept {
             self.rewound(node, generation, generation);
@@ -84,10 +85,10 @@ impl Mesh {
     /// that was used before is left.
     fn rewound(&mut self, from: NodeId, lowest: u32, highest: u32) {
         let is_news = self.restore.is_none() && !planted!(self.plant, RestoredStoreMerged);
-        if !is_news && (highest < self.run.generation || self.is_closing_generation()) {
+        let asked = self.closing.map_or(0, |run| run.generation);
+        if !is_news && highest < self.run.generation.max(asked) {
             return;
         }
-        let asked = self.closing.map_or(0, |run| run.generation);
         let known = highest.max(self.run.generation).max(asked);
         let Some(generation) = known.checked_add(self.jump + 1) else {
             return self.counters.bump(Counter::BadValue);
@@ -167,7 +168,7 @@ impl Mesh {
             return;
         }
         let me = self.id.short();
-        let waits = self.commits.is_busy() || self.closing.is_some();
+        let waits = self.commits.is_busy() || self.commits.is_undivided() || self.closing.is_some();
         let Some(restore) = self.restore.as_mut().filter(|r| !waits && r.handed_out.is_none()) else {
             return;
         };

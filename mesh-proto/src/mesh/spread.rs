@@ -289,7 +289,11 @@ impl Mesh {
         let Some(node) = self.links.get(&id).map(|link| link.node) else { return };
         let now = self.now.mono_ms;
         let time_ms = self.time_ms();
+        let all = items.len();
         let items = self.sift(node, items);
+        if items.len() < all {
+            self.give_up_fetch(id, session);
+        }
         let asked = self.fetching.as_mut().filter(|f| f.link == id && f.fetch.session() == session);
         if let Some(fetching) = asked {
             fetching.fetch.page(now, index, items.len());

@@ -110,6 +110,12 @@ impl Mesh {
     pub(super) fn on_reports(&mut self, id: LinkId, reports: Vec<Report>) {
         let mut news = BTreeSet::new();
         for report in reports {
+            if !self.is_plausible(report.node, report.run.generation) {
+                if let Some(node) = self.links.get(&id).map(|link| link.node) {
+                    self.offend(node, Counter::BadValue);
+                }
+                continue;
+            }
             if report.node == self.id.short() {
                 self.check_own_report(id, &report);
             }

@@ -7,7 +7,7 @@ use crate::{
     commit::{MAX_WAITING, WriteToken},
     counters::Counter,
     hlc::{Hlc, MAX_AHEAD_MS},
-    id::{Dot, FieldName, Key, ObjectId},
+    id::{Dot, FieldName, Key, ObjectId, Origin},
     kinds::{self, Author, CLOSED_PREFIX, Durability, STATE_FLUSH_MS},
     merge::{Bytes, Entry},
     overlay::{Offered, OverlayEntry, Run},
@@ -291,7 +291,7 @@ impl Mesh {
         }
         // A peer believes a leap of generations from the node itself only.
         let hello = Message::Hello(self.hello());
-        self.tell_all_but(None, &hello);
+        self.tell_open_links(&hello);
         self.repeat_overlay(old);
         if self.is_restoring() {
             self.report();
@@ -299,25 +299,35 @@ impl Mesh {
     }
 
     /// Sets the stamps back, closes the old generations, and writes again in the old order what became void. All of
-    /// it goes to the store in one batch: a crash leaves everything as it was or as it is to be.
+    /// it goes to the store in one batch, if that is not too large: a crash leaves everything as it was or as it is to
+    /// be.
     fn rewrite(&mut self, old: Run) {
         self.counters.bump(Counter::ClockCorrections);
         self.events.push_back(Event::ClockCorrected(self.time_ms()));
         let (me, latest_ms) = (self.id.short(), self.latest_time_ms());
         let closed = TimeKeeper::closing(latest_ms);
-        let is_void = |entry: &Entry| entry.dot.origin.node == me && entry.stamp > closed;
+        // What an older store wrote before it was set back is not this run's to write again.
+        let since = self.restore.as_ref().map_or(0, |restore| restore.since);
+        let is_own = |origin: Origin| origin.node == me && origin.generation >= since;
+        let is_void = |entry: &Entry| is_own(entry.dot.origin) && entry.stamp > closed;
         // Above all that is in effect, so that what is written again still beats what it had beaten.
         let in_effect = |entry: &Entry| entry.stamp.ms() <= latest_ms + MAX_AHEAD_MS && !is_void(entry);
         let highest = self.replica.highest_stamp(in_effect);
         self.time.reset(highest.map_or(closed, |highest| highest.max(closed)));
         let again = self.entries_where(is_void);
-        let mut generations: BTreeSet<u32> =
-            again.iter().map(|(_, entry)| entry.dot.origin.generation).collect();
-        generations.insert(old.generation);
-        for generation in generations {
-            self.close_one(generation, closed);
+        // All that are listed: peers may hold back writes of a generation of which nothing is live here.
+        let listed = self.replica.applied().generations(me).map(|(origin, _)| origin);
+        let to_close: BTreeSet<Origin> = listed
+            .chain([Origin { node: me, generation: old.generation }])
+            .filter(|origin| is_own(*origin) && origin.generation <= old.generation)
+            .filter(|origin| self.replica.closed_after(*origin).is_none_or(|after| after > closed))
+            .collect();
+        for origin in &to_close {
+            self.close_one(origin.generation, closed);
         }
-        for (key, entry) in again {
+        let is_closed_anew =
+            |key: &Key| to_close.iter().any(|o| kinds::closed_generation(key) == Some(o.generation));
+        for (key, entry) in again.into_iter().filter(|(key, _)| !is_closed_anew(key)) {
             let stamp = self.time.issue(self.now);
             // Still under their old stamps: what was written later to the same register stays.
             let waiting = self.commits.waiting_stamp(&key);

@@ -41,7 +41,7 @@ pub const MAX_VALUE_BYTES: usize = 4096;
 /// from a peer, an import) cuts it into batches below this size itself, in an order in which
 /// each prefix is a valid state, because a power cut may fall between any two of them.
 /// A bulk load is fastest at [`GOOD_BATCH_BYTES`].
-pub const MAX_BATCH_BYTES: usize = 4 * 1024 * 1024;
+pub const MAX_BATCH_BYTES: usize = 64 * 1024 * 1024;
 
 /// The batch size that suits a bulk load, in bytes of keys and values. `bench-store` writes 100,000
 /// records of 200 bytes in 4.9 s with 100 in a batch, 2.9 s with 1,000, 2.2 s with 10,000 and 2.0 s
