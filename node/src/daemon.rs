@@ -113,7 +113,7 @@ impl Life<'_> {
         let me = identity.id();
         let (store, recovery, loader) = open_store(state.path().to_owned()).await?;
         let (synchronised, keep_looking) = timekeeping::follow(config.clock, TimePrograms::default()).await;
-        let mesh = self.mesh(&household, me, &recovery, loader, *synchronised.borrow())?;
+        let mesh = self.mesh(&household, me, loader, *synchronised.borrow())?;
         let run = mesh.run();
 
         let (stop, shutdown) = watch::channel(false);
@@ -337,14 +337,11 @@ impl Life<'_> {
         &self,
         household: &Household,
         me: NodeId,
-        recovery: &RecoveryReport,
         loader: Loader,
         synchronised: bool,
     ) -> Result<Mesh, Box<dyn Error>> {
         let state = &self.state;
-        if recovery.may_have_lost_writes() {
-            restored::set_mark(state.path(), None)?;
-        }
+        // The store has left it when it was opened, if it may have lost writes.
         let mark = restored::mark(state.path())?;
         let last = state.incarnation()?;
         let run = next_run(

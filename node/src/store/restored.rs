@@ -11,7 +11,7 @@ use serde_json::{Value as Json, json};
 
 use super::{
     DiskError,
-    files::{FileError, write_private},
+    files::{FileError, sync_parent, write_private},
 };
 use crate::api::json::from_value;
 
@@ -22,13 +22,17 @@ const KEPT: usize = 3;
 const PREFIX: &str = "lost-and-found-";
 const SUFFIX: &str = ".json";
 
-/// Whether the store is marked as restored, and since which generation.
+/// Whether the store is marked as restored, and since which generation. A mark whose content makes
+/// no sense is one without a generation: that it is there is what counts.
 ///
 /// # Errors
 /// When the mark is there and cannot be read.
 pub fn mark(folder: &Path) -> io::Result<Option<Option<u32>>> {
-    match fs::read_to_string(folder.join(MARK)) {
-        Ok(text) => Ok(Some(text.lines().find_map(|line| line.strip_prefix("generation ")?.parse().ok()))),
+    match fs::read(folder.join(MARK)) {
+        Ok(bytes) => {
+            let text = std::str::from_utf8(&bytes).unwrap_or_default();
+            Ok(Some(text.lines().find_map(|line| line.strip_prefix("generation ")?.parse().ok())))
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
@@ -44,6 +48,18 @@ pub fn set_mark(folder: &Path, since: Option<u32>) -> Result<(), FileError> {
         text.push_str(&format!("generation {since}\n"));
     }
     write_private(&folder.join(MARK), text.as_bytes())
+}
+
+/// Marks the store as restored unless it is: an older mark knows the generation since which what
+/// this node wrote is held by no peer.
+///
+/// # Errors
+/// [`FileError`]; an older mark is intact then.
+pub fn ensure_mark(folder: &Path) -> Result<(), FileError> {
+    match mark(folder).map_err(|error| DiskError::new("read", &folder.join(MARK), error))? {
+        Some(_) => Ok(()),
+        None => set_mark(folder, None),
+    }
 }
 
 /// Removes the mark.
@@ -69,6 +85,8 @@ pub fn export_lost(folder: &Path, lost: &[Item]) -> Result<PathBuf, FileError> {
     if let Some((_, newest)) = files.last()
         && fs::read(newest).is_ok_and(|bytes| bytes == text.as_bytes())
     {
+        // Perhaps the attempt before ended between the renaming and this.
+        sync_parent(newest).map_err(|error| DiskError::new("sync the folder of", newest, error))?;
         return Ok(newest.clone());
     }
     let number = files.last().map_or(1, |(number, _)| number.saturating_add(1));
@@ -139,9 +157,25 @@ mod tests {
         assert_eq!(mark(&folder).unwrap(), Some(None));
         set_mark(&folder, Some(70_000)).unwrap();
         assert_eq!(mark(&folder).unwrap(), Some(Some(70_000)));
+        ensure_mark(&folder).unwrap();
+        assert_eq!(mark(&folder).unwrap(), Some(Some(70_000)), "an older mark stays");
         remove_mark(&folder).unwrap();
         remove_mark(&folder).unwrap();
         assert_eq!(mark(&folder).unwrap(), None);
+        ensure_mark(&folder).unwrap();
+        assert_eq!(mark(&folder).unwrap(), Some(None));
+        fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn a_mark_that_makes_no_sense_still_marks() {
+        let folder = folder("nonsense");
+        for content in [&b""[..], b"generation \xff\xfe\n", b"\xff\ngeneration 7\n", b"generation -1\n"] {
+            fs::write(folder.join(MARK), content).unwrap();
+            assert_eq!(mark(&folder).unwrap(), Some(None), "{}", content.escape_ascii());
+            ensure_mark(&folder).unwrap();
+            assert_eq!(fs::read(folder.join(MARK)).unwrap(), content, "it is left as it is");
+        }
         fs::remove_dir_all(&folder).unwrap();
     }
 

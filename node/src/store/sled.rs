@@ -82,7 +82,8 @@ pub struct SledStore {
 
 impl SledStore {
     /// Opens the store in the state folder `root`, makes one if there is none, and repairs it if it
-    /// is damaged. The report must be read: see [`RecoveryReport::may_have_lost_writes`].
+    /// is damaged. The report must be read: see [`RecoveryReport::may_have_lost_writes`]. If it may
+    /// have, that is durable before the repaired store is: see [`super::restored::mark`].
     ///
     /// # Errors
     /// Only what the surroundings refuse (locked, full, no permission); damage is never an error.

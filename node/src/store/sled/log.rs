@@ -11,7 +11,10 @@
 //! position in the log, the position known to be on the disk when it was begun; the last two
 //! xored) and then messages: CRC-32, kind, length, number of the segment, page, payload. Numbers
 //! are of variable length. A position (sled's `Lsn`) counts bytes since the store was made.
+//!
+//! A block that the disk cannot give back (EIO) is damage like any other, and costs what lies in it.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
@@ -25,6 +28,11 @@ const SEGMENT_HEADER_BYTES: usize = 20;
 const RED_ZONE_BYTES: usize = 32;
 /// A segment in use has something in its first bytes.
 const QUICK_LOOK_BYTES: usize = 8 * 1024;
+/// What is read at a time where a longer read fails, in bytes: no disk has smaller units that fail.
+const BLOCK_BYTES: usize = 4096;
+/// Stands for bytes that cannot be read. No kind of a message, and unlike zeros not what a segment
+/// without content looks like.
+const UNREADABLE: u8 = 0xff;
 /// A blob holds one page of sled, which holds at most 17 of our records.
 const MAX_BLOB_BYTES: u64 = 1024 * 1024;
 
@@ -103,20 +111,31 @@ pub(super) struct Log {
     file: File,
     folder: PathBuf,
     bytes: u64,
+    /// Some of it could not be read so far.
+    has_unreadable: Cell<bool>,
+}
+
+/// Whether an error of the system speaks of the content of the files and not of the surroundings.
+pub(super) fn is_damage(error: &io::Error) -> bool {
+    const EIO: i32 = 5;
+    let content = matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData);
+    content || error.raw_os_error() == Some(EIO)
 }
 
 impl Log {
-    /// Opens the log in sled's folder to read it; `None` when there is no log.
+    /// Opens the log in sled's folder to read it; `None` when there is no log, or none that the disk
+    /// can give back.
     ///
     /// # Errors
     /// What the system says.
     pub(super) fn open(folder: &Path) -> io::Result<Option<Self>> {
         let file = match File::open(folder.join("db")) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound || is_damage(&error) => return Ok(None),
             opened => opened?,
         };
         let bytes = file.metadata()?.len();
-        Ok(Some(Self { file, folder: folder.to_path_buf(), bytes }))
+        let has_unreadable = Cell::new(false);
+        Ok(Some(Self { file, folder: folder.to_path_buf(), bytes, has_unreadable }))
     }
 
     /// Takes the lock that sled takes, and holds it until this is dropped.
@@ -130,8 +149,17 @@ impl Log {
     /// What sled would do.
     ///
     /// # Errors
-    /// What the system says on reading.
+    /// What the system says on reading, if it is not damage.
     pub(super) fn prospect(&self) -> io::Result<Prospect> {
+        match self.prospect_of_what_reads()? {
+            Prospect::KeepsAll | Prospect::CutsLastBatch if self.has_unreadable.get() => {
+                Ok(Prospect::Loses("part of its log cannot be read".into()))
+            }
+            prospect => Ok(prospect),
+        }
+    }
+
+    fn prospect_of_what_reads(&self) -> io::Result<Prospect> {
         let lose = |what: &str| Ok(Prospect::Loses(what.into()));
         let Some(from) = snapshot_position(&self.folder)? else {
             return lose("its index is damaged");
@@ -177,7 +205,7 @@ impl Log {
     /// Reads every message that can be read.
     ///
     /// # Errors
-    /// What the system says on reading.
+    /// What the system says on reading, if it is not damage.
     pub(super) fn contents(&self) -> io::Result<Contents> {
         let mut order = BTreeMap::new();
         for offset in self.offsets() {
@@ -206,13 +234,15 @@ impl Log {
         Ok(contents)
     }
 
-    /// The payload of a message, from the log or its blob; `None` when the blob does not read.
+    /// The payload of a message, from the log or its blob; `None` when it does not read.
     ///
     /// # Errors
-    /// What the system says on reading.
+    /// What the system says on reading, if it is not damage.
     pub(super) fn payload(&self, message: &Message) -> io::Result<Option<Vec<u8>>> {
         let mut payload = vec![0; message.payload_bytes as usize];
-        self.file.read_exact_at(&mut payload, message.payload)?;
+        if !self.read(&mut payload, message.payload)? {
+            return Ok(None);
+        }
         if !message.in_blob {
             return Ok(Some(payload));
         }
@@ -223,7 +253,7 @@ impl Log {
         if !fs::metadata(&path).is_ok_and(|about| about.len() <= MAX_BLOB_BYTES) {
             return Ok(None);
         }
-        let blob = fs::read(path)?;
+        let Some(blob) = unless_damaged(fs::read(path))? else { return Ok(None) };
         let Some((crc, content)) = blob.split_first_chunk() else { return Ok(None) };
         let matches = crc32fast::hash(content) == u32::from_le_bytes(*crc);
         Ok(content.split_first().filter(|_| matches).map(|(_kind, page)| page.to_vec()))
@@ -237,7 +267,9 @@ impl Log {
     /// The segment at `offset` by its header, if that matches its checksum.
     fn header(&self, offset: u64) -> io::Result<Option<Segment>> {
         let mut header = [0; SEGMENT_HEADER_BYTES];
-        self.file.read_exact_at(&mut header, offset)?;
+        if !self.read(&mut header, offset)? {
+            return Ok(None);
+        }
         let Some((crc, numbers)) = header.split_first_chunk() else { return Ok(None) };
         if crc32fast::hash(numbers) != u32::from_le_bytes(*crc) ^ u32::MAX {
             return Ok(None);
@@ -249,11 +281,31 @@ impl Log {
         Ok(begins.filter(|begins| begins % SEGMENT == 0).map(|begins| Segment { begins, offset, stable }))
     }
 
-    /// As many bytes from `offset` on, or fewer where the file ends.
+    /// Fills `bytes` from `offset` on; false when the disk cannot give them back.
+    fn read(&self, bytes: &mut [u8], offset: u64) -> io::Result<bool> {
+        #[cfg(test)]
+        let read = faults::check(&self.folder, &self.file, offset, bytes.len());
+        #[cfg(not(test))]
+        let read = Ok(());
+        let reads = unless_damaged(read.and_then(|()| self.file.read_exact_at(bytes, offset)))?.is_some();
+        self.has_unreadable.set(self.has_unreadable.get() || !reads);
+        Ok(reads)
+    }
+
+    /// As many bytes from `offset` on, or fewer where the file ends; [`UNREADABLE`] in the place of
+    /// blocks that the disk cannot give back.
     fn bytes_at(&self, offset: u64, count: usize) -> io::Result<Vec<u8>> {
         let there = usize::try_from(self.bytes.saturating_sub(offset)).unwrap_or(count);
         let mut bytes = vec![0; there.min(count)];
-        self.file.read_exact_at(&mut bytes, offset)?;
+        if self.read(&mut bytes, offset)? {
+            return Ok(bytes);
+        }
+        // Offsets are those of segments, so these are blocks of the file.
+        for (number, block) in (0..).zip(bytes.chunks_mut(BLOCK_BYTES)) {
+            if !self.read(block, offset + number * BLOCK_BYTES as u64)? {
+                block.fill(UNREADABLE);
+            }
+        }
         Ok(bytes)
     }
 
@@ -381,6 +433,14 @@ pub(super) fn take_number(from: &mut &[u8]) -> Option<u64> {
     Some(number)
 }
 
+/// What was read; `None` when it is damaged.
+fn unless_damaged<T>(read: io::Result<T>) -> io::Result<Option<T>> {
+    match read {
+        Err(error) if is_damage(&error) => Ok(None),
+        read => read.map(Some),
+    }
+}
+
 /// Up to which position sled's newest snapshot accounts for the log: zero without one, `None` when
 /// it is damaged.
 fn snapshot_position(folder: &Path) -> io::Result<Option<u64>> {
@@ -393,7 +453,7 @@ fn snapshot_position(folder: &Path) -> io::Result<Option<u64>> {
         }
     }
     let Some(newest) = newest else { return Ok(Some(0)) };
-    let bytes = fs::read(newest)?;
+    let Some(bytes) = unless_damaged(fs::read(newest))? else { return Ok(None) };
     let Some((rest, crc)) = bytes.split_last_chunk::<4>() else { return Ok(None) };
     let Some((snapshot, _length)) = rest.split_last_chunk::<8>() else { return Ok(None) };
     let shifted = snapshot.first_chunk::<8>().map(|bytes| i64::from_le_bytes(*bytes));
@@ -402,4 +462,40 @@ fn snapshot_position(folder: &Path) -> io::Result<Option<u64>> {
     let position =
         shifted.and_then(|shifted| u64::try_from(shifted).ok()).map(|shifted| shifted.saturating_sub(1));
     Ok(position.filter(|_| matches))
+}
+
+/// A disk that cannot give back some blocks, in tests.
+#[cfg(test)]
+pub(super) mod faults {
+    use std::fs::{self, File, Metadata};
+    use std::io;
+    use std::ops::Range;
+    use std::os::unix::fs::MetadataExt;
+    use std::path::{Path, PathBuf};
+    use std::sync::{Mutex, PoisonError};
+
+    /// By folder and inode: another file in the place of this one reads.
+    static BAD: Mutex<Vec<(PathBuf, u64, Range<u64>)>> = Mutex::new(Vec::new());
+
+    /// From now on no read of the log in sled's `folder` that touches `bytes` succeeds.
+    pub(in super::super) fn break_log(folder: &Path, bytes: Range<u64>) {
+        let inode = fs::metadata(folder.join("db")).map_or(0, |about| about.ino());
+        let mut bad = BAD.lock().unwrap_or_else(PoisonError::into_inner);
+        bad.push((folder.to_path_buf(), inode, bytes));
+    }
+
+    /// The log in `folder` reads again.
+    pub(in super::super) fn mend(folder: &Path) {
+        BAD.lock().unwrap_or_else(PoisonError::into_inner).retain(|(at, _, _)| at != folder);
+    }
+
+    pub(super) fn check(folder: &Path, file: &File, offset: u64, count: usize) -> io::Result<()> {
+        let end = offset + count as u64;
+        let inode = || file.metadata().as_ref().map(Metadata::ino).ok();
+        let bad = BAD.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_bad = bad.iter().any(|(at, number, bytes)| {
+            at == folder && offset < bytes.end && bytes.start < end && inode() == Some(*number)
+        });
+        if is_bad { Err(io::Error::from_raw_os_error(5)) } else { Ok(()) }
+    }
 }

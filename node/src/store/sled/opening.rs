@@ -7,12 +7,12 @@
 //! it; the newest readable export; an empty store. Damaged folders are kept, the newest two.
 
 use super::fresh::{Fresh, REBUILD_FOLDER, remove_tree};
-use super::log::{Log, Prospect};
+use super::log::{Log, Prospect, is_damage};
 use super::pages::Replay;
 use super::record::{Scan, Tally, scan};
 use super::{EXPORT_FOLDER, Engine, STORE_FOLDER, SledOptions, drop_engine, engine_error, read_mark};
 use crate::store::export::{self, Export};
-use crate::store::{Recovery, RecoveryReport, StoreError};
+use crate::store::{Recovery, RecoveryReport, StoreError, restored};
 use std::fs::{self, File};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -47,7 +47,7 @@ pub(super) fn reopen(
     let mut opening = Opening { root, options, steps: Vec::new(), expected };
     if let Some((reason, log)) = opening.doubt(&folder)? {
         // Only a store that is whole is written anew here.
-        if !opening.salvage(log)?.whole {
+        if !opening.salvage(log, Wanted::Whole)?.whole {
             return Err(damaged(reason));
         }
         opening.replace_store()?;
@@ -113,6 +113,15 @@ struct Found {
     tally: Tally,
     /// Nothing is missing.
     whole: bool,
+}
+
+/// When what the log holds is to be written into a fresh store.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    /// Always.
+    All,
+    /// Only if nothing is missing: a copy costs the disk the size of the store.
+    Whole,
 }
 
 #[derive(Default)]
@@ -226,7 +235,7 @@ impl Opening<'_> {
 
     /// A fresh store with the best records that can be had, in place of the damaged one.
     fn rebuild(&mut self, log: Option<Log>, read_by_sled: u64) -> Result<(Engine, Recovery), StoreError> {
-        let salvaged = log.map_or(Ok(Salvage::default()), |log| self.salvage(log))?;
+        let salvaged = log.map_or(Ok(Salvage::default()), |log| self.salvage(log, Wanted::All))?;
         let outcome = if salvaged.whole {
             Recovery::SnapshotRebuilt
         } else {
@@ -234,6 +243,10 @@ impl Opening<'_> {
             self.expect(salvaged.tally);
             self.best_of(salvaged.kept, self.expected.records.max(read_by_sled))?
         };
+        if outcome.may_have_lost_writes() {
+            // Before the fresh store is in its place: the next start would find that one whole.
+            restored::ensure_mark(self.root)?;
+        }
         self.replace_store()?;
         self.say(format!("Result: {outcome}."));
         self.expected = Tally::default();
@@ -273,12 +286,16 @@ impl Opening<'_> {
         readable
     }
 
-    /// Writes every record that the log still holds into a fresh store beside the damaged one.
-    fn salvage(&mut self, log: Log) -> Result<Salvage, StoreError> {
+    /// Writes every record that the log still holds into a fresh store beside the damaged one, if
+    /// that is wanted.
+    fn salvage(&mut self, log: Log, wanted: Wanted) -> Result<Salvage, StoreError> {
         let folder = self.root.join(STORE_FOLDER);
         let (root, options, expected) = (self.root.to_path_buf(), self.options.clone(), self.expected);
         let work = move || {
             let found = find(log, expected).map_err(|error| StoreError::io("read", &folder, error))?;
+            if wanted == Wanted::Whole && !found.whole {
+                return Ok(Salvage { kept: 0, tally: found.tally, whole: false });
+            }
             let mut fresh = Fresh::create(&root, &options, found.tally.commits.max(expected.commits))?;
             let copied = found.replay.records(found.end, &mut |key, value| fresh.put(key, value));
             copied.map_err(|error| StoreError::io("read", &folder, error))?;
@@ -380,13 +397,6 @@ fn find(log: Log, expected: Tally) -> io::Result<Found> {
     }
     let scan = replay.records(u64::MAX, &mut |_, _| ())?;
     Ok(Found { replay, end: u64::MAX, tally: scan.stored.unwrap_or_default(), whole: false })
-}
-
-/// Whether an error of the system speaks of the content of the files and not of the surroundings.
-fn is_damage(error: &io::Error) -> bool {
-    const EIO: i32 = 5;
-    let content = matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData);
-    content || error.raw_os_error() == Some(EIO)
 }
 
 /// Deletes the snapshots that sled did not finish: it would take the newest by name, finished or

@@ -2,7 +2,7 @@
 use super::*;
 use crate::store::memory::MemoryStore;
 use crate::store::tests::{Folder, Tmpfs, records_of, sample};
-use crate::store::{Recovery, export};
+use crate::store::{Recovery, export, restored};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::fs;
@@ -92,6 +92,8 @@ impl Original {
         }
         store.commit(&sample(9_000..9_001)).unwrap();
         drop(store);
+        // A block that did not count may count from now on.
+        log::faults::mend(&copied.join(STORE_FOLDER));
         assert_eq!(
             records_of(&mut open_clean(copied.path())).len(),
             found.len() + 1,
@@ -151,6 +153,37 @@ fn a_flipped_byte_anywhere_in_any_file_costs_only_the_records_near_it() {
         }
         assert!(salvaged > 0, "some damage cost a record");
     }
+}
+
+#[test]
+fn blocks_that_the_disk_cannot_give_back_cost_only_the_records_in_them() {
+    const BLOCK: u64 = 4096;
+    const SEGMENT: u64 = 512 * 1024;
+    let original = Original::never_reopened();
+    let bytes = fs::metadata(original.folder.join("store/db")).unwrap().len();
+    assert!(bytes > SEGMENT, "a segment that counts is not the first");
+    let mut salvaged = 0;
+    for segment in 0..bytes.div_ceil(SEGMENT) {
+        for block in [0, 1, 60] {
+            let from = segment * SEGMENT + block * BLOCK;
+            let what = format!("no read from {from}");
+            let outcome = original.after(&what, |root| {
+                log::faults::break_log(&root.join(STORE_FOLDER), from..from + BLOCK);
+            });
+            match outcome {
+                Recovery::Clean | Recovery::SnapshotRebuilt => {}
+                // A block holds parts of some twenty records.
+                Recovery::Salvaged { kept, .. } => assert!(kept + 2 * NEAR >= 2400, "{what}: {outcome}"),
+                Recovery::FromExport { .. } | Recovery::Empty => panic!("{what}: {outcome}"),
+            }
+            salvaged += u32::from(outcome.may_have_lost_writes());
+        }
+    }
+    assert!(salvaged > 0, "some blocks held records");
+    let outcome = original.after("nothing of the log reads", |root| {
+        log::faults::break_log(&root.join(STORE_FOLDER), 0..bytes);
+    });
+    assert_eq!(outcome, Recovery::Empty);
 }
 
 /// `HEARTH_FLIPS` flips at random places, from the seed `HEARTH_SEED`; hundreds take minutes.
@@ -335,6 +368,60 @@ fn the_last_export_is_used_when_it_holds_more_than_could_be_saved() {
     });
     let Recovery::FromExport { file, .. } = outcome else { panic!("{outcome}") };
     assert_ne!(file.file_name().unwrap(), name, "the older export is taken");
+}
+
+#[test]
+fn lost_writes_are_marked_before_the_repaired_store_is_in_place() {
+    let original = Original::new();
+    let repair = |prepare: &dyn Fn(&Path)| {
+        let folder = Folder::new();
+        copy(original.folder.path(), folder.path());
+        assert_eq!(restored::mark(folder.path()).unwrap(), None);
+        fs::OpenOptions::new().write(true).open(folder.join("store/db")).unwrap().set_len(1000).unwrap();
+        prepare(folder.path());
+        let opened = SledStore::open(folder.path(), SledOptions::default()).map(|(_, report)| report);
+        (folder, opened)
+    };
+    let (folder, report) = repair(&|_| ());
+    assert!(report.unwrap().may_have_lost_writes());
+    drop(open_clean(folder.path()));
+    assert_eq!(restored::mark(folder.path()).unwrap(), Some(None), "known although it opens clean now");
+
+    let (folder, report) = repair(&|root| restored::set_mark(root, Some(5)).unwrap());
+    assert!(report.unwrap().may_have_lost_writes());
+    assert_eq!(restored::mark(folder.path()).unwrap(), Some(Some(5)), "what is held since then");
+
+    // The mark cannot be written: the damaged store stays where it is, for the next start.
+    let (folder, report) = repair(&|root| fs::create_dir(root.join(".restored.new")).unwrap());
+    report.unwrap_err();
+    assert!(!folder.join("store.damaged-1").exists());
+    fs::remove_dir(folder.join(".restored.new")).unwrap();
+    assert!(open(folder.path()).1.may_have_lost_writes());
+}
+
+#[test]
+fn a_store_that_is_not_whole_is_not_copied_when_it_is_opened_again() {
+    let original = Original::never_reopened();
+    let commits = read_mark(original.folder.path()).unwrap().unwrap().0;
+    let log = fs::read(original.folder.join("store/db")).unwrap();
+    let mut refused = 0;
+    for at in offsets(log.len(), 24) {
+        let folder = Folder::new();
+        copy(original.folder.path(), folder.path());
+        let mut bytes = log.clone();
+        bytes[at] ^= 0x20;
+        fs::write(folder.join("store/db"), bytes).unwrap();
+        match opening::reopen(folder.path(), &SledOptions::default(), commits, false) {
+            Ok(engine) => drop_engine(Some(engine)),
+            Err(error) => {
+                assert!(matches!(error, StoreError::Damaged { .. }), "flipped at {at}: {error}");
+                assert!(!folder.join("store.rebuild").exists(), "flipped at {at}: it was copied");
+                assert!(!folder.join("store.damaged-1").exists(), "flipped at {at}: it was moved");
+                refused += 1;
+            }
+        }
+    }
+    assert!(refused > 0, "some damage cost a record");
 }
 
 #[test]
