@@ -294,12 +294,13 @@ impl Life<'_> {
         let ended = tokio::select! {
             end = ends.recv() => Ok(end.unwrap_or(End::Stop)),
             () = stop_signal() => Ok(End::Stop),
-            died = &mut looping => Err(match died {
-                Ok(Err(reason)) => reason.to_string(),
-                died => format!("the event loop ended by itself: {died:?}"),
-            }),
-            name = tasks.first_to_end() => Err(format!("{name} ended by itself")),
-            _ = &mut devices.task => Err("the devices ended by themselves".to_owned()),
+            died = &mut looping => Err(parts::why(died)),
+            name = tasks.first_to_end() => {
+                Err(parts::cause(format!("{name} ended by itself"), &mut looping).await)
+            }
+            _ = &mut devices.task => {
+                Err(parts::cause("the devices ended by themselves".to_owned(), &mut looping).await)
+            }
             _ = &mut watching => Err("the supervisor ended by itself".to_owned()),
         };
         info!("stopping");

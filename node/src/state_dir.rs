@@ -8,7 +8,15 @@
 //! | `incarnation` | generation and boot incarnation |
 //! | `clock` | ceiling of the hybrid clock |
 //! | `roster` | signed membership statements |
-//! | `store/`, `store.mark`, `exports/` | see [`crate::store`] |
+//! | `next` | what the node is to become at its next start, after joining or leaving |
+//! | `peers` | where members were reached when this node joined |
+//! | `invites` | invites that this node made, secret |
+//! | `setup-code` | state of the setup code, secret |
+//! | `ca.pem`, `ca.key` | certificate of the authority for the web, and its key, secret |
+//! | `hearth.sock` | the API for this machine, while a daemon runs |
+//! | `store/`, `store.mark`, `store.rebuild/`, `store.damaged-N/`, `exports/` | see [`crate::store`] |
+//! | `restored` | marks a store that was set back, see [`crate::store::restored`] |
+//! | `lost-and-found-N.json` | what such a store held and its peers had deleted |
 
 use crate::store::files::{FileError, FileKind, read_checked, write_durable};
 use crate::store::{DiskError, free_bytes};
@@ -154,7 +162,8 @@ impl std::fmt::Debug for Seed {
 /// Which life of the node this is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Incarnation {
-    /// Rises after every unclean stop and every restore, so that no sequence number is used twice.
+    /// Rises at every start, and when the card is found set back or the clock is corrected, so that
+    /// no sequence number is used twice.
     pub generation: u32,
     /// Rises at every start.
     pub incarnation: u64,

@@ -193,15 +193,21 @@ pub async fn bind_unix(path: &Path, group: &str) -> Result<UnixListener, ServeEr
     Ok(listener)
 }
 
-/// Lets the group pass through a folder that was for its user alone, to names that it knows: the
-/// files beside the socket keep their own modes.
+/// Lets the group pass through a folder that was for its user alone, or for the group that was set
+/// before, to names that it knows: the files beside the socket keep their own modes.
 fn let_through(socket: &Path, gid: u32) -> io::Result<()> {
     let Some(folder) = socket.parent() else { return Ok(()) };
-    if fs::metadata(folder)?.permissions().mode() & 0o777 == 0o700 {
+    if is_private(fs::metadata(folder)?.permissions().mode()) {
         chown(folder, None, Some(gid))?;
         fs::set_permissions(folder, fs::Permissions::from_mode(0o710))?;
     }
     Ok(())
+}
+
+/// Whether a folder has the mode that it was made with, or the one that [`let_through`] gives it;
+/// any other is its owner's choice.
+fn is_private(mode: u32) -> bool {
+    matches!(mode & 0o777, 0o700 | 0o710)
 }
 
 /// Serves the Unix socket until the server's shutdown, then removes it.
@@ -247,6 +253,8 @@ fn group_id(groups: &str, name: &str) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+    use std::os::unix::fs::MetadataExt as _;
+
     use super::*;
     use crate::api::fake::TestFolder;
 
@@ -256,6 +264,25 @@ mod tests {
         assert_eq!(group_id(text, "hearth"), Some(998));
         assert_eq!(group_id(text, "nobody"), None);
         assert_eq!(group_id("hearth:x:many:", "hearth"), None);
+    }
+
+    #[test]
+    fn a_folder_is_let_through_again_when_the_group_changes() {
+        let folder = TestFolder::new();
+        let socket = folder.path().join("hearth.sock");
+        let about = || fs::metadata(folder.path()).unwrap();
+        let (mode, own) = (|| about().permissions().mode() & 0o777, about().gid());
+        // Only root may give it to a group that it is not in.
+        let other = if rustix::process::geteuid().is_root() { own + 1 } else { own };
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o700)).unwrap();
+        for gid in [own, other] {
+            let_through(&socket, gid).unwrap();
+            assert_eq!((mode(), about().gid()), (0o710, gid));
+        }
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o750)).unwrap();
+        let_through(&socket, own).unwrap();
+        assert_eq!((mode(), about().gid()), (0o750, other), "its owner's choice");
+        assert!(is_private(0o40_710) && !is_private(0o40_755));
     }
 
     #[tokio::test]

@@ -240,7 +240,7 @@ pub struct JoinArgs {
     /// Token that `hearth invite` printed on another node; `-` reads it from stdin
     #[arg(value_parser = rules::join_token)]
     pub token: JoinToken,
-    /// Join even if this node holds data, which is then lost
+    /// Join even if this node holds data, which is then lost, or is the only admin of its household
     #[arg(long)]
     pub force: bool,
 }

@@ -202,6 +202,12 @@ impl Control {
                 fix: "use the invite on the node that is to join; to start this one afresh: `hearth leave`, then join with a new invite".into(),
             });
         }
+        if !force && is_last_admin(&status) {
+            return Err(PortError::Conflict {
+                detail: "this node is the only admin of its household: without it nobody there could invite a node or remove one, ever again, and its data would be left behind".into(),
+                fix: "let a node join with `hearth invite --role admin` first, or take a copy with `hearth export FILE` and leave the others behind with `hearth join TOKEN --force`".into(),
+            });
+        }
         let is_free = force || (status.nodes.len() <= 1 && self.holds_nothing().await?);
         if !is_free {
             return Err(PortError::Conflict {

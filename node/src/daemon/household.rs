@@ -36,9 +36,22 @@ const PEERS: FileKind = FileKind {
 };
 const NEXT_FILE: &str = "next";
 const PEERS_FILE: &str = "peers";
-/// What a node forgets with its household. The exports stay: they are the way back.
-const FORGOTTEN: [&str; 8] =
-    ["store", "store.mark", "incarnation", "clock", "restored", "invites", "setup-code", "peers"];
+/// What a node forgets with its household. The exports too: they are what the store is repaired
+/// from, and those of one household must not fill the store of another.
+const FORGOTTEN: [&str; 10] = [
+    "store",
+    "store.mark",
+    "store.rebuild",
+    "exports",
+    "incarnation",
+    "clock",
+    "restored",
+    "invites",
+    "setup-code",
+    "peers",
+];
+/// Likewise what is numbered: stores that were set aside, and what a peer's state had no place for.
+const FORGOTTEN_SERIES: [&str; 2] = ["store.damaged-", "lost-and-found-"];
 
 /// Why a household could not be founded, joined or left.
 #[derive(Debug, Error)]
@@ -198,6 +211,7 @@ fn carry_out(state: &StateDir) -> Result<(), HouseholdError> {
     for name in FORGOTTEN {
         remove(&state.path().join(name))?;
     }
+    remove_series(state.path())?;
     match next {
         Next::Member { roster, issuer, addresses } => {
             let known = postcard::to_allocvec(&(issuer, addresses)).unwrap_or_default();
@@ -210,6 +224,18 @@ fn carry_out(state: &StateDir) -> Result<(), HouseholdError> {
         }
     }
     remove(&path)
+}
+
+fn remove_series(folder: &Path) -> Result<(), HouseholdError> {
+    let fail = |error| HouseholdError::Io(folder.display().to_string(), error);
+    for entry in fs::read_dir(folder).map_err(fail)? {
+        let entry = entry.map_err(fail)?;
+        let name = entry.file_name();
+        if FORGOTTEN_SERIES.iter().any(|prefix| name.as_encoded_bytes().starts_with(prefix.as_bytes())) {
+            remove(&entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 fn remove(path: &Path) -> Result<(), HouseholdError> {
@@ -259,11 +285,20 @@ mod tests {
         let path = folder("leave");
         let state = StateDir::open(&path).unwrap();
         let before = open(&state, "kitchen", None).await.unwrap();
-        fs::create_dir(path.join("store")).unwrap();
+        let held = ["store", "store.rebuild", "store.damaged-3", "exports"];
+        for name in held {
+            fs::create_dir(path.join(name)).unwrap();
+            fs::write(path.join(name).join("data"), "of the old household").unwrap();
+        }
+        fs::write(path.join("lost-and-found-12.json"), "{}").unwrap();
+        fs::write(path.join("somebody's notes"), "kept").unwrap();
         prepare_to_leave(&state).unwrap();
         let after = open(&state, "kitchen", None).await.unwrap();
         assert!(before.seed != after.seed && before.roster.household() != after.roster.household());
-        assert!(!path.join("store").exists() && !path.join("next").exists());
+        for name in held.into_iter().chain(["lost-and-found-12.json", "next"]) {
+            assert!(!path.join(name).exists(), "{name} is forgotten");
+        }
+        assert!(path.join("somebody's notes").exists() && path.join("lock").exists());
         fs::remove_dir_all(&path).unwrap();
     }
 

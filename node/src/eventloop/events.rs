@@ -63,6 +63,10 @@ impl EventLoop {
             Event::Restored => {
                 info!("a peer's state replaced the restored store");
                 self.unmark_wanted = true;
+                // A run that could not be saved yet must not bring the mark back.
+                if let Some((_, mark)) = &mut self.run_wanted {
+                    *mark = None;
+                }
                 self.save_run();
             }
         }

@@ -14,8 +14,9 @@ use crate::{
     store::{files::FileError, restored},
 };
 
-/// The loop has at most one write of each kind under way.
-const KINDS: usize = 3;
+/// The loop has at most one write of the membership under way, and one of the run or its mark. An
+/// export of the lost-and-found that takes long may be asked for again: its result waits for room.
+const RESULTS: usize = 3;
 
 /// Why a run could not be saved.
 #[derive(Debug, thiserror::Error)]
@@ -50,7 +51,7 @@ pub(super) struct Files {
 
 impl Files {
     pub(super) fn new(state: Arc<StateDir>) -> Self {
-        let (sender, results) = mpsc::channel(KINDS);
+        let (sender, results) = mpsc::channel(RESULTS);
         Self { state, sender, results }
     }
 

@@ -25,7 +25,9 @@ pub(super) type IssueReply = oneshot::Sender<Result<Vec<Vec<u8>>, ServiceError>>
 
 /// What the file holds, and what is on its way.
 pub(super) struct Membership {
-    saved: Vec<u8>,
+    /// What the file holds. Unknown after a write that failed: it may have replaced the file, and
+    /// only what comes after it did not become durable.
+    saved: Option<Vec<u8>>,
     saving: Option<Saving>,
     /// Whether the membership may differ from what the file holds or will hold.
     is_behind: bool,
@@ -48,7 +50,7 @@ struct Issuing {
 impl Membership {
     /// `saved` is what the file holds.
     pub(super) fn new(saved: Vec<u8>) -> Self {
-        Self { saved, saving: None, is_behind: false, failed: None, waiting: VecDeque::new() }
+        Self { saved: Some(saved), saving: None, is_behind: false, failed: None, waiting: VecDeque::new() }
     }
 
     /// Why it cannot be written at the moment, if so.
@@ -92,9 +94,7 @@ impl EventLoop {
                 return;
             }
             let bytes = self.mesh.roster().to_bytes();
-            if bytes == self.membership.saved {
-                self.membership_is_saved();
-            } else {
+            if self.membership.saved.as_ref() != Some(&bytes) {
                 self.save_bytes(bytes, None);
             }
         }
@@ -134,8 +134,10 @@ impl EventLoop {
         let Some(Saving { bytes, issue }) = self.membership.saving.take() else { return };
         match result {
             Ok(()) => {
-                self.membership.saved = bytes;
-                self.membership_is_saved();
+                self.membership.saved = Some(bytes);
+                if self.membership.failed.take().is_some() {
+                    info!("the membership can be saved again");
+                }
                 if let Some(issuing) = issue {
                     self.publish_statement(issuing);
                 }
@@ -146,6 +148,9 @@ impl EventLoop {
                     error!(%reason, "the membership cannot be saved; it is tried again until it can");
                 }
                 self.membership.failed = Some(reason.clone());
+                // Written anew whatever the membership is: a statement that was refused must not
+                // stay in the file, where the next start would let it count.
+                self.membership.saved = None;
                 self.membership.is_behind = true;
                 if let Some(issuing) = issue {
                     let _ = issuing.reply.send(Err(ServiceError::Store(reason)));
@@ -165,12 +170,6 @@ impl EventLoop {
         self.membership.is_behind |= published.is_err();
         let answer = published.map(|()| self.mesh.roster().proof_for(&subject));
         let _ = reply.send(answer.map_err(|error| refused(&error)));
-    }
-
-    fn membership_is_saved(&mut self) {
-        if self.membership.failed.take().is_some() {
-            info!("the membership can be saved again");
-        }
     }
 }
 

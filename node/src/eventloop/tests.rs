@@ -247,6 +247,32 @@ async fn a_membership_that_could_not_be_saved_is_saved_by_the_chores() {
 }
 
 #[tokio::test]
+async fn a_statement_that_was_refused_does_not_stay_in_the_file() {
+    let mut bench = Bench::new();
+    bench.event_loop.turn();
+    let (node, body) = admission(2, None);
+    // The file was replaced, and only then the disk failed: its folder could not be made durable.
+    let (reply, mut answer) = oneshot::channel();
+    bench.event_loop.issue(body, reply);
+    let Saved::Roster(Ok(())) = bench.event_loop.files.saved().await else { panic!("it is written") };
+    assert!(bench.saved_roster().is_admitted(&node));
+    bench.event_loop.saved(Saved::Roster(Err("the folder is not durable".into())));
+    assert!(matches!(answer.try_recv().unwrap(), Err(ServiceError::Store(_))));
+
+    bench.block_roster();
+    bench.event_loop.chores_at = Instant::now();
+    bench.event_loop.turn();
+    assert_eq!(bench.event_loop.health().reasons, ["the membership cannot be saved"], "nothing was written");
+    bench.take_saved().await;
+    bench.free_roster();
+    bench.event_loop.chores_at = Instant::now();
+    bench.event_loop.turn();
+    bench.take_saved().await;
+    assert!(bench.event_loop.health().reasons.is_empty());
+    assert!(!bench.saved_roster().is_admitted(&node), "a reboot does not let it count");
+}
+
+#[tokio::test]
 async fn statements_are_durable_before_they_count_and_never_share_a_place() {
     let bench = Bench::new();
     let (stop, shutdown) = watch::channel(false);
@@ -291,6 +317,26 @@ async fn a_run_that_could_not_be_saved_is_saved_by_the_chores() {
     bench.event_loop.handle_event(mesh_proto::mesh::Event::Restored);
     bench.take_saved().await;
     assert_eq!(crate::store::restored::mark(bench.state.path()).unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_store_that_was_replaced_is_not_marked_again_by_a_run_that_waits() {
+    let mut bench = Bench::new();
+    bench.event_loop.turn();
+    let path = bench.folder.join("state/incarnation");
+    std::fs::create_dir_all(path.join("in the way")).unwrap();
+    bench.event_loop.run_wanted = Some((Run { incarnation: 1, generation: 2 }, Some(70)));
+    bench.event_loop.save_run();
+    bench.take_saved().await;
+    bench.event_loop.handle_event(mesh_proto::mesh::Event::Restored);
+    bench.take_saved().await;
+    bench.take_saved().await;
+    std::fs::remove_dir_all(&path).unwrap();
+    bench.event_loop.chores_at = Instant::now();
+    bench.event_loop.turn();
+    bench.take_saved().await;
+    assert_eq!(bench.state.incarnation().unwrap().unwrap().generation, 2);
+    assert_eq!(crate::store::restored::mark(bench.state.path()).unwrap(), None, "the store is sound");
 }
 
 #[tokio::test]

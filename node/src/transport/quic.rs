@@ -240,6 +240,24 @@ enum Place {
     Join(JoinPlace),
 }
 
+/// Closes a connection that is given up before its handshake is finished, by its deadline or because
+/// others need the room: the table of the places holds it too, so that dropping it is not enough.
+struct CloseUnlessFinished(Option<Connection>);
+
+impl CloseUnlessFinished {
+    fn finished(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for CloseUnlessFinished {
+    fn drop(&mut self) {
+        if let Some(connection) = self.0.take() {
+            connection.close(CloseCode::Deadline.number().into(), b"it opened no stream");
+        }
+    }
+}
+
 /// Accepts connections and brings each handshake to its end, within [`Limits`].
 struct Acceptor {
     transport: QuicTransport,
@@ -307,7 +325,9 @@ impl Acceptor {
             let Some(place) = self.place(&shake, &connection, address).await else {
                 return Ok(None);
             };
+            let unfinished = CloseUnlessFinished(Some(connection.clone()));
             let (send, recv) = connection.accept_bi().await?;
+            unfinished.finished();
             Ok(Some((connection, shake, place, send, recv)))
         })
         .await;
@@ -326,8 +346,10 @@ impl Acceptor {
                 let deadline = Instant::now() + limits.join_deadline;
                 let join = JoinConnection { peer, address, connection, send, recv, deadline, place };
                 // As many fit the channel as have a place, unless nobody admits any more.
-                if self.joins.try_send(join).is_err() {
+                if let Err(error) = self.joins.try_send(join) {
                     bump(&counters.join_busy);
+                    let join = error.into_inner();
+                    join.connection.close(CloseCode::Busy.number().into(), b"nobody is admitted now");
                 }
                 return;
             }

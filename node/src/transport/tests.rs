@@ -221,10 +221,26 @@ async fn half_a_handshake_is_dropped_and_a_good_peer_is_served() {
 async fn a_connection_that_opens_no_stream_is_dropped() {
     let limits = Limits { handshake_deadline: Duration::from_millis(400), ..Limits::default() };
     let mut server = TestNode::with_limits(1, limits);
-    let slow = raw_connection(2, &server, ALPN_MESH).await;
-    serves_a_good_peer(&mut server, 3).await;
-    slow.closed().await;
-    assert_eq!(server.counters.get("handshake_timeout"), 1);
+    for (number, alpn) in (1..).zip([ALPN_MESH, ALPN_JOIN]) {
+        let slow = raw_connection(2, &server, alpn).await;
+        serves_a_good_peer(&mut server, 3).await;
+        // A tenth of what it would take without a word from the server.
+        let closed = tokio::time::timeout(PATIENCE / 10, slow.closed()).await;
+        assert_eq!(close_code(&closed.expect("it is told")), CloseCode::Deadline);
+        assert_eq!(server.counters.get("handshake_timeout"), number);
+    }
+}
+
+#[tokio::test]
+async fn a_join_is_closed_when_nobody_admits_any_more() {
+    let mut server = TestNode::start(1);
+    server.joins.close();
+    let connection = raw_connection(2, &server, ALPN_JOIN).await;
+    let (mut send, _recv) = connection.open_bi().await.unwrap();
+    send.write_all(b"x").await.unwrap();
+    let closed = tokio::time::timeout(PATIENCE / 10, connection.closed()).await;
+    assert_eq!(close_code(&closed.expect("it is told")), CloseCode::Busy);
+    assert_eq!(server.counters.get("join_busy"), 1);
 }
 
 #[tokio::test]

@@ -90,7 +90,7 @@ fn deep_and_huge_json_is_refused_by_the_commands() {
     let lines = format!("{good}\n{{\"id\":\"note/x\",\"fields\":{}}}\n", nested(40));
     let import = home.a.cli_with(&["import", "-"], lines.as_bytes());
     assert_ne!(import.code, 0, "{}", import.text());
-    assert!(import.text().contains('2'), "{}", import.text());
+    assert!(import.text().contains("\"line\":2"), "{}", import.text());
     assert_eq!(home.a.field("note/x", "text"), None);
     home.is_served();
     home.memory_is_bounded();

@@ -337,7 +337,6 @@ fn clients_that_dribble_after_their_handshake_keep_the_api_from_nobody() {
     let _ = client.read_to_end(&mut answer);
     assert!(answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
     assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
-    assert_eq!(open.len(), 300);
     home.is_served();
     home.memory_is_bounded();
     drop(open);

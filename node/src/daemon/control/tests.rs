@@ -216,6 +216,22 @@ async fn the_only_admin_leaves_others_behind_by_force_only() {
     }
 }
 
+#[tokio::test]
+async fn the_only_admin_joins_another_household_by_force_only_and_is_told_why() {
+    let admin: &[&str] = &["admin", "member"];
+    let member: &[&str] = &["member"];
+    let bench = Bench::new(&[admin, member], vec![]).await;
+    let refused = bench.control.join(invite([0x22; 32]), false).await.unwrap_err();
+    let PortError::Conflict { detail, fix } = refused else { panic!("{refused:?}") };
+    assert!(detail.contains("only admin"), "{detail}");
+    assert!(fix.contains("--role admin") && fix.contains("hearth join TOKEN --force"), "{fix}");
+    let forced = bench.control.join(invite([0x22; 32]), true).await.unwrap_err();
+    assert!(matches!(forced, PortError::Unreachable { .. }), "it went on to the issuer: {forced:?}");
+    let bench = Bench::new(&[admin, admin], vec![]).await;
+    let refused = bench.control.join(invite([0x22; 32]), false).await.unwrap_err();
+    assert!(matches!(&refused, PortError::Conflict { detail, .. } if !detail.contains("only admin")));
+}
+
 #[test]
 fn every_failure_of_an_invite_or_a_join_has_its_own_kind_and_way_out() {
     let full = || std::io::Error::from(std::io::ErrorKind::StorageFull);
