@@ -144,14 +144,15 @@ fn flip(original: &Original, file: &Path, at: usize, bit: u8) -> Recovery {
 #[test]
 fn a_flipped_byte_anywhere_in_any_file_costs_only_the_records_near_it() {
     for original in [Original::new(), Original::never_reopened()] {
-        let mut salvaged = 0;
+        let mut noticed = 0;
         for file in original.files() {
             let bytes = fs::metadata(original.folder.path().join(&file)).unwrap().len();
             for at in offsets(usize::try_from(bytes).unwrap(), 24) {
-                salvaged += u32::from(flip(&original, &file, at, 0x20).may_have_lost_writes());
+                noticed += u32::from(flip(&original, &file, at, 0x20) != Recovery::Clean);
             }
         }
-        assert!(salvaged > 0, "some damage cost a record");
+        // Whether a flip costs a record depends on what lies there; most lie where something does.
+        assert!(noticed > 0, "some damage was noticed");
     }
 }
 
