@@ -100,7 +100,7 @@ fn limits_are_named_and_change_nothing() {
     assert!(error.to_string().contains(r"light/a\xff\n"), "{error}");
     assert!(!error.is_worth_a_retry());
     let many = Batch {
-        puts: (0..2000_u32).map(|n| (n.to_be_bytes().to_vec(), vec![0; 4096])).collect(),
+        puts: (0..17_000_u32).map(|n| (n.to_be_bytes().to_vec(), vec![0; 4096])).collect(),
         deletes: vec![],
     };
     assert!(matches!(store.commit(&many), Err(StoreError::BatchTooLarge { .. })));

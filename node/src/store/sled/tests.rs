@@ -163,7 +163,7 @@ fn blocks_that_the_disk_cannot_give_back_cost_only_the_records_in_them() {
     let original = Original::never_reopened();
     let bytes = fs::metadata(original.folder.join("store/db")).unwrap().len();
     assert!(bytes > SEGMENT, "a segment that counts is not the first");
-    let mut salvaged = 0;
+    let mut noticed = 0;
     for segment in 0..bytes.div_ceil(SEGMENT) {
         for block in [0, 1, 60] {
             let from = segment * SEGMENT + block * BLOCK;
@@ -177,10 +177,11 @@ fn blocks_that_the_disk_cannot_give_back_cost_only_the_records_in_them() {
                 Recovery::Salvaged { kept, .. } => assert!(kept + 2 * NEAR >= 2400, "{what}: {outcome}"),
                 Recovery::FromExport { .. } | Recovery::Empty => panic!("{what}: {outcome}"),
             }
-            salvaged += u32::from(outcome.may_have_lost_writes());
+            noticed += u32::from(outcome != Recovery::Clean);
         }
     }
-    assert!(salvaged > 0, "some blocks held records");
+    // What a block costs depends on what the engine put there.
+    assert!(noticed > 0, "some blocks were missed");
     let outcome = original.after("nothing of the log reads", |root| {
         log::faults::break_log(&root.join(STORE_FOLDER), 0..bytes);
     });
