@@ -254,6 +254,8 @@ async fn a_slider_never_shows_a_report_of_an_older_command_after_one_of_a_newer(
 async fn killing_the_owner_moves_the_bulb_to_the_survivor() {
     let Rig { emulator, link: _link, mut owner, other: survivor } = Rig::new().await;
     let me = survivor.id().await.unwrap();
+    let before = command(&survivor, json!({"on": true}), 60_000).await;
+    assert_eq!(before["state"], "confirmed", "{before}");
     owner.kill().await.unwrap();
     wait_until("a command to the survivor is confirmed", PATIENCE, async || {
         Ok(command(&survivor, json!({"on": false}), 2_000).await["state"] == "confirmed")
@@ -269,4 +271,10 @@ async fn killing_the_owner_moves_the_bulb_to_the_survivor() {
     survivor.sees(&owner, "alive").await.unwrap();
     let ended = command(&owner, json!({"on": false}), 20_000).await;
     assert_eq!(ended["state"], "confirmed", "{ended}");
+    // What ended once stays as it ended, though the owner that said so has forgotten it.
+    let path = format!("/api/v1/commands/{}", before["id"].as_str().unwrap());
+    for node in [&survivor, &owner] {
+        let answer = node.client().get(&path).await.unwrap().success().unwrap();
+        assert_eq!(answer["state"], "confirmed", "{answer}");
+    }
 }

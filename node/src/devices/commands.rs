@@ -138,6 +138,11 @@ impl Book {
         self.records.get(&id).is_some_and(|record| record.state().is_final())
     }
 
+    /// How a command ended, if it has.
+    pub(super) fn end_of(&self, id: CommandId) -> Option<Step> {
+        self.records.get(&id).and_then(Record::last).filter(|step| step.state.is_final()).cloned()
+    }
+
     /// Moves a command on as its device's owner says: never back, never after the end that an owner
     /// told. Answers with it when that changed what is shown.
     pub(super) fn advance(&mut self, id: CommandId, step: Step) -> Option<Command> {

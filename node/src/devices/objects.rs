@@ -103,6 +103,7 @@ impl Devices {
     fn see_command(&mut self, view: &ObjectView) {
         let Ok(id) = view.id.name().parse::<CommandId>() else { return };
         let field = |name: &FieldName| view.fields.get(name);
+        let field_of_life = field(&self.names.life);
         let request = field(&self.names.request)
             .and_then(|field| Some((RequestField::from_value(&field.value)?, field)));
         if let Some((request, field)) = request {
@@ -114,9 +115,12 @@ impl Devices {
             let (device, change, hash) = (request.device, request.change, Some(request.hash));
             let known = Known { device, change, at_ms: field.at_ms, within_ms, hash, is_mine };
             self.know(id, known);
+            if is_mine && request.ended.is_none() && field_of_life.is_none() {
+                self.keep_end(id);
+            }
             request.ended.into_iter().for_each(|step| self.end(id, step));
         }
-        if let Some(life) = field(&self.names.life) {
+        if let Some(life) = field_of_life {
             let life = life_from(&life.value);
             life.iter().for_each(|step| self.advance(id, step.clone()));
             let command = self.book.adopt_end(id, life);

@@ -230,6 +230,14 @@ impl Devices {
         }
     }
 
+    /// The owner that told the end of a command taken here is gone, and what it said with it: says it in its place,
+    /// lest the next owner takes the command for one that never ended.
+    pub(super) fn keep_end(&mut self, id: CommandId) {
+        if let (Some(command), Some(end)) = (self.book.get(id), self.book.end_of(id)) {
+            self.write_end(id, &command, end);
+        }
+    }
+
     /// The end goes into the field that only this node writes, so it cannot erase what an owner says.
     fn write_end(&mut self, id: CommandId, command: &Command, step: Step) {
         let (Some(object), Some(known)) = (command_object(id), self.book.known(id)) else { return };
