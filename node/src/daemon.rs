@@ -8,6 +8,7 @@ pub mod addresses;
 pub mod control;
 pub mod doctor;
 pub mod household;
+mod nightly;
 mod parts;
 pub mod presence;
 mod web;
@@ -156,6 +157,8 @@ impl Life<'_> {
 
         let (store, committed) = StoreHandle::spawn(Box::new(store))?;
         let store_beats = store.heartbeat_counter();
+        let exports = state.path().join(crate::store::sled::EXPORT_FOLDER);
+        tasks.spawn("the nightly export", nightly::export_nightly(store.exporter(), exports));
         let loop_beats = Arc::new(AtomicU64::new(0));
         let event_loop = EventLoop::new(eventloop::Parts {
             mesh,

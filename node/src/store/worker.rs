@@ -89,15 +89,9 @@ impl StoreHandle {
         self.requests.send(Request::Commit { batch_id, batch }).map_err(|_| StoreError::Closed)
     }
 
-    /// Writes the next numbered export into `folder`. Commits wait meanwhile, so it belongs in the
-    /// quiet hours. Everything handed over before is in it.
-    ///
-    /// # Errors
-    /// What [`export::write_next`] says, or [`StoreError::Closed`].
-    pub async fn export(&self, folder: PathBuf, now: SystemTime) -> Result<Export, StoreError> {
-        let (reply, answer) = oneshot::channel();
-        self.requests.send(Request::Export { folder, now, reply }).map_err(|_| StoreError::Closed)?;
-        answer.await.map_err(|_| StoreError::Closed)?
+    /// The way to have exports written, for as long as the store is open.
+    pub fn exporter(&self) -> Exporter {
+        Exporter { requests: self.requests.clone() }
     }
 
     /// Rises at least once a second while the thread lives and the disk answers; for the watchdog.
@@ -139,6 +133,24 @@ impl Drop for StoreHandle {
         if let Err(error) = self.finish() {
             tracing::warn!(%error, "the store did not close as it should");
         }
+    }
+}
+
+/// Has the store thread write exports.
+pub struct Exporter {
+    requests: std_mpsc::Sender<Request>,
+}
+
+impl Exporter {
+    /// Writes the next numbered export into `folder`. Commits wait meanwhile, so it belongs in the
+    /// quiet hours. Everything handed over before is in it.
+    ///
+    /// # Errors
+    /// What [`export::write_next`] says, or [`StoreError::Closed`].
+    pub async fn export(&self, folder: PathBuf, now: SystemTime) -> Result<Export, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        self.requests.send(Request::Export { folder, now, reply }).map_err(|_| StoreError::Closed)?;
+        answer.await.map_err(|_| StoreError::Closed)?
     }
 }
 
@@ -447,7 +459,7 @@ mod tests {
         for id in 0..10 {
             handle.commit(id, put(&format!("k{id}"), "v")).unwrap();
         }
-        let export = handle.export(folder.join("exports"), SystemTime::now()).await.unwrap();
+        let export = handle.exporter().export(folder.join("exports"), SystemTime::now()).await.unwrap();
         assert_eq!(export.records, 10);
         assert_eq!(export::verify(&export.path).unwrap(), export);
     }
