@@ -12,6 +12,8 @@ use serde_json::{Value as Json, json};
 
 const CANNOT_START: i32 = 8;
 const WRITES: usize = 120;
+/// What a cut leaves of the log, in bytes: less than the texts alone, wherever the engine put them.
+const LEFT: u64 = 64_000;
 
 fn log_of(state: &Path) -> PathBuf {
     state.join("store").join("db")
@@ -88,10 +90,13 @@ fn a_flipped_byte_is_found_told_and_mended() {
 fn a_cut_tail_is_found_told_and_mended() {
     let (_home, said, store) = damaged(|state| {
         let file = fs::OpenOptions::new().write(true).open(log_of(state)).expect("the log");
-        let length = file.metadata().expect("its size").len();
-        file.set_len(length / 2).expect("it is cut");
+        assert!(file.metadata().expect("its size").len() > LEFT, "there is something to cut");
+        file.set_len(LEFT).expect("it is cut");
     });
-    assert!(said.contains("its last commit is damaged"), "{said}");
+    // A cut within a commit shows in the log itself; one between two only in what the mark beside
+    // the store says should be there.
+    let noticed = ["The storage engine would lose records", "commits are missing"];
+    assert!(noticed.iter().any(|words| said.contains(words)), "{said}");
     assert!(said.contains("Result: the store was damaged"), "{said}");
     assert_eq!(store["status"], "warn", "{store}");
     assert!(store["fix"].as_str().is_some_and(|text| text.contains("peers")), "{store}");

@@ -7,6 +7,7 @@ use hearth_tests::daemon::PATIENCE;
 use node::{
     api::ports::{Change, Color, CommandState, PortError, Power},
     devices::AdapterState,
+    service::{FieldView, ObjectView},
 };
 use serde_json::json;
 use tokio::time::{Instant, interval};
@@ -105,12 +106,13 @@ async fn when_the_owner_dies_another_takes_the_bulb_and_its_open_command() {
     assert_eq!(home.bulb.state().brightness, 1_000);
     let told: Vec<u64> = home.bulb.log().iter().map(|(node, ..)| *node).collect();
     assert_eq!(told, [owner as u64 + 1, 2 - owner as u64]);
-    // What the dead owner said and had not flushed went with it; the survivor says it again.
+    // What the dead owner said stands if it was flushed; else it went with it, and the survivor
+    // says it again.
     home.nodes[0]
-        .until(&home.device, "online, as the survivor says", |view| {
+        .until(&home.device, "online, and by no overlay of the dead", |view| {
             let name = mesh_proto::FieldName::new("availability").unwrap();
-            let by = view.fields.get(&name).map(|field| field.by.clone());
-            availability(view) == "online" && by == Some(home.nodes[0].me.to_string())
+            let stands = |field: &FieldView| field.durable || field.by == home.nodes[0].me.to_string();
+            availability(view) == "online" && view.fields.get(&name).is_some_and(stands)
         })
         .await;
 }
@@ -260,7 +262,14 @@ async fn a_bulb_whose_only_node_died_is_offline_and_the_node_is_called_by_its_na
     let op = node::service::Op::Set(object.clone(), name.clone(), "kitchen".into());
     wired.service.write(mesh_proto::kinds::Author::Client, vec![op]).await.unwrap();
     other.until(&object, "the name of the node", |view| view.fields.contains_key(&name)).await;
-    other.until(&home.device, "the bulb", |view| availability(view) == "online").await;
+    // What was not flushed would go with its writer, and with it all that is known of the bulb.
+    let lasting = ["adapter", "availability"].map(|name| mesh_proto::FieldName::new(name).unwrap());
+    let flushed = |view: &ObjectView| {
+        lasting.iter().all(|name| view.fields.get(name).is_some_and(|field| field.durable))
+    };
+    other
+        .until(&home.device, "the bulb, flushed", |view| availability(view) == "online" && flushed(view))
+        .await;
     drop(home.nodes.remove(0));
     let view = home.nodes[0].until(&home.device, "offline", |view| availability(view) == "offline").await;
     assert_eq!(reason(&view), "node kitchen is down, and no other node reaches it");
@@ -271,7 +280,7 @@ async fn what_describes_a_bulb_is_written_once() {
     let home = Home::new("once", 1).await;
     home.settled().await;
     let node = &home.nodes[0];
-    let at = |view: &node::service::ObjectView| {
+    let at = |view: &ObjectView| {
         let label = mesh_proto::FieldName::new("label").unwrap();
         (view.fields[&label].at_ms, view.fields[&label].durable)
     };
