@@ -54,7 +54,7 @@ use crate::{
         sled::{SledOptions, SledStore},
         worker::StoreHandle,
     },
-    supervisor::{self, Health, PATIENCE, Pulse},
+    supervisor::{self, Health, PATIENCE, Pulse, Systemd},
     timekeeping::{self, BUILD_S, TimePrograms, unix_seconds},
     tls::{identity::NodeIdentity, local_ca::WallClock, resolver::WebRenewal},
     transport::{Dialer, Limits, QuicTransport, Target, TransportCounters, link_events},
@@ -291,7 +291,13 @@ impl Life<'_> {
             is_founded: household.is_new && household.roster.members().count() == 1,
         });
         let status = format!("listening on {address}");
-        let mut watching = tokio::spawn(supervisor::run(health, status, stalled_now, shutdown.clone()));
+        let mut watching = tokio::spawn(supervisor::run(
+            health,
+            Systemd::from_environment(),
+            status,
+            stalled_now,
+            shutdown.clone(),
+        ));
 
         let mut looping = looping;
         let ended = tokio::select! {

@@ -14,7 +14,7 @@ mod status;
 mod watchers;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -290,4 +290,4 @@ async fn answer_plain(stream: &mut TcpStream) -> io::Result<()> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -47,7 +47,7 @@ impl Store for Failing {
 }
 
 /// A loop that does not run yet, and what belongs to it.
-struct Bench {
+pub(crate) struct Bench {
     event_loop: EventLoop,
     service: Service,
     state: Arc<StateDir>,
@@ -58,7 +58,7 @@ struct Bench {
 }
 
 impl Bench {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let folder = Folder::new();
         let state = Arc::new(StateDir::open(&folder.join("state")).unwrap());
         let key = SigningKey::from_bytes(&[1; 32]);
@@ -100,6 +100,18 @@ impl Bench {
             synchronised: watch::channel(true).1,
         });
         Self { event_loop, service, state, disk, folder, _links: links_in }
+    }
+
+    /// Rises with every turn of the loop.
+    pub(crate) fn heartbeat(&self) -> Arc<AtomicU64> {
+        self.event_loop.heartbeat.clone()
+    }
+
+    /// Runs the loop for as long as anybody waits for its end.
+    pub(crate) async fn run(self) {
+        let Self { event_loop, service: _asks, folder: _kept, _links: _links_in, .. } = self;
+        let (_never, shutdown) = watch::channel(false);
+        event_loop.run(shutdown).await.unwrap();
     }
 
     /// The file of the membership cannot be replaced: a folder is in its place.

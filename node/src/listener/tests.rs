@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// A port whose API sends back what it gets.
-struct Web {
+pub(crate) struct Web {
     address: SocketAddr,
     counters: Arc<TransportCounters>,
     resolver: Arc<WebResolver>,
@@ -29,7 +29,7 @@ fn wall_clock() -> WallClock {
 }
 
 impl Web {
-    async fn start(limits: TcpLimits) -> Self {
+    pub(crate) async fn start(limits: TcpLimits) -> Self {
         let (web, mut connections) = mpsc::channel::<WebConnection>(4);
         tokio::spawn(async move {
             while let Some(mut connection) = connections.recv().await {
@@ -59,6 +59,10 @@ impl Web {
         let tls = Arc::new(resolver.web_tls().unwrap());
         tokio::spawn(serve(ports.tcp, tls, web, counters.clone(), limits));
         Self { address: ports.address, counters, resolver, names, roots }
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
     }
 
     async fn raw(&self) -> TcpStream {

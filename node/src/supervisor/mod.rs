@@ -7,6 +7,7 @@
 
 use std::{
     collections::BTreeMap,
+    io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::{
         Arc,
@@ -98,17 +99,38 @@ async fn answers(listener: SocketAddr) -> bool {
     matches!(timeout(PROBE, ask).await, Ok(Ok(_)))
 }
 
+/// The service manager, as far as this process was told of one.
+pub struct Systemd {
+    /// How often it wants to hear that the node is alive, if it does.
+    watchdog: Option<Duration>,
+    tell: Box<dyn Fn(&[NotifyState<'_>]) -> io::Result<()> + Send>,
+}
+
+impl Systemd {
+    /// By `NOTIFY_SOCKET` and `WATCHDOG_USEC`, as systemd sets them.
+    pub fn from_environment() -> Self {
+        Self { watchdog: sd_notify::watchdog_enabled(), tell: Box::new(sd_notify::notify) }
+    }
+
+    /// Without systemd there is nobody to tell, which is no error.
+    fn tell(&self, state: &[NotifyState<'_>]) {
+        if let Err(reason) = (self.tell)(state) {
+            warn!(%reason, "systemd cannot be told how the node is");
+        }
+    }
+}
+
 /// Says that the node is ready, then feeds the watchdog until `shutdown`. `stalled_now` is told the names
 /// of the parts that show no sign of life.
 pub async fn run(
     mut health: Health,
+    systemd: Systemd,
     status: String,
     stalled_now: watch::Sender<Vec<&'static str>>,
     mut shutdown: watch::Receiver<bool>,
 ) {
-    tell(&[NotifyState::Ready, NotifyState::Status(&status)]);
-    let asked = sd_notify::watchdog_enabled();
-    let mut ticks = tokio::time::interval(asked.map_or(LOOK_EVERY, |within| within / 3));
+    systemd.tell(&[NotifyState::Ready, NotifyState::Status(&status)]);
+    let mut ticks = tokio::time::interval(systemd.watchdog.map_or(LOOK_EVERY, |within| within / 3));
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
@@ -117,22 +139,15 @@ pub async fn run(
         }
         let stalled = health.stalled().await;
         if stalled.is_empty() {
-            if asked.is_some() {
-                tell(&[NotifyState::Watchdog]);
+            if systemd.watchdog.is_some() {
+                systemd.tell(&[NotifyState::Watchdog]);
             }
         } else if stalled != *stalled_now.borrow() {
             error!(parts = ?stalled, "parts of the node show no sign of life; systemd's watchdog is not fed");
         }
         stalled_now.send_replace(stalled);
     }
-    tell(&[NotifyState::Stopping]);
-}
-
-/// Without systemd there is nobody to tell, which is no error.
-fn tell(state: &[NotifyState<'_>]) {
-    if let Err(reason) = sd_notify::notify(state) {
-        warn!(%reason, "systemd cannot be told how the node is");
-    }
+    systemd.tell(&[NotifyState::Stopping]);
 }
 
 #[cfg(test)]

@@ -1,14 +1,20 @@
-//! Stalled parts are noticed: a counter that stands still, a store whose disk hangs, a listener
-//! that accepts and never answers.
+//! Stalled parts are noticed, and systemd hears nothing while they stall: an event loop that stands
+//! still, a store whose disk hangs, a listener that accepts and never answers.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::{
+    future::Future,
     sync::mpsc,
+    thread,
     time::{Duration, Instant as StdInstant},
 };
 
 use super::*;
-use crate::store::{Batch, Store, StoreError, worker::StoreHandle};
+use crate::{
+    eventloop,
+    listener::{self, TcpLimits},
+    store::{Batch, Store, StoreError, worker::StoreHandle},
+};
 
 const SHORT: Duration = Duration::from_millis(900);
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -69,7 +75,9 @@ async fn whoever_asks_is_told_what_stalls_and_that_it_goes_on() {
     let pulses = vec![Pulse { name: "devices", beats: beats.clone() }];
     let (sender, mut stalled) = watch::channel(Vec::new());
     let (stop, shutdown) = watch::channel(false);
-    let running = tokio::spawn(run(Health::new(pulses, None, PATIENCE), "x".into(), sender, shutdown));
+    let nobody = Systemd { watchdog: None, tell: Box::new(|_| Ok(())) };
+    let health = Health::new(pulses, None, PATIENCE);
+    let running = tokio::spawn(run(health, nobody, "x".into(), sender, shutdown));
     let began = Instant::now();
     timeout(DEADLINE * 3, stalled.wait_for(|names| *names == ["devices"])).await.unwrap().unwrap();
     assert!(began.elapsed() >= PATIENCE, "{:?}", began.elapsed());
@@ -84,4 +92,113 @@ async fn a_listener_that_accepts_and_never_answers_is_noticed() {
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut health = Health::new(Vec::new(), Some(silent.local_addr().unwrap()), SHORT);
     assert_eq!(health.stalled().await, ["listener"]);
+}
+
+/// A thread of its own for one part, which stands still for as long as one likes.
+struct OwnThread {
+    runtime: tokio::runtime::Handle,
+    _end: tokio::sync::oneshot::Sender<()>,
+}
+
+impl OwnThread {
+    fn start() -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let handle = runtime.handle().clone();
+        let (end, ended) = tokio::sync::oneshot::channel::<()>();
+        thread::spawn(move || runtime.block_on(ended));
+        Self { runtime: handle, _end: end }
+    }
+
+    async fn run<T: Send + 'static>(&self, part: impl Future<Output = T> + Send + 'static) -> T {
+        self.runtime.spawn(part).await.unwrap()
+    }
+
+    /// It stands still until the answer is dropped.
+    fn freeze(&self) -> mpsc::Sender<()> {
+        let (go_on, hang) = mpsc::channel::<()>();
+        self.runtime.spawn(async move { hang.recv() });
+        go_on
+    }
+}
+
+/// A systemd that wants to hear of the node, and what it heard.
+fn systemd() -> (Systemd, mpsc::Receiver<String>) {
+    let (heard, hears) = mpsc::channel();
+    let tell = move |states: &[NotifyState<'_>]| {
+        states.iter().for_each(|state| heard.send(state.to_string()).unwrap());
+        Ok(())
+    };
+    (Systemd { watchdog: Some(Duration::from_millis(300)), tell: Box::new(tell) }, hears)
+}
+
+/// The pings come, stop while the part of that name stalls, and come again when it goes on.
+async fn pings_stop_while_it_stalls<S>(health: Health, name: &'static str, stall: impl FnOnce() -> S) {
+    const PING: &str = "WATCHDOG=1";
+    let (systemd, hears) = systemd();
+    let (sender, mut looked) = watch::channel(Vec::new());
+    let (stop, shutdown) = watch::channel(false);
+    let running = tokio::spawn(run(health, systemd, "here".into(), sender, shutdown));
+    let mut look = async || {
+        timeout(DEADLINE, looked.changed()).await.expect("it looks again").unwrap();
+        looked.borrow_and_update().clone()
+    };
+    for _ in 0..3 {
+        assert!(look().await.is_empty());
+    }
+    let first: Vec<String> = hears.try_iter().collect();
+    assert_eq!(first[..3], ["READY=1", "STATUS=here", PING]);
+
+    let stalling = stall();
+    let deadline = StdInstant::now() + DEADLINE;
+    while look().await != [name] {
+        assert!(StdInstant::now() < deadline, "nobody noticed");
+    }
+    hears.try_iter().for_each(drop);
+    for _ in 0..3 {
+        assert_eq!(look().await, [name]);
+    }
+    assert_eq!(hears.try_iter().collect::<Vec<_>>(), [""; 0], "systemd heard of a stalled {name}");
+
+    drop(stalling);
+    let deadline = StdInstant::now() + DEADLINE;
+    while !look().await.is_empty() {
+        assert!(StdInstant::now() < deadline, "it went on, and nobody noticed");
+    }
+    stop.send(true).unwrap();
+    running.await.unwrap();
+    let last: Vec<String> = hears.try_iter().collect();
+    assert!(last[0] == PING && last.last().unwrap() == "STOPPING=1", "{last:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stalled_event_loop_stops_the_pings() {
+    let thread = OwnThread::start();
+    let bench = eventloop::tests::Bench::new();
+    let pulses = vec![Pulse { name: "event loop", beats: bench.heartbeat() }];
+    thread.runtime.spawn(bench.run());
+    // With nothing to do it turns every 5 s.
+    let health = Health::new(pulses, None, SHORT * 7);
+    pings_stop_while_it_stalls(health, "event loop", || thread.freeze()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stalled_store_stops_the_pings() {
+    let (go_on, hang) = mpsc::channel();
+    let (store, _committed) = StoreHandle::spawn(Box::new(Hanging(hang))).unwrap();
+    let pulses = vec![Pulse { name: "store", beats: store.heartbeat_counter() }];
+    let batch = Batch { puts: vec![(b"k".to_vec(), b"v".to_vec())], deletes: vec![] };
+    // A disk that goes on with an error ends the commit as well as one that goes on without.
+    let stall = || {
+        store.commit(1, batch).unwrap();
+        go_on
+    };
+    pings_stop_while_it_stalls(Health::new(pulses, None, SHORT), "store", stall).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stalled_listener_stops_the_pings() {
+    let thread = OwnThread::start();
+    let web = thread.run(listener::tests::Web::start(TcpLimits::default())).await;
+    let health = Health::new(Vec::new(), Some(web.address()), SHORT);
+    pings_stop_while_it_stalls(health, "listener", || thread.freeze()).await;
 }
