@@ -5,6 +5,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     process::Stdio,
+    time::Duration,
 };
 
 use hearth_tests::daemon::{Client, Daemon, PATIENCE, wait_until};
@@ -12,7 +13,7 @@ use serde_json::{Value, json};
 use tokio::{
     io::{AsyncBufReadExt as _, BufReader},
     process::Command,
-    time::timeout,
+    time::{Instant, interval, timeout},
 };
 
 fn python() -> PathBuf {
@@ -100,9 +101,11 @@ async fn a_token_of_before_a_restart_is_unknown_and_resets() {
 /// Changes, and the objects that they are spread over.
 const CHANGES: usize = 10_000;
 const OBJECTS: usize = 100;
+/// How long the observer reads nothing while the changes come.
+const PAUSE: Duration = Duration::from_secs(60);
 
 #[tokio::test]
-async fn an_observer_that_pauses_gets_the_latest_of_each_object_in_bounded_memory() {
+async fn an_observer_that_pauses_for_a_minute_gets_the_latest_of_each_object_in_bounded_memory() {
     let node = Daemon::found("one").await.unwrap();
     // 10,000 changes of 3 KB are far more than the kernel's buffers between the two can hide.
     let client = viewer(&node).await.with_receive_buffer(64 << 10);
@@ -111,7 +114,10 @@ async fn an_observer_that_pauses_gets_the_latest_of_each_object_in_bounded_memor
     let before = metric(&node, "hearth_resident_memory_bytes").await.unwrap();
     let (mut queued, mut resident) = (0.0_f64, before);
     let padding = "x".repeat(3_000);
+    let began = Instant::now();
+    let mut pace = interval(PAUSE / u32::try_from(CHANGES / OBJECTS).unwrap());
     for round in 1..=CHANGES / OBJECTS {
+        pace.tick().await;
         let lines = (0..OBJECTS).map(|n| {
             json!({"id": format!("note/{n:02}"), "fields": {"round": round, "padding": padding}}).to_string()
         });
@@ -125,6 +131,8 @@ async fn an_observer_that_pauses_gets_the_latest_of_each_object_in_bounded_memor
         queued = queued.max(metric(&node, "hearth_observer_queued_bytes").await.unwrap());
         resident = resident.max(metric(&node, "hearth_resident_memory_bytes").await.unwrap());
     }
+    pace.tick().await;
+    assert!(began.elapsed() >= PAUSE, "it paused for {:?}", began.elapsed());
     assert_eq!(metric(&node, "hearth_observers").await.unwrap(), 1.0, "it is not thrown out");
     assert!(queued > 0.0 && queued <= 64.0 * 1024.0, "{queued} bytes wait for one observer");
     // The store's cache is in it; what was written is 30 MB, as messages 40 MB.
