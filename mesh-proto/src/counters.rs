@@ -51,6 +51,8 @@ counters! {
     Repaired => "registers_repaired",
     /// Times that this node's clock was set back and its generation closed.
     ClockCorrections => "clock_corrections",
+    /// Times that the time of a peer took the place of this node's own.
+    ClockAdopted => "clock_adopted",
     /// Writes held back because their stamps lie in the future.
     Quarantined => "writes_quarantined",
     /// Writes from the future that were dropped because too many of their node are held back.

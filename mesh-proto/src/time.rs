@@ -175,10 +175,11 @@ impl TimeKeeper {
     }
 
     /// Compares with a peer. A node follows, forth and back, a peer that is nearer to a right clock
-    /// than itself; of two that are equally far, the one behind adopts the other's time.
-    pub fn compare(&mut self, now: Now, peer: NodeId, theirs: TimeOfDay) {
+    /// than itself; of two that are equally far, the one behind adopts the other's time. Returns
+    /// whether the own time changed.
+    pub fn compare(&mut self, now: Now, peer: NodeId, theirs: TimeOfDay) -> bool {
         if self.is_synchronised() || !self.is_plausible(theirs.ms) {
-            return;
+            return false;
         }
         let theirs = TimeOfDay { stratum: theirs.stratum.clamp(SYNCHRONISED, UNSYNCHRONISED), ..theirs };
         let is_nearer = theirs.stratum < self.stratum;
@@ -190,9 +191,11 @@ impl TimeKeeper {
         }
         let own = self.time_ms(now);
         let is_behind = self.source.is_none() && theirs.stratum == self.stratum && theirs.ms > own;
-        if own.abs_diff(theirs.ms) > TOLERANCE_MS && (is_nearer || is_behind) {
+        let adopts = own.abs_diff(theirs.ms) > TOLERANCE_MS && (is_nearer || is_behind);
+        if adopts {
             self.anchor = (now.mono_ms, theirs.ms);
         }
+        adopts
     }
 
     /// Whether a time of day may be right: not before this software was built, and not more than a century after.

@@ -64,7 +64,9 @@ use doctor::Doctor;
 use household::Household;
 pub use parts::Failed;
 use parts::Parts;
-use web::{follow_addresses, join_metrics, listen_info, local_ca, transport_metrics, web_names};
+use web::{
+    follow_addresses, join_metrics, listen_info, local_ca, store_metrics, transport_metrics, web_names,
+};
 
 /// How long the parts of a life may take to stop.
 const STOP_PATIENCE: Duration = Duration::from_secs(8);
@@ -213,6 +215,7 @@ impl Life<'_> {
         });
         let (end, mut ends) = mpsc::channel(2);
         let (control, control_requests) = ControlHandle::channel();
+        let found = store_metrics(&recovery);
         let doctor = Doctor {
             service: service.clone(),
             recovery,
@@ -252,7 +255,11 @@ impl Life<'_> {
             ca_pem,
             listen: listen_rx.clone(),
             metrics: metrics.clone(),
-            metrics_sources: vec![transport_metrics(transport_counters.clone()), join_metrics(join_counters)],
+            metrics_sources: vec![
+                transport_metrics(transport_counters.clone()),
+                join_metrics(join_counters),
+                found,
+            ],
             stalled,
             shutdown: shutdown.clone(),
         });

@@ -186,6 +186,17 @@ impl Daemon {
         wait_until(&format!("{name} reaches {at_least}"), || self.counter(name) >= at_least);
     }
 
+    /// Requests of a route that ended in this class (`4xx`), as `/metrics` counts them.
+    #[track_caller]
+    pub fn requests(&self, route: &str, class: &str) -> u64 {
+        let (status, text) = self.http_raw("GET", "/metrics", b"");
+        assert_eq!(status, 200, "{text}");
+        let begins = format!("hearth_http_requests_total{{route=\"{route}");
+        let class = format!("class=\"{class}\"");
+        let counted = text.lines().filter(|line| line.starts_with(&begins) && line.contains(&class));
+        counted.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
+    }
+
     /// The short name of the node.
     #[track_caller]
     pub fn short(&self) -> String {

@@ -239,7 +239,9 @@ impl Mesh {
         for link in self.links.values() {
             if let Some(peer) = &link.peer {
                 let time = TimeOfDay { ms: peer.time_ms(self.now), ..peer.time };
-                self.time.compare(self.now, link.node, time);
+                if self.time.compare(self.now, link.node, time) {
+                    self.counters.bump(Counter::ClockAdopted);
+                }
             }
         }
         if self.time.is_untold(self.now) {

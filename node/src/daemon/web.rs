@@ -19,7 +19,7 @@ use crate::{
         metrics::{Kind, MetricsSource, Sample},
     },
     auth::JoinCounters,
-    store::files::write_private,
+    store::{RecoveryReport, files::write_private},
     tls::local_ca::{LocalCa, WebNames, may_vouch_for},
     transport::TransportCounters,
 };
@@ -107,6 +107,16 @@ pub(super) fn transport_metrics(counters: Arc<TransportCounters>) -> MetricsSour
 
 pub(super) fn join_metrics(counters: Arc<JoinCounters>) -> MetricsSource {
     Arc::new(move || samples("Ends of requests to join the household since the start.", counters.metrics()))
+}
+
+/// What the opening of the store found: counters that stand still until the next start.
+pub(super) fn store_metrics(report: &RecoveryReport) -> MetricsSource {
+    let mended = u64::from(!report.steps.is_empty());
+    let damaged = u64::from(report.may_have_lost_writes());
+    Arc::new(move || {
+        let help = "Whether this start had to mend the store, and whether that lost records.";
+        samples(help, [("hearth_store_mended_total", mended), ("hearth_store_damaged_total", damaged)])
+    })
 }
 
 fn samples(help: &'static str, counts: impl IntoIterator<Item = (&'static str, u64)>) -> Vec<Sample> {

@@ -63,11 +63,13 @@ impl Home {
         assert_eq!(self.a.https("GET", "/healthz", b"").0, 200);
     }
 
-    /// The memory of the attacked node stayed within its bound since the start.
+    /// The memory of both nodes stayed within its bound since the start.
     #[track_caller]
     pub fn memory_is_bounded(&self) {
-        let (before, now) = (self.rss_before, self.a.rss_kib());
-        assert!(now <= before + RSS_BOUND_KIB, "from {before} KiB to {now} KiB");
+        let before = self.rss_before;
+        for (name, now) in [("a", self.a.rss_kib()), ("b", self.b.rss_kib())] {
+            assert!(now <= before + RSS_BOUND_KIB, "{name}: from {before} KiB to {now} KiB");
+        }
     }
 }
 

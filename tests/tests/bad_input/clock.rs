@@ -40,6 +40,11 @@ fn a_node_that_boots_in_1970_joins_and_takes_the_time_of_its_peers() {
         home.a.field("note/old", "text") == Some(json!("from 1970 again"))
     });
     assert_eq!(home.a.counter("writes_quarantined"), 0);
+    // It took the time of its peer, says that it cannot know better, and what would mend that.
+    home.b.wait_counter("clock_adopted", 1);
+    let doctor = home.b.cli(&["doctor"]);
+    assert!(doctor.text().contains("not known to be right"), "{}", doctor.text());
+    assert!(doctor.text().contains("timedatectl set-ntp true"), "{}", doctor.text());
     // Its own API answers over TLS: the certificate holds although the clock does not.
     assert_eq!(home.b.https("GET", "/healthz", b"").0, 200);
     home.is_served();
@@ -99,6 +104,7 @@ fn a_node_a_year_ahead_overrules_nobody_once_it_is_corrected() {
 #[test]
 fn a_node_a_year_ahead_among_nodes_that_know_no_better_overrules_no_later_write() {
     let home = Home::with(&Launch::new(), &Launch::new().clock("+365d"));
+    home.a.wait_counter("clock_adopted", 1);
     for round in 0..3 {
         for (writer, reader) in [(&home.b, &home.a), (&home.a, &home.b)] {
             let text = json!(format!("{round} by {}", writer.pid()));

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use hearth_tests::hostile::{Folder, Home, Launch, peer::noise};
+use hearth_tests::hostile::{Home, Launch, peer::noise};
 use serde_json::json;
 
 const USAGE: i32 = 2;
@@ -10,7 +10,8 @@ const REFUSED: i32 = 6;
 
 #[test]
 fn a_mistake_in_the_configuration_is_named_with_file_line_and_key() {
-    let folder = Folder::new().expect("a temp folder");
+    let home = Home::new();
+    let folder = &home.folder;
     let cases: [(&[u8], &str, &str); 6] = [
         (b"# mine\nname = 7\n", ":2:8: `name` is 7", "\"kitchen\""),
         (b"\n\nlistne = \"x\"\n", ":3:1: unknown key `listne`", "did you mean `listen`?"),
@@ -20,7 +21,7 @@ fn a_mistake_in_the_configuration_is_named_with_file_line_and_key() {
         (b"name = \"\xff\"\n", ":1:", "not UTF-8"),
     ];
     for (text, place, words) in cases {
-        let state = folder.join("a");
+        let state = folder.join("c");
         fs::create_dir_all(&state).expect("a folder");
         let file = state.join("hearth.toml");
         fs::write(&file, text).expect("a file");
@@ -29,7 +30,7 @@ fn a_mistake_in_the_configuration_is_named_with_file_line_and_key() {
         // Nothing was founded with half a configuration.
         assert!(!state.join("node.key").exists());
     }
-    let state = folder.join("a");
+    let state = folder.join("c");
     fs::write(state.join("hearth.toml"), vec![b'#'; 2 << 20]).expect("a file");
     Launch::new().fails(&state).expect(USAGE, &["the limit is 1048576"]);
     fs::write(state.join("hearth.toml"), noise(100_000)).expect("a file");
@@ -37,6 +38,8 @@ fn a_mistake_in_the_configuration_is_named_with_file_line_and_key() {
     fs::remove_file(state.join("hearth.toml")).expect("it goes");
     let refused = Launch::new().variable("HEARTH_NAME", "a\tb").fails(&state);
     refused.expect(USAGE, &["HEARTH_NAME", "1 to 64 bytes", "unset HEARTH_NAME"]);
+    home.is_served();
+    home.memory_is_bounded();
 }
 
 fn nested(depth: usize) -> String {
@@ -66,6 +69,7 @@ fn deep_and_huge_json_is_refused_over_http() {
     }
     let metrics = home.a.http_raw("GET", "/metrics", b"").1;
     assert!(metrics.contains("\nhearth_http_panics_total 0\n"), "{metrics}");
+    assert_eq!(home.a.requests("/api/v1/objects", "4xx"), 3 + 1 + 4 + 7, "{metrics}");
     assert_eq!(home.a.field("note/x", "text"), None);
     home.is_served();
     home.memory_is_bounded();
@@ -91,6 +95,7 @@ fn deep_and_huge_json_is_refused_by_the_commands() {
     let import = home.a.cli_with(&["import", "-"], lines.as_bytes());
     assert_ne!(import.code, 0, "{}", import.text());
     assert!(import.text().contains("\"line\":2"), "{}", import.text());
+    assert!(home.a.requests("/api/v1/", "4xx") >= 1, "what the node refused is counted");
     assert_eq!(home.a.field("note/x", "text"), None);
     home.is_served();
     home.memory_is_bounded();

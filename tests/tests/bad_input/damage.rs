@@ -52,6 +52,7 @@ fn damaged(damage: impl FnOnce(&Path)) -> (Home, String, Json) {
         (0..10).all(|n| home.a.field(&format!("note/after{n}"), "text") == Some(json!(n)))
             && home.a.field("note/n0", "text") == Some(json!("again 9"))
     });
+    assert_eq!(home.b.counter("store_mended"), 1);
     home.is_served();
     home.memory_is_bounded();
     (home, said, store)
@@ -64,7 +65,7 @@ fn holds_all(daemon: &Daemon) -> bool {
 
 #[test]
 fn a_flipped_byte_is_found_told_and_mended() {
-    let (_home, said, store) = damaged(|state| {
+    let (home, said, store) = damaged(|state| {
         let mut file = fs::OpenOptions::new().read(true).write(true).open(log_of(state)).expect("the log");
         let middle = file.metadata().expect("its size").len() / 3;
         for place in [middle, middle + 5_000] {
@@ -84,11 +85,13 @@ fn a_flipped_byte_is_found_told_and_mended() {
     // Whether the byte cost a record depends on where it lay.
     assert_eq!(said.contains("the store is whole"), fix.contains("nothing was lost"), "{store} {said}");
     assert_eq!(said.contains("the store was damaged"), fix.contains("peers"), "{store} {said}");
+    let lost = u64::from(said.contains("the store was damaged"));
+    assert_eq!(home.b.counter("store_damaged"), lost, "{said}");
 }
 
 #[test]
 fn a_cut_tail_is_found_told_and_mended() {
-    let (_home, said, store) = damaged(|state| {
+    let (home, said, store) = damaged(|state| {
         let file = fs::OpenOptions::new().write(true).open(log_of(state)).expect("the log");
         assert!(file.metadata().expect("its size").len() > LEFT, "there is something to cut");
         file.set_len(LEFT).expect("it is cut");
@@ -98,27 +101,30 @@ fn a_cut_tail_is_found_told_and_mended() {
     let noticed = ["The storage engine would lose records", "commits are missing"];
     assert!(noticed.iter().any(|words| said.contains(words)), "{said}");
     assert!(said.contains("Result: the store was damaged"), "{said}");
+    assert_eq!(home.b.counter("store_damaged"), 1);
     assert_eq!(store["status"], "warn", "{store}");
     assert!(store["fix"].as_str().is_some_and(|text| text.contains("peers")), "{store}");
 }
 
 #[test]
 fn an_empty_snapshot_costs_nothing() {
-    let (_home, said, store) = damaged(|state| {
+    let (home, said, store) = damaged(|state| {
         let snapshot = state.join("store").join("snap.00000000FFFFFFFF.generating");
         fs::write(snapshot, b"").expect("an empty snapshot");
     });
     assert!(said.contains("a snapshot that was not finished"), "{said}");
+    assert_eq!(home.b.counter("store_damaged"), 0);
     assert_eq!(store["status"], "warn", "{store}");
     assert_eq!(store["fix"], "nothing was lost; watch the card", "{store}");
 }
 
 #[test]
 fn a_store_that_is_gone_is_filled_by_the_peer() {
-    let (_home, said, store) = damaged(|state| {
+    let (home, said, store) = damaged(|state| {
         fs::remove_dir_all(state.join("store")).expect("the store goes");
     });
     assert!(said.contains("The store is damaged"), "{said}");
+    assert_eq!(home.b.counter("store_damaged"), 1);
     assert_eq!(store["status"], "warn", "{store}");
 }
 

@@ -282,6 +282,7 @@ fn requests_over_their_size_are_refused_over_tls() {
     let (status, body) = home.a.https("POST", "/api/v1/setup", &vec![b' '; 2 << 20]);
     assert_eq!(status, 413, "{body}");
     assert!(body.contains("urn:hearth:problem:too-large"), "{body}");
+    assert!(home.a.requests("/api/v1/setup", "4xx") >= 1);
     home.is_served();
     home.memory_is_bounded();
 }

@@ -72,13 +72,15 @@ fn a_read_only_state_folder_is_named() {
 
 #[test]
 fn a_full_disk_stops_the_start_and_says_so() {
-    let folder = Folder::new().expect("a temp folder");
-    let state = folder.join("a");
+    let home = Home::new();
+    let state = home.folder.join("c");
     fs::create_dir(&state).expect("a folder");
     let mounts = format!("mount -t tmpfs -o size=512k,mode=700 tmpfs {}", state.display());
     let refused = Launch::new().mounts(&mounts).fails(&state);
     let named = format!("the disk that holds {} is full", state.display());
     refused.expect(CANNOT_START, &[&named, "free some space"]);
+    home.is_served();
+    home.memory_is_bounded();
 }
 
 /// The disk fills up under a running node.
@@ -116,6 +118,7 @@ fn a_disk_that_fills_up_refuses_writes_until_there_is_room_and_loses_nothing() {
     assert!(home.a.said().contains("writes are refused until it can"), "{}", home.a.said());
     let metrics = home.a.http_raw("GET", "/metrics", b"").1;
     assert!(metrics.contains("hearth_store_writable 0"), "{metrics}");
+    assert_eq!(home.a.requests("/api/v1/objects", "5xx"), 2, "{metrics}");
     // It reads and passes on what others write, and the other node works.
     assert_eq!(home.a.field("note/early", "text"), Some(json!("acknowledged before")));
     home.b.put("note/from-b", "text", &json!("meanwhile"));
@@ -164,19 +167,9 @@ fn a_value_over_its_limit_is_refused_by_command_and_by_http() {
     assert_eq!((status, &problem["type"]), (413, &json!("urn:hearth:problem:too-many-changes")), "{problem}");
     // Not even a part of a refused request was written.
     assert_eq!(home.a.http("GET", path, &Json::Null).0, 404);
-    assert!(requests(&home, "/api/v1/objects", "4xx") >= 5);
+    assert!(home.a.requests("/api/v1/objects", "4xx") >= 5);
     home.is_served();
     home.memory_is_bounded();
-}
-
-/// Requests of a route that ended in this class.
-fn requests(home: &Home, route: &str, class: &str) -> u64 {
-    let metrics = home.a.http_raw("GET", "/metrics", b"").1;
-    let of = |line: &&str| {
-        line.starts_with(&format!("hearth_http_requests_total{{route=\"{route}"))
-            && line.contains(&format!("class=\"{class}\""))
-    };
-    metrics.lines().filter(of).filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
 }
 
 #[test]
@@ -203,7 +196,7 @@ fn fields_that_are_not_for_clients_are_refused() {
     // And over TLS nobody writes without a token.
     let (status, text) = home.a.https("PATCH", "/api/v1/objects/note/x", br#"{"set":{"text":"hi"}}"#);
     assert!(status == 401 && text.contains("urn:hearth:problem:"), "{status} {text}");
-    assert!(requests(&home, "/api/v1/objects", "4xx") >= 6);
+    assert!(home.a.requests("/api/v1/objects", "4xx") >= 6);
     home.is_served();
     home.memory_is_bounded();
 }
