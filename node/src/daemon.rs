@@ -158,7 +158,7 @@ impl Life<'_> {
         tasks.spawn("the addresses", follow_addresses(address, advertise, addresses, names, listen_info));
 
         let (store, committed) = StoreHandle::spawn(Box::new(store))?;
-        let store_beats = store.heartbeat_counter();
+        let store_beats = store.heartbeat();
         let exports = state.path().join(crate::store::sled::EXPORT_FOLDER);
         tasks.spawn("the nightly export", nightly::export_nightly(store.exporter(), exports));
         let loop_beats = Arc::new(AtomicU64::new(0));
@@ -368,7 +368,7 @@ impl Life<'_> {
             u32::try_from(random_seed()? >> 32).unwrap_or(0),
             Plant::default(),
         );
-        let stored = Incarnation { generation: run.generation, incarnation: run.incarnation, clean: false };
+        let stored = Incarnation { generation: run.generation, incarnation: run.incarnation };
         state.set_incarnation(stored)?;
         // After the run: a mark that names it must not outlive a run that never was.
         let since = mark.map(|since| since.unwrap_or(run.generation));

@@ -44,7 +44,7 @@ use tracing::{debug, error, info};
 
 use crate::{
     service::{Request, ServiceError},
-    state_dir::{Incarnation, StateDir},
+    state_dir::StateDir,
     store::worker::{Committed, StoreHandle},
     transport::{
         Channel, CloseCode, LinkEvent, LinkEventReceiver, LinkHandle, LinkId, SendError, Target, Wanted,
@@ -179,11 +179,10 @@ impl EventLoop {
         }
     }
 
-    /// Runs until `shutdown` says so, then stops cleanly: flushes, says goodbye, and marks the
-    /// run as clean.
+    /// Runs until `shutdown` says so, then stops in order: flushes, and says goodbye.
     ///
     /// # Errors
-    /// When the last writes could not be flushed; the run is then marked as unclean. When the store
+    /// When the last writes could not be flushed. When the store
     /// thread has died, at once: nothing could be written any more.
     pub async fn run(mut self, mut shutdown: watch::Receiver<bool>) -> anyhow::Result<()> {
         loop {
@@ -431,12 +430,10 @@ impl EventLoop {
         tokio::time::sleep(LINGER).await;
         self.turn();
         let Self { store, state, mesh, .. } = self;
-        let (ceiling, run) = (mesh.time().last().to_bits(), mesh.run());
-        let stored = Incarnation { generation: run.generation, incarnation: run.incarnation, clean: flushed };
+        let ceiling = mesh.time().last().to_bits();
         tokio::task::spawn_blocking(move || {
             store.close()?;
-            state.set_clock_ceiling(ceiling)?;
-            anyhow::Ok(state.set_incarnation(stored)?)
+            anyhow::Ok(state.set_clock_ceiling(ceiling)?)
         })
         .await??;
         anyhow::ensure!(flushed, "the last writes could not be flushed within {STOP_PATIENCE:?}");

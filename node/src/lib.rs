@@ -7,6 +7,7 @@ pub mod config;
 pub mod daemon;
 pub mod devices;
 pub mod eventloop;
+pub mod json;
 pub mod listener;
 pub mod logging;
 pub mod service;

@@ -167,29 +167,23 @@ pub struct Incarnation {
     pub generation: u32,
     /// Rises at every start.
     pub incarnation: u64,
-    /// Whether the last life ended in order. Set to `false` at the start, to `true` at the end.
-    pub clean: bool,
 }
 
 impl Incarnation {
-    fn encode(self) -> [u8; 13] {
-        let mut bytes = [0; 13];
-        let (generation, rest) = bytes.split_at_mut(4);
-        let (incarnation, clean) = rest.split_at_mut(8);
+    fn encode(self) -> [u8; 12] {
+        let mut bytes = [0; 12];
+        let (generation, incarnation) = bytes.split_at_mut(4);
         generation.copy_from_slice(&self.generation.to_le_bytes());
         incarnation.copy_from_slice(&self.incarnation.to_le_bytes());
-        clean.copy_from_slice(&[u8::from(self.clean)]);
         bytes
     }
 
     fn decode(bytes: &[u8]) -> Option<Self> {
         let (generation, rest) = bytes.split_first_chunk::<4>()?;
-        let (incarnation, rest) = rest.split_first_chunk::<8>()?;
-        let [clean @ (0 | 1)] = rest else { return None };
+        let incarnation = rest.try_into().ok()?;
         Some(Self {
             generation: u32::from_le_bytes(*generation),
-            incarnation: u64::from_le_bytes(*incarnation),
-            clean: *clean == 1,
+            incarnation: u64::from_le_bytes(incarnation),
         })
     }
 }

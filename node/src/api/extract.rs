@@ -8,10 +8,8 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use mesh_proto::ObjectId;
 use serde::de::DeserializeOwned;
 
-use super::{
-    json::{self, MAX_JSON_BYTES},
-    problem::Problem,
-};
+use super::problem::Problem;
+use crate::json::{self, MAX_JSON_BYTES};
 
 /// How much of a body that is too large is still read, so that its sender hears why.
 const MAX_DISCARDED_BYTES: usize = 16 * MAX_JSON_BYTES;

@@ -11,10 +11,13 @@ use super::{
     ApiContext,
     access::Principal,
     extract::{Body, Object, Params},
-    json::{from_object, to_value},
+    json::from_object,
     problem::Problem,
 };
-use crate::service::{ObjectView, Op, Service, ServiceError};
+use crate::{
+    json::to_value,
+    service::{ObjectView, Op, Service, ServiceError},
+};
 
 /// Objects on a page unless asked for otherwise.
 const DEFAULT_PAGE: usize = 100;

@@ -10,12 +10,13 @@ use mesh_proto::error::NameError;
 use serde::Serialize;
 use serde_json::{Value as Json, json};
 
-use super::{json::JsonError, ports::PortError};
+use super::ports::PortError;
 use crate::{
     auth::{
         setup::SetupError,
         tokens::{Denied, TokenError},
     },
+    json::{JsonError, MAX_JSON_BYTES},
     service::ServiceError,
 };
 
@@ -279,7 +280,7 @@ impl From<JsonError> for Problem {
         let detail = error.to_string();
         let bad = |slug, title, fix| Self::new(StatusCode::BAD_REQUEST, slug, title, detail.clone(), fix);
         match error {
-            JsonError::TooLarge => Self::too_large(super::json::MAX_JSON_BYTES),
+            JsonError::TooLarge => Self::too_large(MAX_JSON_BYTES),
             JsonError::TooDeep => bad("too-deep", "The JSON is nested too deeply", "flatten the document"),
             JsonError::NumberOutOfRange(_) => bad(
                 "number-out-of-range",

@@ -210,18 +210,6 @@ fn is_private(mode: u32) -> bool {
     matches!(mode & 0o777, 0o700 | 0o710)
 }
 
-/// Serves the Unix socket until the server's shutdown, then removes it.
-///
-/// # Errors
-/// [`ServeError`] when it cannot be bound.
-pub async fn serve_unix(path: &Path, group: &str, server: HttpServer) -> Result<(), ServeError> {
-    let listener = bind_unix(path, group).await?;
-    accept_unix(listener, &server).await;
-    // Whoever finds a leftover replaces it.
-    let _ = fs::remove_file(path);
-    Ok(())
-}
-
 /// Accepts until the server's shutdown.
 pub async fn accept_unix(listener: UnixListener, server: &HttpServer) {
     let mut shutdown = server.shutdown.clone();

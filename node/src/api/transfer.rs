@@ -21,10 +21,13 @@ use serde_json::{Value, json};
 use super::{
     ApiContext,
     extract::{Params, has_media_type},
-    json::{self, JsonError, from_object, to_value},
+    json::from_object,
     problem::Problem,
 };
-use crate::service::{Op, Service, ServiceError};
+use crate::{
+    json::{self, JsonError, to_value},
+    service::{Op, Service, ServiceError},
+};
 
 /// Objects that are read at once.
 const PAGE: usize = 256;

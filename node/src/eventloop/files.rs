@@ -74,7 +74,7 @@ impl Files {
     /// [`Saved::Run`] follows.
     pub(super) fn save_run(&self, run: Run, mark: Option<u32>) {
         let Run { generation, incarnation } = run;
-        let stored = Incarnation { generation, incarnation, clean: false };
+        let stored = Incarnation { generation, incarnation };
         let write = move |state: &StateDir| -> Result<(), SaveError> {
             if mark.is_some() {
                 restored::set_mark(state.path(), mark)?;

@@ -6,7 +6,7 @@ use crate::store::tests::{Folder, Tmpfs};
 fn what_is_stored_is_there_at_the_next_start() {
     let folder = Folder::new();
     let path = folder.join("deep/state");
-    let life = Incarnation { generation: 7, incarnation: 1 << 40, clean: true };
+    let life = Incarnation { generation: 7, incarnation: 1 << 40 };
     let seed = Seed::new([9; 32]);
     {
         let dir = StateDir::open(&path).unwrap();

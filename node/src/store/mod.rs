@@ -211,7 +211,7 @@ pub enum StoreError {
         /// Bytes of keys and values.
         bytes: usize,
     },
-    /// No room left. Nothing was written; the same batch can be committed again later.
+    /// Too little room is left to begin. Nothing was written; the same batch can be committed again later.
     #[error(
         "the disk that holds {} is full ({free} bytes free, {needed} needed); free some space and it goes on by itself",
         path.display()
@@ -230,16 +230,9 @@ pub enum StoreError {
         /// The folder of the store.
         path: PathBuf,
     },
-    /// The operating system refused something.
-    #[error("cannot {action} {}: {source}", path.display())]
-    Io {
-        /// What was tried, as a verb.
-        action: &'static str,
-        /// On which file or folder.
-        path: PathBuf,
-        /// The system's answer.
-        source: io::Error,
-    },
+    /// The disk or the operating system refused something.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
     /// Records are missing or do not match their checksum.
     #[error(
         "the store {} is damaged: {reason}; restart the daemon to repair it, or see `hearth doctor`",
@@ -282,27 +275,8 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// Whether the same batch may succeed later; otherwise the batch itself is wrong.
-    pub fn is_worth_a_retry(&self) -> bool {
-        !matches!(
-            self,
-            Self::EmptyKey | Self::KeyTooLong { .. } | Self::ValueTooLong { .. } | Self::BatchTooLarge { .. }
-        )
-    }
-
     pub(crate) fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
         DiskError::new(action, path, source).into()
-    }
-}
-
-impl From<DiskError> for StoreError {
-    fn from(error: DiskError) -> Self {
-        match error {
-            DiskError::Full { path } => {
-                Self::DiskFull { free: free_bytes(&path).unwrap_or(0), path, needed: 0 }
-            }
-            DiskError::Io { action, path, source } => Self::Io { action, path, source },
-        }
     }
 }
 

@@ -13,7 +13,7 @@ use super::{
     DiskError,
     files::{FileError, sync_parent, write_private},
 };
-use crate::api::json::from_value;
+use crate::json::from_value;
 
 /// The file that marks a restored store in the state folder.
 pub const MARK: &str = "restored";

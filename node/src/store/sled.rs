@@ -229,9 +229,7 @@ impl Engine {
         let (changes, tally) = self.prepare(batch).map_err(write)?;
         self.db.apply_batch(changes).map_err(write)?;
         self.db.flush().map_err(write)?;
-        let sync = |error| {
-            Failed::Sync(StoreError::Io { action: "sync", path: folder.to_path_buf(), source: error })
-        };
+        let sync = |error| Failed::Sync(StoreError::io("sync", folder, error));
         // sled moves pages over 128 KiB into files of their own; the value limit prevents that, but
         // nothing that it wrote may stay behind.
         let blobs = folder.join("blobs");

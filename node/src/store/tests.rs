@@ -98,7 +98,6 @@ fn limits_are_named_and_change_nothing() {
     let error = put(b"light/a\xff\n".to_vec(), vec![0; 4097]).unwrap_err();
     assert!(matches!(error, StoreError::ValueTooLong { bytes: 4097, .. }));
     assert!(error.to_string().contains(r"light/a\xff\n"), "{error}");
-    assert!(!error.is_worth_a_retry());
     let many = Batch {
         puts: (0..17_000_u32).map(|n| (n.to_be_bytes().to_vec(), vec![0; 4096])).collect(),
         deletes: vec![],

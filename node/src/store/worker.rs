@@ -33,7 +33,7 @@ pub struct Committed {
     /// The number that the batch was handed over with.
     pub batch_id: u64,
     /// `Ok` when it would survive a power cut. After an error the caller still holds the batch and
-    /// decides whether to commit it again; see [`StoreError::is_worth_a_retry`].
+    /// decides whether to commit it again.
     pub result: Result<(), StoreError>,
 }
 
@@ -47,7 +47,6 @@ enum Request {
 pub struct StoreHandle {
     requests: std_mpsc::Sender<Request>,
     heartbeat: Arc<AtomicU64>,
-    pending_bytes: Arc<AtomicU64>,
     thread: Option<JoinHandle<Result<(), StoreError>>>,
 }
 
@@ -65,18 +64,10 @@ impl StoreHandle {
         )]
         let (results, committed) = mpsc::unbounded_channel();
         let heartbeat = Arc::new(AtomicU64::new(0));
-        let pending_bytes = Arc::new(AtomicU64::new(0));
-        let worker = Worker {
-            store,
-            received,
-            results,
-            heartbeat: Arc::clone(&heartbeat),
-            pending_bytes: Arc::clone(&pending_bytes),
-            failed: None,
-            unrested: 0,
-        };
+        let worker =
+            Worker { store, received, results, heartbeat: Arc::clone(&heartbeat), failed: None, unrested: 0 };
         let thread = std::thread::Builder::new().name("store".into()).spawn(move || worker.run())?;
-        Ok((Self { requests, heartbeat, pending_bytes, thread: Some(thread) }, committed))
+        Ok((Self { requests, heartbeat, thread: Some(thread) }, committed))
     }
 
     /// Hands a batch over; never blocks. Numbers should rise.
@@ -84,8 +75,6 @@ impl StoreHandle {
     /// # Errors
     /// [`StoreError::Closed`] when the thread has ended; no result follows then.
     pub fn commit(&self, batch_id: u64, batch: Batch) -> Result<(), StoreError> {
-        let bytes = batch.bytes() as u64;
-        self.pending_bytes.fetch_add(bytes, Ordering::Relaxed);
         self.requests.send(Request::Commit { batch_id, batch }).map_err(|_| StoreError::Closed)
     }
 
@@ -95,18 +84,8 @@ impl StoreHandle {
     }
 
     /// Rises at least once a second while the thread lives and the disk answers; for the watchdog.
-    pub fn heartbeat(&self) -> u64 {
-        self.heartbeat.load(Ordering::Relaxed)
-    }
-
-    /// The counter behind [`heartbeat`](Self::heartbeat), to watch without the handle.
-    pub fn heartbeat_counter(&self) -> Arc<AtomicU64> {
+    pub fn heartbeat(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.heartbeat)
-    }
-
-    /// Bytes of keys and values handed over whose result is not sent yet: the caller bounds them.
-    pub fn pending_bytes(&self) -> u64 {
-        self.pending_bytes.load(Ordering::Relaxed)
     }
 
     /// Commits what was handed over, flushes, closes the store and waits for the thread. Blocks on
@@ -159,7 +138,6 @@ struct Worker {
     received: std_mpsc::Receiver<Request>,
     results: mpsc::UnboundedSender<Committed>,
     heartbeat: Arc<AtomicU64>,
-    pending_bytes: Arc<AtomicU64>,
     /// The batch that must be committed again before any other.
     failed: Option<u64>,
     unrested: u32,
@@ -253,13 +231,13 @@ impl Worker {
             group.bytes += bytes;
             group.add(batch);
         }
-        group.members.push(Member { batch_id, bytes: bytes as u64, refused });
+        group.members.push(Member { batch_id, refused });
     }
 
     fn commit(&mut self, group: Group) {
         let batch = group.batch();
         let mut result = if batch.is_empty() { Ok(()) } else { self.store.commit(&batch) };
-        for Member { batch_id, bytes, refused } in group.members {
+        for Member { batch_id, refused } in group.members {
             let result = match refused {
                 Some(refused) => Err(refused),
                 // The first batch of a failed group carries the error and blocks the rest.
@@ -272,7 +250,6 @@ impl Worker {
                     (Ok(()), None) => Ok(()),
                 },
             };
-            self.pending_bytes.fetch_sub(bytes, Ordering::Relaxed);
             let _nobody_listens = self.results.send(Committed { batch_id, result });
         }
     }
@@ -280,7 +257,6 @@ impl Worker {
 
 struct Member {
     batch_id: u64,
-    bytes: u64,
     refused: Option<StoreError>,
 }
 
@@ -388,14 +364,12 @@ mod tests {
             handle.commit(id, put(&format!("k{}", id % 2), &id.to_string())).unwrap();
         }
         handle.commit(6, Batch { puts: vec![], deletes: vec![b"k0".to_vec()] }).unwrap();
-        assert!(handle.pending_bytes() > 0);
         assert!(results.try_recv().is_err(), "nothing is acknowledged before its commit returns");
         open.send(Ok(())).unwrap();
         assert_eq!(entered.recv().unwrap(), 1, "five batches in one commit, two keys, one of them deleted");
         open.send(Ok(())).unwrap();
         let ids: Vec<u64> = (0..6).map(|_| results.blocking_recv().unwrap()).map(|c| c.batch_id).collect();
         assert_eq!(ids, [1, 2, 3, 4, 5, 6]);
-        assert_eq!(handle.pending_bytes(), 0);
         handle.close().unwrap();
         assert_eq!(*seen.lock().unwrap(), [(b"a".to_vec(), b"1".to_vec()), (b"k1".to_vec(), b"5".to_vec())]);
         assert!(results.blocking_recv().is_none(), "the results end");
@@ -440,15 +414,16 @@ mod tests {
         let (store, open, entered, _) = gated();
         let (handle, _results) = StoreHandle::spawn(store).unwrap();
         let deadline = Instant::now() + Duration::from_secs(10);
-        while handle.heartbeat() < 2 {
+        let beats = || handle.heartbeat().load(Ordering::Relaxed);
+        while beats() < 2 {
             assert!(Instant::now() < deadline, "no heartbeat");
             std::thread::yield_now();
         }
         handle.commit(1, put("a", "1")).unwrap();
         entered.recv().unwrap();
-        let stopped = handle.heartbeat();
+        let stopped = beats();
         assert!(entered.recv_timeout(Duration::from_millis(1200)).is_err());
-        assert_eq!(handle.heartbeat(), stopped, "the watchdog sees a commit that hangs");
+        assert_eq!(beats(), stopped, "the watchdog sees a commit that hangs");
         open.send(Ok(())).unwrap();
     }
 

@@ -99,11 +99,13 @@ async fn answers(listener: SocketAddr) -> bool {
     matches!(timeout(PROBE, ask).await, Ok(Ok(_)))
 }
 
+type Tell = dyn Fn(&[NotifyState<'_>]) -> io::Result<()> + Send;
+
 /// The service manager, as far as this process was told of one.
 pub struct Systemd {
     /// How often it wants to hear that the node is alive, if it does.
     watchdog: Option<Duration>,
-    tell: Box<dyn Fn(&[NotifyState<'_>]) -> io::Result<()> + Send>,
+    tell: Box<Tell>,
 }
 
 impl Systemd {

@@ -49,7 +49,7 @@ impl Store for Hanging {
 async fn a_store_that_hangs_is_noticed_and_forgiven_when_it_goes_on() {
     let (go_on, hang) = mpsc::channel();
     let (store, _committed) = StoreHandle::spawn(Box::new(Hanging(hang))).unwrap();
-    let pulses = vec![Pulse { name: "store", beats: store.heartbeat_counter() }];
+    let pulses = vec![Pulse { name: "store", beats: store.heartbeat() }];
     let mut health = Health::new(pulses, None, SHORT);
     assert!(health.stalled().await.is_empty());
     store.commit(1, Batch { puts: vec![(b"k".to_vec(), b"v".to_vec())], deletes: vec![] }).unwrap();
@@ -185,7 +185,7 @@ async fn a_stalled_event_loop_stops_the_pings() {
 async fn a_stalled_store_stops_the_pings() {
     let (go_on, hang) = mpsc::channel();
     let (store, _committed) = StoreHandle::spawn(Box::new(Hanging(hang))).unwrap();
-    let pulses = vec![Pulse { name: "store", beats: store.heartbeat_counter() }];
+    let pulses = vec![Pulse { name: "store", beats: store.heartbeat() }];
     let batch = Batch { puts: vec![(b"k".to_vec(), b"v".to_vec())], deletes: vec![] };
     // A disk that goes on with an error ends the commit as well as one that goes on without.
     let stall = || {

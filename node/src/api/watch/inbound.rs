@@ -13,7 +13,6 @@ use super::{
         ApiContext,
         access::{Guard, Peer, Principal},
         commands::{self, CommandBody},
-        json::parse,
         ports::Command,
         problem::Problem,
     },
@@ -21,6 +20,7 @@ use super::{
 };
 use crate::{
     auth::{Secret, tokens::Role},
+    json::parse,
     service::ResumeToken,
 };
 
