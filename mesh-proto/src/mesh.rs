@@ -1,6 +1,7 @@
 //! The machine of one node: input and time go in, frames, records and events come out.
 //!
-//! This file holds the surface: construction, input, output. What happens inside is told by
+//! This file holds the machine: construction, input, output; `mesh/surface.rs` what goes in and comes
+//! out, `mesh/reads.rs` what is shown. What happens inside is told by
 //! topic: `mesh/links.rs` (introductions and frames), `mesh/writes.rs` (own writes, batches,
 //! the corrected clock), `mesh/intake.rs` (what is checked of peers' writes), `mesh/spread.rs` (push and anti-entropy),
 //! `mesh/upkeep.rs` (tombstones, trees), `mesh/restoring.rs` (a store that was set back).
@@ -284,6 +285,8 @@ impl Mesh {
     pub fn leave(&mut self, now: Now) {
         self.now = now;
         self.liveness.leave(now.mono_ms);
+        // The goodbyes travel ahead of the end of their links.
+        self.pump_liveness();
         let links: Vec<LinkId> = self.links.keys().copied().collect();
         for link in links {
             self.close(link, ByeReason::Leaving);

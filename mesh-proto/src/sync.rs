@@ -22,6 +22,8 @@ use crate::{
 
 /// Pages in flight before the answering side waits for acknowledgements.
 pub const PAGE_WINDOW: u32 = 8;
+/// Writes that may become live here while an asker has not acknowledged the pages before them.
+const MAX_FRESH: usize = 65_536;
 /// An exchange in which nothing has arrived for so long is given up, in milliseconds.
 pub const FETCH_PATIENCE_MS: u64 = 3_000;
 
@@ -109,6 +111,11 @@ impl Serve {
         if !self.ended && !self.have.contains(dot) {
             self.fresh.push_back(dot);
         }
+    }
+
+    /// Whether more became live here than an asker that keeps up would leave waiting.
+    pub fn is_overtaken(&self) -> bool {
+        self.fresh.len() > MAX_FRESH
     }
 
     /// Notes an acknowledgement.

@@ -182,7 +182,9 @@ impl TimeKeeper {
             return false;
         }
         let theirs = TimeOfDay { stratum: theirs.stratum.clamp(SYNCHRONISED, UNSYNCHRONISED), ..theirs };
-        let is_nearer = theirs.stratum < self.stratum;
+        // Of several that are equally near, the first is followed until it is lost: time would step between them.
+        let leads = self.source.is_none_or(|source| source == peer) || theirs.stratum + 1 < self.stratum;
+        let is_nearer = theirs.stratum < self.stratum && leads;
         if is_nearer {
             self.source = Some(peer);
             self.stratum = self.stratum.min(theirs.stratum + 1);
@@ -320,6 +322,21 @@ mod tests {
             own.compare(at(10, 0), B, time(T + 30_000, 2));
         }
         assert_eq!(own.time_of_day(at(10, 0)), time(T, 2), "A was set back, B has not heard of it");
+    }
+
+    #[test]
+    fn of_two_right_clocks_that_differ_the_first_is_followed_until_it_is_lost() {
+        let mut own = keeper(at(0, 0), false);
+        assert!(own.compare(at(0, 0), A, time(T, SYNCHRONISED)));
+        for _ in 0..3 {
+            assert!(!own.compare(at(10, 0), B, time(T + 5_000, SYNCHRONISED)));
+            assert!(!own.compare(at(10, 0), A, time(T + 10, SYNCHRONISED)));
+        }
+        own.lose(B);
+        assert_eq!(own.time_of_day(at(10, 0)), time(T + 10, 2));
+        own.lose(A);
+        assert!(own.compare(at(10, 0), B, time(T + 5_000, SYNCHRONISED)));
+        assert_eq!(own.time_of_day(at(10, 0)), time(T + 5_000, 2));
     }
 
     #[test]

@@ -78,7 +78,7 @@ impl foca::Identity for Identity {
 /// [`Liveness`] by SWIM with suspicion.
 pub struct Swim {
     foca: Foca<Identity, PostcardCodec, ChaCha8Rng, NoCustomBroadcast>,
-    pub(super) io: Io,
+    io: Io,
     links: BTreeMap<ShortId, Link>,
     alive: BTreeMap<ShortId, Identity>,
     events: VecDeque<LivenessEvent>,
@@ -408,12 +408,12 @@ impl Liveness for Swim {
 }
 
 /// What `foca` asks of the world: packets, and timers in one small table.
-pub(super) struct Io {
+struct Io {
     me: ShortId,
     now: u64,
     admitted: BTreeSet<ShortId>,
-    pub(super) out: VecDeque<(ShortId, Vec<u8>)>,
-    pub(super) timers: BTreeMap<(u64, u64), Timer<Identity>>,
+    out: VecDeque<(ShortId, Vec<u8>)>,
+    timers: BTreeMap<(u64, u64), Timer<Identity>>,
     order: u64,
     rejoined: bool,
 }

@@ -24,7 +24,7 @@ impl Mesh {
         self.restore = Some(Restore::new(since, self.replica.applied(), self.id.short()));
         self.fetching = None;
         for link in self.links.values_mut() {
-            link.serve = None;
+            link.drop_answers();
             link.offer = None;
             link.has_missing = !link.is_restoring;
         }

@@ -22,6 +22,8 @@ use crate::{
 const HEADS_MS: u64 = 1_000;
 /// Unflushed registers beyond which pages are not acknowledged until the store has caught up.
 const MAX_BEHIND: usize = 4_096;
+/// Acknowledgements owed to one peer: several windows of pages.
+const MAX_OWED_ACKS: usize = 64;
 
 impl Mesh {
     /// What to send next over a link.
@@ -102,8 +104,12 @@ impl Mesh {
 
     /// Tells the answers under way that a write became live.
     pub(super) fn note_live(&mut self, dot: Dot) {
-        for serve in self.links.values_mut().filter_map(|link| link.serve.as_mut()) {
-            serve.note(dot);
+        for link in self.links.values_mut() {
+            if let Some(serve) = &mut link.serve {
+                serve.note(dot);
+            }
+            // An asker that acknowledges nothing asks again if it still wants an answer.
+            link.serve.take_if(|serve| serve.is_overtaken());
         }
     }
 
@@ -327,7 +333,10 @@ impl Mesh {
         let behind = self.replica.dirty_registers() > MAX_BEHIND;
         if let Some(link) = self.links.get_mut(&id) {
             if behind {
-                link.owed_acks.push((session, index));
+                // More than the window is nothing that this node asked for; unacknowledged, it ends.
+                if link.owed_acks.len() < MAX_OWED_ACKS {
+                    link.owed_acks.push((session, index));
+                }
             } else {
                 link.outbox.control(Message::PageAck { session, index });
             }

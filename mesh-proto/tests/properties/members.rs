@@ -4,13 +4,13 @@
 use mesh_proto::{
     Hlc, NodeId,
     counters::Counter,
-    mesh::{Event, Input, Mesh, Transmit},
+    mesh::{Event, Input, Mesh},
     overlay::{OverlayEntry, OverlayItem, Run},
     record,
     roster::{Body, NodeName, Roles},
     session::LinkId,
     vector::{MAX_SEQ, Vector},
-    wire::{self, ByeReason, Digest, Message, Report},
+    wire::{ByeReason, Digest, Message, Report},
 };
 
 use crate::{harness::*, hostile::still_works};
@@ -157,7 +157,7 @@ fn a_node_that_was_made_to_leap_says_so_and_is_believed() {
     let run = mesh.run();
     assert!(run.generation > u32::MAX / 2);
     let says = |m: &Message| if let Message::Hello(hello) = m { hello.run == run } else { false };
-    assert!(heard(&mut mesh, other).iter().any(says));
+    assert!(sent(&mut mesh, other).iter().any(says));
 
     let far = u32::MAX - 100;
     let Message::Hello(mut hello) = hello(mesh.roster().household(), 3) else { unreachable!() };
@@ -184,13 +184,6 @@ fn a_store_that_accounts_for_all_of_this_generation_opens_the_next() {
     }
 }
 
-/// Everything that the machine has to say over a link.
-fn heard(mesh: &mut Mesh, link: LinkId) -> Vec<Message> {
-    let sent = core::iter::from_fn(|| mesh.poll_transmit(link));
-    let frames = sent.filter_map(|sent| if let Transmit::Frame(bytes) = sent { Some(bytes) } else { None });
-    frames.flat_map(|bytes| wire::decode(&bytes).unwrap().0).collect()
-}
-
 fn publish(mesh: &mut Mesh, ms: u64, body: Body) {
     let statement = mesh.sign(body).unwrap();
     mesh.publish(now_at(ms), &statement).unwrap();
@@ -203,11 +196,11 @@ fn a_revoked_node_gets_no_more_of_an_answer() {
     let items =
         (1..=60).map(|seq| item(key(&format!("note/n{seq}"), "x"), START_MS, dot(9, 1, seq), large.clone()));
     say(&mut mesh, 1, link, &[Message::Push(items.collect())]);
-    heard(&mut mesh, link);
+    sent(&mut mesh, link);
     let have = Vector::default().to_wire();
     say(&mut mesh, 2, link, &[Message::Want { session: 1, have }]);
     publish(&mut mesh, 3, Body::Revoke { node: node_id(2), honour: None });
-    assert_eq!(heard(&mut mesh, link), [Message::Bye(ByeReason::Revoked)]);
+    assert_eq!(sent(&mut mesh, link), [Message::Bye(ByeReason::Revoked)]);
 }
 
 /// A machine with two links, and what it says over the second from now on.
@@ -234,7 +227,7 @@ fn what_a_refused_node_proves_of_others_counts() {
     say(&mut mesh, 2, stranger, &[Message::Hello(hello)]);
     assert!(!mesh.roster().is_admitted(&node_id(2)));
     assert!(mesh.links().all(|(_, link)| link.node != node_id(2) || !link.is_live()), "it stays linked");
-    assert!(heard(&mut mesh, other).contains(&Message::Roster(vec![revoke.bytes().to_vec()])));
+    assert!(sent(&mut mesh, other).contains(&Message::Roster(vec![revoke.bytes().to_vec()])));
     assert!(has_roster_event(&mut mesh), "the statement is not saved");
 }
 
@@ -265,7 +258,7 @@ fn an_admission_under_a_name_that_is_taken_is_saved_and_passed_on_with_what_wait
     assert_eq!(mesh.roster().hash(), roster.hash());
     assert!(mesh.links().all(|(_, link)| link.node != node_id(2) || !link.is_live()), "it stays linked");
     let both = vec![admit.bytes().to_vec(), revoke.bytes().to_vec()];
-    assert!(heard(&mut mesh, other).contains(&Message::Roster(both)));
+    assert!(sent(&mut mesh, other).contains(&Message::Roster(both)));
     assert!(has_roster_event(&mut mesh), "the statements are not saved");
 }
 
@@ -278,12 +271,12 @@ fn a_peer_that_asks_again_and_again_has_to_read_an_answer_for_each_search() {
         link,
         &[Message::Push(vec![item(key("note/a", "x"), START_MS, dot(9, 1, 1), bytes(1))])],
     );
-    heard(&mut mesh, link);
+    sent(&mut mesh, link);
     let want = |session| Message::Want { session, have: Vector::default().to_wire() };
     for round in 0..20 {
         say(&mut mesh, 2, link, &(0..100).map(|at| want(round * 100 + at)).collect::<Vec<_>>());
     }
-    let answers = heard(&mut mesh, link);
+    let answers = sent(&mut mesh, link);
     assert_eq!(mesh.counters().get(Counter::Answers), 1);
     let sessions = answers
         .iter()
@@ -304,10 +297,21 @@ fn of_digests_in_one_frame_the_last_counts() {
         &[Message::Overlay(vec![OverlayItem { key: key("device/a", "desired"), entry }])],
     );
     let digest = Message::Digest(Digest { vector: [1; 8], overlay: [2; 8], roster: [3; 8] });
-    say(&mut mesh, 2, link, &vec![digest.clone(); 9]);
-    assert!(!heard(&mut mesh, link).iter().any(|m| matches!(m, Message::Overlay(_))), "each was looked into");
-    say(&mut mesh, 3, link, &[digest]);
-    assert!(heard(&mut mesh, link).iter().any(|m| matches!(m, Message::Overlay(_))));
+    // Each but the last says that its overlay is another; the last says the same as here.
+    let own = (1..20).find_map(|second| {
+        mesh.handle_timeout(now_at(second * 1_000));
+        let sent = sent(&mut mesh, link).into_iter();
+        sent.filter_map(|m| if let Message::Digest(own) = m { Some(own) } else { None }).next_back()
+    });
+    let frame = [vec![digest.clone(); 8], vec![Message::Digest(own.unwrap())]].concat();
+    say(&mut mesh, 20_001, link, &frame);
+    // Said twice in a row it is true.
+    let mut says_all = |ms| {
+        say(&mut mesh, ms, link, core::slice::from_ref(&digest));
+        sent(&mut mesh, link).iter().any(|m| matches!(m, Message::Overlay(_)))
+    };
+    assert!(!says_all(20_002), "another than the last was looked into");
+    assert!(says_all(20_003));
 }
 
 /// A vector as large as a frame may carry.
@@ -327,7 +331,7 @@ fn reports_for_a_peer_that_does_not_read_do_not_pile_up() {
     }
     let waiting = |mesh: &Mesh| mesh.links().find(|(id, _)| *id == silent).unwrap().1.outbox.control_bytes();
     assert!(waiting(&mesh) < 64 * 1024, "{} bytes wait", waiting(&mesh));
-    let told: Vec<u32> = heard(&mut mesh, silent)
+    let told: Vec<u32> = sent(&mut mesh, silent)
         .into_iter()
         .filter_map(|message| if let Message::Reports(reports) = message { Some(reports) } else { None })
         .flatten()
@@ -357,11 +361,11 @@ fn the_registers_of_a_tree_wait_outside_of_the_queue() {
         Message::Push(numbers.map(note).collect())
     };
     (0..8).for_each(|part| say(&mut mesh, 1, link, &[items(part * 50 + 1)]));
-    heard(&mut mesh, link);
+    sent(&mut mesh, link);
     (0..3).for_each(|_| say(&mut mesh, 2, link, &[Message::TreeLeaves(vec![7; 256])]));
     let waiting = mesh.links().map(|(_, link)| link.outbox.control_bytes()).max().unwrap();
     assert!(waiting < 64 * 1024, "{waiting} bytes wait");
-    let sent = heard(&mut mesh, link);
+    let sent = sent(&mut mesh, link);
     let count = |m: &Message| if let Message::TreeItems(items) = m { items.len() } else { 0 };
     assert_eq!(sent.iter().map(count).sum::<usize>(), 400);
 }
@@ -381,8 +385,40 @@ fn an_exchange_that_brings_more_than_can_be_held_back_accounts_for_nothing() {
     }
     say(&mut mesh, 1, link, &[Message::Final { session: 1, pages: 11, vector: known.to_wire() }]);
     assert_eq!(mesh.replica().applied().head(origin(third(), 1)), most, "what was dropped is accounted for");
-    let asked = |mesh: &mut Mesh| heard(mesh, link).iter().any(|m| matches!(m, Message::Want { .. }));
+    let asked = |mesh: &mut Mesh| sent(mesh, link).iter().any(|m| matches!(m, Message::Want { .. }));
     assert!(asked(&mut mesh));
     say(&mut mesh, 2, link, &[Message::Heads(known.to_wire())]);
     assert!(asked(&mut mesh), "it does not try again");
+}
+
+#[test]
+fn pages_for_a_store_that_does_not_answer_owe_a_bounded_number_of_acknowledgements() {
+    let (mut mesh, link) = linked();
+    let items = |from: u64| {
+        (from..from + 500).map(|seq| item(key(&format!("note/n{seq}"), "x"), seq, dot(9, 1, seq), bytes(1)))
+    };
+    for index in 1..=12 {
+        let items = items(u64::from(index) * 500).collect();
+        say(&mut mesh, 1, link, &[Message::Page { session: 7, index, items }]);
+    }
+    for index in 13..=10_000 {
+        say(&mut mesh, 1, link, &[Message::Page { session: 7, index, items: Vec::new() }]);
+    }
+    let owed = mesh.links().find(|(id, _)| *id == link).unwrap().1.owed_acks.len();
+    assert_eq!(owed, 64);
+}
+
+#[test]
+fn a_node_that_leaves_is_known_to_have_left_at_once() {
+    let mut net = Net::new(3);
+    net.run(2_000);
+    let (gone, ms) = (net.nodes[0].id().short(), net.ms);
+    net.nodes[0].leave(now_at(ms));
+    net.settle();
+    for events in &net.events[1..] {
+        assert!(
+            events.iter().any(|event| matches!(event, Event::NodeDown(node, _) if *node == gone)),
+            "{events:?}"
+        );
+    }
 }

@@ -331,7 +331,7 @@ impl World {
         }
         let clean = self.nodes[node].mesh.as_ref().is_some_and(mesh_proto::mesh::Mesh::is_flushed);
         if !clean {
-            // The daemon waits a while for the last flush; then it goes as after a crash.
+            // Asked to stop, the daemon waits for the last flush.
             self.after(50, Happening::Stopped { node, epoch });
             return Ok(());
         }
