@@ -34,7 +34,7 @@ mod settings;
 pub use adapter::{
     Adapter, AdapterError, Context, Descriptor, Directive, Reading, Registration, Scope, SettingsError,
 };
-#[cfg(fuzzing)]
+#[cfg(any(fuzzing, test))]
 pub use lifx::fuzzing as lifx_fuzzing;
 
 /// Every adapter there is.

@@ -55,8 +55,7 @@ impl Plan {
     /// A node of this name that founds a household and speaks to no devices.
     #[must_use]
     pub fn new(name: &str) -> Self {
-        let config = "[adapters.lifx]\nenabled = false\n".to_owned();
-        Self { name: name.to_owned(), config, ..Self::default() }
+        Self { name: name.to_owned(), config: launch::NO_DEVICES.to_owned(), ..Self::default() }
     }
 
     /// With this config file instead.

@@ -149,7 +149,11 @@ impl Daemon {
 
     /// A connection to the API over TLS; the handshake comes with the first bytes.
     pub fn tls_client(&self) -> StreamOwned<ClientConnection, TcpStream> {
-        let stream = TcpStream::connect(self.address).expect("the port is open");
+        self.tls_over(TcpStream::connect(self.address).expect("the port is open"))
+    }
+
+    /// The same over a connection that is open already.
+    pub fn tls_over(&self, stream: TcpStream) -> StreamOwned<ClientConnection, TcpStream> {
         stream.set_read_timeout(Some(PATIENCE)).expect("a deadline");
         let pem = fs::read_to_string(self.state().join("ca.pem")).expect("the CA");
         let config = Arc::new(trusting(&pem).expect("a CA"));
@@ -223,7 +227,7 @@ impl Daemon {
     /// Stops it in order and waits until it has.
     #[track_caller]
     pub fn stop(mut self) {
-        must(self.node.stop());
+        assert_eq!(must(self.node.stop()), Some(0), "{}", self.said());
     }
 }
 

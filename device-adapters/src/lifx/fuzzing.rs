@@ -1,4 +1,6 @@
-//! What the fuzz target `lifx` runs; built with `--cfg fuzzing` only.
+//! What the fuzz target `lifx` runs; built with `--cfg fuzzing`, and for the tests,
+//! so that it keeps up with the driver.
+#![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -75,7 +77,7 @@ impl Rig {
         let device = || DeviceId::new(DEVICE).expect("an id");
         let (datagram, rest) = after.split_at(usize::from(argument).min(after.len()));
         match step % 8 {
-            0 => self.direct(Directive::Own { device: device(), owned: argument % 4 != 0 }),
+            0 => self.direct(Directive::Own { device: device(), owned: !argument.is_multiple_of(4) }),
             1 => self.direct(Directive::Refresh { device: device() }),
             2 => {
                 let command = CommandId([argument; 16]);
@@ -149,9 +151,21 @@ impl Rig {
 
 fn change(step: u8, argument: u8) -> LightChange {
     LightChange {
-        on: (step & 8 != 0).then_some(argument % 2 == 0),
+        on: (step & 8 != 0).then_some(argument.is_multiple_of(2)),
         brightness: (step & 16 != 0).then(|| u16::from(argument) << 8),
         color: (step & 32 != 0).then(|| ColorMode::Temperature { kelvin: u16::from(argument) << 6 }),
         transition_ms: if step & 64 != 0 { u32::from(argument) << 4 } else { 0 },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn any_script_ends_every_command_in_time(data in proptest::collection::vec(any::<u8>(), 0..400)) {
+            super::run(&data);
+        }
     }
 }

@@ -6,7 +6,7 @@ mod bulb;
 mod command;
 mod config;
 mod driver;
-#[cfg(fuzzing)]
+#[cfg(any(fuzzing, test))]
 pub mod fuzzing;
 mod identity;
 mod output;

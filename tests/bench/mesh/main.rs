@@ -4,7 +4,7 @@
 //! The nodes are real processes on loopback; their peers run in turn with them, because only ratios
 //! within one run say anything: bare relays from TCP over QUIC to TCP, and two mosquittos with a
 //! bridge where mosquitto is installed. The durable plane stands beside a bare `fdatasync` on
-//! the same disk. No figure is judged here; DESIGN.md says what to reach.
+//! the same disk. No figure is judged here.
 //!
 //! Build with `--release`, `hearth` too: `cargo build --release -p node -p hearth-tests --bins`.
 #![allow(clippy::indexing_slicing, reason = "only JSON is indexed, which answers null for what is not there")]

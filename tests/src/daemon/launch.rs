@@ -1,6 +1,7 @@
 //! How a daemon is started: arguments, mounts of its own, a clock of its own.
 
 use std::{
+    fs,
     net::{Ipv4Addr, SocketAddr},
     path::Path,
     process::Command,
@@ -9,6 +10,9 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 
 use super::{Cli, place::free_port, program};
+
+/// A config file of a node that speaks to no devices.
+pub(super) const NO_DEVICES: &str = "[adapters.lifx]\nenabled = false\n";
 
 /// How to start a daemon.
 #[derive(Debug, Clone, Default)]
@@ -57,10 +61,11 @@ impl Launch {
         self
     }
 
-    /// The daemon believes that NTP keeps its clock right.
+    /// The daemon believes that NTP keeps its clock right. Otherwise it does not trust its clock,
+    /// whatever keeps that of this machine.
     #[must_use]
     pub fn synchronised(self) -> Self {
-        self.mounts(
+        self.variable("HEARTH_CLOCK", "ask").mounts(
             "mount -t tmpfs -o mode=755 tmpfs /run && mkdir -p /run/systemd/timesync && \
              touch /run/systemd/timesync/synchronized",
         )
@@ -115,6 +120,13 @@ impl Launch {
         };
         command.args(["run", "--listen", &listen.to_string()]);
         command.arg("--state-dir").arg(state).args(&self.arguments);
+        command.env("HEARTH_CLOCK", "untrusted");
+        if !state.join("hearth.toml").exists() {
+            // Not that of this machine; and the bulbs of this LAN are nobody's business here.
+            let config = state.with_extension("toml");
+            fs::write(&config, NO_DEVICES)?;
+            command.env("HEARTH_CONFIG", config);
+        }
         command.envs(self.variables.iter().map(|(name, value)| (name, value)));
         Ok(command)
     }

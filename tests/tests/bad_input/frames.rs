@@ -321,26 +321,37 @@ async fn writes_stamped_in_the_future_are_held_back() {
 async fn a_member_that_reads_nothing_costs_bounded_memory() {
     let home = Home::new();
     let mallory = member(&home, "member").await;
-    let deaf = mallory.link(home.a.address).await;
+    let mut deaf = mallory.link(home.a.address).await;
     let home = tokio::task::spawn_blocking(move || {
-        let text = "x".repeat(3_800);
-        for round in 0..60 {
-            let fields = (0..100).map(|n| (format!("f{n}"), json!(format!("{round} {text}"))));
+        let write = |object: String, name: &str, text: String| {
+            let fields = (0..100).map(|n| (format!("{name}{n}"), json!(text)));
             let fields: serde_json::Map<String, serde_json::Value> = fields.collect();
-            let path = format!("/api/v1/objects/note/n{}", round % 20);
-            let (status, body) = home.a.http("PATCH", &path, &json!({"set": fields}));
+            let (status, body) =
+                home.a.http("PATCH", &format!("/api/v1/objects/{object}"), &json!({"set": fields}));
             assert_eq!(status, 200, "{body}");
-        }
+        };
+        // More bytes than the memory may grow by, and more names than a queue may hold.
+        let text = "x".repeat(3_800);
+        (0..200).for_each(|round| write(format!("note/n{}", round % 10), "f", format!("{round} {text}")));
+        let long = "l".repeat(60);
+        (0..100).for_each(|round| write(format!("note/{}{round}", "o".repeat(80)), &long, round.to_string()));
         wait_until("the good peer has it all", || {
-            home.b
-                .field("note/n19", "f99")
-                .is_some_and(|value| value.as_str().is_some_and(|text| text.starts_with("59 ")))
+            let last = home.b.field(&format!("note/{}99", "o".repeat(80)), &format!("{long}99"));
+            last == Some(json!("99"))
+                && home
+                    .b
+                    .field("note/n9", "f99")
+                    .is_some_and(|value| value.as_str().is_some_and(|text| text.starts_with("199 ")))
         });
         home
     })
     .await
     .expect("the good peer is served");
     assert!(deaf.connection.close_reason().is_none(), "{:?}", deaf.connection.close_reason());
+    block_in_place(|| home.memory_is_bounded());
+    // It is told what was dropped when it reads again.
+    deaf.hear("the next digest", |message| matches!(message, Message::Digest(_))).await;
+    count(&home, "queues_overflowed", 1);
     finish(&home);
 }
 
@@ -359,6 +370,7 @@ async fn a_member_a_year_ahead_does_not_part_two_others() {
     let mut wire =
         member_at(&home, TimeOfDay { ms: now_ms() + 365 * 86_400_000, stratum: UNSYNCHRONISED }).await;
     wire.hear("its introduction", |message| matches!(message, Message::Digest(_))).await;
+    count(&home, "clock_adopted", 1);
     finish(&home);
 }
 

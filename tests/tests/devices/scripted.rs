@@ -14,7 +14,7 @@ use tokio::time::{Instant, interval};
 
 use crate::{
     bulb::Mood,
-    home::{Home, availability, brightness, field, life, power, reason},
+    home::{Home, Node, availability, brightness, field, life, power, reason},
 };
 use CommandState::{Accepted, Acknowledged, Confirmed, Sent, Superseded, TimedOut};
 
@@ -118,7 +118,7 @@ async fn when_the_owner_dies_another_takes_the_bulb_and_its_open_command() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_that_stops_gives_its_bulb_away_at_once() {
+async fn a_node_that_stops_gives_its_bulb_away() {
     let mut home = Home::new("leave", 2).await;
     let owner = home.settled().await;
     home.nodes[owner].stop_devices().await;
@@ -220,7 +220,7 @@ async fn a_bulb_that_acknowledges_and_ignores_ends_timed_out() {
     let owner = home.settled().await;
     home.bulb.set(Mood::Deaf);
     let node = &home.nodes[1 - owner];
-    let command = node.submit_within(&home.device, power(Power::On), 300).await;
+    let command = node.submit_within(&home.device, power(Power::On), 3_000).await;
     let ended = node.ended(&command.id).await;
     assert_eq!(
         ended.life.iter().map(|(state, _)| *state).collect::<Vec<_>>(),
@@ -249,7 +249,10 @@ async fn a_bulb_that_nobody_reaches_is_offline_and_comes_back() {
     assert_eq!((ended.state, ended.reason.as_deref()), (TimedOut, Some("no node reaches the device")));
     home.bulb.set(Mood::Willing);
     home.settled().await;
-    assert!(!home.bulb.state().on, "a command whose deadline passed is not carried out late");
+    // The one after it has come to the bulb; the one before never did.
+    let later = home.nodes[0].submit(&home.device, brightness(9)).await;
+    assert_eq!(home.nodes[1].ended(&later.id).await.state, Confirmed);
+    assert!(home.bulb.log().iter().all(|(_, id, _)| id.to_string() != command.id), "carried out late");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -340,6 +343,13 @@ async fn every_node_shows_how_many_objects_the_others_hold() {
         .map(|node| tokio::spawn(node::daemon::presence::tell_status(node.service.clone(), node.me)))
         .collect();
     let [one, two] = &home.nodes[..] else { panic!() };
+    for [one, two] in [[one, two], [two, one]] {
+        shows_how_many_objects_the_other_holds(one, two).await;
+    }
+    telling.iter().for_each(|task| task.abort());
+}
+
+async fn shows_how_many_objects_the_other_holds(one: &Node, two: &Node) {
     let deadline = Instant::now() + PATIENCE;
     let mut pace = interval(Duration::from_millis(50));
     let mut others = 0;
@@ -353,7 +363,7 @@ async fn every_node_shows_how_many_objects_the_others_hold() {
                 break;
             }
             // It follows what changes.
-            let note = mesh_proto::ObjectId::new("note/x").unwrap();
+            let note = mesh_proto::ObjectId::new(&format!("note/by-{}", two.me)).unwrap();
             let field = mesh_proto::FieldName::new("text").unwrap();
             let op = node::service::Op::Set(note, field, "milk".into());
             two.service.write(mesh_proto::kinds::Author::Client, vec![op]).await.unwrap();
@@ -362,5 +372,4 @@ async fn every_node_shows_how_many_objects_the_others_hold() {
         assert!(Instant::now() < deadline, "{here:#?}");
         pace.tick().await;
     }
-    telling.iter().for_each(|task| task.abort());
 }
