@@ -81,7 +81,7 @@ pub fn run(config: Config, announce: &dyn Fn(&Ready)) -> Result<(), Box<dyn Erro
     // What it writes is nobody else's to read, whoever may pass through its folder.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    runtime.block_on(async {
+    let ended = runtime.block_on(async {
         let state = Arc::new(StateDir::open(&config.state_dir)?);
         let mut join = config.join.clone();
         let mut patience = Duration::ZERO;
@@ -94,7 +94,10 @@ pub fn run(config: Config, announce: &dyn Fn(&Ready)) -> Result<(), Box<dyn Erro
             join = None;
             patience = RELEASE_PATIENCE;
         }
-    })
+    });
+    // A name that is being looked up is not waited for.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    ended
 }
 
 /// One life of the daemon.

@@ -30,6 +30,7 @@ use bytes::Bytes;
 use mesh_proto::{
     NodeId, ShortId,
     commit::WriteToken,
+    counters::Counter,
     mesh::{Input, Mesh, Transmit},
     overlay::Run,
     record::Batch,
@@ -130,8 +131,7 @@ pub struct EventLoop {
     retry_at: Option<Instant>,
     store_error: Option<String>,
     membership: Membership,
-    /// The run to persist, until it is; and whether that is under way.
-    /// With the generation that the mark of a restored store is to hold, if it is one.
+    /// The run to persist, until it is, with the generation that the mark of a restored store is to hold, if it is one.
     run_wanted: Option<(Run, Option<u32>)>,
     /// The mark of a restored store is to go.
     unmark_wanted: bool,
@@ -139,6 +139,11 @@ pub struct EventLoop {
     run_saving: bool,
     chores_at: Instant,
     is_heard: BTreeSet<ShortId>,
+    /// How often each peer broke each rule since the table was last full.
+    offences: BTreeMap<(NodeId, Counter), u64>,
+    /// That a run or the lost-and-found cannot be saved has been said.
+    run_failed: bool,
+    lost_failed: bool,
 }
 
 impl EventLoop {
@@ -176,6 +181,9 @@ impl EventLoop {
             run_saving: false,
             chores_at: Instant::now(),
             is_heard: BTreeSet::new(),
+            offences: BTreeMap::new(),
+            run_failed: false,
+            lost_failed: false,
         }
     }
 

@@ -10,6 +10,7 @@ pub mod eventloop;
 pub mod json;
 pub mod listener;
 pub mod logging;
+pub mod origin;
 pub mod service;
 pub mod state_dir;
 pub mod store;

@@ -1,5 +1,7 @@
 //! Reading requests; whatever is wrong with one becomes a problem document.
 
+use std::time::Duration;
+
 use axum::{
     extract::{FromRequest, FromRequestParts, Path, Query, Request},
     http::{header, request::Parts},
@@ -13,6 +15,9 @@ use crate::json::{self, MAX_JSON_BYTES};
 
 /// How much of a body that is too large is still read, so that its sender hears why.
 const MAX_DISCARDED_BYTES: usize = 16 * MAX_JSON_BYTES;
+
+/// For how long.
+const DISCARD_WITHIN: Duration = Duration::from_secs(2);
 
 /// A JSON body; no body at all counts as `{}`.
 pub(super) struct Body<T>(pub(super) T);
@@ -55,7 +60,9 @@ impl<S: Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
 /// find the connection reset instead of the answer.
 async fn discard(body: &mut axum::body::Body) {
     let mut rest = Limited::new(body, MAX_DISCARDED_BYTES);
-    while let Some(Ok(_)) = rest.frame().await {}
+    // One that is slow, or waits to be told to go on, gets the answer now.
+    let all = async { while let Some(Ok(_)) = rest.frame().await {} };
+    let _ = tokio::time::timeout(DISCARD_WITHIN, all).await;
 }
 
 /// Whether the body is said to be of this type, whatever its parameters.

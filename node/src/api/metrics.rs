@@ -2,7 +2,6 @@
 //! (<https://prometheus.io/docs/instrumenting/exposition_formats/>).
 
 use std::{
-    borrow::Cow,
     fmt::{self, Write as _},
     sync::{
         Arc,
@@ -32,7 +31,7 @@ pub enum Kind {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sample {
     /// Its whole name, `hearth_..._UNIT` (`_total` for a counter).
-    pub name: Cow<'static, str>,
+    pub name: &'static str,
     /// One line about it.
     pub help: &'static str,
     /// Its kind.
@@ -166,7 +165,7 @@ pub(super) async fn exposition(State(context): State<Arc<ApiContext>>) -> Result
     text.node(&status);
     text.api(&context);
     for sample in context.metrics_sources.iter().flat_map(|source| source()) {
-        text.one(&sample.name, sample.help, sample.kind, sample.value);
+        text.one(sample.name, sample.help, sample.kind, sample.value);
     }
     Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text.0).into_response())
 }

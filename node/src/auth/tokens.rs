@@ -28,7 +28,10 @@ use tokio::{
 };
 
 use super::{Secret, random};
-use crate::service::{Changes, ObjectView, Op, Service, ServiceError};
+use crate::{
+    origin::origin,
+    service::{Changes, ObjectView, Op, Service, ServiceError},
+};
 
 /// What every token starts with.
 pub const PREFIX: &str = "hth_";
@@ -407,7 +410,7 @@ fn entry(object: &ObjectView) -> Option<Entry> {
 
 /// Wrong attempts by address, in a bounded table.
 #[derive(Default)]
-struct Attempts(BTreeMap<[u8; 16], Attempt>);
+struct Attempts(BTreeMap<Option<IpAddr>, Attempt>);
 
 struct Attempt {
     wrong: u32,
@@ -417,7 +420,7 @@ struct Attempt {
 
 impl Attempts {
     fn wrong(&mut self, remote: Option<IpAddr>, now: Instant) -> Denied {
-        let key = network(remote);
+        let key = remote.map(origin);
         if !self.0.contains_key(&key) && self.0.len() >= MAX_ADDRESSES {
             let oldest = self.0.iter().min_by_key(|(_, attempt)| attempt.last).map(|(key, _)| *key);
             oldest.and_then(|key| self.0.remove(&key));
@@ -438,15 +441,6 @@ impl Attempts {
         };
         attempt.blocked_until = now + Duration::from_secs(seconds);
         Denied::Unknown
-    }
-}
-
-/// IPv4 addresses stand alone, IPv6 ones by their /64, which one machine can fill by itself.
-fn network(remote: Option<IpAddr>) -> [u8; 16] {
-    match remote.map(|ip| ip.to_canonical()) {
-        None => [0; 16],
-        Some(IpAddr::V4(ip)) => ip.to_ipv6_mapped().octets(),
-        Some(IpAddr::V6(ip)) => (u128::from(ip) >> 64 << 64).to_be_bytes(),
     }
 }
 
@@ -539,9 +533,5 @@ mod tests {
         }
         assert!(matches!(attempts.wrong(one, later), Denied::Paced { .. }));
         assert_eq!(attempts.wrong(one, later + FORGET_AFTER + Duration::from_secs(1)), Denied::Unknown);
-        let v6 = |text: &str| Some(text.parse::<IpAddr>().unwrap());
-        assert_eq!(network(v6("2001:db8::1")), network(v6("2001:db8::2")));
-        assert_ne!(network(v6("2001:db8:0:1::1")), network(v6("2001:db8::2")));
-        assert_eq!(network(v6("::ffff:10.0.0.1")), network(v6("10.0.0.1")));
     }
 }

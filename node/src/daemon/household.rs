@@ -200,7 +200,12 @@ pub fn prepare_to_leave(state: &StateDir) -> Result<(), HouseholdError> {
 
 fn write_next(state: &StateDir, next: &Next) -> Result<(), HouseholdError> {
     let bytes = postcard::to_allocvec(next).unwrap_or_default();
-    Ok(write_durable(&state.path().join(NEXT_FILE), &NEXT, &bytes)?)
+    let path = state.path().join(NEXT_FILE);
+    write_durable(&path, &NEXT, &bytes).inspect_err(|_| {
+        // It may be in place and only not known to be durable: what was refused must not be carried out.
+        let _ = std::fs::remove_file(&path).and_then(|()| std::fs::File::open(state.path())?.sync_all());
+    })?;
+    Ok(())
 }
 
 fn carry_out(state: &StateDir) -> Result<(), HouseholdError> {

@@ -120,12 +120,8 @@ pub(super) fn store_metrics(report: &RecoveryReport) -> MetricsSource {
 }
 
 fn samples(help: &'static str, counts: impl IntoIterator<Item = (&'static str, u64)>) -> Vec<Sample> {
-    let sample = |(name, value): (&'static str, u64)| Sample {
-        name: name.into(),
-        help,
-        kind: Kind::Counter,
-        value: value as f64,
-    };
+    let sample =
+        |(name, value): (&'static str, u64)| Sample { name, help, kind: Kind::Counter, value: value as f64 };
     counts.into_iter().map(sample).collect()
 }
 

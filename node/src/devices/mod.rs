@@ -160,6 +160,8 @@ pub struct Devices {
     by_me: String,
     /// Friendly names of the nodes, for what people read.
     called: BTreeMap<ShortId, String>,
+    /// Devices that a new subscription has not shown yet: at its end, those that were removed.
+    unseen: BTreeSet<DeviceId>,
     incarnation: u64,
     names: Names,
     shutdown: watch::Receiver<bool>,
@@ -215,6 +217,7 @@ impl Devices {
             me: parts.me,
             by_me: parts.me.to_string(),
             called: BTreeMap::new(),
+            unseen: BTreeSet::new(),
             incarnation: parts.incarnation,
             names: Names::new(parts.me)?,
             shutdown: parts.shutdown,
@@ -273,12 +276,19 @@ impl Devices {
                         Ok(changes) => {
                             let is_whole = changes.caught_up;
                             self.see_changes(changes, is_started);
+                            if is_whole {
+                                self.lose_unseen();
+                            }
                             if is_whole && !is_started {
                                 is_started = true;
                                 self.start_adapters(registry, &settings, supervisors, stopping);
                             }
                         }
-                        Err(ServiceError::NoSuchWatcher) => watcher = watch_objects(self.service.clone()).await?,
+                        // It fell too far behind. A new one begins with what is there, not with what went.
+                        Err(ServiceError::NoSuchWatcher) => {
+                            self.unseen = self.devices.keys().cloned().collect();
+                            watcher = watch_objects(self.service.clone()).await?;
+                        }
                         Err(stopped) => return Err(stopped),
                     }
                     next = next_changes(&self.service, watcher);

@@ -68,6 +68,7 @@ impl Devices {
 
     fn see_device(&mut self, change: Change, is_live: bool) -> Option<DeviceId> {
         let id = DeviceId::new(change.id.name()).ok()?;
+        self.unseen.remove(&id);
         let Some(view) = change.object else {
             self.lose_object(&id);
             return None;
@@ -83,6 +84,10 @@ impl Devices {
 
     /// An incomplete object is one that is just being made; one that was complete was deleted, and
     /// its device is new when it is found again.
+    pub(super) fn lose_unseen(&mut self) {
+        std::mem::take(&mut self.unseen).iter().for_each(|id| self.lose_object(id));
+    }
+
     fn lose_object(&mut self, id: &DeviceId) {
         if let Some(device) = self.devices.get(id).filter(|device| device.is_known) {
             info!(device = %id, "the device was removed");

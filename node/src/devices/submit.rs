@@ -219,7 +219,12 @@ impl Devices {
                         device.and_then(|device| device.last_owner.filter(|_| device.offline_at.is_none()));
                     let why = owner.map_or_else(
                         || "no node reaches the device".to_owned(),
-                        |owner| format!("node {owner}, which owns the device, did not say how it ended"),
+                        |owner| {
+                            format!(
+                                "node {}, which owns the device, did not say how it ended",
+                                self.call(owner)
+                            )
+                        },
                     );
                     (CommandState::TimedOut, why)
                 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use mesh_proto::{
     NodeId,
+    counters::Counter,
     mesh::{Event, Input},
     overlay::Run,
     session,
@@ -13,6 +14,9 @@ use tracing::{error, info, warn};
 
 use super::EventLoop;
 use crate::transport::LinkId;
+
+/// Peers and rules whose offences are counted apart.
+const MAX_OFFENCES: usize = 1_024;
 
 impl EventLoop {
     pub(super) fn handle_event(&mut self, event: Event) {
@@ -44,11 +48,7 @@ impl EventLoop {
                 warn!(node = %self.name_of(node), "node is down");
                 self.publish_alive();
             }
-            // The first, the second, the fourth…: a peer that goes on must not fill the journal.
-            Event::Offence(_, counter) if !self.mesh.counters().get(counter).is_power_of_two() => {}
-            Event::Offence(node, counter) => {
-                warn!(node = %self.name_of(node.short()), offence = counter.name(), "a peer broke a rule");
-            }
+            Event::Offence(node, counter) => self.offence(node, counter),
             Event::ClockCorrected(_) => {
                 warn!(
                     "the clock was ahead and has been set back; what was written meanwhile is written again"
@@ -91,11 +91,32 @@ impl EventLoop {
         self.run_saving = false;
         match result {
             Ok(()) => {
+                if std::mem::take(&mut self.run_failed) {
+                    info!("the new generation is saved");
+                }
                 self.run_wanted = self.run_wanted.filter(|(wanted, _)| *wanted != run);
                 self.mesh.handle_input(self.clock.now(), Input::RunPersisted(run));
                 self.save_run();
             }
-            Err(reason) => error!(%reason, "the new generation cannot be saved yet; writes wait"),
+            Err(reason) => {
+                if !std::mem::replace(&mut self.run_failed, true) {
+                    error!(%reason, "the new generation cannot be saved yet; writes wait");
+                }
+            }
+        }
+    }
+
+    /// Says the first, the second, the fourth… time: a peer that goes on must not fill the journal.
+    fn offence(&mut self, node: NodeId, counter: Counter) {
+        if self.offences.len() >= MAX_OFFENCES {
+            self.offences.clear();
+        }
+        let times = self.offences.entry((node, counter)).or_insert(0_u64);
+        *times += 1;
+        let times = *times;
+        if times.is_power_of_two() {
+            let node = self.name_of(node.short());
+            warn!(%node, offence = counter.name(), times, "a peer broke a rule");
         }
     }
 
@@ -123,11 +144,16 @@ impl EventLoop {
     pub(super) fn lost_saved(&mut self, number: u32, result: Result<PathBuf, String>) {
         match result {
             Ok(path) => {
+                self.lost_failed = false;
                 let path = path.display();
                 warn!(%path, "lost and found: objects that were deleted while this store was away");
                 self.mesh.handle_input(self.clock.now(), Input::LostSaved(number));
             }
-            Err(reason) => error!(%reason, "the lost-and-found cannot be saved; the restored store stays"),
+            Err(reason) => {
+                if !std::mem::replace(&mut self.lost_failed, true) {
+                    error!(%reason, "the lost-and-found cannot be saved; the restored store stays");
+                }
+            }
         }
     }
 }

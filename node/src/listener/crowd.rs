@@ -6,35 +6,20 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
 };
 
 use tokio::sync::{Notify, watch};
 
+use crate::origin::origin;
+
 /// Addresses are forgotten once their connections are gone; looked for at this many.
 const LOOK_AT: usize = 256;
-
-/// What counts as one address. Whoever has an IPv6 address has the 2^64 of its network.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Origin {
-    V4(Ipv4Addr),
-    /// The first 64 bits.
-    V6(u64),
-}
-
-impl Origin {
-    fn of(address: IpAddr) -> Self {
-        match address.to_canonical() {
-            IpAddr::V4(address) => Self::V4(address),
-            IpAddr::V6(address) => Self::V6((address.to_bits() >> 64) as u64),
-        }
-    }
-}
 
 /// All places by address. One task owns it.
 #[derive(Debug)]
 pub(crate) struct Crowd {
-    places: BTreeMap<Origin, VecDeque<watch::Sender<bool>>>,
+    places: BTreeMap<IpAddr, VecDeque<watch::Sender<bool>>>,
     limit: usize,
 }
 
@@ -49,7 +34,7 @@ impl Crowd {
         if self.places.len() >= LOOK_AT {
             self.places.retain(|_, places| places.iter().any(|place| !place.is_closed()));
         }
-        let places = self.places.entry(Origin::of(address)).or_default();
+        let places = self.places.entry(origin(address)).or_default();
         places.retain(|place| !place.is_closed());
         let full = places.len() >= self.limit;
         if full && let Some(oldest) = places.pop_front() {
@@ -98,6 +83,7 @@ pub struct Guest {
     pub place: Place,
 }
 
+#[cfg(test)]
 impl From<SocketAddr> for Guest {
     /// One that nobody counts.
     fn from(address: SocketAddr) -> Self {
@@ -110,6 +96,8 @@ impl From<SocketAddr> for Guest {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
     use futures_util::FutureExt as _;
+
+    use std::net::Ipv4Addr;
 
     use super::*;
 
@@ -158,7 +146,7 @@ mod tests {
             drop(crowd.enter(Ipv4Addr::from(0x0a02_0000 + number).into()));
         }
         assert!(crowd.places.len() <= LOOK_AT, "{}", crowd.places.len());
-        assert!(crowd.places.contains_key(&Origin::of("10.1.0.1".parse().unwrap())));
+        assert!(crowd.places.contains_key(&origin("10.1.0.1".parse().unwrap())));
         drop(held);
     }
 }

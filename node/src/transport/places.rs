@@ -6,7 +6,7 @@
 
 use std::{
     collections::BTreeMap,
-    net::{IpAddr, Ipv6Addr},
+    net::IpAddr,
     sync::{
         Arc, Weak,
         atomic::{AtomicBool, Ordering},
@@ -21,6 +21,7 @@ use tokio::{
 };
 
 use super::CloseCode;
+use crate::origin::origin;
 
 /// Handshakes that may wait for the owner of the places; it answers at once.
 const QUEUE: usize = 64;
@@ -137,13 +138,6 @@ impl<T> Table<T> {
             .filter(|(_, holder)| from.is_none_or(|from| holder.from == from) && is_idle(holder));
         let number = *idle.next()?.0;
         self.held.remove(&number).map(|holder| holder.what)
-    }
-}
-
-fn origin(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX)).into(),
-        v4 => v4,
     }
 }
 

@@ -269,7 +269,7 @@ async fn nonsense_is_answered_and_survived() {
     // What is larger than a message may be ends the socket, and this one only.
     let mut other = Client::open(&path, None).await.unwrap();
     let _ = client.0.send(Message::text("x".repeat(70_000))).await;
-    assert!(client.hear().await.is_err());
+    assert_eq!(client.hear().await, Err(1009));
     other.say(json!({ "type": "ping" })).await;
     assert_eq!(other.hear().await.unwrap()["type"], "pong");
 }

@@ -45,6 +45,16 @@ pub(super) enum ReadEnd {
     Closed,
     /// Nothing was heard for too long.
     Silent,
+    /// A message is over the limit.
+    TooLarge,
+}
+
+/// Whether the socket gave up because of the size of a message.
+fn is_too_large(error: &axum::Error) -> bool {
+    use tokio_tungstenite::tungstenite::Error;
+    std::error::Error::source(error)
+        .and_then(|source| source.downcast_ref::<Error>())
+        .is_some_and(|error| matches!(error, Error::Capacity(_)))
 }
 
 /// What the reader hands to the writer.
@@ -160,7 +170,10 @@ pub(super) async fn read(
     loop {
         let message = match timeout(SILENCE, stream.next()).await {
             Ok(Some(Ok(message))) => message,
-            Ok(Some(Err(_)) | None) => return ReadEnd::Closed,
+            Ok(Some(Err(error))) => {
+                return if is_too_large(&error) { ReadEnd::TooLarge } else { ReadEnd::Closed };
+            }
+            Ok(None) => return ReadEnd::Closed,
             Err(_elapsed) => return ReadEnd::Silent,
         };
         let message = match message {

@@ -90,7 +90,6 @@ fn many_flipped_bytes_cost_only_the_records_near_them() {
         random.fill(&mut bytes);
         u64::from_le_bytes(bytes) % below
     };
-    let mut outcomes = BTreeMap::new();
     for original in [Original::new(), Original::never_reopened()] {
         let files = original.files();
         for _ in 0..number("HEARTH_FLIPS", 40) / 2 {
@@ -99,13 +98,9 @@ fn many_flipped_bytes_cost_only_the_records_near_them() {
                 if next(4) > 0 { db } else { &files[usize::try_from(next(files.len() as u64)).unwrap()] };
             let bytes = fs::metadata(original.folder.path().join(file)).unwrap().len();
             let at = usize::try_from(next(bytes)).unwrap();
-            let outcome = flip(&original, file, at, 1 << next(8));
-            let name =
-                outcome.to_string().replace(char::is_numeric, "").split(';').next().unwrap().to_string();
-            *outcomes.entry((file.clone(), name)).or_insert(0) += 1;
+            flip(&original, file, at, 1 << next(8));
         }
     }
-    println!("{outcomes:#?}");
 }
 
 #[test]
