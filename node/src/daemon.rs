@@ -40,6 +40,7 @@ use crate::{
         serve::HttpServer,
     },
     auth::{InviteBook, InviteDesk, JoinCounters, Moment, serve_joins, setup::Setup, tokens::Tokens},
+    backup,
     cli::Ready,
     config::Config,
     devices::{AdapterSettings, Devices, DevicesParts},
@@ -114,6 +115,7 @@ impl Life<'_> {
     async fn run(self, token: Option<&str>) -> Result<End, Box<dyn Error>> {
         let (config, state) = (self.config, &self.state);
         let ports = listener::bind_ports_within(config.listen, self.patience).await?;
+        restore_backup(state.clone()).await?;
         let household = household::open(state, &config.name, token).await?;
         let identity = NodeIdentity::from_seed(household.seed.as_bytes())?;
         let me = identity.id();
@@ -161,9 +163,9 @@ impl Life<'_> {
         tasks.spawn("the addresses", follow_addresses(address, advertise, addresses, names, listen_info));
 
         let (store, committed) = StoreHandle::spawn(Box::new(store))?;
-        let store_beats = store.heartbeat();
+        let (store_beats, jobs) = (store.heartbeat(), store.jobs());
         let exports = state.path().join(crate::store::sled::EXPORT_FOLDER);
-        tasks.spawn("the nightly export", nightly::export_nightly(store.exporter(), exports));
+        tasks.spawn("the nightly export", nightly::export_nightly(jobs.clone(), exports));
         let loop_beats = Arc::new(AtomicU64::new(0));
         let event_loop = EventLoop::new(eventloop::Parts {
             mesh,
@@ -222,6 +224,8 @@ impl Life<'_> {
         let doctor = Doctor {
             service: service.clone(),
             recovery,
+            notes: state.notes().to_vec(),
+            jobs,
             state_dir: state.path().to_owned(),
             adapters: devices.adapters.clone(),
         };
@@ -425,6 +429,15 @@ impl Life<'_> {
         };
         self.config.adapters.iter().map(settings).collect()
     }
+}
+
+/// Ends a restore that was interrupted.
+async fn restore_backup(state: Arc<StateDir>) -> Result<(), Box<dyn Error>> {
+    let carry_out = move || backup::restore::carry_out(&state, &SledOptions::default(), &mut || ());
+    if let Some(done) = tokio::task::spawn_blocking(carry_out).await?? {
+        warn!(records = done.records, "a restore had been interrupted and was ended");
+    }
+    Ok(())
 }
 
 async fn open_store(

@@ -16,7 +16,13 @@
 //! | `hearth.sock` | the API for this machine, while a daemon runs |
 //! | `store/`, `store.mark`, `store.rebuild/`, `store.damaged-N/`, `exports/` | see [`crate::store`] |
 //! | `restored` | marks a store that was set back, see [`crate::store::restored`] |
+//! | `restore/`, `restore.partial/`, `store.replaced/` | a backup on its way in, and what it replaced, see [`crate::backup`] |
 //! | `lost-and-found-N.json` | what such a store held and its peers had deleted |
+//! | `node.key.copy`, `roster.copy`, `incarnation.copy` | what nothing else could bring back, once more |
+//!
+//! Every file names its version: the small ones in their header (see [`crate::store::files`]), the
+//! records of the store and the exports in theirs, the rest in its first line or byte. What
+//! another version left is the matter of `migrate`, what is missing or damaged that of `mend`.
 
 use crate::store::files::{FileError, FileKind, read_checked, write_durable};
 use crate::store::{DiskError, free_bytes};
@@ -26,8 +32,11 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsE
 use std::path::{Path, PathBuf};
 use zeroize::Zeroize;
 
+mod mend;
+mod migrate;
+
 /// Version of the layout of the folder.
-const LAYOUT: u32 = 1;
+const LAYOUT: u32 = 2;
 /// A daemon does not start with less room than this, in bytes.
 const MIN_FREE_BYTES: u64 = 1024 * 1024;
 /// The longest roster in bytes.
@@ -44,12 +53,20 @@ const KEY_FILE: FileKind = kind(
     32,
     "restore it from a backup, or move the state folder away and join again as a new node",
 );
-const INCARNATION_FILE: FileKind =
-    kind(*b"HTHINCA\0", 13, "move the state folder away and join again as a new node");
+const INCARNATION_FILE: FileKind = FileKind {
+    version: 2,
+    ..kind(*b"HTHINCA\0", 12, "move the state folder away and join again as a new node")
+};
 const CLOCK_FILE: FileKind =
     kind(*b"HTHCLCK\0", 8, "delete it once the clock of this board is right; peers bring it up to date");
-const ROSTER_FILE: FileKind =
-    kind(*b"HTHROST\0", MAX_ROSTER_BYTES, "restore it from a backup, or delete it and join again");
+const ROSTER_FILE: FileKind = kind(
+    *b"HTHROST\0",
+    MAX_ROSTER_BYTES,
+    "restore it from a backup (`hearth restore`), or move the state folder away and join again",
+);
+/// Where members were reached when this node joined; written by [`crate::daemon::household`].
+pub(crate) const PEERS_FILE: FileKind =
+    kind(*b"HTHPEER\0", 64 << 10, "remove it; name a peer in the configuration until the nodes have met");
 
 /// Why a state folder cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -194,10 +211,13 @@ pub struct StateDir {
     path: PathBuf,
     /// The lock ends with this handle.
     _lock: File,
+    notes: Vec<String>,
 }
 
 impl StateDir {
-    /// Opens the folder, makes it (mode 0700) when it is absent, and locks it.
+    /// Opens the folder, makes it (mode 0700) when it is absent, and locks it. One of an older version
+    /// is brought to this one's form, and small files that are missing or damaged are mended where
+    /// that can be done.
     ///
     /// # Errors
     /// Each says what is wrong with the folder and the way out.
@@ -210,9 +230,15 @@ impl StateDir {
             return Err(StateDirError::Full { path, free });
         }
         write_pid(&path, &lock)?;
-        let dir = Self { path, _lock: lock };
-        dir.check_version()?;
-        Ok(dir)
+        let mut notes = migrate::migrate(&path)?;
+        notes.extend(mend::mend(&path)?);
+        notes.iter().for_each(|note| tracing::warn!("{note}"));
+        Ok(Self { path, _lock: lock, notes })
+    }
+
+    /// What was brought to another form or mended when it was opened, in words for the owner of the home.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
     }
 
     /// The folder, absolute.
@@ -299,27 +325,28 @@ impl StateDir {
     }
 
     fn set(&self, name: &str, kind: &FileKind, payload: &[u8]) -> Result<(), StateDirError> {
-        match write_durable(&self.path.join(name), kind, payload) {
-            Err(FileError::Disk(DiskError::Full { .. })) => Err(StateDirError::Full {
-                path: self.path.clone(),
-                free: free_bytes(&self.path).unwrap_or(0),
-            }),
-            Err(FileError::Disk(DiskError::Io { source, .. }))
-                if source.kind() == io::ErrorKind::ReadOnlyFilesystem =>
-            {
-                Err(StateDirError::ReadOnly(self.path.clone()))
-            }
-            other => Ok(other?),
+        write_durable(&self.path.join(name), kind, payload).map_err(|error| refused(&self.path, error))?;
+        if let Some(copy) = mend::copy_of(&self.path, name)
+            && let Err(error) = write_durable(&copy, kind, payload)
+        {
+            // The next start does it.
+            tracing::warn!(%error, "the copy of `{name}` could not be written");
         }
+        Ok(())
     }
+}
 
-    fn check_version(&self) -> Result<(), StateDirError> {
-        let number = |bytes: &[u8]| Some(u32::from_le_bytes(bytes.try_into().ok()?));
-        match self.get("version", &VERSION_FILE, number)? {
-            None => self.set("version", &VERSION_FILE, &LAYOUT.to_le_bytes()),
-            Some(LAYOUT) => Ok(()),
-            Some(found) => Err(StateDirError::Newer { path: self.path.clone(), found }),
+fn refused(folder: &Path, error: FileError) -> StateDirError {
+    match error {
+        FileError::Disk(DiskError::Full { .. }) => {
+            StateDirError::Full { path: folder.to_path_buf(), free: free_bytes(folder).unwrap_or(0) }
         }
+        FileError::Disk(DiskError::Io { source, .. })
+            if source.kind() == io::ErrorKind::ReadOnlyFilesystem =>
+        {
+            StateDirError::ReadOnly(folder.to_path_buf())
+        }
+        other => other.into(),
     }
 }
 

@@ -7,6 +7,7 @@
 
 pub mod access;
 mod admin;
+mod backup;
 mod color;
 mod commands;
 mod extract;
@@ -51,7 +52,7 @@ use crate::{
     service::Service,
 };
 
-/// A request other than an observer, an export or an import is answered within so many seconds.
+/// A request other than an observer, a backup, an export or an import is answered within so many seconds.
 pub const REQUEST_DEADLINE_S: u64 = 30;
 
 /// Where this node can be reached, as `hearth status` shows it.
@@ -145,12 +146,13 @@ fn admin_routes() -> Router<Arc<ApiContext>> {
         .route("/api/v1/tokens", get(admin::tokens).post(admin::create_token))
         .route("/api/v1/tokens/{id}", delete(admin::revoke_token))
         .route("/api/v1/doctor", get(admin::doctor))
+        .route(BACKUP, get(backup::backup))
         .route("/api/v1/export", get(transfer::export))
         .route("/api/v1/import", post(transfer::import))
 }
 
 /// Every route, for the bounded labels of the metrics.
-const ROUTES: [&str; 22] = [
+const ROUTES: [&str; 23] = [
     "/healthz",
     "/metrics",
     "/api/v1/ca",
@@ -171,10 +173,12 @@ const ROUTES: [&str; 22] = [
     "/api/v1/tokens",
     "/api/v1/tokens/{id}",
     "/api/v1/doctor",
+    BACKUP,
     EXPORT,
     IMPORT,
 ];
 const WATCH: &str = "/api/v1/watch";
+const BACKUP: &str = "/api/v1/backup";
 const EXPORT: &str = "/api/v1/export";
 const IMPORT: &str = "/api/v1/import";
 
@@ -199,7 +203,8 @@ async fn unknown_method() -> Problem {
 async fn outermost(State(context): State<Arc<ApiContext>>, request: Request, next: Next) -> Response {
     let matched = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
     let route = matched.and_then(|path| ROUTES.iter().position(|known| *known == path));
-    let unhurried = route.and_then(|n| ROUTES.get(n)).is_some_and(|r| [WATCH, EXPORT, IMPORT].contains(r));
+    let unhurried =
+        route.and_then(|n| ROUTES.get(n)).is_some_and(|r| [WATCH, BACKUP, EXPORT, IMPORT].contains(r));
     let limit = if unhurried { Duration::MAX } else { Duration::from_secs(REQUEST_DEADLINE_S) };
     // A panic unwinds through nothing but the future that is dropped with it.
     let handler = AssertUnwindSafe(next.run(request)).catch_unwind();

@@ -6,7 +6,7 @@ use serde::Serialize;
 use thiserror::Error;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
-use crate::auth::Secret;
+use crate::{auth::Secret, backup::Made};
 
 /// Requests that may wait for an owner.
 const QUEUE: usize = 64;
@@ -367,6 +367,13 @@ pub enum ControlRequest {
     },
     /// Runs the checks.
     Doctor(Reply<Vec<Check>>),
+    /// Makes a backup, with the node's key or without.
+    Backup {
+        /// Whether it holds the key.
+        with_key: bool,
+        /// The answer.
+        reply: Reply<Made>,
+    },
 }
 
 /// The API's side of the composition root.
@@ -394,6 +401,14 @@ impl ControlHandle {
     /// What the owner says.
     pub async fn leave(&self, force: bool) -> Result<(), PortError> {
         ask(&self.0, |reply| ControlRequest::Leave { force, reply }).await
+    }
+
+    /// Makes a backup.
+    ///
+    /// # Errors
+    /// What the owner says.
+    pub async fn backup(&self, with_key: bool) -> Result<Made, PortError> {
+        ask(&self.0, |reply| ControlRequest::Backup { with_key, reply }).await
     }
 
     /// Runs the checks.

@@ -268,6 +268,10 @@ async fn own_control(mut port: tokio::sync::mpsc::Receiver<ControlRequest>) {
                 drop(reply.send(if force { Ok(joined) } else { Err(conflict) }));
             }
             ControlRequest::Leave { reply, .. } => drop(reply.send(Ok(()))),
+            ControlRequest::Backup { reply, .. } => {
+                let fix = "free some space".into();
+                drop(reply.send(Err(PortError::Storage { detail: "the disk is full".into(), fix })));
+            }
             ControlRequest::Doctor(reply) => {
                 let (name, detail) = ("clock".into(), "not synchronised".into());
                 let fix = Some("install an NTP client".into());

@@ -29,6 +29,8 @@ pub const MAX_TRIES: u8 = 5;
 /// Letters and digits that nobody takes for one another; 32, so that each is 5 bits.
 const ALPHABET: &[u8; 32] = b"ABCDEFGHJKLMNPQRSTUVWXYZ23456789";
 const CODE_LETTERS: usize = 12;
+/// The format of the file, its first word.
+const FORMAT: &str = "v2";
 /// More than the file can have.
 const MAX_FILE_BYTES: u64 = 256;
 
@@ -133,15 +135,17 @@ impl State {
 
     fn to_text(&self) -> String {
         match self {
-            Self::Open { code, wrong } => format!("open {wrong} {}\n", code.expose()),
-            Self::Locked => "locked\n".to_owned(),
-            Self::Spent => "spent\n".to_owned(),
+            Self::Open { code, wrong } => format!("{FORMAT} open {wrong} {}\n", code.expose()),
+            Self::Locked => format!("{FORMAT} locked\n"),
+            Self::Spent => format!("{FORMAT} spent\n"),
         }
     }
 
     fn from_text(text: &str) -> Option<Self> {
         let words: Vec<&str> = text.split_whitespace().collect();
-        match words.as_slice() {
+        // Layout 1 of the state folder had no format here.
+        let words = words.strip_prefix(&[FORMAT]).unwrap_or(&words);
+        match words {
             ["open", wrong, code] if normalise(code).len() == CODE_LETTERS => {
                 let wrong = wrong.parse().ok().filter(|wrong| *wrong < MAX_TRIES)?;
                 Some(Self::Open { code: Secret::new(*code), wrong })

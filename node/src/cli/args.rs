@@ -158,6 +158,25 @@ pub enum Command {
         #[arg(long)]
         dry_run: bool,
     },
+    /// Write all that this node holds to a file, for `hearth restore`
+    ///
+    /// Every object, the membership of the household and the node's place in it, whether the node
+    /// runs or not. Without --with-key the file cannot make a node of a new card; with it, whoever has
+    /// the file can be this node.
+    #[command(
+        after_help = "Examples:\n  hearth backup home.hearth\n  hearth backup /mnt/usb/home.hearth --with-key --force"
+    )]
+    Backup(BackupArgs),
+    /// Put a backup into the place of what the node holds; the node must not run
+    ///
+    /// It is never merged: the state of the first other node that is met takes its place, and what has
+    /// no place there goes to a lost-and-found file. Alone the node goes on with what was restored.
+    #[command(
+        after_help = "Examples:\n  hearth restore home.hearth --check\n  sudo systemctl stop hearth && \
+        sudo -u hearth hearth restore home.hearth --force --state-dir /var/lib/hearth\n  \
+        hearth restore home.hearth --objects home.ndjson && hearth import home.ndjson"
+    )]
+    Restore(RestoreArgs),
     /// The configuration of `hearth run`
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -299,6 +318,35 @@ pub struct ListArgs {
     /// List also objects that lack a field which their kind requires
     #[arg(long)]
     pub incomplete: bool,
+}
+
+/// `hearth backup`.
+#[derive(Debug, Args)]
+pub struct BackupArgs {
+    /// File to write, mode 0600; it appears when all is written
+    pub file: PathBuf,
+    /// Include the node's key and its certificate authority: needed to be this node on a new card
+    #[arg(long)]
+    pub with_key: bool,
+    /// Replace a file that is there
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// `hearth restore`.
+#[derive(Debug, Args)]
+pub struct RestoreArgs {
+    /// File that `hearth backup` wrote, or a nightly export of this node
+    pub file: PathBuf,
+    /// Replace the data that the node holds, or the file of --objects
+    #[arg(long)]
+    pub force: bool,
+    /// Only check the file and show what it is
+    #[arg(long, conflicts_with = "objects")]
+    pub check: bool,
+    /// Only write its objects to a file, as lines for `hearth import`
+    #[arg(long, value_name = "FILE")]
+    pub objects: Option<PathBuf>,
 }
 
 /// `hearth watch`.

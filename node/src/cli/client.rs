@@ -52,6 +52,11 @@ impl Client {
         Self { answer_time, ..self.clone() }
     }
 
+    /// The state folder of the node.
+    pub fn state_dir(&self) -> &Path {
+        &self.state_dir
+    }
+
     /// `GET` of a JSON document.
     ///
     /// # Errors

@@ -9,6 +9,7 @@ pub mod table;
 pub mod values;
 
 mod admin;
+mod backup;
 mod household;
 mod light;
 mod local;
@@ -103,6 +104,10 @@ fn execute(cli: Cli, out: Output, env: &Environment, daemon: Daemon) -> Done<Exi
             out.either(&json!({"version": version}), || format!("hearth {version}")).map(|()| Exit::Ok)
         }
         Command::ExitCodes => out.either(&exit::codes(), || exit::EXIT_CODES.to_owned()).map(|()| Exit::Ok),
+        Command::Restore(args) => {
+            let state_dir = place::client_state_dir(&flags, env).map_err(local::config_failure)?;
+            backup::restore(&args, &state_dir, out)
+        }
         command => {
             let state_dir = place::client_state_dir(&flags, env).map_err(local::config_failure)?;
             let session = Session { client: Client::new(state_dir), out };
@@ -144,11 +149,13 @@ impl Session {
             Command::SetupCode { new } => self.setup_code(new).await,
             Command::Ca(args::CaCommand::Export { out }) => self.ca_export(out.as_deref()).await,
             Command::Doctor => self.doctor().await,
+            Command::Backup(args) => self.backup(&args).await,
             Command::Export { file } => self.export(file.as_deref()).await,
             Command::Import { file, dry_run } => self.import(&file, dry_run).await,
             // These need no node and have been done before one is looked for.
             Command::Run(_)
             | Command::Config(_)
+            | Command::Restore(_)
             | Command::Completions { .. }
             | Command::Version
             | Command::ExitCodes => Ok(Exit::Ok),

@@ -17,8 +17,10 @@ use super::{
 use crate::{
     api::ports::{ControlRequest, Invite, InviteView, InvitesRequest, Joined, PortError},
     auth::{AdmitRequest, InviteDesk, InviteError, InviteToken, JoinError, Refusal, Secret},
+    backup::BackupError,
     service::{ObjectView, Op, Service, ServiceError, Status},
     state_dir::StateDir,
+    store::StoreError,
     tls::identity::NodeIdentity,
 };
 
@@ -116,6 +118,17 @@ fn invite_error(error: InviteError) -> PortError {
     }
 }
 
+fn backup_error(error: &BackupError) -> PortError {
+    let detail = error.to_string();
+    match error {
+        BackupError::Store(StoreError::Closed) => PortError::Stopping,
+        BackupError::State(_) | BackupError::Store(_) | BackupError::Disk(_) => {
+            PortError::Storage { detail, fix: MEND_DISK.into() }
+        }
+        _ => PortError::Failed { detail, fix: "see the daemon's log, then repeat the command".into() },
+    }
+}
+
 fn stopping(_: ServiceError) -> PortError {
     PortError::Stopping
 }
@@ -178,6 +191,14 @@ impl Control {
                 }
                 ControlRequest::Doctor(reply) => {
                     let _ = reply.send(self.doctor.checks().await);
+                }
+                ControlRequest::Backup { with_key, reply } => {
+                    let (state, jobs) = (self.state.clone(), self.doctor.jobs.clone());
+                    // It takes as long as the home is large; nobody else waits for it.
+                    tokio::spawn(async move {
+                        let made = crate::backup::make(&state, &jobs, with_key).await;
+                        let _ = reply.send(made.map_err(|error| backup_error(&error)));
+                    });
                 }
             }
         }
@@ -292,7 +313,11 @@ fn refused(error: &HouseholdError) -> PortError {
     let conflict = |fix: &str| PortError::Conflict { detail: detail.clone(), fix: fix.into() };
     let unreachable = |fix: &str| PortError::Unreachable { detail: detail.clone(), fix: fix.into() };
     match error {
-        HouseholdError::State(_) | HouseholdError::File(_) | HouseholdError::Io(..) => {
+        HouseholdError::State(_)
+        | HouseholdError::File(_)
+        | HouseholdError::Io(..)
+        | HouseholdError::KeyLost(_)
+        | HouseholdError::RosterLost(_) => {
             PortError::Storage { detail, fix: MEND_DISK.into() }
         }
         HouseholdError::Token(_) => conflict("copy the whole token once more, or ask for a new one with `hearth invite`"),

@@ -8,7 +8,7 @@ use crate::{
     api::ports::{Check, CheckStatus, PortError},
     devices::{AdapterState, AdapterStatus},
     service::{Service, Status},
-    store::RecoveryReport,
+    store::{RecoveryReport, restored, worker::StoreJobs},
 };
 
 /// Free space below which a person should look, in bytes.
@@ -22,6 +22,10 @@ pub struct Doctor {
     pub service: Service,
     /// How the store was found at the start.
     pub recovery: RecoveryReport,
+    /// What of the small files was mended at the start.
+    pub notes: Vec<String>,
+    /// The store's thread.
+    pub jobs: StoreJobs,
     /// The state folder.
     pub state_dir: PathBuf,
     /// Where each adapter stands.
@@ -36,6 +40,9 @@ impl Doctor {
     pub async fn checks(&self) -> Result<Vec<Check>, PortError> {
         let status = self.service.status().await.map_err(|_| PortError::Stopping)?;
         let mut checks = vec![self.store(&status), self.space(), clock(&status), nodes(&status)];
+        checks.push(self.small_files());
+        checks.push(self.size().await);
+        checks.extend(self.set_back());
         checks.push(self.lost_and_found());
         checks.extend(self.adapters.borrow().iter().map(adapter));
         checks.push(tombstones(&status));
@@ -61,6 +68,55 @@ impl Doctor {
                 Some("the peers fill in what is missing; think of a new card"),
             ),
         }
+    }
+
+    fn small_files(&self) -> Check {
+        if self.notes.is_empty() {
+            return check("state folder", CheckStatus::Ok, "its small files are whole".into(), None);
+        }
+        let is_old = |note: &String| note.contains("older hearth");
+        let (status, fix) = match self.notes.iter().all(is_old) {
+            true => (CheckStatus::Ok, None),
+            false => {
+                (CheckStatus::Warn, Some("think of a new card; `hearth backup FILE` keeps a copy elsewhere"))
+            }
+        };
+        check("state folder", status, self.notes.join(" "), fix)
+    }
+
+    /// What the store takes on the disk.
+    async fn size(&self) -> Check {
+        const NAME: &str = "store size";
+        let Ok(size) = self.jobs.size().await else {
+            return check(NAME, CheckStatus::Warn, "the store does not answer".into(), None);
+        };
+        let kib = |bytes: u64| bytes.div_ceil(1_024);
+        let mut detail = format!(
+            "{} records, {} KiB, take {} KiB on the disk",
+            size.records,
+            kib(size.live_bytes),
+            kib(size.disk_bytes)
+        );
+        if let Some(rebuilt) = size.rebuilt {
+            detail.push_str(&format!(
+                "; it had grown to {} KiB and was written anew in {} KiB",
+                kib(rebuilt.from_bytes),
+                kib(rebuilt.to_bytes)
+            ));
+        }
+        check(NAME, CheckStatus::Ok, detail, None)
+    }
+
+    /// A store that was restored or repaired, as long as no peer's state has taken its place.
+    fn set_back(&self) -> Option<Check> {
+        let mark = restored::mark(&self.state_dir);
+        if matches!(mark, Ok(None)) {
+            return None;
+        }
+        let detail = "it was restored or repaired, and may lack what was written last: the state of the first \
+                      node that is met takes its place, and what has no place there goes to the lost-and-found";
+        let fix = "nothing, if this is the only node; else see that it reaches another one (`hearth status`)";
+        Some(check("set back", CheckStatus::Warn, detail.into(), Some(fix)))
     }
 
     fn lost_and_found(&self) -> Check {

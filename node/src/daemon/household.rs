@@ -14,7 +14,7 @@ use tracing::info;
 
 use crate::{
     auth::{InviteToken, JoinError, Joined, TokenError, join},
-    state_dir::{Seed, StateDir, StateDirError},
+    state_dir::{PEERS_FILE, Seed, StateDir, StateDirError},
     store::files::{FileError, FileKind, read_checked, write_durable},
     tls::identity::{IdentityError, NodeIdentity},
     transport::Target,
@@ -27,22 +27,18 @@ const NEXT: FileKind = FileKind {
     mode: 0o600,
     way_out: "remove it and join again with a new invite",
 };
-const PEERS: FileKind = FileKind {
-    magic: *b"HTHPEER\0",
-    version: 1,
-    max_bytes: 64 << 10,
-    mode: 0o600,
-    way_out: "remove it; name a peer in the configuration until the nodes have met",
-};
 const NEXT_FILE: &str = "next";
-const PEERS_FILE: &str = "peers";
+const PEERS_NAME: &str = "peers";
 /// What a node forgets with its household. The exports too: they are what the store is repaired
 /// from, and those of one household must not fill the store of another.
-const FORGOTTEN: [&str; 10] = [
+const FORGOTTEN: [&str; 13] = [
     "store",
     "store.mark",
     "store.rebuild",
     "exports",
+    "store.replaced",
+    "restore",
+    "incarnation.copy",
     "incarnation",
     "clock",
     "restored",
@@ -82,6 +78,16 @@ pub enum HouseholdError {
     /// A file or folder.
     #[error("cannot change {0}: {1}; check the permissions of the state folder")]
     Io(String, io::Error),
+    /// The node's key is gone, and the membership is that of the old one.
+    #[error(
+        "node.key is missing in {0}, although this node belongs to a household: put it back with `hearth restore` and a backup made with --with-key, or move the folder away and join again as a new node"
+    )]
+    KeyLost(String),
+    /// The membership is gone, and the store is that of a household.
+    #[error(
+        "the membership (`roster`) is missing in {0}, although it holds the data of a household: put it back with `hearth restore` and a backup, or move the folder away and join again as a new node"
+    )]
+    RosterLost(String),
     /// No randomness.
     #[error("the operating system gives no randomness: try again when it has started fully")]
     NoRandomness,
@@ -123,6 +129,9 @@ pub async fn open(state: &StateDir, name: &str, token: Option<&str>) -> Result<H
         let roster = Roster::from_bytes(&bytes)?;
         return Ok(Household { seed, roster, peers: peers(state)?, is_new: false });
     }
+    if state.path().join("store").exists() {
+        return Err(HouseholdError::RosterLost(state.path().display().to_string()));
+    }
     if let Some(token) = token {
         let identity = NodeIdentity::from_seed(seed.as_bytes())?;
         let joined = redeem(&identity, name, token).await?;
@@ -139,6 +148,9 @@ pub async fn open(state: &StateDir, name: &str, token: Option<&str>) -> Result<H
 fn key(state: &StateDir) -> Result<Seed, HouseholdError> {
     if let Some(seed) = state.node_key()? {
         return Ok(seed);
+    }
+    if state.roster()?.is_some() {
+        return Err(HouseholdError::KeyLost(state.path().display().to_string()));
     }
     let seed = Seed::new(random()?);
     state.set_node_key(&seed)?;
@@ -220,12 +232,13 @@ fn carry_out(state: &StateDir) -> Result<(), HouseholdError> {
     match next {
         Next::Member { roster, issuer, addresses } => {
             let known = postcard::to_allocvec(&(issuer, addresses)).unwrap_or_default();
-            write_durable(&state.path().join(PEERS_FILE), &PEERS, &known)?;
+            write_durable(&state.path().join(PEERS_NAME), &PEERS_FILE, &known)?;
             state.set_roster(&roster)?;
         }
         Next::Nobody => {
-            remove(&state.path().join("roster"))?;
-            remove(&state.path().join("node.key"))?;
+            for name in ["roster.copy", "roster", "node.key.copy", "node.key"] {
+                remove(&state.path().join(name))?;
+            }
         }
     }
     remove(&path)
@@ -258,7 +271,9 @@ fn remove(path: &Path) -> Result<(), HouseholdError> {
 }
 
 fn peers(state: &StateDir) -> Result<Vec<(Target, Vec<SocketAddr>)>, HouseholdError> {
-    let Some(bytes) = read_checked(&state.path().join(PEERS_FILE), &PEERS)? else { return Ok(Vec::new()) };
+    let Some(bytes) = read_checked(&state.path().join(PEERS_NAME), &PEERS_FILE)? else {
+        return Ok(Vec::new());
+    };
     let known = postcard::from_bytes::<(NodeId, Vec<SocketAddr>)>(&bytes).ok();
     Ok(known.map(|(node, addresses)| (Target::Node(node), addresses)).into_iter().collect())
 }

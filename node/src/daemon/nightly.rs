@@ -1,4 +1,5 @@
-//! The nightly export of the store: what a start falls back to when neither the store nor its log reads.
+//! What is done for the store once a day: the export that a start falls back to when neither the store
+//! nor its log reads, and then writing the store anew if it has grown far beyond what it holds.
 
 use std::{
     path::{Path, PathBuf},
@@ -8,7 +9,7 @@ use std::{
 use tokio::time::{MissedTickBehavior, interval_at};
 use tracing::{info, warn};
 
-use crate::store::{StoreError, export, worker::Exporter};
+use crate::store::{StoreError, export, worker::StoreJobs};
 
 /// How often is looked whether an export is due; the first time so long after the start.
 const LOOK_EVERY: Duration = Duration::from_secs(3_600);
@@ -16,7 +17,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(3_600);
 const AT_MOST: Duration = Duration::from_secs(24 * 3_600);
 
 /// Exports the store into `folder` once a day, until it is closed. The newest three are kept.
-pub(super) async fn export_nightly(exporter: Exporter, folder: PathBuf) {
+pub(super) async fn export_nightly(jobs: StoreJobs, folder: PathBuf) {
     let mut look = interval_at(tokio::time::Instant::now() + LOOK_EVERY, LOOK_EVERY);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -25,12 +26,22 @@ pub(super) async fn export_nightly(exporter: Exporter, folder: PathBuf) {
         if !is_due(&folder, now) {
             continue;
         }
-        match exporter.export(folder.clone(), now).await {
+        match jobs.export(folder.clone(), now).await {
             Ok(export) => {
                 info!(path = %export.path.display(), records = export.records, "exported the store")
             }
             Err(StoreError::Closed) => return,
-            Err(reason) => warn!(%reason, "the store could not be exported; tried again in an hour"),
+            Err(reason) => {
+                warn!(%reason, "the store could not be exported; tried again in an hour");
+                continue;
+            }
+        }
+        match jobs.rebuild_if_grown().await {
+            Ok(_) => {}
+            Err(StoreError::Closed) => return,
+            Err(reason) => {
+                warn!(%reason, "the store has grown and could not be written anew; tried again tomorrow");
+            }
         }
     }
 }
@@ -59,7 +70,7 @@ mod tests {
         let now = SystemTime::now();
         assert!(is_due(&exports, now), "there is none");
         let (store, _committed) = StoreHandle::spawn(Box::new(MemoryStore::new())).unwrap();
-        store.exporter().export(exports.clone(), now).await.unwrap();
+        store.jobs().export(exports.clone(), now).await.unwrap();
         assert!(!is_due(&exports, now) && !is_due(&exports, now + AT_MOST / 2));
         assert!(is_due(&exports, now + AT_MOST + Duration::from_secs(60)));
         assert!(is_due(&exports, now - 2 * AT_MOST), "the clock was ahead");
@@ -70,7 +81,7 @@ mod tests {
         let folder = TestFolder::new();
         let exports = folder.path().join("exports");
         let (store, _committed) = StoreHandle::spawn(Box::new(MemoryStore::new())).unwrap();
-        let task = tokio::spawn(export_nightly(store.exporter(), exports.clone()));
+        let task = tokio::spawn(export_nightly(store.jobs(), exports.clone()));
         tokio::time::sleep(LOOK_EVERY - Duration::from_secs(1)).await;
         assert!(export::list(&exports).unwrap().is_empty());
         // The store thread answers in its own time, which is not paused.

@@ -46,7 +46,7 @@ fn damage_in_each_file_is_named_and_touches_no_other() {
     dir.set_incarnation(Incarnation::default()).unwrap();
     dir.set_clock_ceiling(5).unwrap();
     dir.set_roster(b"statements").unwrap();
-    for name in ["node.key", "incarnation", "clock", "roster", "version"] {
+    for name in ["node.key", "incarnation", "clock", "roster"] {
         let path = folder.join(name);
         let good = fs::read(&path).unwrap();
         for at in 0..good.len() {
@@ -59,7 +59,6 @@ fn damage_in_each_file_is_named_and_touches_no_other() {
                     ("incarnation", dir.incarnation().err()),
                     ("clock", dir.clock_ceiling().err()),
                     ("roster", dir.roster().err()),
-                    ("version", dir.check_version().err()),
                 ];
                 for (which, error) in results {
                     let damaged = matches!(error, Some(StateDirError::File(FileError::Damaged { .. })));
@@ -117,4 +116,150 @@ fn a_read_only_and_a_full_disk_are_named() {
     assert!(matches!(error, StateDirError::Full { .. }), "{error}");
     fs::remove_file(&filler).unwrap();
     StateDir::open(&path).unwrap();
+}
+
+/// A folder as layout 1 left it, with the mark of the last life's end in `incarnation`.
+fn layout_1(folder: &Folder, life: Incarnation, clean: u8) {
+    let dir = StateDir::open(folder.path()).unwrap();
+    dir.set_node_key(&Seed::new([9; 32])).unwrap();
+    dir.set_roster(b"statements").unwrap();
+    drop(dir);
+    for name in ["node.key.copy", "roster.copy"] {
+        fs::remove_file(folder.join(name)).unwrap();
+    }
+    const OLD: FileKind = FileKind { version: 1, max_bytes: 13, ..INCARNATION_FILE };
+    let bytes = [&life.encode()[..], &[clean]].concat();
+    write_durable(&folder.join("incarnation"), &OLD, &bytes).unwrap();
+    write_durable(&folder.join("version"), &VERSION_FILE, &1_u32.to_le_bytes()).unwrap();
+}
+
+#[test]
+fn a_folder_of_layout_1_is_brought_to_this_one_s_form_once() {
+    let life = Incarnation { generation: 70_000, incarnation: 9_000_000 };
+    for clean in [0, 1] {
+        let folder = Folder::new();
+        layout_1(&folder, life, clean);
+        let dir = StateDir::open(folder.path()).unwrap();
+        assert_eq!(dir.incarnation().unwrap(), Some(life));
+        assert_eq!(dir.notes().len(), 1, "{:?}", dir.notes());
+        assert!(dir.notes()[0].contains("older hearth (layout 1)"), "{:?}", dir.notes());
+        assert_eq!(dir.node_key().unwrap(), Some(Seed::new([9; 32])));
+        assert!(folder.join("node.key.copy").exists() && folder.join("roster.copy").exists());
+        drop(dir);
+        assert!(StateDir::open(folder.path()).unwrap().notes().is_empty(), "once");
+    }
+}
+
+#[test]
+fn a_migration_that_was_interrupted_is_done_at_the_next_start() {
+    let life = Incarnation { generation: 70_000, incarnation: 9_000_000 };
+    // The step was done, its number was not written; or the number is lost.
+    for version in [Some(1_u32), None] {
+        let folder = Folder::new();
+        layout_1(&folder, life, 1);
+        write_durable(&folder.join("incarnation"), &INCARNATION_FILE, &life.encode()).unwrap();
+        match version {
+            Some(number) => {
+                write_durable(&folder.join("version"), &VERSION_FILE, &number.to_le_bytes()).unwrap()
+            }
+            None => fs::remove_file(folder.join("version")).unwrap(),
+        }
+        let dir = StateDir::open(folder.path()).unwrap();
+        assert_eq!(dir.incarnation().unwrap(), Some(life));
+        assert_eq!(dir.notes().len(), 1, "{:?}", dir.notes());
+    }
+}
+
+#[test]
+fn a_file_of_a_newer_version_is_refused_whatever_the_folder_says() {
+    let folder = Folder::new();
+    layout_1(&folder, Incarnation::default(), 1);
+    write_durable(&folder.join("incarnation"), &FileKind { version: 9, ..INCARNATION_FILE }, b"x").unwrap();
+    let dir = StateDir::open(folder.path()).unwrap();
+    let error = dir.incarnation().unwrap_err();
+    assert!(matches!(error, StateDirError::File(FileError::Newer { found: 9, .. })), "{error}");
+}
+
+/// What is done to a file: its name, and its content as it was; none deletes it.
+type Damage = (&'static str, fn(&[u8]) -> Option<Vec<u8>>);
+
+const DAMAGES: [Damage; 4] = [
+    ("missing", |_| None),
+    ("empty", |_| Some(Vec::new())),
+    ("cut", |good| Some(good[..good.len() / 2].to_vec())),
+    ("flipped", |good| {
+        let mut bad = good.to_vec();
+        bad[good.len() / 2] ^= 0x10;
+        Some(bad)
+    }),
+];
+
+#[test]
+fn each_small_file_that_is_lost_or_damaged_is_mended_and_told() {
+    let life = Incarnation { generation: 70_000, incarnation: 9_000_000 };
+    for name in ["version", "node.key", "roster", "incarnation", "clock", "peers"] {
+        for (what, damage) in DAMAGES {
+            let folder = Folder::new();
+            let dir = StateDir::open(folder.path()).unwrap();
+            dir.set_node_key(&Seed::new([9; 32])).unwrap();
+            dir.set_roster(b"statements").unwrap();
+            dir.set_incarnation(life).unwrap();
+            dir.set_clock_ceiling(77).unwrap();
+            drop(dir);
+            write_durable(&folder.join("peers"), &PEERS_FILE, b"addresses").unwrap();
+            let file = folder.join(name);
+            match damage(&fs::read(&file).unwrap()) {
+                Some(bytes) => fs::write(&file, bytes).unwrap(),
+                None => fs::remove_file(&file).unwrap(),
+            }
+            let dir = StateDir::open(folder.path()).unwrap();
+            // Without these two nothing is lost that anybody would miss.
+            let silent = what == "missing" && ["clock", "peers"].contains(&name);
+            assert_eq!(dir.notes().len(), usize::from(!silent), "{name} {what}: {:?}", dir.notes());
+            assert!(dir.notes().iter().all(|note| note.contains(&format!("`{name}`"))), "{:?}", dir.notes());
+            assert_eq!(dir.node_key().unwrap(), Some(Seed::new([9; 32])), "{name} {what}");
+            assert_eq!(dir.roster().unwrap().as_deref(), Some(&b"statements"[..]), "{name} {what}");
+            let found = dir.incarnation().unwrap().unwrap();
+            if name == "incarnation" {
+                assert!(found.generation > life.generation && found.incarnation > life.incarnation);
+            } else {
+                assert_eq!(found, life);
+            }
+            assert_eq!(dir.clock_ceiling().unwrap(), (name != "clock").then_some(77));
+            drop(dir);
+            assert!(StateDir::open(folder.path()).unwrap().notes().is_empty(), "{name} {what}: told once");
+        }
+    }
+}
+
+#[test]
+fn a_damaged_copy_is_written_anew() {
+    let folder = Folder::new();
+    let dir = StateDir::open(folder.path()).unwrap();
+    dir.set_roster(b"statements").unwrap();
+    drop(dir);
+    fs::write(folder.join("roster.copy"), b"rot").unwrap();
+    assert!(StateDir::open(folder.path()).unwrap().notes().is_empty());
+    assert_eq!(fs::read(folder.join("roster.copy")).unwrap(), fs::read(folder.join("roster")).unwrap());
+}
+
+#[test]
+fn without_any_incarnation_the_node_goes_on_under_new_numbers() {
+    for (what, damage) in DAMAGES {
+        let folder = Folder::new();
+        let dir = StateDir::open(folder.path()).unwrap();
+        dir.set_incarnation(Incarnation { generation: 7, incarnation: 9 }).unwrap();
+        drop(dir);
+        fs::create_dir(folder.join("store")).unwrap();
+        for name in ["incarnation", "incarnation.copy"] {
+            match damage(&fs::read(folder.join(name)).unwrap()) {
+                Some(bytes) => fs::write(folder.join(name), bytes).unwrap(),
+                None => fs::remove_file(folder.join(name)).unwrap(),
+            }
+        }
+        let dir = StateDir::open(folder.path()).unwrap();
+        assert_eq!(dir.notes().len(), 1, "{what}: {:?}", dir.notes());
+        assert!(dir.incarnation().unwrap().unwrap().incarnation > 1_000_000_000_000, "{what}");
+        assert_eq!(crate::store::restored::mark(folder.path()).unwrap(), Some(None), "{what}");
+    }
 }

@@ -168,11 +168,27 @@ fn write_temporary(
     progress: &mut dyn FnMut(),
 ) -> Result<Export, StoreError> {
     let io = |error| DiskError::new("write", path, error);
-    let seconds = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(io)?;
-    let mut out = Hashing { inner: BufWriter::new(file), hash: blake3::Hasher::new(), bytes: 0 };
+    let mut out = BufWriter::new(file);
+    let export = write_to(store, &mut out, path, now, progress)?;
+    let file = out.into_inner().map_err(|error| io(error.into_error()))?;
+    file.sync_all().map_err(io)?;
+    Ok(export)
+}
+
+/// Writes an export to `out`, which is the file at `path` or a part of it, and makes nothing durable.
+pub(crate) fn write_to(
+    store: &mut dyn Store,
+    out: &mut dyn Write,
+    path: &Path,
+    now: SystemTime,
+    progress: &mut dyn FnMut(),
+) -> Result<Export, StoreError> {
+    let io = |error| DiskError::new("write", path, error);
+    let seconds = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let mut out = Hashing { inner: out, hash: blake3::Hasher::new(), bytes: 0 };
     let header = [MAGIC.as_slice(), &VERSION.to_le_bytes(), &seconds.to_le_bytes()].concat();
-    let mut written = out.put(&header);
+    let mut written = out.write_all(&header);
     let mut records = 0_u64;
     store.load(&mut |key, value| {
         if written.is_ok() {
@@ -184,36 +200,39 @@ fn write_temporary(
         }
     })?;
     let end = [&0_u32.to_le_bytes()[..], &records.to_le_bytes()].concat();
-    written.and_then(|()| out.put(&end)).map_err(io)?;
+    written.and_then(|()| out.write_all(&end)).map_err(io)?;
     let hash = out.hash.finalize();
-    out.put(hash.as_bytes()).map_err(io)?;
-    let bytes = out.bytes;
-    let file = out.inner.into_inner().map_err(|error| io(error.into_error()))?;
-    file.sync_all().map_err(io)?;
+    out.write_all(hash.as_bytes()).map_err(io)?;
     let created = UNIX_EPOCH + Duration::from_secs(seconds);
-    Ok(Export { path: path.to_path_buf(), created, records, bytes })
+    Ok(Export { path: path.to_path_buf(), created, records, bytes: out.bytes })
 }
 
-fn put_record(out: &mut Hashing, key: &[u8], value: &[u8]) -> io::Result<()> {
+fn put_record(out: &mut Hashing<'_>, key: &[u8], value: &[u8]) -> io::Result<()> {
     // The store keeps to its limits, which fit in 32 bits.
     let length = |bytes: &[u8]| u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_le_bytes();
-    out.put(&length(key))?;
-    out.put(&length(value))?;
-    out.put(key)?;
-    out.put(value)
+    out.write_all(&length(key))?;
+    out.write_all(&length(value))?;
+    out.write_all(key)?;
+    out.write_all(value)
 }
 
-struct Hashing {
-    inner: BufWriter<File>,
-    hash: blake3::Hasher,
-    bytes: u64,
+/// Sums up what passes through it.
+pub(crate) struct Hashing<'a> {
+    pub(crate) inner: &'a mut dyn Write,
+    pub(crate) hash: blake3::Hasher,
+    pub(crate) bytes: u64,
 }
 
-impl Hashing {
-    fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
+impl Write for Hashing<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.inner.write_all(bytes)?;
         self.hash.update(bytes);
         self.bytes += bytes.len() as u64;
-        self.inner.write_all(bytes)
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
     }
 }
 

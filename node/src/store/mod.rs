@@ -143,6 +143,22 @@ pub trait Store: Send {
         Ok(())
     }
 
+    /// What it holds, and what that takes on the disk.
+    fn size(&self) -> StoreSize {
+        StoreSize::default()
+    }
+
+    /// Writes itself anew if it takes far more room on the disk than its records need; `None` when it
+    /// does not. Takes as long as it holds much: a job for the start or the night. `progress` is called
+    /// at least every record.
+    ///
+    /// # Errors
+    /// What stopped it; no record is affected.
+    fn rebuild_if_grown(&mut self, progress: &mut dyn FnMut()) -> Result<Option<Rebuilt>, StoreError> {
+        progress();
+        Ok(None)
+    }
+
     /// Flushes and releases what the store holds. Later calls answer [`StoreError::Closed`].
     ///
     /// # Errors
@@ -150,6 +166,28 @@ pub trait Store: Send {
     fn close(&mut self) -> Result<(), StoreError> {
         Ok(())
     }
+}
+
+/// What a store holds and takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StoreSize {
+    /// Number of records.
+    pub records: u64,
+    /// Bytes of their keys and values, as they are stored.
+    pub live_bytes: u64,
+    /// Bytes of the store's files.
+    pub disk_bytes: u64,
+    /// How it was last written anew since it was opened.
+    pub rebuilt: Option<Rebuilt>,
+}
+
+/// A store that was written anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rebuilt {
+    /// Bytes of its files before.
+    pub from_bytes: u64,
+    /// Bytes of its files afterwards.
+    pub to_bytes: u64,
 }
 
 /// What the disk refused. Nothing that was there before is hurt.

@@ -43,7 +43,7 @@ pub fn mark(folder: &Path) -> io::Result<Option<Option<u32>>> {
 /// # Errors
 /// [`FileError`]; an older mark is intact then.
 pub fn set_mark(folder: &Path, since: Option<u32>) -> Result<(), FileError> {
-    let mut text = String::from("this store was set back; a peer's state replaces it\n");
+    let mut text = String::from("this store was set back; a peer's state replaces it\nformat 1\n");
     if let Some(since) = since {
         text.push_str(&format!("generation {since}\n"));
     }

@@ -21,12 +21,15 @@ mod fresh;
 mod log;
 mod opening;
 mod pages;
+mod rebuild;
 mod record;
+
+pub use self::rebuild::{REPLACED_FOLDER, replace_by_export};
 
 use self::opening::{catch_panic, sync_folder};
 use self::record::{Tally, own_key, user_key};
 use super::files::{FileKind, read_checked, write_durable};
-use super::{Batch, RecoveryReport, Store, StoreError, free_bytes};
+use super::{Batch, Rebuilt, RecoveryReport, Store, StoreError, StoreSize, free_bytes};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -78,6 +81,8 @@ pub struct SledStore {
     /// The last `fdatasync` failed: what is on the disk is in doubt although it still reads.
     in_doubt: bool,
     closed: bool,
+    /// How it was last written anew since it was opened.
+    rebuilt: Option<Rebuilt>,
 }
 
 impl SledStore {
@@ -94,9 +99,22 @@ impl SledStore {
         let root = root.to_path_buf();
         let acknowledged = engine.tally.commits;
         let engine = Some(engine);
-        let mut store = Self { root, options, engine, acknowledged, marked, in_doubt: false, closed: false };
+        let mut store = Self {
+            root,
+            options,
+            engine,
+            acknowledged,
+            marked,
+            in_doubt: false,
+            closed: false,
+            rebuilt: None,
+        };
         if report.may_have_lost_writes() {
             store.rest()?;
+        }
+        if let Err(error) = store.rebuild_grown(&mut || ()) {
+            tracing::warn!(%error, "the store takes far more room than its records and could not be written anew");
+            store.engine()?;
         }
         Ok((store, report))
     }
@@ -187,6 +205,14 @@ impl Store for SledStore {
         Ok(())
     }
 
+    fn size(&self) -> StoreSize {
+        self.measure()
+    }
+
+    fn rebuild_if_grown(&mut self, progress: &mut dyn FnMut()) -> Result<Option<Rebuilt>, StoreError> {
+        self.rebuild_grown(progress)
+    }
+
     fn close(&mut self) -> Result<(), StoreError> {
         let marked = self.rest();
         self.closed = true;
@@ -209,6 +235,8 @@ struct Engine {
     /// sled's log, opened once more: a sync of any handle syncs the file.
     log: File,
     tally: Tally,
+    /// Bytes of its records, as they are stored.
+    live_bytes: u64,
 }
 
 /// A commit that failed before or in its last step.
@@ -218,15 +246,15 @@ enum Failed {
 }
 
 impl Engine {
-    fn new(folder: &Path, db: ::sled::Db, tally: Tally) -> Result<Self, StoreError> {
+    fn new(folder: &Path, db: ::sled::Db, tally: Tally, live_bytes: u64) -> Result<Self, StoreError> {
         let path = folder.join("db");
         let log = File::open(&path).map_err(|error| StoreError::io("open", &path, error))?;
-        Ok(Self { db, log, tally })
+        Ok(Self { db, log, tally, live_bytes })
     }
 
     fn commit(&mut self, folder: &Path, batch: &Batch) -> Result<(), Failed> {
         let write = |error| Failed::Write(engine_error("write", folder, error));
-        let (changes, tally) = self.prepare(batch).map_err(write)?;
+        let (changes, tally, live_bytes) = self.prepare(batch).map_err(write)?;
         self.db.apply_batch(changes).map_err(write)?;
         self.db.flush().map_err(write)?;
         let sync = |error| Failed::Sync(StoreError::io("sync", folder, error));
@@ -237,31 +265,34 @@ impl Engine {
             sync_folder(&blobs).map_err(sync)?;
         }
         self.log.sync_data().map_err(sync)?;
-        self.tally = tally;
+        (self.tally, self.live_bytes) = (tally, live_bytes);
         Ok(())
     }
 
-    /// The batch as sled takes it, with the tally as it is afterwards.
-    fn prepare(&self, batch: &Batch) -> Result<(::sled::Batch, Tally), ::sled::Error> {
+    /// The batch as sled takes it, with the tally and the bytes of all records as they are afterwards.
+    fn prepare(&self, batch: &Batch) -> Result<(::sled::Batch, Tally, u64), ::sled::Error> {
         let mut changes = ::sled::Batch::default();
-        let mut tally = self.tally;
+        let (mut tally, mut live_bytes) = (self.tally, self.live_bytes);
+        let bytes = |key: &[u8], sealed: &[u8]| (key.len() + sealed.len()) as u64;
         tally.commits += 1;
         for (key, value) in batch.outcome() {
             let key = user_key(key);
             if let Some(old) = self.db.get(&key)? {
                 tally.remove(&old);
+                live_bytes = live_bytes.saturating_sub(bytes(&key, &old));
             }
             match value {
                 Some(value) => {
                     let sealed = record::seal(&key, value);
                     tally.add(&sealed);
+                    live_bytes += bytes(&key, &sealed);
                     changes.insert(key, sealed);
                 }
                 None => changes.remove(key),
             }
         }
         changes.insert(own_key(), record::seal(own_key(), &tally.encode()));
-        Ok((changes, tally))
+        Ok((changes, tally, live_bytes))
     }
 }
 

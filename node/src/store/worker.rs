@@ -12,7 +12,7 @@
 //! order.
 
 use super::export::{self, Export};
-use super::{Batch, MAX_BATCH_BYTES, Store, StoreError};
+use super::{Batch, MAX_BATCH_BYTES, Rebuilt, Store, StoreError, StoreSize};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -37,9 +37,13 @@ pub struct Committed {
     pub result: Result<(), StoreError>,
 }
 
+/// Something to be done with the store between two commits; it calls its second argument often, as
+/// its sign of life.
+type Job = Box<dyn FnOnce(&mut dyn Store, &mut dyn FnMut()) + Send>;
+
 enum Request {
     Commit { batch_id: u64, batch: Batch },
-    Export { folder: PathBuf, now: SystemTime, reply: oneshot::Sender<Result<Export, StoreError>> },
+    Job(Job),
     Close,
 }
 
@@ -78,9 +82,9 @@ impl StoreHandle {
         self.requests.send(Request::Commit { batch_id, batch }).map_err(|_| StoreError::Closed)
     }
 
-    /// The way to have exports written, for as long as the store is open.
-    pub fn exporter(&self) -> Exporter {
-        Exporter { requests: self.requests.clone() }
+    /// The way to have other things done with the store, for as long as it is open.
+    pub fn jobs(&self) -> StoreJobs {
+        StoreJobs { requests: self.requests.clone() }
     }
 
     /// Rises at least once a second while the thread lives and the disk answers; for the watchdog.
@@ -115,21 +119,53 @@ impl Drop for StoreHandle {
     }
 }
 
-/// Has the store thread write exports.
-pub struct Exporter {
+/// Has the store thread do other things than commit. Commits wait meanwhile, so what takes long belongs
+/// in the quiet hours. Everything handed over before counts.
+#[derive(Clone)]
+pub struct StoreJobs {
     requests: std_mpsc::Sender<Request>,
 }
 
-impl Exporter {
-    /// Writes the next numbered export into `folder`. Commits wait meanwhile, so it belongs in the
-    /// quiet hours. Everything handed over before is in it.
+impl StoreJobs {
+    /// Runs `job` on the store thread. Its second argument is to be called often: it is the thread's
+    /// sign of life.
+    ///
+    /// # Errors
+    /// What the job says, or [`StoreError::Closed`].
+    pub async fn run<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&mut dyn Store, &mut dyn FnMut()) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        let job: Job = Box::new(move |store, progress| {
+            let _asker_is_gone = reply.send(job(store, progress));
+        });
+        self.requests.send(Request::Job(job)).map_err(|_| StoreError::Closed)?;
+        answer.await.map_err(|_| StoreError::Closed)?
+    }
+
+    /// Writes the next numbered export into `folder`.
     ///
     /// # Errors
     /// What [`export::write_next`] says, or [`StoreError::Closed`].
     pub async fn export(&self, folder: PathBuf, now: SystemTime) -> Result<Export, StoreError> {
-        let (reply, answer) = oneshot::channel();
-        self.requests.send(Request::Export { folder, now, reply }).map_err(|_| StoreError::Closed)?;
-        answer.await.map_err(|_| StoreError::Closed)?
+        self.run(move |store, progress| export::write_next(store, &folder, now, progress)).await
+    }
+
+    /// See [`Store::rebuild_if_grown`].
+    ///
+    /// # Errors
+    /// What it says, or [`StoreError::Closed`].
+    pub async fn rebuild_if_grown(&self) -> Result<Option<Rebuilt>, StoreError> {
+        self.run(|store, progress| store.rebuild_if_grown(progress)).await
+    }
+
+    /// See [`Store::size`].
+    ///
+    /// # Errors
+    /// [`StoreError::Closed`].
+    pub async fn size(&self) -> Result<StoreSize, StoreError> {
+        self.run(|store, _| Ok(store.size())).await
     }
 }
 
@@ -162,13 +198,12 @@ impl Worker {
                 Request::Commit { batch_id, batch } => {
                     next = self.commit_group(batch_id, batch);
                 }
-                Request::Export { folder, now, reply } => {
+                Request::Job(job) => {
                     let beat = Arc::clone(&self.heartbeat);
                     let mut progress = || {
                         beat.fetch_add(1, Ordering::Relaxed);
                     };
-                    let export = export::write_next(self.store.as_mut(), &folder, now, &mut progress);
-                    let _asker_is_gone = reply.send(export);
+                    job(self.store.as_mut(), &mut progress);
                 }
                 Request::Close => return self.store.close(),
             }
@@ -434,7 +469,7 @@ mod tests {
         for id in 0..10 {
             handle.commit(id, put(&format!("k{id}"), "v")).unwrap();
         }
-        let export = handle.exporter().export(folder.join("exports"), SystemTime::now()).await.unwrap();
+        let export = handle.jobs().export(folder.join("exports"), SystemTime::now()).await.unwrap();
         assert_eq!(export.records, 10);
         assert_eq!(export::verify(&export.path).unwrap(), export);
     }

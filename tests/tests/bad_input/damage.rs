@@ -128,39 +128,100 @@ fn a_store_that_is_gone_is_filled_by_the_peer() {
     assert_eq!(store["status"], "warn", "{store}");
 }
 
+/// What is done to a small file; none removes it.
+type Damage = (&'static str, fn(&[u8]) -> Option<Vec<u8>>);
+
+const DAMAGES: [Damage; 4] = [
+    ("missing", |_| None),
+    ("empty", |_| Some(Vec::new())),
+    ("cut", |whole| Some(whole[..whole.len() / 2].to_vec())),
+    ("flipped", |whole| {
+        let mut bytes = whole.to_vec();
+        bytes[whole.len() / 2] ^= 0x10;
+        Some(bytes)
+    }),
+];
+
+/// Does this to the files, and gives back what they held.
+fn damage(state: &Path, names: &[&str], damage: fn(&[u8]) -> Option<Vec<u8>>) -> Vec<(PathBuf, Vec<u8>)> {
+    let files = names.iter().map(|name| {
+        let path = state.join(name);
+        let whole = fs::read(&path).expect("the file");
+        match damage(&whole) {
+            Some(bytes) => fs::write(&path, bytes).expect("it is damaged"),
+            None => fs::remove_file(&path).expect("it is removed"),
+        }
+        (path, whole)
+    });
+    files.collect()
+}
+
 #[test]
-fn a_damaged_small_file_is_named_with_the_way_out() {
+fn a_small_file_that_is_lost_or_damaged_is_mended_and_shown() {
+    let home = Home::new();
+    let state = home.folder.join("c");
+    let token = home.a.invite("member", 900);
+    let node = Daemon::start(&state, &Launch::new().with(&["--join", &token]));
+    let (household, id) = (node.status()["household"].clone(), node.status()["node"].clone());
+    home.a.put("note/kept", "text", &json!("kept"));
+    node.stop();
+    let files = ["version", "node.key", "roster", "incarnation", "clock", "peers", "store.mark", "invites"];
+    for name in files.into_iter().chain(["setup-code"]).filter(|name| state.join(name).exists()) {
+        for (what, how) in DAMAGES {
+            damage(&state, &[name], how);
+            let node = Daemon::start(&state, &Launch::new());
+            let status = node.status();
+            assert_eq!((&status["household"], &status["node"]), (&household, &id), "{name} {what}");
+            wait_until("it has what the others have", || {
+                node.field("note/kept", "text") == Some(json!("kept"))
+            });
+            let (_, doctor) = node.http("GET", "/api/v1/doctor", &Json::Null);
+            let checks = doctor["checks"].as_array().expect("checks");
+            let shown = checks.iter().find(|check| check["name"] == "state folder").expect("the small files");
+            let is_told = shown["status"] == "warn" && shown["detail"].to_string().contains(name);
+            let matters = ["version", "node.key", "roster", "incarnation"].contains(&name);
+            let removed = ["clock", "peers"].contains(&name) && what != "missing";
+            assert_eq!(is_told, matters || removed, "{name} {what}: {shown}");
+            assert!(!is_told || node.said().contains(&format!("`{name}`")), "{name} {what}: {}", node.said());
+            node.stop();
+        }
+    }
+    home.is_served();
+    home.memory_is_bounded();
+}
+
+#[test]
+fn what_cannot_be_mended_is_named_with_the_way_out_and_harmed_no_further() {
     let home = Home::new();
     let state = home.folder.join("c");
     let token = home.a.invite("member", 900);
     Daemon::start(&state, &Launch::new().with(&["--join", &token])).stop();
-    for name in ["node.key", "roster", "incarnation", "clock", "version", "peers"] {
-        let path = state.join(name);
-        let whole = fs::read(&path).expect("the file");
-        let mut flipped = whole.clone();
-        flipped[whole.len() / 2] ^= 0x10;
-        for bytes in [&flipped, &whole[..whole.len() / 2], b""] {
-            fs::write(&path, bytes).expect("it is damaged");
+    for names in [["node.key", "node.key.copy"], ["roster", "roster.copy"]] {
+        for (what, how) in DAMAGES {
+            let whole = damage(&state, &names, how);
             let refused = Launch::new().fails(&state);
-            refused.expect(CANNOT_START, &[&path.display().to_string()]);
-            assert!(
-                ["restore it", "delete it", "remove it", "move the state folder away"]
-                    .iter()
-                    .any(|way_out| refused.text().contains(way_out)),
-                "{}",
-                refused.text()
-            );
+            refused.expect(CANNOT_START, &[names[0], &state.display().to_string(), "move the"]);
+            assert!(refused.text().contains("restore"), "{what}: {}", refused.text());
+            whole.iter().for_each(|(path, bytes)| fs::write(path, bytes).expect("it is mended"));
         }
-        fs::write(&path, &whole).expect("it is mended");
     }
     // The pair of the local authority is named together.
     for name in ["ca.pem", "ca.key"] {
-        let path = state.join(name);
-        let whole = fs::read(&path).expect("the file");
-        fs::write(&path, &whole[..40]).expect("it is damaged");
+        let whole = damage(&state, &[name], |whole| Some(whole[..40].to_vec()));
         let refused = Launch::new().fails(&state);
         refused.expect(CANNOT_START, &["ca.pem and ca.key in", "restore both files, or remove both"]);
-        fs::write(&path, &whole).expect("it is mended");
+        whole.iter().for_each(|(path, bytes)| fs::write(path, bytes).expect("it is mended"));
+    }
+    // Without any trace of which life this is, it goes on under new numbers.
+    for (_, how) in DAMAGES {
+        damage(&state, &["incarnation", "incarnation.copy"], how);
+        let node = Daemon::start(&state, &Launch::new());
+        node.put("note/new-numbers", "text", &json!("read by the others"));
+        let is_read = || home.a.field("note/new-numbers", "text") == Some(json!("read by the others"));
+        wait_until("the others read what it writes", is_read);
+        home.a.http("DELETE", "/api/v1/objects/note/new-numbers", &Json::Null);
+        wait_until("it is gone", || node.field("note/new-numbers", "text").is_none());
+        node.stop();
     }
     // Mended, it starts as what it was.
     let node = Daemon::start(&state, &Launch::new());

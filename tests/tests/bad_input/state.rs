@@ -138,6 +138,59 @@ fn a_disk_that_fills_up_refuses_writes_until_there_is_room_and_loses_nothing() {
     home.memory_is_bounded();
 }
 
+/// Full, room, full again, room: each time under writes, and each write that was acknowledged is there
+/// on both nodes in the end.
+#[test]
+fn a_disk_that_is_full_twice_loses_nothing_that_was_acknowledged() {
+    let folder = Folder::new().expect("a temp folder");
+    let state = folder.join("a");
+    fs::create_dir(&state).expect("a folder");
+    let mounts = format!("mount -t tmpfs -o size=24m,mode=700 tmpfs {}", state.display());
+    let a = Daemon::start(&state, &Launch::new().mounts(&mounts));
+    let before = a.rss_kib();
+    let token = a.invite("member", 900);
+    let b = Daemon::start(&folder.join("b"), &Launch::new().with(&["--join", &token]));
+    let home = Home::of(a, b, folder, before);
+    home.is_served();
+    let put = |name: &str| {
+        let body = json!({ "set": { "text": name } });
+        home.a.http("PATCH", &format!("/api/v1/objects/note/{name}"), &body).0
+    };
+    let mut acknowledged = Vec::new();
+    for round in 0..2 {
+        for number in 0..30 {
+            let name = format!("r{round}-before{number}");
+            assert_eq!(put(&name), 200, "{name}");
+            acknowledged.push(name);
+        }
+        let ballast = home.a.state().join("ballast");
+        fill(&ballast);
+        let mut refused = 0;
+        for number in 0..10 {
+            let name = format!("r{round}-full{number}");
+            match put(&name) {
+                200 => acknowledged.push(name),
+                507 => refused += 1,
+                other => panic!("{name}: {other}"),
+            }
+        }
+        assert!(refused > 0, "round {round}: the disk was never full");
+        assert!(home.a.status()["store_error"].is_string());
+        fs::remove_file(&ballast).expect("the ballast goes");
+        let again = format!("r{round}-room");
+        wait_until("it writes again", || put(&again) == 200);
+        acknowledged.push(again);
+        wait_until("nothing is wrong any more", || home.a.status()["store_error"].is_null());
+    }
+    for node in [&home.a, &home.b] {
+        wait_until("both hold every write that was acknowledged", || {
+            acknowledged.iter().all(|name| node.field(&format!("note/{name}"), "text") == Some(json!(name)))
+        });
+    }
+    home.is_served();
+    home.memory_is_bounded();
+}
+
 /// Fills the file system that holds `path` but for less than the store wants.
 fn fill(path: &Path) {
     use std::io::Write as _;

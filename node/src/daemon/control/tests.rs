@@ -16,7 +16,7 @@ use crate::{
     },
     auth::{InviteBook, Moment},
     service::{FieldView, NodeStatus, Request},
-    store::{Recovery, RecoveryReport},
+    store::{Recovery, RecoveryReport, memory::MemoryStore, worker::StoreHandle},
 };
 
 const HOUSEHOLD: [u8; 32] = [0x11; 32];
@@ -97,6 +97,7 @@ struct Bench {
     folder: TestFolder,
     goodbyes: Arc<AtomicU32>,
     early: Arc<AtomicU32>,
+    _store: StoreHandle,
 }
 
 impl Bench {
@@ -116,13 +117,20 @@ impl Bench {
         tokio::spawn(script.run(requests, status));
         let recovery = RecoveryReport { outcome: Recovery::Clean, steps: vec![] };
         let (_, adapters) = watch::channel(Vec::new());
-        let doctor =
-            Doctor { service: service.clone(), recovery, state_dir: state.path().to_owned(), adapters };
+        let (store, _committed) = StoreHandle::spawn(Box::new(MemoryStore::new())).unwrap();
+        let doctor = Doctor {
+            service: service.clone(),
+            recovery,
+            notes: Vec::new(),
+            jobs: store.jobs(),
+            state_dir: state.path().to_owned(),
+            adapters,
+        };
         let (end, ends) = mpsc::channel(2);
         let (control, port) = ControlHandle::channel();
         let owner = Control { state, service, identity: identity(), name: "attic".into(), doctor, end };
         tokio::spawn(owner.run(port));
-        Self { control, ends, folder, goodbyes, early }
+        Self { control, ends, folder, goodbyes, early, _store: store }
     }
 
     async fn alone_with(objects: Vec<ObjectView>) -> Self {

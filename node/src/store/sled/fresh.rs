@@ -26,7 +26,7 @@ impl Fresh {
         let folder = root.join(REBUILD_FOLDER);
         remove_tree(&folder)?;
         let db = open_engine(&folder, options).map_err(|error| engine_error("create", &folder, error))?;
-        let engine = Engine::new(&folder, db, Tally { commits, ..Tally::default() })?;
+        let engine = Engine::new(&folder, db, Tally { commits, ..Tally::default() }, 0)?;
         Ok(Self { folder, engine, batch: Batch::default(), bytes: 0, failed: None })
     }
 

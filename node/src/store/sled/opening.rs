@@ -9,6 +9,7 @@
 use super::fresh::{Fresh, REBUILD_FOLDER, remove_tree};
 use super::log::{Log, Prospect, is_damage};
 use super::pages::Replay;
+use super::rebuild::{self, OLD_FOLDER};
 use super::record::{Scan, Tally, scan};
 use super::{EXPORT_FOLDER, Engine, STORE_FOLDER, SledOptions, drop_engine, engine_error, read_mark};
 use crate::store::export::{self, Export};
@@ -152,7 +153,10 @@ impl Opening<'_> {
             return self.rebuild(Some(log), 0);
         }
         match self.attempt(&folder)? {
-            Attempt::Whole(engine) => Ok((engine, Recovery::Clean)),
+            Attempt::Whole(engine) => {
+                remove_tree(&self.root.join(OLD_FOLDER))?;
+                Ok((engine, Recovery::Clean))
+            }
             Attempt::Broken { engine, scan, reason } => {
                 self.say(format!("The store is damaged: {reason}."));
                 self.expect(scan.stored.unwrap_or_default());
@@ -210,6 +214,7 @@ impl Opening<'_> {
 
     /// A power cut during a repair may have left the store renamed and its successor not in place.
     fn finish_interrupted(&mut self) -> Result<(), StoreError> {
+        rebuild::finish_interrupted(self.root)?;
         let folder = self.root.join(STORE_FOLDER);
         if !folder.exists()
             && self.expected.commits > 0
@@ -373,7 +378,7 @@ fn open_and_check(folder: &Path, options: &SledOptions, expected: Tally) -> Resu
     synced.map_err(|error| StoreError::io("sync", folder, error))?;
     let scan = scan(&db, &mut |_, _| ());
     let tally = scan.stored.unwrap_or_default();
-    let engine = Engine::new(folder, db, tally)?;
+    let engine = Engine::new(folder, db, tally, scan.bytes)?;
     let mut reason = scan.problem(tally);
     if tally.commits < expected.commits {
         let missing = expected.commits - tally.commits;

@@ -87,6 +87,8 @@ impl Tally {
 pub(super) struct Scan {
     /// The records that read, added up; `commits` is what the stored tally says.
     pub(super) found: Tally,
+    /// Bytes of these records, as they are stored.
+    pub(super) bytes: u64,
     /// The stored tally, if it reads.
     pub(super) stored: Option<Tally>,
     /// Keys of the caller whose value does not match its checksum.
@@ -118,6 +120,7 @@ impl Scan {
         match (key.split_first(), unseal(key, sealed)) {
             (Some((&USER, key)), Some(value)) => {
                 self.found.add(sealed);
+                self.bytes += (1 + key.len() + sealed.len()) as u64;
                 each(key, value);
             }
             (Some((&USER, key)), None) => self.damaged.push(key.to_vec()),

@@ -211,4 +211,5 @@ fn a_hundred_thousand_records_are_there_when_it_is_opened_again() {
 
 mod damage;
 mod properties;
+mod rebuild;
 mod recovery;
