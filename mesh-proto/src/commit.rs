@@ -26,6 +26,9 @@ pub const MAX_WAITING: usize = 65_536;
 /// Most own writes that go into one batch, and their bytes.
 const MAX_BATCH_WRITES: usize = 2_048;
 const MAX_BATCH_BYTES: usize = 1024 * 1024;
+/// What is due so soon after what is due now goes into the same batch, in milliseconds: each batch costs the
+/// disk pages of its own, and what a light should show and what it shows are due within moments.
+const TOGETHER_MS: u64 = 1_000;
 /// Most bytes of own writes in a batch that is not to be divided: stores take 64 MiB in one.
 const MAX_UNDIVIDED_BYTES: usize = 32 * 1024 * 1024;
 
@@ -139,17 +142,20 @@ impl Commits {
         self.waiting.values().map(|w| w.due_ms).min()
     }
 
-    /// Takes the due writes out of the queue, with the dots that follow `head`.
+    /// Takes the due writes out of the queue, and with them those that will be due soon, with the dots that
+    /// follow `head`. Nothing is taken while nothing is due.
     pub fn take_due(
         &mut self,
         now_ms: u64,
         origin: Origin,
         head: u64,
     ) -> (Vec<(Key, Entry)>, Vec<WriteToken>) {
+        let is_due = self.next_due().is_some_and(|due_ms| due_ms <= now_ms);
+        let soon_ms = if is_due { now_ms.saturating_add(TOGETHER_MS) } else { now_ms };
         let mut due: Vec<(Hlc, Key)> = self
             .waiting
             .iter()
-            .filter(|(_, w)| w.due_ms <= now_ms)
+            .filter(|(_, w)| w.due_ms <= soon_ms)
             .map(|(key, w)| (w.stamp, key.clone()))
             .collect();
         // In order of stamps: a closing of a generation goes before what is written again.

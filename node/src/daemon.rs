@@ -115,7 +115,7 @@ impl Life<'_> {
     async fn run(self, token: Option<&str>) -> Result<End, Box<dyn Error>> {
         let (config, state) = (self.config, &self.state);
         let ports = listener::bind_ports_within(config.listen, self.patience).await?;
-        restore_backup(state.clone()).await?;
+        backup::restore::end_interrupted(state.clone()).await?;
         let household = household::open(state, &config.name, token).await?;
         let identity = NodeIdentity::from_seed(household.seed.as_bytes())?;
         let me = identity.id();
@@ -429,15 +429,6 @@ impl Life<'_> {
         };
         self.config.adapters.iter().map(settings).collect()
     }
-}
-
-/// Ends a restore that was interrupted.
-async fn restore_backup(state: Arc<StateDir>) -> Result<(), Box<dyn Error>> {
-    let carry_out = move || backup::restore::carry_out(&state, &SledOptions::default(), &mut || ());
-    if let Some(done) = tokio::task::spawn_blocking(carry_out).await?? {
-        warn!(records = done.records, "a restore had been interrupted and was ended");
-    }
-    Ok(())
 }
 
 async fn open_store(

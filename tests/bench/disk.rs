@@ -35,8 +35,8 @@ State folders lie in $TMPDIR, which must be on a disk.
 ";
 const LAMP: &str = "device/lifx-d073d5000001";
 /// After this nothing of a change is left to be written: state is flushed within 5 s, and the store
-/// writes its mark when it comes to rest.
-const SETTLED: Duration = Duration::from_secs(12);
+/// writes its mark at most every 30 s.
+const SETTLED: Duration = Duration::from_secs(45);
 const HOUR_S: u64 = 3_600;
 
 struct Options {

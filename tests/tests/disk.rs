@@ -147,15 +147,17 @@ async fn with_its_key_a_node_comes_back_on_a_new_card() {
     two.sees(&one, "dead").await.unwrap();
 
     let card = beside(&one, "new");
-    let restore = async |file: &PathBuf| {
-        let mut command = one.hearth().unwrap();
-        command.arg("--state-dir").arg(&card).args(["restore", file.to_str().unwrap()]);
-        command.output().await.unwrap()
+    fs::create_dir(&card).unwrap();
+    fs::copy(one.state_dir().join("hearth.toml"), card.join("hearth.toml")).unwrap();
+    let program = one.hearth().unwrap().as_std().get_program().to_owned();
+    let restore = |file: &PathBuf| {
+        let mut command = std::process::Command::new(&program);
+        command.arg("--state-dir").arg(&card).arg("restore").arg(file).output().unwrap()
     };
-    let refused = restore(&without).await;
+    let refused = restore(&without);
     let text = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(refused.status.code() == Some(REFUSED) && text.contains("join again"), "{text}");
-    let done = restore(&with).await;
+    let done = restore(&with);
     assert!(done.status.success(), "{done:?}");
     let launch = Launch::new().listen(one.address()).with(&["--name", "one"]);
     let new = Daemon::on(&card, &launch).await.unwrap();

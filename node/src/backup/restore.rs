@@ -8,7 +8,7 @@
 //! from there it is carried out step by step, each of which may be done again. After a power cut the
 //! next start of the daemon goes on where it ended.
 
-use std::{fs, io, path::Path, time::SystemTime};
+use std::{fs, io, path::Path, sync::Arc, time::SystemTime};
 
 use mesh_proto::{NodeId, roster::Roster};
 use thiserror::Error;
@@ -151,6 +151,18 @@ pub fn carry_out(
     remove(&ready)?;
     sync_parent(&ready).map_err(|error| DiskError::new("sync the folder of", &ready, error))?;
     Ok(Some(Restored { records, has_replaced: root.join(REPLACED_FOLDER).exists() }))
+}
+
+/// [`carry_out`] at the start of the daemon, off its event loop.
+///
+/// # Errors
+/// As [`carry_out`].
+pub async fn end_interrupted(state: Arc<StateDir>) -> Result<(), Box<dyn std::error::Error>> {
+    let end = move || carry_out(&state, &SledOptions::default(), &mut || ());
+    if let Some(done) = tokio::task::spawn_blocking(end).await?? {
+        tracing::warn!(records = done.records, "a restore had been interrupted and was ended");
+    }
+    Ok(())
 }
 
 /// The small files: what is there already is never taken back.

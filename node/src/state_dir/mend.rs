@@ -114,8 +114,9 @@ fn without_incarnation(path: &Path) -> Result<Option<String>, StateDirError> {
         _ => return Ok(None),
     };
     restored::ensure_mark(path)?;
-    let millis = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
-    let incarnation = u64::try_from(millis).unwrap_or(0).max(crate::timekeeping::BUILD_S * 1000);
+    // In microseconds, of which even the quickest start takes more than it counts up.
+    let micros = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros();
+    let incarnation = u64::try_from(micros).unwrap_or(0).max(crate::timekeeping::BUILD_S * 1_000_000);
     let life = Incarnation { generation: 0, incarnation };
     write_durable(&file, &INCARNATION_FILE, &life.encode()).map_err(|error| super::refused(path, error))?;
     Ok(Some(why))

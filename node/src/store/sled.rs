@@ -32,7 +32,7 @@ use super::files::{FileKind, read_checked, write_durable};
 use super::{Batch, Rebuilt, RecoveryReport, Store, StoreError, StoreSize, free_bytes};
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The folder of sled inside the state folder.
 pub const STORE_FOLDER: &str = "store";
@@ -43,6 +43,9 @@ const MARK_FILE: &str = "store.mark";
 /// Room that stays free after a commit, in bytes: sled writes whole segments of 512 KiB and moves
 /// live pages before it can free old ones.
 const RESERVE_BYTES: u64 = 2 * 1024 * 1024;
+/// A mark costs a page of the disk and the entries of its folder, which on a small change is as much as the
+/// change itself: it is written at most so often, and when the store is closed.
+const MARK_EVERY: Duration = Duration::from_secs(30);
 /// How many bytes sled writes at most for one byte of a batch (page rewrites included).
 const WRITE_AMPLIFICATION: u64 = 8;
 
@@ -78,6 +81,8 @@ pub struct SledStore {
     acknowledged: u64,
     /// Commits up to which the mark beside the store vouches.
     marked: u64,
+    /// When it was written last since the store was opened.
+    marked_at: Option<Instant>,
     /// The last `fdatasync` failed: what is on the disk is in doubt although it still reads.
     in_doubt: bool,
     closed: bool,
@@ -108,9 +113,10 @@ impl SledStore {
             in_doubt: false,
             closed: false,
             rebuilt: None,
+            marked_at: None,
         };
         if report.may_have_lost_writes() {
-            store.rest()?;
+            store.mark()?;
         }
         if let Err(error) = store.rebuild_grown(&mut || ()) {
             tracing::warn!(%error, "the store takes far more room than its records and could not be written anew");
@@ -196,13 +202,10 @@ impl Store for SledStore {
     }
 
     fn rest(&mut self) -> Result<(), StoreError> {
-        let Some(tally) = self.engine.as_ref().map(|engine| engine.tally) else { return Ok(()) };
-        if tally.commits == self.marked {
+        if self.marked_at.is_some_and(|at| at.elapsed() < MARK_EVERY) {
             return Ok(());
         }
-        write_mark(&self.root, tally)?;
-        self.marked = tally.commits;
-        Ok(())
+        self.mark()
     }
 
     fn size(&self) -> StoreSize {
@@ -214,10 +217,24 @@ impl Store for SledStore {
     }
 
     fn close(&mut self) -> Result<(), StoreError> {
-        let marked = self.rest();
+        let marked = self.mark();
         self.closed = true;
         drop_engine(self.engine.take());
         marked
+    }
+}
+
+impl SledStore {
+    /// Writes the mark, if something was committed since the last one.
+    fn mark(&mut self) -> Result<(), StoreError> {
+        let Some(tally) = self.engine.as_ref().map(|engine| engine.tally) else { return Ok(()) };
+        if tally.commits == self.marked {
+            return Ok(());
+        }
+        write_mark(&self.root, tally)?;
+        self.marked = tally.commits;
+        self.marked_at = Some(Instant::now());
+        Ok(())
     }
 }
 

@@ -167,7 +167,8 @@ fn a_small_file_that_is_lost_or_damaged_is_mended_and_shown() {
     node.stop();
     let files = ["version", "node.key", "roster", "incarnation", "clock", "peers", "store.mark", "invites"];
     for name in files.into_iter().chain(["setup-code"]).filter(|name| state.join(name).exists()) {
-        for (what, how) in DAMAGES {
+        // The unit tests do the rest to each.
+        for (what, how) in DAMAGES.into_iter().filter(|(what, _)| ["missing", "flipped"].contains(what)) {
             damage(&state, &[name], how);
             let node = Daemon::start(&state, &Launch::new());
             let status = node.status();

@@ -6,15 +6,15 @@ use crate::store::Rebuilt;
 fn grown() -> (Folder, Records) {
     let folder = Folder::new();
     let mut store = open_clean(folder.path());
-    for n in 0..40 {
+    for n in 0..20 {
         store.commit(&sample(n * 2_000..(n + 1) * 2_000)).unwrap();
     }
-    for n in 0..40 {
+    for n in 0..20 {
         let deletes = sample(n * 2_000 + 50..(n + 1) * 2_000).puts.into_iter().map(|(key, _)| key).collect();
         store.commit(&Batch { puts: vec![], deletes }).unwrap();
     }
     let records = records_of(&mut store);
-    assert_eq!(records.len(), 2_000);
+    assert_eq!(records.len(), 1_000);
     store.close().unwrap();
     (folder, records)
 }
@@ -79,7 +79,7 @@ fn a_running_store_is_written_anew_between_two_commits() {
 
 #[test]
 fn without_room_it_stays_as_it_is_and_works() {
-    let disk = Tmpfs::new("48m");
+    let disk = Tmpfs::new("96m");
     let (grown, records) = grown();
     copy(grown.path(), disk.path());
     let room = crate::store::free_bytes(disk.path()).unwrap();
