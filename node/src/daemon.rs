@@ -11,6 +11,7 @@ pub mod household;
 mod nightly;
 mod parts;
 pub mod presence;
+mod repairs;
 mod web;
 
 use std::{
@@ -18,7 +19,7 @@ use std::{
     error::Error,
     net::SocketAddr,
     sync::{Arc, atomic::AtomicU64},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use ed25519_dalek::SigningKey;
@@ -221,6 +222,7 @@ impl Life<'_> {
         let (end, mut ends) = mpsc::channel(2);
         let (control, control_requests) = ControlHandle::channel();
         let found = store_metrics(&recovery);
+        repairs::remember(state.path(), SystemTime::now(), state.notes().iter().chain(&recovery.steps));
         let doctor = Doctor {
             service: service.clone(),
             recovery,

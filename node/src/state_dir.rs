@@ -18,6 +18,7 @@
 //! | `restored` | marks a store that was set back, see [`crate::store::restored`] |
 //! | `restore/`, `restore.partial/`, `store.replaced/` | a backup on its way in, and what it replaced, see [`crate::backup`] |
 //! | `lost-and-found-N.json` | what such a store held and its peers had deleted |
+//! | `repairs` | what was mended at earlier starts, see [`crate::daemon`] |
 //! | `node.key.copy`, `roster.copy`, `incarnation.copy` | what nothing else could bring back, once more |
 //!
 //! Every file names its version: the small ones in their header (see [`crate::store::files`]), the

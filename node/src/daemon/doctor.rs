@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use tokio::sync::watch;
 
+use super::repairs;
 use crate::{
     api::ports::{Check, CheckStatus, PortError},
     devices::{AdapterState, AdapterStatus},
@@ -43,6 +44,7 @@ impl Doctor {
         checks.push(self.small_files());
         checks.push(self.size().await);
         checks.extend(self.set_back());
+        checks.extend(self.repairs());
         checks.push(self.lost_and_found());
         checks.extend(self.adapters.borrow().iter().map(adapter));
         checks.push(tombstones(&status));
@@ -117,6 +119,15 @@ impl Doctor {
                       node that is met takes its place, and what has no place there goes to the lost-and-found";
         let fix = "nothing, if this is the only node; else see that it reaches another one (`hearth status`)";
         Some(check("set back", CheckStatus::Warn, detail.into(), Some(fix)))
+    }
+
+    /// What was mended at this start and at earlier ones.
+    fn repairs(&self) -> Option<Check> {
+        const SHOWN: usize = 6;
+        let all = repairs::list(&self.state_dir);
+        let newest = all.get(all.len().saturating_sub(SHOWN)..).filter(|newest| !newest.is_empty())?;
+        let detail = format!("{} steps so far, the newest: {}", all.len(), newest.join("; "));
+        Some(check("repairs", CheckStatus::Ok, detail, None))
     }
 
     fn lost_and_found(&self) -> Check {

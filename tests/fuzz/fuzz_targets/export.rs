@@ -1,4 +1,4 @@
-//! An export file that somebody kept for years: as it is, and with the checksum that belongs to it.
+//! An export file or a backup that somebody kept for years: as it is, and with the checksum that belongs to it.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -12,6 +12,7 @@ fuzz_target!(|data: &[u8]| {
         let mut bytes = 0;
         let _ = export::read(&path, &mut |key, value| bytes += key.len() + value.len());
         assert!(bytes <= file.len());
+        let _ = node::backup::Backup::open(&path);
     }
     let _ = std::fs::remove_file(&path);
 });

@@ -183,6 +183,8 @@ fn a_small_file_that_is_lost_or_damaged_is_mended_and_shown() {
             let matters = ["version", "node.key", "roster", "incarnation"].contains(&name);
             let removed = ["clock", "peers"].contains(&name) && what != "missing";
             assert_eq!(is_told, matters || removed, "{name} {what}: {shown}");
+            let repairs = checks.iter().find(|check| check["name"] == "repairs");
+            assert!(!is_told || repairs.is_some_and(|check| check["detail"].to_string().contains(name)));
             assert!(!is_told || node.said().contains(&format!("`{name}`")), "{name} {what}: {}", node.said());
             node.stop();
         }
