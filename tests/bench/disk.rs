@@ -109,20 +109,20 @@ async fn bench(options: &Options) -> Result<()> {
     is_on_a_disk(near.state_dir())?;
     wait_until("the bulb is known", PATIENCE, async || Ok(near.fields(LAMP).await? != Value::Null)).await?;
     let mut writer = near.web(Some(&near.token("operator").await?)).await?.session().await?;
-    sleep(SETTLED).await;
+    pass(SETTLED).await;
 
     let before = Written::by(&near)?;
     let state_s = change_state(&mut writer, options).await?;
-    sleep(SETTLED).await;
+    pass(SETTLED).await;
     let state = Written::since(&near, before)?;
 
     let before = Written::by(&near)?;
     let config_s = change_config(&mut writer, options.config).await?;
-    sleep(SETTLED).await;
+    pass(SETTLED).await;
     let config = Written::since(&near, before)?;
 
     let before = Written::by(&near)?;
-    sleep(Duration::from_secs(options.idle_s)).await;
+    pass(Duration::from_secs(options.idle_s)).await;
     let idle = Written::since(&near, before)?;
     let idle_hour = idle.disk * HOUR_S / options.idle_s;
 
@@ -181,6 +181,15 @@ async fn change_config(writer: &mut Session, count: u64) -> Result<f64> {
         answer.success()?;
     }
     Ok(started.elapsed().as_secs_f64())
+}
+
+/// Lets time pass.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "what is written while nothing is asked for is what is measured"
+)]
+async fn pass(time: Duration) {
+    sleep(time).await;
 }
 
 /// Fails where the kernel counts nothing.

@@ -8,13 +8,13 @@ use tracing::warn;
 use crate::{api::json::timestamp, store::files::write_private};
 
 /// The file in the state folder: a line with its format, then a line for each step, the oldest first.
-pub const FILE: &str = "repairs";
+pub(super) const FILE: &str = "repairs";
 const FORMAT: &str = "format 1";
 /// So many lines are kept.
 const KEPT: usize = 60;
 
 /// Adds what was found and done at this start, if anything was.
-pub fn remember<'a>(folder: &Path, now: SystemTime, steps: impl IntoIterator<Item = &'a String>) {
+pub(super) fn remember<'a>(folder: &Path, now: SystemTime, steps: impl IntoIterator<Item = &'a String>) {
     let ms = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis();
     let at = timestamp(u64::try_from(ms).unwrap_or(0));
     let new: Vec<String> =
@@ -33,7 +33,7 @@ pub fn remember<'a>(folder: &Path, now: SystemTime, steps: impl IntoIterator<Ite
 
 /// What was mended, the oldest first, each with its time; empty when nothing was, or nothing can be read.
 #[must_use]
-pub fn list(folder: &Path) -> Vec<String> {
+pub(super) fn list(folder: &Path) -> Vec<String> {
     let text = fs::read(folder.join(FILE)).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
     let mut lines = text.lines();

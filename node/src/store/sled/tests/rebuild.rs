@@ -106,7 +106,8 @@ fn a_rebuild_that_was_interrupted_anywhere_loses_nothing_and_leaves_nothing() {
         drop(store);
         folder
     };
-    let cuts: [(&str, &dyn Fn(&Path)); 5] = [
+    type Cut<'a> = (&'a str, &'a dyn Fn(&Path));
+    let cuts: [Cut<'_>; 5] = [
         ("nothing is written yet", &|root| fs::create_dir(root.join("store.rebuild")).unwrap()),
         ("part of it is written", &|root| {
             copy(&fresh.join("store"), &root.join("store.rebuild"));
