@@ -4,6 +4,7 @@
 use std::{
     fs,
     io::{Read as _, Seek as _, SeekFrom, Write as _},
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
 };
 
@@ -142,6 +143,14 @@ const DAMAGES: [Damage; 4] = [
     }),
 ];
 
+/// The files as they were, for their owner alone.
+fn put_back(files: Vec<(PathBuf, Vec<u8>)>) {
+    for (path, bytes) in files {
+        fs::write(&path, bytes).expect("it is mended");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("it is secret");
+    }
+}
+
 /// Does this to the files, and gives back what they held.
 fn damage(state: &Path, names: &[&str], damage: fn(&[u8]) -> Option<Vec<u8>>) -> Vec<(PathBuf, Vec<u8>)> {
     let files = names.iter().map(|name| {
@@ -169,7 +178,7 @@ fn a_small_file_that_is_lost_or_damaged_is_mended_and_shown() {
     for name in files.into_iter().chain(["setup-code"]).filter(|name| state.join(name).exists()) {
         // The unit tests do the rest to each.
         for (what, how) in DAMAGES.into_iter().filter(|(what, _)| ["missing", "flipped"].contains(what)) {
-            damage(&state, &[name], how);
+            let whole = damage(&state, &[name], how);
             let node = Daemon::start(&state, &Launch::new());
             let status = node.status();
             assert_eq!((&status["household"], &status["node"]), (&household, &id), "{name} {what}");
@@ -187,6 +196,9 @@ fn a_small_file_that_is_lost_or_damaged_is_mended_and_shown() {
             assert!(!is_told || repairs.is_some_and(|check| check["detail"].to_string().contains(name)));
             assert!(!is_told || node.said().contains(&format!("`{name}`")), "{name} {what}: {}", node.said());
             node.stop();
+            if !state.join(name).exists() {
+                put_back(whole);
+            }
         }
     }
     home.is_served();
@@ -205,7 +217,7 @@ fn what_cannot_be_mended_is_named_with_the_way_out_and_harmed_no_further() {
             let refused = Launch::new().fails(&state);
             refused.expect(CANNOT_START, &[names[0], &state.display().to_string(), "move the"]);
             assert!(refused.text().contains("restore"), "{what}: {}", refused.text());
-            whole.iter().for_each(|(path, bytes)| fs::write(path, bytes).expect("it is mended"));
+            put_back(whole);
         }
     }
     // The pair of the local authority is named together.
@@ -213,7 +225,7 @@ fn what_cannot_be_mended_is_named_with_the_way_out_and_harmed_no_further() {
         let whole = damage(&state, &[name], |whole| Some(whole[..40].to_vec()));
         let refused = Launch::new().fails(&state);
         refused.expect(CANNOT_START, &["ca.pem and ca.key in", "restore both files, or remove both"]);
-        whole.iter().for_each(|(path, bytes)| fs::write(path, bytes).expect("it is mended"));
+        put_back(whole);
     }
     // Without any trace of which life this is, it goes on under new numbers.
     for (_, how) in DAMAGES {
