@@ -4,6 +4,7 @@
 use std::{fs, os::unix::fs::PermissionsExt as _, path::PathBuf};
 
 use hearth_tests::daemon::{Daemon, Launch, PATIENCE, wait_until};
+use node::store::files::{FileKind, write_durable};
 use serde_json::{Value, json};
 
 const REFUSED: i32 = 6;
@@ -70,6 +71,49 @@ async fn a_backup_is_made_of_a_node_that_runs_and_of_one_that_does_not() {
     assert!(damaged.code == REFUSED && damaged.text().contains("is damaged"), "{damaged:?}");
     node.start().await.unwrap();
     assert_eq!(node.fields("note/n49").await.unwrap(), json!({ "text": "kept" }));
+}
+
+/// A small file as another version wrote it.
+fn rewrite(node: &Daemon, name: &str, magic: &[u8; 8], version: u16, payload: &[u8]) {
+    let kind = FileKind { magic: *magic, version, max_bytes: 64, mode: 0o600, way_out: "" };
+    write_durable(&node.state_dir().join(name), &kind, payload).unwrap();
+}
+
+#[tokio::test]
+async fn the_folder_of_an_older_version_is_migrated_and_that_of_a_newer_one_refused() {
+    let mut node = Daemon::found("one").await.unwrap();
+    note(&node, "kept", "kept").await;
+    let id = node.id().await.unwrap();
+    node.stop().await.unwrap();
+    // Layout 1: no copies, and the mark of the end behind the run.
+    let before = generation(&node);
+    let run = fs::read(node.state_dir().join("incarnation")).unwrap()[14..26].to_vec();
+    rewrite(&node, "incarnation", b"HTHINCA\0", 1, &[&run[..], &[1]].concat());
+    rewrite(&node, "version", b"HTHLAYT\0", 1, &1_u32.to_le_bytes());
+    for name in ["node.key.copy", "roster.copy", "incarnation.copy"] {
+        fs::remove_file(node.state_dir().join(name)).unwrap();
+    }
+    node.start().await.unwrap();
+    assert_eq!(node.id().await.unwrap(), id);
+    assert_eq!(node.fields("note/kept").await.unwrap(), json!({ "text": "kept" }));
+    let shown = check(&node, "state folder").await.unwrap();
+    assert!(shown["status"] == "ok" && shown["detail"].to_string().contains("older hearth"), "{shown}");
+    node.stop().await.unwrap();
+    assert!(generation(&node) > before);
+
+    // Of a later layout, or with a single file of a later version.
+    for (name, magic, payload) in
+        [("version", b"HTHLAYT\0", 99_u32.to_le_bytes()), ("roster", b"HTHROST\0", [0; 4])]
+    {
+        let good = fs::read(node.state_dir().join(name)).unwrap();
+        let version = if name == "version" { 1 } else { 99 };
+        rewrite(&node, name, magic, version, &payload);
+        let refused = Launch::new().ends(node.state_dir()).await.unwrap();
+        assert!(refused.code == 8 && refused.text().contains("newer hearth"), "{refused:?}");
+        fs::write(node.state_dir().join(name), good).unwrap();
+    }
+    node.start().await.unwrap();
+    assert_eq!(node.fields("note/kept").await.unwrap(), json!({ "text": "kept" }));
 }
 
 #[tokio::test]

@@ -42,14 +42,23 @@ pub struct Made {
     pub bytes: u64,
 }
 
-/// Makes a backup of a running node, in its state folder.
+/// Makes a backup of a running node, in its state folder, or where temporary files lie when that is full:
+/// that is when a person wants one.
 ///
 /// # Errors
 /// What the store, the state folder or the disk says; nothing is left of the attempt.
 pub async fn make(state: &StateDir, jobs: &StoreJobs, with_key: bool) -> Result<Made, BackupError> {
     let parts = Parts::of(state, with_key)?;
     let path = state.path().join(TEMPORARY);
-    let made = jobs.run(move |store, progress| Ok(make_unnamed(store, &path, &parts, progress)));
+    let elsewhere = std::env::temp_dir().join(format!("hearth-{}.{TEMPORARY}", std::process::id()));
+    let made = jobs.run(move |store, progress| {
+        Ok(match make_unnamed(store, &path, &parts, progress) {
+            Err(
+                BackupError::Store(StoreError::DiskFull { .. }) | BackupError::Disk(DiskError::Full { .. }),
+            ) => make_unnamed(store, &elsewhere, &parts, progress),
+            made => made,
+        })
+    });
     made.await?
 }
 
@@ -65,9 +74,10 @@ fn make_unnamed(
         return Err(StoreError::DiskFull { path: path.to_path_buf(), free, needed }.into());
     }
     let io = |error| DiskError::new("write", path, error);
+    // One that was left behind may be anybody's.
+    let _absent_as_a_rule = std::fs::remove_file(path);
     let mut open = OpenOptions::new();
-    let mut file =
-        open.read(true).write(true).create(true).truncate(true).mode(0o600).open(path).map_err(io)?;
+    let mut file = open.read(true).write(true).create_new(true).mode(0o600).open(path).map_err(io)?;
     std::fs::remove_file(path).map_err(io)?;
     let written = format::write(&mut file, path, parts, store, SystemTime::now(), progress)?;
     file.rewind().map_err(io)?;

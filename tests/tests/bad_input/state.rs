@@ -176,6 +176,10 @@ fn a_disk_that_is_full_twice_loses_nothing_that_was_acknowledged() {
         }
         assert!(refused > 0, "round {round}: the disk was never full");
         assert!(home.a.status()["store_error"].is_string());
+        // That is when a person wants a copy.
+        let copy = home.folder.join(&format!("round{round}.hearth"));
+        let made = home.a.cli(&["backup", copy.to_str().expect("a path")]);
+        assert!(made.code == 0 && copy.exists(), "{}", made.text());
         fs::remove_file(&ballast).expect("the ballast goes");
         let again = format!("r{round}-room");
         wait_until("it writes again", || put(&again) == 200);
