@@ -45,6 +45,7 @@ use crate::{
     cli::Ready,
     config::Config,
     devices::{AdapterSettings, Devices, DevicesParts},
+    discovery::{Choice, Found, HouseholdTag, Mdns},
     eventloop::{self, Clock, EventLoop},
     listener::{self, Ports, TcpLimits},
     service::Service,
@@ -146,6 +147,7 @@ impl Life<'_> {
         )?;
         tasks.spawn("the dialer", Dialer::new(quic.clone(), wanted_rx).run());
         let (members, mut members_rx) = watch::channel(BTreeSet::new());
+        let members_of_household = members_rx.clone();
         let known = quic.clone();
         tasks.spawn("the list of members", async move {
             while members_rx.changed().await.is_ok() {
@@ -158,10 +160,24 @@ impl Life<'_> {
             .iter()
             .map(|at| if at.port() == 0 { SocketAddr::new(at.ip(), address.port()) } else { *at })
             .collect();
-        let (addresses, addresses_rx) = watch::channel(addresses::reachable(address, &advertise));
+        let choice = Choice::new(address, config.discovery.interfaces.clone());
+        let (addresses, addresses_rx) = watch::channel(addresses::reachable(address, &advertise, &choice));
         let (names, names_rx) = watch::channel(web_names(address, &advertise));
         let (listen_info, listen_rx) = watch::channel(listen_info(address, &addresses_rx.borrow()));
-        tasks.spawn("the addresses", follow_addresses(address, advertise, addresses, names, listen_info));
+        let following = follow_addresses(address, advertise, choice.clone(), addresses, names, listen_info);
+        tasks.spawn("the addresses", following);
+        let (found, discovered) = watch::channel(Found::default());
+        let discovery = Mdns {
+            enabled: config.discovery.mdns,
+            choice,
+            me,
+            household: HouseholdTag::of(&household.roster.household()),
+            port: address.port(),
+            members: members_of_household,
+            found,
+            shutdown: shutdown.clone(),
+        };
+        tasks.spawn("the discovery", discovery.run());
 
         let (store, committed) = StoreHandle::spawn(Box::new(store))?;
         let (store_beats, jobs) = (store.heartbeat(), store.jobs());
@@ -177,6 +193,7 @@ impl Life<'_> {
             requests,
             wanted,
             seeds: self.seeds(&household),
+            discovered,
             alive,
             members,
             heartbeat: loop_beats.clone(),

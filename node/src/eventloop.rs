@@ -44,6 +44,7 @@ use tokio::{
 use tracing::{debug, error, info};
 
 use crate::{
+    discovery::Found,
     service::{Request, ServiceError},
     state_dir::StateDir,
     store::worker::{Committed, StoreHandle},
@@ -86,6 +87,8 @@ pub struct Parts {
     pub wanted: watch::Sender<Wanted>,
     /// Addresses known from the configuration or the invite.
     pub seeds: Vec<(Target, Vec<SocketAddr>)>,
+    /// Addresses that were discovered, and how discovery is.
+    pub discovered: watch::Receiver<Found>,
     /// The nodes that are alive, this one included, for the rest of the node.
     pub alive: watch::Sender<BTreeSet<ShortId>>,
     /// The admitted nodes, for the transport, which lets strangers in sparingly.
@@ -116,6 +119,7 @@ pub struct EventLoop {
     requests: mpsc::Receiver<Request>,
     wanted: watch::Sender<Wanted>,
     seeds: Vec<(Target, Vec<SocketAddr>)>,
+    discovered: watch::Receiver<Found>,
     alive: watch::Sender<BTreeSet<ShortId>>,
     members: watch::Sender<BTreeSet<NodeId>>,
     heartbeat: Arc<AtomicU64>,
@@ -161,6 +165,7 @@ impl EventLoop {
             requests: parts.requests,
             wanted: parts.wanted,
             seeds: parts.seeds,
+            discovered: parts.discovered,
             alive: parts.alive,
             members: parts.members,
             heartbeat: parts.heartbeat,
@@ -208,6 +213,7 @@ impl EventLoop {
                     None => anyhow::bail!("the store has ended by itself; the next start repairs it if need be"),
                 },
                 saved = self.files.saved() => self.saved(saved),
+                Ok(()) = self.discovered.changed() => self.want_peers(),
                 request = self.requests.recv() => match request {
                     Some(request) => self.requests(request),
                     None => break,

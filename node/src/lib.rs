@@ -7,6 +7,7 @@ pub mod cli;
 pub mod config;
 pub mod daemon;
 pub mod devices;
+pub mod discovery;
 pub mod eventloop;
 pub mod json;
 pub mod listener;

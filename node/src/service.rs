@@ -13,6 +13,8 @@ use serde::Serialize;
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::discovery::Report;
+
 /// One change of one register or object.
 #[derive(Debug, Clone)]
 pub enum Op {
@@ -147,6 +149,8 @@ pub struct Status {
     pub generation: u32,
     /// Why the store cannot be written at the moment, if so.
     pub store_error: Option<String>,
+    /// How the discovery of other nodes is.
+    pub discovery: Report,
     /// The admitted nodes.
     pub nodes: Vec<NodeStatus>,
     /// Every counter by name, offences of peers included.

@@ -72,6 +72,13 @@ impl Plan {
         self
     }
 
+    /// Started like this instead.
+    #[must_use]
+    pub fn launch(mut self, launch: Launch) -> Self {
+        self.launch = launch;
+        self
+    }
+
     /// With this variable in its environment.
     #[must_use]
     pub fn variable(mut self, name: &str, value: impl Into<String>) -> Self {

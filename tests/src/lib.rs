@@ -5,3 +5,4 @@
 pub mod daemon;
 pub mod emulator;
 pub mod hostile;
+pub mod network;

@@ -13,6 +13,9 @@ use super::wire::PORT;
 /// The most configured addresses, of each kind.
 const MOST_ADDRESSES: usize = 256;
 
+/// The most interfaces.
+const MOST_INTERFACES: usize = 16;
+
 /// Settings, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Config {
@@ -22,6 +25,8 @@ pub(crate) struct Config {
     pub(crate) addresses: Vec<SocketAddr>,
     /// Where discovery is broadcast to.
     pub(crate) broadcast: Vec<SocketAddr>,
+    /// The interfaces to use, by name; none means whichever the system picks.
+    pub(crate) interfaces: Vec<String>,
     /// The time between two rounds of discovery, once the first quick ones are over.
     pub(crate) discover: Duration,
     /// The time between two polls of an owned bulb.
@@ -47,6 +52,11 @@ pub(crate) fn schema() -> Value {
             "bind": {
                 "type": "string", "default": "0.0.0.0:0",
                 "description": "The local IPv4 address to send from, with or without a port (any free one)."
+            },
+            "interfaces": {
+                "type": "array", "items": { "type": "string" }, "default": [],
+                "description": "Network interfaces to use, each by its name such as wlan0; no other is broadcast on or \
+                                listened to. An empty list leaves the choice to the system."
             },
             "discover_s": {
                 "type": "number", "minimum": 1, "maximum": 3600, "default": 30,
@@ -76,6 +86,13 @@ impl Config {
             )?,
             addresses: settings.list("addresses", rule, MOST_ADDRESSES, Vec::new(), address)?,
             broadcast: settings.list("broadcast", rule, MOST_ADDRESSES, vec![everyone], address)?,
+            interfaces: settings.list(
+                "interfaces",
+                "the name of a network interface, such as eth0",
+                MOST_INTERFACES,
+                Vec::new(),
+                parse_interface,
+            )?,
             discover: settings.seconds("discover_s", 1.0..=3_600.0, 30.0)?,
             poll: settings.seconds("poll_s", 0.5..=3_600.0, 10.0)?,
         })
@@ -86,4 +103,10 @@ fn parse_address(text: &str, port: u16) -> Option<SocketAddr> {
     let whole = text.parse::<SocketAddrV4>();
     let address = whole.or_else(|_| text.parse().map(|ip: Ipv4Addr| SocketAddrV4::new(ip, port)));
     address.ok().map(SocketAddr::V4)
+}
+
+/// Linux takes 1 to 15 bytes without spaces and slashes.
+fn parse_interface(text: &str) -> Option<String> {
+    let is_fit = |c: char| !c.is_whitespace() && !c.is_control() && c != '/';
+    ((1..=15).contains(&text.len()) && text.chars().all(is_fit)).then(|| text.to_owned())
 }

@@ -13,22 +13,20 @@ mod output;
 mod pace;
 mod poll;
 mod products;
+mod sockets;
 #[cfg(test)]
 mod tests;
 mod wire;
 
-use std::collections::BTreeSet;
 use std::future::Future;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::time::Duration;
 
-use tokio::net::UdpSocket;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::adapter::{
     Adapter, AdapterError, Context, Descriptor, Reading, Registration, Scope, SettingsError,
@@ -36,7 +34,7 @@ use crate::adapter::{
 
 use self::config::Config;
 use self::driver::Driver;
-use self::output::Transmit;
+use self::sockets::Sockets;
 
 /// The id of the adapter, and the prefix of its device ids.
 const ID: &str = "lifx";
@@ -76,15 +74,14 @@ impl Adapter for Lifx {
 
 async fn run(config: Config, ctx: Context) -> Result<(), AdapterError> {
     let Context { readings, mut commands, mut shutdown } = ctx;
-    let socket = open(&config).await?;
+    let mut sockets = Sockets::open(&config).await.map_err(|source| failed("use", &config, source))?;
     let mut driver = Driver::new(&config, random_source(), Instant::now());
-    let mut sender = Sender::default();
     let mut buffer = [0; BUFFER];
     let mut errors = 0;
     loop {
         driver.handle_timeout(Instant::now());
         while let Some(datagram) = driver.poll_transmit() {
-            sender.send(&socket, &datagram).await;
+            sockets.send(&datagram).await;
         }
         let free = driver.backlog() < MOST_BACKLOG;
         // Commands are taken even while readings wait: a node that waits for us to take a command
@@ -100,7 +97,7 @@ async fn run(config: Config, ctx: Context) -> Result<(), AdapterError> {
                 Some(directive) => driver.handle_directive(Instant::now(), directive),
                 None => break,
             },
-            received = socket.recv_from(&mut buffer), if free => match received {
+            received = sockets.receive(&mut buffer), if free => match received {
                 Ok((length, from)) => {
                     errors = 0;
                     driver.handle_datagram(Instant::now(), from, buffer.get(..length).unwrap_or_default());
@@ -136,37 +133,8 @@ async fn stopped(shutdown: &mut watch::Receiver<bool>) {
     let _ = shutdown.wait_for(|stop| *stop).await;
 }
 
-async fn open(config: &Config) -> Result<UdpSocket, AdapterError> {
-    let socket = UdpSocket::bind(config.bind).await.map_err(|source| failed("bind", config, source))?;
-    socket.set_broadcast(true).map_err(|source| failed("allow broadcast on", config, source))?;
-    Ok(socket)
-}
-
 fn failed(what: &str, config: &Config, source: io::Error) -> AdapterError {
     AdapterError::Io { adapter: ID, what: format!("cannot {what} UDP {}", config.bind), source }
-}
-
-/// Sends datagrams; one that cannot be sent counts as lost on the way, which the driver expects.
-#[derive(Default)]
-struct Sender {
-    /// Addresses of which a failure was told, so that each is told once.
-    failing: BTreeSet<SocketAddr>,
-}
-
-impl Sender {
-    async fn send(&mut self, socket: &UdpSocket, datagram: &Transmit) {
-        let sent = timeout(Duration::from_millis(50), socket.send_to(&datagram.bytes, datagram.to)).await;
-        match sent {
-            Ok(Ok(_)) => {
-                self.failing.remove(&datagram.to);
-            }
-            Ok(Err(error)) if self.failing.insert(datagram.to) => {
-                tracing::warn!(to = %datagram.to, %error, "cannot send to the LAN; lights are not reached until this is mended");
-            }
-            Ok(Err(error)) => tracing::debug!(to = %datagram.to, %error, "cannot send"),
-            Err(_) => tracing::debug!(to = %datagram.to, "the network takes no more; a message is dropped"),
-        }
-    }
 }
 
 /// A number that tells answers to this run from those to others. Not zero: bulbs answer that one

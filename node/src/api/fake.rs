@@ -266,6 +266,7 @@ impl State {
             clock_synchronised: true,
             generation: 1,
             store_error: self.store_error.clone(),
+            discovery: Default::default(),
             nodes: vec![node],
             counters: BTreeMap::from([("frames_refused", 3)]),
         }

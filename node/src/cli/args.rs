@@ -210,6 +210,14 @@ pub struct RunArgs {
     /// a token on the command line; $HEARTH_JOIN and `-` hide it.
     #[arg(long, value_name = "TOKEN", value_parser = rules::join_token)]
     pub join: Option<JoinToken>,
+    /// Whether to find other nodes by multicast DNS, UDP port 5353 [default: true]
+    #[arg(long, value_name = "true|false", value_parser = rules::truth)]
+    pub mdns: Option<bool>,
+    /// Network interfaces for that, such as eth0,wlan0 [default: all]
+    ///
+    /// The addresses of these alone are told to other nodes, too.
+    #[arg(long, value_name = "NAMES", value_parser = rules::interface, value_delimiter = ',')]
+    pub interfaces: Option<Vec<String>>,
     /// What is logged: error, warn, info, debug, trace, off, or info,node::api=debug [default: info]
     #[arg(long, value_name = "LEVEL", value_parser = rules::log)]
     pub log: Option<String>,
@@ -476,6 +484,8 @@ impl Cli {
             flags.listen = run.listen;
             flags.name.clone_from(&run.name);
             flags.log.clone_from(&run.log);
+            flags.mdns = run.mdns;
+            flags.interfaces.clone_from(&run.interfaces);
             flags.join.clone_from(&run.join);
         }
         flags

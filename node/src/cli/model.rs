@@ -25,9 +25,18 @@ pub(crate) struct Status {
     pub(crate) held_back_by: Vec<String>,
     pub(crate) clock_synchronised: bool,
     pub(crate) store_error: Option<String>,
+    pub(crate) discovery: Option<Discovery>,
     pub(crate) nodes: Vec<Node>,
     pub(crate) api: Vec<String>,
     pub(crate) listen: Option<String>,
+}
+
+/// How the discovery of other nodes is.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Discovery {
+    pub(crate) state: String,
+    pub(crate) detail: String,
 }
 
 /// One node of the household.

@@ -30,6 +30,9 @@ pub(crate) fn status(status: &Status, colour: bool) -> String {
     if !status.api.is_empty() {
         lines.push(format!("API        {}", status.api.join(" ")));
     }
+    if let Some(discovery) = &status.discovery {
+        lines.push(format!("discovery  {}: {}", discovery.state, discovery.detail));
+    }
     if let Some(error) = &status.store_error {
         lines.push(format!("store      CANNOT BE WRITTEN: {error}"));
     }

@@ -32,16 +32,20 @@ pub(crate) struct FileSettings {
     pub(crate) log: Option<String>,
     pub(crate) clock: Option<ClockRule>,
     pub(crate) unix_group: Option<String>,
+    pub(crate) mdns: Option<bool>,
+    pub(crate) interfaces: Option<Vec<String>>,
     pub(crate) adapters: BTreeMap<String, AdapterConfig>,
     /// Where each key stands, by its dotted name, the keys of adapters included.
     pub(crate) places: BTreeMap<String, Location>,
 }
 
 /// The keys of the top level.
-const TOP: [&str; 9] =
-    ["name", "listen", "state_dir", "advertise", "peers", "log", "clock", "api", "adapters"];
+const TOP: [&str; 10] =
+    ["name", "listen", "state_dir", "advertise", "peers", "log", "clock", "discovery", "api", "adapters"];
 /// The keys of `[api]`.
 const API: [&str; 1] = ["unix_group"];
+/// The keys of `[discovery]`.
+const DISCOVERY: [&str; 2] = ["mdns", "interfaces"];
 
 /// Reads a file; `None` when it does not exist.
 pub(crate) fn read(path: &Path) -> Result<Option<FileSettings>, ConfigError> {
@@ -83,6 +87,7 @@ pub(crate) fn parse(path: &Path, text: &str) -> Result<FileSettings, ConfigError
             "peers" => settings.peers = Some(reader.list(name, value, rules::peer)?),
             "log" => settings.log = Some(reader.text(name, value, rules::log)?),
             "clock" => settings.clock = Some(reader.text(name, value, rules::clock)?),
+            "discovery" => reader.discovery(value, &mut settings)?,
             "api" => reader.api(value, &mut settings)?,
             "adapters" => reader.adapters(value, &mut settings)?,
             _ => return Err(reader.unknown(key, "", &TOP)),
@@ -173,7 +178,7 @@ impl Reader<'_> {
         value: &Entry<'_>,
         rule: impl Fn(&str) -> Result<T, Broken>,
     ) -> Result<Vec<T>, ConfigError> {
-        let broken = Broken { rule: "a list of at most 256 addresses", example: "[\"192.168.1.5\"]" };
+        let broken = Broken { rule: "a list of at most 256 texts", example: "[\"192.168.1.5\"], or []" };
         let items = value.get_ref().as_array().filter(|items| items.len() <= MAX_LIST);
         let items = items.ok_or_else(|| self.wrong(key, value, broken))?;
         items.iter().map(|item| self.text(key, item, &rule)).collect()
@@ -182,6 +187,23 @@ impl Reader<'_> {
     fn table<'v, 'i>(&self, key: &str, value: &'v Entry<'i>) -> Result<&'v DeTable<'i>, ConfigError> {
         let broken = Broken { rule: "a table of settings", example: "[api] on a line of its own" };
         value.get_ref().as_table().ok_or_else(|| self.wrong(key, value, broken))
+    }
+
+    fn truth(&self, key: &str, value: &Entry<'_>) -> Result<bool, ConfigError> {
+        value.get_ref().as_bool().ok_or_else(|| self.wrong(key, value, rules::TRUTH))
+    }
+
+    fn discovery(&self, value: &Entry<'_>, settings: &mut FileSettings) -> Result<(), ConfigError> {
+        for (key, value) in self.table("discovery", value)? {
+            let full = format!("discovery.{}", key.get_ref());
+            match &**key.get_ref() {
+                "mdns" => settings.mdns = Some(self.truth(&full, value)?),
+                "interfaces" => settings.interfaces = Some(self.list(&full, value, rules::interface)?),
+                _ => return Err(self.unknown(key, "discovery.", &DISCOVERY)),
+            }
+            settings.places.insert(full, self.at(&key.span()));
+        }
+        Ok(())
     }
 
     fn api(&self, value: &Entry<'_>, settings: &mut FileSettings) -> Result<(), ConfigError> {
@@ -210,9 +232,7 @@ impl Reader<'_> {
                 let full = format!("{full}.{}", key.get_ref());
                 settings.places.insert(full.clone(), self.at(&key.span()));
                 if key.get_ref() == "enabled" {
-                    let broken = Broken { rule: "true or false", example: "true" };
-                    let truth = value.get_ref().as_bool();
-                    adapter.enabled = truth.ok_or_else(|| self.wrong(&full, value, broken))?;
+                    adapter.enabled = self.truth(&full, value)?;
                 } else {
                     own.insert(key.get_ref().to_string(), self.json(&full, value)?);
                 }

@@ -5,10 +5,12 @@ use std::path::PathBuf;
 
 use super::error::{Broken, ConfigError};
 use super::place::{default_state_dir, find_file};
-use super::{ApiConfig, Config, DEFAULT_PORT, Environment, Flags, JoinToken, Origin, Origins, rules};
+use super::{
+    ApiConfig, Config, DEFAULT_PORT, DiscoveryConfig, Environment, Flags, JoinToken, Origin, Origins, rules,
+};
 
 /// The variables that Hearth knows, with the key that each sets.
-const VARIABLES: [(&str, &str); 10] = [
+const VARIABLES: [(&str, &str); 12] = [
     ("HEARTH_NAME", "name"),
     ("HEARTH_LISTEN", "listen"),
     ("HEARTH_STATE_DIR", "state_dir"),
@@ -16,6 +18,8 @@ const VARIABLES: [(&str, &str); 10] = [
     ("HEARTH_PEERS", "peers"),
     ("HEARTH_LOG", "log"),
     ("HEARTH_CLOCK", "clock"),
+    ("HEARTH_DISCOVERY_MDNS", "discovery.mdns"),
+    ("HEARTH_DISCOVERY_INTERFACES", "discovery.interfaces"),
     ("HEARTH_API_UNIX_GROUP", "api.unix_group"),
     ("HEARTH_CONFIG", "config"),
     ("HEARTH_JOIN", "join"),
@@ -46,6 +50,9 @@ pub fn load(flags: &Flags, env: &Environment) -> Result<Config, ConfigError> {
     let peers = from.pick("peers", None, list(rules::peer), file.peers)?.unwrap_or_default();
     let clock = from.pick("clock", None, rules::clock, file.clock)?.unwrap_or_default();
     let log = from.pick("log", flags.log.clone().map(|v| ("--log", v)), rules::log, file.log)?;
+    let mdns = from.pick("discovery.mdns", flags.mdns.map(|v| ("--mdns", v)), rules::truth, file.mdns)?;
+    let chosen = flags.interfaces.clone().map(|v| ("--interfaces", v));
+    let interfaces = from.pick("discovery.interfaces", chosen, list(rules::interface), file.interfaces)?;
     let unix_group = from.pick("api.unix_group", None, rules::unix_group, file.unix_group)?;
     let join = flags.join.clone().map(|v| ("--join", v));
     let join: Option<JoinToken> = from.pick("join", join, rules::join_token, None)?;
@@ -59,6 +66,7 @@ pub fn load(flags: &Flags, env: &Environment) -> Result<Config, ConfigError> {
         peers,
         log: log.unwrap_or_else(|| "info".into()),
         clock,
+        discovery: DiscoveryConfig { mdns: mdns.unwrap_or(true), interfaces: interfaces.unwrap_or_default() },
         api: ApiConfig { unix_group: unix_group.unwrap_or_else(|| "hearth".into()) },
         adapters: file.adapters,
         join,

@@ -10,6 +10,8 @@
 //! | `peers` | `HEARTH_PEERS` (commas) | | none |
 //! | `log` | `HEARTH_LOG` | `--log` | `info` |
 //! | `clock` | `HEARTH_CLOCK` | | `ask` |
+//! | `discovery.mdns` | `HEARTH_DISCOVERY_MDNS` | `--mdns` | `true` |
+//! | `discovery.interfaces` | `HEARTH_DISCOVERY_INTERFACES` (commas) | `--interfaces` | all |
 //! | `api.unix_group` | `HEARTH_API_UNIX_GROUP` | | `hearth` |
 //! | `adapters.ID.…` | | | the adapter's own |
 //! | | `HEARTH_CONFIG` | `--config` | see [`place`] |
@@ -60,6 +62,8 @@ pub struct Config {
     pub log: String,
     /// Whether this machine's clock counts as right.
     pub clock: ClockRule,
+    /// How other nodes are found, and find this one.
+    pub discovery: DiscoveryConfig,
     /// The API.
     pub api: ApiConfig,
     /// Settings of adapters by their id. An adapter that is not here runs with its defaults.
@@ -72,6 +76,16 @@ pub struct Config {
     pub file: Option<PathBuf>,
     /// What a person should know although it stops nothing; to be logged once.
     pub warnings: Vec<String>,
+}
+
+/// How other nodes are found, and find this one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DiscoveryConfig {
+    /// Whether multicast DNS is spoken.
+    pub mdns: bool,
+    /// The network interfaces, by name, on which it is spoken and whose addresses are told to other
+    /// nodes; all of them when there is none.
+    pub interfaces: Vec<String>,
 }
 
 /// Settings of the API.
@@ -180,6 +194,10 @@ pub struct Flags {
     pub name: Option<String>,
     /// `--log`
     pub log: Option<String>,
+    /// `--mdns`
+    pub mdns: Option<bool>,
+    /// `--interfaces`
+    pub interfaces: Option<Vec<String>>,
     /// `--join`
     pub join: Option<JoinToken>,
 }

@@ -1,7 +1,7 @@
 //! The rule of each setting, the same for the file, the environment and the flags.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
 use tracing_subscriber::EnvFilter;
@@ -76,6 +76,9 @@ pub fn peer(text: &str) -> Result<PeerAddress, Broken> {
         example: "\"attic.local:7843\"",
     };
     let text = text.trim();
+    if text.contains('%') {
+        return scoped(text).ok_or(broken);
+    }
     if let Ok(address) = text.parse::<SocketAddr>() {
         let peer = PeerAddress { host: address.ip().to_string(), port: address.port() };
         return (peer.port != 0).then_some(peer).ok_or(broken);
@@ -96,6 +99,21 @@ pub fn peer(text: &str) -> Result<PeerAddress, Broken> {
     let numeric = host.bytes().all(|b| b.is_ascii_digit() || b == b'.');
     let fits = host.len() <= 253 && host.trim_end_matches('.').split('.').all(label) && !numeric && port != 0;
     fits.then(|| PeerAddress { host: host.to_owned(), port }).ok_or(broken)
+}
+
+/// A link-local IPv6 address with its interface: `fe80::1%eth0` or `[fe80::1%eth0]:7843` (RFC 4007,
+/// section 11). The system's resolver takes the part before the port as it is.
+fn scoped(text: &str) -> Option<PeerAddress> {
+    let (host, port) = match text.strip_prefix('[') {
+        None => (text, DEFAULT_PORT),
+        Some(rest) => match rest.split_once(']')? {
+            (host, "") => (host, DEFAULT_PORT),
+            (host, port) => (host, port.strip_prefix(':')?.parse().ok()?),
+        },
+    };
+    let (ip, zone) = host.split_once('%')?;
+    let fits = ip.parse::<Ipv6Addr>().is_ok_and(|ip| ip.is_unicast_link_local()) && is_interface(zone);
+    (fits && port != 0).then(|| PeerAddress { host: host.to_owned(), port })
 }
 
 /// What is logged: a level, or a filter in the syntax of tracing-subscriber.
@@ -129,6 +147,33 @@ pub fn clock(text: &str) -> Result<ClockRule, Broken> {
 
 /// The levels of the log, as people write them.
 pub const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+
+/// What a switch must be.
+pub const TRUTH: Broken = Broken { rule: "true or false", example: "true" };
+
+/// A switch.
+///
+/// # Errors
+/// [`Broken`] when it is neither true nor false.
+pub fn truth(text: &str) -> Result<bool, Broken> {
+    text.trim().parse().map_err(|_| TRUTH)
+}
+
+/// The name of a network interface, as Linux takes it: 1 to 15 bytes without spaces and slashes.
+///
+/// # Errors
+/// [`Broken`] when no interface can have that name.
+pub fn interface(text: &str) -> Result<String, Broken> {
+    let broken =
+        Broken { rule: "the name of a network interface as `ip link` shows it", example: "\"eth0\"" };
+    let text = text.trim();
+    is_interface(text).then(|| text.to_owned()).ok_or(broken)
+}
+
+fn is_interface(text: &str) -> bool {
+    let is_fit = |c: char| !c.is_whitespace() && !c.is_control() && !"/%:,".contains(c);
+    (1..=15).contains(&text.len()) && text.chars().all(is_fit) && text != "." && text != ".."
+}
 
 /// The group that may open the Unix socket: a name of this system's groups.
 ///
@@ -178,6 +223,9 @@ mod tests {
             ("fe80::1", "[fe80::1]:7843"),
             ("[fe80::1]", "[fe80::1]:7843"),
             ("[fe80::1]:5", "[fe80::1]:5"),
+            ("fe80::1%eth0", "[fe80::1%eth0]:7843"),
+            ("[fe80::1%2]", "[fe80::1%2]:7843"),
+            ("[fe80::1%wlan0]:5", "[fe80::1%wlan0]:5"),
         ] {
             assert_eq!(peer(text).unwrap().to_string(), shown, "{text}");
         }
@@ -193,6 +241,12 @@ mod tests {
             "http://a",
             "a..b",
             "10.0.0.1:0",
+            "fe80::1%",
+            "10.0.0.1%eth0",
+            "2001:db8::1%eth0",
+            "[fe80::1%eth0]:0",
+            "[fe80::1%eth0]5",
+            "fe80::1%sixteen-bytes-xx",
         ] {
             assert!(peer(bad).is_err(), "{bad}");
         }
@@ -204,6 +258,16 @@ mod tests {
         assert_eq!(advertise("[::1]:9").unwrap().1, Some(9));
         for bad in ["0.0.0.0", "10.0.0.1:0", "224.0.0.1", "attic", ""] {
             assert!(advertise(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn switches_and_interfaces_follow_their_rules() {
+        assert!(truth(" true ").unwrap() && !truth("false").unwrap());
+        assert!(truth("yes").is_err() && truth("1").is_err());
+        assert_eq!(interface(" eth0.7 ").unwrap(), "eth0.7");
+        for bad in ["", ".", "..", "a b", "a/b", "eth0:1", "a,b", "sixteen-bytes-xx"] {
+            assert!(interface(bad).is_err(), "{bad}");
         }
     }
 

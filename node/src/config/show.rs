@@ -30,6 +30,8 @@ pub fn shown(config: &Config) -> Vec<ShownSetting> {
         ("peers".to_owned(), texts(config.peers.iter().map(ToString::to_string).collect())),
         ("log".to_owned(), json!(config.log)),
         ("clock".to_owned(), json!(config.clock.as_str())),
+        ("discovery.mdns".to_owned(), json!(config.discovery.mdns)),
+        ("discovery.interfaces".to_owned(), json!(config.discovery.interfaces)),
         ("api.unix_group".to_owned(), json!(config.api.unix_group)),
     ];
     for (id, adapter) in &config.adapters {
@@ -85,6 +87,8 @@ mod tests {
             "peers",
             "log",
             "clock",
+            "discovery.mdns",
+            "discovery.interfaces",
             "api.unix_group",
             "adapters.lifx.poll_s",
         ] {

@@ -2,16 +2,19 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use crate::discovery::Choice;
+
 /// Most addresses that a node announces.
 const MAX_ADDRESSES: usize = 8;
 
 /// The addresses to announce: the configured ones, then those of the interfaces if it listens
-/// on all of them. Link-local addresses are left out, because they mean nothing elsewhere; the
+/// on all of them, as far as they are chosen. Link-local addresses are left out, because they mean nothing elsewhere; the
 /// loopback is announced only by a node that listens there alone.
-pub fn reachable(listen: SocketAddr, advertise: &[SocketAddr]) -> Vec<SocketAddr> {
+pub fn reachable(listen: SocketAddr, advertise: &[SocketAddr], choice: &Choice) -> Vec<SocketAddr> {
     let mut addresses = advertise.to_vec();
     if listen.ip().is_unspecified() {
-        let usable = interfaces().into_iter().filter(|ip| ip.is_ipv4() || listen.is_ipv6());
+        let usable = interfaces_of(|name| choice.takes_name(name));
+        let usable = usable.into_iter().filter(|ip| ip.is_ipv4() || listen.is_ipv6());
         addresses.extend(usable.map(|ip| SocketAddr::new(ip, listen.port())));
     } else {
         addresses.push(listen);
@@ -24,9 +27,14 @@ pub fn reachable(listen: SocketAddr, advertise: &[SocketAddr]) -> Vec<SocketAddr
 
 /// The addresses of this machine's interfaces, without loopback and link-local ones.
 pub fn interfaces() -> Vec<IpAddr> {
+    interfaces_of(|_| true)
+}
+
+fn interfaces_of(is_chosen: impl Fn(&str) -> bool) -> Vec<IpAddr> {
     let mut found: Vec<IpAddr> = if_addrs::get_if_addrs()
         .unwrap_or_default()
         .into_iter()
+        .filter(|interface| is_chosen(&interface.name))
         .map(|interface| interface.ip())
         .filter(|ip| !ip.is_loopback() && !is_link_local(*ip))
         .collect();
@@ -56,6 +64,7 @@ mod tests {
     fn a_node_on_one_address_announces_that_one_after_the_configured() {
         let listen: SocketAddr = "127.0.0.1:4000".parse().unwrap();
         let extra: SocketAddr = "192.0.2.7:4000".parse().unwrap();
-        assert_eq!(reachable(listen, &[extra, extra]), [extra, listen]);
+        let choice = Choice::new(listen, vec!["eth0".into()]);
+        assert_eq!(reachable(listen, &[extra, extra], &choice), [extra, listen]);
     }
 }

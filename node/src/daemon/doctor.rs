@@ -8,6 +8,7 @@ use super::repairs;
 use crate::{
     api::ports::{Check, CheckStatus, PortError},
     devices::{AdapterState, AdapterStatus},
+    discovery::{Report, State},
     service::{Service, Status},
     store::{RecoveryReport, restored, worker::StoreJobs},
 };
@@ -45,6 +46,7 @@ impl Doctor {
         checks.push(self.size().await);
         checks.extend(self.set_back());
         checks.extend(self.repairs());
+        checks.push(discovery(&status.discovery));
         checks.push(self.lost_and_found());
         checks.extend(self.adapters.borrow().iter().map(adapter));
         checks.push(tombstones(&status));
@@ -161,6 +163,16 @@ impl Doctor {
 
 fn check(name: &str, status: CheckStatus, detail: String, fix: Option<&str>) -> Check {
     Check { name: name.into(), status, detail, fix: fix.map(str::to_owned) }
+}
+
+fn discovery(report: &Report) -> Check {
+    let is_well = matches!(report.state, State::On | State::Off | State::Starting);
+    Check {
+        name: "discovery".into(),
+        status: if is_well { CheckStatus::Ok } else { CheckStatus::Warn },
+        detail: format!("{}: {}", report.state, report.detail),
+        fix: report.way_out.clone(),
+    }
 }
 
 fn clock(status: &Status) -> Check {

@@ -6,7 +6,6 @@ use std::{
     net::{IpAddr, SocketAddr},
     path::Path,
     sync::Arc,
-    time::Duration,
 };
 
 use tokio::sync::watch;
@@ -19,13 +18,11 @@ use crate::{
         metrics::{Kind, MetricsSource, Sample},
     },
     auth::JoinCounters,
+    discovery::{Choice, InterfaceWatch},
     store::{RecoveryReport, files::write_private},
     tls::local_ca::{LocalCa, WebNames, may_vouch_for},
     transport::TransportCounters,
 };
-
-/// How often the interfaces are looked at for changed addresses.
-const LOOK_FOR_ADDRESSES: Duration = Duration::from_secs(30);
 
 pub(super) fn local_ca(state_dir: &Path) -> Result<LocalCa, Box<dyn Error>> {
     let (certificate, key) = (state_dir.join("ca.pem"), state_dir.join("ca.key"));
@@ -77,17 +74,18 @@ pub(super) fn listen_info(address: SocketAddr, reachable: &[SocketAddr]) -> List
 pub(super) async fn follow_addresses(
     listen: SocketAddr,
     advertise: Vec<SocketAddr>,
+    choice: Choice,
     addresses: watch::Sender<Vec<SocketAddr>>,
     names: watch::Sender<WebNames>,
     info: watch::Sender<ListenInfo>,
 ) {
-    let mut look = tokio::time::interval(LOOK_FOR_ADDRESSES);
+    let mut interfaces = InterfaceWatch::new();
     loop {
-        look.tick().await;
-        let here = addresses::reachable(listen, &advertise);
+        let here = addresses::reachable(listen, &advertise, &choice);
         replace(&info, listen_info(listen, &here));
         replace(&addresses, here);
         replace(&names, web_names(listen, &advertise));
+        interfaces.changed().await;
     }
 }
 
@@ -146,7 +144,8 @@ mod tests {
             (at("127.0.0.7:7843"), vec![]),
             (at("10.99.1.2:7843"), vec![at("[fd00::77]:7843")]),
         ] {
-            let reachable = addresses::reachable(listen, &advertise);
+            let choice = Choice::new(listen, Vec::new());
+            let reachable = addresses::reachable(listen, &advertise, &choice);
             let told = listen_info(listen, &reachable);
             assert!(advertise.is_empty() || told.api.len() >= 2, "{told:?}");
             let leaf = ca.issue(&web_names(listen, &advertise), NOW).unwrap();

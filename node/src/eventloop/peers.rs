@@ -40,6 +40,12 @@ impl EventLoop {
                 wanted.targets.entry(Target::Node(member.id)).or_default().extend(addresses);
             }
         }
+        let found = self.discovered.borrow_and_update().hints.clone();
+        for (node, hints) in found.into_iter().filter(|(node, _)| *node != me && !accepted.contains(node)) {
+            if self.mesh.roster().is_admitted(&node) {
+                wanted.targets.entry(Target::Node(node)).or_default().extend(hints);
+            }
+        }
         for addresses in wanted.targets.values_mut() {
             addresses.sort_unstable();
             addresses.dedup();
@@ -94,6 +100,7 @@ impl EventLoop {
             store_error: self.store_error.clone().or_else(|| {
                 self.membership.failed().map(|reason| format!("the membership cannot be saved: {reason}"))
             }),
+            discovery: self.discovered.borrow().report.clone(),
             uptime_s: self.clock.now().mono_ms / 1000,
         };
         source.status()

@@ -14,6 +14,7 @@ use mesh_proto::{
     view,
 };
 
+use crate::discovery::Report;
 use crate::service::{FieldView, NodeStatus, ObjectView, Status};
 
 /// The machine's view of an object as the rest of the node sees it.
@@ -62,6 +63,7 @@ pub(super) struct StatusSource<'a> {
     /// The nodes that have been alive since the start.
     pub(super) is_heard: &'a BTreeSet<ShortId>,
     pub(super) store_error: Option<String>,
+    pub(super) discovery: Report,
     pub(super) uptime_s: u64,
 }
 
@@ -87,6 +89,7 @@ impl StatusSource<'_> {
             clock_synchronised: mesh.time().is_synchronised(),
             generation: mesh.run().generation,
             store_error: self.store_error.clone(),
+            discovery: self.discovery.clone(),
             nodes: nodes
                 .map(|member| self.node(member, &alive, links.get(&member.id).copied(), objects))
                 .collect(),

@@ -93,6 +93,7 @@ impl Bench {
             requests,
             wanted: watch::Sender::default(),
             seeds: Vec::new(),
+            discovered: watch::channel(Found::default()).1,
             alive: watch::Sender::default(),
             members: watch::Sender::default(),
             heartbeat: Arc::default(),

@@ -25,6 +25,8 @@ pub const FIRST_PAUSE: Duration = Duration::from_millis(200);
 pub const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// A link that lived this long was a good one: the pauses start again from the first.
 const GOOD_LINK: Duration = Duration::from_secs(10);
+/// How often new addresses may interrupt a dial, which then starts with all of them.
+const MOST_CHANGES: u8 = 3;
 /// Dials in progress at once, over all targets.
 const PARALLEL_DIALS: usize = 16;
 
@@ -177,6 +179,14 @@ struct Keeper<D> {
 /// Nobody wants anything any more.
 struct Over;
 
+/// How a dial ended.
+enum Dialled {
+    /// As a link that lived this long, or not at all.
+    Done(Result<Duration, DialError>),
+    /// Before it ended there were more addresses: these are all.
+    More(Vec<SocketAddr>),
+}
+
 impl<D: Dial> Keeper<D> {
     async fn run(mut self) {
         let mut pause = FIRST_PAUSE;
@@ -218,7 +228,7 @@ impl<D: Dial> Keeper<D> {
         if let Some(node) = self.node {
             self.wanted.wait_for(|wanted| !wanted.linked.contains_key(&node)).await.map_err(|_| Over)?;
         }
-        let (expected, addresses) = match &self.target {
+        let (expected, mut addresses) = match &self.target {
             Target::Node(node) => (Some(*node), self.addresses.borrow_and_update().clone()),
             Target::Host { name, port } => match self.dial.resolve(name, *port).await {
                 Ok(addresses) => (None, addresses),
@@ -228,19 +238,42 @@ impl<D: Dial> Keeper<D> {
         if expected.is_none() && self.finds_linked(&addresses) {
             return Ok(Ok(None));
         }
-        let dialled = {
-            let _place = self.places.acquire().await.map_err(|_| Over)?;
-            self.dial.dial(expected, &addresses).await
+        let mut changes = MOST_CHANGES;
+        loop {
+            match self.dial(expected, &addresses, changes > 0).await? {
+                Dialled::Done(outcome) => return Ok(outcome.map(Some)),
+                Dialled::More(all) => {
+                    changes -= 1;
+                    addresses = all;
+                }
+            }
+        }
+    }
+
+    /// Dials once and waits for the link's end, unless there are new addresses before there is a link:
+    /// the old ones may be silent for seconds while a new one would answer.
+    async fn dial(
+        &mut self,
+        expected: Option<NodeId>,
+        addresses: &[SocketAddr],
+        may_change: bool,
+    ) -> Result<Dialled, Over> {
+        let place = self.places.acquire().await.map_err(|_| Over)?;
+        let dialled = tokio::select! {
+            biased;
+            dialled = self.dial.dial(expected, addresses) => dialled,
+            all = more_than(addresses, &mut self.addresses), if may_change => return Ok(Dialled::More(all)),
         };
-        Ok(match dialled {
+        drop(place);
+        Ok(Dialled::Done(match dialled {
             Ok((node, down)) => {
                 self.node = Some(node);
                 let since = Instant::now();
                 down.await;
-                Ok(Some(since.elapsed()))
+                Ok(since.elapsed())
             }
             Err(error) => Err(error),
-        })
+        }))
     }
 
     /// Whether a node is linked at one of the addresses; it is then taken to be the one.
@@ -252,6 +285,19 @@ impl<D: Dial> Keeper<D> {
         }
         found.is_some()
     }
+}
+
+/// Waits until there is an address that is not among the known; answers with all that there are then.
+async fn more_than(
+    known: &[SocketAddr],
+    addresses: &mut watch::Receiver<Vec<SocketAddr>>,
+) -> Vec<SocketAddr> {
+    let is_more = |now: &Vec<SocketAddr>| now.iter().any(|address| !known.contains(address));
+    if let Ok(now) = addresses.wait_for(is_more).await {
+        return now.clone();
+    }
+    // Nobody wants the target any more; whoever sees to that ends this task.
+    std::future::pending().await
 }
 
 /// Between half the pause and the whole of it, so that nodes that lost each other at once

@@ -1,7 +1,7 @@
 //! One QUIC link: moves frames and datagrams between the connection and the event loop.
 
 use std::{
-    net::SocketAddr,
+    net::{SocketAddr, SocketAddrV6},
     pin::pin,
     sync::{Arc, OnceLock},
     time::Duration,
@@ -290,5 +290,11 @@ pub(super) fn down_reason(error: &ConnectionError) -> DownReason {
 
 /// An IPv4 address as such, also when a dual-stack socket shows it inside IPv6.
 pub(super) fn canonical(address: SocketAddr) -> SocketAddr {
-    SocketAddr::new(address.ip().to_canonical(), address.port())
+    match address {
+        // The scope belongs to it: a link-local address leads nowhere without its interface.
+        SocketAddr::V6(v6) if v6.ip().to_ipv4_mapped().is_none() => {
+            SocketAddrV6::new(*v6.ip(), v6.port(), 0, v6.scope_id()).into()
+        }
+        mapped => SocketAddr::new(mapped.ip().to_canonical(), mapped.port()),
+    }
 }

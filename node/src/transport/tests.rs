@@ -183,6 +183,26 @@ async fn a_silent_address_is_named_in_the_error() {
 }
 
 #[tokio::test]
+async fn a_new_address_is_dialled_while_an_old_one_is_silent() {
+    let mut a = TestNode::start(1);
+    let mut b = TestNode::start(2);
+    let silent = UdpSocket::bind(loopback()).unwrap();
+    let target = Target::Node(b.identity.id());
+    let (wanted, receiver) = tokio::sync::watch::channel(wants(&target, &[silent.local_addr().unwrap()]));
+    let _dialer = tokio::spawn(Dialer::new(a.transport.clone(), receiver).run());
+    // The dial is under way: its first packet is there.
+    silent.set_nonblocking(true).unwrap();
+    eventually("the silent address is dialled", || silent.recv(&mut [0; 2_048]).is_ok()).await;
+    let since = tokio::time::Instant::now();
+    wanted.send_modify(|wanted| {
+        wanted.targets.insert(target, vec![silent.local_addr().unwrap(), b.address]);
+    });
+    assert_eq!(a.up().await.peer(), b.identity.id());
+    assert_eq!(b.up().await.peer(), a.identity.id());
+    assert!(since.elapsed() < Limits::default().handshake_deadline, "it was not waited for the silent one");
+}
+
+#[tokio::test]
 async fn random_packets_are_counted_and_a_good_peer_is_served() {
     let mut server = TestNode::start(1);
     let socket = UdpSocket::bind(loopback()).unwrap();

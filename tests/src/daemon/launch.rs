@@ -10,6 +10,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 
 use super::{Cli, place::free_port, program};
+use crate::network::inside;
 
 /// A config file of a node that speaks to no devices.
 pub(super) const NO_DEVICES: &str = "[adapters.lifx]\nenabled = false\n";
@@ -21,6 +22,8 @@ pub struct Launch {
     variables: Vec<(String, String)>,
     /// Shell commands that run in a mount namespace of the daemon's own before it starts.
     mounts: Option<String>,
+    /// The network namespace in which it runs.
+    board: Option<String>,
     /// Where it listens; none is a free port of the loopback.
     listen: Option<SocketAddr>,
 }
@@ -43,6 +46,13 @@ impl Launch {
     #[must_use]
     pub fn listen(mut self, address: SocketAddr) -> Self {
         self.listen = Some(address);
+        self
+    }
+
+    /// Runs in a namespace of a [`crate::network::Network`]; say where to listen, too.
+    #[must_use]
+    pub fn on_board(mut self, namespace: &str) -> Self {
+        self.board = Some(namespace.to_owned());
         self
     }
 
@@ -106,9 +116,15 @@ impl Launch {
 
     /// The command that starts the daemon on this state folder.
     pub(super) fn command(&self, state: &Path, listen: SocketAddr) -> Result<Command> {
-        let mut command = match &self.mounts {
-            None => hearth()?,
-            Some(mounts) => {
+        let mut command = match (&self.mounts, &self.board) {
+            (None, None) => hearth()?,
+            (None, Some(board)) => {
+                let mut command = inside(board, &program::hearth()?);
+                clean(&mut command);
+                command
+            }
+            (Some(mounts), board) => {
+                ensure!(board.is_none(), "mounts of one's own on a board are not supported");
                 require_mounts()?;
                 let mut shell = Command::new("unshare");
                 let script = format!("set -e; {{ {mounts}; }} >&2; exec \"$0\" \"$@\"");
@@ -127,6 +143,8 @@ impl Launch {
             fs::write(&config, NO_DEVICES)?;
             command.env("HEARTH_CONFIG", config);
         }
+        // Nothing that a test sends may leave the machine.
+        command.env("HEARTH_DISCOVERY_MDNS", "false");
         command.envs(self.variables.iter().map(|(name, value)| (name, value)));
         Ok(command)
     }

@@ -178,6 +178,7 @@ async fn start(
         requests,
         wanted,
         seeds,
+        discovered: watch::channel(node::discovery::Found::default()).1,
         alive,
         members,
         heartbeat: Arc::default(),
