@@ -79,6 +79,13 @@ impl Plan {
         self
     }
 
+    /// Runs this program instead; see [`Launch::program`].
+    #[must_use]
+    pub fn program(mut self, words: &[&str]) -> Self {
+        self.launch = self.launch.program(words);
+        self
+    }
+
     /// With this variable in its environment.
     #[must_use]
     pub fn variable(mut self, name: &str, value: impl Into<String>) -> Self {

@@ -186,6 +186,12 @@ pub enum Command {
         /// Which shell
         shell: clap_complete::Shell,
     },
+    /// Write the manual pages to a folder
+    #[command(after_help = "Example:\n  hearth man /usr/local/share/man/man1")]
+    Man {
+        /// Folder that is there, for hearth.1, hearth-run.1 and so on
+        folder: PathBuf,
+    },
     /// Print the version
     Version,
     /// Explain the exit codes

@@ -1,4 +1,4 @@
-//! The commands that need no running node: `run`, `config`, `completions`.
+//! The commands that need no running node: `run`, `config`, `completions`, `man`.
 
 use std::io::Read;
 use std::path::Path;
@@ -124,6 +124,38 @@ pub(super) fn completions(shell: clap_complete::Shell, out: Output) -> Done<Exit
     Ok(Exit::Ok)
 }
 
+/// `hearth man FOLDER`: one page of section 1 for each command.
+pub(super) fn man(folder: &Path, out: Output) -> Done<Exit> {
+    let count = write_pages(folder).map_err(|error| {
+        let detail = format!("no manual can be written to {}: {error}", folder.display());
+        Failure::new(Exit::Failure, detail, "make the folder, or name one that this user may write to")
+    })?;
+    if out.json {
+        out.document(&json!({"folder": folder.to_string_lossy(), "pages": count}))?;
+    }
+    out.note(format!("wrote {count} pages to {}", folder.display()));
+    Ok(Exit::Ok)
+}
+
+fn write_pages(folder: &Path) -> std::io::Result<usize> {
+    // Pages of `help` would only repeat the others.
+    let mut root = Cli::command().disable_help_subcommand(true);
+    root.build();
+    let mut open = vec![root];
+    let mut count = 0;
+    while let Some(command) = open.pop() {
+        open.extend(command.get_subcommands().filter(|command| !command.is_hide_set()).cloned());
+        let page = clap_mangen::Man::new(command)
+            .manual("Hearth")
+            .source(concat!("hearth ", env!("CARGO_PKG_VERSION")));
+        let mut text = Vec::new();
+        page.render(&mut text)?;
+        std::fs::write(folder.join(page.get_filename()), text)?;
+        count += 1;
+    }
+    Ok(count)
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -137,6 +169,19 @@ mod tests {
             let script = String::from_utf8(script).unwrap();
             assert!(script.contains("setup-code") && script.contains("brightness"), "{shell}");
         }
+    }
+
+    #[test]
+    fn every_command_has_a_page_that_names_its_options() {
+        let folder = crate::api::fake::TestFolder::new();
+        let count = write_pages(folder.path()).unwrap();
+        let page = |name: &str| std::fs::read_to_string(folder.path().join(name)).unwrap();
+        assert!(page("hearth.1").contains("hearth\\-run(1)"), "{}", page("hearth.1"));
+        assert!(page("hearth-light.1").contains("kelvin"));
+        assert!(page("hearth-token-create.1").contains("role"));
+        assert!(!folder.path().join("hearth-help.1").exists());
+        assert_eq!(count, std::fs::read_dir(folder.path()).unwrap().count());
+        assert!(write_pages(&folder.path().join("none")).is_err());
     }
 
     #[test]

@@ -99,6 +99,7 @@ fn execute(cli: Cli, out: Output, env: &Environment, daemon: Daemon) -> Done<Exi
         Command::Run(_) => local::run(flags, env, daemon, out),
         Command::Config(command) => local::config(&command, &flags, env, out),
         Command::Completions { shell } => local::completions(shell, out),
+        Command::Man { folder } => local::man(&folder, out),
         Command::Version => {
             let version = env!("CARGO_PKG_VERSION");
             out.either(&json!({"version": version}), || format!("hearth {version}")).map(|()| Exit::Ok)
@@ -157,6 +158,7 @@ impl Session {
             | Command::Config(_)
             | Command::Restore(_)
             | Command::Completions { .. }
+            | Command::Man { .. }
             | Command::Version
             | Command::ExitCodes => Ok(Exit::Ok),
         }

@@ -26,6 +26,8 @@ pub struct Launch {
     board: Option<String>,
     /// Where it listens; none is a free port of the loopback.
     listen: Option<SocketAddr>,
+    /// The program, with what runs it before it; empty is the one that was built with the tests.
+    program: Vec<String>,
 }
 
 impl Launch {
@@ -53,6 +55,14 @@ impl Launch {
     #[must_use]
     pub fn on_board(mut self, namespace: &str) -> Self {
         self.board = Some(namespace.to_owned());
+        self
+    }
+
+    /// Another program than the one that was built with the tests: its path, with an emulator and the
+    /// emulator's arguments before it.
+    #[must_use]
+    pub fn program(mut self, words: &[&str]) -> Self {
+        self.program = words.iter().map(ToString::to_string).collect();
         self
     }
 
@@ -117,7 +127,7 @@ impl Launch {
     /// The command that starts the daemon on this state folder.
     pub(super) fn command(&self, state: &Path, listen: SocketAddr) -> Result<Command> {
         let mut command = match (&self.mounts, &self.board) {
-            (None, None) => hearth()?,
+            (None, None) => self.hearth()?,
             (None, Some(board)) => {
                 let mut command = inside(board, &program::hearth()?);
                 clean(&mut command);
@@ -129,7 +139,8 @@ impl Launch {
                 let mut shell = Command::new("unshare");
                 let script = format!("set -e; {{ {mounts}; }} >&2; exec \"$0\" \"$@\"");
                 shell.args(["--mount", "--propagation", "private", "sh", "-c", &script]);
-                shell.arg(program::hearth()?);
+                let inner = self.hearth()?;
+                shell.arg(inner.get_program()).args(inner.get_args());
                 clean(&mut shell);
                 shell
             }
@@ -146,6 +157,15 @@ impl Launch {
         // Nothing that a test sends may leave the machine.
         command.env("HEARTH_DISCOVERY_MDNS", "false");
         command.envs(self.variables.iter().map(|(name, value)| (name, value)));
+        Ok(command)
+    }
+
+    /// The program, with nothing of the caller's configuration.
+    fn hearth(&self) -> Result<Command> {
+        let Some((first, rest)) = self.program.split_first() else { return hearth() };
+        let mut command = Command::new(first);
+        command.args(rest);
+        clean(&mut command);
         Ok(command)
     }
 
