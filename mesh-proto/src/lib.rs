@@ -9,6 +9,7 @@ extern crate alloc;
 
 pub mod collect;
 pub mod commit;
+pub mod copies;
 pub mod counters;
 pub mod error;
 pub mod hlc;

@@ -4,10 +4,12 @@
 //! out, `mesh/reads.rs` what is shown. What happens inside is told by
 //! topic: `mesh/links.rs` (introductions and frames), `mesh/writes.rs` (own writes, batches,
 //! the corrected clock), `mesh/intake.rs` (what is checked of peers' writes), `mesh/spread.rs` (push and anti-entropy),
-//! `mesh/upkeep.rs` (tombstones, trees), `mesh/restoring.rs` (a store that was set back).
+//! `mesh/upkeep.rs` (tombstones, trees), `mesh/restoring.rs` (a store that was set back),
+//! `mesh/outside.rs` (peers that were removed, cards that were copied).
 
 mod intake;
 mod links;
+mod outside;
 mod reads;
 mod restoring;
 mod spread;
@@ -16,6 +18,8 @@ mod upkeep;
 mod writes;
 
 pub use surface::*;
+
+use outside::Apart;
 
 use alloc::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -28,6 +32,7 @@ use ed25519_dalek::SigningKey;
 use crate::{
     collect::Collector,
     commit::Commits,
+    copies::Copies,
     counters::{Counter, Counters},
     id::{Key, NodeId, ObjectId, Origin, ShortId},
     liveness::{Liveness, LivenessEvent, Swim},
@@ -39,7 +44,7 @@ use crate::{
     session::{Link, LinkId},
     sync::Fetch,
     time::{Now, TimeKeeper},
-    wire::{self, ByeReason, Message},
+    wire::{self, ByeReason, Message, Process},
 };
 
 /// How often each link compares digests, in milliseconds.
@@ -81,6 +86,10 @@ pub struct Mesh {
     /// Links that are to be closed; nothing is taken in from them any more.
     closing_links: BTreeSet<LinkId>,
     fetching: Option<Fetching>,
+    process: Process,
+    copies: Copies,
+    /// What this node knows of its place when another board runs under its key.
+    apart: Apart,
     /// The link that was asked last; the next one is asked next.
     last_asked: Option<LinkId>,
     /// Leads past generations that were forgotten.
@@ -130,6 +139,8 @@ impl Mesh {
         let ceiling = boot.ceiling.max(loaded.ceiling);
         let time = TimeKeeper::new(now, ceiling, boot.build_ms, boot.synchronised);
         let commits = Commits::new(loaded.replica.applied().clone());
+        let started_ms = time.time_ms(now);
+        let number = outside::process_number(id, boot.run, boot.seed);
         let liveness = Swim::new(id.short(), boot.run.incarnation, boot.seed);
         let mut mesh = Self {
             key: boot.key,
@@ -149,6 +160,9 @@ impl Mesh {
             links: BTreeMap::new(),
             closing_links: BTreeSet::new(),
             fetching: None,
+            process: Process { started_ms, number },
+            copies: Copies::default(),
+            apart: Apart::default(),
             last_asked: None,
             jump: u32::try_from(boot.seed % u64::from(GENERATION_JUMP)).unwrap_or(0),
             last_session: 0,
@@ -208,6 +222,7 @@ impl Mesh {
         self.liveness.handle_timeout(now.mono_ms);
         self.release_quarantined();
         self.close_silent_links();
+        self.part_copies();
         self.abandon_stalled_fetch();
         self.send_due_digests();
         self.report_and_collect();

@@ -7,6 +7,7 @@
 
 mod error;
 mod evaluate;
+mod removal;
 mod statement;
 #[cfg(test)]
 mod tests;
@@ -215,12 +216,12 @@ impl Roster {
 
     /// Whether a revocation that is in effect names this key.
     pub fn is_revoked(&self, key: &NodeId) -> bool {
-        self.verdict.revoked.contains(key)
+        self.verdict.revoked.contains_key(key)
     }
 
     /// The keys that revocations in effect name.
     pub fn revoked(&self) -> impl Iterator<Item = &NodeId> {
-        self.verdict.revoked.iter()
+        self.verdict.revoked.keys()
     }
 
     /// Issuers that signed two statements for one place, with the number: somebody has to be told.

@@ -12,7 +12,7 @@ use crate::{
     sync::{LeafAnswer, Serve},
     time::{Now, TimeOfDay},
     vector::Vector,
-    wire::{ByeReason, Hello, OLDEST_PROTOCOL, PROTOCOL, WireVector},
+    wire::{ByeReason, Hello, OLDEST_PROTOCOL, PROTOCOL, Process, WireVector},
 };
 
 /// Names a link; the caller chooses the number and never uses one twice.
@@ -62,6 +62,10 @@ pub struct Link {
     pub dialed: bool,
     /// The peer, after its introduction was accepted.
     pub peer: Option<Peer>,
+    /// The peer's process, as it said before its introduction; nothing of older software.
+    pub process: Option<Process>,
+    /// When something last came over the link, on the clock that never goes back, in milliseconds.
+    pub heard_ms: u64,
     /// What waits to be sent.
     pub outbox: Outbox,
     /// The peer's question, until there is room to answer it: its number, and what the peer has.
@@ -107,6 +111,8 @@ impl Link {
             node,
             dialed,
             peer: None,
+            process: None,
+            heard_ms: now_ms,
             outbox: Outbox::new(plant),
             wanted: None,
             serve: None,

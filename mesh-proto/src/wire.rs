@@ -96,10 +96,12 @@ pub enum Message {
     /// Whether the sender's store was set back and is being replaced by a peer's state: until it
     /// says that it is not, it answers no [`Message::Want`].
     Restoring(bool),
+    /// Which process speaks; said before the introduction, the only message that may be.
+    Process(Process),
 }
 
 /// How many variants of [`Message`] this version knows.
-const KNOWN_MESSAGES: u32 = 17;
+const KNOWN_MESSAGES: u32 = 18;
 
 /// The introduction.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -141,6 +143,17 @@ pub enum ByeReason {
     Replaced,
     /// The sender stops.
     Leaving,
+    /// Another board runs under the same key, and that one stays: this card is a copy, or was copied.
+    Copied,
+}
+
+/// One process of a node, the same for as long as it runs. Of two the one that started first is the lesser.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Process {
+    /// When it started by its own time of day, in milliseconds since 1970.
+    pub started_ms: u64,
+    /// A random number.
+    pub number: u64,
 }
 
 /// What a node holds, in three hashes.
@@ -187,6 +200,7 @@ impl Message {
             | Self::Overlay(_)
             | Self::Time(_)
             | Self::Restoring(_)
+            | Self::Process(_)
             | Self::TreeRoot { .. } => 0,
         };
         body + 256

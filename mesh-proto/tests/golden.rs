@@ -15,7 +15,7 @@ use mesh_proto::{
     roster::{Body, NodeName, Roles, Statement},
     time::TimeOfDay,
     vector::{Ranges, Vector},
-    wire::{self, ByeReason, Digest, Hello, Message, Report, WireVector},
+    wire::{self, ByeReason, Digest, Hello, Message, Process, Report, WireVector},
 };
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -102,6 +102,7 @@ fn messages() -> Vec<Message> {
         ByeReason::Misbehaved,
         ByeReason::Replaced,
         ByeReason::Leaving,
+        ByeReason::Copied,
     ];
     let mut all = vec![Message::Hello(hello())];
     all.extend(reasons.map(Message::Bye));
@@ -122,6 +123,7 @@ fn messages() -> Vec<Message> {
         Message::Time(TimeOfDay { ms: 1_700_000_000_000, stratum: 2 }),
         Message::Restoring(true),
         Message::Restoring(false),
+        Message::Process(Process { started_ms: 1_690_000_000_000, number: 7 }),
     ]);
     all
 }
@@ -139,7 +141,8 @@ fn variant(message: &Message) -> u8 {
             | ByeReason::TooNew
             | ByeReason::Misbehaved
             | ByeReason::Replaced
-            | ByeReason::Leaving => 1,
+            | ByeReason::Leaving
+            | ByeReason::Copied => 1,
         },
         Message::Roster(_) => 2,
         Message::Digest(_) => 3,
@@ -156,10 +159,11 @@ fn variant(message: &Message) -> u8 {
         Message::Reports(_) => 14,
         Message::Time(_) => 15,
         Message::Restoring(_) => 16,
+        Message::Process(_) => 17,
     }
 }
 
-const VARIANTS: u8 = 17;
+const VARIANTS: u8 = 18;
 
 /// Frames of one message each, in the order of [`messages`].
 const FRAMES: &[&str] = &[
@@ -172,6 +176,7 @@ const FRAMES: &[&str] = &[
     "01020105",
     "01020106",
     "01020107",
+    "01020108",
     "010702020301020300",
     "011903010101010101010102020202020202020303030303030303",
     "011d04010123456789abcdef02010123456789abcdef020201ac02ae02b102",
@@ -188,6 +193,7 @@ const FRAMES: &[&str] = &[
     "01080f80d095ffbc3102",
     "01021001",
     "01021000",
+    "0108118088e6de973107",
 ];
 
 #[test]

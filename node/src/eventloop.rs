@@ -10,6 +10,7 @@ mod files;
 mod membership;
 mod peers;
 mod requests;
+mod standing;
 mod status;
 mod watchers;
 
@@ -56,6 +57,7 @@ pub use clock::Clock;
 use counts::Counts;
 use files::{Files, Saved};
 use membership::Membership;
+use standing::Standing;
 use watchers::Watchers;
 
 /// Link events taken in before the consequences of all of them are drawn at once.
@@ -148,6 +150,7 @@ pub struct EventLoop {
     /// That a run or the lost-and-found cannot be saved has been said.
     run_failed: bool,
     lost_failed: bool,
+    standing: Standing,
 }
 
 impl EventLoop {
@@ -189,6 +192,7 @@ impl EventLoop {
             offences: BTreeMap::new(),
             run_failed: false,
             lost_failed: false,
+            standing: Standing::default(),
         }
     }
 
@@ -320,6 +324,7 @@ impl EventLoop {
         while let Some(event) = self.mesh.poll_event() {
             self.handle_event(event);
         }
+        self.look_where_it_stands();
     }
 
     fn close(&mut self, link: session::LinkId, reason: ByeReason) {
@@ -331,7 +336,7 @@ impl EventLoop {
             ByeReason::Revoked => CloseCode::Revoked,
             ByeReason::TooOld | ByeReason::TooNew => CloseCode::Version,
             ByeReason::Misbehaved => CloseCode::Offence,
-            ByeReason::Replaced => CloseCode::Duplicate,
+            ByeReason::Replaced | ByeReason::Copied => CloseCode::Duplicate,
             ByeReason::Leaving => CloseCode::GoingDown,
         };
         if let Some(open) = self.links.remove(&id) {
@@ -419,6 +424,7 @@ impl EventLoop {
         self.save_run();
         self.save_membership();
         self.want_peers();
+        self.name_copies();
     }
 
     async fn stop(mut self) -> anyhow::Result<()> {

@@ -100,7 +100,7 @@ pub struct NodeStatus {
     pub name: String,
     /// Its roles: `admin`, `member`, `recovery`.
     pub roles: Vec<&'static str>,
-    /// `self`, `alive`, `dead`, or `unknown` when nothing has been heard since the start.
+    /// `self`, `removed` (this one itself), `alive`, `dead`, or `unknown` when nothing has been heard since the start.
     pub state: &'static str,
     /// Where it is reached, when it is linked.
     pub address: Option<SocketAddr>,
@@ -116,6 +116,38 @@ pub struct NodeStatus {
     pub lag: Option<u64>,
     /// How far its clock is ahead of ours, in milliseconds, as it said at the last hello.
     pub clock_offset_ms: Option<i64>,
+}
+
+/// Why a node stands outside of its household.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OutsideReason {
+    /// An admin removed it.
+    Removed,
+    /// Another board runs under its key, and stays.
+    Copy,
+}
+
+/// A node that stands outside of its household: nobody takes anything from it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Outside {
+    /// Why.
+    pub reason: OutsideReason,
+    /// The same in words.
+    pub detail: String,
+    /// The way out.
+    pub fix: String,
+}
+
+/// A node under whose key several boards run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Copies {
+    /// The first 16 hexadecimal digits of its key.
+    pub id: String,
+    /// Its friendly name.
+    pub name: String,
+    /// From where the boards came that were turned away.
+    pub turned_away_at: Vec<String>,
 }
 
 /// The node as a whole.
@@ -151,6 +183,13 @@ pub struct Status {
     pub store_error: Option<String>,
     /// How the discovery of other nodes is.
     pub discovery: Report,
+    /// Why this node stands outside of its household, if it does.
+    pub outside: Option<Outside>,
+    /// The nodes under whose key several boards run, by what any node has seen in the last minutes.
+    pub copies: Vec<Copies>,
+    /// Of those the ones that this node itself has seen: the short key, and from where the board came.
+    #[serde(skip)]
+    pub copies_seen: BTreeMap<String, String>,
     /// The admitted nodes.
     pub nodes: Vec<NodeStatus>,
     /// Every counter by name, offences of peers included.
@@ -190,6 +229,9 @@ pub enum ServiceError {
     /// The roster refuses.
     #[error("{0}")]
     Roster(String),
+    /// This node was removed, or is turned away as a copy: nobody would ever hear of the change.
+    #[error("{}", .0.detail)]
+    Outside(Outside),
     /// No such watcher: it was removed, the node restarted, or too many names changed while the
     /// observer took nothing.
     #[error("no such observer: subscribe again")]
@@ -232,6 +274,9 @@ pub enum Request {
     /// Issues a membership statement and makes it durable; answers with the statements that
     /// prove the subject's membership.
     Issue(Body, oneshot::Sender<Result<Vec<Vec<u8>>, ServiceError>>),
+    /// Removes a node for good; answered when that is durable, with the nodes that it had admitted
+    /// and that stay.
+    Remove(NodeId, oneshot::Sender<Result<Vec<NodeId>, ServiceError>>),
 }
 
 /// The handle by which the rest of the node speaks to the event loop.
@@ -334,6 +379,14 @@ impl Service {
     /// made durable, [`ServiceError::Overloaded`]; nothing was said then.
     pub async fn issue(&self, body: Body) -> Result<Vec<Vec<u8>>, ServiceError> {
         self.ask(|reply| Request::Issue(body, reply)).await?
+    }
+
+    /// Removes a node for good and ends its links; answers with the nodes that are in by its word, and stay.
+    ///
+    /// # Errors
+    /// As [`Service::issue`].
+    pub async fn remove(&self, node: NodeId) -> Result<Vec<NodeId>, ServiceError> {
+        self.ask(|reply| Request::Remove(node, reply)).await?
     }
 
     /// Admits a node; answers with the statements that prove it.

@@ -40,6 +40,7 @@ impl Mesh {
         if is_cut && let Some(node) = self.links.get(&id).map(|link| link.node) {
             self.offend(node, Counter::BadValue);
         }
+        self.note_shared(&vector);
         if let Some(node) = self.links.get(&id).map(|link| link.node) {
             self.check_own(node, &vector);
         }

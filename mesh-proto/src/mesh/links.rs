@@ -20,8 +20,12 @@ const MAX_STATEMENT_BYTES: usize = 48 * 1024;
 impl Mesh {
     pub(super) fn link_up(&mut self, id: LinkId, node: NodeId, dialed: bool) {
         let mut link = Link::new(node, dialed, self.now.mono_ms, self.plant);
+        link.outbox.control(Message::Process(self.process));
         link.outbox.control(Message::Hello(self.hello()));
         self.links.insert(id, link);
+        if self.keeps_away() {
+            self.close(id, ByeReason::Leaving);
+        }
     }
 
     pub(super) fn hello(&self) -> Hello {
@@ -97,7 +101,9 @@ impl Mesh {
     }
 
     pub(super) fn packet(&mut self, id: LinkId, bytes: &[u8]) {
-        let Some(link) = self.links.get(&id).filter(|link| link.is_live()) else { return };
+        let now = self.now.mono_ms;
+        let Some(link) = self.links.get_mut(&id).filter(|link| link.is_live()) else { return };
+        link.heard_ms = now;
         let (node, short) = (link.node, link.short());
         let packet = bytes.split_first().filter(|(version, _)| **version == FRAME_VERSION);
         let taken = packet.map(|(_, packet)| self.liveness.handle_packet(self.now.mono_ms, short, packet));
@@ -107,8 +113,10 @@ impl Mesh {
     }
 
     pub(super) fn frame(&mut self, id: LinkId, bytes: &[u8]) {
-        if !self.links.contains_key(&id) || self.closing_links.contains(&id) {
-            return;
+        let now = self.now.mono_ms;
+        match self.links.get_mut(&id) {
+            Some(link) if !self.closing_links.contains(&id) => link.heard_ms = now,
+            _ => return,
         }
         self.counters.bump(Counter::FramesIn);
         self.counters.add(Counter::BytesIn, bytes.len());
@@ -148,6 +156,7 @@ impl Mesh {
         match message {
             Message::Hello(hello) if !live => self.on_hello(id, &hello),
             Message::Bye(reason) => self.on_bye(id, reason),
+            Message::Process(process) => self.on_process(id, process),
             _ if !live => {
                 self.offend_link(id, Counter::BeforeHello);
                 self.close(id, ByeReason::Misbehaved);
@@ -177,6 +186,9 @@ impl Mesh {
             self.events.push_back(Event::Refused(node, reason));
         }
         self.close(id, reason);
+        if reason == ByeReason::Copied {
+            self.give_way();
+        }
     }
 
     fn on_hello(&mut self, id: LinkId, hello: &Hello) {
@@ -187,7 +199,10 @@ impl Mesh {
         self.roster_taken_in(id);
         if let Err(refusal) = checked {
             self.offend(node, refusal.counter);
-            return self.close(id, refusal.reason);
+            return self.shut_out(id, refusal.reason);
+        }
+        if self.gives_way(id) {
+            return;
         }
         if let Some(link) = self.links.get_mut(&id) {
             link.peer = Some(Peer {
@@ -362,6 +377,7 @@ impl Mesh {
             self.mark_changed(ended);
         }
         self.collector.retain(&self.admitted);
+        self.copies.retain(|node| self.roster.is_admitted(node));
         let cut: Vec<(LinkId, NodeId)> = self
             .links
             .iter()
@@ -370,14 +386,14 @@ impl Mesh {
             .collect();
         for (id, node) in cut {
             let revoked = self.roster.is_revoked(&node);
-            self.close(id, if revoked { ByeReason::Revoked } else { ByeReason::NotAdmitted });
+            self.shut_out(id, if revoked { ByeReason::Revoked } else { ByeReason::NotAdmitted });
         }
         self.events.push_back(Event::RosterChanged);
     }
 }
 
 /// Statements in messages of bounded size, in their order.
-fn roster_messages(statements: Vec<Vec<u8>>) -> Vec<Message> {
+pub(super) fn roster_messages(statements: Vec<Vec<u8>>) -> Vec<Message> {
     let (mut messages, mut part, mut bytes) = (Vec::new(), Vec::new(), 0);
     for statement in statements {
         if bytes + statement.len() > MAX_STATEMENT_BYTES {

@@ -188,6 +188,7 @@ impl Mesh {
 
     /// What was handed out for the lost-and-found is durable.
     pub(super) fn lost_saved(&mut self, number: u32) {
+        self.unshared_saved(number);
         let Some(restore) = &mut self.restore else { return };
         if let Some((_, mut dots)) = restore.handed_out.take_if(|(waiting, _)| *waiting == number) {
             restore.saved.append(&mut dots);

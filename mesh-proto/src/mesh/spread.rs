@@ -184,6 +184,7 @@ impl Mesh {
         if let Some(link) = self.links.get_mut(&id) {
             link.in_step = theirs.vector == own.vector;
         }
+        self.welcomed(theirs.vector == own.vector);
         self.compare_overlays(id, theirs.overlay == own.overlay);
         if self.is_restoring() {
             let missing = self.is_worth_asking(id, theirs.vector);

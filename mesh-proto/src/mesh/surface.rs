@@ -173,6 +173,13 @@ pub enum Event {
     Offence(NodeId, Counter),
     /// The clock was set back to this time of day, in milliseconds since 1970.
     ClockCorrected(u64),
+    /// Several boards run under the key of this node: the one at the end of this link was turned away.
+    Copied {
+        /// The node.
+        node: NodeId,
+        /// The link.
+        link: LinkId,
+    },
     /// A peer knows writes of this node that it lost or never made: its card was set back or
     /// cloned. Its store is being replaced by a peer's.
     Rewound(NodeId),

@@ -31,8 +31,8 @@ pub(super) struct Verdict {
     pub(super) keys: BTreeMap<NodeId, Member>,
     /// The nodes among them.
     pub(super) by_short: BTreeMap<ShortId, NodeId>,
-    /// Keys that are out for good by someone else's word.
-    pub(super) revoked: BTreeSet<NodeId>,
+    /// Keys that are out for good by someone else's word, and the revocation in effect that says so.
+    pub(super) revoked: BTreeMap<NodeId, Hash>,
 }
 
 /// Evaluates the statements of the household with this root key.
@@ -51,7 +51,7 @@ pub(super) fn evaluate(
     let cuts = chains.cuts(&in_effect);
     let mut verdict = Verdict::default();
     for (revocation, _) in chains.revocations.iter().zip(&in_effect).filter(|(_, on)| **on) {
-        verdict.revoked.insert(revocation.node);
+        verdict.revoked.entry(revocation.node).or_insert(revocation.hash);
     }
     let authorities = chains.authorities(&cuts);
     let mut left = BTreeSet::new();
@@ -71,7 +71,7 @@ pub(super) fn evaluate(
             }
         }
     }
-    admissions.retain(|node, _| !left.contains(node) && !verdict.revoked.contains(node));
+    admissions.retain(|node, _| !left.contains(node) && !verdict.revoked.contains_key(node));
     settle(&mut verdict, admissions);
     verdict
 }
@@ -95,6 +95,7 @@ struct Revocation {
     issuer: NodeId,
     /// Its place in the issuer's path.
     place: usize,
+    hash: Hash,
     node: NodeId,
     /// How many of the revoked key's path still count.
     cut: usize,
@@ -120,7 +121,13 @@ impl<'a> Chains<'a> {
             for (place, statement) in path.iter().enumerate() {
                 if let Body::Revoke { node, honour } = statement.body() {
                     let cut = honour.map_or(0, |limit| chains.cut(*node, limit, &by_hash));
-                    chains.revocations.push(Revocation { issuer: *issuer, place, node: *node, cut });
+                    chains.revocations.push(Revocation {
+                        issuer: *issuer,
+                        place,
+                        hash: statement.hash(),
+                        node: *node,
+                        cut,
+                    });
                 }
             }
         }

@@ -5,6 +5,7 @@ mod exchange;
 mod harness;
 mod hostile;
 mod members;
+mod outside;
 mod queues;
 mod replicas;
 mod reported;

@@ -200,7 +200,14 @@ fn a_revoked_node_gets_no_more_of_an_answer() {
     let have = Vector::default().to_wire();
     say(&mut mesh, 2, link, &[Message::Want { session: 1, have }]);
     publish(&mut mesh, 3, Body::Revoke { node: node_id(2), honour: None });
-    assert_eq!(sent(&mut mesh, link), [Message::Bye(ByeReason::Revoked)]);
+    let heard = sent(&mut mesh, link);
+    let [Message::Roster(proof), Message::Bye(ByeReason::Revoked)] = heard.as_slice() else {
+        panic!("{heard:?}")
+    };
+    // It can see for itself by whom it was removed.
+    let mut theirs = household(2);
+    proof.iter().for_each(|statement| drop(theirs.insert(statement)));
+    assert_eq!(theirs.revoked_by(&node_id(2)), Some(node_id(1)));
 }
 
 /// A machine with two links, and what it says over the second from now on.

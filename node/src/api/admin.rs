@@ -181,12 +181,12 @@ pub(super) async fn rename(
 }
 
 /// The part of a node's key that names its object.
-fn short(id: &str) -> &str {
+pub(super) fn short(id: &str) -> &str {
     id.get(..16).unwrap_or(id)
 }
 
 /// By its name, or by its key or the first eight or more digits of it.
-fn find_node<'a>(nodes: &'a [NodeStatus], given: &str) -> Result<&'a NodeStatus, Problem> {
+pub(super) fn find_node<'a>(nodes: &'a [NodeStatus], given: &str) -> Result<&'a NodeStatus, Problem> {
     let key = given.to_ascii_lowercase();
     let is_key = |node: &NodeStatus| key.len() >= 8 && node.id.starts_with(&key);
     let found: Vec<_> = nodes.iter().filter(|node| node.name == given || is_key(node)).collect();

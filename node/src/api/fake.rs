@@ -128,6 +128,7 @@ impl State {
                 drop(reply.send(NodeHealth { reasons }));
             }
             Request::Issue(_, reply) => drop(reply.send(Err(ServiceError::Roster("no admin".into())))),
+            Request::Remove(_, reply) => drop(reply.send(Err(ServiceError::Roster("no admin".into())))),
         }
     }
 
@@ -267,6 +268,9 @@ impl State {
             generation: 1,
             store_error: self.store_error.clone(),
             discovery: Default::default(),
+            outside: None,
+            copies: Vec::new(),
+            copies_seen: BTreeMap::new(),
             nodes: vec![node],
             counters: BTreeMap::from([("frames_refused", 3)]),
         }

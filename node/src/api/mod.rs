@@ -18,6 +18,7 @@ pub mod metrics;
 mod objects;
 pub mod ports;
 pub mod problem;
+mod removal;
 pub mod serve;
 #[cfg(test)]
 mod tests;
@@ -142,7 +143,7 @@ fn admin_routes() -> Router<Arc<ApiContext>> {
         .route("/api/v1/invites/{id}", delete(admin::revoke_invite))
         .route("/api/v1/join", post(admin::join))
         .route("/api/v1/leave", post(admin::leave))
-        .route("/api/v1/nodes/{node}", patch(admin::rename))
+        .route("/api/v1/nodes/{node}", patch(admin::rename).delete(removal::remove))
         .route("/api/v1/tokens", get(admin::tokens).post(admin::create_token))
         .route("/api/v1/tokens/{id}", delete(admin::revoke_token))
         .route("/api/v1/doctor", get(admin::doctor))

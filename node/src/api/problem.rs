@@ -263,6 +263,13 @@ impl From<ServiceError> for Problem {
                 detail,
                 "ask on a node whose role is admin (`hearth status`)",
             ),
+            ServiceError::Outside(outside) => Self::new(
+                StatusCode::CONFLICT,
+                "outside",
+                "This node stands outside of its household",
+                format!("{detail}; nobody else would ever hear of the change, so it is not made"),
+                outside.fix,
+            ),
             ServiceError::NoSuchWatcher => Self::new(
                 StatusCode::GONE,
                 "observer-gone",

@@ -87,7 +87,7 @@ pub enum Command {
         #[arg(long)]
         force: bool,
     },
-    /// List or rename the nodes of the household
+    /// List, rename or remove the nodes of the household
     Nodes(NodesArgs),
     /// Show this node, the others, and how they are linked
     Status,
@@ -299,6 +299,21 @@ pub enum NodesCommand {
         /// New name, 1 to 64 bytes
         #[arg(value_parser = rules::name)]
         name: String,
+    },
+    /// Remove a node for good: lost, stolen, or given away
+    ///
+    /// Its links end everywhere, and its key never comes back. What the household has from it stays.
+    /// A node that is still in your hands leaves better by itself: `hearth leave` on it.
+    #[command(after_help = "Example:\n  hearth nodes remove attic --yes")]
+    Remove {
+        /// Node: its name, or its key or the first 8 or more digits of it
+        node: String,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+        /// Remove it even if it is the last admin beside this node
+        #[arg(long)]
+        force: bool,
     },
 }
 

@@ -81,7 +81,14 @@ impl Failure {
         let detail = text("detail")
             .or_else(|| text("title"))
             .unwrap_or_else(|| format!("the daemon answered {status}"));
-        Self { exit: exit_of_status(status), detail, fix: text("fix"), problem: Some(Box::new(problem)) }
+        // What was perhaps meant, or what the word may stand for.
+        let listed = problem.get("candidates").and_then(Value::as_array).cloned().unwrap_or_default();
+        let meant: Vec<&str> = listed.iter().filter_map(Value::as_str).collect();
+        let fix = match (text("fix"), meant.as_slice()) {
+            (fix, []) => fix,
+            (fix, meant) => Some(format!("{}: {}", fix.unwrap_or_default(), meant.join(", "))),
+        };
+        Self { exit: exit_of_status(status), detail, fix, problem: Some(Box::new(problem)) }
     }
 
     /// What `--json` prints: the daemon's problem document, or one of our own.
@@ -161,6 +168,8 @@ mod tests {
         assert_eq!(failure.to_json()["exit"], 5);
         assert_eq!(Failure::from_problem(500, json!({"title": "T"})).detail, "T");
         assert_eq!(Failure::from_problem(502, json!("?")).detail, "the daemon answered 502");
+        let problem = json!({"detail": "D", "fix": "F", "candidates": ["attic", "cellar"]});
+        assert_eq!(Failure::from_problem(404, problem).fix.as_deref(), Some("F: attic, cellar"));
         let own = Failure::new(Exit::Unreachable, "d", "f").to_json();
         assert_eq!(own["type"], "urn:hearth:cli:unreachable");
     }

@@ -140,6 +140,9 @@ impl Session {
             self.out.either(&answer, || format!("{node} is now {name}"))?;
             return Ok(Exit::Ok);
         }
+        if let Some(NodesCommand::Remove { node, yes, force }) = &args.command {
+            return self.remove(node, *yes, *force).await;
+        }
         let answer = self.client.get("/api/v1/status").await?;
         let status: Status = read(&answer)?;
         let nodes = answer.get("nodes").cloned().unwrap_or_else(|| json!([]));

@@ -5,6 +5,7 @@ pub mod args;
 pub mod client;
 pub mod exit;
 pub mod output;
+mod removal;
 pub mod table;
 pub mod values;
 

@@ -26,6 +26,8 @@ pub(crate) struct Status {
     pub(crate) clock_synchronised: bool,
     pub(crate) store_error: Option<String>,
     pub(crate) discovery: Option<Discovery>,
+    pub(crate) outside: Option<Outside>,
+    pub(crate) copies: Vec<Copies>,
     pub(crate) nodes: Vec<Node>,
     pub(crate) api: Vec<String>,
     pub(crate) listen: Option<String>,
@@ -37,6 +39,23 @@ pub(crate) struct Status {
 pub(crate) struct Discovery {
     pub(crate) state: String,
     pub(crate) detail: String,
+}
+
+/// Why the node stands outside of its household.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Outside {
+    pub(crate) detail: String,
+    pub(crate) fix: String,
+}
+
+/// A node under whose key several boards run.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Copies {
+    pub(crate) id: String,
+    pub(crate) name: String,
+    pub(crate) turned_away_at: Vec<String>,
 }
 
 /// One node of the household.

@@ -36,6 +36,18 @@ pub(crate) fn status(status: &Status, colour: bool) -> String {
     if let Some(error) = &status.store_error {
         lines.push(format!("store      CANNOT BE WRITTEN: {error}"));
     }
+    if let Some(outside) = &status.outside {
+        lines.push(format!("OUTSIDE    {}", outside.detail));
+        lines.push(format!("           {}", outside.fix));
+    }
+    for copies in &status.copies {
+        lines.push(format!(
+            "COPIED     two boards run under the key of {} ({}); turned away: {}",
+            copies.name,
+            short(&copies.id),
+            copies.turned_away_at.join(", ")
+        ));
+    }
     if !status.held_back_by.is_empty() {
         lines.push(format!("held back  by absent nodes: {}", status.held_back_by.join(", ")));
     }
@@ -91,7 +103,7 @@ pub(crate) fn nodes(status: &Status, colour: bool) -> String {
 fn state_tint(node: &Node) -> Tint {
     match node.state.as_str() {
         "self" | "alive" => Tint::Good,
-        "dead" => Tint::Bad,
+        "dead" | "removed" => Tint::Bad,
         _ => Tint::Warn,
     }
 }

@@ -18,9 +18,9 @@ use crate::{
     api::ports::{ControlRequest, Invite, InviteView, InvitesRequest, Joined, PortError},
     auth::{AdmitRequest, InviteDesk, InviteError, InviteToken, JoinError, Refusal, Secret},
     backup::BackupError,
-    service::{ObjectView, Op, Service, ServiceError, Status},
+    service::{ObjectView, Op, OutsideReason, Service, ServiceError, Status},
     state_dir::StateDir,
-    store::StoreError,
+    store::{StoreError, restored},
     tls::identity::NodeIdentity,
 };
 
@@ -277,6 +277,12 @@ impl Control {
 
     async fn leave(&self, force: bool) -> Result<(), PortError> {
         let status = self.service.status().await.map_err(stopping)?;
+        let is_copy = status.outside.as_ref().is_some_and(|outside| outside.reason == OutsideReason::Copy);
+        if is_copy {
+            self.keep_what_is_unshared(force)?;
+            // Its key stays in the household with the other board, so nobody is told that it leaves.
+            return household::prepare_to_leave(&self.state).map_err(|error| refused(&error));
+        }
         if !force && is_last_admin(&status) {
             return Err(PortError::Conflict {
                 detail: "this node is the only admin of the household: without it nobody could invite a node or remove one, ever again".into(),
@@ -287,6 +293,18 @@ impl Control {
         household::prepare_to_leave(&self.state).map_err(|error| refused(&error))?;
         self.say_goodbye().await;
         Ok(())
+    }
+
+    /// What a copy wrote and nobody else has goes with its store: not unless somebody says so.
+    fn keep_what_is_unshared(&self, force: bool) -> Result<(), PortError> {
+        let files = restored::lost_files(self.state.path()).unwrap_or_default();
+        let Some((_, newest)) = files.last().filter(|_| !force) else { return Ok(()) };
+        Err(PortError::Conflict {
+            detail: format!("this board holds what the household does not have, in {}", newest.display()),
+            fix:
+                "set again on another node what you miss of it, or copy the file; then `hearth leave --force`"
+                    .into(),
+        })
     }
 
     /// Tells the others; one that does not hear it shows this node as dead until it is removed.

@@ -47,6 +47,7 @@ impl Doctor {
         checks.extend(self.set_back());
         checks.extend(self.repairs());
         checks.push(discovery(&status.discovery));
+        checks.extend(membership(&status));
         checks.push(self.lost_and_found());
         checks.extend(self.adapters.borrow().iter().map(adapter));
         checks.push(tombstones(&status));
@@ -138,8 +139,7 @@ impl Doctor {
             Ok(files) if files.is_empty() => check(NAME, CheckStatus::Ok, "empty".into(), None),
             Ok(files) => {
                 let names: Vec<String> = files.iter().map(|(_, path)| path.display().to_string()).collect();
-                let detail =
-                    format!("a restored store held what was deleted elsewhere: {}", names.join(", "));
+                let detail = format!("this store held what the others do not have: {}", names.join(", "));
                 let fix = "set again what you miss, then remove the files";
                 check(NAME, CheckStatus::Warn, detail, Some(fix))
             }
@@ -207,6 +207,29 @@ fn nodes(status: &Status) -> Check {
         format!("dead: {}", dead.join(", ")),
         Some("look at their power and network"),
     )
+}
+
+/// Whether this node is in, and every node one board.
+fn membership(status: &Status) -> Vec<Check> {
+    let mut checks = Vec::new();
+    match &status.outside {
+        Some(outside) => checks.push(Check {
+            fix: Some(outside.fix.clone()),
+            ..check("membership", CheckStatus::Fail, outside.detail.clone(), None)
+        }),
+        None => checks.push(check("membership", CheckStatus::Ok, "this node is in".into(), None)),
+    }
+    for copies in &status.copies {
+        let detail = format!(
+            "two boards run under the key of {} ({}): one card is a copy of the other; turned away at: {}",
+            copies.name,
+            copies.id,
+            copies.turned_away_at.join(", ")
+        );
+        let fix = "run `hearth leave` on the board that is turned away, then join it with a new invite";
+        checks.push(check("copied card", CheckStatus::Warn, detail, Some(fix)));
+    }
+    checks
 }
 
 fn adapter(adapter: &AdapterStatus) -> Check {

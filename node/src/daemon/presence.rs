@@ -1,4 +1,4 @@
-//! What a node tells the others of itself for as long as it lives: the field `status` of its object,
+//! What a node tells the others of itself, and of copied cards that it has seen, for as long as it lives: the field `status` of its object,
 //! which is kept in memory only and goes with it.
 
 use std::time::Duration;
@@ -23,14 +23,21 @@ pub async fn tell_status(service: Service, me: ShortId) -> Result<(), NameError>
     let mut told = None;
     loop {
         look.tick().await;
-        let Ok(objects) = service.status().await.map(|status| status.objects) else { return Ok(()) };
-        if told == Some(objects) {
+        let Ok(status) = service.status().await else { return Ok(()) };
+        let news = (status.objects, status.copies_seen);
+        if told.as_ref() == Some(&news) {
             continue;
         }
-        let count = Value::Int(i64::try_from(objects).unwrap_or(i64::MAX));
-        let value = Value::Map([("objects".into(), count)].into());
+        let (objects, copies) = &news;
+        let count = Value::Int(i64::try_from(*objects).unwrap_or(i64::MAX));
+        let mut value = std::collections::BTreeMap::from([("objects".into(), count)]);
+        if !copies.is_empty() {
+            let at = |(node, at): (&String, &String)| (node.as_str().into(), Value::from(at.as_str()));
+            value.insert("copies".into(), Value::Map(copies.iter().map(at).collect()));
+        }
+        let value = Value::Map(value);
         match service.write(Author::Node, vec![Op::Set(id.clone(), field.clone(), value)]).await {
-            Ok(()) => told = Some(objects),
+            Ok(()) => told = Some(news),
             Err(ServiceError::Stopping) => return Ok(()),
             Err(reason) => debug!(%reason, "the number of objects is told later"),
         }

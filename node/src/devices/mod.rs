@@ -311,7 +311,10 @@ impl Devices {
 
     fn see_alive(&mut self) {
         self.living = self.alive.borrow_and_update().clone();
-        self.living.insert(self.me);
+        // Of none this node is none either: it stands outside of its household.
+        if !self.living.is_empty() {
+            self.living.insert(self.me);
+        }
     }
 
     fn request(&mut self, request: CommandsRequest) {

@@ -167,6 +167,9 @@ impl Devices {
         let error = match reason {
             ServiceError::Overloaded => PortError::Overloaded,
             ServiceError::Stopping => PortError::Stopping,
+            ServiceError::Outside(outside) => {
+                PortError::Conflict { detail: outside.detail, fix: outside.fix }
+            }
             other => PortError::Failed {
                 detail: other.to_string(),
                 fix: "`hearth doctor` shows what is wrong with the store".to_owned(),

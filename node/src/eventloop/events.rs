@@ -59,6 +59,7 @@ impl EventLoop {
                 "a peer knows writes of this node that it lost or never made: was this card restored or cloned? A peer's state replaces its store"
             ),
             Event::Refused(node, reason) => self.refused(node, reason),
+            Event::Copied { node, link } => self.copied(node, link),
             Event::LostAndFound { number, lost } => self.files.save_lost(number, lost),
             Event::Restored => {
                 info!("a peer's state replaced the restored store");
@@ -133,8 +134,10 @@ impl EventLoop {
         match reason {
             ByeReason::Revoked => error!(
                 %node,
-                "this node was removed from the household; to come back, run `hearth leave` here and join with a new invite"
+                "a peer says that this node was removed from the household; to come back, run `hearth leave` here and join with a new invite"
             ),
+            // What follows from it is said where it is seen.
+            ByeReason::Copied => {}
             other => warn!(%node, reason = ?other, "a peer refused this node"),
         }
     }

@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 
 use mesh_proto::{
     NodeId,
-    roster::{Body, RosterError, Statement},
+    roster::{Body, Roster, RosterError, Statement},
 };
 use tokio::sync::oneshot;
 use tracing::{error, info};
@@ -21,7 +21,32 @@ use crate::service::ServiceError;
 const MAX_WAITING: usize = 64;
 
 /// Where the answer to an issue goes.
-pub(super) type IssueReply = oneshot::Sender<Result<Vec<Vec<u8>>, ServiceError>>;
+pub(super) enum IssueReply {
+    /// The statements that prove the subject's membership.
+    Proof(oneshot::Sender<Result<Vec<Vec<u8>>, ServiceError>>),
+    /// The nodes that are in by the word of the subject, which is out.
+    Removed(oneshot::Sender<Result<Vec<NodeId>, ServiceError>>),
+}
+
+impl IssueReply {
+    /// Answers; whoever is gone no longer needs it.
+    fn send(self, result: Result<(), ServiceError>, roster: &Roster, subject: NodeId) {
+        match self {
+            Self::Proof(reply) => drop(reply.send(result.map(|()| roster.proof_for(&subject)))),
+            Self::Removed(reply) => {
+                drop(reply.send(result.map(|()| roster.admitted_by(&subject).collect())));
+            }
+        }
+    }
+
+    /// Nothing was said.
+    fn refuse(self, error: ServiceError) {
+        match self {
+            Self::Proof(reply) => drop(reply.send(Err(error))),
+            Self::Removed(reply) => drop(reply.send(Err(error))),
+        }
+    }
+}
 
 /// What the file holds, and what is on its way.
 pub(super) struct Membership {
@@ -68,7 +93,7 @@ impl EventLoop {
     /// Signs, makes durable, publishes, then answers.
     pub(super) fn issue(&mut self, body: Body, reply: IssueReply) {
         if self.membership.waiting.len() >= MAX_WAITING {
-            let _ = reply.send(Err(ServiceError::Overloaded));
+            reply.refuse(ServiceError::Overloaded);
             return;
         }
         self.membership.waiting.push_back((body, reply));
@@ -106,7 +131,7 @@ impl EventLoop {
             && self.mesh.roster().is_admitted(node)
         {
             // A retry, perhaps after a power cut in between, gets the same statements.
-            let _ = reply.send(Ok(self.mesh.roster().proof_for(node)));
+            reply.send(Ok(()), self.mesh.roster(), *node);
             return;
         }
         let subject = match &body {
@@ -119,7 +144,7 @@ impl EventLoop {
                 self.save_bytes(bytes, Some(Issuing { statement, subject, reply }));
             }
             Err(error) => {
-                let _ = reply.send(Err(refused(&error)));
+                reply.refuse(refused(&error));
             }
         }
     }
@@ -153,7 +178,7 @@ impl EventLoop {
                 self.membership.saved = None;
                 self.membership.is_behind = true;
                 if let Some(issuing) = issue {
-                    let _ = issuing.reply.send(Err(ServiceError::Store(reason)));
+                    issuing.reply.refuse(ServiceError::Store(reason));
                 }
                 // Whoever waits is told by an attempt of its own; the rest is for the chores.
                 if !self.membership.waiting.is_empty() {
@@ -168,8 +193,7 @@ impl EventLoop {
         let published = self.mesh.publish(self.clock.now(), &statement);
         // If another took its place meanwhile, the file holds one that counts for nothing.
         self.membership.is_behind |= published.is_err();
-        let answer = published.map(|()| self.mesh.roster().proof_for(&subject));
-        let _ = reply.send(answer.map_err(|error| refused(&error)));
+        reply.send(published.map_err(|error| refused(&error)), self.mesh.roster(), subject);
     }
 }
 

@@ -21,7 +21,9 @@ impl EventLoop {
         let accepted: BTreeSet<NodeId> =
             self.links.values().filter(|open| !open.dialed).map(|open| open.handle.peer()).collect();
         let mut wanted = Wanted::default();
-        for (target, addresses) in &self.seeds {
+        // Whoever was removed is turned away everywhere; should that prove void the others will call.
+        let seeds: &[_] = if self.mesh.roster().is_revoked(&me) { &[] } else { self.seeds.as_slice() };
+        for (target, addresses) in seeds {
             let is_met = match target {
                 Target::Node(node) => accepted.contains(node) || !self.mesh.roster().is_admitted(node),
                 // Only the dialer knows who answers there.
@@ -32,7 +34,7 @@ impl EventLoop {
             }
         }
         for member in self.mesh.roster().members() {
-            if member.id == me || accepted.contains(&member.id) {
+            if self.mesh.roster().is_revoked(&me) || member.id == me || accepted.contains(&member.id) {
                 continue;
             }
             let addresses = status::addresses_of(&self.mesh, member.short);
@@ -64,7 +66,12 @@ impl EventLoop {
 
     pub(super) fn publish_alive(&self) {
         let mut alive: BTreeSet<ShortId> = self.mesh.alive().into_iter().map(|(node, _)| node).collect();
-        alive.insert(self.mesh.id().short());
+        // Outside of the household nobody is alive, this node neither: it drives no device.
+        if self.is_outside() {
+            alive.clear();
+        } else {
+            alive.insert(self.mesh.id().short());
+        }
         self.alive.send_if_modified(|current| {
             let differs = *current != alive;
             if differs {
@@ -96,6 +103,7 @@ impl EventLoop {
             mesh: &self.mesh,
             links: links.collect(),
             is_heard: &self.is_heard,
+            standing: &self.standing,
             objects,
             store_error: self.store_error.clone().or_else(|| {
                 self.membership.failed().map(|reason| format!("the membership cannot be saved: {reason}"))

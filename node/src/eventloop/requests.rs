@@ -7,7 +7,7 @@ use mesh_proto::{
 };
 use tokio::sync::oneshot;
 
-use super::{EVENTS_AT_ONCE, EventLoop, status};
+use super::{EVENTS_AT_ONCE, EventLoop, membership::IssueReply, status};
 use crate::service::{ObjectView, Op, Request, ServiceError};
 
 impl EventLoop {
@@ -38,7 +38,11 @@ impl EventLoop {
             Request::Status(reply) => {
                 let _ = reply.send(self.status());
             }
-            Request::Issue(body, reply) => self.issue(body, reply),
+            Request::Issue(body, reply) => self.issue(body, IssueReply::Proof(reply)),
+            Request::Remove(node, reply) => {
+                let body = self.mesh.roster().removal_of(node);
+                self.issue(body, IssueReply::Removed(reply));
+            }
             Request::Health(reply) => {
                 let _ = reply.send(self.health());
             }
@@ -67,6 +71,10 @@ impl EventLoop {
 
     fn write(&mut self, author: Author, ops: Vec<Op>, reply: oneshot::Sender<Result<(), ServiceError>>) {
         let ops: Vec<mesh::Op> = ops.into_iter().map(mesh_op).collect();
+        if let Some(outside) = self.refuses(author == Author::Client, &ops) {
+            let _ = reply.send(Err(ServiceError::Outside(outside)));
+            return;
+        }
         // What needs no disk to be acknowledged goes on: a full card leaves the lights to be switched.
         if let Some(reason) = &self.store_error
             && ops.iter().any(needs_the_store)

@@ -15,6 +15,7 @@ use mesh_proto::{
 };
 
 use crate::discovery::Report;
+use super::standing::{self, Standing};
 use crate::service::{FieldView, NodeStatus, ObjectView, Status};
 
 /// The machine's view of an object as the rest of the node sees it.
@@ -62,6 +63,7 @@ pub(super) struct StatusSource<'a> {
     pub(super) links: BTreeMap<NodeId, (SocketAddr, u64)>,
     /// The nodes that have been alive since the start.
     pub(super) is_heard: &'a BTreeSet<ShortId>,
+    pub(super) standing: &'a Standing,
     pub(super) store_error: Option<String>,
     pub(super) discovery: Report,
     pub(super) uptime_s: u64,
@@ -90,11 +92,33 @@ impl StatusSource<'_> {
             generation: mesh.run().generation,
             store_error: self.store_error.clone(),
             discovery: self.discovery.clone(),
+            outside: standing::outside(mesh),
+            copies: standing::copies(mesh, self.standing),
+            copies_seen: self.standing.told(mesh),
             nodes: nodes
                 .map(|member| self.node(member, &alive, links.get(&member.id).copied(), objects))
+                .chain(self.removed(objects))
                 .collect(),
             counters: mesh.counters().iter().collect(),
         }
+    }
+
+    /// This node itself, when it was removed: it is no member any more.
+    fn removed(&self, own_objects: usize) -> Option<NodeStatus> {
+        let (mesh, id) = (self.mesh, self.mesh.id());
+        mesh.roster().is_revoked(&id).then(|| NodeStatus {
+            id: id.to_string(),
+            name: name_of(mesh, id.short()),
+            roles: Vec::new(),
+            state: "removed",
+            address: None,
+            transport: None,
+            rtt_us: None,
+            version: Some(env!("CARGO_PKG_VERSION").to_owned()),
+            objects: Some(own_objects),
+            lag: None,
+            clock_offset_ms: None,
+        })
     }
 
     fn node(

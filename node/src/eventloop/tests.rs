@@ -266,7 +266,7 @@ async fn a_statement_that_was_refused_does_not_stay_in_the_file() {
     let (node, body) = admission(2, None);
     // The file was replaced, and only then the disk failed: its folder could not be made durable.
     let (reply, mut answer) = oneshot::channel();
-    bench.event_loop.issue(body, reply);
+    bench.event_loop.issue(body, membership::IssueReply::Proof(reply));
     let Saved::Roster(Ok(())) = bench.event_loop.files.saved().await else { panic!("it is written") };
     assert!(bench.saved_roster().is_admitted(&node));
     bench.event_loop.saved(Saved::Roster(Err("the folder is not durable".into())));
