@@ -149,7 +149,7 @@ impl EventLoop {
             Ok(path) => {
                 self.lost_failed = false;
                 let path = path.display();
-                warn!(%path, "lost and found: objects that were deleted while this store was away");
+                warn!(%path, "lost and found: what this store held and the others do not have");
                 self.mesh.handle_input(self.clock.now(), Input::LostSaved(number));
             }
             Err(reason) => {
