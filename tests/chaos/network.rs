@@ -1,0 +1,154 @@
+//! A network of its own: one namespace for each node, cabled to a bridge in one more. Nothing of it
+//! touches the machine's network, and it goes with the program.
+
+use std::{collections::BTreeSet, fs, net::Ipv4Addr, path::Path, process::Command};
+
+use anyhow::{Context as _, Result, ensure};
+
+/// The port of every node.
+pub(crate) const PORT: u16 = 7843;
+
+/// How a pair is kept apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cut {
+    /// Packets vanish.
+    Drop,
+    /// Whoever sends is told that nobody is there.
+    Reject,
+}
+
+/// The namespaces, removed when dropped.
+#[derive(Debug)]
+pub(crate) struct Network {
+    names: Vec<String>,
+    nodes: usize,
+    /// Who does not hear whom: (who, whom).
+    deaf: BTreeSet<(usize, usize)>,
+}
+
+impl Network {
+    /// As many nodes on one bridge.
+    pub(crate) fn new(nodes: usize) -> Result<Self> {
+        remove_left_behind();
+        let mut network = Self { names: Vec::new(), nodes, deaf: BTreeSet::new() };
+        let hub = network.add("hub")?;
+        ip(&["-n", &hub, "link", "add", "br0", "type", "bridge"])?;
+        ip(&["-n", &hub, "link", "set", "br0", "up"])?;
+        for node in 0..nodes {
+            let name = network.add(&format!("n{node}"))?;
+            let port = format!("port{node}");
+            ip(&[
+                "link", "add", &port, "netns", &hub, "type", "veth", "peer", "name", "eth0", "netns", &name,
+            ])?;
+            ip(&["-n", &hub, "link", "set", &port, "master", "br0", "up"])?;
+            ip(&["-n", &name, "addr", "add", &format!("{}/24", address(node)), "dev", "eth0"])?;
+            ip(&["-n", &name, "link", "set", "eth0", "up"])?;
+        }
+        Ok(network)
+    }
+
+    /// The namespace of a node.
+    pub(crate) fn namespace(&self, node: usize) -> String {
+        full_name(&format!("n{node}"))
+    }
+
+    /// From now on nobody of the one side hears the other, nor the other way round.
+    pub(crate) fn cut(&mut self, one: &[usize], other: &[usize], how: Cut) -> Result<()> {
+        for a in one {
+            for b in other {
+                self.deaf.extend([(*a, *b), (*b, *a)]);
+            }
+        }
+        self.apply(how)
+    }
+
+    /// From now on `who` does not hear `whom`, who hears it.
+    pub(crate) fn deafen(&mut self, who: usize, whom: usize) -> Result<()> {
+        self.deaf.insert((who, whom));
+        self.apply(Cut::Drop)
+    }
+
+    /// Everybody hears everybody again.
+    pub(crate) fn heal(&mut self) -> Result<()> {
+        self.deaf.clear();
+        self.apply(Cut::Drop)
+    }
+
+    fn apply(&self, how: Cut) -> Result<()> {
+        for node in 0..self.nodes {
+            let verdict = if how == Cut::Drop { "drop" } else { "reject" };
+            let unheard: Vec<String> = self
+                .deaf
+                .iter()
+                .filter(|(who, _)| *who == node)
+                .map(|(_, whom)| address(*whom).to_string())
+                .collect();
+            let mut rules = String::from("flush ruleset\n");
+            if !unheard.is_empty() {
+                let from = unheard.join(", ");
+                rules.push_str(&format!(
+                    "table inet chaos {{\n chain in {{\n type filter hook input priority 0; policy accept;\n\
+                     ip saddr {{ {from} }} meta l4proto {{ tcp, udp }} th sport {PORT} {verdict}\n\
+                     ip saddr {{ {from} }} meta l4proto {{ tcp, udp }} th dport {PORT} {verdict}\n }}\n}}\n"
+                ));
+            }
+            let script = std::env::temp_dir().join(format!("{}.nft", full_name(&format!("n{node}"))));
+            fs::write(&script, rules)?;
+            let name = self.namespace(node);
+            let mut nft = Command::new("ip");
+            nft.args(["netns", "exec", &name, "nft", "-f"]).arg(&script);
+            let applied = run(&mut nft);
+            fs::remove_file(&script)?;
+            applied?;
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, name: &str) -> Result<String> {
+        let name = full_name(name);
+        ip(&["netns", "add", &name]).context("this program makes network namespaces: run it as root")?;
+        self.names.push(name.clone());
+        ip(&["-n", &name, "link", "set", "lo", "up"])?;
+        Ok(name)
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        for name in &self.names {
+            // One that is gone already is as it should be.
+            let _ = ip(&["netns", "del", name]);
+        }
+    }
+}
+
+/// The address of a node.
+pub(crate) fn address(node: usize) -> Ipv4Addr {
+    Ipv4Addr::new(10, 77, 0, u8::try_from(node + 1).unwrap_or(u8::MAX))
+}
+
+fn full_name(name: &str) -> String {
+    format!("hearth-chaos-{}-{name}", std::process::id())
+}
+
+/// Removes the namespaces of runs that were killed.
+fn remove_left_behind() {
+    for entry in fs::read_dir("/run/netns").into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let rest = name.strip_prefix("hearth-chaos-");
+        let owner = rest.and_then(|rest| rest.split('-').next()?.parse::<u32>().ok());
+        if owner.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
+            let _ = ip(&["netns", "del", &name]);
+        }
+    }
+}
+
+fn ip(args: &[&str]) -> Result<()> {
+    run(Command::new("ip").args(args))
+}
+
+fn run(command: &mut Command) -> Result<()> {
+    let output = command.output().with_context(|| format!("cannot run {command:?}"))?;
+    ensure!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(())
+}
