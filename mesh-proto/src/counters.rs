@@ -103,6 +103,24 @@ counters! {
     BadOverlay => "offence_bad_overlay",
     /// Offence: an overlay entry stamped in the future.
     OverlayAhead => "offence_overlay_ahead",
+    /// Envelopes passed on between nodes without a link.
+    Relayed => "relays",
+    /// Envelopes for nodes to which no way leads from here, or for which there is no room.
+    RelayNoWay => "relays_without_way",
+    /// Envelopes that came a second time, or for which this node has a link of its own.
+    RelayRepeated => "relays_repeated",
+    /// Envelopes of nodes that the peer has not said (yet) that it reaches.
+    RelayOriginUnknown => "relays_of_unknown_origin",
+    /// Offence: an envelope from or for a node that is not admitted.
+    RelayStranger => "offence_relay_stranger",
+    /// Offence: an envelope larger than the limit.
+    RelayTooLarge => "offence_relay_too_large",
+    /// Offence: a peer that has more relayed than it may.
+    RelayFlood => "offence_relay_flood",
+    /// Offence: an envelope with a liveness packet that is not one, or in another's name.
+    BadRelayed => "offence_bad_relayed",
+    /// Offence: a list of reachable nodes that is too long, or has nodes in no distance.
+    BadNeighbours => "offence_bad_neighbours",
     /// Another node claims writes of this node's generation that it never made: a restored
     /// or cloned card.
     Rewound => "rewound_generations",

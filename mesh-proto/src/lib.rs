@@ -25,6 +25,7 @@ pub mod record;
 pub mod replica;
 pub mod restore;
 pub mod roster;
+pub mod routing;
 pub mod session;
 pub mod sync;
 pub mod time;

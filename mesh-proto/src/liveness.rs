@@ -1,6 +1,6 @@
 //! Who is alive: SWIM with suspicion behind a trait of our own.
 //!
-//! Every node probes one other each 350 ms, asks three others to probe it too when no answer
+//! Every node probes one other each 250 ms, asks three others to probe it too when no answer
 //! comes, then suspects it aloud; a suspect that does not object in time (1.5 s, 1 s once there
 //! are others enough to vouch for it) is down. Whoever was declared down and is not comes back under a renewed identity.
 
@@ -8,12 +8,13 @@ mod packet;
 mod swim;
 #[cfg(test)]
 mod tests;
+mod tuning;
 
 use alloc::{collections::BTreeSet, vec::Vec};
 
 use thiserror::Error;
 
-pub use self::swim::{MAX_LIVENESS_PACKET_BYTES, Swim};
+pub use self::{swim::Swim, tuning::MAX_LIVENESS_PACKET_BYTES};
 use crate::id::ShortId;
 
 /// Tells which admitted nodes are alive. Pure: the caller passes in the time, in milliseconds of a
@@ -27,7 +28,10 @@ pub trait Liveness {
     /// nodes, asked for again until it came, even when one took the other for dead.
     fn link_up(&mut self, now_ms: u64, peer: ShortId, incarnation: u64);
 
-    /// A link went down: by itself no death, the peer may be reached through others.
+    /// A way through others leads to a node that has no link: asked as on a link, unless it is alive already.
+    fn way_up(&mut self, now_ms: u64, node: ShortId);
+
+    /// A link or a way went down: by itself no death, the peer may be reached through others.
     fn link_down(&mut self, now_ms: u64, peer: ShortId);
 
     /// Takes in a packet. `from` is the node that made it, as the session vouches, also when others relayed it.
@@ -51,6 +55,9 @@ pub trait Liveness {
 
     /// Tells all that this node goes; after that it takes no part. Keep calling until `poll_timeout` is `None`.
     fn leave(&mut self, now_ms: u64);
+
+    /// A linked node said over its link that it goes, in this incarnation of its boot.
+    fn left(&mut self, now_ms: u64, node: ShortId, incarnation: u64);
 
     /// Drops a node that was revoked: it is not admitted any more.
     fn forget(&mut self, now_ms: u64, node: ShortId);

@@ -4,13 +4,15 @@
 //! out, `mesh/reads.rs` what is shown. What happens inside is told by
 //! topic: `mesh/links.rs` (introductions and frames), `mesh/writes.rs` (own writes, batches,
 //! the corrected clock), `mesh/intake.rs` (what is checked of peers' writes), `mesh/spread.rs` (push and anti-entropy),
-//! `mesh/upkeep.rs` (tombstones, trees), `mesh/restoring.rs` (a store that was set back),
-//! `mesh/outside.rs` (peers that were removed, cards that were copied).
+//! `mesh/relay.rs` (liveness packets, and what
+//! goes to nodes without a link), `mesh/upkeep.rs` (tombstones, trees), `mesh/restoring.rs` (a store that was
+//! set back), `mesh/outside.rs` (peers that were removed, cards that were copied).
 
 mod intake;
 mod links;
 mod outside;
 mod reads;
+mod relay;
 mod restoring;
 mod spread;
 mod surface;
@@ -35,12 +37,13 @@ use crate::{
     copies::Copies,
     counters::{Counter, Counters},
     id::{Key, NodeId, ObjectId, Origin, ShortId},
-    liveness::{Liveness, LivenessEvent, Swim},
+    liveness::{Liveness as _, Swim},
     overlay::{Overlay, Run},
     planted::Plant,
     replica::Replica,
     restore::Restore,
     roster::{Body, Roster, RosterError, Statement},
+    routing::Routing,
     session::{Link, LinkId},
     sync::Fetch,
     time::{Now, TimeKeeper},
@@ -51,8 +54,6 @@ use crate::{
 pub const DIGEST_MS: u64 = 10_000;
 /// How often trees are compared, in milliseconds.
 pub const TREE_MS: u64 = 3_600_000;
-/// Liveness packets that wait for one link; older ones would mislead.
-const MAX_PACKETS: usize = 64;
 /// How long writes of peers may wait for a flush, in milliseconds.
 pub const REMOTE_FLUSH_MS: u64 = 100;
 
@@ -81,6 +82,7 @@ pub struct Mesh {
     overlay: Overlay,
     commits: Commits,
     liveness: Swim,
+    routing: Routing,
     collector: Collector,
     links: BTreeMap<LinkId, Link>,
     /// Links that are to be closed; nothing is taken in from them any more.
@@ -156,6 +158,7 @@ impl Mesh {
             overlay: Overlay::new(boot.plant),
             commits,
             liveness,
+            routing: Routing::new(id.short(), u32::try_from(boot.seed >> 32).unwrap_or(0)),
             collector: Collector::default(),
             links: BTreeMap::new(),
             closing_links: BTreeSet::new(),
@@ -239,8 +242,9 @@ impl Mesh {
         let commit = if waits { None } else { self.commits.next_due() };
         let flush = if waits { None } else { self.flush_due_ms };
         let fixed = [Some(self.collect_due_ms), Some(self.tree_due_ms), Some(self.time.poll_timeout())];
-        let optional = [self.liveness.poll_timeout(), fetch, commit, flush, self.release_check_ms];
-        fixed.into_iter().chain(optional).flatten().chain(links).min()
+        let peers = [self.liveness.poll_timeout(), self.routing.poll_timeout()];
+        let optional = [fetch, commit, flush, self.release_check_ms];
+        fixed.into_iter().chain(peers).chain(optional).flatten().chain(links).min()
     }
 
     /// The next event.
@@ -345,36 +349,18 @@ impl Mesh {
         self.fetch_if_missing();
     }
 
-    fn pump_liveness(&mut self) {
-        while let Some(event) = self.liveness.poll_event() {
-            match event {
-                LivenessEvent::Up { node, incarnation } => self.node_up(node, incarnation),
-                LivenessEvent::Down { node, incarnation, .. } => self.node_down(node, incarnation),
-                LivenessEvent::Rejoined { incarnation } => self.rejoined(incarnation),
-            }
-        }
-        while let Some((node, packet)) = self.liveness.poll_packet() {
-            if let Some(link) = self.live_link_to(node) {
-                let framed = [&[wire::FRAME_VERSION], packet.as_slice()].concat();
-                let waiting = self.packets.entry(link).or_default();
-                waiting.push_back(framed);
-                if waiting.len() > MAX_PACKETS {
-                    waiting.pop_front();
-                }
-            }
-        }
-    }
-
     fn node_up(&mut self, node: ShortId, incarnation: u64) {
         let ended = self.overlay.end(node, incarnation.saturating_sub(1));
         self.mark_changed(ended);
         self.overlay.revive(node, incarnation);
+        self.routing.judge(node, true);
         self.events.push_back(Event::NodeUp(node, incarnation));
     }
 
     fn node_down(&mut self, node: ShortId, incarnation: u64) {
         let ended = self.overlay.end(node, incarnation);
         self.mark_changed(ended);
+        self.routing.judge(node, false);
         self.events.push_back(Event::NodeDown(node, incarnation));
     }
 

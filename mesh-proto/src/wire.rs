@@ -13,6 +13,7 @@ use crate::{
     id::{HouseholdId, NodeId, ShortId},
     overlay::{OverlayItem, Run},
     record::Item,
+    routing::{Reach, Routed},
     time::TimeOfDay,
 };
 
@@ -20,8 +21,10 @@ pub use crate::vector::WireVector;
 
 /// The version byte of every frame.
 pub const FRAME_VERSION: u8 = 1;
+/// The first byte of a packet that holds a frame with an envelope for a relay, instead of a liveness packet.
+pub const ROUTED_PACKET: u8 = 0x81;
 /// The protocol spoken: raised when messages are added.
-pub const PROTOCOL: u16 = 1;
+pub const PROTOCOL: u16 = 2;
 /// The oldest protocol that is still understood.
 pub const OLDEST_PROTOCOL: u16 = 1;
 /// Largest frame, in bytes.
@@ -98,10 +101,14 @@ pub enum Message {
     Restoring(bool),
     /// Which process speaks; said before the introduction, the only message that may be.
     Process(Process),
+    /// Whom the sender reaches without the receiver's help.
+    Neighbours(Vec<Reach>),
+    /// An envelope for a node that its sender has no link to.
+    Routed(Routed),
 }
 
 /// How many variants of [`Message`] this version knows.
-const KNOWN_MESSAGES: u32 = 18;
+const KNOWN_MESSAGES: u32 = 20;
 
 /// The introduction.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -194,6 +201,8 @@ impl Message {
             }
             Self::Reports(reports) => reports.iter().map(|report| report.durable.weight()).sum(),
             Self::TreeLeaves(leaves) => leaves.len() * 8,
+            Self::Neighbours(reach) => reach.len() * 16,
+            Self::Routed(routed) => routed.body.len(),
             Self::Bye(_)
             | Self::Digest(_)
             | Self::PageAck { .. }
@@ -216,6 +225,7 @@ impl Message {
                 | Self::TreeRoot { .. }
                 | Self::TreeLeaves(_)
                 | Self::Time(_)
+                | Self::Neighbours(_)
         )
     }
 }

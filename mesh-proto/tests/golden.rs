@@ -13,6 +13,7 @@ use mesh_proto::{
     overlay::{OverlayEntry, OverlayItem, Run},
     record::{self, Item, Record},
     roster::{Body, NodeName, Roles, Statement},
+    routing::{Reach, Routed},
     time::TimeOfDay,
     vector::{Ranges, Vector},
     wire::{self, ByeReason, Digest, Hello, Message, Process, Report, WireVector},
@@ -124,6 +125,15 @@ fn messages() -> Vec<Message> {
         Message::Restoring(true),
         Message::Restoring(false),
         Message::Process(Process { started_ms: 1_690_000_000_000, number: 7 }),
+        Message::Neighbours(vec![Reach { node: NODE, hops: 1 }]),
+        Message::Routed(Routed {
+            from: NODE,
+            to: ShortId(5),
+            number: 300,
+            left: 3,
+            kind: 0,
+            body: vec![9, 8],
+        }),
     ]);
     all
 }
@@ -160,10 +170,12 @@ fn variant(message: &Message) -> u8 {
         Message::Time(_) => 15,
         Message::Restoring(_) => 16,
         Message::Process(_) => 17,
+        Message::Neighbours(_) => 18,
+        Message::Routed(_) => 19,
     }
 }
 
-const VARIANTS: u8 = 18;
+const VARIANTS: u8 = 20;
 
 /// Frames of one message each, in the order of [`messages`].
 const FRAMES: &[&str] = &[
@@ -194,6 +206,8 @@ const FRAMES: &[&str] = &[
     "01021001",
     "01021000",
     "0108118088e6de973107",
+    "010b12010123456789abcdef01",
+    "0118130123456789abcdef0000000000000005ac020300020908",
 ];
 
 #[test]

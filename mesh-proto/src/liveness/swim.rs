@@ -7,32 +7,20 @@ use alloc::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     vec::Vec,
 };
-use core::{
-    num::{NonZeroU8, NonZeroUsize},
-    time::Duration,
-};
+use core::time::Duration;
 
-use foca::{
-    Config, Foca, Header, Member, Message, NoCustomBroadcast, PeriodicParams, PostcardCodec, State, Timer,
-};
+use foca::{Foca, Header, Member, Message, NoCustomBroadcast, PostcardCodec, State, Timer};
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use super::{DownReason, Liveness, LivenessError, LivenessEvent, packet::Packet};
+use super::{
+    DownReason, Liveness, LivenessError, LivenessEvent,
+    packet::Packet,
+    tuning::{MANY, MAX_LIVENESS_PACKET_BYTES, PROBE_RTT_MS, config, suspicion_ms},
+};
 use crate::id::ShortId;
 
-/// Largest packet made or taken, in bytes: it fits the first QUIC datagram of a connection.
-pub const MAX_LIVENESS_PACKET_BYTES: usize = 1_100;
-
-const PROBE_PERIOD_MS: u64 = 350;
-const PROBE_RTT_MS: u64 = 175;
-/// How long a suspect has to object, in milliseconds, while few others could reach it in this node's stead.
-const SUSPICION_MS: u64 = 1_500;
-/// The same once [`MANY`] others are alive. A death is known after the wait for the first probe (it grows
-/// with the household), one period and this; three relays make a wrong suspicion rare, gossip refutes it fast.
-const SUSPICION_AMONG_MANY_MS: u64 = 1_000;
-const MANY: usize = 4;
 /// A timer handled this much too late, in milliseconds, means that this node stalled.
 const STALL_MS: u64 = 400;
 /// An announcement nobody answered is repeated after this, in milliseconds, later less often.
@@ -105,7 +93,7 @@ impl Swim {
         let identity = Identity { node, incarnation, renewal: 0 };
         let rng = ChaCha8Rng::seed_from_u64(seed);
         Self {
-            foca: Foca::new(identity, config(SUSPICION_MS), rng, PostcardCodec),
+            foca: Foca::new(identity, config(suspicion_ms(0)), rng, PostcardCodec),
             io: Io {
                 me: node,
                 now: 0,
@@ -293,6 +281,15 @@ impl Liveness for Swim {
         self.settle();
     }
 
+    fn way_up(&mut self, now_ms: u64, node: ShortId) {
+        self.advance(now_ms);
+        if node != self.io.me && self.goodbye.is_none() && !self.links.contains_key(&node) {
+            let due = (!self.alive.contains_key(&node)).then_some(self.io.now);
+            self.links.insert(node, Link { incarnation: 0, due, tries: 0 });
+            self.settle();
+        }
+    }
+
     fn link_down(&mut self, now_ms: u64, peer: ShortId) {
         self.advance(now_ms);
         self.links.remove(&peer);
@@ -391,6 +388,15 @@ impl Liveness for Swim {
         self.handle_timeout(now_ms);
     }
 
+    fn left(&mut self, now_ms: u64, node: ShortId, incarnation: u64) {
+        self.advance(now_ms);
+        if let Some(identity) = self.known(node).filter(|known| known.incarnation == incarnation) {
+            let gone = Member::down(Identity { renewal: LEFT, ..identity });
+            self.tell(|foca, io| foca.apply_many(core::iter::once(gone), true, io));
+        }
+        self.settle();
+    }
+
     fn forget(&mut self, now_ms: u64, node: ShortId) {
         self.advance(now_ms);
         self.drop_node(node);
@@ -460,30 +466,5 @@ fn replaces(new: &Timer<Identity>, old: &Timer<Identity>) -> bool {
             new.node == old.node && new > old
         }
         _ => core::mem::discriminant(new) == core::mem::discriminant(old),
-    }
-}
-
-fn suspicion_ms(alive: usize) -> u64 {
-    if alive < MANY { SUSPICION_MS } else { SUSPICION_AMONG_MANY_MS }
-}
-
-/// Tuned for a LAN: a death is known in about two seconds.
-fn config(suspicion_ms: u64) -> Config {
-    let times = |count: usize| NonZeroUsize::MIN.saturating_add(count.saturating_sub(1));
-    let periodic =
-        |ms, count| Some(PeriodicParams { frequency: Duration::from_millis(ms), num_members: times(count) });
-    Config {
-        probe_period: Duration::from_millis(PROBE_PERIOD_MS),
-        probe_rtt: Duration::from_millis(PROBE_RTT_MS),
-        num_indirect_probes: times(3),
-        max_transmissions: NonZeroU8::MIN.saturating_add(11),
-        suspect_to_down_after: Duration::from_millis(suspicion_ms),
-        // The dead are remembered, one entry per admitted node: whoever returns renews its identity.
-        remove_down_after: None,
-        max_packet_size: times(MAX_LIVENESS_PACKET_BYTES),
-        notify_down_members: true,
-        periodic_announce: periodic(30_000, 1),
-        periodic_announce_to_down_members: periodic(10_000, 2),
-        periodic_gossip: periodic(200, 3),
     }
 }

@@ -2,7 +2,7 @@
 
 use alloc::{collections::BTreeSet, vec::Vec};
 
-use super::{DIGEST_MS, Event, Mesh};
+use super::{DIGEST_MS, Event, Mesh, relay::Carrier};
 use crate::{
     counters::Counter,
     error::FrameError,
@@ -11,7 +11,9 @@ use crate::{
     roster::{MAX_PROOF_BYTES, RosterError},
     session::{self, Link, LinkId, MAX_TIME_MS, Peer},
     time::{TimeOfDay, UNSYNCHRONISED},
-    wire::{self, ByeReason, Digest, FRAME_VERSION, Hello, Message, OLDEST_PROTOCOL, PROTOCOL},
+    wire::{
+        self, ByeReason, Digest, FRAME_VERSION, Hello, Message, OLDEST_PROTOCOL, PROTOCOL, ROUTED_PACKET,
+    },
 };
 
 /// Largest total of statements in one message.
@@ -49,6 +51,7 @@ impl Mesh {
 
     pub(super) fn link_down(&mut self, id: LinkId) {
         self.packets.remove(&id);
+        self.routing.touch();
         self.closing_links.remove(&id);
         if let Some(link) = self.links.remove(&id) {
             if link.is_live() && self.live_link_to(link.short()).is_none() {
@@ -66,6 +69,7 @@ impl Mesh {
         link.outbox.control(Message::Bye(reason));
         // Nothing more goes to a peer that may just have been revoked.
         link.drop_answers();
+        self.routing.touch();
         if let Some(_peer) = link.peer.take() {
             let (node, short) = (link.node, link.short());
             if self.live_link_to(short).is_none() {
@@ -105,6 +109,9 @@ impl Mesh {
         let Some(link) = self.links.get_mut(&id).filter(|link| link.is_live()) else { return };
         link.heard_ms = now;
         let (node, short) = (link.node, link.short());
+        if let Some((&ROUTED_PACKET, frame)) = bytes.split_first() {
+            return self.on_routed_packet(id, frame);
+        }
         let packet = bytes.split_first().filter(|(version, _)| **version == FRAME_VERSION);
         let taken = packet.map(|(_, packet)| self.liveness.handle_packet(self.now.mono_ms, short, packet));
         if !matches!(taken, Some(Ok(()))) {
@@ -177,15 +184,25 @@ impl Mesh {
             Message::Reports(reports) => self.on_reports(id, reports),
             Message::Time(time) => self.on_time(id, time),
             Message::Restoring(is_restoring) => self.on_restoring(id, is_restoring),
+            Message::Neighbours(told) => self.on_neighbours(id, &told),
+            Message::Routed(routed) => self.on_routed(id, routed, Carrier::Frame),
         }
     }
 
     fn on_bye(&mut self, id: LinkId, reason: ByeReason) {
-        let Some(node) = self.links.get(&id).map(|link| link.node) else { return };
+        let Some((node, run)) =
+            self.links.get(&id).map(|link| (link.node, link.peer.as_ref().map(|p| p.run)))
+        else {
+            return;
+        };
         if !matches!(reason, ByeReason::Leaving | ByeReason::Replaced) {
             self.events.push_back(Event::Refused(node, reason));
         }
         self.close(id, reason);
+        // The goodbye of liveness comes in packets, which may be lost, or overtaken by the end of the link.
+        if let Some(run) = run.filter(|_| reason == ByeReason::Leaving) {
+            self.liveness.left(self.now.mono_ms, node.short(), run.incarnation);
+        }
         if reason == ByeReason::Copied {
             self.give_way();
         }
@@ -296,6 +313,7 @@ impl Mesh {
         let changed = self.overlay.begin(short, hello.run);
         self.mark_changed(changed);
         self.liveness.link_up(self.now.mono_ms, short, hello.run.incarnation);
+        self.routing.touch();
         let passing: Vec<_> = self.overlay.iter().map(|(key, entry)| (key.clone(), entry.writer)).collect();
         let reports = self.collector.reporters();
         let digest = self.digest();
@@ -371,6 +389,7 @@ impl Mesh {
         let gone: Vec<ShortId> = self.admitted.difference(&admitted).copied().collect();
         core::mem::swap(&mut self.admitted, &mut admitted);
         self.liveness.set_admitted(self.now.mono_ms, &self.admitted);
+        self.routing.touch();
         for node in gone {
             self.liveness.forget(self.now.mono_ms, node);
             let ended = self.overlay.forget(node);

@@ -152,6 +152,8 @@ pub(crate) struct Net {
     pub(crate) events: Vec<Vec<Event>>,
     /// Nodes whose store does not answer.
     pub(crate) stalled: BTreeSet<usize>,
+    /// A node without power: nothing reaches it and it does nothing, but its links stand.
+    pub(crate) dead: Option<usize>,
     waiting: Vec<VecDeque<(u64, Batch)>>,
     links: BTreeSet<(usize, usize)>,
     pub(crate) ms: u64,
@@ -167,6 +169,7 @@ impl Net {
             stores: vec![Store::default(); count],
             events: (0..count).map(|_| Vec::new()).collect(),
             stalled: BTreeSet::new(),
+            dead: None,
             waiting: vec![VecDeque::new(); count],
             links: BTreeSet::new(),
             ms: 0,
@@ -239,8 +242,14 @@ impl Net {
             }
             for (a, b) in self.links.clone() {
                 for (from, to) in [(a, b), (b, a)] {
+                    if Some(from) == self.dead {
+                        continue;
+                    }
                     while let Some(sent) = self.nodes[from].poll_transmit(Self::id(a, b)) {
                         quiet = false;
+                        if Some(to) == self.dead {
+                            continue;
+                        }
                         let input = match sent {
                             Transmit::Frame(bytes) => Input::Frame(Self::id(a, b), bytes),
                             Transmit::Packet(bytes) => Input::Packet(Self::id(a, b), bytes),
@@ -284,9 +293,10 @@ impl Net {
     pub(crate) fn run(&mut self, ms: u64) {
         let end = self.ms + ms;
         while self.ms < end {
-            let due = self.nodes.iter().filter_map(Mesh::poll_timeout).min().unwrap_or(end);
+            let awake = self.nodes.iter().enumerate().filter(|(node, _)| Some(*node) != self.dead);
+            let due = awake.filter_map(|(_, node)| node.poll_timeout()).min().unwrap_or(end);
             self.ms = due.clamp(self.ms + 1, end);
-            for node in 0..self.nodes.len() {
+            for node in (0..self.nodes.len()).filter(|node| Some(*node) != self.dead) {
                 self.nodes[node].handle_timeout(now_at(self.ms));
             }
             self.settle();

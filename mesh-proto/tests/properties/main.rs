@@ -7,6 +7,7 @@ mod hostile;
 mod members;
 mod outside;
 mod queues;
+mod relay;
 mod replicas;
 mod reported;
 mod setback;

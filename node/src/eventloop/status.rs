@@ -14,8 +14,8 @@ use mesh_proto::{
     view,
 };
 
-use crate::discovery::Report;
 use super::standing::{self, Standing};
+use crate::discovery::Report;
 use crate::service::{FieldView, NodeStatus, ObjectView, Status};
 
 /// The machine's view of an object as the rest of the node sees it.
