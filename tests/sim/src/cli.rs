@@ -5,12 +5,14 @@ use std::time::Instant;
 use mesh_proto::planted::Plant;
 
 use super::{
+    figures::{self, Size},
     run::{Report, run},
     scenario::{self, Settings},
 };
 
 const USAGE: &str = "\
 usage: sim run [--seeds N] [--from N] [--seed N] [--nodes A..B] [--scenario NAME] [--grep TEXT] [--trace-hash] [--verbose]
+       sim figures [--quick]
        sim scenarios
        sim planted [BUG]";
 
@@ -21,6 +23,11 @@ pub fn main(args: impl Iterator<Item = String>) -> u8 {
         Some("run") => match Options::parse(&args[1..]) {
             Ok(options) => options.run(),
             Err(wrong) => complain(&wrong),
+        },
+        Some("figures") => match args.get(1).map(String::as_str) {
+            None => figures::main(Size::FULL),
+            Some("--quick") => figures::main(Size::QUICK),
+            Some(other) => complain(&format!("{other} is not an option")),
         },
         Some("scenarios") => {
             for settings in scenario::all() {

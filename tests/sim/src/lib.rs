@@ -16,6 +16,8 @@
 
 pub mod cli;
 mod disk;
+mod figures;
+mod members;
 mod model;
 mod net;
 mod node;

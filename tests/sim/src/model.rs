@@ -199,7 +199,7 @@ impl Model {
 
     /// Whether only a node may write a register that was set back itself: nobody adds back for it
     /// what it says of itself.
-    fn is_of_one_set_back(&self, key: &Key) -> bool {
+    pub(crate) fn is_of_one_set_back(&self, key: &Key) -> bool {
         let of_one = !mesh_proto::kinds::may_originate(key, ShortId(0));
         of_one && key.object.name().parse().is_ok_and(|name| self.names_set_back.contains(&name))
     }

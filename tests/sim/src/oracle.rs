@@ -5,6 +5,7 @@ use mesh_proto::{
     counters::Counter,
     hlc::MAX_AHEAD_MS,
     kinds::Durability,
+    liveness::MAX_LIVENESS_PACKET_BYTES,
     mesh::{Event, WriteError},
     outbox::MAX_QUEUE_BYTES,
     record::{self, Item, Record},
@@ -108,6 +109,8 @@ fn offence(world: &World, node: usize, peer: mesh_proto::NodeId, counter: Counte
             | Counter::NotAdmitted
             | Counter::Revoked
             | Counter::BadPacket
+            | Counter::BadRelayed
+            | Counter::RelayStranger
     );
     if world.net.transport.ordered && !hostile && !timing && !world.settings.roster {
         let reason = format!("n{node} accuses {peer:?} of {counter:?}");
@@ -146,6 +149,15 @@ fn acknowledged(world: &mut World, node: usize, token: u64) -> Outcome {
             let reason = format!("n{node} acknowledged {change:?}, its disk holds {durable:?}");
             return Err(Failure::new("flushed, then acknowledged", reason).on(&change.key.object));
         }
+    }
+    Ok(())
+}
+
+/// A packet fits a datagram, also in an envelope.
+pub(crate) fn packet_sent(node: usize, bytes: &[u8]) -> Outcome {
+    if bytes.len() > MAX_LIVENESS_PACKET_BYTES {
+        let reason = format!("n{node} sent a packet of {} bytes", bytes.len());
+        return Err(Failure::new("packets are bounded", reason));
     }
     Ok(())
 }

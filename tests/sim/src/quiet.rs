@@ -1,6 +1,6 @@
 //! What must hold once nothing is broken any more and time has passed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use mesh_proto::{
     Hlc, Key, NodeId, ShortId,
@@ -9,6 +9,7 @@ use mesh_proto::{
     kinds::Durability,
     merge::{Bytes, Entry},
     mesh::Mesh,
+    routing::MAX_HOPS,
 };
 
 use super::{Failure, model::Change, node::EPOCH_MS, world::World};
@@ -83,7 +84,7 @@ pub(crate) fn is_equal(world: &World) -> Outcome {
         if mesh.replica().tree().root() != reference.replica().tree().root() {
             return fail(format!("n0 and n{node} hold the same in different trees"));
         }
-        if world.settings.is_full() {
+        if is_within_reach(world) {
             let (ours, theirs) = (said(mesh), said(reference));
             if ours != theirs {
                 let odd = ours.iter().find(|(key, value)| theirs.get(key) != Some(value));
@@ -92,7 +93,44 @@ pub(crate) fn is_equal(world: &World) -> Outcome {
             }
         }
     }
+    if is_within_reach(world) {
+        the_living_see_each_other(world)?;
+    }
     no_values_from_the_future(world)
+}
+
+/// Whether no two members are farther from each other than a packet travels.
+fn is_within_reach(world: &World) -> bool {
+    let members = members(world);
+    members.iter().all(|start| {
+        let mut reached = BTreeSet::from([*start]);
+        for _ in 0..MAX_HOPS {
+            let next: Vec<usize> = world
+                .edges
+                .iter()
+                .flat_map(|(a, b)| [(*a, *b), (*b, *a)])
+                .filter(|(a, b)| reached.contains(a) && members.contains(b))
+                .map(|(_, b)| b)
+                .collect();
+            reached.extend(next);
+        }
+        reached.len() == members.len()
+    })
+}
+
+/// Every member that runs is alive in the eyes of every other, and knows a way to it.
+fn the_living_see_each_other(world: &World) -> Outcome {
+    let members = members(world);
+    for node in &members {
+        let Some(mesh) = world.nodes[*node].mesh.as_ref() else { continue };
+        let alive: BTreeSet<ShortId> = mesh.alive().into_iter().map(|(short, _)| short).collect();
+        let others = || members.iter().filter(|other| *other != node).map(|other| &world.nodes[*other]);
+        if let Some(other) = others().find(|other| !alive.contains(&other.short())) {
+            let reason = format!("n{node} takes n{} for dead", other.index);
+            return Err(Failure::new("the living see each other", reason));
+        }
+    }
+    Ok(())
 }
 
 fn differ(node: usize, own: &BTreeMap<Key, &Entry>, theirs: &BTreeMap<Key, &Entry>) -> Outcome {
@@ -156,7 +194,9 @@ fn nothing_gives_way_to_the_past(world: &World, members: u64) -> Outcome {
         let mut writes = model.writes_of(&change.key).filter(is_it).peekable();
         let is_safe =
             |write: &super::model::Write| write.safe & members != 0 && !model.was_handed_out(write.entry.dot);
-        if change.value.is_none() || writes.peek().is_none() || !writes.all(is_safe) {
+        // Nobody adds back for a node that was set back what it says of itself.
+        let own = model.is_of_one_set_back(&change.key);
+        if own || change.value.is_none() || writes.peek().is_none() || !writes.all(is_safe) {
             continue;
         }
         let is_later = |other: &Change| {

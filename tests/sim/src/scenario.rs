@@ -9,6 +9,8 @@ pub(crate) enum Topology {
     Line,
     Ring,
     Star,
+    /// Two groups, each linked among itself, and the first node linked to all.
+    TwoSites,
     Random,
 }
 
@@ -92,11 +94,6 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
-    /// Whether every node is linked to every other, so that liveness never has to guess.
-    pub(crate) fn is_full(&self) -> bool {
-        self.topology == Topology::Full
-    }
-
     fn base(name: &'static str, about: &'static str) -> Self {
         Self {
             name,
@@ -143,6 +140,18 @@ fn wifi() -> Transport {
     Transport { delay: (1, 80), packet_loss: 3, window: 4, ..Transport::calm() }
 }
 
+/// A household in which nothing happens by itself, for the figures.
+pub(crate) fn figures(nodes: u64) -> Settings {
+    Settings {
+        nodes: (nodes, nodes),
+        transport: Transport { packet_loss: 5, ..Transport::calm() },
+        write_every: (1_000_000, 1_000_000),
+        quiet_from: 1,
+        large: 0,
+        ..Settings::base("figures", "a household whose deaths, departures and partitions are timed")
+    }
+}
+
 /// Every scenario.
 pub(crate) fn all() -> Vec<Settings> {
     let base = Settings::base;
@@ -184,7 +193,24 @@ pub(crate) fn all() -> Vec<Settings> {
             partition_every: 7_000,
             crash_every: 7_000,
             nodes: (3, 5),
-            ..base("line", "nodes in a line: everything is forwarded")
+            ..base("line", "nodes in a line: everything crosses the middle, which fails too")
+        },
+        Settings {
+            topology: Topology::TwoSites,
+            crash_every: 5_000,
+            stop_every: 9_000,
+            transport: wifi(),
+            nodes: (5, 8),
+            ..base("two-sites", "two groups that only one node joins, which fails too")
+        },
+        Settings {
+            topology: Topology::Line,
+            flap_every: 700,
+            one_way_every: 6_000,
+            notice: (0, 1_500),
+            transport: wifi(),
+            nodes: (3, 4),
+            ..base("flapping", "nodes in a line whose links come and go")
         },
         Settings {
             topology: Topology::Ring,

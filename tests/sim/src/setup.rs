@@ -54,6 +54,7 @@ fn edges(world: &mut World, count: usize) -> Vec<(usize, usize)> {
         Topology::Line => (1..count).map(|b| (b - 1, b)).collect(),
         Topology::Ring => (0..count).map(|a| (a.min((a + 1) % count), a.max((a + 1) % count))).collect(),
         Topology::Star => (1..count).map(|b| (0, b)).collect(),
+        Topology::TwoSites => all().filter(|(a, b)| *a == 0 || (a % 2) == (b % 2)).collect(),
         Topology::Random => {
             let mut edges: Vec<(usize, usize)> = (1..count).map(|b| (world.rng.index(b), b)).collect();
             let more: Vec<(usize, usize)> = all().filter(|_| world.rng.percent(25)).collect();

@@ -82,6 +82,11 @@ impl World {
     }
 
     fn start(&mut self, node: usize) -> Outcome {
+        if self.nodes[node].stopping && self.nodes[node].is_running() {
+            // Its disk may still refuse the last batch.
+            self.after(500, Happening::Do(Action::Start(node)));
+            return Ok(());
+        }
         let sim = &mut self.nodes[node];
         if sim.is_running() || sim.destroyed || !sim.enrolled {
             return Ok(());
@@ -115,7 +120,7 @@ impl World {
         Ok(())
     }
 
-    fn connect(&mut self, (dialer, other): (usize, usize)) {
+    pub(crate) fn connect(&mut self, (dialer, other): (usize, usize)) {
         let epochs = [self.nodes[dialer].epoch, self.nodes[other].epoch];
         let link = self.net.connect(dialer, other, epochs);
         for end in 0..2 {
@@ -183,12 +188,37 @@ impl World {
         self.crash_node(node)
     }
 
-    fn crash_node(&mut self, node: usize) -> Outcome {
+    pub(crate) fn crash_node(&mut self, node: usize) -> Outcome {
         self.trace.say(self.now, || format!("n{node} crashes"));
         for records in self.nodes[node].disk.crash(&mut self.rng) {
             self.model.synced(node, &records);
         }
         self.end_life(node)
+    }
+
+    /// A node says goodbye and goes, for good unless it is started again.
+    pub(crate) fn leave(&mut self, node: usize) -> Outcome {
+        let now = self.nodes[node].now(self.now);
+        self.nodes[node].stopping = true;
+        if let Some(mesh) = self.nodes[node].mesh.as_mut() {
+            mesh.leave(now);
+        }
+        let epoch = self.nodes[node].epoch;
+        self.after(200, Happening::Stopped { node, epoch });
+        self.pump(node)
+    }
+
+    /// Nothing passes between these any more, and their links end.
+    pub(crate) fn split(&mut self, pairs: &[(usize, usize)]) -> Outcome {
+        for (a, b) in pairs.iter().flat_map(|(a, b)| [(*a, *b), (*b, *a)]) {
+            self.net.cut(a, b);
+        }
+        let cut = |nodes: &[usize; 2]| {
+            pairs.contains(&(nodes[0], nodes[1])) || pairs.contains(&(nodes[1], nodes[0]))
+        };
+        let ended: Vec<u64> =
+            self.net.links.iter().filter(|(_, link)| cut(&link.nodes)).map(|(id, _)| *id).collect();
+        ended.into_iter().try_for_each(|id| self.break_link(id))
     }
 
     fn stop_cleanly(&mut self) -> Outcome {

@@ -397,8 +397,9 @@ impl World {
         let polled = self.nodes[node].mesh.as_mut().and_then(|mesh| mesh.poll_transmit(LinkId(id)));
         let Some(what) = polled else { return Ok(false) };
         self.trace.transmit(self.now, node, id, &what);
-        if let Transmit::Frame(bytes) = &what {
-            oracle::frame_sent(self, node, bytes)?;
+        match &what {
+            Transmit::Frame(bytes) => oracle::frame_sent(self, node, bytes)?,
+            Transmit::Packet(bytes) => oracle::packet_sent(node, bytes)?,
         }
         let arrivals = self.net.send(self.now, id, end, what, &mut self.rng);
         for (at, end, what, window) in arrivals {
