@@ -100,12 +100,17 @@ pub struct NodeStatus {
     pub name: String,
     /// Its roles: `admin`, `member`, `recovery`.
     pub roles: Vec<&'static str>,
-    /// `self`, `removed` (this one itself), `alive`, `dead`, or `unknown` when nothing has been heard since the start.
+    /// `self`, `removed` (this one itself), `alive`, `dead`; `unreachable` when it was last reached through a node
+    /// that is dead, so that it may well live; `unknown` when nothing has been heard since the start.
     pub state: &'static str,
     /// Where it is reached, when it is linked.
     pub address: Option<SocketAddr>,
-    /// `quic`, when it is linked.
+    /// `quic`, when it is linked; `relay`, when others pass on what goes to it.
     pub transport: Option<&'static str>,
+    /// The friendly name of the peer that passes on, when it is not linked.
+    pub via: Option<String>,
+    /// How many links lie between: 1 when it is linked.
+    pub hops: Option<u8>,
     /// Round-trip time in microseconds, when it is linked.
     pub rtt_us: Option<u64>,
     /// Its software version.

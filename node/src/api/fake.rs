@@ -246,6 +246,8 @@ impl State {
             state: "self",
             address: None,
             transport: None,
+            via: None,
+            hops: None,
             rtt_us: None,
             version: Some("0.1.0".into()),
             objects: Some(2),

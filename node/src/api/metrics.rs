@@ -227,7 +227,7 @@ impl Text {
         );
         let name = "hearth_nodes";
         self.head(name, "Admitted nodes by state.", Kind::Gauge);
-        for state in ["self", "alive", "dead", "unknown"] {
+        for state in ["self", "alive", "dead", "unreachable", "unknown"] {
             let count = status.nodes.iter().filter(|node| node.state == state).count();
             self.labelled(name, &[("state", state)], count);
         }

@@ -68,6 +68,8 @@ pub(crate) struct Node {
     pub(crate) state: String,
     pub(crate) address: Option<String>,
     pub(crate) transport: Option<String>,
+    pub(crate) via: Option<String>,
+    pub(crate) hops: Option<u64>,
     pub(crate) rtt_us: Option<u64>,
     pub(crate) version: Option<String>,
     pub(crate) objects: Option<u64>,

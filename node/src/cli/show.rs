@@ -89,7 +89,7 @@ pub(crate) fn nodes(status: &Status, colour: bool) -> String {
             (node.roles.join("+"), Tint::Plain),
             (node.state.clone(), state_tint(node)),
             (node.address.clone().unwrap_or_default(), Tint::Plain),
-            (node.transport.clone().unwrap_or_default(), Tint::Plain),
+            (transport(node), Tint::Plain),
             (node.rtt_us.map(rtt).unwrap_or_default(), Tint::Plain),
             (version.unwrap_or_default(), Tint::Plain),
             (objects.map(|n| n.to_string()).unwrap_or_default(), Tint::Plain),
@@ -105,6 +105,15 @@ fn state_tint(node: &Node) -> Tint {
         "self" | "alive" => Tint::Good,
         "dead" | "removed" => Tint::Bad,
         _ => Tint::Warn,
+    }
+}
+
+/// `quic`, or `via cellar, 2 hops` for a node that is reached through another.
+fn transport(node: &Node) -> String {
+    match (&node.via, node.hops) {
+        (Some(via), Some(hops)) => format!("via {via}, {hops} hops"),
+        (Some(via), None) => format!("via {via}"),
+        (None, _) => node.transport.clone().unwrap_or_default(),
     }
 }
 

@@ -14,6 +14,9 @@ fn status_is_a_header_and_an_aligned_table() {
             {"id": other, "name": "attic", "roles": ["member"], "state": "alive", "address": "10.0.0.2:7843",
              "transport": "quic", "rtt_us": 1_250, "version": "0.1.0", "lag": 3, "clock_offset_ms": -20},
             {"id": "d4".repeat(32), "name": "cellar", "roles": ["member"], "state": "dead", "new_member": 1},
+            {"id": "e5".repeat(32), "name": "shed", "roles": ["member"], "state": "alive", "transport": "relay",
+             "via": "attic", "hops": 2},
+            {"id": "f6".repeat(32), "name": "barn", "roles": ["member"], "state": "unreachable"},
         ],
     });
     let expected = "\
@@ -24,10 +27,12 @@ clock      synchronised
 listens    0.0.0.0:7843 (UDP and TCP)
 API        https://10.0.0.1:7843
 
-NAME     ROLE          STATE  ADDRESS        TRANSPORT     RTT  VERSION  OBJECTS  LAG   CLOCK
-kitchen  admin+member  self   -              -               -  0.1.0         12    0       -
-attic    member        alive  10.0.0.2:7843  quic       1.2 ms  0.1.0          -    3  -20 ms
-cellar   member        dead   -              -               -  -              -    -       -";
+NAME     ROLE          STATE        ADDRESS        TRANSPORT             RTT  VERSION  OBJECTS  LAG   CLOCK
+kitchen  admin+member  self         -              -                       -  0.1.0         12    0       -
+attic    member        alive        10.0.0.2:7843  quic               1.2 ms  0.1.0          -    3  -20 ms
+cellar   member        dead         -              -                       -  -              -    -       -
+shed     member        alive        -              via attic, 2 hops       -  -              -    -       -
+barn     member        unreachable  -              -                       -  -              -    -       -";
     assert_eq!(status(&read(&answer).unwrap(), false), expected);
     assert!(status(&read(&answer).unwrap(), true).contains("\u{1b}[31mdead\u{1b}[0m"));
 }

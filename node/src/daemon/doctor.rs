@@ -196,17 +196,17 @@ fn clock(status: &Status) -> Check {
 }
 
 fn nodes(status: &Status) -> Check {
-    let dead: Vec<&str> =
-        status.nodes.iter().filter(|node| node.state == "dead").map(|node| node.name.as_str()).collect();
-    if dead.is_empty() {
+    let in_state = |state: &'static str| {
+        let names =
+            status.nodes.iter().filter(move |node| node.state == state).map(|node| node.name.as_str());
+        let names: Vec<&str> = names.collect();
+        (!names.is_empty()).then(|| format!("{state}: {}", names.join(", ")))
+    };
+    let missing: Vec<String> = ["dead", "unreachable"].into_iter().filter_map(in_state).collect();
+    if missing.is_empty() {
         return check("nodes", CheckStatus::Ok, format!("{} known, none dead", status.nodes.len()), None);
     }
-    check(
-        "nodes",
-        CheckStatus::Warn,
-        format!("dead: {}", dead.join(", ")),
-        Some("look at their power and network"),
-    )
+    check("nodes", CheckStatus::Warn, missing.join("; "), Some("look at their power and network"))
 }
 
 /// Whether this node is in, and every node one board.

@@ -133,10 +133,12 @@ impl StatusSource<'_> {
         let state = match () {
             () if is_self => "self",
             () if alive.contains(&member.short) => "alive",
+            () if mesh.is_cut_off(member.short) => "unreachable",
             () if self.is_heard.contains(&member.short) => "dead",
             () => "unknown",
         };
         let reached = self.links.get(&member.id);
+        let way = mesh.way_to(member.short).filter(|_| reached.is_none() && !is_self);
         let peer = link.and_then(|link| link.peer.as_ref());
         let said = node_field(mesh, member.short, "version").and_then(|v| v.as_text().map(str::to_owned));
         let told = || node_field(mesh, member.short, "status")?.get("objects")?.as_int();
@@ -146,7 +148,9 @@ impl StatusSource<'_> {
             roles: role_names(member.roles),
             state,
             address: reached.map(|(address, _)| *address),
-            transport: reached.map(|_| "quic"),
+            transport: reached.map(|_| "quic").or(way.map(|_| "relay")),
+            via: way.map(|way| name_of(mesh, way.via)),
+            hops: reached.map(|_| 1).or(way.map(|way| way.hops)),
             rtt_us: reached.map(|(_, rtt)| *rtt),
             version: said.or_else(|| peer.map(|peer| peer.software.clone())),
             objects: if is_self { Some(own_objects) } else { told().and_then(|n| usize::try_from(n).ok()) },
