@@ -8,6 +8,7 @@
 mod cli;
 pub mod client;
 mod launch;
+mod namespaces;
 mod place;
 mod program;
 mod wait;
@@ -32,6 +33,7 @@ use tokio::{
 pub use cli::Cli;
 pub use client::{Answer, Client, Observer, Session};
 pub use launch::Launch;
+pub use namespaces::Namespaces;
 pub use place::{Folder, free_port};
 pub use wait::wait_until;
 
@@ -90,6 +92,13 @@ impl Plan {
     #[must_use]
     pub fn variable(mut self, name: &str, value: impl Into<String>) -> Self {
         self.launch = self.launch.variable(name, value);
+        self
+    }
+
+    /// In a network namespace, by its full name, where it listens at this address.
+    #[must_use]
+    pub fn network(mut self, namespace: &str, listen: SocketAddr) -> Self {
+        self.launch = self.launch.namespace(namespace).listen(listen);
         self
     }
 

@@ -113,6 +113,8 @@ impl StatusSource<'_> {
             state: "removed",
             address: None,
             transport: None,
+            via: None,
+            hops: None,
             rtt_us: None,
             version: Some(env!("CARGO_PKG_VERSION").to_owned()),
             objects: Some(own_objects),
