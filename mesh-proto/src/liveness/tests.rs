@@ -227,6 +227,33 @@ fn a_goodbye_reaches_all_in_300_milliseconds_and_is_told_from_a_death() {
 }
 
 #[test]
+fn what_a_link_says_of_a_departure_counts_for_that_incarnation_alone() {
+    let mut net = Net::new(4, 13, 0);
+    let now = net.now;
+    net.node(0).left(now, short(2), 7);
+    net.run(300);
+    assert!(net.deaths().is_empty(), "that was an earlier life");
+    net.nodes[2] = None;
+    let now = net.now;
+    net.node(0).left(now, short(2), 1);
+    net.run(500);
+    assert_eq!(net.heard_down(2, DownReason::Left).len(), 3, "the others hear of it by gossip");
+}
+
+#[test]
+fn who_is_reached_through_others_is_asked_as_on_a_link() {
+    let mut net = Net::new(2, 14, 0);
+    net.isolate(&[0], true);
+    net.run(10_000);
+    assert!(net.node(0).alive().is_empty() && net.node(1).alive().is_empty());
+    net.isolate(&[0], false);
+    let now = net.now;
+    net.node(0).way_up(now, short(1));
+    net.run(1_000);
+    net.expect_all_alive();
+}
+
+#[test]
 fn nobody_is_taken_for_dead_in_ten_minutes_with_ten_percent_loss() {
     for (count, seeds) in [(3, 4), (8, 4)] {
         for seed in 0..seeds {
