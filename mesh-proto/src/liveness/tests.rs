@@ -249,7 +249,7 @@ fn who_is_reached_through_others_is_asked_as_on_a_link() {
     net.isolate(&[0], false);
     let now = net.now;
     net.node(0).way_up(now, short(1));
-    net.run(1_000);
+    net.run(2_000);
     net.expect_all_alive();
 }
 

@@ -64,7 +64,7 @@ fn the_death_of_the_middle_is_told_with_who_lay_behind_it_and_the_overlay_ends()
         assert_eq!(net.nodes[0].way_to(short(3)), None);
         assert!(net.nodes[0].overlay().is_empty(), "what is behind it is as dead");
         net.dead = None;
-        net.run(12_000);
+        net.run(25_000);
         assert!(sees(&net, 0, 2) && sees(&net, 0, 3) && !net.nodes[0].is_cut_off(short(3)));
     }
 }
