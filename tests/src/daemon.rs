@@ -98,7 +98,7 @@ impl Plan {
     /// In a network namespace, by its full name, where it listens at this address.
     #[must_use]
     pub fn network(mut self, namespace: &str, listen: SocketAddr) -> Self {
-        self.launch = self.launch.namespace(namespace).listen(listen);
+        self.launch = self.launch.on_board(namespace).listen(listen);
         self
     }
 
