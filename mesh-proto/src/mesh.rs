@@ -2,7 +2,7 @@
 //!
 //! This file holds the machine: construction, input, output; `mesh/surface.rs` what goes in and comes
 //! out, `mesh/reads.rs` what is shown. What happens inside is told by
-//! topic: `mesh/links.rs` (introductions and frames), `mesh/writes.rs` (own writes, batches,
+//! topic: `mesh/links.rs` (introductions and frames), `mesh/rivals.rs` (which link a pair keeps), `mesh/writes.rs` (own writes, batches,
 //! the corrected clock), `mesh/intake.rs` (what is checked of peers' writes), `mesh/spread.rs` (push and anti-entropy),
 //! `mesh/relay.rs` (liveness packets, and what
 //! goes to nodes without a link), `mesh/upkeep.rs` (tombstones, trees), `mesh/restoring.rs` (a store that was
@@ -14,6 +14,7 @@ mod outside;
 mod reads;
 mod relay;
 mod restoring;
+mod rivals;
 mod spread;
 mod surface;
 mod upkeep;
@@ -207,7 +208,8 @@ impl Mesh {
     pub fn handle_input(&mut self, now: Now, input: Input) {
         self.now = now;
         match input {
-            Input::LinkUp { link, peer, dialed } => self.link_up(link, peer, dialed),
+            Input::LinkUp { link, peer, dialed, transport } => self.link_up(link, peer, dialed, transport),
+            Input::LinkSilent(link, is_silent) => self.link_silent(link, is_silent),
             Input::LinkDown(link) => self.link_down(link),
             Input::Frame(link, bytes) => self.frame(link, &bytes),
             Input::Packet(link, bytes) => self.packet(link, &bytes),
@@ -226,6 +228,7 @@ impl Mesh {
         self.release_quarantined();
         self.close_silent_links();
         self.part_copies();
+        self.end_drains();
         self.abandon_stalled_fetch();
         self.send_due_digests();
         self.report_and_collect();
@@ -236,7 +239,11 @@ impl Mesh {
     /// When [`Mesh::handle_timeout`] is due next, on the clock that never goes back.
     pub fn poll_timeout(&self) -> Option<u64> {
         let open = self.links.iter().filter(|(id, _)| !self.closing_links.contains(*id));
-        let links = open.map(|(_, l)| if l.is_live() { l.digest_due_ms } else { l.hello_due_ms });
+        let links = open.map(|(_, l)| match l.drain_due_ms {
+            Some(due) => due,
+            None if l.is_live() => l.digest_due_ms,
+            None => l.hello_due_ms,
+        });
         let fetch = self.fetching.as_ref().map(|f| f.fetch.deadline_ms());
         let waits = self.commits.is_busy() || self.closing.is_some();
         let commit = if waits { None } else { self.commits.next_due() };
@@ -388,7 +395,7 @@ impl Mesh {
     }
 
     fn live_link_to(&self, node: ShortId) -> Option<LinkId> {
-        self.links.iter().find(|(_, link)| link.is_live() && link.short() == node).map(|(id, _)| *id)
+        self.best_link_to(node).map(|(id, _)| id)
     }
 
     fn tell_all_but(&mut self, except: Option<LinkId>, message: &Message) {

@@ -124,6 +124,20 @@ impl Outbox {
         self.bytes = 0;
     }
 
+    /// Takes over what waits in another link's queue for the same peer; what it says for itself ends
+    /// with that link.
+    pub fn adopt(&mut self, mut other: Self) {
+        for key in core::mem::take(&mut other.write_order) {
+            for dot in other.writes.remove(&key).unwrap_or_default() {
+                self.write(&key, dot);
+            }
+        }
+        for (key, writer) in core::mem::take(&mut other.overlay_order) {
+            self.overlay(&key, writer);
+        }
+        self.overflowed |= other.overflowed;
+    }
+
     /// Drops everything: the link ends.
     pub fn clear(&mut self) {
         self.control.clear();

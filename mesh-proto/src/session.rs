@@ -19,6 +19,15 @@ use crate::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LinkId(pub u64);
 
+/// What carries a link, the worse first. The frames are the same on both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Transport {
+    /// A WebSocket over TLS and TCP, for networks that drop UDP.
+    WebSocket,
+    /// QUIC over UDP.
+    Quic,
+}
+
 /// The last millisecond that a stamp can hold.
 pub const MAX_TIME_MS: u64 = (1 << 48) - 1;
 /// A link on which no introduction has arrived by then is closed, in milliseconds.
@@ -60,6 +69,14 @@ pub struct Link {
     pub node: NodeId,
     /// Whether this side dialed.
     pub dialed: bool,
+    /// What carries it.
+    pub transport: Transport,
+    /// Whether the transport hears nothing of the peer although it asked.
+    pub is_silent: bool,
+    /// Whether the peer has shown that it took in this side's introduction.
+    pub is_confirmed: bool,
+    /// Set once another link is kept instead: until then what is under way is still taken in.
+    pub drain_due_ms: Option<u64>,
     /// The peer, after its introduction was accepted.
     pub peer: Option<Peer>,
     /// The peer's process, as it said before its introduction; nothing of older software.
@@ -106,10 +123,14 @@ pub struct Link {
 
 impl Link {
     /// A link that has just come up.
-    pub fn new(node: NodeId, dialed: bool, now_ms: u64, plant: Plant) -> Self {
+    pub fn new(node: NodeId, dialed: bool, transport: Transport, now_ms: u64, plant: Plant) -> Self {
         Self {
             node,
             dialed,
+            transport,
+            is_silent: false,
+            is_confirmed: false,
+            drain_due_ms: None,
             peer: None,
             process: None,
             heard_ms: now_ms,
@@ -148,9 +169,9 @@ impl Link {
         self.owed_acks.clear();
     }
 
-    /// Whether both sides have been introduced.
+    /// Whether both sides have been introduced and no other link is kept instead.
     pub fn is_live(&self) -> bool {
-        self.peer.is_some()
+        self.peer.is_some() && self.drain_due_ms.is_none()
     }
 }
 

@@ -105,10 +105,12 @@ pub enum Message {
     Neighbours(Vec<Reach>),
     /// An envelope for a node that its sender has no link to.
     Routed(Routed),
+    /// The sender hears nothing over its other links to the receiver: this one is to be kept.
+    Unheard,
 }
 
 /// How many variants of [`Message`] this version knows.
-const KNOWN_MESSAGES: u32 = 20;
+const KNOWN_MESSAGES: u32 = 21;
 
 /// The introduction.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -210,6 +212,7 @@ impl Message {
             | Self::Time(_)
             | Self::Restoring(_)
             | Self::Process(_)
+            | Self::Unheard
             | Self::TreeRoot { .. } => 0,
         };
         body + 256

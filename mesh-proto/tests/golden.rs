@@ -134,6 +134,7 @@ fn messages() -> Vec<Message> {
             kind: 0,
             body: vec![9, 8],
         }),
+        Message::Unheard,
     ]);
     all
 }
@@ -172,10 +173,11 @@ fn variant(message: &Message) -> u8 {
         Message::Process(_) => 17,
         Message::Neighbours(_) => 18,
         Message::Routed(_) => 19,
+        Message::Unheard => 20,
     }
 }
 
-const VARIANTS: u8 = 20;
+const VARIANTS: u8 = 21;
 
 /// Frames of one message each, in the order of [`messages`].
 const FRAMES: &[&str] = &[
@@ -208,6 +210,7 @@ const FRAMES: &[&str] = &[
     "0108118088e6de973107",
     "010b12010123456789abcdef01",
     "0118130123456789abcdef0000000000000005ac020300020908",
+    "010114",
 ];
 
 #[test]

@@ -9,7 +9,7 @@ use crate::{
     id::{NodeId, ShortId},
     liveness::Liveness as _,
     roster::{MAX_PROOF_BYTES, RosterError},
-    session::{self, Link, LinkId, MAX_TIME_MS, Peer},
+    session::{self, Link, LinkId, MAX_TIME_MS, Peer, Transport},
     time::{TimeOfDay, UNSYNCHRONISED},
     wire::{
         self, ByeReason, Digest, FRAME_VERSION, Hello, Message, OLDEST_PROTOCOL, PROTOCOL, ROUTED_PACKET,
@@ -20,8 +20,8 @@ use crate::{
 const MAX_STATEMENT_BYTES: usize = 48 * 1024;
 
 impl Mesh {
-    pub(super) fn link_up(&mut self, id: LinkId, node: NodeId, dialed: bool) {
-        let mut link = Link::new(node, dialed, self.now.mono_ms, self.plant);
+    pub(super) fn link_up(&mut self, id: LinkId, node: NodeId, dialed: bool, transport: Transport) {
+        let mut link = Link::new(node, dialed, transport, self.now.mono_ms, self.plant);
         link.outbox.control(Message::Process(self.process));
         link.outbox.control(Message::Hello(self.hello()));
         self.links.insert(id, link);
@@ -88,7 +88,7 @@ impl Mesh {
             .links
             .iter()
             .filter(|(id, link)| {
-                !link.is_live() && link.hello_due_ms <= now && !self.closing_links.contains(*id)
+                link.peer.is_none() && link.hello_due_ms <= now && !self.closing_links.contains(*id)
             })
             .map(|(id, _)| *id)
             .collect();
@@ -159,12 +159,21 @@ impl Mesh {
     }
 
     fn message(&mut self, id: LinkId, message: Message) {
-        let live = self.links.get(&id).is_some_and(Link::is_live);
+        let Some(link) = self.links.get(&id) else { return };
+        let (introduced, drains) = (link.peer.is_some(), link.drain_due_ms.is_some());
+        match &message {
+            Message::Unheard if introduced && !drains => self.on_unheard(id),
+            Message::Hello(_) => {}
+            _ if introduced => self.confirm(id),
+            _ => {}
+        }
         match message {
-            Message::Hello(hello) if !live => self.on_hello(id, &hello),
+            Message::Hello(hello) if !introduced => self.on_hello(id, &hello),
             Message::Bye(reason) => self.on_bye(id, reason),
             Message::Process(process) => self.on_process(id, process),
-            _ if !live => {
+            // Exchanges go on over the link that is kept.
+            message if drains && !holds_news(&message) => {}
+            _ if !introduced => {
                 self.offend_link(id, Counter::BeforeHello);
                 self.close(id, ByeReason::Misbehaved);
             }
@@ -186,6 +195,8 @@ impl Mesh {
             Message::Restoring(is_restoring) => self.on_restoring(id, is_restoring),
             Message::Neighbours(told) => self.on_neighbours(id, &told),
             Message::Routed(routed) => self.on_routed(id, routed, Carrier::Frame),
+            // Heeded above: before the link that brings it can lose.
+            Message::Unheard => {}
         }
     }
 
@@ -197,6 +208,9 @@ impl Mesh {
         };
         if !matches!(reason, ByeReason::Leaving | ByeReason::Replaced) {
             self.events.push_back(Event::Refused(node, reason));
+        }
+        if reason == ByeReason::Replaced {
+            self.hand_over(id);
         }
         self.close(id, reason);
         // The goodbye of liveness comes in packets, which may be lost, or overtaken by the end of the link.
@@ -230,15 +244,19 @@ impl Mesh {
             });
         }
         self.on_time(id, hello.time);
-        if self.replaces_another(id) {
+        if self.outlives_rivals(id) {
+            self.tell_unheard(hello.node);
             self.greet(id, hello);
         }
     }
 
     /// A peer introduces itself again when a new run has begun.
     fn on_later_hello(&mut self, id: LinkId, hello: &Hello) {
-        let Some(link) = self.links.get_mut(&id).filter(|link| link.node == hello.node) else { return };
-        if let Some(peer) = &mut link.peer {
+        if self.links.get(&id).is_none_or(|link| link.node != hello.node) {
+            return;
+        }
+        // Whatever link it is said on: the run is the peer's, and none of its links is an old one.
+        for peer in self.links.values_mut().filter(|l| l.node == hello.node).filter_map(|l| l.peer.as_mut()) {
             peer.run = peer.run.max(hello.run);
         }
         self.on_time(id, hello.time);
@@ -281,30 +299,6 @@ impl Mesh {
             self.tell_open_links(&time);
             self.schedule_release();
         }
-    }
-
-    /// Keeps one link of several to the same node: that of its newest incarnation, then the one
-    /// that the lower key dialed, then the newest. Returns whether this one stays.
-    fn replaces_another(&mut self, id: LinkId) -> bool {
-        let own = self.id;
-        let rank = |link: &Link, id: LinkId| {
-            let run = link.peer.as_ref().map(|peer| peer.run.incarnation);
-            let by_lower = link.dialed == (own < link.node);
-            (run, by_lower, id)
-        };
-        let Some(node) = self.links.get(&id).map(|link| link.node) else { return false };
-        let mut rivals: Vec<_> = self
-            .links
-            .iter()
-            .filter(|(_, link)| link.is_live() && link.node == node)
-            .map(|(id, link)| (rank(link, *id), *id))
-            .collect();
-        rivals.sort_unstable();
-        let keep = rivals.pop().map(|(_, id)| id);
-        for (_, rival) in rivals {
-            self.close(rival, ByeReason::Replaced);
-        }
-        keep == Some(id)
     }
 
     /// Everything that a newly introduced peer is told.
@@ -409,6 +403,21 @@ impl Mesh {
         }
         self.events.push_back(Event::RosterChanged);
     }
+}
+
+/// Whether a message is of use even on a link that another one replaces.
+fn holds_news(message: &Message) -> bool {
+    matches!(
+        message,
+        Message::Hello(_)
+            | Message::Roster(_)
+            | Message::Push(_)
+            | Message::Overlay(_)
+            | Message::Reports(_)
+            | Message::Time(_)
+            | Message::Neighbours(_)
+            | Message::Routed(_)
+    )
 }
 
 /// Statements in messages of bounded size, in their order.

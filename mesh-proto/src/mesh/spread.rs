@@ -78,8 +78,8 @@ impl Mesh {
             let outcome = self.take_in(node, item, Cause::News);
             if outcome.is_news() || planted!(self.plant, ForwardLoop) {
                 self.counters.bump(Counter::WritesForwarded);
-                let others = self.links.iter_mut().filter(|(other, link)| **other != id && link.is_live());
-                others.for_each(|(_, link)| link.outbox.write(&key, dot));
+                let others = self.links.values_mut().filter(|link| link.node != node && link.is_live());
+                others.for_each(|link| link.outbox.write(&key, dot));
             }
         }
     }
@@ -152,9 +152,9 @@ impl Mesh {
                     self.changed.insert(key.object.clone());
                     let others = self
                         .links
-                        .iter_mut()
-                        .filter(|(other, link)| **other != id && link.is_live() && link.short() != writer);
-                    others.for_each(|(_, link)| link.outbox.overlay(&key, writer));
+                        .values_mut()
+                        .filter(|link| link.node != node && link.is_live() && link.short() != writer);
+                    others.for_each(|link| link.outbox.overlay(&key, writer));
                 }
                 Offered::Old | Offered::Ended => {}
                 Offered::Full => self.counters.bump(Counter::OverlayFull),

@@ -14,7 +14,7 @@ use crate::{
     record::{Batch, Item, Record, RecordError},
     replica::Replica,
     roster::Roster,
-    session::LinkId,
+    session::{LinkId, Transport},
     wire::ByeReason,
 };
 
@@ -127,7 +127,11 @@ pub enum Input {
         peer: NodeId,
         /// Whether this side dialed.
         dialed: bool,
+        /// What carries it.
+        transport: Transport,
     },
+    /// The transport hears nothing over the link although it asked, or hears the peer again.
+    LinkSilent(LinkId, bool),
     /// A transport's connection is gone.
     LinkDown(LinkId),
     /// A frame arrived.

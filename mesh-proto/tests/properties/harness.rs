@@ -12,7 +12,7 @@ use mesh_proto::{
     planted::Plant,
     record::{Batch, Item},
     roster::{Body, NodeName, Roles, Roster},
-    session::LinkId,
+    session::{LinkId, Transport},
     time::{Now, TimeOfDay},
     wire::{self, Hello, Message},
 };
@@ -108,7 +108,10 @@ pub(crate) fn hello(household: HouseholdId, node: u8) -> Message {
 /// Links a machine with a peer that the test plays itself, and drops what it says at first.
 pub(crate) fn introduce(mesh: &mut Mesh, peer: u8) -> LinkId {
     let link = LinkId(u64::from(peer));
-    mesh.handle_input(now_at(0), Input::LinkUp { link, peer: node_id(peer), dialed: false });
+    mesh.handle_input(
+        now_at(0),
+        Input::LinkUp { link, peer: node_id(peer), dialed: false, transport: Transport::Quic },
+    );
     say(mesh, 0, link, &[hello(mesh.roster().household(), peer)]);
     while mesh.poll_transmit(link).is_some() {}
     link
@@ -191,7 +194,7 @@ impl Net {
         self.links.insert((a, b));
         for (own, other, dialed) in [(a, b, true), (b, a, false)] {
             let peer = self.nodes[other].id();
-            let input = Input::LinkUp { link: Self::id(a, b), peer, dialed };
+            let input = Input::LinkUp { link: Self::id(a, b), peer, dialed, transport: Transport::Quic };
             self.nodes[own].handle_input(now_at(self.ms), input);
         }
     }

@@ -10,4 +10,5 @@ mod queues;
 mod relay;
 mod replicas;
 mod reported;
+mod rivals;
 mod setback;

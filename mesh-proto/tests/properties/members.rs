@@ -8,7 +8,7 @@ use mesh_proto::{
     overlay::{OverlayEntry, OverlayItem, Run},
     record,
     roster::{Body, NodeName, Roles},
-    session::LinkId,
+    session::{LinkId, Transport},
     vector::{MAX_SEQ, Vector},
     wire::{ByeReason, Digest, Message, Report},
 };
@@ -139,7 +139,10 @@ fn a_generation_far_ahead_that_its_node_names_itself_is_believed() {
     say(&mut mesh, 1, link, &[Message::Push(vec![write.clone()])]);
     assert!(mesh.object(&object("note/hers")).is_none());
     let other = LinkId(3);
-    mesh.handle_input(now_at(2), Input::LinkUp { link: other, peer: node_id(3), dialed: false });
+    mesh.handle_input(
+        now_at(2),
+        Input::LinkUp { link: other, peer: node_id(3), dialed: false, transport: Transport::Quic },
+    );
     let Message::Hello(mut hello) = hello(mesh.roster().household(), 3) else { unreachable!() };
     hello.run.generation = far;
     say(&mut mesh, 2, other, &[Message::Hello(hello)]);
@@ -228,7 +231,10 @@ fn what_a_refused_node_proves_of_others_counts() {
     let mut roster = copy(mesh.roster());
     let revoke = roster.issue(&signing(1), Body::Revoke { node: node_id(2), honour: None }).unwrap();
     let stranger = LinkId(9);
-    mesh.handle_input(now_at(2), Input::LinkUp { link: stranger, peer: node_id(9), dialed: false });
+    mesh.handle_input(
+        now_at(2),
+        Input::LinkUp { link: stranger, peer: node_id(9), dialed: false, transport: Transport::Quic },
+    );
     let Message::Hello(mut hello) = hello(roster.household(), 9) else { unreachable!() };
     hello.proof = vec![revoke.bytes().to_vec()];
     say(&mut mesh, 2, stranger, &[Message::Hello(hello)]);

@@ -10,7 +10,7 @@ use mesh_proto::{
     planted::Plant,
     record::Item,
     replica::Replica,
-    session::LinkId,
+    session::{LinkId, Transport},
     vector::Vector,
     wire::{Message, Report},
 };
@@ -53,7 +53,10 @@ fn answer(mesh: &mut Mesh, ms: u64, link: LinkId, items: Vec<Item>, vector: &Vec
 /// Links a machine with a peer, and leaves what it says there.
 fn meet(mesh: &mut Mesh, peer: u8) -> LinkId {
     let link = LinkId(u64::from(peer));
-    mesh.handle_input(now_at(0), Input::LinkUp { link, peer: node_id(peer), dialed: false });
+    mesh.handle_input(
+        now_at(0),
+        Input::LinkUp { link, peer: node_id(peer), dialed: false, transport: Transport::Quic },
+    );
     say(mesh, 0, link, &[hello(mesh.roster().household(), peer)]);
     link
 }

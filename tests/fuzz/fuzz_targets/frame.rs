@@ -11,7 +11,7 @@ use mesh_proto::{
     overlay::Run,
     planted::Plant,
     roster::{Body, NodeName, Roles, Roster},
-    session::LinkId,
+    session::{LinkId, Transport},
     time::{Now, TimeOfDay},
     wire::{self, Hello, MAX_FRAME_BYTES, Message},
 };
@@ -57,7 +57,7 @@ fn machine() -> Mesh {
         plant: Plant::default(),
     };
     let mut mesh = Mesh::new(boot, at(0), Loader::new(Plant::default()));
-    mesh.handle_input(at(0), Input::LinkUp { link: LINK, peer: id(2), dialed: false });
+    mesh.handle_input(at(0), Input::LinkUp { link: LINK, peer: id(2), dialed: false, transport: Transport::Quic });
     let hello = Hello {
         protocol: wire::PROTOCOL,
         oldest: wire::OLDEST_PROTOCOL,

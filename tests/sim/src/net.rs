@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use mesh_proto::mesh::Transmit;
+use mesh_proto::{mesh::Transmit, session};
 
 use super::rng::Rng;
 
@@ -47,6 +47,8 @@ pub(crate) struct Link {
     pub(crate) ends: [End; 2],
     /// Which end dialed.
     pub(crate) dialer: usize,
+    /// What carries it.
+    pub(crate) carrier: session::Transport,
     /// Frames under way from each end.
     pub(crate) in_flight: [usize; 2],
     /// When the last frame from each end arrives.
@@ -91,7 +93,12 @@ impl Net {
     }
 
     /// Adds a link whose ends are still to come up.
-    pub(crate) fn connect(&mut self, dialer: usize, other: usize, epochs: [u32; 2]) -> u64 {
+    pub(crate) fn connect(
+        &mut self,
+        [dialer, other]: [usize; 2],
+        epochs: [u32; 2],
+        carrier: session::Transport,
+    ) -> u64 {
         self.last_link += 1;
         self.created += 1;
         self.links.insert(
@@ -101,6 +108,7 @@ impl Net {
                 epochs,
                 ends: [End::Coming; 2],
                 dialer: 0,
+                carrier,
                 in_flight: [0; 2],
                 last_at: [0; 2],
                 early: [Vec::new(), Vec::new()],

@@ -5,6 +5,7 @@ use mesh_proto::{
     kinds::Author,
     mesh::{Input, Op},
     roster::{Body, NodeName, Roles, RosterError, Statement},
+    session::Transport,
     wire::Message,
 };
 
@@ -122,7 +123,9 @@ impl World {
 
     pub(crate) fn connect(&mut self, (dialer, other): (usize, usize)) {
         let epochs = [self.nodes[dialer].epoch, self.nodes[other].epoch];
-        let link = self.net.connect(dialer, other, epochs);
+        // Where UDP is dropped now and then.
+        let carrier = if self.rng.percent(30) { Transport::WebSocket } else { Transport::Quic };
+        let link = self.net.connect([dialer, other], epochs, carrier);
         for end in 0..2 {
             let after = 1 + self.rng.below(30);
             self.after(after, Happening::LinkUp { link, end });

@@ -294,10 +294,10 @@ impl World {
         }
         link.ends[end] = End::Up;
         let early = std::mem::take(&mut link.early[end]);
-        let dialed = link.dialer == end;
+        let (dialed, transport) = (link.dialer == end, link.carrier);
         let peer = self.nodes[other].id;
         self.nodes[node].links.insert(id);
-        self.input(node, Input::LinkUp { link: LinkId(id), peer, dialed })?;
+        self.input(node, Input::LinkUp { link: LinkId(id), peer, dialed, transport })?;
         early.into_iter().try_for_each(|what| self.deliver(id, node, what))
     }
 
