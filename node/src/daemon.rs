@@ -60,7 +60,9 @@ use crate::{
     supervisor::{self, Health, PATIENCE, Pulse, Systemd},
     timekeeping::{self, BUILD_S, TimePrograms, unix_seconds},
     tls::{identity::NodeIdentity, local_ca::WallClock, resolver::WebRenewal},
-    transport::{Dialer, Limits, QuicTransport, Target, TransportCounters, link_events},
+    transport::{
+        Dialer, Limits, QuicTransport, Target, TransportCounters, Ways, WebSocketTransport, link_events,
+    },
 };
 use control::{Control, End};
 use doctor::Doctor;
@@ -145,7 +147,7 @@ impl Life<'_> {
             transport_counters.clone(),
             Limits::default(),
         )?;
-        tasks.spawn("the dialer", Dialer::new(quic.clone(), wanted_rx).run());
+        let websocket = WebSocketTransport::new(&identity, &quic)?;
         let (members, mut members_rx) = watch::channel(BTreeSet::new());
         let members_of_household = members_rx.clone();
         let known = quic.clone();
@@ -164,6 +166,9 @@ impl Life<'_> {
         let (addresses, addresses_rx) = watch::channel(addresses::reachable(address, &advertise, &choice));
         let (names, names_rx) = watch::channel(web_names(address, &advertise));
         let (listen_info, listen_rx) = watch::channel(listen_info(address, &addresses_rx.borrow()));
+        let ways = Ways { quic: quic.clone(), websocket: websocket.clone() };
+        let dialer = Dialer::new(ways, wanted_rx).retry_quic(config.quic_retry, addresses_rx.clone());
+        tasks.spawn("the dialer", dialer.run());
         let following = follow_addresses(address, advertise, choice.clone(), addresses, names, listen_info);
         tasks.spawn("the addresses", following);
         let (found, discovered) = watch::channel(Found::default());
@@ -294,7 +299,8 @@ impl Life<'_> {
         let unix = api::serve::bind_unix(&socket, &config.api.unix_group).await?;
         let public = HttpServer::new(api::router(&context, Access::Bearer), metrics, shutdown.clone());
         let (web, mut connections) = mpsc::channel(32);
-        let listening = listener::serve(tcp, web_tls, web, transport_counters, TcpLimits::default());
+        let listening =
+            listener::serve(tcp, web_tls, websocket, web, transport_counters, TcpLimits::default());
         tasks.spawn("the listener", listening);
         tasks.spawn("the socket", async move {
             api::serve::accept_unix(unix, &local).await;

@@ -50,7 +50,8 @@ use crate::{
     state_dir::StateDir,
     store::worker::{Committed, StoreHandle},
     transport::{
-        Channel, CloseCode, LinkEvent, LinkEventReceiver, LinkHandle, LinkId, SendError, Target, Wanted,
+        Channel, CloseCode, LinkEvent, LinkEventReceiver, LinkHandle, LinkId, SendError, Target,
+        TransportKind, Wanted,
     },
 };
 pub use clock::Clock;
@@ -263,16 +264,25 @@ impl EventLoop {
     fn link_event(&mut self, event: LinkEvent) {
         let now = self.clock.now();
         match event {
-            LinkEvent::Up { link, handle, peer, address, dialed, .. } => {
-                debug!(%link, peer = %peer.short(), %address, dialed, "link up");
+            LinkEvent::Up { link, handle, peer, address, dialed, transport } => {
+                debug!(%link, peer = %peer.short(), %address, dialed, %transport, "link up");
                 self.links.insert(link, OpenLink { handle, address, dialed, waiting: None });
-                self.mesh.handle_input(now, Input::LinkUp { link: proto(link), peer, dialed });
+                let transport = match transport {
+                    TransportKind::Quic => session::Transport::Quic,
+                    TransportKind::WebSocket => session::Transport::WebSocket,
+                };
+                self.mesh.handle_input(now, Input::LinkUp { link: proto(link), peer, dialed, transport });
             }
             LinkEvent::Frame { link, channel: Channel::Stream, bytes } => {
                 self.mesh.handle_input(now, Input::Frame(proto(link), bytes.to_vec()));
             }
             LinkEvent::Frame { link, channel: Channel::Datagram, bytes } => {
                 self.mesh.handle_input(now, Input::Packet(proto(link), bytes.to_vec()));
+            }
+            LinkEvent::Silent { link, is_silent } => {
+                debug!(%link, is_silent, "nothing is heard over a link, or its peer is heard again");
+                self.mesh.handle_input(now, Input::LinkSilent(proto(link), is_silent));
+                self.want_peers();
             }
             LinkEvent::Writable { link } => {
                 self.send_to(link);

@@ -1,6 +1,7 @@
-//! The TCP side of the node's port: HTTPS for the API, nothing else yet.
+//! The TCP side of the node's port: HTTPS for the API, and the mesh's WebSockets, told apart by ALPN.
 //!
-//! One deadline covers everything from accept to the end of the handshake, and the number of
+//! One deadline covers everything from accept to the end of the handshake (for the mesh: of the
+//! WebSocket's too), and the number of
 //! unfinished handshakes is bounded: the oldest gives way, so slow ones keep nobody out. Until a
 //! client has shown a token it also counts for its address (see [`Guest`]).
 
@@ -28,7 +29,7 @@ pub(crate) use self::crowd::Crowd;
 pub use self::crowd::{Guest, Place};
 use crate::{
     tls::identity::{ALPN_JOIN, ALPN_MESH},
-    transport::{TransportCounters, counters::bump, unfinished::Unfinished},
+    transport::{TransportCounters, WebSocketTransport, counters::bump, unfinished::Unfinished},
 };
 
 /// First byte of a TLS record that starts a handshake (RFC 8446, section 5.1).
@@ -145,6 +146,7 @@ pub struct WebConnection {
 pub async fn serve(
     tcp: TcpListener,
     tls: Arc<ServerConfig>,
+    mesh: WebSocketTransport,
     web: mpsc::Sender<WebConnection>,
     counters: Arc<TransportCounters>,
     limits: TcpLimits,
@@ -171,7 +173,8 @@ pub async fn serve(
             bump(&counters.tcp_crowded);
         }
         let guest = Guest { address, place };
-        let handshake = Handshake { tls: tls.clone(), web: web.clone(), counters: counters.clone(), guest };
+        let (tls, mesh, web) = (tls.clone(), mesh.clone(), web.clone());
+        let handshake = Handshake { tls, mesh, web, counters: counters.clone(), guest };
         if unfinished.start(handshake.run(stream, limits.deadline)) {
             bump(&counters.tcp_handshake_evicted);
         }
@@ -181,6 +184,7 @@ pub async fn serve(
 /// One connection until the API has it.
 struct Handshake {
     tls: Arc<ServerConfig>,
+    mesh: WebSocketTransport,
     web: mpsc::Sender<WebConnection>,
     counters: Arc<TransportCounters>,
     guest: Guest,
@@ -208,7 +212,7 @@ impl Handshake {
         }
     }
 
-    /// The handshake; what fails is counted here.
+    /// The handshake; what fails is counted here. What is the mesh's is handed on from here.
     async fn secure(&self, mut stream: TcpStream) -> Option<TlsStream<TcpStream>> {
         let mut first = [0; 1];
         match stream.peek(&mut first).await {
@@ -238,19 +242,20 @@ impl Handshake {
                 return None;
             }
         };
-        // The API's configuration knows none of the mesh protocols, so such a client is sent
-        // the alert `no_application_protocol`.
         let mesh = hello
             .client_hello()
             .alpn()
             .is_some_and(|mut offered| offered.any(|alpn| alpn == ALPN_MESH || alpn == ALPN_JOIN));
+        if mesh {
+            // From here on its own bounds hold.
+            self.mesh.accept(hello, self.guest.address).await;
+            return None;
+        }
         match hello.into_stream(self.tls.clone()).await {
             Ok(stream) => Some(stream),
             Err(error) => {
                 debug!(address = %self.guest.address, %error, "a TLS handshake failed");
-                bump(if mesh {
-                    &self.counters.tcp_mesh_refused
-                } else if is_unknown_alpn(&error) {
+                bump(if is_unknown_alpn(&error) {
                     &self.counters.tcp_unknown_alpn
                 } else {
                     &self.counters.tcp_handshake_failed

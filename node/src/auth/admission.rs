@@ -13,8 +13,8 @@ use tracing::{info, warn};
 
 use super::{
     exchange::{
-        JoinReply, JoinRequest, MAX_REPLY, MAX_REQUEST, MessageError, Refusal, exporter, is_good_name,
-        read_message, write_message,
+        JoinReply, JoinRequest, MAX_REPLY, MAX_REQUEST, MessageError, Refusal, is_good_name, read_message,
+        write_message,
     },
     invite::{Binding, Grant, InviteBook, InviteError, InviteInfo, Moment, RedeemError},
     token::{InviteToken, TokenId},
@@ -314,8 +314,8 @@ struct Exchange {
 
 impl Exchange {
     async fn serve(self, mut join: JoinConnection) {
-        let connection = join.connection.clone();
-        let close = |code: CloseCode| connection.close(code.number().into(), b"");
+        let closer = join.pipe.closer();
+        let close = |code: CloseCode| closer.close(code, "");
         match timeout_at(join.deadline, self.answer(&mut join)).await {
             Ok(Ok(())) => close(CloseCode::Done),
             Ok(Err(error)) => {
@@ -331,7 +331,7 @@ impl Exchange {
     }
 
     async fn answer(&self, join: &mut JoinConnection) -> Result<(), MessageError> {
-        let request = match read_message(&mut join.recv, MAX_REQUEST).await {
+        let request = match read_message(join.pipe.reader(), MAX_REQUEST).await {
             Ok(request) => Ok(request),
             Err(MessageError::Newer(_)) => Err(Refusal::VersionTooNew),
             Err(MessageError::TooLarge(_) | MessageError::Malformed) => Err(Refusal::Malformed),
@@ -347,11 +347,9 @@ impl Exchange {
             Err(refusal) => JoinReply::Refused(refusal),
         };
         self.count(&reply, join);
-        write_message(&mut join.send, &reply, MAX_REPLY).await?;
+        write_message(join.pipe.writer(), &reply, MAX_REPLY).await?;
         // Whether the joiner hears it is not ours to know: a retry gets the same answer.
-        if join.send.finish().is_ok() {
-            let _ = join.send.stopped().await;
-        }
+        join.pipe.finish().await;
         Ok(())
     }
 
@@ -359,7 +357,7 @@ impl Exchange {
         if !is_good_name(&request.name) {
             return Err(Refusal::BadName);
         }
-        let exporter = exporter(&join.connection).ok_or(Refusal::BadProof)?;
+        let exporter = join.pipe.binding().ok_or(Refusal::BadProof)?;
         let (name, token_id) = (request.name.clone(), request.token);
         let grant = self.desk.redeem(Redemption { request, joiner: join.peer, exporter }).await?;
         let (reply, answer) = oneshot::channel();

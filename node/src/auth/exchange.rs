@@ -1,4 +1,5 @@
-//! The two messages of an admission, on one stream of a connection with its own ALPN.
+//! The two messages of an admission, on one stream of a connection with its own ALPN, over QUIC or over
+//! a WebSocket.
 //!
 //! A message is a length of four bytes (big end first), a version byte, and a postcard body.
 //! A version that was published never changes; what comes later gets the next number.
@@ -20,11 +21,6 @@ pub(crate) const MAX_REQUEST: usize = 16 << 10;
 pub(crate) const MAX_REPLY: usize = 1 << 20;
 /// Longest friendly name of a node, in bytes.
 pub const MAX_NODE_NAME: usize = 64;
-
-/// Label and context under which both sides export keying material from their TLS session,
-/// the same on every transport (RFC 8446, section 7.5).
-const EXPORTER_LABEL: &[u8] = b"EXPORTER-hearth-join-v1";
-const EXPORTER_CONTEXT: &[u8] = b"";
 
 /// What the joiner sends.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -99,13 +95,6 @@ pub(crate) fn is_good_name(name: &str) -> bool {
     (1..=MAX_NODE_NAME).contains(&name.len()) && !name.trim().is_empty() && !name.contains(char::is_control)
 }
 
-/// The value that binds a proof to this session; `None` when the session cannot export.
-pub(crate) fn exporter(connection: &quinn::Connection) -> Option<[u8; 32]> {
-    let mut material = [0; 32];
-    connection.export_keying_material(&mut material, EXPORTER_LABEL, EXPORTER_CONTEXT).ok()?;
-    Some(material)
-}
-
 /// Why a message could not be read.
 #[derive(Debug, Error)]
 pub(crate) enum MessageError {
@@ -121,7 +110,7 @@ pub(crate) enum MessageError {
 
 /// Reads one message, whose size is checked before there is room made for it.
 pub(crate) async fn read_message<T: DeserializeOwned>(
-    from: &mut (impl AsyncRead + Unpin),
+    from: &mut (impl AsyncRead + Unpin + ?Sized),
     limit: usize,
 ) -> Result<T, MessageError> {
     let length = usize::try_from(from.read_u32().await?).unwrap_or(usize::MAX);
@@ -139,7 +128,7 @@ pub(crate) async fn read_message<T: DeserializeOwned>(
 
 /// Writes one message.
 pub(crate) async fn write_message(
-    to: &mut (impl AsyncWrite + Unpin),
+    to: &mut (impl AsyncWrite + Unpin + ?Sized),
     message: &impl Serialize,
     limit: usize,
 ) -> Result<(), MessageError> {

@@ -3,18 +3,19 @@
 use std::{
     io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
     time::Duration,
 };
 
 use mesh_proto::{HouseholdId, NodeId};
-use quinn::{ClientConfig, ConnectionError, Endpoint};
+use quinn::{ClientConfig, Endpoint};
 use thiserror::Error;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{
     exchange::{
-        JoinReply, JoinRequest, MAX_REPLY, MAX_REQUEST, MessageError, Refusal, exporter, is_good_name,
-        read_message, write_message,
+        JoinReply, JoinRequest, MAX_REPLY, MAX_REQUEST, MessageError, Refusal, is_good_name, read_message,
+        write_message,
     },
     invite::Binding,
     token::InviteToken,
@@ -22,8 +23,12 @@ use super::{
 use crate::{
     tls::identity::{ALPN_JOIN, IdentityError, NodeIdentity},
     transport::{
-        AttemptError, CloseCode, DialError, clip,
-        race::{Connected, Race},
+        CloseCode, DialError, clip,
+        dialer::HEAD_START,
+        pipe::JoinPipe,
+        race::{AttemptError, Race},
+        ways::race,
+        websocket::WebSocketRace,
     },
 };
 
@@ -91,7 +96,7 @@ pub async fn join(token: &InviteToken, identity: &NodeIdentity, name: &str) -> R
     outcome
 }
 
-/// [`join`] over a given endpoint, which stays open, and in a given time.
+/// [`join`] over a given endpoint (or TCP, where UDP is dropped), which stays open, and in a given time.
 ///
 /// # Errors
 /// As [`join`].
@@ -106,8 +111,14 @@ pub async fn join_over(
         return Err(JoinError::Refused(Refusal::BadName));
     }
     let deadline = Instant::now() + within;
-    let joiner =
-        Joiner { endpoint, config: identity.client_quic(ALPN_JOIN)?, token, ourselves: identity.id(), name };
+    let joiner = Joiner {
+        endpoint,
+        config: identity.client_quic(ALPN_JOIN)?,
+        tls: Arc::new(identity.client_tls(ALPN_JOIN)?),
+        token,
+        ourselves: identity.id(),
+        name,
+    };
     let mut last = JoinError::Deadline;
     while let Ok(outcome) = timeout_at(deadline, joiner.attempt()).await {
         match outcome {
@@ -124,9 +135,9 @@ pub async fn join_over(
 /// Whether the same attempt may succeed in a moment.
 fn is_passing(error: &JoinError) -> bool {
     match error {
-        JoinError::NotReached(DialError::Failed(failures)) => failures
-            .iter()
-            .any(|(_, error)| matches!(error, AttemptError::NoAnswer(_) | AttemptError::Refused(_))),
+        JoinError::NotReached(DialError::Failed(failures)) => {
+            failures.iter().any(|(_, error)| error.is_passing())
+        }
         JoinError::Broken(_) | JoinError::Refused(Refusal::Busy) => true,
         _ => false,
     }
@@ -135,6 +146,7 @@ fn is_passing(error: &JoinError) -> bool {
 struct Joiner<'a> {
     endpoint: &'a Endpoint,
     config: ClientConfig,
+    tls: Arc<rustls::ClientConfig>,
     token: &'a InviteToken,
     ourselves: NodeId,
     name: &'a str,
@@ -142,18 +154,13 @@ struct Joiner<'a> {
 
 impl Joiner<'_> {
     async fn attempt(&self) -> Result<Joined, JoinError> {
-        let race = Race {
-            endpoint: self.endpoint,
-            config: &self.config,
-            ourselves: self.ourselves,
-            expected: Some(self.token.issuer),
-            within: DIAL_WITHIN,
-        };
-        let connected = race.run(&self.token.addresses).await.map_err(JoinError::NotReached)?;
-        let outcome = self.exchange(&connected).await;
-        let reason = connected.connection.close_reason();
-        connected.connection.close(CloseCode::Done.number().into(), b"");
-        match (outcome, reason) {
+        let opened = race(HEAD_START, self.over_quic(), self.over_tcp()).await;
+        let mut pipe = opened.map_err(JoinError::NotReached)?;
+        let closer = pipe.closer();
+        let outcome = self.exchange(&mut pipe).await;
+        let ended_with = closer.closed_by_peer();
+        closer.close(CloseCode::Done, "");
+        match (outcome, ended_with) {
             (Ok(JoinReply::Accepted { statements, addresses }), _) => Ok(Joined {
                 household: self.token.household,
                 issuer: self.token.issuer,
@@ -164,22 +171,48 @@ impl Joiner<'_> {
                 Err(JoinError::Refused(Refusal::Rejected(clip(words.as_bytes()))))
             }
             (Ok(JoinReply::Refused(refusal)), _) => Err(JoinError::Refused(refusal)),
-            (Err(_), Some(ConnectionError::ApplicationClosed(close)))
-                if close.error_code == CloseCode::Busy.number().into() =>
-            {
-                Err(JoinError::Refused(Refusal::Busy))
-            }
+            (Err(_), Some(CloseCode::Busy)) => Err(JoinError::Refused(Refusal::Busy)),
             (Err(MessageError::Newer(_)), _) => Err(JoinError::NewerReply),
             (Err(error), _) => Err(JoinError::Broken(clip(error.to_string().as_bytes()))),
         }
     }
 
-    async fn exchange(&self, connected: &Connected) -> Result<JoinReply, MessageError> {
-        let broken = |error: ConnectionError| MessageError::Io(error.into());
-        let exporter = exporter(&connected.connection).ok_or(MessageError::Malformed)?;
+    async fn over_quic(&self) -> Result<JoinPipe, DialError> {
+        let race = Race {
+            endpoint: self.endpoint,
+            config: &self.config,
+            ourselves: self.ourselves,
+            expected: Some(self.token.issuer),
+            within: DIAL_WITHIN,
+        };
+        let connected = race.run(&self.token.addresses).await?;
+        let lost = |error: quinn::ConnectionError| {
+            let words = clip(error.to_string().as_bytes());
+            DialError::Failed(vec![(connected.address, AttemptError::Refused(words))])
+        };
+        let (send, recv) = connected.connection.open_bi().await.map_err(lost)?;
+        Ok(JoinPipe::quic(connected.connection, send, recv))
+    }
+
+    async fn over_tcp(&self) -> Result<JoinPipe, DialError> {
+        let race = WebSocketRace {
+            client: &self.tls,
+            ourselves: self.ourselves,
+            expected: Some(self.token.issuer),
+            within: DIAL_WITHIN,
+        };
+        Ok(race.run(&self.token.addresses).await?.into_pipe())
+    }
+
+    async fn exchange(&self, pipe: &mut JoinPipe) -> Result<JoinReply, MessageError> {
         let token = self.token;
-        let binding =
-            Binding { exporter, joiner: self.ourselves, issuer: connected.peer, household: token.household };
+        // The handshake proved the issuer's key.
+        let binding = Binding {
+            exporter: pipe.binding().ok_or(MessageError::Malformed)?,
+            joiner: self.ourselves,
+            issuer: token.issuer,
+            household: token.household,
+        };
         let request = JoinRequest {
             household: token.household,
             issuer: token.issuer,
@@ -187,8 +220,7 @@ impl Joiner<'_> {
             proof: binding.prove(token),
             name: self.name.into(),
         };
-        let (mut send, mut recv) = connected.connection.open_bi().await.map_err(broken)?;
-        write_message(&mut send, &request, MAX_REQUEST).await?;
-        read_message(&mut recv, MAX_REPLY).await
+        write_message(pipe.writer(), &request, MAX_REQUEST).await?;
+        read_message(pipe.reader(), MAX_REPLY).await
     }
 }

@@ -46,7 +46,10 @@ fn household() -> HouseholdId {
 
 impl Issuer {
     fn start(limits: Limits) -> Self {
-        let mut node = TestNode::with_limits(1, limits);
+        Self::on(TestNode::with_limits(1, limits))
+    }
+
+    fn on(mut node: TestNode) -> Self {
         let saved = Arc::new(Mutex::new(Vec::new()));
         let disk_full = Arc::new(AtomicBool::new(false));
         let now = Arc::new(AtomicU64::new(NOW));
@@ -127,6 +130,27 @@ async fn an_invite_admits_one_node_once() {
     assert_eq!(issuer.node.counters.get("link_up"), 0);
     let saved = issuer.saved.lock().unwrap().clone();
     assert_eq!(InviteBook::from_bytes(&saved).unwrap().list()[0].used_by, Some(identity(2).id()));
+}
+
+#[tokio::test]
+async fn where_udp_does_not_pass_an_invite_admits_over_a_websocket() {
+    let web = crate::listener::tests::Web::start(crate::listener::TcpLimits::default()).await;
+    let at = web.address();
+    let issuer = Issuer::on(web.mesh);
+    let token = issuer.desk.create(900, 1, vec![at]).await.unwrap();
+    // An endpoint that is closed reaches nobody.
+    let endpoint = Endpoint::client(loopback()).unwrap();
+    endpoint.close(0_u8.into(), b"");
+    let joined = join_over(&endpoint, &token, &identity(2), "kitchen", PATIENCE).await.unwrap();
+    assert_eq!(joined.statements, [identity(2).id().as_bytes().to_vec(), b"kitchen".to_vec()]);
+    let again = join_over(&endpoint, &token, &identity(3), "hall", PATIENCE).await.unwrap_err();
+    assert!(matches!(again, JoinError::Refused(Refusal::AlreadyUsed)), "{again}");
+    // The proof is bound to its own session and key, as over QUIC.
+    let forged =
+        InviteToken { secret: token::Secret([0; 32]), ..issuer.desk.create(900, 1, vec![at]).await.unwrap() };
+    let refused = join_over(&endpoint, &forged, &identity(4), "attic", PATIENCE).await.unwrap_err();
+    assert!(matches!(refused, JoinError::Refused(Refusal::BadProof)), "{refused}");
+    assert_eq!((issuer.counters.get("join_accepted"), issuer.node.counters.get("link_up")), (1, 0));
 }
 
 #[tokio::test]

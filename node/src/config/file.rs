@@ -7,6 +7,7 @@ use std::io::{ErrorKind, Read};
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde_json::Value;
 use toml::Spanned;
@@ -29,6 +30,7 @@ pub(crate) struct FileSettings {
     pub(crate) state_dir: Option<PathBuf>,
     pub(crate) advertise: Option<Vec<(IpAddr, Option<u16>)>>,
     pub(crate) peers: Option<Vec<PeerAddress>>,
+    pub(crate) quic_retry: Option<Duration>,
     pub(crate) log: Option<String>,
     pub(crate) clock: Option<ClockRule>,
     pub(crate) unix_group: Option<String>,
@@ -40,8 +42,8 @@ pub(crate) struct FileSettings {
 }
 
 /// The keys of the top level.
-const TOP: [&str; 10] =
-    ["name", "listen", "state_dir", "advertise", "peers", "log", "clock", "discovery", "api", "adapters"];
+const TOP: [&str; 11] =
+    ["name", "listen", "state_dir", "advertise", "peers", "quic_retry", "log", "clock", "discovery", "api", "adapters"];
 /// The keys of `[api]`.
 const API: [&str; 1] = ["unix_group"];
 /// The keys of `[discovery]`.
@@ -85,6 +87,7 @@ pub(crate) fn parse(path: &Path, text: &str) -> Result<FileSettings, ConfigError
             "state_dir" => settings.state_dir = Some(reader.text(name, value, rules::folder)?),
             "advertise" => settings.advertise = Some(reader.list(name, value, rules::advertise)?),
             "peers" => settings.peers = Some(reader.list(name, value, rules::peer)?),
+            "quic_retry" => settings.quic_retry = Some(reader.text(name, value, rules::quic_retry)?),
             "log" => settings.log = Some(reader.text(name, value, rules::log)?),
             "clock" => settings.clock = Some(reader.text(name, value, rules::clock)?),
             "discovery" => reader.discovery(value, &mut settings)?,

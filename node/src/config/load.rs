@@ -8,14 +8,16 @@ use super::place::{default_state_dir, find_file};
 use super::{
     ApiConfig, Config, DEFAULT_PORT, DiscoveryConfig, Environment, Flags, JoinToken, Origin, Origins, rules,
 };
+use crate::transport::dialer::RETRY_QUIC;
 
 /// The variables that Hearth knows, with the key that each sets.
-const VARIABLES: [(&str, &str); 12] = [
+const VARIABLES: [(&str, &str); 13] = [
     ("HEARTH_NAME", "name"),
     ("HEARTH_LISTEN", "listen"),
     ("HEARTH_STATE_DIR", "state_dir"),
     ("HEARTH_ADVERTISE", "advertise"),
     ("HEARTH_PEERS", "peers"),
+    ("HEARTH_QUIC_RETRY", "quic_retry"),
     ("HEARTH_LOG", "log"),
     ("HEARTH_CLOCK", "clock"),
     ("HEARTH_DISCOVERY_MDNS", "discovery.mdns"),
@@ -48,6 +50,7 @@ pub fn load(flags: &Flags, env: &Environment) -> Result<Config, ConfigError> {
     let port = listen.port();
     let advertise = advertise.into_iter().map(|(ip, own)| SocketAddr::new(ip, own.unwrap_or(port))).collect();
     let peers = from.pick("peers", None, list(rules::peer), file.peers)?.unwrap_or_default();
+    let quic_retry = from.pick("quic_retry", None, rules::quic_retry, file.quic_retry)?.unwrap_or(RETRY_QUIC);
     let clock = from.pick("clock", None, rules::clock, file.clock)?.unwrap_or_default();
     let log = from.pick("log", flags.log.clone().map(|v| ("--log", v)), rules::log, file.log)?;
     let mdns = from.pick("discovery.mdns", flags.mdns.map(|v| ("--mdns", v)), rules::truth, file.mdns)?;
@@ -64,6 +67,7 @@ pub fn load(flags: &Flags, env: &Environment) -> Result<Config, ConfigError> {
         state_dir,
         advertise,
         peers,
+        quic_retry,
         log: log.unwrap_or_else(|| "info".into()),
         clock,
         discovery: DiscoveryConfig { mdns: mdns.unwrap_or(true), interfaces: interfaces.unwrap_or_default() },

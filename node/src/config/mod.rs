@@ -8,6 +8,7 @@
 //! | `state_dir` | `HEARTH_STATE_DIR` | `--state-dir` | see [`place`] |
 //! | `advertise` | `HEARTH_ADVERTISE` (commas) | | what the interfaces have |
 //! | `peers` | `HEARTH_PEERS` (commas) | | none |
+//! | `quic_retry` | `HEARTH_QUIC_RETRY` | | `5m` |
 //! | `log` | `HEARTH_LOG` | `--log` | `info` |
 //! | `clock` | `HEARTH_CLOCK` | | `ask` |
 //! | `discovery.mdns` | `HEARTH_DISCOVERY_MDNS` | `--mdns` | `true` |
@@ -18,7 +19,8 @@
 //! | | `HEARTH_JOIN` | `--join` | none; a secret, so never in the file |
 //!
 //! Port 7843 is Hearth's own choice, so that it collides with no service a home is likely to
-//! run; one number serves the mesh over QUIC (UDP) and the API (TCP), so one firewall rule does.
+//! run; one number serves the mesh over QUIC (UDP), the mesh where UDP is blocked and the API (TCP), so
+//! one firewall rule does.
 
 pub mod duration;
 mod error;
@@ -33,6 +35,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -58,6 +61,8 @@ pub struct Config {
     pub advertise: Vec<SocketAddr>,
     /// Nodes to try, beside those that are discovered.
     pub peers: Vec<PeerAddress>,
+    /// How often QUIC is tried while a link is a WebSocket.
+    pub quic_retry: Duration,
     /// What is logged, as [`rules::log`] accepts it.
     pub log: String,
     /// Whether this machine's clock counts as right.
@@ -124,7 +129,7 @@ impl fmt::Debug for AdapterConfig {
 pub struct PeerAddress {
     /// Host name, or IP address without brackets.
     pub host: String,
-    /// UDP port, 1 to 65535.
+    /// UDP and TCP port, 1 to 65535.
     pub port: u16,
 }
 

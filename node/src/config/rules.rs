@@ -3,9 +3,11 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use tracing_subscriber::EnvFilter;
 
+use super::duration::parse_duration;
 use super::error::Broken;
 use super::{DEFAULT_PORT, JoinToken, PeerAddress};
 use crate::timekeeping::ClockRule;
@@ -114,6 +116,16 @@ fn scoped(text: &str) -> Option<PeerAddress> {
     let (ip, zone) = host.split_once('%')?;
     let fits = ip.parse::<Ipv6Addr>().is_ok_and(|ip| ip.is_unicast_link_local()) && is_interface(zone);
     (fits && port != 0).then(|| PeerAddress { host: host.to_owned(), port })
+}
+
+/// How often QUIC is tried while a link is a WebSocket: at least a second.
+///
+/// # Errors
+/// [`Broken`] when it is no duration, or a shorter one.
+pub fn quic_retry(text: &str) -> Result<Duration, Broken> {
+    let broken = Broken { rule: "a duration of at least 1s, such as 90s, 5m or 1h", example: "\"5m\"" };
+    let parsed = parse_duration(text).map_err(|_| broken)?;
+    (parsed >= Duration::from_secs(1)).then_some(parsed).ok_or(broken)
 }
 
 /// What is logged: a level, or a filter in the syntax of tracing-subscriber.

@@ -4,6 +4,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::Config;
+use super::duration::show_duration;
 
 /// The text of a config file in which every setting stands at its default, explained.
 pub const DEFAULT_FILE: &str = include_str!("default.toml");
@@ -28,6 +29,7 @@ pub fn shown(config: &Config) -> Vec<ShownSetting> {
         ("state_dir".to_owned(), json!(config.state_dir.to_string_lossy())),
         ("advertise".to_owned(), texts(config.advertise.iter().map(ToString::to_string).collect())),
         ("peers".to_owned(), texts(config.peers.iter().map(ToString::to_string).collect())),
+        ("quic_retry".to_owned(), json!(show_duration(config.quic_retry))),
         ("log".to_owned(), json!(config.log)),
         ("clock".to_owned(), json!(config.clock.as_str())),
         ("discovery.mdns".to_owned(), json!(config.discovery.mdns)),
@@ -85,6 +87,7 @@ mod tests {
             "state_dir",
             "advertise",
             "peers",
+            "quic_retry",
             "log",
             "clock",
             "discovery.mdns",

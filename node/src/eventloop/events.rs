@@ -12,8 +12,8 @@ use mesh_proto::{
 };
 use tracing::{error, info, warn};
 
-use super::EventLoop;
-use crate::transport::LinkId;
+use super::{EventLoop, peers::kind};
+use crate::transport::{LinkId, TransportKind};
 
 /// Peers and rules whose offences are counted apart.
 const MAX_OFFENCES: usize = 1_024;
@@ -124,7 +124,9 @@ impl EventLoop {
     fn linked(&mut self, link: session::LinkId, node: NodeId) {
         if let Some(open) = self.links.get(&LinkId(link.0)) {
             open.handle.admit();
-            info!(node = %self.name_of(node.short()), address = %open.address, "linked");
+            let over = self.mesh.links().find(|(id, _)| *id == link).map(|(_, link)| kind(link.transport));
+            let over = over.map_or("", TransportKind::name);
+            info!(node = %self.name_of(node.short()), address = %open.address, over, "linked");
         }
         self.want_peers();
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use mesh_proto::{NodeId, ShortId};
+use mesh_proto::{NodeId, ShortId, session::Transport};
 
 use super::{
     EventLoop,
@@ -10,16 +10,20 @@ use super::{
 };
 use crate::{
     service::{NodeHealth, Status},
-    transport::{LinkId, Target, Wanted},
+    transport::{LinkId, Linked, Target, TransportKind, Wanted},
 };
 
 impl EventLoop {
-    /// Tells the dialer whom to reach: every admitted node that has no accepted link, and whoever is
-    /// at the configured names; and who is linked, so that nobody is dialled twice.
+    /// Tells the dialer whom to reach: every admitted node that has no good accepted link, and whoever is
+    /// at the configured names; and who is linked, so that nobody is dialled twice for nothing.
     pub(super) fn want_peers(&mut self) {
         let me = self.mesh.id();
-        let accepted: BTreeSet<NodeId> =
-            self.links.values().filter(|open| !open.dialed).map(|open| open.handle.peer()).collect();
+        let accepted: BTreeSet<NodeId> = self
+            .links
+            .iter()
+            .filter(|(id, open)| !open.dialed && self.is_good(**id))
+            .map(|(_, open)| open.handle.peer())
+            .collect();
         let mut wanted = Wanted::default();
         // Whoever was removed is turned away everywhere; should that prove void the others will call.
         let seeds: &[_] = if self.mesh.roster().is_revoked(&me) { &[] } else { self.seeds.as_slice() };
@@ -52,9 +56,13 @@ impl EventLoop {
             addresses.sort_unstable();
             addresses.dedup();
         }
-        let live = self.mesh.links().filter(|(_, link)| link.is_live());
-        wanted.linked =
-            live.filter_map(|(id, link)| Some((link.node, self.links.get(&LinkId(id.0))?.address))).collect();
+        let linked = |node: NodeId| {
+            let (id, link) = self.mesh.best_link_to(node.short())?;
+            let address = self.links.get(&LinkId(id.0))?.address;
+            let transport = kind(link.transport);
+            Some((node, Linked { address, transport, is_silent: link.is_silent }))
+        };
+        wanted.linked = self.mesh.links().filter_map(|(_, link)| linked(link.node)).collect();
         self.wanted.send_if_modified(|current| {
             let differs = *current != wanted;
             if differs {
@@ -62,6 +70,15 @@ impl EventLoop {
             }
             differs
         });
+    }
+
+    /// Whether nothing better than this link is to be looked for. Before both sides are introduced
+    /// nobody knows.
+    fn is_good(&self, id: LinkId) -> bool {
+        let link = self.mesh.links().find(|(other, _)| other.0 == id.0).map(|(_, link)| link);
+        link.is_some_and(|link| {
+            link.peer.is_none() || (link.transport == Transport::Quic && !link.is_silent && link.is_live())
+        })
     }
 
     pub(super) fn publish_alive(&self) {
@@ -97,7 +114,7 @@ impl EventLoop {
         let objects = self.counts.count(&self.mesh);
         let links = self.links.values().map(|open| {
             let rtt = u64::try_from(open.handle.rtt().as_micros()).unwrap_or(u64::MAX);
-            (open.handle.peer(), (open.address, rtt))
+            (open.handle.id(), (open.address, rtt))
         });
         let source = StatusSource {
             mesh: &self.mesh,
@@ -112,5 +129,13 @@ impl EventLoop {
             uptime_s: self.clock.now().mono_ms / 1000,
         };
         source.status()
+    }
+}
+
+/// What carries a link, in the transports' word.
+pub(super) fn kind(transport: Transport) -> TransportKind {
+    match transport {
+        Transport::Quic => TransportKind::Quic,
+        Transport::WebSocket => TransportKind::WebSocket,
     }
 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use mesh_proto::{
-    FieldName, Key, NodeId, ObjectId, ShortId, Value,
+    FieldName, Key, ObjectId, ShortId, Value,
     mesh::Mesh,
     roster::{Member, Roles},
     session::Link,
@@ -14,9 +14,15 @@ use mesh_proto::{
     view,
 };
 
-use super::standing::{self, Standing};
-use crate::discovery::Report;
-use crate::service::{FieldView, NodeStatus, ObjectView, Status};
+use super::{
+    peers::kind,
+    standing::{self, Standing},
+};
+use crate::{
+    discovery::Report,
+    service::{FieldView, NodeStatus, ObjectView, Status},
+    transport::LinkId,
+};
 
 /// The machine's view of an object as the rest of the node sees it.
 pub(super) fn object_view(object: view::ObjectView) -> ObjectView {
@@ -59,8 +65,8 @@ pub(super) struct StatusSource<'a> {
     pub(super) mesh: &'a Mesh,
     /// Complete objects, and incomplete ones.
     pub(super) objects: (usize, usize),
-    /// Address and round trip in microseconds of every linked peer.
-    pub(super) links: BTreeMap<NodeId, (SocketAddr, u64)>,
+    /// Address and round trip in microseconds of every link.
+    pub(super) links: BTreeMap<LinkId, (SocketAddr, u64)>,
     /// The nodes that have been alive since the start.
     pub(super) is_heard: &'a BTreeSet<ShortId>,
     pub(super) standing: &'a Standing,
@@ -74,7 +80,6 @@ impl StatusSource<'_> {
         let mesh = self.mesh;
         let (objects, incomplete) = self.objects;
         let alive: BTreeSet<ShortId> = mesh.alive().into_iter().map(|(node, _)| node).collect();
-        let links: BTreeMap<NodeId, &Link> = mesh.links().map(|(_, link)| (link.node, link)).collect();
         let nodes = mesh.roster().members().filter(|member| member.roles.contains(Roles::MEMBER));
         Status {
             household: mesh.roster().household().to_string(),
@@ -96,7 +101,7 @@ impl StatusSource<'_> {
             copies: standing::copies(mesh, self.standing),
             copies_seen: self.standing.told(mesh),
             nodes: nodes
-                .map(|member| self.node(member, &alive, links.get(&member.id).copied(), objects))
+                .map(|member| self.node(member, &alive, objects))
                 .chain(self.removed(objects))
                 .collect(),
             counters: mesh.counters().iter().collect(),
@@ -123,14 +128,10 @@ impl StatusSource<'_> {
         })
     }
 
-    fn node(
-        &self,
-        member: &Member,
-        alive: &BTreeSet<ShortId>,
-        link: Option<&Link>,
-        own_objects: usize,
-    ) -> NodeStatus {
+    fn node(&self, member: &Member, alive: &BTreeSet<ShortId>, own_objects: usize) -> NodeStatus {
         let mesh = self.mesh;
+        let best = mesh.best_link_to(member.short);
+        let link = best.map(|(_, link)| link);
         let is_self = member.id == mesh.id();
         let state = match () {
             () if is_self => "self",
@@ -139,7 +140,7 @@ impl StatusSource<'_> {
             () if self.is_heard.contains(&member.short) => "dead",
             () => "unknown",
         };
-        let reached = self.links.get(&member.id);
+        let reached = best.and_then(|(id, _)| self.links.get(&LinkId(id.0)));
         let way = mesh.way_to(member.short).filter(|_| reached.is_none() && !is_self);
         let peer = link.and_then(|link| link.peer.as_ref());
         let said = node_field(mesh, member.short, "version").and_then(|v| v.as_text().map(str::to_owned));
@@ -150,7 +151,7 @@ impl StatusSource<'_> {
             roles: role_names(member.roles),
             state,
             address: reached.map(|(address, _)| *address),
-            transport: reached.map(|_| "quic").or(way.map(|_| "relay")),
+            transport: link.map(|link| kind(link.transport).name()).or(way.map(|_| "relay")),
             via: way.map(|way| name_of(mesh, way.via)),
             hops: reached.map(|_| 1).or(way.map(|way| way.hops)),
             rtt_us: reached.map(|(_, rtt)| *rtt),

@@ -11,7 +11,7 @@ use tokio_rustls::TlsConnector;
 use super::*;
 use crate::{
     tls::{LocalCa, WallClock, WebNames, WebResolver, resolver::WebRenewal},
-    transport::testing::{PATIENCE, eventually, identity, loopback},
+    transport::testing::{PATIENCE, TestNode, eventually, identity, loopback},
 };
 
 /// A port whose API sends back what it gets.
@@ -20,6 +20,8 @@ pub(crate) struct Web {
     counters: Arc<TransportCounters>,
     resolver: Arc<WebResolver>,
     names: watch::Sender<WebNames>,
+    /// The node whose mesh it accepts.
+    pub(crate) mesh: TestNode,
     roots: RootCertStore,
 }
 
@@ -47,6 +49,21 @@ impl Web {
     }
 
     async fn with_api(limits: TcpLimits, web: mpsc::Sender<WebConnection>) -> Self {
+        Self::with_limits(limits, crate::transport::Limits::default(), web).await
+    }
+
+    /// A port whose mesh has these limits, and whose API nobody serves.
+    pub(crate) async fn with_mesh_limits(limits: crate::transport::Limits) -> Self {
+        let (web, mut connections) = mpsc::channel(1);
+        tokio::spawn(async move { while connections.recv().await.is_some() {} });
+        Self::with_limits(TcpLimits::default(), limits, web).await
+    }
+
+    async fn with_limits(
+        limits: TcpLimits,
+        mesh_limits: crate::transport::Limits,
+        web: mpsc::Sender<WebConnection>,
+    ) -> Self {
         let ca = LocalCa::generate("kitchen").unwrap();
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(ca.ca_pem().as_bytes()).unwrap()).unwrap();
@@ -57,12 +74,18 @@ impl Web {
         let ports = bind_ports(loopback()).await.unwrap();
         let counters = Arc::new(TransportCounters::default());
         let tls = Arc::new(resolver.web_tls().unwrap());
-        tokio::spawn(serve(ports.tcp, tls, web, counters.clone(), limits));
-        Self { address: ports.address, counters, resolver, names, roots }
+        let mesh = TestNode::on(1, ports.udp, counters.clone(), mesh_limits);
+        let websocket = mesh.websocket.clone();
+        tokio::spawn(serve(ports.tcp, tls, websocket, web, counters.clone(), limits));
+        Self { mesh, address: ports.address, counters, resolver, names, roots }
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    pub(crate) fn counters(&self) -> &TransportCounters {
+        &self.counters
     }
 
     async fn raw(&self) -> TcpStream {
@@ -250,20 +273,47 @@ async fn one_address_crowds_out_itself_and_nobody_else() {
 }
 
 #[tokio::test]
-async fn mesh_and_unknown_protocols_get_an_alert() {
+async fn unknown_protocols_get_an_alert_and_the_mesh_wants_a_key() {
     let web = Web::start(TcpLimits::default()).await;
-    for alpn in [ALPN_MESH, ALPN_JOIN, b"h2"] {
-        let error = web.connect(&[alpn]).await.unwrap_err().to_string();
-        assert!(error.contains("NoApplicationProtocol"), "{error}");
+    let error = web.connect(&[b"h2"]).await.unwrap_err().to_string();
+    assert!(error.contains("NoApplicationProtocol"), "{error}");
+    for alpn in [ALPN_MESH, ALPN_JOIN] {
+        web.connect(&[alpn]).await.unwrap_err();
     }
-    // The same with the node's own key, as a later version would dial.
-    let tls = identity(2).client_tls(ALPN_MESH).unwrap();
-    let name = ServerName::try_from("localhost").unwrap();
-    TlsConnector::from(Arc::new(tls)).connect(name, web.raw().await).await.unwrap_err();
     eventually("each is counted by its kind", || {
-        (web.counters.get("tcp_mesh_refused"), web.counters.get("tcp_unknown_alpn")) == (3, 1)
+        (web.counters.get("tcp_mesh_refused"), web.counters.get("tcp_unknown_alpn")) == (2, 1)
     })
     .await;
+    web.serves_a_good_client().await;
+}
+
+/// Speaks the mesh's TLS with a key of its own.
+async fn mesh_client(web: &Web, seed: u8) -> tokio_rustls::client::TlsStream<TcpStream> {
+    let tls = identity(seed).client_tls(ALPN_MESH).unwrap();
+    let name = ServerName::try_from("localhost").unwrap();
+    TlsConnector::from(Arc::new(tls)).connect(name, web.raw().await).await.unwrap()
+}
+
+#[tokio::test]
+async fn what_is_not_the_meshs_websocket_is_refused_and_the_deadline_covers_it() {
+    let web = Web::start(short()).await;
+    for request in [
+        "GET /other HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n",
+        "GET /mesh HTTP/1.1\r\nHost: x\r\n\r\n",
+        "nonsense\r\n\r\n",
+    ] {
+        let mut client = mesh_client(&web, 2).await;
+        client.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        let _ = tokio::time::timeout(PATIENCE, client.read_to_end(&mut answer)).await.unwrap();
+        assert!(!answer.starts_with(b"HTTP/1.1 101"), "{}", String::from_utf8_lossy(&answer));
+    }
+    assert_eq!(web.counters.get("websocket_refused"), 3);
+    // TLS is done and nothing follows.
+    let mut silent = mesh_client(&web, 2).await;
+    let _ = tokio::time::timeout(PATIENCE, silent.read_to_end(&mut Vec::new())).await.unwrap();
+    assert_eq!(web.counters.get("tcp_handshake_timeout"), 1);
     web.serves_a_good_client().await;
 }
 

@@ -39,7 +39,15 @@ pub const SERVER_NAME: &str = "hearth.local";
 /// A link is lost when nothing arrives for this long.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 /// A quiet link sends a ping this often.
-pub const KEEP_ALIVE: Duration = Duration::from_secs(2);
+pub const KEEP_ALIVE: Duration = Duration::from_secs(1);
+/// A link is silent when nothing came for this long: a ping went out and was not answered. Another
+/// way to the peer is looked for then.
+pub const SILENCE: Duration = Duration::from_millis(1_250);
+
+/// Label and context under which both sides of an admission export keying material from their TLS
+/// session, the same on every transport (RFC 8446, section 7.5).
+const JOIN_LABEL: &[u8] = b"EXPORTER-hearth-join-v1";
+const JOIN_CONTEXT: &[u8] = b"";
 
 /// DER before the 32 bytes of an Ed25519 SubjectPublicKeyInfo (RFC 8410, section 4).
 const SPKI_PREFIX: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
@@ -209,6 +217,31 @@ impl Handshake {
         let data = downcast::<quinn::crypto::rustls::HandshakeData>(connection.handshake_data()?)?;
         Some(Self { peer: node_id_of_spki(chain.first()?)?, alpn: data.protocol? })
     }
+
+    /// The same of TLS over TCP.
+    pub fn of_tls<S>(stream: &tokio_rustls::TlsStream<S>) -> Option<Self> {
+        let (_, session) = stream.get_ref();
+        let key = session.peer_certificates()?.first()?;
+        Some(Self { peer: node_id_of_spki(key)?, alpn: session.alpn_protocol()?.to_vec() })
+    }
+}
+
+/// The value that binds the proof of an admission to a QUIC session; `None` when it cannot export.
+pub fn join_binding_quic(connection: &quinn::Connection) -> Option<[u8; 32]> {
+    let mut material = [0; 32];
+    connection.export_keying_material(&mut material, JOIN_LABEL, JOIN_CONTEXT).ok()?;
+    Some(material)
+}
+
+/// The same of a TLS session over TCP.
+pub fn join_binding_tls<S>(stream: &tokio_rustls::TlsStream<S>) -> Option<[u8; 32]> {
+    use tokio_rustls::TlsStream;
+    let (material, context) = ([0; 32], Some(JOIN_CONTEXT));
+    match stream {
+        TlsStream::Client(stream) => stream.get_ref().1.export_keying_material(material, JOIN_LABEL, context),
+        TlsStream::Server(stream) => stream.get_ref().1.export_keying_material(material, JOIN_LABEL, context),
+    }
+    .ok()
 }
 
 fn downcast<T: 'static>(any: Box<dyn Any>) -> Option<T> {

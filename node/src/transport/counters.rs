@@ -90,8 +90,15 @@ counters! {
         tcp_not_tls,
         /// TLS clients that speak none of our protocols over TCP.
         tcp_unknown_alpn,
-        /// Mesh protocols over TCP, which this version does not speak.
+        /// Clients that asked for a mesh protocol over TCP and did not get through its TLS: no raw
+        /// public key, mostly.
         tcp_mesh_refused,
+        /// Mesh connections over TCP that asked for no WebSocket, or not for the mesh's.
+        websocket_refused,
+        /// Links over WebSockets that broke a rule of the protocol or carried something else.
+        websocket_misuse,
+        /// Links over which nothing was heard although the peer was asked.
+        link_silent,
         /// Finished TCP connections dropped because the API took no more.
         tcp_busy,
     }

@@ -4,7 +4,9 @@
 //! wanted target dials all its addresses, sleeps for as long as the link lives, and tries again with
 //! growing pauses while it cannot reach it. New addresses cut a pause short. A node that is linked
 //! already is not dialled: a configured name and a known key may well be the same node, and two
-//! tasks that take turns in replacing each other's link would never come to rest.
+//! tasks that take turns in replacing each other's link would never come to rest. Two things are
+//! better than to stay: where the link is silent both transports are tried at once, and where it is a
+//! WebSocket QUIC is tried every few minutes and when an address changes on either side.
 
 use std::{collections::BTreeMap, future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -17,7 +19,7 @@ use tokio::{
 };
 use tracing::{debug, info};
 
-use super::{DialError, QuicTransport};
+use super::{DialError, QuicTransport, TransportKind};
 
 /// The first pause after a failure.
 pub const FIRST_PAUSE: Duration = Duration::from_millis(200);
@@ -27,6 +29,12 @@ pub const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 const GOOD_LINK: Duration = Duration::from_secs(10);
 /// How often new addresses may interrupt a dial, which then starts with all of them.
 const MOST_CHANGES: u8 = 3;
+/// How much sooner QUIC begins than the WebSocket.
+pub const HEAD_START: Duration = Duration::from_millis(300);
+/// How often QUIC is tried while the link is a WebSocket.
+pub const RETRY_QUIC: Duration = Duration::from_secs(300);
+/// How long a link that has just opened may take to replace a silent one.
+const HOLD: Duration = Duration::from_secs(2);
 /// Dials in progress at once, over all targets.
 const PARALLEL_DIALS: usize = 16;
 
@@ -49,14 +57,37 @@ pub enum Target {
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub struct Wanted {
     /// Everybody to whom a dialled link is wanted, with the addresses to try (none for a
-    /// [`Target::Host`]). Leave out a node that has an accepted link; keep one whose dialled link is
+    /// [`Target::Host`]). Leave out a node that has a good accepted link; keep one whose dialled link is
     /// up, or its pauses are forgotten. Taking a target out does not close its link.
     pub targets: BTreeMap<Target, Vec<SocketAddr>>,
-    /// The nodes that are linked, whoever dialled, and where: they are not dialled.
-    pub linked: BTreeMap<NodeId, SocketAddr>,
+    /// The nodes that are linked, whoever dialled: they are dialled only for something better.
+    pub linked: BTreeMap<NodeId, Linked>,
 }
 
-/// How to dial; implemented by [`QuicTransport`].
+/// The best link to a node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Linked {
+    /// Where the node is.
+    pub address: SocketAddr,
+    /// What carries the link.
+    pub transport: TransportKind,
+    /// Whether nothing is heard over it.
+    pub is_silent: bool,
+}
+
+/// Which transports to dial over.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum By {
+    /// QUIC alone.
+    Quic,
+    /// The first that opens.
+    Either {
+        /// How much sooner QUIC begins.
+        head_start: Duration,
+    },
+}
+
+/// How to dial; implemented by [`super::Ways`], and by [`QuicTransport`], which knows one way.
 pub trait Dial: Send + Sync + 'static {
     /// Looks a configured place up.
     fn resolve(
@@ -71,6 +102,7 @@ pub trait Dial: Send + Sync + 'static {
         &self,
         expected: Option<NodeId>,
         addresses: &[SocketAddr],
+        by: By,
     ) -> impl Future<Output = Result<(NodeId, impl Future<Output = ()> + Send), DialError>> + Send;
 }
 
@@ -86,6 +118,7 @@ impl Dial for QuicTransport {
         &self,
         expected: Option<NodeId>,
         addresses: &[SocketAddr],
+        _by: By,
     ) -> Result<(NodeId, impl Future<Output = ()> + Send), DialError> {
         QuicTransport::dial(self, expected, addresses).await.map(|(node, end)| (node, end.ended()))
     }
@@ -96,8 +129,17 @@ impl Dial for QuicTransport {
 pub struct Dialer<D> {
     dial: Arc<D>,
     wanted: watch::Receiver<Wanted>,
+    retry: RetryQuic,
     running: BTreeMap<Target, Running>,
     places: Arc<Semaphore>,
+}
+
+/// When QUIC is tried although a WebSocket is up.
+#[derive(Clone, Debug)]
+struct RetryQuic {
+    every: Duration,
+    /// The addresses of this node; when they change QUIC may pass.
+    ours: watch::Receiver<Vec<SocketAddr>>,
 }
 
 #[derive(Debug)]
@@ -110,7 +152,15 @@ impl<D: Dial> Dialer<D> {
     /// A dialer for whatever `wanted` holds.
     pub fn new(dial: D, wanted: watch::Receiver<Wanted>) -> Self {
         let places = Arc::new(Semaphore::new(PARALLEL_DIALS));
-        Self { dial: Arc::new(dial), wanted, running: BTreeMap::new(), places }
+        let retry = RetryQuic { every: RETRY_QUIC, ours: watch::channel(Vec::new()).1 };
+        Self { dial: Arc::new(dial), wanted, retry, running: BTreeMap::new(), places }
+    }
+
+    /// Tries QUIC this often while a link is a WebSocket, and when the addresses of this node change.
+    #[must_use]
+    pub fn retry_quic(mut self, every: Duration, ours: watch::Receiver<Vec<SocketAddr>>) -> Self {
+        self.retry = RetryQuic { every, ours };
+        self
     }
 
     /// Follows `wanted` until its sender is gone.
@@ -149,7 +199,10 @@ impl<D: Dial> Dialer<D> {
                         target: target.clone(),
                         addresses: receiver,
                         wanted: self.wanted.clone(),
+                        retry: self.retry.clone(),
                         places: self.places.clone(),
+                        try_quic_at: None,
+                        hold_until: Instant::now(),
                     };
                     let task = tokio::spawn(keeper.run()).abort_handle();
                     self.running.insert(target, Running { addresses: sender, task });
@@ -173,7 +226,12 @@ struct Keeper<D> {
     node: Option<NodeId>,
     addresses: watch::Receiver<Vec<SocketAddr>>,
     wanted: watch::Receiver<Wanted>,
+    retry: RetryQuic,
     places: Arc<Semaphore>,
+    /// When QUIC is tried next; set while the link is a WebSocket.
+    try_quic_at: Option<Instant>,
+    /// Until then a silent link is expected to be replaced by the one that has just opened.
+    hold_until: Instant,
 }
 
 /// Nobody wants anything any more.
@@ -181,10 +239,26 @@ struct Over;
 
 /// How a dial ended.
 enum Dialled {
-    /// As a link that lived this long, or not at all.
-    Done(Result<Duration, DialError>),
+    Done(Outcome),
     /// Before it ended there were more addresses: these are all.
     More(Vec<SocketAddr>),
+}
+
+/// Why a node is dialled.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reason {
+    NotLinked,
+    Silent,
+    Better,
+}
+
+/// What came of it.
+enum Outcome {
+    /// A link was up for so long, and is down or not good enough any more.
+    Lived(Duration),
+    /// The node turned out to be linked.
+    Linked,
+    Failed(DialError),
 }
 
 impl<D: Dial> Keeper<D> {
@@ -192,16 +266,21 @@ impl<D: Dial> Keeper<D> {
         let mut pause = FIRST_PAUSE;
         let mut reported = None;
         loop {
-            let Ok(outcome) = self.attempt().await else { return };
+            let Ok(reason) = self.reason(false).await else { return };
+            let Ok(outcome) = self.attempt(reason).await else { return };
             match outcome {
-                Ok(None) => continue,
-                Ok(Some(lived)) => {
+                Outcome::Linked => continue,
+                Outcome::Lived(lived) => {
                     reported = None;
                     if lived >= GOOD_LINK {
                         pause = FIRST_PAUSE;
                     }
                 }
-                Err(error) => {
+                Outcome::Failed(error) if reason == Reason::Better => {
+                    debug!(target = ?self.target, %error, "QUIC does not pass yet");
+                    continue;
+                }
+                Outcome::Failed(error) => {
                     let target = &self.target;
                     // The same failure every ten seconds is news once.
                     if reported.as_ref() == Some(&error) {
@@ -222,26 +301,69 @@ impl<D: Dial> Keeper<D> {
         }
     }
 
-    /// Waits until the node is not linked, dials once, and waits for the link's end. Answers with how
-    /// long it lived; with nothing when the node turned out to be linked.
-    async fn attempt(&mut self) -> Result<Result<Option<Duration>, DialError>, Over> {
-        if let Some(node) = self.node {
-            self.wanted.wait_for(|wanted| !wanted.linked.contains_key(&node)).await.map_err(|_| Over)?;
+    /// Waits for a reason to dial. While a dialled link is open, that there is none is no reason: its end
+    /// is noticed otherwise.
+    async fn reason(&mut self, is_open: bool) -> Result<Reason, Over> {
+        loop {
+            let linked = {
+                let wanted = self.wanted.borrow_and_update();
+                self.node.and_then(|node| wanted.linked.get(&node).copied())
+            };
+            let is_websocket = linked.is_some_and(|link| link.transport == TransportKind::WebSocket);
+            let due = match linked {
+                None if !is_open => return Ok(Reason::NotLinked),
+                Some(link) if link.is_silent => Some((self.hold_until, Reason::Silent)),
+                Some(_) if is_websocket => {
+                    let next = *self.try_quic_at.get_or_insert_with(|| Instant::now() + self.retry.every);
+                    Some((next, Reason::Better))
+                }
+                _ => None,
+            };
+            if !is_websocket {
+                self.try_quic_at = None;
+            }
+            let sleep = async {
+                match due {
+                    Some((at, reason)) => {
+                        tokio::time::sleep_until(at).await;
+                        reason
+                    }
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                changed = self.wanted.changed() => changed.map_err(|_| Over)?,
+                reason = sleep => return Ok(reason),
+                changed = self.addresses.changed(), if is_websocket => {
+                    changed.map_err(|_| Over)?;
+                    self.try_quic_at = Some(Instant::now());
+                }
+                Ok(()) = self.retry.ours.changed(), if is_websocket => {
+                    self.try_quic_at = Some(Instant::now());
+                }
+            }
         }
+    }
+
+    /// Dials once, or again where there are more addresses, and waits for the link's end or a reason to
+    /// dial again.
+    async fn attempt(&mut self, reason: Reason) -> Result<Outcome, Over> {
         let (expected, mut addresses) = match &self.target {
             Target::Node(node) => (Some(*node), self.addresses.borrow_and_update().clone()),
             Target::Host { name, port } => match self.dial.resolve(name, *port).await {
-                Ok(addresses) => (None, addresses),
-                Err(error) => return Ok(Err(error)),
+                Ok(addresses) if reason == Reason::NotLinked => (None, addresses),
+                // Somebody else at that place is no better way to the node.
+                Ok(addresses) => (self.node, addresses),
+                Err(error) => return Ok(self.failed(reason, error)),
             },
         };
         if expected.is_none() && self.finds_linked(&addresses) {
-            return Ok(Ok(None));
+            return Ok(Outcome::Linked);
         }
         let mut changes = MOST_CHANGES;
         loop {
-            match self.dial(expected, &addresses, changes > 0).await? {
-                Dialled::Done(outcome) => return Ok(outcome.map(Some)),
+            match self.dial(reason, expected, &addresses, changes > 0).await? {
+                Dialled::Done(outcome) => return Ok(outcome),
                 Dialled::More(all) => {
                     changes -= 1;
                     addresses = all;
@@ -254,32 +376,54 @@ impl<D: Dial> Keeper<D> {
     /// the old ones may be silent for seconds while a new one would answer.
     async fn dial(
         &mut self,
+        reason: Reason,
         expected: Option<NodeId>,
         addresses: &[SocketAddr],
         may_change: bool,
     ) -> Result<Dialled, Over> {
+        let by = match reason {
+            Reason::NotLinked => By::Either { head_start: HEAD_START },
+            Reason::Silent => By::Either { head_start: Duration::ZERO },
+            Reason::Better => By::Quic,
+        };
+        let dial = self.dial.clone();
         let place = self.places.acquire().await.map_err(|_| Over)?;
         let dialled = tokio::select! {
             biased;
-            dialled = self.dial.dial(expected, addresses) => dialled,
+            dialled = dial.dial(expected, addresses, by) => dialled,
             all = more_than(addresses, &mut self.addresses), if may_change => return Ok(Dialled::More(all)),
         };
         drop(place);
         Ok(Dialled::Done(match dialled {
             Ok((node, down)) => {
                 self.node = Some(node);
+                self.try_quic_at = None;
                 let since = Instant::now();
-                down.await;
-                Ok(since.elapsed())
+                self.hold_until = since + HOLD;
+                tokio::select! {
+                    () = down => {}
+                    reason = self.reason(true) => {
+                        reason?;
+                    }
+                }
+                Outcome::Lived(since.elapsed())
             }
-            Err(error) => Err(error),
+            Err(error) => self.failed(reason, error),
         }))
+    }
+
+    fn failed(&mut self, reason: Reason, error: DialError) -> Outcome {
+        if reason == Reason::Better {
+            self.try_quic_at = Some(Instant::now() + self.retry.every);
+        }
+        Outcome::Failed(error)
     }
 
     /// Whether a node is linked at one of the addresses; it is then taken to be the one.
     fn finds_linked(&mut self, addresses: &[SocketAddr]) -> bool {
         let wanted = self.wanted.borrow();
-        let found = wanted.linked.iter().find(|(_, at)| addresses.contains(at)).map(|(node, _)| *node);
+        let found = wanted.linked.iter().find(|(_, at)| addresses.contains(&at.address));
+        let found = found.map(|(node, _)| *node);
         if found.is_some() {
             self.node = found;
         }

@@ -1,4 +1,4 @@
-//! Links to other nodes: what every transport has in common, and QUIC.
+//! Links to other nodes: what every transport has in common, QUIC, and WebSockets where UDP is blocked.
 //!
 //! A link carries ordered reliable frames and unreliable datagrams between this node and
 //! one peer whose key the handshake proved. Transports report to the event loop through one
@@ -8,13 +8,18 @@
 pub(crate) mod codec;
 pub mod counters;
 pub mod dialer;
+pub(crate) mod gate;
 mod link;
+pub(crate) mod pipe;
 pub(crate) mod places;
 pub mod quic;
 mod quic_link;
 pub(crate) mod race;
 mod udp_filter;
 pub(crate) mod unfinished;
+pub mod ways;
+pub mod websocket;
+mod websocket_link;
 
 #[cfg(test)]
 pub(crate) mod testing;
@@ -28,12 +33,16 @@ use mesh_proto::NodeId;
 
 pub use codec::MAX_FRAME;
 pub use counters::TransportCounters;
-pub use dialer::{Dialer, Target, Wanted};
+pub use dialer::{Dialer, Linked, Target, Wanted};
+pub use gate::JoinConnection;
 pub use link::{
     LinkEventReceiver, LinkEventSender, LinkHandle, QUEUE_BYTES, QUEUE_FRAMES, SendError, link_events,
 };
-pub use quic::{JoinConnection, Limits, QuicTransport, TransportError};
+pub use quic::{Limits, QuicTransport, TransportError};
+pub(crate) use quic_link::LinkEnd;
 pub use race::{AttemptError, DialError};
+pub use ways::Ways;
+pub use websocket::WebSocketTransport;
 
 /// Largest datagram, in bytes: with QUIC's own bytes it fits the 1,200 that every path carries.
 pub const MAX_DATAGRAM: usize = 1_100;
@@ -62,13 +71,23 @@ pub enum Channel {
 pub enum TransportKind {
     /// QUIC over UDP.
     Quic,
+    /// A WebSocket over TLS over TCP.
+    WebSocket,
+}
+
+impl TransportKind {
+    /// The word for it in the API.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Quic => "quic",
+            Self::WebSocket => "websocket",
+        }
+    }
 }
 
 impl fmt::Display for TransportKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Quic => "quic",
-        })
+        f.write_str(self.name())
     }
 }
 
@@ -104,6 +123,14 @@ pub enum LinkEvent {
     Writable {
         /// On which link.
         link: LinkId,
+    },
+    /// The peer was asked and nothing is heard of it, or it is heard again. The link is still there,
+    /// but another way is better.
+    Silent {
+        /// On which link.
+        link: LinkId,
+        /// Whether nothing is heard.
+        is_silent: bool,
     },
     /// The link is gone; its handle sends no more.
     Down {

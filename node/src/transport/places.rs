@@ -14,13 +14,12 @@ use std::{
     time::Duration,
 };
 
-use quinn::Connection;
 use tokio::{
     sync::{mpsc, oneshot},
     time::Instant,
 };
 
-use super::CloseCode;
+use super::{CloseCode, pipe::Closer};
 use crate::origin::origin;
 
 /// Handshakes that may wait for the owner of the places; it answers at once.
@@ -42,7 +41,7 @@ pub(super) struct Places(mpsc::Sender<Ask>);
 
 struct Ask {
     address: IpAddr,
-    connection: Connection,
+    connection: Arc<dyn Closer>,
     reply: oneshot::Sender<Option<Taken>>,
 }
 
@@ -73,7 +72,7 @@ impl Places {
                 let taken = table.take(address, Instant::now(), connection).map(|(place, evicted)| {
                     let has_evicted = evicted.is_some();
                     if let Some(evicted) = evicted {
-                        evicted.close(CloseCode::Busy.number().into(), b"too many ask to join, try later");
+                        evicted.close(CloseCode::Busy, "too many ask to join, try later");
                     }
                     Taken { place, has_evicted }
                 });
@@ -85,7 +84,7 @@ impl Places {
     }
 
     /// A place for this connection, if there is one.
-    pub(super) async fn take(&self, address: IpAddr, connection: Connection) -> Option<Taken> {
+    pub(super) async fn take(&self, address: IpAddr, connection: Arc<dyn Closer>) -> Option<Taken> {
         let (reply, answer) = oneshot::channel();
         self.0.send(Ask { address, connection, reply }).await.ok()?;
         answer.await.ok()?

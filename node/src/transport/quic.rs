@@ -13,26 +13,27 @@ use std::{
 
 use mesh_proto::NodeId;
 use quinn::{
-    ClientConfig, Connection, ConnectionError, Endpoint, EndpointConfig, Incoming, RecvStream, Runtime as _,
-    SendStream, TokioRuntime, TransportErrorCode,
+    ClientConfig, Connection, ConnectionError, Endpoint, EndpointConfig, Incoming, Runtime as _,
+    TokioRuntime, TransportErrorCode,
 };
 use thiserror::Error;
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch},
+    sync::mpsc,
     time::{Instant, MissedTickBehavior, interval, timeout, timeout_at},
 };
 use tracing::{debug, warn};
 
 use super::{
-    AttemptError, CloseCode, DialError, LinkEventSender, TransportCounters,
+    AttemptError, CloseCode, DialError, JoinConnection, LinkEventSender, TransportCounters,
     counters::bump,
-    places::{Bounds, JoinPlace, Places},
+    gate::{Gate, Place},
+    pipe::JoinPipe,
     quic_link::{LinkEnd, NewLink, canonical},
     race::{Connected, Race},
     udp_filter::CountingSocket,
     unfinished::Unfinished,
 };
-use crate::tls::identity::{ALPN_JOIN, ALPN_MESH, Handshake, IdentityError, NodeIdentity};
+use crate::tls::identity::{ALPN_MESH, Handshake, IdentityError, NodeIdentity};
 
 /// TLS alert 120, `no_application_protocol` (RFC 7301), as a QUIC error code.
 const NO_APPLICATION_PROTOCOL: u8 = 120;
@@ -89,32 +90,13 @@ pub enum TransportError {
     Identity(#[from] IdentityError),
 }
 
-/// A connection that asks for admission: its key is proved and unknown, its stream is open.
-#[derive(Debug)]
-pub struct JoinConnection {
-    /// The key that asks.
-    pub peer: NodeId,
-    /// Where it is.
-    pub address: SocketAddr,
-    pub(crate) connection: Connection,
-    pub(crate) send: SendStream,
-    pub(crate) recv: RecvStream,
-    /// When the exchange must be over.
-    pub(crate) deadline: Instant,
-    /// Its place among the bounded number of such connections.
-    pub(crate) place: JoinPlace,
-}
-
 /// The QUIC endpoint of this node. Cheap to clone; [`QuicTransport::shutdown`] ends it.
 #[derive(Clone)]
 pub struct QuicTransport {
     endpoint: Endpoint,
     client: ClientConfig,
     ourselves: NodeId,
-    known: Arc<watch::Sender<BTreeSet<NodeId>>>,
-    events: LinkEventSender,
-    counters: Arc<TransportCounters>,
-    limits: Limits,
+    gate: Arc<Gate>,
     heartbeat: Arc<AtomicU64>,
 }
 
@@ -150,13 +132,10 @@ impl QuicTransport {
             endpoint,
             client: identity.client_quic(ALPN_MESH)?,
             ourselves: identity.id(),
-            known: Arc::new(watch::Sender::new(BTreeSet::new())),
-            events,
-            counters,
-            limits,
+            gate: Arc::new(Gate::new(events, joins, counters, limits)),
             heartbeat: Arc::default(),
         };
-        tokio::spawn(Acceptor::new(transport.clone(), joins).run());
+        tokio::spawn(Acceptor { transport: transport.clone() }.run());
         Ok(transport)
     }
 
@@ -176,7 +155,12 @@ impl QuicTransport {
     /// Tells who is in the roster, each time it changes: strangers, however many, cannot keep
     /// these nodes out. It admits nobody; [`super::LinkHandle::admit`] does.
     pub fn know(&self, nodes: BTreeSet<NodeId>) {
-        self.known.send_replace(nodes);
+        self.gate.know(nodes);
+    }
+
+    /// What lets strangers in, for the other transport to share.
+    pub(crate) fn gate(&self) -> Arc<Gate> {
+        self.gate.clone()
     }
 
     /// Dials all addresses at once; the first that proves the expected key (any key but our
@@ -195,16 +179,16 @@ impl QuicTransport {
             config: &self.client,
             ourselves: self.ourselves,
             expected,
-            within: self.limits.handshake_deadline,
+            within: self.gate.limits.handshake_deadline,
         };
         let Connected { connection, peer, address } = race.run(addresses).await.inspect_err(|error| {
             if let DialError::Failed(failures) = error {
                 let wrong = failures.iter().filter(|(_, e)| matches!(e, AttemptError::WrongKey { .. }));
-                wrong.for_each(|_| bump(&self.counters.wrong_key));
+                wrong.for_each(|_| bump(&self.gate.counters.wrong_key));
             }
         })?;
         let lost = |why: String| DialError::Failed(vec![(address, AttemptError::Refused(why))]);
-        let (mut send, recv) = timeout(self.limits.handshake_deadline, connection.open_bi())
+        let (mut send, recv) = timeout(self.gate.limits.handshake_deadline, connection.open_bi())
             .await
             .map_err(|_| lost("it lets no stream be opened".into()))?
             .map_err(|error| lost(error.to_string()))?;
@@ -217,9 +201,9 @@ impl QuicTransport {
             peer,
             dialed: true,
             stranger: None,
-            admission_deadline: self.limits.stranger_deadline,
+            admission_deadline: self.gate.limits.stranger_deadline,
         };
-        Ok((peer, link.start(self.events.clone(), self.counters.clone())))
+        Ok((peer, link.start(self.gate.events.clone(), self.gate.counters.clone())))
     }
 
     /// Closes every link and refuses new ones; returns when the peers have been told, or
@@ -230,14 +214,6 @@ impl QuicTransport {
             debug!("some peers did not acknowledge that this node goes down");
         }
     }
-}
-
-/// Room for one connection.
-enum Place {
-    /// Known keys need none.
-    Known,
-    Stranger(OwnedSemaphorePermit),
-    Join(JoinPlace),
 }
 
 /// Closes a connection that is given up before its handshake is finished, by its deadline or because
@@ -261,27 +237,12 @@ impl Drop for CloseUnlessFinished {
 /// Accepts connections and brings each handshake to its end, within [`Limits`].
 struct Acceptor {
     transport: QuicTransport,
-    joins: mpsc::Sender<JoinConnection>,
-    join_places: Places,
-    stranger_places: Arc<Semaphore>,
 }
 
 impl Acceptor {
-    fn new(transport: QuicTransport, joins: mpsc::Sender<JoinConnection>) -> Self {
-        let limits = transport.limits;
-        let bounds = Bounds {
-            all: limits.joins,
-            of_one_address: limits.joins_of_one_address,
-            patience: limits.join_patience,
-        };
-        let join_places = Places::start(bounds);
-        let stranger_places = Arc::new(Semaphore::new(transport.limits.strangers));
-        Self { transport, joins, join_places, stranger_places }
-    }
-
     async fn run(self) {
-        let limits = self.transport.limits;
-        let counters = self.transport.counters.clone();
+        let limits = self.transport.gate.limits;
+        let counters = self.transport.gate.counters.clone();
         let (endpoint, heartbeat) = (self.transport.endpoint.clone(), self.transport.heartbeat());
         let this = Arc::new(self);
         let mut unfinished = Unfinished::new(limits.handshakes);
@@ -312,8 +273,8 @@ impl Acceptor {
 
     /// Finishes one handshake and hands the connection on.
     async fn handshake(self: Arc<Self>, incoming: Incoming) {
-        let limits = self.transport.limits;
-        let counters = &self.transport.counters;
+        let gate = &self.transport.gate;
+        let (limits, counters) = (gate.limits, &gate.counters);
         let address = canonical(incoming.remote_address());
         let deadline = Instant::now() + limits.handshake_deadline;
         let outcome = timeout_at(deadline, async {
@@ -322,7 +283,7 @@ impl Acceptor {
                 connection.close(CloseCode::Misuse.number().into(), b"no raw public key");
                 return Err(ConnectionError::LocallyClosed);
             };
-            let Some(place) = self.place(&shake, &connection, address).await else {
+            let Some(place) = gate.place(&shake, Arc::new(connection.clone()), address).await else {
                 return Ok(None);
             };
             let unfinished = CloseUnlessFinished(Some(connection.clone()));
@@ -343,49 +304,18 @@ impl Acceptor {
         let peer = shake.peer;
         let stranger = match place {
             Place::Join(place) => {
-                let deadline = Instant::now() + limits.join_deadline;
-                let join = JoinConnection { peer, address, connection, send, recv, deadline, place };
-                // As many fit the channel as have a place, unless nobody admits any more.
-                if let Err(error) = self.joins.try_send(join) {
-                    bump(&counters.join_busy);
-                    let join = error.into_inner();
-                    join.connection.close(CloseCode::Busy.number().into(), b"nobody is admitted now");
-                }
-                return;
+                return gate.join(peer, address, JoinPipe::quic(connection, send, recv), place);
             }
             Place::Stranger(place) => Some(place),
             Place::Known => None,
         };
         let admission_deadline = limits.stranger_deadline;
         NewLink { connection, send, recv, peer, dialed: false, stranger, admission_deadline }
-            .start(self.transport.events.clone(), counters.clone());
-    }
-
-    /// A place for a connection of this kind, if it needs one; when there is none the peer is
-    /// told to try later.
-    async fn place(&self, shake: &Handshake, connection: &Connection, address: SocketAddr) -> Option<Place> {
-        let counters = &self.transport.counters;
-        let (place, counter) = if shake.alpn == ALPN_JOIN {
-            let taken = self.join_places.take(address.ip(), connection.clone()).await;
-            if taken.as_ref().is_some_and(|taken| taken.has_evicted) {
-                bump(&counters.join_evicted);
-            }
-            (taken.map(|taken| Place::Join(taken.place)), &counters.join_busy)
-        } else if self.transport.known.borrow().contains(&shake.peer) {
-            return Some(Place::Known);
-        } else {
-            let place = self.stranger_places.clone().try_acquire_owned().ok();
-            (place.map(Place::Stranger), &counters.stranger_busy)
-        };
-        if place.is_none() {
-            bump(counter);
-            connection.close(CloseCode::Busy.number().into(), b"too many unknown keys at once, try later");
-        }
-        place
+            .start(gate.events.clone(), counters.clone());
     }
 
     fn count_failure(&self, address: SocketAddr, error: &ConnectionError) {
-        let counters = &self.transport.counters;
+        let counters = &self.transport.gate.counters;
         match error {
             // The losers of a race, and clients that gave up.
             ConnectionError::ApplicationClosed(_) | ConnectionError::Reset => {

@@ -10,7 +10,10 @@ use std::{
 use bytes::Bytes;
 use mesh_proto::NodeId;
 use quinn::{Connection, ConnectionError, ReadError, RecvStream, SendStream, WriteError};
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::{
+    sync::{OwnedSemaphorePermit, mpsc},
+    time::Instant,
+};
 use tracing::debug;
 
 use super::{
@@ -20,11 +23,14 @@ use super::{
     counters::bump,
     link::{LinkControl, Shared, pair},
 };
+use crate::tls::identity::SILENCE;
 
 /// Frames are gathered into one write up to about this many bytes.
-const COALESCE: usize = 64 << 10;
+pub(super) const COALESCE: usize = 64 << 10;
 /// Bytes taken from the stream at a time.
 const READ_CHUNK: usize = 64 << 10;
+/// How often it is looked whether anything arrives.
+const LOOK_FOR_SILENCE: Duration = Duration::from_millis(200);
 
 /// A connection whose handshake and stream are done, about to become a link.
 pub(super) struct NewLink {
@@ -75,14 +81,18 @@ impl NewLink {
             let mut read = pin!(read(self.recv, link, &events));
             let mut send_datagrams = pin!(send_datagrams(&self.connection, queues.datagrams, &counters));
             let mut datagrams = pin!(receive_datagrams(&self.connection, link, &events, &counters));
-            let mut admission =
-                pin!(expect_admission(&queues.shared, self.stranger, self.admission_deadline));
+            let mut admission = pin!(async {
+                no_admission(&queues.shared, self.stranger, self.admission_deadline).await;
+                Ended::NotAdmitted
+            });
+            let mut silence = pin!(watch_silence(&self.connection, link, &events, &counters));
             let ended = tokio::select! {
                 ended = write.as_mut() => ended,
                 ended = read.as_mut() => ended,
                 ended = send_datagrams.as_mut() => ended,
                 ended = datagrams.as_mut() => ended,
                 ended = admission.as_mut() => ended,
+                ended = silence.as_mut() => ended,
             };
             control.conclude(ended, &counters)
         };
@@ -95,7 +105,7 @@ impl NewLink {
 
 /// Tells when a link has ended.
 #[derive(Debug)]
-pub struct LinkEnd(mpsc::Receiver<()>);
+pub struct LinkEnd(pub(super) mpsc::Receiver<()>);
 
 impl LinkEnd {
     /// Returns once the link is down.
@@ -209,17 +219,42 @@ async fn receive_datagrams(
     }
 }
 
-/// Ends the link unless its peer is admitted in time.
-async fn expect_admission(
-    shared: &Shared,
-    stranger: Option<OwnedSemaphorePermit>,
-    within: Duration,
+/// Tells when nothing comes back any more, long before the connection is given up: every packet that
+/// arrives counts, and pings ask for some. Quinn does not tell when the last one came.
+async fn watch_silence(
+    connection: &Connection,
+    link: LinkId,
+    events: &LinkEventSender,
+    counters: &TransportCounters,
 ) -> Ended {
-    if tokio::time::timeout(within, shared.admitted.notified()).await.is_err() {
-        return Ended::NotAdmitted;
+    let (mut heard, mut since, mut was_silent) = (0, Instant::now(), false);
+    loop {
+        let asleep = Instant::now();
+        tokio::time::sleep(LOOK_FOR_SILENCE).await;
+        let count = connection.stats().udp_rx.datagrams;
+        // A process that was held up itself has not looked at what came.
+        if count != heard || asleep.elapsed() > LOOK_FOR_SILENCE * 3 {
+            (heard, since) = (count, Instant::now());
+        }
+        let is_silent = since.elapsed() >= SILENCE + connection.rtt().min(SILENCE) * 3;
+        if is_silent != was_silent {
+            was_silent = is_silent;
+            if is_silent {
+                bump(&counters.link_silent);
+            }
+            if events.send(LinkEvent::Silent { link, is_silent }).await.is_err() {
+                return Ended::LoopGone;
+            }
+        }
     }
-    drop(stranger);
-    std::future::pending().await
+}
+
+/// Returns when the peer was not admitted in time; never when it was.
+pub(super) async fn no_admission(shared: &Shared, stranger: Option<OwnedSemaphorePermit>, within: Duration) {
+    if tokio::time::timeout(within, shared.admitted.notified()).await.is_ok() {
+        drop(stranger);
+        std::future::pending().await
+    }
 }
 
 struct QuicControl {

@@ -58,6 +58,23 @@ pub enum AttemptError {
     Unreachable(String),
     /// The other side broke the handshake off.
     Refused(String),
+    /// The same address over TCP.
+    OverTcp(Box<AttemptError>),
+}
+
+impl AttemptError {
+    pub(super) fn is_over_tcp(&self) -> bool {
+        matches!(self, Self::OverTcp(_))
+    }
+
+    /// Whether the same attempt may succeed in a moment.
+    pub(crate) fn is_passing(&self) -> bool {
+        match self {
+            Self::NoAnswer(_) | Self::Refused(_) => true,
+            Self::OverTcp(error) => error.is_passing(),
+            Self::WrongKey { .. } | Self::Ourselves | Self::Unreachable(_) => false,
+        }
+    }
 }
 
 impl fmt::Display for AttemptError {
@@ -76,6 +93,10 @@ impl fmt::Display for AttemptError {
             Self::Ourselves => f.write_str("this is the node itself"),
             Self::Unreachable(why) => write!(f, "cannot be dialled from here ({why})"),
             Self::Refused(why) => write!(f, "refused ({why})"),
+            Self::OverTcp(error) => match &**error {
+                Self::NoAnswer(after) => write!(f, "over TCP no answer within {} s", after.as_secs_f32()),
+                error => write!(f, "over TCP {error}"),
+            },
         }
     }
 }
@@ -86,6 +107,49 @@ pub(crate) struct Connected {
     pub(crate) connection: Connection,
     pub(crate) peer: NodeId,
     pub(crate) address: SocketAddr,
+}
+
+/// Tries all addresses at once; the first success ends the other attempts.
+pub(super) async fn first_of<T, F: Future<Output = Result<T, AttemptError>>>(
+    addresses: &[SocketAddr],
+    attempt: impl Fn(SocketAddr) -> F,
+) -> Result<T, DialError> {
+    let distinct: BTreeSet<SocketAddr> = addresses.iter().take(MAX_ADDRESSES).copied().collect();
+    if distinct.is_empty() {
+        return Err(DialError::NoAddress);
+    }
+    let attempts = distinct.into_iter().map(|address| {
+        let attempt = attempt(address);
+        async move { (address, attempt.await) }
+    });
+    let mut attempts: FuturesUnordered<_> = attempts.collect();
+    let mut failures = Vec::new();
+    let mut winner = None;
+    while let Some((address, outcome)) = attempts.next().await {
+        match outcome {
+            Ok(connected) => {
+                winner = Some(connected);
+                break;
+            }
+            Err(error) => failures.push((address, error)),
+        }
+    }
+    drop(attempts);
+    failures.sort_by_key(|(address, _)| *address);
+    winner.ok_or(DialError::Failed(failures))
+}
+
+/// The right peer: not this node, and the expected one if one is.
+pub(super) fn check_peer(
+    peer: NodeId,
+    ourselves: NodeId,
+    expected: Option<NodeId>,
+) -> Result<(), AttemptError> {
+    match expected {
+        _ if peer == ourselves => Err(AttemptError::Ourselves),
+        Some(expected) if expected != peer => Err(AttemptError::WrongKey { expected, found: peer }),
+        _ => Ok(()),
+    }
 }
 
 /// What to dial, and who must answer.
@@ -103,28 +167,7 @@ pub(crate) struct Race<'a> {
 impl Race<'_> {
     /// Dials all addresses at once. Cancelling drops every attempt.
     pub(crate) async fn run(&self, addresses: &[SocketAddr]) -> Result<Connected, DialError> {
-        let distinct: BTreeSet<SocketAddr> = addresses.iter().take(MAX_ADDRESSES).copied().collect();
-        if distinct.is_empty() {
-            return Err(DialError::NoAddress);
-        }
-        let mut attempts: FuturesUnordered<_> = distinct
-            .into_iter()
-            .map(|address| async move { (address, self.attempt(address).await) })
-            .collect();
-        let mut failures = Vec::new();
-        let mut winner = None;
-        while let Some((address, outcome)) = attempts.next().await {
-            match outcome {
-                Ok(connected) => {
-                    winner = Some(connected);
-                    break;
-                }
-                Err(error) => failures.push((address, error)),
-            }
-        }
-        drop(attempts);
-        failures.sort_by_key(|(address, _)| *address);
-        winner.ok_or(DialError::Failed(failures))
+        first_of(addresses, |address| self.attempt(address)).await
     }
 
     async fn attempt(&self, address: SocketAddr) -> Result<Connected, AttemptError> {
@@ -141,17 +184,8 @@ impl Race<'_> {
             close(CloseCode::Misuse);
             return Err(AttemptError::Refused("no raw public key".into()));
         };
-        if peer == self.ourselves {
-            close(CloseCode::WrongPeer);
-            return Err(AttemptError::Ourselves);
-        }
-        match self.expected {
-            Some(expected) if expected != peer => {
-                close(CloseCode::WrongPeer);
-                Err(AttemptError::WrongKey { expected, found: peer })
-            }
-            _ => Ok(Connected { connection, peer, address }),
-        }
+        check_peer(peer, self.ourselves, self.expected).inspect_err(|_| close(CloseCode::WrongPeer))?;
+        Ok(Connected { connection, peer, address })
     }
 
     fn refused(&self, error: &ConnectionError) -> AttemptError {

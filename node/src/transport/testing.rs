@@ -19,6 +19,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 pub(crate) struct TestNode {
     pub(crate) identity: NodeIdentity,
     pub(crate) transport: QuicTransport,
+    pub(crate) websocket: WebSocketTransport,
     pub(crate) events: LinkEventReceiver,
     pub(crate) joins: mpsc::Receiver<JoinConnection>,
     pub(crate) counters: Arc<TransportCounters>,
@@ -39,15 +40,18 @@ impl TestNode {
     }
 
     pub(crate) fn with_limits(seed: u8, limits: Limits) -> Self {
+        Self::on(seed, UdpSocket::bind(loopback()).unwrap(), Arc::default(), limits)
+    }
+
+    pub(crate) fn on(seed: u8, socket: UdpSocket, counters: Arc<TransportCounters>, limits: Limits) -> Self {
         let identity = identity(seed);
         let (sender, events) = link_events();
         let (join_sender, joins) = mpsc::channel(16);
-        let counters = Arc::new(TransportCounters::default());
-        let socket = UdpSocket::bind(loopback()).unwrap();
         let transport =
             QuicTransport::start(&identity, socket, sender, join_sender, counters.clone(), limits).unwrap();
         let address = transport.local_address().unwrap();
-        Self { identity, transport, events, joins, counters, address }
+        let websocket = WebSocketTransport::new(&identity, &transport).unwrap();
+        Self { identity, transport, websocket, events, joins, counters, address }
     }
 
     pub(crate) async fn event(&mut self) -> LinkEvent {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use quinn::crypto::rustls::QuicClientConfig;
 use tokio::task::JoinSet;
 
-use super::{testing::*, *};
+use super::{dialer::By, testing::*, *};
 use crate::tls::identity::{ALPN_JOIN, ALPN_MESH, NodeIdentity, SERVER_NAME};
 
 /// Shows that a good peer is served: a new link carries a frame there and back.
@@ -99,6 +99,56 @@ async fn dropping_the_handle_closes_the_link() {
     drop(to_b);
     assert_eq!(a.down().await, DownReason::ClosedHere(CloseCode::Done));
     assert_eq!(b.down().await, DownReason::ClosedByPeer(CloseCode::Done, String::new()));
+}
+
+/// Carries packets between two sockets until it is told to drop them.
+async fn cable(to: SocketAddr, passes: Arc<std::sync::atomic::AtomicBool>) -> SocketAddr {
+    let near = tokio::net::UdpSocket::bind(loopback()).await.unwrap();
+    let far = tokio::net::UdpSocket::bind(loopback()).await.unwrap();
+    let address = near.local_addr().unwrap();
+    tokio::spawn(async move {
+        let (mut one, mut other, mut client) = ([0; 2_048], [0; 2_048], None);
+        loop {
+            tokio::select! {
+                Ok((length, from)) = near.recv_from(&mut one) => {
+                    client = Some(from);
+                    if passes.load(std::sync::atomic::Ordering::SeqCst) {
+                        far.send_to(&one[..length], to).await.unwrap();
+                    }
+                }
+                Ok((length, _)) = far.recv_from(&mut other) => {
+                    if let Some(client) = client && passes.load(std::sync::atomic::Ordering::SeqCst) {
+                        near.send_to(&other[..length], client).await.unwrap();
+                    }
+                }
+            }
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn a_link_whose_packets_are_dropped_is_silent_long_before_it_is_given_up() {
+    let passes = Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let (mut a, mut b) = (TestNode::start(1), TestNode::start(2));
+    let through = cable(b.address, passes.clone()).await;
+    a.transport.dial(Some(b.identity.id()), &[through]).await.map(|_| ()).unwrap();
+    let (_to_b, _to_a) = (a.up().await, b.up().await);
+    // At rest nothing is silent: pings are answered.
+    let quiet = tokio::time::timeout(crate::tls::identity::KEEP_ALIVE * 3, a.event()).await;
+    assert!(quiet.is_err(), "{quiet:?}");
+    let cut = tokio::time::Instant::now();
+    passes.store(false, std::sync::atomic::Ordering::SeqCst);
+    for node in [&mut a, &mut b] {
+        let LinkEvent::Silent { is_silent: true, .. } = node.event().await else { panic!() };
+    }
+    let noticed = cut.elapsed();
+    assert!(noticed < crate::tls::identity::IDLE_TIMEOUT / 2, "{noticed:?}");
+    passes.store(true, std::sync::atomic::Ordering::SeqCst);
+    for node in [&mut a, &mut b] {
+        let LinkEvent::Silent { is_silent: false, .. } = node.event().await else { panic!() };
+        assert_eq!(node.counters.get("link_silent"), 1);
+    }
 }
 
 #[tokio::test]
@@ -408,11 +458,11 @@ async fn the_dialer_reaches_a_peer_by_its_name() {
     assert_eq!(server.up().await.peer(), a.identity.id());
 }
 
-type Instants = tokio::sync::mpsc::UnboundedReceiver<tokio::time::Instant>;
+type Calls = tokio::sync::mpsc::UnboundedReceiver<(tokio::time::Instant, By)>;
 
 /// Dials that are told as they happen; they fail, or become a link for as long as is said.
 struct Scripted {
-    calls: tokio::sync::mpsc::UnboundedSender<tokio::time::Instant>,
+    calls: tokio::sync::mpsc::UnboundedSender<(tokio::time::Instant, By)>,
     /// The names that lead somewhere, and where.
     names: Arc<std::sync::Mutex<Vec<(&'static str, SocketAddr)>>>,
     answers: Option<(NodeId, Duration)>,
@@ -429,17 +479,83 @@ impl dialer::Dial for Scripted {
         &self,
         _expected: Option<NodeId>,
         _addresses: &[SocketAddr],
+        by: By,
     ) -> Result<(NodeId, impl Future<Output = ()> + Send), DialError> {
-        self.calls.send(tokio::time::Instant::now()).unwrap();
+        self.calls.send((tokio::time::Instant::now(), by)).unwrap();
         let (node, lives) = self.answers.ok_or(DialError::NoAddress)?;
         Ok((node, tokio::time::sleep(lives)))
     }
 }
 
-fn scripted(answers: Option<(NodeId, Duration)>) -> (Scripted, Instants) {
+fn scripted(answers: Option<(NodeId, Duration)>) -> (Scripted, Calls) {
     #[expect(clippy::disallowed_methods, reason = "the dialer paces what is sent here")]
     let (calls, seen) = tokio::sync::mpsc::unbounded_channel();
     (Scripted { calls, names: Arc::default(), answers }, seen)
+}
+
+/// A link with which there is nothing wrong.
+fn good(address: SocketAddr) -> Linked {
+    Linked { address, transport: TransportKind::Quic, is_silent: false }
+}
+
+#[tokio::test(start_paused = true)]
+async fn quic_is_tried_again_while_the_link_is_a_websocket() {
+    let node = identity(7).id();
+    let (dial, mut seen) = scripted(None);
+    let target = Target::Node(node);
+    let mut first = wants(&target, &[loopback()]);
+    let websocket = Linked { transport: TransportKind::WebSocket, ..good(loopback()) };
+    first.linked.insert(node, websocket);
+    let (wanted, receiver) = tokio::sync::watch::channel(first);
+    let (ours, our_addresses) = tokio::sync::watch::channel(Vec::new());
+    let every = Duration::from_secs(300);
+    let start = tokio::time::Instant::now();
+    let _dialer = tokio::spawn(Dialer::new(dial, receiver).retry_quic(every, our_addresses).run());
+    for round in 1..4 {
+        let (at, by) = seen.recv().await.unwrap();
+        assert_eq!(by, By::Quic);
+        assert!((at - start).abs_diff(every * round) < Duration::from_secs(1), "{:?}", at - start);
+    }
+    // An interface comes up here, and then the node has a new address.
+    for change in 0..2 {
+        let before = tokio::time::Instant::now();
+        if change == 0 {
+            ours.send_replace(vec![loopback()]);
+        } else {
+            let news = vec![loopback(), "[::1]:9".parse().unwrap()];
+            wanted.send_modify(|wanted| drop(wanted.targets.insert(target.clone(), news)));
+        }
+        assert_eq!(seen.recv().await.unwrap(), (before, By::Quic));
+    }
+    wanted.send_modify(|wanted| {
+        wanted.linked.insert(node, good(loopback()));
+    });
+    assert!(tokio::time::timeout(every * 10, seen.recv()).await.is_err(), "it is QUIC already");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_link_is_looked_past_at_once_whoever_dialled_it() {
+    let node = identity(7).id();
+    let (dial, mut seen) = scripted(Some((node, Duration::from_secs(3_600))));
+    let target = Target::Node(node);
+    let mut first = wants(&target, &[loopback()]);
+    first.linked.insert(node, good(loopback()));
+    let (wanted, receiver) = tokio::sync::watch::channel(first);
+    let _dialer = tokio::spawn(Dialer::new(dial, receiver).run());
+    assert!(tokio::time::timeout(Duration::from_secs(600), seen.recv()).await.is_err());
+    let silent = Linked { is_silent: true, ..good(loopback()) };
+    let before = tokio::time::Instant::now();
+    wanted.send_modify(|wanted| {
+        wanted.linked.insert(node, silent);
+    });
+    let at_once = (before, By::Either { head_start: Duration::ZERO });
+    assert_eq!(seen.recv().await.unwrap(), at_once);
+    // What has opened takes over.
+    let websocket = Linked { transport: TransportKind::WebSocket, ..good(loopback()) };
+    wanted.send_modify(|wanted| {
+        wanted.linked.insert(node, websocket);
+    });
+    assert!(tokio::time::timeout(Duration::from_secs(200), seen.recv()).await.is_err());
 }
 
 fn host(name: &str) -> Target {
@@ -456,10 +572,11 @@ async fn pauses_grow_to_their_limit_and_new_addresses_cut_them_short() {
     let target = Target::Node(identity(7).id());
     let (wanted, receiver) = tokio::sync::watch::channel(wants(&target, &[]));
     let _dialer = tokio::spawn(Dialer::new(dial, receiver).run());
-    let mut last = seen.recv().await.unwrap();
+    let (mut last, by) = seen.recv().await.unwrap();
+    assert_eq!(by, By::Either { head_start: dialer::HEAD_START });
     let mut longest = dialer::FIRST_PAUSE;
     for _ in 0..9 {
-        let next = seen.recv().await.unwrap();
+        let (next, _) = seen.recv().await.unwrap();
         let pause = next - last;
         assert!(
             pause >= longest / 2 && pause <= longest + Duration::from_millis(2),
@@ -471,7 +588,7 @@ async fn pauses_grow_to_their_limit_and_new_addresses_cut_them_short() {
     wanted.send_modify(|wanted| {
         wanted.targets.insert(target, vec![loopback()]);
     });
-    assert_eq!(seen.recv().await.unwrap(), last, "news are dialled at once");
+    assert_eq!(seen.recv().await.unwrap().0, last, "news are dialled at once");
     wanted.send_modify(|wanted| wanted.targets.clear());
     let nothing = tokio::time::timeout(Duration::from_secs(60), seen.recv()).await;
     assert!(nothing.is_err(), "a target taken out is not dialled");
@@ -500,7 +617,7 @@ async fn a_node_that_is_linked_is_not_dialled_by_its_name_until_the_link_is_gone
     seen.recv().await.unwrap();
     // The link of another task, from elsewhere, takes the place of the one dialled here.
     wanted.send_modify(|wanted| {
-        wanted.linked.insert(node, "[::1]:9".parse().unwrap());
+        wanted.linked.insert(node, good("[::1]:9".parse().unwrap()));
     });
     let hours = Duration::from_secs(7_200);
     assert!(tokio::time::timeout(hours, seen.recv()).await.is_err(), "one link is enough");
@@ -513,7 +630,7 @@ async fn a_name_that_leads_to_a_linked_address_is_met_from_the_start() {
     let (dial, mut seen) = scripted(Some((identity(7).id(), Duration::from_secs(3_600))));
     dial.names.lock().unwrap().push(("attic.lan", loopback()));
     let mut first = wants(&host("attic.lan"), &[]);
-    first.linked.insert(identity(7).id(), loopback());
+    first.linked.insert(identity(7).id(), good(loopback()));
     let (wanted, receiver) = tokio::sync::watch::channel(first);
     let _dialer = tokio::spawn(Dialer::new(dial, receiver).run());
     assert!(tokio::time::timeout(Duration::from_secs(600), seen.recv()).await.is_err());

@@ -98,8 +98,8 @@ fn random_bytes_on_the_tcp_port_are_named_by_what_they_are() {
     home.memory_is_bounded();
 }
 
-/// Speaks TLS with one ALPN over TCP until the node says no.
-fn offer(to: SocketAddr, alpn: &[u8]) {
+/// Speaks TLS with one ALPN and no key over TCP until the node says no, in words.
+fn offer(to: SocketAddr, alpn: &[u8]) -> String {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut config = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -110,15 +110,15 @@ fn offer(to: SocketAddr, alpn: &[u8]) {
     let name = ServerName::try_from("localhost").expect("a name");
     let mut tls = rustls::ClientConnection::new(Arc::new(config), name).expect("a client");
     let mut stream = tcp(to);
-    let error = tls.complete_io(&mut stream).expect_err("the node refuses").to_string();
-    assert!(error.contains("NoApplicationProtocol"), "{error}");
+    tls.complete_io(&mut stream).expect_err("the node refuses").to_string()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_protocol_of_somebody_else_is_refused_in_the_handshake() {
     let home = Home::new();
     block_in_place(|| {
-        offer(home.a.address, b"imap");
+        let error = offer(home.a.address, b"imap");
+        assert!(error.contains("NoApplicationProtocol"), "{error}");
         home.a.wait_counter("tcp_unknown_alpn", 1);
         offer(home.a.address, ALPN_MESH);
         home.a.wait_counter("tcp_mesh_refused", 1);
