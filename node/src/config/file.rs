@@ -42,8 +42,19 @@ pub(crate) struct FileSettings {
 }
 
 /// The keys of the top level.
-const TOP: [&str; 11] =
-    ["name", "listen", "state_dir", "advertise", "peers", "quic_retry", "log", "clock", "discovery", "api", "adapters"];
+const TOP: [&str; 11] = [
+    "name",
+    "listen",
+    "state_dir",
+    "advertise",
+    "peers",
+    "quic_retry",
+    "log",
+    "clock",
+    "discovery",
+    "api",
+    "adapters",
+];
 /// The keys of `[api]`.
 const API: [&str; 1] = ["unix_group"];
 /// The keys of `[discovery]`.
