@@ -18,7 +18,10 @@ const SECOND: Process = Process { started_ms: START_MS - 4_000, number: 2 };
 /// A board of node 2 dials the machine and introduces itself; answers with the link and what it is told.
 fn dials(mesh: &mut Mesh, ms: u64, link: u64, process: Process, incarnation: u64) -> (LinkId, Vec<Message>) {
     let link = LinkId(link);
-    mesh.handle_input(now_at(ms), Input::LinkUp { link, peer: node_id(2), dialed: false, transport: Transport::Quic });
+    mesh.handle_input(
+        now_at(ms),
+        Input::LinkUp { link, peer: node_id(2), dialed: false, transport: Transport::Quic },
+    );
     let Message::Hello(hello) = hello(mesh.roster().household(), 2) else { unreachable!() };
     let run = Run { incarnation, generation: 5 };
     say(mesh, ms, link, &[Message::Process(process), Message::Hello(Hello { run, ..hello })]);
@@ -82,10 +85,16 @@ fn a_board_that_is_turned_away_hands_out_what_nobody_else_has_and_keeps_away() {
     drain(&mut mesh);
     // For a while it speaks to nobody, then it asks again, and hands nothing out twice.
     let again = LinkId(20);
-    mesh.handle_input(now_at(5_000), Input::LinkUp { link: again, peer: node_id(2), dialed: true, transport: Transport::Quic });
+    mesh.handle_input(
+        now_at(5_000),
+        Input::LinkUp { link: again, peer: node_id(2), dialed: true, transport: Transport::Quic },
+    );
     assert_eq!(sent(&mut mesh, again), [Message::Bye(ByeReason::Leaving)]);
     let later = LinkId(21);
-    mesh.handle_input(now_at(61_000), Input::LinkUp { link: later, peer: node_id(2), dialed: true, transport: Transport::Quic });
+    mesh.handle_input(
+        now_at(61_000),
+        Input::LinkUp { link: later, peer: node_id(2), dialed: true, transport: Transport::Quic },
+    );
     assert!(matches!(sent(&mut mesh, later).as_slice(), [Message::Process(_), Message::Hello(_)]));
     say(&mut mesh, 61_000, later, &[Message::Bye(ByeReason::Copied)]);
     drain(&mut mesh);

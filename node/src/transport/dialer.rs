@@ -254,8 +254,10 @@ enum Reason {
 
 /// What came of it.
 enum Outcome {
-    /// A link was up for so long, and is down or not good enough any more.
+    /// A link was up for so long, and is down.
     Lived(Duration),
+    /// A link is up, and there is reason for another.
+    Better,
     /// The node turned out to be linked.
     Linked,
     Failed(DialError),
@@ -270,6 +272,10 @@ impl<D: Dial> Keeper<D> {
             let Ok(outcome) = self.attempt(reason).await else { return };
             match outcome {
                 Outcome::Linked => continue,
+                Outcome::Better => {
+                    reported = None;
+                    continue;
+                }
                 Outcome::Lived(lived) => {
                     reported = None;
                     if lived >= GOOD_LINK {
@@ -401,12 +407,9 @@ impl<D: Dial> Keeper<D> {
                 let since = Instant::now();
                 self.hold_until = since + HOLD;
                 tokio::select! {
-                    () = down => {}
-                    reason = self.reason(true) => {
-                        reason?;
-                    }
+                    () = down => Outcome::Lived(since.elapsed()),
+                    reason = self.reason(true) => reason.map(|_| Outcome::Better)?,
                 }
-                Outcome::Lived(since.elapsed())
             }
             Err(error) => self.failed(reason, error),
         }))
