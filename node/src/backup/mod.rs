@@ -54,7 +54,8 @@ pub async fn make(state: &StateDir, jobs: &StoreJobs, with_key: bool) -> Result<
     let made = jobs.run(move |store, progress| {
         Ok(match make_unnamed(store, &path, &parts, progress) {
             Err(
-                BackupError::Store(StoreError::DiskFull { .. }) | BackupError::Disk(DiskError::Full { .. }),
+                BackupError::Store(StoreError::DiskFull { .. } | StoreError::Disk(DiskError::Full { .. }))
+                | BackupError::Disk(DiskError::Full { .. }),
             ) => make_unnamed(store, &elsewhere, &parts, progress),
             made => made,
         })
