@@ -235,6 +235,44 @@ async fn without_mdns_configured_peers_are_reached_by_name_and_by_link_local_add
     meet(&one, &two, ["[fe80::", "[fe80::"], Instant::now()).await;
 }
 
+/// How many datagrams wait at a socket.
+fn waiting(socket: &std::net::UdpSocket) -> usize {
+    socket.set_nonblocking(true).unwrap();
+    std::iter::from_fn(|| socket.recv(&mut [0; 2_048]).ok()).count()
+}
+
+#[tokio::test]
+async fn lights_are_looked_for_on_the_chosen_interfaces_only() {
+    let mut network = Network::new(&["lan", "guests"]).unwrap();
+    let board = network.board("one").unwrap();
+    let places = [("eth0", "lan", 77), ("eth1", "guests", 78)].map(|(interface, switch, net)| {
+        network.plug(&board, interface, switch).unwrap();
+        network.address(&board, interface, &format!("10.{net}.0.1/24")).unwrap();
+        let bulb = network.board(switch).unwrap();
+        network.plug(&bulb, "eth0", switch).unwrap();
+        network.address(&bulb, "eth0", &format!("10.{net}.0.9/24")).unwrap();
+        (interface, network.udp(&bulb, "0.0.0.0:56700".parse().unwrap()).unwrap())
+    });
+    let [(_, lan), (_, guests)] = &places;
+    for (chosen, [(name, asked), (_, left)]) in
+        [("eth1", [("guests", guests), ("lan", lan)]), ("eth0", [("lan", lan), ("guests", guests)])]
+    {
+        let config = format!("[adapters.lifx]\ninterfaces = [\"{chosen}\"]\ndiscover_s = 1\n");
+        let mut one = plan("one", on(&board, "0.0.0.0", false)).config(config).start().await.unwrap();
+        let mut seen = 0;
+        wait_until(&format!("{name} is asked for lights"), PATIENCE, async || {
+            seen += waiting(asked);
+            Ok(seen >= 3)
+        })
+        .await
+        .unwrap();
+        assert_eq!(waiting(left), 0, "nobody else is asked");
+        one.stop().await.unwrap();
+        assert_eq!(waiting(left), 0, "nobody else is asked");
+        waiting(asked);
+    }
+}
+
 /// A DNS name (RFC 1035, section 3.1).
 fn name(text: &str) -> Vec<u8> {
     let labels = text.split_terminator('.');

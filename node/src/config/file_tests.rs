@@ -64,7 +64,7 @@ fn every_mistake_names_file_line_column_and_key() {
         ),
         (
             "peers = \"a\"",
-            "1:9: `peers` is \"a\", but it must be a list of at most 256 addresses, for example [\"192.168.1.5\"]",
+            "1:9: `peers` is \"a\", but it must be a list of at most 256 texts, for example [\"192.168.1.5\"], or []",
         ),
         (
             "peers = [\n  \"a.local\",\n  \"b:0\",\n]",

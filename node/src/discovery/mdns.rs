@@ -179,11 +179,11 @@ impl Mdns {
         let mut heard = Heard::default();
         let mut weigh = interval(WEIGH_EVERY);
         weigh.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let deadline = Instant::now() + HEARS_ITSELF_WITHIN;
+        let (mut deadline, mut is_late) = (Some(Instant::now() + HEARS_ITSELF_WITHIN), false);
         let (mut tell_at, mut calm_at): (Option<Instant>, Option<Instant>) = (Some(Instant::now()), None);
         let mut events = speaking.browse()?;
         let mut shutdown = self.shutdown.clone();
-        let never = deadline + Duration::from_secs(86_400 * 365);
+        let never = Instant::now() + Duration::from_secs(86_400 * 365);
         loop {
             tokio::select! {
                 () = stopped(&mut shutdown) => return Ok(End::Stop),
@@ -212,13 +212,14 @@ impl Mdns {
                     speaking.look_every(LOOK_SELDOM_S);
                     calm_at = None;
                 }
-                () = sleep_until(deadline), if !heard.itself && Instant::now() < deadline => {
+                () = sleep_until(deadline.unwrap_or(never)), if deadline.is_some() => {
+                    (deadline, is_late) = (None, true);
                     tell_at.get_or_insert_with(Instant::now);
                 }
                 () = sleep_until(tell_at.unwrap_or(never)), if tell_at.is_some() => {
                     tell_at = None;
                     heard.told = Some(Instant::now());
-                    self.tell(&heard, Instant::now() >= deadline);
+                    self.tell(&heard, is_late);
                 }
             }
         }

@@ -58,7 +58,7 @@ impl EventLoop {
         }
         let linked = |node: NodeId| {
             let (id, link) = self.mesh.best_link_to(node.short())?;
-            let address = self.links.get(&LinkId(id.0))?.address;
+            let address = self.links.get(&LinkId(id.0))?.handle.address();
             let transport = kind(link.transport);
             Some((node, Linked { address, transport, is_silent: link.is_silent }))
         };
@@ -114,7 +114,8 @@ impl EventLoop {
         let objects = self.counts.count(&self.mesh);
         let links = self.links.values().map(|open| {
             let rtt = u64::try_from(open.handle.rtt().as_micros()).unwrap_or(u64::MAX);
-            (open.handle.id(), (open.address, rtt))
+            // Where it is now: a node that moved keeps its link.
+            (open.handle.id(), (open.handle.address(), rtt))
         });
         let source = StatusSource {
             mesh: &self.mesh,

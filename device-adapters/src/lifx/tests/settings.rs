@@ -24,7 +24,7 @@ fn settings_name_the_key_the_value_and_the_rule() {
         SettingsError::UnknownKey {
             adapter: "lifx",
             key: "poll".into(),
-            known: "addresses, bind, broadcast, discover_s, poll_s".into()
+            known: "addresses, bind, broadcast, discover_s, interfaces, poll_s".into()
         }
     );
     assert_eq!(
@@ -34,8 +34,21 @@ fn settings_name_the_key_the_value_and_the_rule() {
     assert!(refused(json!({ "addresses": ["kitchen"] })).contains("\"kitchen\""));
     assert!(refused(json!({ "addresses": ["10.0.0.1:0"] })).contains("IPv4"));
     assert!(refused(json!({ "addresses": vec!["10.0.0.1"; 257] })).contains("at most 256"));
+    for bad in ["", "sixteen-bytes-xx", "a b", "a/b"] {
+        assert!(refused(json!({ "interfaces": [bad] })).contains("such as eth0"), "{bad}");
+    }
+    assert!(refused(json!({ "interfaces": vec!["eth0"; 17] })).contains("at most 16"));
+    assert_eq!(parse(json!({ "interfaces": ["eth0", "wlan0"] })).unwrap().interfaces, ["eth0", "wlan0"]);
     let config = parse(json!({ "addresses": ["10.0.0.1", "10.0.0.2:1"], "bind": "10.0.0.9" })).unwrap();
     let addresses: Vec<SocketAddr> = ["10.0.0.1:56700", "10.0.0.2:1"].map(|a| a.parse().unwrap()).into();
     assert_eq!((config.addresses, config.bind), (addresses, "10.0.0.9:0".parse().unwrap()));
     assert_eq!(config.broadcast, ["255.255.255.255:56700".parse().unwrap()]);
+}
+
+#[tokio::test]
+async fn an_interface_that_is_not_there_is_named() {
+    let settings = json!({ "bind": "127.0.0.1", "broadcast": [], "interfaces": ["nowhere0"] });
+    let config = Config::parse(&REGISTRATION.descriptor, &settings).unwrap();
+    let reason = super::super::sockets::Sockets::open(&config).await.err().unwrap().to_string();
+    assert!(reason.contains("nowhere0"), "{reason}");
 }
