@@ -169,7 +169,9 @@ impl Life<'_> {
         let ways = Ways { quic: quic.clone(), websocket: websocket.clone() };
         let dialer = Dialer::new(ways, wanted_rx).retry_quic(config.quic_retry, addresses_rx.clone());
         tasks.spawn("the dialer", dialer.run());
-        let following = follow_addresses(address, advertise, choice.clone(), addresses, names, listen_info);
+        let choosing = choice.clone();
+        let following =
+            follow_addresses(quic.clone(), address, advertise, choosing, addresses, names, listen_info);
         tasks.spawn("the addresses", following);
         let (found, discovered) = watch::channel(Found::default());
         let discovery = Mdns {

@@ -1,6 +1,11 @@
 //! Where this node can be reached.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
+};
+
+use if_addrs::Interface;
 
 use crate::discovery::Choice;
 
@@ -19,7 +24,7 @@ pub fn reachable(listen: SocketAddr, advertise: &[SocketAddr], choice: &Choice) 
     } else {
         addresses.push(listen);
     }
-    let mut seen = std::collections::BTreeSet::new();
+    let mut seen = BTreeSet::new();
     addresses.retain(|address| seen.insert(*address));
     addresses.truncate(MAX_ADDRESSES);
     addresses
@@ -47,6 +52,12 @@ fn is_link_local(ip: IpAddr) -> bool {
         IpAddr::V4(ip) => ip.is_link_local(),
         IpAddr::V6(ip) => ip.is_unicast_link_local(),
     }
+}
+
+/// Every address of the interfaces that are up.
+pub fn up() -> BTreeSet<IpAddr> {
+    let all = if_addrs::get_if_addrs().unwrap_or_default();
+    all.into_iter().filter(Interface::is_oper_up).map(|interface| interface.ip()).collect()
 }
 
 /// The host's name.

@@ -21,7 +21,7 @@ use crate::{
     discovery::{Choice, InterfaceWatch},
     store::{RecoveryReport, files::write_private},
     tls::local_ca::{LocalCa, WebNames, may_vouch_for},
-    transport::TransportCounters,
+    transport::{QuicTransport, TransportCounters},
 };
 
 pub(super) fn local_ca(state_dir: &Path) -> Result<LocalCa, Box<dyn Error>> {
@@ -70,8 +70,9 @@ pub(super) fn listen_info(address: SocketAddr, reachable: &[SocketAddr]) -> List
     ListenInfo { listen: address.to_string(), api }
 }
 
-/// Announces the addresses of the interfaces as they change.
+/// Announces the addresses of the interfaces as they change, and has links end that lost theirs.
 pub(super) async fn follow_addresses(
+    quic: QuicTransport,
     listen: SocketAddr,
     advertise: Vec<SocketAddr>,
     choice: Choice,
@@ -82,6 +83,7 @@ pub(super) async fn follow_addresses(
     let mut interfaces = InterfaceWatch::new();
     loop {
         let here = addresses::reachable(listen, &advertise, &choice);
+        quic.here(addresses::up());
         replace(&info, listen_info(listen, &here));
         replace(&addresses, here);
         replace(&names, web_names(listen, &advertise));

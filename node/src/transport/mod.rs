@@ -15,6 +15,7 @@ pub(crate) mod places;
 pub mod quic;
 mod quic_link;
 pub(crate) mod race;
+mod stranded;
 mod udp_filter;
 pub(crate) mod unfinished;
 pub mod ways;

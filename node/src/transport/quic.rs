@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeSet,
     fmt, io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -30,6 +30,7 @@ use super::{
     pipe::JoinPipe,
     quic_link::{LinkEnd, NewLink, canonical},
     race::{Connected, Race},
+    stranded::watch_over,
     udp_filter::CountingSocket,
     unfinished::Unfinished,
 };
@@ -97,6 +98,7 @@ pub struct QuicTransport {
     client: ClientConfig,
     ourselves: NodeId,
     gate: Arc<Gate>,
+    here: Arc<watch::Sender<BTreeSet<IpAddr>>>,
     heartbeat: Arc<AtomicU64>,
 }
 
@@ -133,6 +135,7 @@ impl QuicTransport {
             client: identity.client_quic(ALPN_MESH)?,
             ourselves: identity.id(),
             gate: Arc::new(Gate::new(events, joins, counters, limits)),
+            here: Arc::default(),
             heartbeat: Arc::default(),
         };
         tokio::spawn(Acceptor { transport: transport.clone() }.run());
@@ -161,6 +164,16 @@ impl QuicTransport {
     /// What lets strangers in, for the other transport to share.
     pub(crate) fn gate(&self) -> Arc<Gate> {
         self.gate.clone()
+    }
+
+    /// Tells the addresses of this machine's interfaces that are up, each time they change: links that
+    /// go by another end. Until then none does.
+    pub fn here(&self, addresses: BTreeSet<IpAddr>) {
+        self.here.send_if_modified(|present| {
+            let differs = *present != addresses;
+            *present = addresses;
+            differs
+        });
     }
 
     /// Dials all addresses at once; the first that proves the expected key (any key but our
@@ -194,6 +207,7 @@ impl QuicTransport {
             .map_err(|error| lost(error.to_string()))?;
         // The peer sees the stream only when something is on it: an empty frame.
         send.write_all(&[0; 4]).await.map_err(|error| lost(error.to_string()))?;
+        tokio::spawn(watch_over(connection.clone(), self.here.subscribe()));
         let link = NewLink {
             connection,
             send,
@@ -310,6 +324,7 @@ impl Acceptor {
             Place::Known => None,
         };
         let admission_deadline = limits.stranger_deadline;
+        tokio::spawn(watch_over(connection.clone(), self.transport.here.subscribe()));
         NewLink { connection, send, recv, peer, dialed: false, stranger, admission_deadline }
             .start(gate.events.clone(), counters.clone());
     }
