@@ -108,16 +108,17 @@ async fn bench(options: &Options) -> Result<()> {
     let _far = near.joined_by(Plan::new("far").config("[adapters.lifx]\nenabled = false\n")).await?;
     is_on_a_disk(near.state_dir())?;
     wait_until("the bulb is known", PATIENCE, async || Ok(near.fields(LAMP).await? != Value::Null)).await?;
-    let mut writer = near.web(Some(&near.token("operator").await?)).await?.session().await?;
+    // The API closes a connection that rests for long: each part gets one of its own.
+    let web = near.web(Some(&near.token("operator").await?)).await?;
     pass(SETTLED).await;
 
     let before = Written::by(&near)?;
-    let state_s = change_state(&mut writer, options).await?;
+    let state_s = change_state(&mut web.session().await?, options).await?;
     pass(SETTLED).await;
     let state = Written::since(&near, before)?;
 
     let before = Written::by(&near)?;
-    let config_s = change_config(&mut writer, options.config).await?;
+    let config_s = change_config(&mut web.session().await?, options.config).await?;
     pass(SETTLED).await;
     let config = Written::since(&near, before)?;
 
