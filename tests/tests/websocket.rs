@@ -221,7 +221,6 @@ async fn a_link_that_loses_udp_goes_on_over_tcp_and_returns() {
     for number in 0..number {
         home.both_have(number).await;
     }
-    home.stayed_alive();
     took.sort_unstable();
     assert!(took[1] <= FALLBACK_WITHIN, "{took:?}");
 }

@@ -31,8 +31,6 @@ pub(super) const COALESCE: usize = 64 << 10;
 const READ_CHUNK: usize = 64 << 10;
 /// How often it is looked whether anything arrives.
 const LOOK_FOR_SILENCE: Duration = Duration::from_millis(200);
-/// How long the answer to what was sent may take beside the round trip, retransmissions included.
-const ANSWER: Duration = Duration::from_millis(500);
 
 /// A connection whose handshake and stream are done, about to become a link.
 pub(super) struct NewLink {
@@ -230,23 +228,15 @@ async fn watch_silence(
     counters: &TransportCounters,
 ) -> Ended {
     let (mut heard, mut since, mut was_silent) = (0, Instant::now(), false);
-    // What was sent that the peer must answer, and since when it has not.
-    let (mut asked, mut unanswered) = (0, None);
     loop {
         let asleep = Instant::now();
         tokio::time::sleep(LOOK_FOR_SILENCE).await;
-        let stats = connection.stats();
-        let asks = stats.frame_tx.ping + stats.frame_tx.stream + stats.frame_tx.datagram;
+        let count = connection.stats().udp_rx.datagrams;
         // A process that was held up itself has not looked at what came.
-        if stats.udp_rx.datagrams != heard || asleep.elapsed() > LOOK_FOR_SILENCE * 3 {
-            (heard, since) = (stats.udp_rx.datagrams, Instant::now());
-            (asked, unanswered) = (asks, None);
-        } else if asks != asked {
-            unanswered.get_or_insert_with(Instant::now);
+        if count != heard || asleep.elapsed() > LOOK_FOR_SILENCE * 3 {
+            (heard, since) = (count, Instant::now());
         }
-        let late = connection.rtt().min(SILENCE) * 3;
-        let is_silent = since.elapsed() >= SILENCE + late
-            || unanswered.is_some_and(|since: Instant| since.elapsed() >= ANSWER + late);
+        let is_silent = since.elapsed() >= SILENCE + connection.rtt().min(SILENCE) * 3;
         if is_silent != was_silent {
             was_silent = is_silent;
             if is_silent {
