@@ -48,6 +48,7 @@ use crate::{
     session::{Link, LinkId},
     sync::Fetch,
     time::{Now, TimeKeeper},
+    vector::Vector,
     wire::{self, ByeReason, Message, Process},
 };
 
@@ -93,6 +94,8 @@ pub struct Mesh {
     copies: Copies,
     /// What this node knows of its place when another board runs under its key.
     apart: Apart,
+    /// What was accounted for when the last exchange ended, until it is flushed and the peers are told.
+    fetched: Option<Vector>,
     /// The link that was asked last; the next one is asked next.
     last_asked: Option<LinkId>,
     /// Leads past generations that were forgotten.
@@ -167,6 +170,7 @@ impl Mesh {
             process: Process { started_ms, number },
             copies: Copies::default(),
             apart: Apart::default(),
+            fetched: None,
             last_asked: None,
             jump: u32::try_from(boot.seed % u64::from(GENERATION_JUMP)).unwrap_or(0),
             last_session: 0,

@@ -394,6 +394,20 @@ impl Mesh {
         }
         self.replica.cover_all(vector);
         self.fetching = None;
+        self.fetched = Some(self.replica.applied().clone());
+        self.compare_digests();
+    }
+
+    /// What came in pages is not passed on: peers behind this node learn of it by a digest, which speaks of what is
+    /// flushed.
+    pub(super) fn tell_what_was_fetched(&mut self) {
+        let durable = self.commits.durable();
+        if self.fetched.take_if(|fetched| durable.covers(fetched)).is_some() {
+            self.compare_digests();
+        }
+    }
+
+    fn compare_digests(&mut self) {
         for link in self.links.values_mut() {
             link.digest_due_ms = self.now.mono_ms;
         }

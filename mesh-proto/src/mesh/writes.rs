@@ -185,6 +185,7 @@ impl Mesh {
         self.events.extend(flushed.tokens.into_iter().map(Event::Written));
         self.pay_owed_acks();
         self.finish_answers();
+        self.tell_what_was_fetched();
     }
 
     fn push_own(&mut self, own: &[(Key, Dot)]) {

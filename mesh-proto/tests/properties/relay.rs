@@ -70,6 +70,18 @@ fn the_death_of_the_middle_is_told_with_who_lay_behind_it_and_the_overlay_ends()
 }
 
 #[test]
+fn what_the_middle_fetched_goes_on_at_once() {
+    let mut net = line(3);
+    net.cut(0, 1);
+    net.set(0, "note/milk", "text", 1);
+    net.link(0, 1);
+    net.settle();
+    assert!(net.nodes[2].object(&object("note/milk")).is_none(), "nobody pushed it");
+    net.run(2_000);
+    assert!(net.nodes[2].object(&object("note/milk")).is_some());
+}
+
+#[test]
 fn a_node_that_dies_behind_a_living_middle_is_dead_and_not_cut_off() {
     let mut net = line(3);
     net.dead = Some(2);
