@@ -137,7 +137,7 @@ impl Members {
     fn pump(&mut self, node: usize) {
         while let Some(event) = self.nodes[node].poll_event() {
             match event {
-                LivenessEvent::Down { node: dead, .. } => self.judge(dead),
+                LivenessEvent::Down { node: dead, .. } => self.judge(node, dead),
                 LivenessEvent::Up { .. } => self.note_returns(),
                 LivenessEvent::Rejoined { .. } => {}
             }
@@ -158,10 +158,13 @@ impl Members {
         }
     }
 
-    /// A verdict is true while the node stalls, and just after, when nobody can have heard of it yet.
-    fn judge(&mut self, dead: ShortId) {
+    /// A verdict is true while the node stalls, and just after, when nobody can have heard of it yet. Who was away itself
+    /// hears of it only then.
+    fn judge(&mut self, by: usize, dead: ShortId) {
         let node = usize::try_from(dead.0 - 1).expect("a node of this household");
-        if self.now > self.stalled[node] + WAKING_MS {
+        let was_away =
+            self.now <= self.stalled[by] + WAKING_MS && self.stalled[node] + STALL_MS > self.stalled[by];
+        if self.now > self.stalled[node] + WAKING_MS && !was_away {
             self.false_deaths += 1;
         }
     }
