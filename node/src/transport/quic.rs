@@ -18,7 +18,7 @@ use quinn::{
 };
 use thiserror::Error;
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, watch},
     time::{Instant, MissedTickBehavior, interval, timeout, timeout_at},
 };
 use tracing::{debug, warn};
