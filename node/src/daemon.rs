@@ -12,6 +12,7 @@ mod nightly;
 mod parts;
 pub mod presence;
 mod repairs;
+mod start;
 mod web;
 
 use std::{
@@ -50,13 +51,7 @@ use crate::{
     listener::{self, Ports, TcpLimits},
     service::Service,
     state_dir::{Incarnation, StateDir},
-    store::{
-        RecoveryReport, Store as _,
-        files::write_private,
-        restored,
-        sled::{SledOptions, SledStore},
-        worker::StoreHandle,
-    },
+    store::{files::write_private, restored, worker::StoreHandle},
     supervisor::{self, Health, PATIENCE, Pulse, Systemd},
     timekeeping::{self, BUILD_S, TimePrograms, unix_seconds},
     tls::{identity::NodeIdentity, local_ca::WallClock, resolver::WebRenewal},
@@ -69,6 +64,7 @@ use doctor::Doctor;
 use household::Household;
 pub use parts::Failed;
 use parts::Parts;
+use start::{open_store, random_seed, stop_signal};
 use web::{
     follow_addresses, join_metrics, listen_info, local_ca, store_metrics, transport_metrics, web_names,
 };
@@ -455,48 +451,5 @@ impl Life<'_> {
             (id.clone(), AdapterSettings { enabled: adapter.enabled, settings: adapter.settings.clone() })
         };
         self.config.adapters.iter().map(settings).collect()
-    }
-}
-
-async fn open_store(
-    state_dir: std::path::PathBuf,
-) -> Result<(SledStore, RecoveryReport, Loader), Box<dyn Error>> {
-    let opened = tokio::task::spawn_blocking(move || {
-        let (mut store, report) = SledStore::open(&state_dir, SledOptions::default())?;
-        let mut loader = Loader::new(Plant::default());
-        let mut newer = None;
-        store.load(&mut |key, value| {
-            if let Err(reason) = loader.record(key, value) {
-                newer.get_or_insert(reason);
-            }
-        })?;
-        Ok::<_, crate::store::StoreError>((store, report, loader, newer))
-    });
-    let (store, report, loader, newer) = opened.await??;
-    if let Some(reason) = newer {
-        return Err(reason.into());
-    }
-    if loader.damaged() > 0 {
-        warn!(records = loader.damaged(), "records of the store make no sense and were left out");
-    }
-    Ok((store, report, loader))
-}
-
-fn random_seed() -> Result<u64, Box<dyn Error>> {
-    use ring::rand::{SecureRandom as _, SystemRandom};
-    let mut bytes = [0; 8];
-    SystemRandom::new().fill(&mut bytes).map_err(|_| household::HouseholdError::NoRandomness)?;
-    Ok(u64::from_le_bytes(bytes))
-}
-
-async fn stop_signal() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = term.recv() => {}
-        _ = int.recv() => {}
     }
 }
