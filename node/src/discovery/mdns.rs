@@ -185,6 +185,10 @@ impl Mdns {
         let mut shutdown = self.shutdown.clone();
         let never = Instant::now() + Duration::from_secs(86_400 * 365);
         loop {
+            // At every turn: what is told of a change may come before the change is complete.
+            if self.choice.present().is_empty() {
+                return Ok(End::Interfaces);
+            }
             tokio::select! {
                 () = stopped(&mut shutdown) => return Ok(End::Stop),
                 event = events.recv_async() => {
@@ -200,9 +204,6 @@ impl Mdns {
                     tell_at.get_or_insert_with(Instant::now);
                 }
                 () = watch.changed() => {
-                    if self.choice.present().is_empty() {
-                        return Ok(End::Interfaces);
-                    }
                     speaking.look_every(LOOK_OFTEN_S);
                     calm_at = Some(Instant::now() + LOOK_OFTEN_FOR);
                     tell_at.get_or_insert_with(Instant::now);
