@@ -137,6 +137,17 @@ impl Home {
         self.agrees(&all).await
     }
 
+    /// These see each other alive and nobody else.
+    pub(crate) async fn is_parted(&self, among: &[usize]) -> Result<()> {
+        for node in among.iter().filter_map(|node| self.nodes.get(*node)) {
+            wait_until(&format!("n{} sees its half alone", node.number), PATIENCE, async || {
+                Ok(node.sees_alive().await? + 1 == among.len())
+            })
+            .await?;
+        }
+        Ok(())
+    }
+
     /// A write on each of these is read on all of these.
     pub(crate) async fn agrees(&mut self, among: &[usize]) -> Result<()> {
         for writer in among {

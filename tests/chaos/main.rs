@@ -108,8 +108,10 @@ async fn timed(what: &str, stage: impl Future<Output = Result<()>>) -> Result<()
 async fn cut(home: &mut Home) -> Result<()> {
     for how in [Cut::Drop, Cut::Reject] {
         home.network.cut(&[0, 1], &[2, 3, 4], how)?;
-        home.agrees(&[0, 1]).await?;
-        home.agrees(&[2, 3, 4]).await?;
+        for half in [&[0, 1][..], &[2, 3, 4]] {
+            home.is_parted(half).await?;
+            home.agrees(half).await?;
+        }
         home.network.heal()?;
         home.is_whole().await?;
     }
