@@ -23,6 +23,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 const DAMAGED_PREFIX: &str = "store.damaged-";
 const KEPT_DAMAGED: usize = 2;
+/// How long this code's own reading of the log may take: it ends by itself, but on a disk that no longer
+/// answers. What still reads on a slow card must not be given up for an older export.
+const LOG_DEADLINE: Duration = Duration::from_secs(3_600);
 /// sled's lock may outlive its handle for a moment, until its last thread is gone.
 const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -187,7 +190,7 @@ impl Opening<'_> {
             };
             Ok(Some((reason, log)))
         };
-        guarded(self.options.open_deadline, work).unwrap_or_else(|reason| {
+        guarded(LOG_DEADLINE, work).unwrap_or_else(|reason| {
             self.say(format!("Looking through the log failed: {reason}."));
             Ok(None)
         })
@@ -306,7 +309,7 @@ impl Opening<'_> {
             copied.map_err(|error| StoreError::io("read", &folder, error))?;
             Ok(Salvage { kept: fresh.finish()?, tally: found.tally, whole: found.whole })
         };
-        match guarded(self.options.open_deadline, work) {
+        match guarded(LOG_DEADLINE, work) {
             Ok(salvaged) => salvaged,
             Err(reason) => {
                 self.say(format!("Reading the log without the storage engine failed: {reason}."));
