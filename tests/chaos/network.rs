@@ -1,9 +1,10 @@
 //! A network of its own: one namespace for each node, cabled to a bridge in one more. Nothing of it
 //! touches the machine's network, and it goes with the program.
 
-use std::{collections::BTreeSet, fs, net::Ipv4Addr, path::Path, process::Command};
+use std::{collections::BTreeSet, fs, net::Ipv4Addr, process::Command};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
+use hearth_tests::daemon::namespaces::{ip, name_of, remove_left_behind, run};
 
 /// The port of every node.
 pub(crate) const PORT: u16 = 7843;
@@ -49,7 +50,7 @@ impl Network {
 
     /// The namespace of a node.
     pub(crate) fn namespace(&self, node: usize) -> String {
-        full_name(&format!("n{node}"))
+        name_of(&format!("n{node}"))
     }
 
     /// From now on nobody of the one side hears the other, nor the other way round.
@@ -92,7 +93,7 @@ impl Network {
                      ip saddr {{ {from} }} meta l4proto {{ tcp, udp }} th dport {PORT} {verdict}\n }}\n}}\n"
                 ));
             }
-            let script = std::env::temp_dir().join(format!("{}.nft", full_name(&format!("n{node}"))));
+            let script = std::env::temp_dir().join(format!("{}.nft", name_of(&format!("n{node}"))));
             fs::write(&script, rules)?;
             let name = self.namespace(node);
             let mut nft = Command::new("ip");
@@ -105,7 +106,7 @@ impl Network {
     }
 
     fn add(&mut self, name: &str) -> Result<String> {
-        let name = full_name(name);
+        let name = name_of(name);
         ip(&["netns", "add", &name]).context("this program makes network namespaces: run it as root")?;
         self.names.push(name.clone());
         ip(&["-n", &name, "link", "set", "lo", "up"])?;
@@ -125,30 +126,4 @@ impl Drop for Network {
 /// The address of a node.
 pub(crate) fn address(node: usize) -> Ipv4Addr {
     Ipv4Addr::new(10, 77, 0, u8::try_from(node + 1).unwrap_or(u8::MAX))
-}
-
-fn full_name(name: &str) -> String {
-    format!("hearth-chaos-{}-{name}", std::process::id())
-}
-
-/// Removes the namespaces of runs that were killed.
-fn remove_left_behind() {
-    for entry in fs::read_dir("/run/netns").into_iter().flatten().flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let rest = name.strip_prefix("hearth-chaos-");
-        let owner = rest.and_then(|rest| rest.split('-').next()?.parse::<u32>().ok());
-        if owner.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
-            let _ = ip(&["netns", "del", &name]);
-        }
-    }
-}
-
-fn ip(args: &[&str]) -> Result<()> {
-    run(Command::new("ip").args(args))
-}
-
-fn run(command: &mut Command) -> Result<()> {
-    let output = command.output().with_context(|| format!("cannot run {command:?}"))?;
-    ensure!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
-    Ok(())
 }

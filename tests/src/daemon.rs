@@ -8,7 +8,7 @@
 mod cli;
 pub mod client;
 mod launch;
-mod namespaces;
+pub mod namespaces;
 mod place;
 mod program;
 mod wait;

@@ -33,7 +33,7 @@ impl Namespaces {
     /// The full name, for [`super::Plan::network`].
     #[must_use]
     pub fn name(&self, name: &str) -> String {
-        format!("hearth-{}-{name}", std::process::id())
+        name_of(name)
     }
 
     /// Joins two by a cable: the first has the address `subnet.1`, the second `subnet.2`.
@@ -68,8 +68,14 @@ impl Drop for Namespaces {
     }
 }
 
-/// Removes the namespaces of tests that were killed.
-fn remove_left_behind() {
+/// The full name of a namespace of this process.
+#[must_use]
+pub fn name_of(name: &str) -> String {
+    format!("hearth-{}-{name}", std::process::id())
+}
+
+/// Removes the namespaces of processes that were killed.
+pub fn remove_left_behind() {
     for entry in fs::read_dir("/run/netns").into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         let owner = name.strip_prefix("hearth-").and_then(|rest| rest.split('-').next()?.parse::<u32>().ok());
@@ -79,11 +85,19 @@ fn remove_left_behind() {
     }
 }
 
-fn ip(args: &[&str]) -> Result<()> {
+/// Runs `ip` with these arguments.
+///
+/// # Errors
+/// When it fails, with what it said.
+pub fn ip(args: &[&str]) -> Result<()> {
     run(Command::new("ip").args(args))
 }
 
-fn run(command: &mut Command) -> Result<()> {
+/// Runs a command to its end.
+///
+/// # Errors
+/// When it fails, with what it said.
+pub fn run(command: &mut Command) -> Result<()> {
     let output = command.output().with_context(|| format!("cannot run {command:?}"))?;
     ensure!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
     Ok(())
