@@ -1,9 +1,7 @@
 //! `backup` and `restore`.
 
 use std::{
-    fs::{File, OpenOptions},
     io::{self, Write},
-    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -19,6 +17,7 @@ use super::{
     client::broken_off,
     exit::{Exit, Failure},
     output::{Done, Output},
+    part::Part,
 };
 use crate::{
     api::json::timestamp,
@@ -28,10 +27,7 @@ use crate::{
         restore::{self, RestoreError, Restored},
     },
     state_dir::{StateDir, StateDirError},
-    store::{
-        files::sync_parent,
-        sled::{SledOptions, SledStore},
-    },
+    store::sled::{SledOptions, SledStore},
 };
 
 /// How long a running node may take to put its backup together.
@@ -45,7 +41,7 @@ impl Session {
     pub(super) async fn backup(&self, args: &BackupArgs) -> Done<Exit> {
         let to = args.file.as_path();
         refuse_overwriting(to, args.force)?;
-        let mut part = Part::create(to)?;
+        let mut part = Part::create(to).map_err(|error| unwritable(to, &error))?;
         let path = format!("/api/v1/backup?with_key={}", args.with_key);
         match self.client.patient(MAKING).send(Method::GET, &path, None).await {
             Ok(response) => self.download(response, &mut part).await?,
@@ -56,7 +52,7 @@ impl Session {
             Err(failure) => return Err(failure.into()),
         }
         let backup = Backup::open(&part.path).map_err(|error| refused(&error))?;
-        part.finish(to)?;
+        part.finish(to).map_err(|error| unwritable(to, &error))?;
         let about = about(&backup, to);
         self.out.either(&about, || {
             format!("{} is a backup of {} KiB", to.display(), backup.bytes.div_ceil(1_024))
@@ -126,7 +122,7 @@ pub(super) fn restore(args: &RestoreArgs, state_dir: &Path, out: Output) -> Done
 
 fn objects(backup: &Backup, to: &Path, force: bool, out: Output) -> Done<Exit> {
     refuse_overwriting(to, force)?;
-    let mut part = Part::create(to)?;
+    let mut part = Part::create(to).map_err(|error| unwritable(to, &error))?;
     let mut records = part.path.clone().into_os_string();
     records.push(".records");
     let records = PathBuf::from(records);
@@ -134,7 +130,7 @@ fn objects(backup: &Backup, to: &Path, force: bool, out: Output) -> Done<Exit> {
     // It is made anew each time.
     let _ = std::fs::remove_file(&records);
     let count = written.map_err(|error| refused(&error))?;
-    part.finish(to)?;
+    part.finish(to).map_err(|error| unwritable(to, &error))?;
     out.either(&json!({ "file": to.to_string_lossy(), "objects": count }), || {
         format!("{count} objects are in {}", to.display())
     })?;
@@ -252,46 +248,6 @@ fn explain(error: &RestoreError, args: &RestoreArgs, state_dir: &Path) -> Failur
         RestoreError::File(_) => "free some space, then run it again".into(),
     };
     Failure::new(Exit::Refused, error.to_string(), fix)
-}
-
-/// A file that appears under its name when it is whole. Its mode is 0600: it holds the home.
-struct Part {
-    file: File,
-    path: PathBuf,
-    done: bool,
-}
-
-impl Part {
-    fn create(to: &Path) -> Result<Self, Failure> {
-        let mut name = to.as_os_str().to_owned();
-        name.push(".part");
-        let path = PathBuf::from(name);
-        // One that was left behind may have another mode.
-        let _ = std::fs::remove_file(&path);
-        let mut open = OpenOptions::new();
-        let file = open.write(true).create_new(true).mode(0o600).open(&path);
-        Ok(Self { file: file.map_err(|error| unwritable(to, &error))?, path, done: false })
-    }
-
-    fn finish(mut self, to: &Path) -> Result<(), Failure> {
-        let moved = self
-            .file
-            .sync_all()
-            .and_then(|()| std::fs::rename(&self.path, to))
-            .and_then(|()| sync_parent(to));
-        moved.map_err(|error| unwritable(to, &error))?;
-        self.done = true;
-        Ok(())
-    }
-}
-
-impl Drop for Part {
-    fn drop(&mut self) {
-        if !self.done {
-            // Nobody can be told, and the next attempt removes it.
-            let _ = std::fs::remove_file(&self.path);
-        }
-    }
 }
 
 /// Tells every few seconds how far long work has come.

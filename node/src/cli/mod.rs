@@ -16,6 +16,7 @@ mod light;
 mod local;
 mod model;
 mod objects;
+mod part;
 mod show;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -1,9 +1,8 @@
 //! `export` and `import`: all objects as lines of JSON. Neither holds more than a piece in memory.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,6 +16,7 @@ use super::Session;
 use super::client::broken_off;
 use super::exit::{Exit, Failure};
 use super::output::Done;
+use super::part::Part;
 
 /// The longest line, in bytes: the largest body of the API.
 const MAX_LINE: u64 = 1024 * 1024;
@@ -126,39 +126,6 @@ async fn copy(mut body: Incoming, mut take: impl FnMut(&[u8]) -> Done) -> Done {
     }
 }
 
-/// A file that appears under its name when it is whole. Its mode is 0600: it holds the home.
-struct Part {
-    file: File,
-    path: PathBuf,
-    done: bool,
-}
-
-impl Part {
-    fn create(to: &Path) -> io::Result<Self> {
-        let mut name = to.as_os_str().to_owned();
-        name.push(".part");
-        let path = PathBuf::from(name);
-        let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
-        Ok(Self { file, path, done: false })
-    }
-
-    fn finish(mut self, to: &Path) -> io::Result<()> {
-        self.file.sync_all()?;
-        std::fs::rename(&self.path, to)?;
-        self.done = true;
-        Ok(())
-    }
-}
-
-impl Drop for Part {
-    fn drop(&mut self) {
-        if !self.done {
-            // Nobody can be told, and the next export overwrites it.
-            let _ = std::fs::remove_file(&self.path);
-        }
-    }
-}
-
 /// Whole lines, put together to pieces.
 struct Pieces<R> {
     lines: BufReader<R>,
@@ -249,19 +216,5 @@ mod tests {
     fn refused_lines_are_counted_from_the_start_of_the_file() {
         assert_eq!(at_line(json!({"line": 3, "detail": "x"}), 101), json!({"line": 103, "detail": "x"}));
         assert_eq!(at_line(json!("x"), 101), json!("x"));
-    }
-
-    #[test]
-    fn a_part_that_is_not_finished_leaves_nothing() {
-        let folder = crate::cli::testing::TempDir::new();
-        let to = folder.path().join("home.ndjson");
-        std::fs::write(&to, "old").unwrap();
-        drop(Part::create(&to).unwrap());
-        assert_eq!(std::fs::read(&to).unwrap(), b"old");
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
-        let mut part = Part::create(&to).unwrap();
-        part.file.write_all(b"new").unwrap();
-        part.finish(&to).unwrap();
-        assert_eq!(std::fs::read(&to).unwrap(), b"new");
     }
 }
