@@ -12,7 +12,7 @@ use super::{
 
 const USAGE: &str = "\
 usage: sim run [--seeds N] [--from N] [--seed N] [--nodes A..B] [--scenario NAME] [--grep TEXT] [--trace-hash] [--verbose]
-       sim figures [--quick]
+       sim figures [--quick] [--only deaths|departures|partition|month]
        sim scenarios
        sim planted [BUG]";
 
@@ -24,11 +24,7 @@ pub fn main(args: impl Iterator<Item = String>) -> u8 {
             Ok(options) => options.run(),
             Err(wrong) => complain(&wrong),
         },
-        Some("figures") => match args.get(1).map(String::as_str) {
-            None => figures::main(Size::FULL),
-            Some("--quick") => figures::main(Size::QUICK),
-            Some(other) => complain(&format!("{other} is not an option")),
-        },
+        Some("figures") => figures(&args[1..]).unwrap_or_else(|wrong| complain(&wrong)),
         Some("scenarios") => {
             for settings in scenario::all() {
                 println!(
@@ -44,6 +40,19 @@ pub fn main(args: impl Iterator<Item = String>) -> u8 {
         Some("planted") => complain("this build has no planted bugs: add --features planted-bugs"),
         _ => complain("a command is missing"),
     }
+}
+
+fn figures(args: &[String]) -> Result<u8, String> {
+    let (mut size, mut only) = (Size::FULL, None);
+    let mut args = args.iter().map(String::as_str);
+    while let Some(arg) = args.next() {
+        match arg {
+            "--quick" => size = Size::QUICK,
+            "--only" => only = Some(args.next().ok_or("--only wants the name of a part")?),
+            other => return Err(format!("{other} is not an option")),
+        }
+    }
+    figures::main(size, only)
 }
 
 fn complain(wrong: &str) -> u8 {

@@ -43,11 +43,22 @@ struct Figure {
 
 type Figures = Result<Vec<Figure>, Failure>;
 
-/// Prints all figures. Returns the exit code: 1 when one misses its goal.
-pub(crate) fn main(size: Size) -> u8 {
-    let all: [fn(Size) -> Figures; 4] = [deaths, departures, partition, month];
+/// What can be asked for by itself.
+const PARTS: [(&str, fn(Size) -> Figures); 4] =
+    [("deaths", deaths), ("departures", departures), ("partition", partition), ("month", month)];
+
+/// Prints all figures, or those of one part. Returns the exit code: 1 when one misses its goal.
+///
+/// # Errors
+/// When there is no such part.
+pub(crate) fn main(size: Size, only: Option<&str>) -> Result<u8, String> {
+    let wanted = |part: &str| only.is_none_or(|only| only == part);
+    if let Some(only) = only.filter(|only| PARTS.iter().all(|(part, _)| part != only)) {
+        let parts = PARTS.map(|(part, _)| part).join(", ");
+        return Err(format!("there are no figures of {only}; there are: {parts}"));
+    }
     let (mut passed, mut failed) = (0, 0);
-    for figures in all {
+    for (_, figures) in PARTS.iter().filter(|(part, _)| wanted(part)) {
         match figures(size) {
             Ok(figures) => figures.iter().for_each(|figure| {
                 let kept = figure.seen <= figure.goal;
@@ -69,7 +80,7 @@ pub(crate) fn main(size: Size) -> u8 {
     }
     println!("sim figures: {passed} passed, {failed} failed");
     println!("test result: {}. {passed} passed; {failed} failed", if failed == 0 { "ok" } else { "FAILED" });
-    u8::from(failed > 0)
+    Ok(u8::from(failed > 0))
 }
 
 /// A household that has found itself.
