@@ -8,8 +8,9 @@
 //! | `peers` | removed: discovery, the configuration and the others' addresses lead back |
 //! | `node.key`, `roster` without a copy | the start is refused, with what to do: see [`crate::daemon::household`] |
 //!
-//! A file of a newer version, one that others may read and one that the disk refuses are left as they
-//! are: whoever needs them says so.
+//! What the disk cannot give back is damaged like what does not match its checksum. A file of a newer
+//! version, one that others may read and one that the system refuses for another reason are left as they are:
+//! whoever needs them says so.
 
 use super::{CLOCK_FILE, INCARNATION_FILE, Incarnation, KEY_FILE, PEERS_FILE, ROSTER_FILE, StateDirError};
 use crate::store::files::{FileError, FileKind, read_checked, sync_parent, write_durable};

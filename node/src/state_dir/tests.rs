@@ -1,6 +1,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 use super::*;
-use crate::store::tests::{Folder, Tmpfs};
+use crate::store::tests::{Folder, Tmpfs, spoil};
 
 #[test]
 fn what_is_stored_is_there_at_the_next_start() {
@@ -229,6 +229,28 @@ fn each_small_file_that_is_lost_or_damaged_is_mended_and_told() {
             drop(dir);
             assert!(StateDir::open(folder.path()).unwrap().notes().is_empty(), "{name} {what}: told once");
         }
+    }
+}
+
+#[test]
+fn a_small_file_that_the_disk_cannot_give_back_is_mended_as_a_damaged_one() {
+    let life = Incarnation { generation: 70_000, incarnation: 9_000_000 };
+    for name in ["version", "node.key", "roster", "incarnation", "clock", "peers"] {
+        let folder = Folder::new();
+        let dir = StateDir::open(folder.path()).unwrap();
+        dir.set_node_key(&Seed::new([9; 32])).unwrap();
+        dir.set_roster(b"statements").unwrap();
+        dir.set_incarnation(life).unwrap();
+        drop(dir);
+        spoil(&folder.join(name));
+        let dir = StateDir::open(folder.path()).unwrap();
+        assert_eq!(dir.notes().len(), 1, "{name}: {:?}", dir.notes());
+        assert!(dir.notes()[0].contains("cannot give it back"), "{name}: {:?}", dir.notes());
+        assert_eq!(dir.node_key().unwrap(), Some(Seed::new([9; 32])), "{name}");
+        assert_eq!(dir.roster().unwrap().as_deref(), Some(&b"statements"[..]), "{name}");
+        assert!(dir.incarnation().unwrap().unwrap().generation >= life.generation, "{name}");
+        drop(dir);
+        assert!(StateDir::open(folder.path()).unwrap().notes().is_empty(), "{name}: told once");
     }
 }
 

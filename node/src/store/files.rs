@@ -12,7 +12,7 @@
 //! | n | payload |
 //! | 32 | blake3 of everything before |
 
-use super::DiskError;
+use super::{DiskError, is_damage};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
@@ -114,17 +114,25 @@ pub fn write_durable(path: &Path, kind: &FileKind, payload: &[u8]) -> Result<(),
     replace(path, kind.mode, &bytes)
 }
 
-/// Reads the payload; `None` when there is no such file.
+/// Reads the payload; `None` when there is no such file. One that the disk cannot give back is damaged.
 ///
 /// # Errors
 /// [`FileError::Damaged`], [`FileError::Newer`], [`FileError::Exposed`] or [`FileError::Disk`].
 pub fn read_checked(path: &Path, kind: &FileKind) -> Result<Option<Zeroizing<Vec<u8>>>, FileError> {
+    let refused = |action, error: io::Error| match is_damage(&error) {
+        true => FileError::Damaged {
+            path: path.to_path_buf(),
+            reason: "the disk cannot give it back",
+            way_out: kind.way_out,
+        },
+        false => DiskError::new(action, path, error).into(),
+    };
     let file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(DiskError::new("open", path, error).into()),
+        Err(error) => return Err(refused("open", error)),
     };
-    let about = file.metadata().map_err(|error| DiskError::new("inspect", path, error))?;
+    let about = file.metadata().map_err(|error| refused("inspect", error))?;
     let mode = about.permissions().mode() & 0o777;
     if kind.mode & 0o077 == 0 && mode & 0o077 != 0 {
         return Err(FileError::Exposed { path: path.to_path_buf(), mode });
@@ -132,9 +140,7 @@ pub fn read_checked(path: &Path, kind: &FileKind) -> Result<Option<Zeroizing<Vec
     let limit = HEADER_BYTES + kind.max_bytes + HASH_BYTES;
     let mut bytes =
         Zeroizing::new(Vec::with_capacity(limit.min(usize::try_from(about.len()).unwrap_or(limit))));
-    file.take(limit as u64 + 1)
-        .read_to_end(&mut bytes)
-        .map_err(|error| DiskError::new("read", path, error))?;
+    file.take(limit as u64 + 1).read_to_end(&mut bytes).map_err(|error| refused("read", error))?;
     decode(path, kind, &bytes).map(|payload| Some(Zeroizing::new(payload.to_vec())))
 }
 

@@ -318,6 +318,14 @@ impl StoreError {
     }
 }
 
+/// Whether an error of the system speaks of the content of a file and not of the surroundings: a block that
+/// the disk cannot give back (EIO) is damage like any other.
+pub(crate) fn is_damage(error: &io::Error) -> bool {
+    const EIO: i32 = 5;
+    let content = matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData);
+    content || error.raw_os_error() == Some(EIO)
+}
+
 /// Keys are mostly text; the rest is escaped, and it is cut so that a log line stays a line.
 pub(crate) fn show_key(key: &[u8]) -> String {
     key.escape_ascii().take(96).map(char::from).collect()

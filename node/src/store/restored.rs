@@ -12,6 +12,7 @@ use serde_json::{Value as Json, json};
 use super::{
     DiskError,
     files::{FileError, sync_parent, write_private},
+    is_damage,
 };
 use crate::json::from_value;
 
@@ -23,7 +24,8 @@ const PREFIX: &str = "lost-and-found-";
 const SUFFIX: &str = ".json";
 
 /// Whether the store is marked as restored, and since which generation. A mark whose content makes
-/// no sense is one without a generation: that it is there is what counts.
+/// no sense, or cannot be given back by the disk, is one without a generation: that it is there is what
+/// counts.
 ///
 /// # Errors
 /// When the mark is there and cannot be read.
@@ -34,6 +36,7 @@ pub fn mark(folder: &Path) -> io::Result<Option<Option<u32>>> {
             Ok(Some(text.lines().find_map(|line| line.strip_prefix("generation ")?.parse().ok())))
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) if is_damage(&error) => Ok(Some(None)),
         Err(error) => Err(error),
     }
 }
@@ -176,6 +179,16 @@ mod tests {
             ensure_mark(&folder).unwrap();
             assert_eq!(fs::read(folder.join(MARK)).unwrap(), content, "it is left as it is");
         }
+        fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn a_mark_that_the_disk_cannot_give_back_still_marks() {
+        let folder = folder("spoiled");
+        crate::store::tests::spoil(&folder.join(MARK));
+        assert_eq!(mark(&folder).unwrap(), Some(None));
+        set_mark(&folder, Some(7)).unwrap();
+        assert_eq!(mark(&folder).unwrap(), Some(Some(7)));
         fs::remove_dir_all(&folder).unwrap();
     }
 

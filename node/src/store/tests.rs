@@ -72,6 +72,12 @@ impl Drop for Tmpfs {
     }
 }
 
+/// Puts a file in the place of this one that opens and gives nothing back but EIO, as a bad sector does.
+pub(crate) fn spoil(file: &Path) {
+    let _absent = std::fs::remove_file(file);
+    std::os::unix::fs::symlink("/proc/self/mem", file).unwrap();
+}
+
 /// Records `range` with keys of about 20 bytes and values of 200.
 pub(crate) fn sample(range: Range<usize>) -> Batch {
     let record = |n: usize| {

@@ -14,6 +14,7 @@
 //!
 //! A block that the disk cannot give back (EIO) is damage like any other, and costs what lies in it.
 
+use crate::store::is_damage;
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -113,13 +114,6 @@ pub(super) struct Log {
     bytes: u64,
     /// Some of it could not be read so far.
     has_unreadable: Cell<bool>,
-}
-
-/// Whether an error of the system speaks of the content of the files and not of the surroundings.
-pub(super) fn is_damage(error: &io::Error) -> bool {
-    const EIO: i32 = 5;
-    let content = matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData);
-    content || error.raw_os_error() == Some(EIO)
 }
 
 impl Log {

@@ -7,13 +7,13 @@
 //! it; the newest readable export; an empty store. Damaged folders are kept, the newest two.
 
 use super::fresh::{Fresh, REBUILD_FOLDER, remove_tree};
-use super::log::{Log, Prospect, is_damage};
+use super::log::{Log, Prospect};
 use super::pages::Replay;
 use super::rebuild::{self, OLD_FOLDER};
 use super::record::{Scan, Tally, scan};
 use super::{EXPORT_FOLDER, Engine, STORE_FOLDER, SledOptions, drop_engine, engine_error, read_mark};
 use crate::store::export::{self, Export};
-use crate::store::{Recovery, RecoveryReport, StoreError, restored};
+use crate::store::{Recovery, RecoveryReport, StoreError, is_damage, restored};
 use std::fs::{self, File};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
