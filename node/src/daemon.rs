@@ -11,7 +11,6 @@ pub mod household;
 mod nightly;
 mod parts;
 pub mod presence;
-mod repairs;
 mod start;
 mod web;
 
@@ -20,7 +19,7 @@ use std::{
     error::Error,
     net::SocketAddr,
     sync::{Arc, atomic::AtomicU64},
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use ed25519_dalek::SigningKey;
@@ -242,7 +241,6 @@ impl Life<'_> {
         let (end, mut ends) = mpsc::channel(2);
         let (control, control_requests) = ControlHandle::channel();
         let found = store_metrics(&recovery);
-        repairs::remember(state.path(), SystemTime::now(), state.notes().iter().chain(&recovery.steps));
         let doctor = Doctor {
             service: service.clone(),
             recovery,

@@ -18,7 +18,7 @@
 //! | `restored` | marks a store that was set back, see [`crate::store::restored`] |
 //! | `restore/`, `restore.partial/`, `store.replaced/` | a backup on its way in, and what it replaced, see [`crate::backup`] |
 //! | `lost-and-found-N.json` | what such a store held and its peers had deleted |
-//! | `repairs` | what was mended at earlier starts, see [`crate::daemon`] |
+//! | `repairs` | what was mended so far, for `hearth doctor` |
 //! | `node.key.copy`, `roster.copy`, `incarnation.copy` | what nothing else could bring back, once more |
 //!
 //! Every file names its version: the small ones in their header (see [`crate::store::files`]), the
@@ -26,11 +26,12 @@
 //! another version left is the matter of `migrate`, what is missing or damaged that of `mend`.
 
 use crate::store::files::{FileError, FileKind, read_checked, write_durable};
-use crate::store::{DiskError, free_bytes};
+use crate::store::{DiskError, free_bytes, repairs};
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 use zeroize::Zeroize;
 
 mod mend;
@@ -232,8 +233,10 @@ impl StateDir {
         }
         write_pid(&path, &lock)?;
         let mut notes = migrate::migrate(&path)?;
-        notes.extend(mend::mend(&path)?);
+        let mended = mend::mend(&path, &mut notes);
         notes.iter().for_each(|note| tracing::warn!("{note}"));
+        repairs::remember(&path, SystemTime::now(), &notes);
+        mended?;
         Ok(Self { path, _lock: lock, notes })
     }
 

@@ -4,13 +4,12 @@ use std::path::PathBuf;
 
 use tokio::sync::watch;
 
-use super::repairs;
 use crate::{
     api::ports::{Check, CheckStatus, PortError},
     devices::{AdapterState, AdapterStatus},
     discovery::{Report, State},
     service::{Service, Status},
-    store::{RecoveryReport, restored, worker::StoreJobs},
+    store::{RecoveryReport, repairs, restored, worker::StoreJobs},
 };
 
 /// Free space below which a person should look, in bytes.

@@ -28,12 +28,11 @@ const KEPT_TWICE: [(&str, &FileKind, &str); 3] = [
 /// A start leads at most so far beyond the one before, in generations and in incarnations.
 const ONE_START: u32 = 1 << 15;
 
-/// Mends what can be; answers with what was found and done, in words for the owner of the home.
+/// Mends what can be; adds what was found and done to `notes`, in words for the owner of the home.
 ///
 /// # Errors
 /// When the disk refuses to write what was mended.
-pub(super) fn mend(path: &Path) -> Result<Vec<String>, StateDirError> {
-    let mut notes = Vec::new();
+pub(super) fn mend(path: &Path, notes: &mut Vec<String>) -> Result<(), StateDirError> {
     for (name, kind, outcome) in KEPT_TWICE {
         if let Some(why) = keep_twice(path, name, kind)? {
             notes.push(format!("The file `{name}` {why}; its copy took its place. {outcome}"));
@@ -58,7 +57,7 @@ pub(super) fn mend(path: &Path) -> Result<Vec<String>, StateDirError> {
             notes.push(format!("The file `{name}` {why} and was removed. {outcome}"));
         }
     }
-    Ok(notes)
+    Ok(())
 }
 
 /// The second file of one that is kept twice.

@@ -226,8 +226,11 @@ fn each_small_file_that_is_lost_or_damaged_is_mended_and_told() {
                 assert_eq!(found, life);
             }
             assert_eq!(dir.clock_ceiling().unwrap(), (name != "clock").then_some(77));
+            let remembered = repairs::list(folder.path());
+            assert_eq!(remembered.len(), dir.notes().len(), "{name} {what}: {remembered:?}");
             drop(dir);
             assert!(StateDir::open(folder.path()).unwrap().notes().is_empty(), "{name} {what}: told once");
+            assert_eq!(repairs::list(folder.path()), remembered, "{name} {what}");
         }
     }
 }

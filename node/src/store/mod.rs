@@ -21,6 +21,7 @@ pub mod unsynced;
 pub mod worker;
 
 mod recovery;
+pub(crate) mod repairs;
 
 pub use recovery::{Recovery, RecoveryReport};
 

@@ -13,7 +13,7 @@ use super::rebuild::{self, OLD_FOLDER};
 use super::record::{Scan, Tally, scan};
 use super::{EXPORT_FOLDER, Engine, STORE_FOLDER, SledOptions, drop_engine, engine_error, read_mark};
 use crate::store::export::{self, Export};
-use crate::store::{Recovery, RecoveryReport, StoreError, is_damage, restored};
+use crate::store::{Recovery, RecoveryReport, StoreError, is_damage, repairs, restored};
 use std::fs::{self, File};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -196,8 +196,10 @@ impl Opening<'_> {
         })
     }
 
+    /// Whatever ends this before it is done, what was said is known.
     fn say(&mut self, step: String) {
         tracing::warn!("{step}");
+        repairs::remember(self.root, SystemTime::now(), [&step]);
         self.steps.push(step);
     }
 

@@ -4,7 +4,7 @@
 use super::*;
 use crate::store::memory::MemoryStore;
 use crate::store::tests::{Folder, Tmpfs, records_of, sample};
-use crate::store::{Recovery, export, restored};
+use crate::store::{Recovery, export, repairs, restored};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::fs;

@@ -56,6 +56,27 @@ fn lost_writes_are_marked_before_the_repaired_store_is_in_place() {
 }
 
 #[test]
+fn what_a_repair_did_is_known_at_once_and_once() {
+    let original = Original::new();
+    let folder = Folder::new();
+    copy(original.folder.path(), folder.path());
+    fs::OpenOptions::new().write(true).open(folder.join("store/db")).unwrap().set_len(1000).unwrap();
+    // The repair itself fails at its end, and so does the start: what it found is known all the same.
+    fs::create_dir(folder.join(".restored.new")).unwrap();
+    SledStore::open(folder.path(), SledOptions::default()).err().unwrap();
+    let first = repairs::list(folder.path());
+    assert!(!first.is_empty(), "not a word of what was found");
+    fs::remove_dir(folder.join(".restored.new")).unwrap();
+    let (store, report) = open(folder.path());
+    drop(store);
+    let all = repairs::list(folder.path());
+    assert_eq!(all.len(), first.len() + report.steps.len());
+    assert!(all.iter().rev().zip(report.steps.iter().rev()).all(|(line, step)| line.ends_with(step)), "{all:?}");
+    drop(open_clean(folder.path()));
+    assert_eq!(repairs::list(folder.path()), all, "nothing is told twice");
+}
+
+#[test]
 fn a_store_that_is_not_whole_is_not_copied_when_it_is_opened_again() {
     let original = Original::never_reopened();
     let commits = read_mark(original.folder.path()).unwrap().unwrap().0;
