@@ -1,38 +1,71 @@
 //! What a life of the daemon begins with, and what ends it from outside.
 
-use std::error::Error;
+use std::{error::Error, path::Path, time::SystemTime};
 
 use mesh_proto::{mesh::Loader, planted::Plant};
 use tracing::warn;
 
 use super::household;
 use crate::store::{
-    RecoveryReport, Store as _,
+    Batch, Recovery, RecoveryReport, Store, StoreError, repairs, restored, show_key,
     sled::{SledOptions, SledStore},
 };
+
+/// So many records are taken out in one batch.
+const TAKEN_OUT: usize = 1_000;
 
 pub(super) async fn open_store(
     state_dir: std::path::PathBuf,
 ) -> Result<(SledStore, RecoveryReport, Loader), Box<dyn Error>> {
     let opened = tokio::task::spawn_blocking(move || {
-        let (mut store, report) = SledStore::open(&state_dir, SledOptions::default())?;
+        let (mut store, mut report) = SledStore::open(&state_dir, SledOptions::default())?;
         let mut loader = Loader::new(Plant::default());
-        let mut newer = None;
+        let (mut newer, mut senseless) = (None, Vec::new());
         store.load(&mut |key, value| {
-            if let Err(reason) = loader.record(key, value) {
-                newer.get_or_insert(reason);
+            let damaged = loader.damaged();
+            match loader.record(key, value) {
+                Err(reason) => {
+                    newer.get_or_insert(reason);
+                }
+                Ok(()) if loader.damaged() > damaged => senseless.push(key.to_vec()),
+                Ok(()) => {}
             }
         })?;
-        Ok::<_, crate::store::StoreError>((store, report, loader, newer))
+        if newer.is_none() {
+            take_out(&state_dir, &mut store, &mut report, &senseless)?;
+        }
+        Ok::<_, StoreError>((store, report, loader, newer))
     });
     let (store, report, loader, newer) = opened.await??;
-    if let Some(reason) = newer {
-        return Err(reason.into());
+    match newer {
+        Some(reason) => Err(reason.into()),
+        None => Ok((store, report, loader)),
     }
-    if loader.damaged() > 0 {
-        warn!(records = loader.damaged(), "records of the store make no sense and were left out");
+}
+
+/// Takes out the records that make no sense: with them the store has lost writes, and were they left in it,
+/// each start would find that anew.
+fn take_out(
+    state_dir: &Path,
+    store: &mut SledStore,
+    report: &mut RecoveryReport,
+    senseless: &[Vec<u8>],
+) -> Result<(), StoreError> {
+    let Some(first) = senseless.first() else { return Ok(()) };
+    let lost = senseless.len() as u64;
+    let step = format!("{lost} records make no sense and were taken out of the store: `{}` first.", show_key(first));
+    warn!("{step}");
+    repairs::remember(state_dir, SystemTime::now(), [&step]);
+    report.steps.push(step);
+    // Before they are gone: the next start would find the store whole.
+    restored::ensure_mark(state_dir)?;
+    for some in senseless.chunks(TAKEN_OUT) {
+        store.commit(&Batch { puts: Vec::new(), deletes: some.to_vec() })?;
     }
-    Ok((store, report, loader))
+    if !report.may_have_lost_writes() {
+        report.outcome = Recovery::Salvaged { kept: store.len(), lost };
+    }
+    Ok(())
 }
 
 pub(super) fn random_seed() -> Result<u64, Box<dyn Error>> {
@@ -53,3 +86,6 @@ pub(super) async fn stop_signal() {
         _ = int.recv() => {}
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -100,7 +100,8 @@ impl SledStore {
     pub fn open(root: &Path, options: SledOptions) -> Result<(Self, RecoveryReport), StoreError> {
         require_room(root, 0)?;
         let (engine, report) = opening::open(root, &options)?;
-        let marked = if report.may_have_lost_writes() { 0 } else { engine.tally.commits };
+        let is_whole = report.steps.is_empty();
+        let marked = if is_whole { engine.tally.commits } else { 0 };
         let root = root.to_path_buf();
         let acknowledged = engine.tally.commits;
         let engine = Some(engine);
@@ -115,7 +116,8 @@ impl SledStore {
             rebuilt: None,
             marked_at: None,
         };
-        if report.may_have_lost_writes() {
+        // The old one may not read, or may speak of what was lost.
+        if !is_whole {
             store.mark()?;
         }
         if let Err(error) = store.rebuild_grown(&mut || ()) {

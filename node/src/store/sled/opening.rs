@@ -11,7 +11,9 @@ use super::log::{Log, Prospect};
 use super::pages::Replay;
 use super::rebuild::{self, OLD_FOLDER};
 use super::record::{Scan, Tally, scan};
-use super::{EXPORT_FOLDER, Engine, STORE_FOLDER, SledOptions, drop_engine, engine_error, read_mark};
+use super::{
+    EXPORT_FOLDER, Engine, MARK_FILE, STORE_FOLDER, SledOptions, drop_engine, engine_error, read_mark,
+};
 use crate::store::export::{self, Export};
 use crate::store::{Recovery, RecoveryReport, StoreError, is_damage, repairs, restored};
 use std::fs::{self, File};
@@ -207,7 +209,9 @@ impl Opening<'_> {
         match read_mark(self.root) {
             Ok(Some((commits, records))) => self.expected = Tally { records, sum: 0, commits },
             Ok(None) => {}
-            Err(error) => tracing::warn!(%error, "the mark beside the store does not read"),
+            Err(error) => self.say(format!(
+                "The file `{MARK_FILE}` cannot be used: {error}. Whether the newest commits are there was judged without it."
+            )),
         }
     }
 

@@ -77,6 +77,25 @@ fn what_a_repair_did_is_known_at_once_and_once() {
 }
 
 #[test]
+fn a_mark_that_does_not_read_is_told_and_written_anew() {
+    let original = Original::new();
+    let folder = Folder::new();
+    copy(original.folder.path(), folder.path());
+    let mark = folder.join(MARK_FILE);
+    let good = fs::read(&mark).unwrap();
+    let rot: fn(&Path) = |file| fs::write(file, b"rot").unwrap();
+    for damage in [rot, crate::store::tests::spoil] {
+        damage(&mark);
+        let (store, report) = open(folder.path());
+        drop(store);
+        assert_eq!(report.outcome, Recovery::Clean);
+        assert!(report.steps.len() == 1 && report.steps[0].contains("`store.mark`"), "{:?}", report.steps);
+        assert_eq!(fs::read(&mark).unwrap(), good);
+        drop(open_clean(folder.path()));
+    }
+}
+
+#[test]
 fn a_store_that_is_not_whole_is_not_copied_when_it_is_opened_again() {
     let original = Original::never_reopened();
     let commits = read_mark(original.folder.path()).unwrap().unwrap().0;
