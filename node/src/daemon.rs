@@ -49,8 +49,12 @@ use crate::{
     eventloop::{self, Clock, EventLoop},
     listener::{self, Ports, TcpLimits},
     service::Service,
-    state_dir::{Incarnation, StateDir},
-    store::{files::write_private, restored, worker::StoreHandle},
+    state_dir::{INVITES_FILE, Incarnation, StateDir},
+    store::{
+        files::{read_checked, write_durable},
+        restored,
+        worker::StoreHandle,
+    },
     supervisor::{self, Health, PATIENCE, Pulse, Systemd},
     timekeeping::{self, BUILD_S, TimePrograms, unix_seconds},
     tls::{identity::NodeIdentity, local_ca::WallClock, resolver::WebRenewal},
@@ -429,15 +433,14 @@ impl Life<'_> {
 
     fn invites(&self, me: NodeId, household: &Household) -> Result<InviteDesk, Box<dyn Error>> {
         let path = self.state.path().join("invites");
-        let book = match std::fs::read(&path) {
-            Ok(bytes) => InviteBook::from_bytes(&bytes).unwrap_or_else(|reason| {
-                error!(%reason, "the open invites cannot be read and are void");
-                InviteBook::default()
-            }),
-            Err(_) => InviteBook::default(),
+        // One that was damaged is gone by now, and a person was told.
+        let book = match read_checked(&path, &INVITES_FILE)? {
+            Some(bytes) => InviteBook::from_bytes(&bytes)?,
+            None => InviteBook::default(),
         };
-        let persist =
-            Box::new(move |bytes: &[u8]| write_private(&path, bytes).map_err(std::io::Error::other));
+        let persist = Box::new(move |bytes: &[u8]| {
+            write_durable(&path, &INVITES_FILE, bytes).map_err(std::io::Error::other)
+        });
         let started = std::time::Instant::now();
         let clock = Box::new(move || Moment { unix: unix_seconds(), running: started.elapsed().as_secs() });
         Ok(InviteDesk::start(book, me, household.roster.household(), persist, clock))

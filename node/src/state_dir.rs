@@ -22,7 +22,7 @@
 //! | `node.key.copy`, `roster.copy`, `incarnation.copy` | what nothing else could bring back, once more |
 //!
 //! Every file names its version: the small ones in their header (see [`crate::store::files`]), the
-//! records of the store and the exports in theirs, the rest in its first line or byte. What
+//! records of the store and the exports in theirs, the rest in its first line. What
 //! another version left is the matter of `migrate`, what is missing or damaged that of `mend`.
 
 use crate::store::files::{FileError, FileKind, read_checked, write_durable};
@@ -38,7 +38,7 @@ mod mend;
 mod migrate;
 
 /// Version of the layout of the folder.
-const LAYOUT: u32 = 2;
+const LAYOUT: u32 = 3;
 /// A daemon does not start with less room than this, in bytes.
 const MIN_FREE_BYTES: u64 = 1024 * 1024;
 /// The longest roster in bytes.
@@ -69,6 +69,12 @@ const ROSTER_FILE: FileKind = kind(
 /// Where members were reached when this node joined; written by [`crate::daemon::household`].
 pub(crate) const PEERS_FILE: FileKind =
     kind(*b"HTHPEER\0", 64 << 10, "remove it; name a peer in the configuration until the nodes have met");
+/// The invites that this node made; written by the daemon.
+pub(crate) const INVITES_FILE: FileKind =
+    kind(*b"HTHINVI\0", 256 << 10, "remove it, and make new ones with `hearth invite`");
+/// The state of the setup code; written by [`crate::auth::setup`].
+pub(crate) const SETUP_FILE: FileKind =
+    kind(*b"HTHSETU\0", 256, "remove it; `hearth setup-code` shows a new one after a start");
 
 /// Why a state folder cannot be used.
 #[derive(Debug, thiserror::Error)]

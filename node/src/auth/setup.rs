@@ -6,12 +6,7 @@
 //! cost a code but never gives it twice. Five wrong tries lock it until somebody on the board
 //! makes a new one.
 
-use std::{
-    fs::{self, File, OpenOptions},
-    io::{self, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
@@ -19,6 +14,10 @@ use tokio::sync::{mpsc, oneshot};
 use super::{
     Secret, random,
     tokens::{Role, TokenError, TokensHandle},
+};
+use crate::{
+    state_dir::SETUP_FILE,
+    store::files::{FileError, read_checked, write_durable},
 };
 
 /// The name of the file within the state folder.
@@ -29,10 +28,8 @@ pub const MAX_TRIES: u8 = 5;
 /// Letters and digits that nobody takes for one another; 32, so that each is 5 bits.
 const ALPHABET: &[u8; 32] = b"ABCDEFGHJKLMNPQRSTUVWXYZ23456789";
 const CODE_LETTERS: usize = 12;
-/// The format of the file, its first word.
+/// The format of its content, the first word.
 const FORMAT: &str = "v2";
-/// More than the file can have.
-const MAX_FILE_BYTES: u64 = 256;
 
 /// Why a setup code opened nothing, or was not made.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -52,8 +49,8 @@ pub enum SetupError {
     /// The operating system gave no random bytes.
     #[error("the operating system gave no random bytes")]
     NoRandomness,
-    /// The file cannot be written; the code counts as before.
-    #[error("the file of the setup code cannot be written: {0}")]
+    /// The file cannot be read or written; the code counts as before.
+    #[error("the setup code cannot be kept: {0}")]
     File(String),
     /// No token was made; the code counts as before.
     #[error(transparent)]
@@ -178,7 +175,7 @@ impl Setup {
     /// [`SetupError::File`], [`SetupError::NoRandomness`].
     pub fn open(state_dir: &Path, tokens: TokensHandle) -> Result<(SetupHandle, Self), SetupError> {
         let path = state_dir.join(FILE);
-        let state = match read(&path)?.as_deref().and_then(State::from_text) {
+        let state = match read(&path)? {
             Some(state) => state,
             None => {
                 let state = State::fresh()?;
@@ -257,45 +254,37 @@ fn normalise(code: &str) -> String {
     code.chars().filter(char::is_ascii_alphanumeric).take(64).map(|c| c.to_ascii_uppercase()).collect()
 }
 
-fn read(path: &Path) -> Result<Option<String>, SetupError> {
-    match fs::metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        // What is too long is no code of ours: a new one replaces it.
-        Ok(about) if about.len() > MAX_FILE_BYTES => return Ok(None),
-        _ => {}
-    }
-    match fs::read(path) {
-        Ok(bytes) => Ok(String::from_utf8(bytes).ok()),
+/// Whether these bytes are what this module writes, as a state folder of layout 2 held them.
+pub(crate) fn is_setup_code(bytes: &[u8]) -> bool {
+    parse(bytes).is_some()
+}
+
+fn parse(bytes: &[u8]) -> Option<State> {
+    State::from_text(std::str::from_utf8(bytes).ok()?)
+}
+
+/// A damaged file is as good as none: the state folder told of it when it was opened.
+fn read(path: &Path) -> Result<Option<State>, SetupError> {
+    match read_checked(path, &SETUP_FILE) {
+        Ok(bytes) => Ok(bytes.and_then(|bytes| parse(&bytes))),
+        Err(FileError::Damaged { .. }) => Ok(None),
         Err(error) => Err(file_error(&error)),
     }
 }
 
 /// Replaces the file so that a power cut leaves the old content or the new.
 fn write(path: &Path, state: &State) -> Result<(), SetupError> {
-    let replace = || {
-        let new = path.with_extension("new");
-        // A leftover keeps its mode if it is only truncated.
-        match fs::remove_file(&new) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
-        file.write_all(state.to_text().as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&new, path)?;
-        path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
-    };
-    replace().map_err(|error: io::Error| file_error(&error))
+    write_durable(path, &SETUP_FILE, state.to_text().as_bytes()).map_err(|error| file_error(&error))
 }
 
-fn file_error(error: &io::Error) -> SetupError {
+fn file_error(error: &FileError) -> SetupError {
     SetupError::File(error.to_string())
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-    use std::os::unix::fs::PermissionsExt as _;
+    use std::{fs, os::unix::fs::PermissionsExt as _};
 
     use super::*;
     use crate::{

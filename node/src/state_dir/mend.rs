@@ -6,13 +6,17 @@
 //! | `incarnation` without a copy | the store counts as set back: no number is used twice, a peer's state replaces it |
 //! | `clock` | removed: the store knows a ceiling, peers bring it up to date |
 //! | `peers` | removed: discovery, the configuration and the others' addresses lead back |
+//! | `invites`, `setup-code` | removed: a person makes new invites, the daemon a new code |
 //! | `node.key`, `roster` without a copy | the start is refused, with what to do: see [`crate::daemon::household`] |
 //!
 //! What the disk cannot give back is damaged like what does not match its checksum. A file of a newer
 //! version, one that others may read and one that the system refuses for another reason are left as they are:
 //! whoever needs them says so.
 
-use super::{CLOCK_FILE, INCARNATION_FILE, Incarnation, KEY_FILE, PEERS_FILE, ROSTER_FILE, StateDirError};
+use super::{
+    CLOCK_FILE, INCARNATION_FILE, INVITES_FILE, Incarnation, KEY_FILE, PEERS_FILE, ROSTER_FILE, SETUP_FILE,
+    StateDirError,
+};
 use crate::store::files::{FileError, FileKind, read_checked, sync_parent, write_durable};
 use crate::store::{DiskError, restored};
 use std::fs;
@@ -24,6 +28,13 @@ const KEPT_TWICE: [(&str, &FileKind, &str); 3] = [
     ("node.key", &KEY_FILE, "Nothing was lost."),
     ("roster", &ROSTER_FILE, "What it may lack of the membership comes from the other nodes."),
     ("incarnation", &INCARNATION_FILE, "Numbers that may have been used are left out."),
+];
+/// What is made anew.
+const MADE_ANEW: [(&str, &FileKind, &str); 4] = [
+    ("clock", &CLOCK_FILE, "The time of the newest record counts in its place."),
+    ("peers", &PEERS_FILE, "This node finds the others by its network, or by `peers` in its configuration."),
+    ("invites", &INVITES_FILE, "The invites that were open are void: make new ones with `hearth invite`."),
+    ("setup-code", &SETUP_FILE, "A new code takes its place: `hearth setup-code` shows it."),
 ];
 /// A start leads at most so far beyond the one before, in generations and in incarnations.
 const ONE_START: u32 = 1 << 15;
@@ -44,14 +55,7 @@ pub(super) fn mend(path: &Path, notes: &mut Vec<String>) -> Result<(), StateDirE
              state of another node as soon as one is there."
         ));
     }
-    for (name, kind, outcome) in [
-        ("clock", &CLOCK_FILE, "The time of the newest record counts in its place."),
-        (
-            "peers",
-            &PEERS_FILE,
-            "This node finds the others by its network, or by `peers` in its configuration.",
-        ),
-    ] {
+    for (name, kind, outcome) in MADE_ANEW {
         if let Some(why) = damage(&path.join(name), kind) {
             remove(&path.join(name))?;
             notes.push(format!("The file `{name}` {why} and was removed. {outcome}"));

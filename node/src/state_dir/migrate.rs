@@ -5,14 +5,19 @@
 //! its work done already it does nothing: after a power cut the next start does all of them again. For
 //! the same reason a folder whose `version` is gone or damaged goes through every step.
 
-use super::{INCARNATION_FILE, Incarnation, LAYOUT, StateDirError, VERSION_FILE};
+use super::{
+    INCARNATION_FILE, INVITES_FILE, Incarnation, LAYOUT, SETUP_FILE, StateDirError, VERSION_FILE,
+};
+use crate::auth::{InviteBook, setup::is_setup_code};
 use crate::store::files::{FileError, FileKind, read_checked, write_durable};
+use std::fs;
 use std::path::Path;
+use zeroize::Zeroizing;
 
 type Step = fn(&Path) -> Result<(), StateDirError>;
 
 /// The step at place N leads from layout N + 1 to the next.
-const STEPS: [Step; LAYOUT as usize - 1] = [from_1];
+const STEPS: [Step; LAYOUT as usize - 1] = [from_1, from_2];
 
 /// Brings the folder to [`LAYOUT`]; answers with what a person should know.
 ///
@@ -82,4 +87,24 @@ fn from_1(path: &Path) -> Result<(), StateDirError> {
             .map_err(|error| super::refused(path, error)),
         None => Ok(()),
     }
+}
+
+/// In layout 2 the invites and the setup code had no header, and so no checksum. The tally of the store had no
+/// version: the store itself reads both forms, but an older hearth takes the new one for damage, and must
+/// therefore not open this layout.
+fn from_2(path: &Path) -> Result<(), StateDirError> {
+    type MakesSense = fn(&[u8]) -> bool;
+    let is_book: MakesSense = |bytes| InviteBook::from_bytes(bytes).is_ok();
+    let is_code: MakesSense = is_setup_code;
+    for (name, kind, makes_sense) in
+        [("invites", &INVITES_FILE, is_book), ("setup-code", &SETUP_FILE, is_code)]
+    {
+        let file = path.join(name);
+        // What is done already, missing, or makes no sense is not for this step to mend.
+        let Ok(bytes) = fs::read(&file).map(Zeroizing::new) else { continue };
+        if makes_sense(&bytes) {
+            write_durable(&file, kind, &bytes).map_err(|error| super::refused(path, error))?;
+        }
+    }
+    Ok(())
 }

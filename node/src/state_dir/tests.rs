@@ -151,6 +151,31 @@ fn a_folder_of_layout_1_is_brought_to_this_one_s_form_once() {
 }
 
 #[test]
+fn what_had_no_header_in_layout_2_gets_one_and_what_makes_no_sense_is_told() {
+    let book = crate::auth::InviteBook::default().to_bytes();
+    let code = b"v2 open 3 KT4M-9QWZ-H2PC\n".to_vec();
+    for (invites, code, told) in [(&book, &code, 1), (&vec![2, 9], &code, 2), (&book, &b"v2 op".to_vec(), 2)] {
+        let folder = Folder::new();
+        drop(StateDir::open(folder.path()).unwrap());
+        fs::write(folder.join("invites"), invites).unwrap();
+        fs::write(folder.join("setup-code"), code).unwrap();
+        for name in ["invites", "setup-code"] {
+            fs::set_permissions(folder.join(name), fs::Permissions::from_mode(0o600)).unwrap();
+        }
+        write_durable(&folder.join("version"), &VERSION_FILE, &2_u32.to_le_bytes()).unwrap();
+        let dir = StateDir::open(folder.path()).unwrap();
+        assert_eq!(dir.notes().len(), told, "{:?}", dir.notes());
+        assert!(dir.notes()[0].contains("older hearth (layout 2)"), "{:?}", dir.notes());
+        let kept = [("invites", &INVITES_FILE, invites), ("setup-code", &SETUP_FILE, code)]
+            .into_iter()
+            .filter(|(name, kind, content)| {
+                read_checked(&folder.join(name), kind).unwrap().is_some_and(|bytes| *bytes == **content)
+            });
+        assert_eq!(kept.count(), 3 - told);
+    }
+}
+
+#[test]
 fn a_migration_that_was_interrupted_is_done_at_the_next_start() {
     let life = Incarnation { generation: 70_000, incarnation: 9_000_000 };
     // The step was done, its number was not written; or the number is lost.
@@ -197,7 +222,8 @@ const DAMAGES: [Damage; 4] = [
 #[test]
 fn each_small_file_that_is_lost_or_damaged_is_mended_and_told() {
     let life = Incarnation { generation: 70_000, incarnation: 9_000_000 };
-    for name in ["version", "node.key", "roster", "incarnation", "clock", "peers"] {
+    let names = ["version", "node.key", "roster", "incarnation", "clock", "peers", "invites", "setup-code"];
+    for name in names {
         for (what, damage) in DAMAGES {
             let folder = Folder::new();
             let dir = StateDir::open(folder.path()).unwrap();
@@ -207,14 +233,16 @@ fn each_small_file_that_is_lost_or_damaged_is_mended_and_told() {
             dir.set_clock_ceiling(77).unwrap();
             drop(dir);
             write_durable(&folder.join("peers"), &PEERS_FILE, b"addresses").unwrap();
+            write_durable(&folder.join("invites"), &INVITES_FILE, b"invites").unwrap();
+            write_durable(&folder.join("setup-code"), &SETUP_FILE, b"v2 spent\n").unwrap();
             let file = folder.join(name);
             match damage(&fs::read(&file).unwrap()) {
                 Some(bytes) => fs::write(&file, bytes).unwrap(),
                 None => fs::remove_file(&file).unwrap(),
             }
             let dir = StateDir::open(folder.path()).unwrap();
-            // Without these two nothing is lost that anybody would miss.
-            let silent = what == "missing" && ["clock", "peers"].contains(&name);
+            // Without these nothing is lost that anybody would miss, or nobody knows that there was one.
+            let silent = what == "missing" && names[4..].contains(&name);
             assert_eq!(dir.notes().len(), usize::from(!silent), "{name} {what}: {:?}", dir.notes());
             assert!(dir.notes().iter().all(|note| note.contains(&format!("`{name}`"))), "{:?}", dir.notes());
             assert_eq!(dir.node_key().unwrap(), Some(Seed::new([9; 32])), "{name} {what}");
@@ -238,7 +266,7 @@ fn each_small_file_that_is_lost_or_damaged_is_mended_and_told() {
 #[test]
 fn a_small_file_that_the_disk_cannot_give_back_is_mended_as_a_damaged_one() {
     let life = Incarnation { generation: 70_000, incarnation: 9_000_000 };
-    for name in ["version", "node.key", "roster", "incarnation", "clock", "peers"] {
+    for name in ["version", "node.key", "roster", "incarnation", "clock", "peers", "invites", "setup-code"] {
         let folder = Folder::new();
         let dir = StateDir::open(folder.path()).unwrap();
         dir.set_node_key(&Seed::new([9; 32])).unwrap();
