@@ -238,6 +238,7 @@ impl StateDir {
             return Err(StateDirError::Full { path, free });
         }
         write_pid(&path, &lock)?;
+        mend::refuse_newer(&path)?;
         let mut notes = migrate::migrate(&path)?;
         let mended = mend::mend(&path, &mut notes);
         notes.iter().for_each(|note| tracing::warn!("{note}"));

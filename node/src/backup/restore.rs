@@ -137,15 +137,18 @@ pub fn carry_out(
     if !ready.exists() {
         return Ok(None);
     }
-    // Whatever was marked before: nothing in this store is newer than its mark.
-    restored::set_mark(root, None)?;
-    if let Some(bytes) = read_checked(&ready.join(PARTS), &PARTS_FILE)? {
-        let damaged = FileError::Damaged {
+    let parts = match read_checked(&ready.join(PARTS), &PARTS_FILE)? {
+        Some(bytes) => Some(Parts::decode(&bytes).ok_or_else(|| FileError::Damaged {
             path: ready.join(PARTS),
             reason: "its content has the wrong form",
             way_out: PARTS_FILE.way_out,
-        };
-        take_in(state, &Parts::decode(&bytes).ok_or(damaged)?)?;
+        })?),
+        None => None,
+    };
+    // Whatever was marked before: nothing in this store is newer than its mark.
+    restored::set_mark(root, None)?;
+    if let Some(parts) = parts {
+        take_in(state, &parts)?;
     }
     let records = replace_by_export(root, options, &ready.join(RECORDS), progress)?;
     remove(&ready)?;

@@ -9,9 +9,9 @@
 //! | `invites`, `setup-code` | removed: a person makes new invites, the daemon a new code |
 //! | `node.key`, `roster` without a copy | the start is refused, with what to do: see [`crate::daemon::household`] |
 //!
-//! What the disk cannot give back is damaged like what does not match its checksum. A file of a newer
-//! version, one that others may read and one that the system refuses for another reason are left as they are:
-//! whoever needs them says so.
+//! What the disk cannot give back is damaged like what does not match its checksum. A folder with a file of
+//! a newer version is refused before anything in it is changed. A file that others may read and one that the
+//! system refuses for another reason are left as they are: whoever needs them says so.
 
 use super::{
     CLOCK_FILE, INCARNATION_FILE, INVITES_FILE, Incarnation, KEY_FILE, PEERS_FILE, ROSTER_FILE, SETUP_FILE,
@@ -64,10 +64,27 @@ pub(super) fn mend(path: &Path, notes: &mut Vec<String>) -> Result<(), StateDirE
     Ok(())
 }
 
+/// Whether every file is of a version that this program knows.
+///
+/// # Errors
+/// The first one that is not.
+pub(super) fn refuse_newer(path: &Path) -> Result<(), StateDirError> {
+    let twice = KEPT_TWICE.iter().flat_map(|(name, kind, _)| [(path.join(name), kind), (copy(path, name), kind)]);
+    let once = MADE_ANEW.iter().map(|(name, kind, _)| (path.join(name), kind));
+    twice.chain(once).try_for_each(|(file, kind)| match read_checked(&file, kind) {
+        Err(newer @ FileError::Newer { .. }) => Err(newer.into()),
+        _ => Ok(()),
+    })
+}
+
 /// The second file of one that is kept twice.
 pub(super) fn copy_of(path: &Path, name: &str) -> Option<PathBuf> {
     let is_kept = KEPT_TWICE.iter().any(|(kept, ..)| *kept == name);
-    is_kept.then(|| path.join(format!("{name}.copy")))
+    is_kept.then(|| copy(path, name))
+}
+
+fn copy(path: &Path, name: &str) -> PathBuf {
+    path.join(format!("{name}.copy"))
 }
 
 /// Why a file is of no use, if it is damaged.
@@ -80,7 +97,7 @@ fn damage(file: &Path, kind: &FileKind) -> Option<String> {
 
 /// Brings a file and its copy in line; says what was wrong with the file if the copy took its place.
 fn keep_twice(path: &Path, name: &str, kind: &FileKind) -> Result<Option<String>, StateDirError> {
-    let (file, Some(copy)) = (path.join(name), copy_of(path, name)) else { return Ok(None) };
+    let (file, copy) = (path.join(name), copy(path, name));
     let copied = read_checked(&copy, kind);
     let write =
         |to: &Path, bytes: &[u8]| write_durable(to, kind, bytes).map_err(|error| super::refused(path, error));

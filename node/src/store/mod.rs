@@ -285,6 +285,19 @@ pub enum StoreError {
         /// Keys whose value does not match its checksum.
         keys: Vec<Vec<u8>>,
     },
+    /// A newer program wrote it. Nothing was changed.
+    #[error(
+        "the store {} was written by a newer hearth (version {found}, this one knows up to {known}); start the newer one again, or give this one another --state-dir",
+        path.display()
+    )]
+    Newer {
+        /// The folder of the store.
+        path: PathBuf,
+        /// Version in it.
+        found: u8,
+        /// Newest version that this program reads.
+        known: u8,
+    },
     /// sled itself failed or panicked.
     #[error("the storage engine failed to {action} {}: {reason}", path.display())]
     Engine {

@@ -15,6 +15,7 @@ use super::{
     EXPORT_FOLDER, Engine, MARK_FILE, STORE_FOLDER, SledOptions, drop_engine, engine_error, read_mark,
 };
 use crate::store::export::{self, Export};
+use crate::store::files::FileError;
 use crate::store::{Recovery, RecoveryReport, StoreError, is_damage, repairs, restored};
 use std::fs::{self, File};
 use std::io;
@@ -147,7 +148,7 @@ struct Opening<'a> {
 
 impl Opening<'_> {
     fn run(&mut self) -> Result<(Engine, Recovery), StoreError> {
-        self.read_mark();
+        self.read_mark()?;
         self.finish_interrupted()?;
         let folder = self.root.join(STORE_FOLDER);
         for path in remove_unfinished(&folder)? {
@@ -183,7 +184,7 @@ impl Opening<'_> {
                 Prospect::KeepsAll => return Ok(None),
                 Prospect::Loses(reason) => reason,
                 Prospect::CutsLastBatch => {
-                    let found = find(log, expected).map_err(failed)?;
+                    let found = find(log, &folder, expected)?;
                     if found.whole {
                         return Ok(None);
                     }
@@ -205,14 +206,16 @@ impl Opening<'_> {
         self.steps.push(step);
     }
 
-    fn read_mark(&mut self) {
+    fn read_mark(&mut self) -> Result<(), StoreError> {
         match read_mark(self.root) {
             Ok(Some((commits, records))) => self.expected = Tally { records, sum: 0, commits },
             Ok(None) => {}
+            Err(newer @ FileError::Newer { .. }) => return Err(newer.into()),
             Err(error) => self.say(format!(
                 "The file `{MARK_FILE}` cannot be used: {error}. Whether the newest commits are there was judged without it."
             )),
         }
+        Ok(())
     }
 
     fn expect(&mut self, stored: Tally) {
@@ -306,7 +309,7 @@ impl Opening<'_> {
         let folder = self.root.join(STORE_FOLDER);
         let (root, options, expected) = (self.root.to_path_buf(), self.options.clone(), self.expected);
         let work = move || {
-            let found = find(log, expected).map_err(|error| StoreError::io("read", &folder, error))?;
+            let found = find(log, &folder, expected)?;
             if wanted == Wanted::Whole && !found.whole {
                 return Ok(Salvage { kept: 0, tally: found.tally, whole: false });
             }
@@ -386,6 +389,7 @@ fn open_and_check(folder: &Path, options: &SledOptions, expected: Tally) -> Resu
         .and_then(|()| crate::store::files::sync_parent(folder));
     synced.map_err(|error| StoreError::io("sync", folder, error))?;
     let scan = scan(&db, &mut |_, _| ());
+    scan.refuse_newer(folder)?;
     let tally = scan.stored.unwrap_or_default();
     let engine = Engine::new(folder, db, tally, scan.bytes)?;
     let mut reason = scan.problem(tally);
@@ -400,16 +404,19 @@ fn open_and_check(folder: &Path, options: &SledOptions, expected: Tally) -> Resu
 }
 
 /// Reads the log up to an end at which it is whole, or else all that can be read of it.
-fn find(log: Log, expected: Tally) -> io::Result<Found> {
-    let replay = Replay::new(log)?;
+fn find(log: Log, folder: &Path, expected: Tally) -> Result<Found, StoreError> {
+    let failed = |error| StoreError::io("read", folder, error);
+    let replay = Replay::new(log).map_err(failed)?;
     for end in replay.ends() {
-        let scan = replay.records(end, &mut |_, _| ())?;
+        let scan = replay.records(end, &mut |_, _| ()).map_err(failed)?;
+        scan.refuse_newer(folder)?;
         let tally = scan.stored.unwrap_or_default();
         if tally.commits >= expected.commits && scan.problem(tally).is_none() {
             return Ok(Found { replay, end, tally, whole: true });
         }
     }
-    let scan = replay.records(u64::MAX, &mut |_, _| ())?;
+    let scan = replay.records(u64::MAX, &mut |_, _| ()).map_err(failed)?;
+    scan.refuse_newer(folder)?;
     Ok(Found { replay, end: u64::MAX, tally: scan.stored.unwrap_or_default(), whole: false })
 }
 

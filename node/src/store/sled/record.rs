@@ -1,8 +1,15 @@
 //! How records lie in sled: sealed with a checksum, counted by a tally.
 
+use crate::store::StoreError;
+use std::path::Path;
+
 /// Bytes of the checksum at the end of every stored value.
 const SEAL_BYTES: usize = 8;
 const USER: u8 = 1;
+/// Version of the form of the tally.
+const TALLY_VERSION: u8 = 1;
+/// Bytes of its numbers; in the form before it had a version there is nothing else.
+const TALLY_BYTES: usize = 24;
 /// Key of the tally: it sorts before the records, whose keys all start with [`USER`].
 const TALLY_KEY: &[u8] = b"\0tally";
 
@@ -70,15 +77,21 @@ impl Tally {
     }
 
     pub(super) fn encode(self) -> Vec<u8> {
-        [self.records, self.sum, self.commits].map(u64::to_le_bytes).concat()
+        let numbers = [self.records, self.sum, self.commits].map(u64::to_le_bytes).concat();
+        [[TALLY_VERSION].as_slice(), &numbers].concat()
     }
 
-    fn decode(bytes: &[u8]) -> Option<Self> {
-        let ([records, sum, commits], []) = bytes.as_chunks::<8>().0.split_first_chunk::<3>()? else {
-            return None;
+    /// The error is the version, if it is one that this program does not know.
+    fn decode(bytes: &[u8]) -> Result<Self, Option<u8>> {
+        let numbers = match bytes.split_first() {
+            _ if bytes.len() == TALLY_BYTES => bytes,
+            Some((&TALLY_VERSION, numbers)) => numbers,
+            Some((&newer, _)) if newer > TALLY_VERSION => return Err(Some(newer)),
+            _ => return Err(None),
         };
+        let ([records, sum, commits], []) = numbers.as_chunks::<8>() else { return Err(None) };
         let number = |bytes: &[u8; 8]| u64::from_le_bytes(*bytes);
-        Some(Self { records: number(records), sum: number(sum), commits: number(commits) })
+        Ok(Self { records: number(records), sum: number(sum), commits: number(commits) })
     }
 }
 
@@ -91,6 +104,8 @@ pub(super) struct Scan {
     pub(super) bytes: u64,
     /// The stored tally, if it reads.
     pub(super) stored: Option<Tally>,
+    /// The version of the stored tally, if a newer program wrote it.
+    newer: Option<u8>,
     /// Keys of the caller whose value does not match its checksum.
     pub(super) damaged: Vec<Vec<u8>>,
     /// Why the pass stopped before the end, if it did.
@@ -115,6 +130,17 @@ impl Scan {
         None
     }
 
+    /// Whether this program knows what it reads: of a store that a newer one wrote it cannot tell whether it is
+    /// whole, and must not repair it.
+    pub(super) fn refuse_newer(&self, folder: &Path) -> Result<(), StoreError> {
+        match self.newer {
+            Some(found) => {
+                Err(StoreError::Newer { path: folder.to_path_buf(), found, known: TALLY_VERSION })
+            }
+            None => Ok(()),
+        }
+    }
+
     /// Adds a record as it lies in sled, and hands it on if it is one of the caller and whole.
     pub(super) fn take(&mut self, key: &[u8], sealed: &[u8], each: &mut dyn FnMut(&[u8], &[u8])) {
         match (key.split_first(), unseal(key, sealed)) {
@@ -125,7 +151,9 @@ impl Scan {
             }
             (Some((&USER, key)), None) => self.damaged.push(key.to_vec()),
             (_, Some(value)) if key == TALLY_KEY => {
-                self.stored = Tally::decode(value);
+                let tally = Tally::decode(value);
+                self.newer = tally.err().flatten();
+                self.stored = tally.ok();
                 self.found.commits = self.stored.map_or(0, |tally| tally.commits);
             }
             _ => self.damaged.push(key.to_vec()),
