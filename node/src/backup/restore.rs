@@ -5,8 +5,8 @@
 //! beyond every one that was used before, so that no sequence number is used twice.
 //!
 //! All that is needed is first put together in `restore.partial/`, which is then renamed to `restore/`;
-//! from there it is carried out step by step, each of which may be done again. After a power cut the
-//! next start of the daemon goes on where it ended.
+//! from there it is carried out step by step, each of which may be done again, and is renamed back before it
+//! is removed. After a power cut the next start of the daemon goes on where it ended.
 
 use std::{fs, io, path::Path, sync::Arc, time::SystemTime};
 
@@ -151,8 +151,12 @@ pub fn carry_out(
         take_in(state, &parts)?;
     }
     let records = replace_by_export(root, options, &ready.join(RECORDS), progress)?;
-    remove(&ready)?;
-    sync_parent(&ready).map_err(|error| DiskError::new("sync the folder of", &ready, error))?;
+    // In one step, to a name that is swept first: with only some of its files it could not be carried out again.
+    let done = root.join(PARTIAL);
+    fs::rename(&ready, &done)
+        .and_then(|()| sync_parent(&ready))
+        .map_err(|error| DiskError::new("rename", &ready, error))?;
+    remove(&done)?;
     Ok(Some(Restored { records, has_replaced: root.join(REPLACED_FOLDER).exists() }))
 }
 

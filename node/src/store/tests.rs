@@ -39,7 +39,21 @@ pub(crate) struct Tmpfs(Folder);
 
 impl Tmpfs {
     pub(crate) fn new(size: &str) -> Self {
-        let folder = Folder::new();
+        Self::mount(Folder::new(), size)
+    }
+
+    /// In a new folder of this name, which is removed with it.
+    pub(crate) fn over(path: PathBuf) -> Self {
+        std::fs::create_dir(&path).unwrap();
+        Self::mount(Folder(path), "1m")
+    }
+
+    /// A folder above it was renamed.
+    pub(crate) fn is_now(&mut self, path: PathBuf) {
+        self.0 = Folder(path);
+    }
+
+    fn mount(folder: Folder, size: &str) -> Self {
         let status = std::process::Command::new("mount")
             .args(["-t", "tmpfs", "-o", &format!("size={size},mode=0700"), "hearth-test"])
             .arg(folder.path())

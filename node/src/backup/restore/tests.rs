@@ -5,7 +5,7 @@ use crate::{
     store::{
         Recovery, Store as _,
         sled::SledStore,
-        tests::{Folder, records_of, sample},
+        tests::{Folder, Tmpfs, records_of, sample},
     },
 };
 use ed25519_dalek::SigningKey;
@@ -169,6 +169,30 @@ fn a_restore_that_was_interrupted_is_ended_by_the_next_start() {
         fs::remove_file(state.path().join("store.mark")).unwrap_or_default();
         assert_eq!(open(state.path()).len(), 150, "{what}: what was there before is kept");
     }
+}
+
+/// A cut while the files that it came from are removed: in any order, one after the other.
+#[test]
+fn a_restore_that_was_interrupted_at_its_very_end_stays_done() {
+    let folder = Folder::new();
+    let state = node(&folder.join("a"), 1, 2, 100);
+    let backup = backup(&state, folder.join("b"), false);
+    open(state.path()).commit(&sample(100..150)).unwrap();
+    stage(&state, &backup, true).unwrap();
+    // A mount in the folder keeps it from being removed.
+    let mut held = Tmpfs::over(state.path().join("restore/held"));
+    carry_out(&state, &SledOptions::default(), &mut || ()).unwrap_err();
+    assert!(!state.path().join("restore").exists(), "half of it would be carried out again");
+    let left = state.path().join("restore.partial");
+    held.is_now(left.join("held"));
+    drop(held);
+    // What lay in it is gone before the folder is.
+    let _gone_already = fs::remove_file(left.join("records.hx"));
+    drop(state);
+    let state = StateDir::open(&folder.join("a")).unwrap();
+    assert_eq!(carry_out(&state, &SledOptions::default(), &mut || ()).unwrap(), None);
+    assert!(!left.exists());
+    assert_eq!(open(state.path()).len(), 100);
 }
 
 #[test]
