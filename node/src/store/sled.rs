@@ -18,6 +18,7 @@
 //! - sled may panic, on opening and later; it is called where a panic can be survived.
 
 mod fresh;
+mod guard;
 mod log;
 mod opening;
 mod pages;
@@ -26,7 +27,8 @@ mod record;
 
 pub use self::rebuild::{REPLACED_FOLDER, replace_by_export};
 
-use self::opening::{catch_panic, sync_folder};
+use self::guard::catch_panic;
+use self::opening::sync_folder;
 use self::record::{Tally, own_key, user_key};
 use super::files::{FileKind, read_checked, write_durable};
 use super::{Batch, Rebuilt, RecoveryReport, Store, StoreError, StoreSize, free_bytes};
@@ -46,6 +48,10 @@ const RESERVE_BYTES: u64 = 2 * 1024 * 1024;
 /// A mark costs a page of the disk and the entries of its folder, which on a small change is as much as the
 /// change itself: it is written at most so often, and when the store is closed.
 const MARK_EVERY: Duration = Duration::from_secs(30);
+/// sled reads its log once when it opens, and the check each of its pages once more, wherever they lie: 256
+/// reads of 4 KiB for a MiB. A worn card on a busy board may give back no more than 64 of them in a second; a
+/// large store on it must not be taken for a broken one, which costs writes.
+const OPEN_PER_MIB: Duration = Duration::from_secs(4);
 /// How many bytes sled writes at most for one byte of a batch (page rewrites included).
 const WRITE_AMPLIFICATION: u64 = 8;
 
@@ -62,8 +68,18 @@ const MARK: FileKind = FileKind {
 pub struct SledOptions {
     /// Page cache in bytes; 8 to 16 MiB suits a board (sled's default is a gigabyte).
     pub cache_bytes: u64,
-    /// After this long an attempt to open and check the store counts as failed.
+    /// After this long, and [`OPEN_PER_MIB`] more for each MiB of its log, an attempt to open and check the
+    /// store counts as failed.
     pub open_deadline: Duration,
+}
+
+impl SledOptions {
+    /// How long the store in sled's `folder` may take to be opened and checked.
+    fn time_for(&self, folder: &Path) -> Duration {
+        let bytes = std::fs::metadata(folder.join("db")).map_or(0, |about| about.len());
+        let mib = u32::try_from(bytes.div_ceil(1 << 20)).unwrap_or(u32::MAX);
+        self.open_deadline.saturating_add(OPEN_PER_MIB.saturating_mul(mib))
+    }
 }
 
 impl Default for SledOptions {
@@ -151,7 +167,9 @@ impl SledStore {
             failed => {
                 drop_engine(failed);
                 tracing::warn!("the store is opened again after a failed write");
-                let engine = opening::reopen(&self.root, &self.options, self.acknowledged, self.in_doubt)?;
+                let (root, acknowledged) = (&self.root, self.acknowledged);
+                let engine =
+                    opening::reopen(root, &self.options, acknowledged, self.in_doubt, &mut || ())?;
                 self.in_doubt = false;
                 engine
             }

@@ -7,6 +7,7 @@
 //! it; the newest readable export; an empty store. Damaged folders are kept, the newest two.
 
 use super::fresh::{Fresh, REBUILD_FOLDER, remove_tree};
+use super::guard::{Patience, guarded};
 use super::log::{Log, Prospect};
 use super::pages::Replay;
 use super::rebuild::{self, OLD_FOLDER};
@@ -19,9 +20,7 @@ use crate::store::files::FileError;
 use crate::store::{Recovery, RecoveryReport, StoreError, is_damage, repairs, restored};
 use std::fs::{self, File};
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
 use std::time::{Duration, Instant, SystemTime};
 
 const DAMAGED_PREFIX: &str = "store.damaged-";
@@ -34,24 +33,28 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Opens or repairs the store in `root`.
 pub(super) fn open(root: &Path, options: &SledOptions) -> Result<(Engine, RecoveryReport), StoreError> {
-    let mut opening = Opening { root, options, steps: Vec::new(), expected: Tally::default() };
+    let mut nobody = || ();
+    let mut opening =
+        Opening { root, options, steps: Vec::new(), expected: Tally::default(), progress: &mut nobody };
     let (engine, outcome) = opening.run()?;
     Ok((engine, RecoveryReport { outcome, steps: opening.steps }))
 }
 
 /// Opens a store again after a failed write, without repairing it: that changes what the node may
 /// say about itself and belongs to its start. So it must hold `acknowledged` commits. When what is
-/// on the disk is `in_doubt`, every record is first written anew and synced.
+/// on the disk is `in_doubt`, every record is first written anew and synced. `progress` is called at least
+/// every second of what a slow card may take.
 pub(super) fn reopen(
     root: &Path,
     options: &SledOptions,
     acknowledged: u64,
     in_doubt: bool,
+    progress: &mut dyn FnMut(),
 ) -> Result<Engine, StoreError> {
     let folder = root.join(STORE_FOLDER);
     let damaged = |reason| StoreError::Damaged { path: folder.clone(), reason, keys: Vec::new() };
     let expected = Tally { commits: acknowledged, ..Tally::default() };
-    let mut opening = Opening { root, options, steps: Vec::new(), expected };
+    let mut opening = Opening { root, options, steps: Vec::new(), expected, progress };
     if let Some((reason, log)) = opening.doubt(&folder)? {
         // Only a store that is whole is written anew here.
         if !opening.salvage(log, Wanted::Whole)?.whole {
@@ -82,14 +85,6 @@ pub(super) fn reopen(
         Attempt::Whole(engine) => Ok(engine),
         Attempt::Broken { reason, .. } => Err(damaged(reason)),
     }
-}
-
-/// Calls `work` and turns a panic into its message.
-pub(super) fn catch_panic<T>(work: impl FnOnce() -> T) -> Result<T, String> {
-    catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
-        let text = panic.downcast_ref::<String>().map(String::as_str);
-        text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("it panicked").to_string()
-    })
 }
 
 /// Makes every file in `folder`, and their names, durable.
@@ -144,6 +139,7 @@ struct Opening<'a> {
     steps: Vec<String>,
     /// What the store should hold at least, as far as anybody knows.
     expected: Tally,
+    progress: &'a mut dyn FnMut(),
 }
 
 impl Opening<'_> {
@@ -174,6 +170,11 @@ impl Opening<'_> {
         }
     }
 
+    fn for_log(&self) -> Patience {
+        let on_a_slow_card = self.options.time_for(&self.root.join(STORE_FOLDER));
+        Patience { deadline: LOG_DEADLINE, on_a_slow_card }
+    }
+
     /// Why sled must not open `folder` as it is, if it must not, with the log, still locked.
     fn doubt(&mut self, folder: &Path) -> Result<Option<(String, Log)>, StoreError> {
         let (folder, expected) = (folder.to_path_buf(), self.expected);
@@ -193,7 +194,7 @@ impl Opening<'_> {
             };
             Ok(Some((reason, log)))
         };
-        guarded(LOG_DEADLINE, work).unwrap_or_else(|reason| {
+        guarded(self.for_log(), self.progress, work).unwrap_or_else(|reason| {
             self.say(format!("Looking through the log failed: {reason}."));
             Ok(None)
         })
@@ -241,8 +242,10 @@ impl Opening<'_> {
     /// Opens `folder` and reads all of it, on a thread of its own that may panic or never return.
     fn attempt(&mut self, folder: &Path) -> Result<Attempt, StoreError> {
         let (target, options, expected) = (folder.to_path_buf(), self.options.clone(), self.expected);
+        let on_a_slow_card = self.options.time_for(folder);
+        let patience = Patience { deadline: on_a_slow_card, on_a_slow_card };
         let attempt =
-            guarded(self.options.open_deadline, move || open_and_check(&target, &options, expected));
+            guarded(patience, self.progress, move || open_and_check(&target, &options, expected));
         let opened = match attempt {
             Ok(opened) => opened?,
             Err(reason) => Attempt::Broken { engine: None, scan: Scan::default(), reason },
@@ -318,7 +321,7 @@ impl Opening<'_> {
             copied.map_err(|error| StoreError::io("read", &folder, error))?;
             Ok(Salvage { kept: fresh.finish()?, tally: found.tally, whole: found.whole })
         };
-        match guarded(LOG_DEADLINE, work) {
+        match guarded(self.for_log(), self.progress, work) {
             Ok(salvaged) => salvaged,
             Err(reason) => {
                 self.say(format!("Reading the log without the storage engine failed: {reason}."));
@@ -460,24 +463,5 @@ fn patiently<T, E>(mut open: impl FnMut() -> Result<T, E>, is_locked: impl Fn(&E
             }
             other => return other,
         }
-    }
-}
-
-/// Runs `work` on a thread of its own; a panic or a missed deadline is a reason, not the end. A
-/// thread that misses its deadline is left behind: there is no way to stop it.
-fn guarded<T: Send + 'static>(
-    deadline: Duration,
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, String> {
-    let (send, receive) = mpsc::channel();
-    let thread = std::thread::Builder::new().name("store-open".into());
-    let spawned = thread.spawn(move || drop(send.send(catch_panic(work))));
-    if let Err(error) = spawned {
-        return Err(format!("no thread could be started: {error}"));
-    }
-    match receive.recv_timeout(deadline) {
-        Ok(Ok(done)) => Ok(done),
-        Ok(Err(panic)) => Err(format!("the storage engine gave up ({panic})")),
-        Err(_) => Err(format!("the storage engine did not answer for {} s", deadline.as_secs())),
     }
 }

@@ -72,7 +72,7 @@ impl SledStore {
             finish_interrupted(&root)?;
         }
         swapped?;
-        let engine = opening::reopen(&root, &options, commits, false)?;
+        let engine = opening::reopen(&root, &options, commits, false, progress)?;
         self.acknowledged = engine.tally.commits;
         self.engine = Some(engine);
         remove_tree(&root.join(OLD_FOLDER))?;

@@ -209,6 +209,19 @@ fn a_hundred_thousand_records_are_there_when_it_is_opened_again() {
     assert_eq!(count, 100_000);
 }
 
+#[test]
+fn a_large_store_on_a_slow_card_is_given_time_by_its_size() {
+    let original = Original::new();
+    // Without what its size adds no attempt could be in time.
+    let options = SledOptions { open_deadline: Duration::ZERO, ..SledOptions::default() };
+    let (mut store, report) = SledStore::open(original.folder.path(), options.clone()).unwrap();
+    assert_eq!(report.outcome, Recovery::Clean, "{:?}", report.steps);
+    assert_eq!(records_of(&mut store), original.records);
+    let log = fs::File::create(original.folder.join("db")).unwrap();
+    log.set_len(300 << 20).unwrap();
+    assert_eq!(options.time_for(original.folder.path()), 300 * OPEN_PER_MIB);
+}
+
 mod damage;
 mod properties;
 mod rebuild;

@@ -125,7 +125,7 @@ fn what_sled_alone_would_lose_without_its_snapshot_is_read_from_the_log() {
         copy(folder.path(), ours.path());
         remove_snapshots(alone.path());
         remove_snapshots(ours.path());
-        let found = opening::catch_panic(|| {
+        let found = guard::catch_panic(|| {
             let db = opening::open_engine(&alone.join(STORE_FOLDER), &SledOptions::default()).unwrap();
             record::scan(&db, &mut |_, _| ()).found.records
         });

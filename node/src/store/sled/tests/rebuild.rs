@@ -66,9 +66,15 @@ fn a_running_store_is_written_anew_between_two_commits() {
     let mut store = open_clean(folder.path());
     store.commit(&sample(0..5_000)).unwrap();
     assert_eq!(store.rebuild_if_grown(&mut || ()).unwrap(), None, "it has not grown");
-    let mut beats = 0;
-    store.rebuild(&mut || beats += 1).unwrap();
+    let (mut beats, mut later) = (0, 0);
+    store
+        .rebuild(&mut || {
+            beats += 1;
+            later += u32::from(folder.join("store.old").exists());
+        })
+        .unwrap();
     assert!(beats >= 5_000, "{beats} signs of life");
+    assert!(later >= 2, "none while the fresh store is looked through and opened");
     store.commit(&sample(5_000..6_000)).unwrap();
     store.rest().unwrap();
     assert_eq!(records_of(&mut store).len(), 6_000);
