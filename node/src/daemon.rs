@@ -117,12 +117,13 @@ struct Life<'a> {
 impl Life<'_> {
     async fn run(self, token: Option<&str>) -> Result<End, Box<dyn Error>> {
         let (config, state) = (self.config, &self.state);
+        let systemd = Systemd::from_environment();
         let ports = listener::bind_ports_within(config.listen, self.patience).await?;
-        backup::restore::end_interrupted(state.clone()).await?;
+        systemd.while_opening(backup::restore::end_interrupted(state.clone())).await?;
         let household = household::open(state, &config.name, token).await?;
         let identity = NodeIdentity::from_seed(household.seed.as_bytes())?;
         let me = identity.id();
-        let (store, recovery, loader) = open_store(state.path().to_owned()).await?;
+        let (store, recovery, loader) = systemd.while_opening(open_store(state.path().to_owned())).await?;
         let (synchronised, keep_looking) = timekeeping::follow(config.clock, TimePrograms::default()).await;
         let mesh = self.mesh(&household, me, loader, *synchronised.borrow())?;
         let run = mesh.run();
@@ -332,7 +333,7 @@ impl Life<'_> {
         let status = format!("listening on {address}");
         let mut watching = tokio::spawn(supervisor::run(
             health,
-            Systemd::from_environment(),
+            systemd,
             status,
             stalled_now,
             shutdown.clone(),

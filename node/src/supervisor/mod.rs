@@ -9,6 +9,7 @@ use std::{
     collections::BTreeMap,
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -32,6 +33,14 @@ pub const PATIENCE: Duration = Duration::from_secs(12);
 const PROBE: Duration = Duration::from_secs(3);
 /// How often the parts are looked at when systemd asks for no watchdog.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// How often systemd is asked for more time while the store is opened.
+const ASK_EVERY: Duration = Duration::from_secs(30);
+/// For how long it is asked each time: a board that is busy with its disk may ask late.
+const ASK_FOR: Duration = Duration::from_secs(150);
+/// For so long it is asked. Each step of opening and repairing a store ends by itself, the longest after an
+/// hour; what takes longer than all of them waits for a disk that does not answer, and is begun anew.
+const OPENING: Duration = Duration::from_secs(6 * 3_600);
 
 /// A part by its signs of life.
 #[derive(Debug, Clone)]
@@ -112,6 +121,24 @@ impl Systemd {
     /// By `NOTIFY_SOCKET` and `WATCHDOG_USEC`, as systemd sets them.
     pub fn from_environment() -> Self {
         Self { watchdog: sd_notify::watchdog_enabled(), tell: Box::new(sd_notify::notify) }
+    }
+
+    /// Does `work`, which opens the store. It may take longer than systemd gives a start: killed then, a repair
+    /// would be begun anew for ever. So systemd is asked for more time while it goes on.
+    pub async fn while_opening<T>(&self, work: impl Future<Output = T>) -> T {
+        const STATUS: &str = "the store is being read, and repaired where it is damaged";
+        let began = Instant::now();
+        let mut ask = tokio::time::interval_at(began + ASK_EVERY, ASK_EVERY);
+        let mut work = pin!(work);
+        let more = u32::try_from(ASK_FOR.as_micros()).unwrap_or(u32::MAX);
+        loop {
+            tokio::select! {
+                done = &mut work => return done,
+                _ = ask.tick(), if began.elapsed() < OPENING => {
+                    self.tell(&[NotifyState::ExtendTimeoutUsec(more), NotifyState::Status(STATUS)]);
+                }
+            }
+        }
     }
 
     /// Without systemd there is nobody to tell, which is no error.

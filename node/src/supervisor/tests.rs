@@ -131,6 +131,21 @@ fn systemd() -> (Systemd, mpsc::Receiver<String>) {
     (Systemd { watchdog: Some(Duration::from_millis(300)), tell: Box::new(tell) }, hears)
 }
 
+#[tokio::test(start_paused = true)]
+async fn systemd_is_asked_for_time_while_the_store_is_opened_and_no_longer() {
+    let (systemd, hears) = systemd();
+    let asked = || hears.try_iter().filter(|told| told.starts_with("EXTEND_TIMEOUT_USEC=")).count();
+    assert_eq!(systemd.while_opening(async { 7 }).await, 7);
+    assert_eq!(asked(), 0, "a start as every other");
+    systemd.while_opening(tokio::time::sleep(Duration::from_secs(3_601))).await;
+    assert_eq!(asked(), 120);
+    // A disk that never answers.
+    let hangs = systemd.while_opening(std::future::pending::<()>());
+    timeout(2 * OPENING, hangs).await.unwrap_err();
+    let times = asked() as u64;
+    assert!(times.abs_diff(OPENING.as_secs() / ASK_EVERY.as_secs()) <= 1, "asked {times} times");
+}
+
 /// The pings come, stop while the part of that name stalls, and come again when it goes on.
 async fn pings_stop_while_it_stalls<S>(health: Health, name: &'static str, stall: impl FnOnce() -> S) {
     const PING: &str = "WATCHDOG=1";
