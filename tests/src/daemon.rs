@@ -32,9 +32,10 @@ use tokio::{
 
 pub use cli::Cli;
 pub use client::{Answer, Client, Observer, Session};
-pub use launch::Launch;
+pub use launch::{Launch, clean};
 pub use namespaces::Namespaces;
 pub use place::{Folder, free_port};
+pub use program::hearth as program;
 pub use wait::wait_until;
 
 use wait::pace;

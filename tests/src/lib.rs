@@ -6,3 +6,4 @@ pub mod daemon;
 pub mod emulator;
 pub mod hostile;
 pub mod network;
+pub mod python;

@@ -3,24 +3,15 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::{Path, PathBuf},
-    process::Stdio,
     time::Duration,
 };
 
-use hearth_tests::daemon::{Client, Daemon, PATIENCE, wait_until};
-use serde_json::{Value, json};
-use tokio::{
-    io::{AsyncBufReadExt as _, BufReader},
-    process::Command,
-    time::{Instant, interval, timeout},
+use hearth_tests::{
+    daemon::{Client, Daemon, PATIENCE, wait_until},
+    python::{Watch, python},
 };
-
-fn python() -> PathBuf {
-    let python = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.tools/venv/bin/python");
-    assert!(python.exists(), "{} is missing: run tests/setup, which makes it", python.display());
-    python
-}
+use serde_json::{Value, json};
+use tokio::time::{Instant, interval};
 
 async fn viewer(node: &Daemon) -> Client {
     node.web(Some(&node.token("viewer").await.unwrap())).await.unwrap()
@@ -162,23 +153,14 @@ async fn an_observer_that_pauses_for_a_minute_gets_the_latest_of_each_object_in_
 async fn python_sees_the_same_with_the_ca_file() {
     let one = Daemon::found("one").await.unwrap();
     let two = one.joined("two").await.unwrap();
-    let ca = two.state_dir().join("home.pem");
-    two.cli(&["ca", "export", "--out", ca.to_str().unwrap()]).await.unwrap().ok().unwrap();
     one.put("note/first", json!({"text": "there"})).await.unwrap();
     two.converge("note/first", &json!({"text": "there"})).await.unwrap();
-    let mut command = Command::new(python());
-    command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("watch.py"));
-    command.arg(two.address().to_string()).arg(&ca).arg("note/");
-    command.env("HEARTH_TOKEN", two.token("viewer").await.unwrap());
-    let mut watch = command.stdout(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
-    let mut lines = BufReader::new(watch.stdout.take().unwrap()).lines();
-    let mut line = async || timeout(PATIENCE, lines.next_line()).await.unwrap().unwrap().expect("it ended");
-    assert_eq!(line().await, r#"note/first {"text": "there"}"#);
+    let mut watch = Watch::of(&two, &["note/"]).await.unwrap();
+    assert_eq!(watch.line().await.unwrap(), r#"note/first {"text": "there"}"#);
     one.put("note/far", json!({"n": 1, "text": "from one"})).await.unwrap();
-    assert_eq!(line().await, r#"note/far {"n": 1, "text": "from one"}"#);
+    assert_eq!(watch.line().await.unwrap(), r#"note/far {"n": 1, "text": "from one"}"#);
     two.cli(&["delete", "note/first"]).await.unwrap().ok().unwrap();
-    assert_eq!(line().await, "note/first is gone");
-    watch.kill().await.unwrap();
+    assert_eq!(watch.line().await.unwrap(), "note/first is gone");
 }
 
 #[tokio::test]
@@ -203,9 +185,21 @@ async fn the_ca_is_the_only_thing_to_trust() {
         tls.verify_flags |= ssl.VERIFY_X509_STRICT\n\
         tls.wrap_socket(socket.create_connection(('127.0.0.1', int(sys.argv[1]))), server_hostname='127.0.0.1').close()";
     let strict =
-        Command::new(python()).args(["-c", script, &one.address().port().to_string()]).arg(&file).output();
+        python().unwrap().args(["-c", script, &one.address().port().to_string()]).arg(&file).output();
     let strict = strict.await.unwrap();
     assert!(strict.status.success(), "{}", String::from_utf8_lossy(&strict.stderr));
+}
+
+/// People and scripts are told the same: there is no code, why, and how to get one.
+async fn no_setup_code(node: &Daemon, why: &str) {
+    let text = node.cli(&["setup-code"]).await.unwrap();
+    assert_eq!((text.code, text.stdout.as_str()), (5, ""), "{text:?}");
+    assert!(text.stderr.contains(why) && text.stderr.contains("--new"), "{text:?}");
+    let json = node.cli(&["setup-code", "--json"]).await.unwrap();
+    assert_eq!((json.code, json.stdout.as_str()), (5, ""), "{json:?}");
+    let problem: Value = serde_json::from_str(&json.stderr).unwrap();
+    assert_eq!(problem["type"], format!("urn:hearth:problem:setup-code-{why}"));
+    assert_eq!(problem["exit"], 5);
 }
 
 #[tokio::test]
@@ -233,7 +227,7 @@ async fn the_setup_code_opens_the_door_once() {
 
     let again = web.send("POST", "/api/v1/setup", Some(&json!({"code": code}))).await.unwrap();
     assert_eq!((again.status, again.problem().unwrap().as_str()), (410, "setup-code-used"));
-    assert_eq!(node.json(&["setup-code"]).await.unwrap()["used"], true);
+    no_setup_code(&node, "used").await;
     let fresh = node.json(&["setup-code", "--new"]).await.unwrap()["code"].as_str().unwrap().to_owned();
     assert!(fresh != code);
     for tried in 1..=5 {
@@ -243,6 +237,7 @@ async fn the_setup_code_opens_the_door_once() {
     }
     let locked = web.send("POST", "/api/v1/setup", Some(&json!({"code": fresh}))).await.unwrap();
     assert_eq!((locked.status, locked.problem().unwrap().as_str()), (429, "setup-code-locked"));
+    no_setup_code(&node, "locked").await;
     assert!(!node.log().contains(&token), "tokens never go to the log");
 }
 

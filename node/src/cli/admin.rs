@@ -52,17 +52,11 @@ impl Session {
     pub(super) async fn setup_code(&self, new: bool) -> Done<Exit> {
         let method = if new { Method::POST } else { Method::GET };
         let answer = self.client.call(method, "/api/v1/setup-code", None).await?;
-        if self.out.json {
-            self.out.document(&answer)?;
-            return Ok(Exit::Ok);
-        }
         if answer.get("code").is_some_and(Value::is_null) {
-            let locked = answer.get("locked").and_then(Value::as_bool) == Some(true);
-            let why =
-                if locked { "the setup code is locked after wrong tries" } else { "the setup code was used" };
-            return Err(Failure::new(Exit::NotFound, why, "make another: hearth setup-code --new").into());
+            return Err(no_code(&answer).into());
         }
-        self.out.line(text(&answer, "code")?)?;
+        let code = text(&answer, "code")?;
+        self.out.either(&answer, || code)?;
         Ok(Exit::Ok)
     }
 
@@ -97,6 +91,18 @@ impl Session {
         let failed = checks.iter().any(|check| check.status == "fail");
         Ok(if failed { Exit::Failure } else { Exit::Ok })
     }
+}
+
+/// Why there is no code to show, by the names that the API has for it when somebody tries one.
+fn no_code(answer: &Value) -> Failure {
+    let (kind, detail) = if answer.get("locked").and_then(Value::as_bool) == Some(true) {
+        ("setup-code-locked", "the setup code is locked after wrong tries")
+    } else {
+        ("setup-code-used", "the setup code was used")
+    };
+    let fix = "make another: hearth setup-code --new";
+    let problem = json!({"type": format!("urn:hearth:problem:{kind}"), "detail": detail, "fix": fix});
+    Failure { problem: Some(Box::new(problem)), ..Failure::new(Exit::NotFound, detail, fix) }
 }
 
 fn text(answer: &Value, member: &str) -> Result<String, Failure> {

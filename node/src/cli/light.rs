@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep};
 use super::args::{LightArgs, Power};
 use super::client::{garbled, segment};
 use super::exit::{Exit, Failure};
-use super::model::{Command, read};
+use super::model::{Command, is_final, read};
 use super::output::Done;
 use super::{Session, show};
 use crate::api::ports::MAX_TRANSITION_MS;
@@ -109,7 +109,7 @@ fn request(args: &LightArgs) -> Value {
 }
 
 fn has_ended(command: &Command) -> bool {
-    matches!(command.state.as_str(), "confirmed" | "timed_out" | "superseded" | "failed")
+    is_final(&command.state)
 }
 
 /// What an ended command that was not confirmed comes to.

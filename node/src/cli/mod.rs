@@ -83,16 +83,34 @@ pub fn main(daemon: Daemon) -> ExitCode {
 fn usage(error: &clap::Error) -> Exit {
     let mistake = error.use_stderr();
     let wants_json = std::env::args_os().any(|argument| argument == "--json");
-    if mistake && wants_json && error.kind() != ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
-        let text = error.render().to_string();
-        let detail = text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
-        let detail = detail.trim_start_matches("error: ");
-        Output::new(true, false).failure(&Failure::new(Exit::Usage, detail, "see: hearth help"));
-    } else {
-        // A terminal that is gone has nobody to be told.
-        let _ = error.print();
+    match error.kind() {
+        _ if mistake && wants_json => {
+            Output::new(true, false).failure(&Failure::new(Exit::Usage, detail(error), "see: hearth help"));
+        }
+        // A reader that is gone has nobody to be told.
+        ErrorKind::DisplayVersion if wants_json => drop(version(Output::new(true, false))),
+        _ => drop(error.print()),
     }
     if mistake { Exit::Usage } else { Exit::Ok }
+}
+
+/// What is wrong with a command line, on one line.
+fn detail(error: &clap::Error) -> String {
+    if matches!(
+        error.kind(),
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand
+    ) {
+        // The text would be the whole help.
+        return "a command is missing".into();
+    }
+    let text = error.render().to_string();
+    let line = text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
+    line.trim_start_matches("error: ").to_owned()
+}
+
+fn version(out: Output) -> Done<Exit> {
+    let version = env!("CARGO_PKG_VERSION");
+    out.either(&json!({"version": version}), || format!("hearth {version}")).map(|()| Exit::Ok)
 }
 
 fn execute(cli: Cli, out: Output, env: &Environment, daemon: Daemon) -> Done<Exit> {
@@ -102,10 +120,7 @@ fn execute(cli: Cli, out: Output, env: &Environment, daemon: Daemon) -> Done<Exi
         Command::Config(command) => local::config(&command, &flags, env, out),
         Command::Completions { shell } => local::completions(shell, out),
         Command::Man { folder } => local::man(&folder, out),
-        Command::Version => {
-            let version = env!("CARGO_PKG_VERSION");
-            out.either(&json!({"version": version}), || format!("hearth {version}")).map(|()| Exit::Ok)
-        }
+        Command::Version => version(out),
         Command::ExitCodes => out.either(&exit::codes(), || exit::EXIT_CODES.to_owned()).map(|()| Exit::Ok),
         Command::Restore(args) => {
             let state_dir = place::client_state_dir(&flags, env).map_err(local::config_failure)?;

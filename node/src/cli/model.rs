@@ -114,6 +114,12 @@ pub(crate) struct Command {
 pub(crate) struct Step {
     pub(crate) state: String,
     pub(crate) at: Value,
+    pub(crate) reason: Option<String>,
+}
+
+/// Whether a command in this state has come to its end.
+pub(crate) fn is_final(state: &str) -> bool {
+    matches!(state, "confirmed" | "timed_out" | "superseded" | "failed")
 }
 
 /// One check of `hearth doctor`.

@@ -235,7 +235,8 @@ pub(crate) fn step(state: &str, at: &Value, first: &Value) -> String {
 /// A command on one line, for `hearth watch`.
 pub(crate) fn command(command: &Command) -> String {
     let reason = command.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
-    super::output::printable(&format!("{} {} {}{reason}", command.device, command.state, command.id))
+    let line = format!("{} {} {}{reason}", command.device, command.state, command.id);
+    super::output::printable(&line).replace('\n', " ")
 }
 
 /// The checks of the doctor, with the way out behind each that found something.

@@ -14,7 +14,7 @@ use tokio_tungstenite::tungstenite::Message;
 use super::args::WatchArgs;
 use super::client::{broken_off, garbled};
 use super::exit::{Exit, Failure};
-use super::model::{Command, Object, moment, read};
+use super::model::{Command, Object, Step, is_final, moment, read};
 use super::output::{Done, Stop};
 use super::{Session, show};
 
@@ -160,7 +160,7 @@ impl Viewer {
     fn lines(&mut self, message: &Value) -> Result<Vec<String>, Failure> {
         let member = |name: &str| message.get(name).unwrap_or(&Value::Null);
         Ok(match message.get("type").and_then(Value::as_str) {
-            Some("object") => self.object(&read(member("object"))?).into_iter().collect(),
+            Some("object") => self.object(&read(member("object"))?),
             Some("gone") => {
                 let id = member("id").as_str().unwrap_or_default();
                 self.known.remove(id);
@@ -181,8 +181,31 @@ impl Viewer {
         })
     }
 
+    /// What is new of an object.
+    fn object(&mut self, object: &Object) -> Vec<String> {
+        let lines = self.command(object).unwrap_or_else(|| self.changed_fields(object).into_iter().collect());
+        self.remember(object);
+        lines
+    }
+
+    /// The steps that a command took since it was shown last, one a line; none for what is no command.
+    fn command(&self, object: &Object) -> Option<Vec<String>> {
+        let id = object.id.strip_prefix("command/")?;
+        let steps = life(&object.fields)?;
+        let before = self.known.get(&object.id).and_then(life).unwrap_or_default();
+        let shown = steps.iter().zip(&before).take_while(|(now, before)| now.state == before.state).count();
+        let device = object.fields.get("request")?.get("device")?.as_str()?.to_owned();
+        let line = |step: Step| {
+            let at = clock(moment(&step.at));
+            let Step { state, reason, .. } = step;
+            let (id, device) = (id.to_owned(), device.clone());
+            format!("{at}  {}", show::command(&Command { id, device, state, reason, ..Command::default() }))
+        };
+        Some(steps.into_iter().skip(shown).map(line).collect())
+    }
+
     /// The fields that differ from what was shown before; nothing when none does.
-    fn object(&mut self, object: &Object) -> Option<String> {
+    fn changed_fields(&self, object: &Object) -> Option<String> {
         let before = self.known.get(&object.id);
         let changed = object
             .fields
@@ -199,7 +222,6 @@ impl Viewer {
         parts.extend(removed.iter().map(|name| format!("-{name}")));
         parts.retain(|part| !part.is_empty());
         let line = format!("{}  {}  {}", clock(at), object.id, parts.join(" "));
-        self.remember(object);
         Some(super::output::printable(line.trim_end()).replace('\n', " "))
     }
 
@@ -208,6 +230,20 @@ impl Viewer {
             self.known.insert(object.id.clone(), object.fields.clone());
         }
     }
+}
+
+/// The life of a command as its object tells it. The owner of the device writes `life`; before it does, and when it
+/// ended without having told the end, `request` of the node that took the command says what is known.
+fn life(fields: &BTreeMap<String, Value>) -> Option<Vec<Step>> {
+    let request = fields.get("request")?;
+    let mut steps: Vec<Step> = match fields.get("life") {
+        Some(life) => read(life).ok()?,
+        None => vec![Step { state: "accepted".into(), at: request.get("at")?.clone(), reason: None }],
+    };
+    let is_open = steps.last().is_none_or(|step| !is_final(&step.state));
+    let ended = request.get("ended").filter(|_| is_open).and_then(|ended| read::<Step>(ended).ok());
+    steps.extend(ended);
+    Some(steps)
 }
 
 /// The time of day here with milliseconds.
@@ -251,6 +287,33 @@ mod tests {
         let message = json!({"type": "command", "command": {"id": "c1", "device": "device/lifx-1", "state": "failed",
             "reason": "offline", "life": [{"state": "accepted", "at": 1}, {"state": "failed", "at": 2}]}});
         assert_eq!(tail(&viewer.lines(&message).unwrap()), "device/lifx-1 failed c1: offline");
+    }
+
+    #[test]
+    fn the_life_of_a_command_is_shown_step_by_step() {
+        let mut viewer = viewer(false);
+        let mut shown = |fields: Value| -> Vec<String> {
+            let message = json!({"type": "object", "object": {"id": "command/c1", "fields": fields}});
+            let lines = viewer.lines(&message).unwrap();
+            lines.iter().map(|line| line.split_once("  ").unwrap().1.to_owned()).collect()
+        };
+        let step = |state: &str| json!({"state": state, "at": 2});
+        let request = json!({"device": "device/lifx-1", "at": 1, "change": {"on": true}});
+        assert_eq!(shown(json!({"request": request})), ["device/lifx-1 accepted c1"]);
+        let life = json!([step("accepted"), step("sent"), step("acknowledged")]);
+        let expected = ["device/lifx-1 sent c1", "device/lifx-1 acknowledged c1"];
+        assert_eq!(shown(json!({"request": request, "life": life})), expected);
+        assert!(shown(json!({"request": request, "life": life})).is_empty(), "nothing is said twice");
+        // The owner is gone: the node that took the command says how it ended.
+        let mut ended = request.clone();
+        ended["ended"] = json!({"state": "timed_out", "at": 3, "reason": "no node reaches the device"});
+        let expected = ["device/lifx-1 timed_out c1: no node reaches the device"];
+        assert_eq!(shown(json!({"request": ended, "life": life})), expected);
+        // Yet the owner had told another end.
+        let life = json!([step("accepted"), step("sent"), step("acknowledged"), step("confirmed")]);
+        assert_eq!(shown(json!({"request": ended, "life": life})), ["device/lifx-1 confirmed c1"]);
+        // What another version writes is shown as any object.
+        assert!(shown(json!({"request": request, "life": "new"}))[0].starts_with("command/c1  life=new"));
     }
 
     #[test]

@@ -187,7 +187,7 @@ pub(super) fn hearth() -> Result<Command> {
 }
 
 /// No configuration of this machine reaches the tests.
-fn clean(command: &mut Command) {
+pub fn clean(command: &mut Command) {
     for variable in ["STATE_DIRECTORY", "NOTIFY_SOCKET", "WATCHDOG_USEC", "JOURNAL_STREAM"] {
         command.env_remove(variable);
     }

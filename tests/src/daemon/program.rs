@@ -10,7 +10,10 @@ use anyhow::{Context as _, Result, ensure};
 const BUILD: &str = "build it first: cargo build --workspace --all-targets";
 
 /// The program beside the test or benchmark that runs.
-pub(super) fn hearth() -> Result<PathBuf> {
+///
+/// # Errors
+/// When it is not built, or older than its source.
+pub fn hearth() -> Result<PathBuf> {
     let test = std::env::current_exe()?;
     // Tests lie in target/PROFILE/deps, benchmarks in target/PROFILE.
     let mut folders = test.ancestors().skip(1).filter(|folder| !folder.ends_with("deps"));

@@ -1,0 +1,194 @@
+//! Every command of the command line answers in JSON to those who ask for it.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+use std::{collections::BTreeSet, process::Stdio};
+
+use clap::CommandFactory as _;
+use hearth_tests::{
+    daemon::{self, Daemon, Folder, PATIENCE, Plan, wait_until},
+    emulator::{COLOR_BULB, Emulator},
+};
+use node::cli::args::Cli;
+use rustix::process::Signal;
+use serde_json::Value;
+use tokio::{
+    io::{AsyncBufReadExt as _, BufReader},
+    process::Command,
+    time::timeout,
+};
+
+const BULB: &str = "device/lifx-d073d5000001";
+
+/// The commands that do something by themselves, by their words: `token create`, and `invite` as well as `invite list`.
+fn commands() -> BTreeSet<String> {
+    fn walk(command: &clap::Command, words: &str, found: &mut BTreeSet<String>) {
+        for inner in command.get_subcommands().filter(|inner| inner.get_name() != "help") {
+            let words = format!("{words} {}", inner.get_name()).trim().to_owned();
+            walk(inner, &words, found);
+            if !inner.is_subcommand_required_set() {
+                found.insert(words);
+            }
+        }
+    }
+    let mut found = BTreeSet::new();
+    walk(&Cli::command(), "", &mut found);
+    found
+}
+
+/// Runs commands with `--json`, and knows which have not been run.
+struct Tries {
+    all: BTreeSet<String>,
+    left: BTreeSet<String>,
+}
+
+impl Tries {
+    fn new() -> Self {
+        let all = commands();
+        assert!(["token create", "invite", "invite list", "status"].iter().all(|known| all.contains(*known)));
+        Self { left: all.clone(), all }
+    }
+
+    fn note(&mut self, args: &[&str]) {
+        let mut ways = (1..=args.len()).rev().map(|length| args[..length].join(" "));
+        let command = ways.find(|words| self.all.contains(words)).expect("a command");
+        self.left.remove(&command);
+    }
+
+    /// The documents that a command prints, one a line; it succeeds, and says nothing else.
+    async fn documents(&mut self, node: &Daemon, args: &[&str]) -> Vec<Value> {
+        self.note(args);
+        let args: Vec<&str> = args.iter().copied().chain(["--json"]).collect();
+        let ended = node.cli(&args).await.unwrap().ok().unwrap();
+        assert_eq!(ended.stderr, "", "{args:?}");
+        let read = |line| serde_json::from_str(line).unwrap_or_else(|_| panic!("{args:?} prints {line}"));
+        ended.stdout.lines().map(read).collect()
+    }
+
+    /// The one document that a command prints.
+    async fn one(&mut self, node: &Daemon, args: &[&str]) -> Value {
+        let documents = self.documents(node, args).await;
+        let [document] = &documents[..] else { panic!("{args:?} prints {documents:?}") };
+        document.clone()
+    }
+}
+
+#[tokio::test]
+async fn every_command_prints_json() {
+    let emulator = Emulator::start(&[COLOR_BULB]).await.unwrap();
+    let config = format!(
+        "[adapters.lifx]\naddresses = [\"{}\"]\nbroadcast = []\nbind = \"127.0.0.1:0\"\ndiscover_s = 1\npoll_s = 1\n",
+        emulator.address()
+    );
+    let mut one = Plan::new("one").config(config).start().await.unwrap();
+    let folder = Folder::new().unwrap();
+    let file = |name: &str| folder.join(name).to_string_lossy().into_owned();
+    let mut tries = Tries::new();
+
+    // Of the program and its configuration.
+    assert!(tries.one(&one, &["version"]).await["version"].is_string());
+    assert_eq!(tries.one(&one, &["exit-codes"]).await["exit_codes"][0]["code"], 0);
+    assert!(tries.one(&one, &["config", "default"]).await["toml"].is_string());
+    assert!(tries.one(&one, &["config", "show"]).await["settings"].is_array());
+    assert!(tries.one(&one, &["completions", "bash"]).await["script"].is_string());
+    assert!(tries.one(&one, &["man", &file("")]).await["pages"].as_u64().unwrap() > 10);
+
+    // Of the household.
+    let two = one.joined("two").await.unwrap();
+    let three = Daemon::found("three").await.unwrap();
+    let invite = tries.one(&one, &["invite"]).await;
+    assert!(tries.one(&one, &["invite", "list"]).await["invites"].is_array());
+    tries.one(&three, &["join", invite["token"].as_str().unwrap()]).await;
+    one.sees(&three, "alive").await.unwrap();
+    let spare = tries.one(&one, &["invite"]).await;
+    assert_eq!(tries.one(&one, &["invite", "revoke", spare["id"].as_str().unwrap()]).await["revoked"], true);
+    assert_eq!(tries.one(&one, &["status"]).await["nodes"].as_array().unwrap().len(), 3);
+    assert_eq!(tries.one(&one, &["nodes"]).await["nodes"].as_array().unwrap().len(), 3);
+    assert_eq!(tries.one(&one, &["nodes", "list"]).await["nodes"].as_array().unwrap().len(), 3);
+    tries.one(&one, &["nodes", "rename", "three", "attic"]).await;
+    tries.one(&three, &["leave"]).await;
+    tries.one(&one, &["nodes", "remove", &two.id().await.unwrap(), "--yes"]).await;
+
+    // Of objects and devices.
+    assert_eq!(tries.one(&one, &["put", "note/x", "text=milk"]).await["fields"]["text"], "milk");
+    assert_eq!(tries.one(&one, &["get", "note/x"]).await["id"], "note/x");
+    assert_eq!(tries.one(&one, &["get", "note/x", "text"]).await, "milk");
+    assert_eq!(tries.one(&one, &["list", "note/"]).await["objects"][0]["id"], "note/x");
+    let watched = tries.one(&one, &["watch", "note/", "--count", "1"]).await;
+    assert_eq!(watched["object"]["id"], "note/x");
+    wait_until("the bulb is there", PATIENCE, async || {
+        Ok(one.fields(BULB).await?["availability"]["state"] == "online")
+    })
+    .await
+    .unwrap();
+    assert_eq!(tries.one(&one, &["devices"]).await["devices"][0]["id"], BULB);
+    assert_eq!(tries.one(&one, &["light", BULB, "on", "--deadline", "20s"]).await["state"], "confirmed");
+
+    // Of clients and the node itself.
+    let token = tries.one(&one, &["token", "create", "--role", "viewer"]).await;
+    assert_eq!(tries.one(&one, &["token", "list"]).await["tokens"][0]["role"], "viewer");
+    let revoked = tries.one(&one, &["token", "revoke", token["id"].as_str().unwrap()]).await;
+    assert_eq!(revoked["revoked"], true);
+    assert!(tries.one(&one, &["setup-code"]).await["code"].is_string());
+    assert!(tries.one(&one, &["ca", "export"]).await["pem"].is_string());
+    assert_eq!(tries.one(&one, &["ca", "export", "--out", &file("ca")]).await["file"], file("ca"));
+    assert!(tries.one(&one, &["doctor"]).await["checks"].is_array());
+    assert!(tries.documents(&one, &["export"]).await.iter().any(|object| object["id"] == "note/x"));
+    assert!(tries.one(&one, &["export", &file("export")]).await["objects"].as_u64().unwrap() > 1);
+    assert_eq!(tries.one(&one, &["delete", "note/x"]).await["deleted"], true);
+    assert!(tries.one(&one, &["import", &file("export")]).await["written"].as_u64().unwrap() > 0);
+    assert_eq!(tries.one(&one, &["backup", &file("backup")]).await["file"], file("backup"));
+    assert_eq!(one.stop().await.unwrap(), Some(0));
+    let backup = file("backup");
+    assert_eq!(tries.one(&one, &["restore", &backup, "--check"]).await["file"], backup);
+    assert!(tries.one(&one, &["restore", &backup, "--objects", &file("objects")]).await["objects"].is_u64());
+    assert!(tries.one(&one, &["restore", &backup, "--force"]).await["records"].is_u64());
+
+    // The daemon tells once that it is ready; its log goes elsewhere.
+    tries.note(&["run"]);
+    let mut run = one.hearth().unwrap();
+    run.args(["run", "--listen", &one.address().to_string(), "--json"]);
+    run.env("HEARTH_DISCOVERY_MDNS", "false").stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
+    let mut run = run.spawn().unwrap();
+    let mut lines = BufReader::new(run.stdout.take().unwrap()).lines();
+    let ready = timeout(PATIENCE, lines.next_line()).await.unwrap().unwrap().unwrap();
+    let ready: Value = serde_json::from_str(&ready).unwrap();
+    assert!(ready["node"].is_string() && ready["api"].is_array(), "{ready}");
+    let pid = rustix::process::Pid::from_raw(run.id().unwrap().cast_signed()).unwrap();
+    rustix::process::kill_process(pid, Signal::TERM).unwrap();
+    assert_eq!(timeout(PATIENCE, lines.next_line()).await.unwrap().unwrap(), None, "nothing else");
+
+    assert!(tries.left.is_empty(), "nobody has tried these with --json: {:?}", tries.left);
+}
+
+#[tokio::test]
+async fn a_wrong_command_line_is_told_in_json() {
+    for args in [
+        &["--json"][..],
+        &["--json", "token"],
+        &["token", "--json"],
+        &["config", "--json"],
+        &["statsu", "--json"],
+        &["put", "note/x", "--json"],
+        &["light", "desk", "--json"],
+        &["list", "--limit", "0", "--json"],
+    ] {
+        let mut command = std::process::Command::new(daemon::program().unwrap());
+        daemon::clean(&mut command);
+        let ended = Command::from(command).args(args).output().await.unwrap();
+        let (stdout, stderr) =
+            (String::from_utf8_lossy(&ended.stdout), String::from_utf8_lossy(&ended.stderr));
+        assert_eq!((ended.status.code(), &*stdout), (Some(2), ""), "{args:?}");
+        let problem: Value = serde_json::from_str(&stderr).unwrap_or_else(|_| panic!("{args:?}: {stderr}"));
+        assert_eq!(
+            (&problem["type"], &problem["exit"]),
+            (&Value::from("urn:hearth:cli:usage"), &Value::from(2))
+        );
+        let detail = problem["detail"].as_str().unwrap();
+        assert!(!detail.is_empty() && !detail.contains('\n') && problem["fix"].is_string(), "{problem}");
+    }
+    let mut command = std::process::Command::new(daemon::program().unwrap());
+    daemon::clean(&mut command);
+    let version = Command::from(command).args(["--version", "--json"]).output().await.unwrap();
+    let version: Value = serde_json::from_slice(&version.stdout).unwrap();
+    assert!(version["version"].is_string(), "{version}");
+}
