@@ -217,6 +217,35 @@ async fn status_tells_of_both_nodes() {
     assert!(refused.code != 0 && refused.stderr.contains("admin"), "{refused:?}");
 }
 
+/// The column LAG of a node in the table of `hearth status`.
+fn lag(table: &str, name: &str) -> Option<u64> {
+    let header = table.lines().find(|line| line.starts_with("NAME"))?;
+    let end = header.find("LAG")? + "LAG".len();
+    let row: String = table.lines().find(|line| line.starts_with(name))?.chars().take(end).collect();
+    row.rsplit(' ').next()?.parse().ok()
+}
+
+#[tokio::test]
+async fn status_shows_how_many_writes_a_node_lacks_until_it_has_them() {
+    let (one, mut two) = two_nodes().await;
+    let shows = async |is_so: fn(u64) -> bool| -> anyhow::Result<bool> {
+        let table = one.cli(&["status"]).await?.ok()?.stdout;
+        Ok(lag(&table, "two").is_some_and(is_so))
+    };
+    wait_until("it lacks nothing", PATIENCE, async || shows(|lag| lag == 0).await).await.unwrap();
+    two.kill().await.unwrap();
+    for n in 0..20 {
+        one.put(&format!("note/{n}"), json!({"n": n})).await.unwrap();
+    }
+    // It tells what it has when it comes back, before it fetches the rest.
+    let lacks = wait_until("it lacks twenty writes", PATIENCE, async || shows(|lag| lag >= 20).await);
+    let (started, lacks) = tokio::join!(two.start(), lacks);
+    started.unwrap();
+    lacks.unwrap();
+    two.converge("note/19", &json!({"n": 19})).await.unwrap();
+    wait_until("it has them", PATIENCE, async || shows(|lag| lag == 0).await).await.unwrap();
+}
+
 /// Writes one object after the other until the node is gone, and keeps what was acknowledged.
 async fn load(
     client: Client,
