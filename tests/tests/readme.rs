@@ -1,0 +1,209 @@
+//! README.md word by word: its tour and its Python as a newcomer pastes them, on other ports and in another folder.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+use std::{fmt::Write as _, path::Path, process::Stdio};
+
+use hearth_tests::daemon::{self, Folder, PATIENCE, free_port};
+use rustix::process::{Pid, Signal, kill_process_group};
+use serde_json::Value;
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines},
+    process::{Child, ChildStdin, ChildStdout, Command},
+    time::timeout,
+};
+
+const README: &str = include_str!("../../README.md");
+const WATCH: &str = include_str!("../watch.py");
+const BULB: &str = "device/lifx-d073d5000001";
+const LIFE: [&str; 4] = ["accepted", "sent", "acknowledged", "confirmed"];
+/// What the shell says when a line is done, before its exit code.
+const DONE: &str = "@@done ";
+
+/// The blocks of a language in the tour, in their order.
+fn blocks(language: &str) -> Vec<&'static str> {
+    let tour = README.split_once("\n## A tour\n").unwrap().1;
+    let tour = tour.split("\n## ").next().unwrap();
+    let fence = format!("```{language}\n");
+    tour.split(&fence).skip(1).map(|rest| rest.split("```").next().unwrap()).collect()
+}
+
+/// A shell into which a newcomer pastes. Its processes end with it.
+struct Terminal {
+    _shell: Child,
+    group: Pid,
+    stdin: ChildStdin,
+    lines: Lines<BufReader<ChildStdout>>,
+    said: String,
+}
+
+impl Terminal {
+    fn open(home: &Path) -> Self {
+        let mut command = std::process::Command::new("bash");
+        daemon::clean(&mut command);
+        // Nothing that a test sends may leave the machine.
+        command.env("HEARTH_DISCOVERY_MDNS", "false").env("HOME", home);
+        for variable in ["BASH_ENV", "XDG_STATE_HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME"] {
+            command.env_remove(variable);
+        }
+        let mut command = Command::from(command);
+        // Everything that a terminal would show, in its order.
+        command.args(["-c", "exec bash 2>&1"]).current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."));
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0).kill_on_drop(true);
+        let mut shell = command.spawn().unwrap();
+        Self {
+            group: Pid::from_raw(shell.id().unwrap().cast_signed()).unwrap(),
+            stdin: shell.stdin.take().unwrap(),
+            lines: BufReader::new(shell.stdout.take().unwrap()).lines(),
+            said: String::new(),
+            _shell: shell,
+        }
+    }
+
+    /// Pastes lines at once; a command that reads them from the terminal takes them from the shell.
+    async fn paste(&mut self, lines: &[String]) {
+        let mut text = String::new();
+        lines.iter().for_each(|line| writeln!(text, "{line}\necho \"{DONE}$?\"").unwrap());
+        self.stdin.write_all(text.as_bytes()).await.unwrap();
+    }
+
+    /// Reads until a line is what is waited for; answers with what came before.
+    async fn until(&mut self, what: &str, mut is_it: impl FnMut(&str) -> bool) -> String {
+        let mut before = String::new();
+        let reading = async {
+            while let Some(line) = self.lines.next_line().await.unwrap() {
+                writeln!(self.said, "{line}").unwrap();
+                if is_it(&line) {
+                    return true;
+                }
+                writeln!(before, "{line}").unwrap();
+            }
+            false
+        };
+        let is_there = timeout(PATIENCE, reading).await == Ok(true);
+        assert!(is_there, "waited for {what}; the terminal shows\n{}", self.said);
+        before
+    }
+
+    /// What is shown until the line is done. It ends well.
+    async fn done(&mut self, line: &str) -> String {
+        let mut code = String::new();
+        let shown = self.until(line, |shown| {
+            code = shown.strip_prefix(DONE).unwrap_or_default().to_owned();
+            !code.is_empty()
+        });
+        let shown = shown.await;
+        assert_eq!(code, "0", "{line}\nended badly; the terminal shows\n{}", self.said);
+        shown
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        // All of it may have ended.
+        let _ = kill_process_group(self.group, Signal::KILL);
+    }
+}
+
+/// The states that `hearth light` shows, each at the start of its line.
+fn life(shown: &str) -> Vec<&str> {
+    let first = shown.lines().filter_map(|line| line.split_whitespace().next());
+    first.filter(|word| [&LIFE[..], &["timed_out", "superseded", "failed"]].concat().contains(word)).collect()
+}
+
+/// The states that `hearth watch` shows of the command that it showed first.
+fn watched(shown: &str) -> Vec<&str> {
+    let steps = shown.lines().filter_map(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        (words.get(1) == Some(&BULB)).then(|| (words[2], words[3]))
+    });
+    let steps: Vec<(&str, &str)> = steps.collect();
+    steps.iter().filter(|(_, id)| *id == steps[0].1).map(|(state, _)| *state).collect()
+}
+
+/// The text with places of another in place of its own, in one pass: what comes in may look like what goes out.
+fn replaced(mut text: &str, places: &[(String, String)]) -> String {
+    let mut done = String::new();
+    while let Some(next) = text.chars().next() {
+        if let Some((from, to)) = places.iter().find(|(from, _)| text.starts_with(from)) {
+            done.push_str(to);
+            text = &text[from.len()..];
+        } else {
+            done.push(next);
+            text = &text[next.len_utf8()..];
+        }
+    }
+    done
+}
+
+#[tokio::test]
+async fn the_tour_does_what_it_says_and_so_does_its_python() {
+    let folder = Folder::new().unwrap();
+    let home = folder.join("home");
+    std::fs::create_dir(&home).unwrap();
+    let program = daemon::program().unwrap();
+    let mut places = vec![
+        ("$PWD/target/release".to_owned(), program.parent().unwrap().to_string_lossy().into_owned()),
+        ("/tmp/".to_owned(), folder.join("").to_string_lossy().into_owned()),
+    ];
+    for port in ["7901", "7902", "56701"] {
+        places.push((port.to_owned(), free_port().unwrap().to_string()));
+    }
+    let [tour, client] = &blocks("sh")[..] else { panic!("the tour has two blocks for the shell") };
+    for (place, _) in &places {
+        assert!(tour.contains(place), "the tour has no {place} any more, which this test replaces");
+    }
+    let elsewhere =
+        |block: &str| -> Vec<String> { replaced(block, &places).lines().map(str::to_owned).collect() };
+    let (tour, client) = (elsewhere(tour), elsewhere(client));
+
+    let mut terminal = Terminal::open(&home);
+    terminal.paste(&tour).await;
+    let mut shown = Vec::new();
+    for line in &tour {
+        shown.push((line.as_str(), terminal.done(line).await));
+    }
+    let of = |part: &str| {
+        let found: Vec<&str> =
+            shown.iter().filter(|(line, _)| line.contains(part)).map(|(_, shown)| shown.as_str()).collect();
+        assert_eq!(found.len(), 1, "one line of the tour has {part}");
+        found[0].to_owned()
+    };
+    assert!(of("/b get note/shopping").contains("oat milk"), "{}", terminal.said);
+    assert!(life(&of(" on --brightness 40 --color orange")).ends_with(&LIFE), "{}", terminal.said);
+    let status = of("/a status");
+    for (name, state) in [("kitchen", "self"), ("cellar", "alive")] {
+        let row = status.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("{status}"));
+        assert!(row.split_whitespace().any(|word| word == state), "{status}");
+    }
+    assert!(life(&of("kill -9 %2")).ends_with(&LIFE), "{}", terminal.said);
+    assert_eq!(watched(&terminal.said), LIFE, "{}", terminal.said);
+
+    // Its last line watches until it is stopped.
+    let (last, before) = client.split_last().unwrap();
+    terminal.paste(before).await;
+    for line in before {
+        terminal.done(line).await;
+    }
+    terminal.paste(std::slice::from_ref(last)).await;
+    let (mut is_off, mut is_confirmed) = (false, false);
+    let both = terminal.until("the bulb and its command, by Python", |line| {
+        let Some((id, Ok(fields))) =
+            line.split_once(' ').map(|(id, rest)| (id, serde_json::from_str::<Value>(rest)))
+        else {
+            return false;
+        };
+        is_off |= id == BULB && fields["reported"]["value"]["on"] == false;
+        let states = fields["life"].as_array().into_iter().flatten().map(|step| step["state"].clone());
+        is_confirmed |= id.starts_with("command/") && states.eq(LIFE.map(Value::from));
+        is_off && is_confirmed
+    });
+    both.await;
+}
+
+#[test]
+fn the_python_that_is_shown_is_the_one_that_is_tested() {
+    let [shown] = blocks("python")[..] else { panic!("the tour has one block of Python") };
+    let (usage, program) = WATCH.split_once("\"\"\"\n").unwrap();
+    assert!(usage.starts_with("\"\"\"") && usage.lines().count() == 1, "{usage}");
+    assert_eq!(shown, program);
+}
