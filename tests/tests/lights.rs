@@ -7,6 +7,7 @@ use std::{process::Stdio, time::Duration};
 use hearth_tests::{
     daemon::{Daemon, PATIENCE, Plan, wait_until},
     emulator::{COLOR_BULB, Emulator, Fault, Link},
+    python::Watch,
 };
 use serde_json::{Value, json};
 use tokio::{
@@ -16,12 +17,16 @@ use tokio::{
 
 const SERIAL: &str = "d073d5000001";
 const BULB: &str = "device/lifx-d073d5000001";
+/// The life of a command that all goes well with.
+const LIFE: [&str; 4] = ["accepted", "sent", "acknowledged", "confirmed"];
 
 struct Rig {
     emulator: Emulator,
     link: Link,
     owner: Daemon,
     other: Daemon,
+    /// The command that told the owner.
+    first: String,
 }
 
 impl Rig {
@@ -45,10 +50,12 @@ impl Rig {
             .await
             .unwrap();
         }
-        let owner = owner_of(&one, &command(&one, json!({"on": true}), 10_000).await).await;
+        let first = command(&one, json!({"on": true}), 10_000).await;
+        let owner = owner_of(&one, &first).await;
         let (owner, other) =
             if one.id().await.unwrap().starts_with(&owner) { (one, two) } else { (two, one) };
-        Self { emulator, link, owner, other }
+        let first = format!("command/{}", first["id"].as_str().unwrap());
+        Self { emulator, link, owner, other, first }
     }
 
     async fn shows(&self, what: &str, is_so: impl Fn(&Value) -> bool) {
@@ -79,6 +86,28 @@ fn states(command: &Value) -> Vec<String> {
     life.iter().map(|step| step["state"].as_str().unwrap().to_owned()).collect()
 }
 
+/// Follows one observer until a command was confirmed and the bulb is off; answers with the command. What is shown
+/// of its life only ever goes on. `first` is the command before it.
+async fn follow(mut next: impl AsyncFnMut() -> Value, first: &str) -> String {
+    let (mut id, mut life, mut off) = (None, Vec::new(), false);
+    while life != LIFE || !off {
+        let object = next().await;
+        let fields = &object["fields"];
+        off |= object["id"] == BULB && fields["reported"]["value"]["on"] == false;
+        let name = object["id"].as_str().unwrap_or_default();
+        if name.starts_with("command/") && name != first {
+            assert_eq!(id.get_or_insert(name.to_owned()), name, "there is only one command");
+            let now = if fields["life"].is_null() { Vec::new() } else { states(fields) };
+            assert!(
+                now.starts_with(&life) && LIFE.map(str::to_owned).starts_with(&now),
+                "{now:?} after {life:?}"
+            );
+            life = now;
+        }
+    }
+    id.unwrap()
+}
+
 #[tokio::test]
 async fn a_light_is_switched_from_the_node_that_does_not_own_it_and_both_watch_its_life() {
     let rig = Rig::new().await;
@@ -94,48 +123,23 @@ async fn a_light_is_switched_from_the_node_that_does_not_own_it_and_both_watch_i
     let far = rig.owner.web(Some(&rig.owner.token("viewer").await.unwrap())).await.unwrap();
     let mut far = far.watch().await.unwrap();
     far.subscribe(&["command/", "device/"], None).await.unwrap();
+    let mut python = Watch::of(&rig.other, &["command/", "device/"]).await.unwrap();
 
     let switched = rig.other.cli(&["light", BULB, "off", "--deadline", "20s"]).await.unwrap().ok().unwrap();
     let shown: Vec<&str> = switched.stdout.split_whitespace().collect();
-    let order =
-        ["accepted", "acknowledged", "confirmed"].map(|state| shown.iter().position(|word| *word == state));
-    assert!(order[0].is_some() && order[0] < order[1] && order[1] < order[2], "{}", switched.stdout);
+    let order = LIFE.map(|state| shown.iter().position(|word| *word == state));
+    assert!(order[0].is_some() && order.is_sorted(), "{}", switched.stdout);
     assert_eq!(rig.emulator.device(SERIAL).await.unwrap()["power_level"], 0);
 
-    // The same on both watches: the command with its whole life, and what the light then is.
-    let is_confirmed = |message: &Value| {
-        let life = message["object"]["fields"]["life"].to_string();
-        let is_command = message["object"]["id"].as_str().is_some_and(|id| id.starts_with("command/"));
-        is_command && ["acknowledged", "confirmed"].iter().all(|state| life.contains(state))
-    };
-    let is_off = |message: &Value| {
-        message["object"]["id"] == BULB && message["object"]["fields"]["reported"]["value"]["on"] == false
-    };
-    let (mut confirmed, mut off) = (None, false);
-    while confirmed.is_none() || !off {
-        let message = line().await;
-        off |= is_off(&message);
-        if is_confirmed(&message) {
-            confirmed = message["object"]["id"].as_str().map(str::to_owned);
-        }
-    }
-    let id = confirmed.unwrap();
-    let mut seen = (false, false);
-    while seen != (true, true) {
-        let message = far.next().await.unwrap();
-        seen.0 |= is_confirmed(&message) && message["object"]["id"] == id.as_str();
-        seen.1 |= is_off(&message);
-    }
+    // The same on every watch: the whole life of the command, and what the light then is.
+    let first = rig.first.as_str();
+    let id = follow(async || line().await["object"].take(), first).await;
+    assert_eq!(follow(async || far.next().await.unwrap()["object"].take(), first).await, id);
+    assert_eq!(follow(async || python.object().await.unwrap(), first).await, id);
     let path = format!("/api/v1/commands/{}", id.trim_start_matches("command/"));
     for node in [&rig.owner, &rig.other] {
         let command = node.client().get(&path).await.unwrap().success().unwrap();
-        let states = states(&command);
-        assert_eq!(
-            (states[0].as_str(), states.last().unwrap().as_str()),
-            ("accepted", "confirmed"),
-            "{command}"
-        );
-        assert!(states.contains(&"acknowledged".to_owned()), "{command}");
+        assert_eq!(states(&command), LIFE, "{command}");
     }
     let devices = rig.other.json(&["devices"]).await.unwrap();
     assert_eq!(devices["devices"][0]["id"], BULB);
@@ -252,7 +256,7 @@ async fn a_slider_never_shows_a_report_of_an_older_command_after_one_of_a_newer(
 
 #[tokio::test]
 async fn killing_the_owner_moves_the_bulb_to_the_survivor() {
-    let Rig { emulator, link: _link, mut owner, other: survivor } = Rig::new().await;
+    let Rig { emulator, link: _link, mut owner, other: survivor, .. } = Rig::new().await;
     let me = survivor.id().await.unwrap();
     let before = command(&survivor, json!({"on": true}), 60_000).await;
     assert_eq!(before["state"], "confirmed", "{before}");
