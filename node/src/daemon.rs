@@ -331,13 +331,8 @@ impl Life<'_> {
             is_founded: household.is_new && household.roster.members().count() == 1,
         });
         let status = format!("listening on {address}");
-        let mut watching = tokio::spawn(supervisor::run(
-            health,
-            systemd,
-            status,
-            stalled_now,
-            shutdown.clone(),
-        ));
+        let mut watching =
+            tokio::spawn(supervisor::run(health, systemd, status, stalled_now, shutdown.clone()));
 
         let mut looping = looping;
         let ended = tokio::select! {

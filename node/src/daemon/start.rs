@@ -53,7 +53,8 @@ fn take_out(
 ) -> Result<(), StoreError> {
     let Some(first) = senseless.first() else { return Ok(()) };
     let lost = senseless.len() as u64;
-    let step = format!("{lost} records make no sense and were taken out of the store: `{}` first.", show_key(first));
+    let step =
+        format!("{lost} records make no sense and were taken out of the store: `{}` first.", show_key(first));
     warn!("{step}");
     repairs::remember(state_dir, SystemTime::now(), [&step]);
     report.steps.push(step);

@@ -69,7 +69,8 @@ pub(super) fn mend(path: &Path, notes: &mut Vec<String>) -> Result<(), StateDirE
 /// # Errors
 /// The first one that is not.
 pub(super) fn refuse_newer(path: &Path) -> Result<(), StateDirError> {
-    let twice = KEPT_TWICE.iter().flat_map(|(name, kind, _)| [(path.join(name), kind), (copy(path, name), kind)]);
+    let twice =
+        KEPT_TWICE.iter().flat_map(|(name, kind, _)| [(path.join(name), kind), (copy(path, name), kind)]);
     let once = MADE_ANEW.iter().map(|(name, kind, _)| (path.join(name), kind));
     twice.chain(once).try_for_each(|(file, kind)| match read_checked(&file, kind) {
         Err(newer @ FileError::Newer { .. }) => Err(newer.into()),

@@ -5,9 +5,7 @@
 //! its work done already it does nothing: after a power cut the next start does all of them again. For
 //! the same reason a folder whose `version` is gone or damaged goes through every step.
 
-use super::{
-    INCARNATION_FILE, INVITES_FILE, Incarnation, LAYOUT, SETUP_FILE, StateDirError, VERSION_FILE,
-};
+use super::{INCARNATION_FILE, INVITES_FILE, Incarnation, LAYOUT, SETUP_FILE, StateDirError, VERSION_FILE};
 use crate::auth::{InviteBook, setup::is_setup_code};
 use crate::store::files::{FileError, FileKind, read_checked, write_durable};
 use std::fs;

@@ -154,7 +154,8 @@ fn a_folder_of_layout_1_is_brought_to_this_one_s_form_once() {
 fn what_had_no_header_in_layout_2_gets_one_and_what_makes_no_sense_is_told() {
     let book = crate::auth::InviteBook::default().to_bytes();
     let code = b"v2 open 3 KT4M-9QWZ-H2PC\n".to_vec();
-    for (invites, code, told) in [(&book, &code, 1), (&vec![2, 9], &code, 2), (&book, &b"v2 op".to_vec(), 2)] {
+    for (invites, code, told) in [(&book, &code, 1), (&vec![2, 9], &code, 2), (&book, &b"v2 op".to_vec(), 2)]
+    {
         let folder = Folder::new();
         drop(StateDir::open(folder.path()).unwrap());
         fs::write(folder.join("invites"), invites).unwrap();

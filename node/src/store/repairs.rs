@@ -89,6 +89,10 @@ mod tests {
         assert_eq!(list(folder.path()).len(), 1);
         fs::write(folder.join(FILE), b"format 2\n").unwrap();
         remember(folder.path(), now, &["once more".to_owned()]);
-        assert_eq!(fs::read(folder.join(FILE)).unwrap(), b"format 2\n", "that of a newer version is not ours");
+        assert_eq!(
+            fs::read(folder.join(FILE)).unwrap(),
+            b"format 2\n",
+            "that of a newer version is not ours"
+        );
     }
 }

@@ -168,8 +168,7 @@ impl SledStore {
                 drop_engine(failed);
                 tracing::warn!("the store is opened again after a failed write");
                 let (root, acknowledged) = (&self.root, self.acknowledged);
-                let engine =
-                    opening::reopen(root, &self.options, acknowledged, self.in_doubt, &mut || ())?;
+                let engine = opening::reopen(root, &self.options, acknowledged, self.in_doubt, &mut || ())?;
                 self.in_doubt = false;
                 engine
             }

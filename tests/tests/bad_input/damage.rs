@@ -177,7 +177,15 @@ fn a_small_file_that_is_lost_or_damaged_is_mended_and_shown() {
     node.invite("member", 900);
     node.stop();
     for name in [
-        "version", "node.key", "roster", "incarnation", "clock", "peers", "store.mark", "invites", "setup-code",
+        "version",
+        "node.key",
+        "roster",
+        "incarnation",
+        "clock",
+        "peers",
+        "store.mark",
+        "invites",
+        "setup-code",
     ] {
         assert!(state.join(name).exists(), "{name}");
         // The unit tests do the rest to each.

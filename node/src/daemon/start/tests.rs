@@ -104,7 +104,8 @@ async fn a_newer_version_of_anything_stored_is_refused_in_words_and_left_as_it_i
         let parts = Parts::of(state, true).unwrap();
         let (mut store, _) = SledStore::open(state.path(), SledOptions::default()).unwrap();
         let now = SystemTime::now();
-        format::write(&mut fs::File::create(aside).unwrap(), aside, &parts, &mut store, now, &mut || ()).unwrap();
+        format::write(&mut fs::File::create(aside).unwrap(), aside, &parts, &mut store, now, &mut || ())
+            .unwrap();
         restore::stage(state, &Backup::open(aside).unwrap(), true).unwrap();
     };
     let leaving: Prepare = |state, _| household::prepare_to_leave(state).unwrap();
@@ -133,8 +134,20 @@ async fn a_newer_version_of_anything_stored_is_refused_in_words_and_left_as_it_i
     }
     seen.sort();
     let all = [
-        "clock", "incarnation", "incarnation.copy", "invites", "next", "node.key", "node.key.copy", "parts",
-        "peers", "roster", "roster.copy", "setup-code", "store.mark", "version",
+        "clock",
+        "incarnation",
+        "incarnation.copy",
+        "invites",
+        "next",
+        "node.key",
+        "node.key.copy",
+        "parts",
+        "peers",
+        "roster",
+        "roster.copy",
+        "setup-code",
+        "store.mark",
+        "version",
     ];
     assert_eq!(seen, all, "every small file that there is");
 }

@@ -244,8 +244,7 @@ impl Opening<'_> {
         let (target, options, expected) = (folder.to_path_buf(), self.options.clone(), self.expected);
         let on_a_slow_card = self.options.time_for(folder);
         let patience = Patience { deadline: on_a_slow_card, on_a_slow_card };
-        let attempt =
-            guarded(patience, self.progress, move || open_and_check(&target, &options, expected));
+        let attempt = guarded(patience, self.progress, move || open_and_check(&target, &options, expected));
         let opened = match attempt {
             Ok(opened) => opened?,
             Err(reason) => Attempt::Broken { engine: None, scan: Scan::default(), reason },

@@ -134,9 +134,7 @@ impl Scan {
     /// whole, and must not repair it.
     pub(super) fn refuse_newer(&self, folder: &Path) -> Result<(), StoreError> {
         match self.newer {
-            Some(found) => {
-                Err(StoreError::Newer { path: folder.to_path_buf(), found, known: TALLY_VERSION })
-            }
+            Some(found) => Err(StoreError::Newer { path: folder.to_path_buf(), found, known: TALLY_VERSION }),
             None => Ok(()),
         }
     }

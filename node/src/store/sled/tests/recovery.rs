@@ -71,7 +71,10 @@ fn what_a_repair_did_is_known_at_once_and_once() {
     drop(store);
     let all = repairs::list(folder.path());
     assert_eq!(all.len(), first.len() + report.steps.len());
-    assert!(all.iter().rev().zip(report.steps.iter().rev()).all(|(line, step)| line.ends_with(step)), "{all:?}");
+    assert!(
+        all.iter().rev().zip(report.steps.iter().rev()).all(|(line, step)| line.ends_with(step)),
+        "{all:?}"
+    );
     drop(open_clean(folder.path()));
     assert_eq!(repairs::list(folder.path()), all, "nothing is told twice");
 }
