@@ -42,9 +42,10 @@ struct Figure {
 }
 
 type Figures = Result<Vec<Figure>, Failure>;
+type Part = fn(Size) -> Figures;
 
 /// What can be asked for by itself.
-const PARTS: [(&str, fn(Size) -> Figures); 4] =
+const PARTS: [(&str, Part); 4] =
     [("deaths", deaths), ("departures", departures), ("partition", partition), ("month", month)];
 
 /// Prints all figures, or those of one part. Returns the exit code: 1 when one misses its goal.
