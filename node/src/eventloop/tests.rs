@@ -1,5 +1,8 @@
-//! The loop with a real machine, a real state folder, and a store that fails when told.
+//! The loop with a real machine, a real state folder, and a store that forgets what was not synced and fails
+//! when told.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod power;
 
 use std::sync::atomic::AtomicBool;
 
@@ -17,7 +20,10 @@ use super::*;
 use crate::{
     service::{Changes, Op, Service},
     state_dir::StateDir,
-    store::{Batch as StoreBatch, Store, StoreError, memory::MemoryStore, tests::Folder},
+    store::{
+        tests::{Card, Folder},
+        unsynced::{Moment, Power},
+    },
     transport::link_events,
 };
 
@@ -30,19 +36,14 @@ struct Disk {
     is_broken: Arc<AtomicBool>,
 }
 
-struct Failing(MemoryStore, Disk);
-
-impl Store for Failing {
-    fn load(&mut self, each: &mut dyn FnMut(&[u8], &[u8])) -> Result<(), StoreError> {
-        self.0.load(each)
-    }
-
-    fn commit(&mut self, batch: &StoreBatch) -> Result<(), StoreError> {
-        assert!(!self.1.is_broken.load(Ordering::SeqCst), "the disk of the test broke");
-        if self.1.is_full.load(Ordering::SeqCst) {
-            return Err(StoreError::DiskFull { path: "/card".into(), free: 0, needed: 1 });
-        }
-        self.0.commit(batch)
+impl Disk {
+    fn card(&self) -> Card {
+        let disk = self.clone();
+        Card::new(Box::new(move |_, at| {
+            assert!(!disk.is_broken.load(Ordering::SeqCst), "the disk of the test broke");
+            let refuses = at == Moment::Before && disk.is_full.load(Ordering::SeqCst);
+            if refuses { Power::Refuse } else { Power::On }
+        }))
     }
 }
 
@@ -59,29 +60,19 @@ pub(crate) struct Bench {
 
 impl Bench {
     pub(crate) fn new() -> Self {
+        let disk = Disk::default();
+        Self { disk: disk.clone(), ..Self::over(disk.card()) }
+    }
+
+    /// The same over an empty card.
+    fn over(card: Card) -> Self {
         let folder = Folder::new();
         let state = Arc::new(StateDir::open(&folder.join("state")).unwrap());
-        let key = SigningKey::from_bytes(&[1; 32]);
-        let founder = NodeId::from_bytes(key.verifying_key().to_bytes());
-        let roster = Roster::found(&SigningKey::from_bytes(&[9; 32]), founder, "one", None).unwrap();
-        state.set_roster(&roster.to_bytes()).unwrap();
-        let boot = Boot {
-            key,
-            roster,
-            run: Run { incarnation: 1, generation: 1 },
-            ceiling: Hlc::ZERO,
-            build_ms: 0,
-            synchronised: true,
-            restored: None,
-            seed: 1,
-            software: "test".into(),
-            plant: Plant::default(),
-        };
+        let boot = boot(1);
+        state.set_roster(&boot.roster.to_bytes()).unwrap();
         let clock = Clock::new();
         let mesh = Mesh::new(boot, clock.now(), Loader::new(Plant::default()));
-        let disk = Disk::default();
-        let (store, committed) =
-            StoreHandle::spawn(Box::new(Failing(MemoryStore::new(), disk.clone()))).unwrap();
+        let (store, committed) = StoreHandle::spawn(Box::new(card)).unwrap();
         let (service, requests) = Service::channel();
         let (links_in, links) = link_events();
         let event_loop = EventLoop::new(Parts {
@@ -100,7 +91,7 @@ impl Bench {
             clock,
             synchronised: watch::channel(true).1,
         });
-        Self { event_loop, service, state, disk, folder, _links: links_in }
+        Self { event_loop, service, state, disk: Disk::default(), folder, _links: links_in }
     }
 
     /// Rises with every turn of the loop.
@@ -153,6 +144,25 @@ impl Bench {
 
     fn watch(&mut self) -> u64 {
         self.event_loop.watchers.watch(vec![], None, &self.event_loop.mesh).watcher
+    }
+}
+
+/// How the founder of a household starts for the `start`th time.
+fn boot(start: u32) -> Boot {
+    let key = SigningKey::from_bytes(&[1; 32]);
+    let founder = NodeId::from_bytes(key.verifying_key().to_bytes());
+    let roster = Roster::found(&SigningKey::from_bytes(&[9; 32]), founder, "one", None).unwrap();
+    Boot {
+        key,
+        roster,
+        run: Run { incarnation: start.into(), generation: start },
+        ceiling: Hlc::ZERO,
+        build_ms: 0,
+        synchronised: true,
+        restored: None,
+        seed: 1,
+        software: "test".into(),
+        plant: Plant::default(),
     }
 }
 

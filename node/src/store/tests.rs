@@ -2,9 +2,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use super::memory::MemoryStore;
+use super::unsynced::{Hook, UnsyncedStore};
 use super::*;
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicU64, Ordering},
+};
 
 /// A temporary folder that is removed at the end of its test.
 pub(crate) struct Folder(PathBuf);
@@ -90,6 +94,31 @@ impl Drop for Tmpfs {
 pub(crate) fn spoil(file: &Path) {
     let _absent = std::fs::remove_file(file);
     std::os::unix::fs::symlink("/proc/self/mem", file).unwrap();
+}
+
+/// A store that forgets what was not synced, owned by a store thread and in the hands of a test.
+#[derive(Clone)]
+pub(crate) struct Card(Arc<Mutex<UnsyncedStore>>);
+
+impl Card {
+    pub(crate) fn new(hook: Hook) -> Self {
+        Self(Arc::new(Mutex::new(UnsyncedStore::new().with_hook(hook))))
+    }
+
+    /// The power goes, if it has not, and the card is taken out.
+    pub(crate) fn pull(&self) -> UnsyncedStore {
+        std::mem::take(&mut self.0.lock().unwrap())
+    }
+}
+
+impl Store for Card {
+    fn load(&mut self, each: &mut dyn FnMut(&[u8], &[u8])) -> Result<(), StoreError> {
+        self.0.lock().unwrap().load(each)
+    }
+
+    fn commit(&mut self, batch: &Batch) -> Result<(), StoreError> {
+        self.0.lock().unwrap().commit(batch)
+    }
 }
 
 /// Records `range` with keys of about 20 bytes and values of 200.

@@ -24,11 +24,14 @@ pub enum Moment {
 pub enum Power {
     /// Go on.
     On,
+    /// It stays on, but the disk refuses: the commit fails, and what it wrote and did not sync is gone, as
+    /// the kernel drops pages that it could not write. Another commit may succeed.
+    Refuse,
     /// Cut it: the commit fails and the store answers nothing more until [`UnsyncedStore::crash`].
     Cut,
 }
 
-/// Decides at each moment of commit number `n` (from 0) whether the power stays on.
+/// Decides at each moment of commit number `n` (from 0; one that failed counts again) what happens.
 pub type Hook = Box<dyn FnMut(u64, Moment) -> Power + Send>;
 
 /// The store that drops everything not synced.
@@ -101,8 +104,13 @@ impl UnsyncedStore {
 
     fn at(&mut self, moment: Moment) -> Result<(), StoreError> {
         let commit = self.commits;
-        if self.hook.as_mut().is_some_and(|hook| hook(commit, moment) == Power::Cut) {
-            self.dead = true;
+        match self.hook.as_mut().map_or(Power::On, |hook| hook(commit, moment)) {
+            Power::On => {}
+            Power::Cut => self.dead = true,
+            Power::Refuse => {
+                self.page_cache.clear();
+                return Err(StoreError::DiskFull { path: "card".into(), free: 0, needed: 1 });
+            }
         }
         self.powered()
     }
@@ -218,6 +226,26 @@ mod tests {
             let found = contents(&mut store.crash());
             assert_eq!(found.contains_key(b"key/2".as_slice()), survives, "{moment:?}");
             assert_eq!(found.len(), 2 + usize::from(survives));
+        }
+    }
+
+    #[test]
+    fn a_disk_that_refuses_forgets_what_it_did_not_sync_and_takes_it_the_next_time() {
+        for (moment, survives) in [(Moment::Before, false), (Moment::Written, false), (Moment::Synced, true)]
+        {
+            let mut refused = false;
+            let hook = move |n, at| {
+                let refuses =
+                    (n, at) == (1, moment) && !std::mem::replace(&mut refused, n == 1 && at == moment);
+                if refuses { Power::Refuse } else { Power::On }
+            };
+            let mut store = UnsyncedStore::new().with_hook(Box::new(hook));
+            store.commit(&put(0)).unwrap();
+            assert!(matches!(store.commit(&put(1)), Err(StoreError::DiskFull { .. })));
+            store.sync().unwrap();
+            assert_eq!(store.disk.contains_key(b"key/1".as_slice()), survives, "{moment:?}");
+            store.commit(&put(1)).unwrap();
+            assert_eq!(contents(&mut store.crash()).len(), 2, "{moment:?}");
         }
     }
 

@@ -341,7 +341,9 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
     use super::*;
     use crate::store::memory::MemoryStore;
-    use crate::store::tests::Folder;
+    use crate::store::tests::{Card, Folder};
+    use crate::store::unsynced::{Moment, Power};
+    use std::ops::RangeInclusive;
     use std::sync::Mutex;
     use std::sync::mpsc::{Receiver, Sender, channel};
     use std::time::Instant;
@@ -433,6 +435,80 @@ mod tests {
         }
         handle.close().unwrap();
         assert_eq!(*seen.lock().unwrap(), [(b"a".to_vec(), b"new".to_vec())]);
+    }
+
+    const MOMENTS: [Moment; 3] = [Moment::Before, Moment::Written, Moment::Synced];
+
+    /// Batch 1 is a commit of its own, 2 to 6 wait for it and are the second, 7 is the third. In the second the disk
+    /// may refuse once, and what was not answered with `Ok` is then committed again. The power goes at `cut`.
+    /// Returns the batches that were answered with `Ok`, and those that the next boot finds.
+    fn group_of_five(refuses: Option<Moment>, cut: (u64, Moment)) -> (Vec<u64>, Vec<u64>) {
+        let mut refuses = refuses.map(|moment| (1, moment));
+        let card = Card::new(Box::new(move |commit, moment| {
+            if (commit, moment) == cut {
+                Power::Cut
+            } else if refuses.take_if(|point| *point == (commit, moment)).is_some() {
+                Power::Refuse
+            } else {
+                Power::On
+            }
+        }));
+        let (handle, mut results) = StoreHandle::spawn(Box::new(card.clone())).unwrap();
+        let numbered = |id: u64| {
+            let mut batch = put(&format!("batch/{id}"), &id.to_string());
+            batch.puts.push((b"newest".to_vec(), vec![u8::try_from(id).unwrap()]));
+            batch
+        };
+        let mut answered = Vec::new();
+        // The thread takes them when all are handed over.
+        let mut commit = |ids: RangeInclusive<u64>| {
+            let (open, gate) = channel::<()>();
+            let wait = Request::Job(Box::new(move |_, _| assert!(gate.recv().is_err())));
+            assert!(handle.requests.send(wait).is_ok());
+            ids.clone().for_each(|id| handle.commit(id, numbered(id)).unwrap());
+            drop(open);
+            for id in ids {
+                let Committed { batch_id, result } = results.blocking_recv().unwrap();
+                assert_eq!(batch_id, id);
+                answered.extend(result.is_ok().then_some(id));
+            }
+            answered.last().map_or(1, |last| last + 1)
+        };
+        commit(1..=1);
+        let next = commit(2..=6);
+        commit(next..=6);
+        commit(7..=7);
+
+        let mut found = Vec::new();
+        let mut newest = 0;
+        let mut each = |key: &[u8], value: &[u8]| match key {
+            b"newest" => newest = value[0].into(),
+            _ => found.push(std::str::from_utf8(value).unwrap().parse().unwrap()),
+        };
+        card.pull().crash().load(&mut each).unwrap();
+        assert_eq!(found.last().copied().unwrap_or(0), newest, "the newest of {found:?}");
+        (answered, found)
+    }
+
+    #[test]
+    fn of_a_group_commit_nothing_is_answered_that_a_power_cut_takes() {
+        for moment in MOMENTS {
+            let kept = |before: u64, with: u64| if moment == Moment::Synced { with } else { before };
+            for (commit, answered, found) in [(0, 0, kept(0, 1)), (1, 1, kept(1, 6)), (2, 6, kept(6, 7))] {
+                let expected = ((1..=answered).collect(), (1..=found).collect());
+                assert_eq!(group_of_five(None, (commit, moment)), expected, "commit {commit}, {moment:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn nor_of_one_that_failed_and_was_committed_again() {
+        for (refuses, cut) in MOMENTS.into_iter().flat_map(|refuses| MOMENTS.map(|cut| (refuses, cut))) {
+            let (answered, found) = group_of_five(Some(refuses), (2, cut));
+            assert_eq!(answered, [1, 2, 3, 4, 5, 6], "refused {refuses:?}, cut {cut:?}");
+            let all = if cut == Moment::Synced { 7 } else { 6 };
+            assert_eq!(found, (1..=all).collect::<Vec<_>>(), "refused {refuses:?}, cut {cut:?}");
+        }
     }
 
     #[test]
