@@ -7,3 +7,4 @@ pub mod emulator;
 pub mod hostile;
 pub mod network;
 pub mod python;
+pub mod strace;
