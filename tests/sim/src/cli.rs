@@ -5,6 +5,7 @@ use std::time::Instant;
 use mesh_proto::planted::Plant;
 
 use super::{
+    Failure,
     figures::{self, Size},
     run::{Report, run},
     scenario::{self, Settings},
@@ -103,7 +104,7 @@ impl Options {
     fn settings(&self, seed: u64) -> Settings {
         let mut settings = self.scenario.clone().unwrap_or_else(|| scenario::of_seed(seed));
         if let Some(nodes) = self.nodes {
-            settings.nodes = nodes;
+            (settings.nodes, settings.crowd) = (nodes, 0);
         }
         settings
     }
@@ -115,7 +116,7 @@ impl Options {
             let settings = self.settings(seed);
             let report = run(seed, &settings, Plant::default(), false);
             if report.outcome.is_err() {
-                explain(seed, &settings, Plant::default(), &report, true, self.grep.as_deref());
+                self.explain(seed, &settings, &report);
                 println!("sim: {passed} passed, 1 failed");
                 println!("test result: FAILED. {passed} passed; 1 failed");
                 return 1;
@@ -128,6 +129,7 @@ impl Options {
                 let again = run(seed, &settings, Plant::default(), false);
                 if again.trace.hash() != report.trace.hash() {
                     println!("seed {seed} {}: two runs, two traces", settings.name);
+                    println!("{}", replay(seed, &settings, self.nodes));
                     println!("test result: FAILED. {passed} passed; 1 failed");
                     return 1;
                 }
@@ -146,33 +148,64 @@ impl Options {
         println!("test result: ok. {passed} passed; 0 failed");
         0
     }
+
+    /// Runs a failed seed again, now taking notes, and tells what happened.
+    fn explain(&self, seed: u64, settings: &Settings, report: &Report) {
+        let Err(failure) = &report.outcome else { return };
+        let again = run(seed, settings, Plant::default(), true);
+        let grep = self.grep.as_deref();
+        let object = grep.or(failure.object.as_ref().map(mesh_proto::ObjectId::as_str));
+        let lines = again.trace.last(object, if grep.is_some() { 2_000_000 } else { 60 });
+        let cut = lines.iter().map(|line| line.chars().take(400).collect::<String>());
+        println!("{}", verdict(seed, settings, report.nodes, failure));
+        println!("the last that happened{}:", object.map(|o| format!(" to {o}")).unwrap_or_default());
+        cut.for_each(|line| println!("  {line}"));
+        println!("{}", replay(seed, settings, self.nodes));
+    }
 }
 
-/// Runs a failed seed again, now taking notes, and tells what happened.
-pub(crate) fn explain(
-    seed: u64,
-    settings: &Settings,
-    plant: Plant,
-    report: &Report,
-    notes: bool,
-    grep: Option<&str>,
-) {
-    let Err(failure) = &report.outcome else { return };
-    let again = run(seed, settings, plant, true);
-    println!("seed {seed}, scenario {}, {} nodes: FAILED at {} ms", settings.name, report.nodes, failure.at);
-    println!("law: {}", failure.oracle);
-    println!("seen: {}", failure.reason);
-    if !notes {
-        return;
+/// Which seed broke which law, and how.
+fn verdict(seed: u64, settings: &Settings, nodes: usize, failure: &Failure) -> String {
+    let Failure { oracle, reason, at, .. } = failure;
+    let name = settings.name;
+    format!("seed {seed}, scenario {name}, {nodes} nodes: FAILED at {at} ms\nlaw: {oracle}\nseen: {reason}")
+}
+
+/// The command that runs a seed again.
+pub(crate) fn replay(seed: u64, settings: &Settings, nodes: Option<(u64, u64)>) -> String {
+    let name = settings.name;
+    let nodes = nodes.map(|(low, high)| format!(" --nodes {low}..{high}")).unwrap_or_default();
+    format!("replay: cargo run -p hearth-sim --profile sim -- run --seed {seed} --scenario {name}{nodes}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(line: &str) -> Options {
+        let args: Vec<String> = line.split_whitespace().map(String::from).collect();
+        Options::parse(&args).unwrap()
     }
-    let object = grep.or(failure.object.as_ref().map(mesh_proto::ObjectId::as_str));
-    println!("the last that happened{}:", object.map(|o| format!(" to {o}")).unwrap_or_default());
-    for line in again.trace.last(object, if grep.is_some() { 2_000_000 } else { 60 }) {
-        let cut: String = line.chars().take(400).collect();
-        println!("  {cut}");
+
+    #[test]
+    fn the_command_that_is_printed_runs_the_same_again() {
+        for line in ["--seed 61", "--seed 61 --nodes 4..7", "--seed 61 --nodes 5 --scenario storm"] {
+            let first = options(line);
+            let settings = first.settings(61);
+            let printed = replay(61, &settings, first.nodes);
+            let (_, arguments) = printed.split_once(" -- run ").unwrap();
+            let again = options(arguments);
+            assert_eq!((again.from, again.seeds), (61, 1), "{printed}");
+            assert_eq!(format!("{:?}", again.settings(61)), format!("{settings:?}"), "{printed}");
+        }
     }
-    println!(
-        "replay: cargo run -p hearth-sim --profile sim -- run --seed {seed} --scenario {}",
-        settings.name
-    );
+
+    #[test]
+    fn a_failure_names_its_seed_scenario_and_law() {
+        let settings = scenario::named("lossy").unwrap();
+        let failure = Failure::new("it does not panic", "panicked at here".into()).at(40);
+        let told = verdict(3, &settings, 5, &failure);
+        assert!(told.starts_with("seed 3, scenario lossy, 5 nodes: FAILED at 40 ms"), "{told}");
+        assert!(told.contains("law: it does not panic\nseen: panicked at here"), "{told}");
+    }
 }

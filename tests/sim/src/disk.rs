@@ -26,6 +26,8 @@ pub(crate) struct Disk {
     pub(crate) restored: bool,
     /// What the mark of the restored store holds: the generation of the first run since.
     pub(crate) since: Option<u32>,
+    /// By which time of day all that the synced records put into effect was in time.
+    pub(crate) in_time: u64,
     /// What the synced records claim beyond the writes that they hold.
     claims: Vector,
     /// The writes that the synced records hold, and how many records each: one that is released

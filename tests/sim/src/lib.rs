@@ -22,6 +22,7 @@ mod model;
 mod net;
 mod node;
 mod oracle;
+mod panics;
 #[cfg(feature = "planted-bugs")]
 mod planted;
 mod quiet;

@@ -50,6 +50,8 @@ pub(crate) struct Write {
     pub(crate) safe: u64,
     /// The nodes on whose disks it was ever synced, as bits.
     ever: u64,
+    /// When it got its dot, by the true time of the world.
+    at: u64,
     /// How often it was pushed over a link.
     pub(crate) pushes: u64,
     /// The write of which it is a copy, added back from a store that was set back.
@@ -60,6 +62,8 @@ pub(crate) struct Write {
 #[derive(Debug, Default)]
 pub(crate) struct Model {
     pub(crate) changes: Vec<Change>,
+    /// The true time of the world.
+    pub(crate) now: u64,
     /// What was ever said in the overlay, by register and writer.
     pub(crate) said: BTreeSet<(Key, usize)>,
     pub(crate) writes: BTreeMap<Dot, Write>,
@@ -80,6 +84,7 @@ pub(crate) struct Model {
     /// The writes that were handed out for the lost-and-found.
     lost: BTreeSet<Dot>,
     by_value: BTreeMap<std::sync::Arc<[u8]>, usize>,
+    deletions: BTreeMap<Key, Vec<usize>>,
     last_value: u64,
 }
 
@@ -100,8 +105,10 @@ impl Model {
                 Op::Delete(object) => (Key { object: object.clone(), field: FieldName::object() }, None),
             };
             let durability = mesh_proto::kinds::durability(&key);
-            if let Some(value) = &value {
-                self.by_value.insert(value.clone(), self.changes.len());
+            let number = self.changes.len();
+            match &value {
+                Some(value) => drop(self.by_value.insert(value.clone(), number)),
+                None => self.deletions.entry(key.clone()).or_default().push(number),
             }
             if durability != Durability::Config {
                 self.said.insert((key.clone(), node));
@@ -115,6 +122,39 @@ impl Model {
     /// The change that set this value: no two set the same.
     pub(crate) fn change_to(&self, value: &[u8]) -> Option<&Change> {
         self.by_value.get(value).and_then(|at| self.changes.get(*at))
+    }
+
+    /// The changes that deleted what is at this key.
+    pub(crate) fn deletions(&self, key: &Key) -> impl Iterator<Item = &Change> {
+        self.deletions.get(key).into_iter().flatten().filter_map(|at| self.changes.get(*at))
+    }
+
+    /// Whether a change came after another, by the true time or by the clocks of the writers as they were then; of one
+    /// node always by the time. Where several nodes ran ahead at once and were corrected, the order between their
+    /// writes of that time is lost.
+    pub(crate) fn is_later(&self, other: &Change, change: &Change) -> bool {
+        let own = other.node == change.node && !self.was_set_back(change.node);
+        let lost = other.node != change.node
+            && [change, other].iter().all(|change| self.corrections.contains_key(&change.node));
+        other.at >= change.at || lost || (!own && other.stamp >= change.stamp)
+    }
+
+    /// Whether an entry, of the register of a change or of the slot of its object, is what became of the change, or beat
+    /// it: it is stamped no earlier. What a corrected clock let be written again is told by its value, for it has a lower
+    /// stamp, and a tombstone, which has none, by when it got its dot.
+    pub(crate) fn keeps(&self, change: &Change, key: &Key, entry: &Entry) -> bool {
+        if entry.stamp >= change.stamp {
+            return true;
+        }
+        if !self.corrections.contains_key(&change.node) {
+            return false;
+        }
+        let Some(value) = entry.value.as_deref() else {
+            let again = self.writes.get(&entry.dot).is_some_and(|write| write.at >= change.at);
+            let mut others = self.deletions(key).filter(|other| other.node != change.node);
+            return again || others.any(|other| self.is_later(other, change));
+        };
+        self.change_to(value).is_some_and(|other| self.is_later(other, change))
     }
 
     /// Notes a write with a dot, wherever it shows. A dot that stands for two writes is the
@@ -134,7 +174,7 @@ impl Model {
         });
         let copy_of = copied.map(|w| w.copy_of.unwrap_or(w.entry.dot));
         let (key, entry) = (key.clone(), entry.clone());
-        let write = Write { key, entry: entry.clone(), safe: 0, ever: 0, pushes: 0, copy_of };
+        let write = Write { key, entry: entry.clone(), safe: 0, ever: 0, at: self.now, pushes: 0, copy_of };
         self.writes.insert(entry.dot, write);
         Ok(())
     }

@@ -28,8 +28,6 @@ pub(crate) struct WallClock {
     pub(crate) drift_ppm: i64,
     /// Whether the node knows it to be right.
     pub(crate) synchronised: bool,
-    /// Whether it ever stepped while the node ran: what was in time before may not be after.
-    pub(crate) stepped: bool,
 }
 
 impl WallClock {
@@ -78,6 +76,9 @@ pub(crate) struct SimNode {
     pub(crate) backup: Option<Disk>,
     /// A run that the disk refused, to be saved again.
     pub(crate) unsaved_run: Option<Run>,
+    /// By which time of day, in milliseconds since 1970, all that is in effect here was in time: the node's own; after
+    /// its clock went back the one before, until nothing of that is left.
+    pub(crate) in_time: u64,
 }
 
 impl SimNode {
@@ -108,6 +109,7 @@ impl SimNode {
             seen: BTreeMap::new(),
             backup: None,
             unsaved_run: None,
+            in_time: 0,
         }
     }
 
@@ -146,6 +148,7 @@ impl SimNode {
         self.wake = None;
         self.heard.clear();
         self.seen.clear();
+        self.in_time = self.disk.in_time;
         let boot = Boot {
             key: self.key.clone(),
             roster,

@@ -13,7 +13,12 @@ use mesh_proto::{
     wire::{self, Message},
 };
 
-use super::{Failure, node::Heard, world::World};
+use super::{
+    Failure,
+    model::Change,
+    node::{Heard, SimNode},
+    world::World,
+};
 
 /// Control messages that wait for one link while nobody means ill, in bytes.
 const QUIET_CONTROL_BYTES: usize = 1024 * 1024;
@@ -27,6 +32,7 @@ pub(crate) fn after_each(world: &mut World, node: usize) -> Outcome {
     if std::mem::take(&mut world.nodes[node].heard_news) {
         dead_writers(world, node)?;
     }
+    keep_time(&mut world.nodes[node], world.now);
     let Some(mesh) = world.nodes[node].mesh.as_mut() else { return Ok(()) };
     let changed = mesh.take_changed(usize::MAX);
     for object in changed {
@@ -35,6 +41,9 @@ pub(crate) fn after_each(world: &mut World, node: usize) -> Outcome {
         let tombstone =
             mesh.replica().object(&object).and_then(|held| held.tombstone()).map_or(Hlc::ZERO, |t| t.stamp);
         let time = mesh.time().time_ms(world.nodes[node].now(world.now));
+        let in_time = world.nodes[node].in_time;
+        // When a clock went back nobody looked just before.
+        let until = MAX_AHEAD_MS + if in_time > time { in_time + 1_000 } else { time };
         for (field, shown) in view.fields {
             let key = Key { object: object.clone(), field };
             if shown.stamp <= tombstone {
@@ -43,9 +52,9 @@ pub(crate) fn after_each(world: &mut World, node: usize) -> Outcome {
             }
             let news = world.nodes[node].seen.insert(key.clone(), shown.stamp) != Some(shown.stamp);
             let own = shown.writer == world.nodes[node].short();
-            let ahead = shown.stamp.ms() > time + MAX_AHEAD_MS;
-            if news && ahead && !own && !world.nodes[node].wall.stepped {
-                let reason = format!("n{node} at {time} shows {key:?} of {:?}", shown.stamp);
+            if news && shown.stamp.ms() > until && !own {
+                let reason =
+                    format!("n{node} at {time}, before at {in_time}, shows {key:?} of {:?}", shown.stamp);
                 return Err(Failure::new("nothing from the future", reason).on(&object));
             }
             if !shown.durable {
@@ -54,6 +63,23 @@ pub(crate) fn after_each(world: &mut World, node: usize) -> Outcome {
         }
     }
     Ok(())
+}
+
+/// After a clock went back, what took effect before may lie in the future. That is so no longer once neither the stamps
+/// nor the overlay run ahead; of the disk not before it was written since.
+fn keep_time(sim: &mut SimNode, now: u64) {
+    let Some(mesh) = sim.mesh.as_ref() else { return };
+    let (time, me) = (mesh.time().time_ms(sim.now(now)), sim.short());
+    let is_ahead = |stamp: Hlc| stamp.ms() > time + MAX_AHEAD_MS;
+    let is_left = time < sim.in_time
+        && (is_ahead(mesh.time().last())
+            || mesh.overlay().iter().any(|(_, entry)| entry.writer != me && is_ahead(entry.stamp)));
+    if !is_left {
+        sim.in_time = time;
+    }
+    if sim.in_time >= sim.disk.in_time || mesh.is_flushed() {
+        sim.disk.in_time = sim.in_time;
+    }
 }
 
 /// No overlay entry of a writer that this node was told is down.
@@ -128,24 +154,22 @@ fn dead_writers(world: &World, node: usize) -> Outcome {
 /// An acknowledged `config` write is on the disk, or beaten by what is.
 fn acknowledged(world: &mut World, node: usize, token: u64) -> Outcome {
     let epoch = world.nodes[node].epoch;
-    let corrected = world.model.corrections.contains_key(&node);
-    let disk = &world.nodes[node].disk;
+    let is_asked = |change: &Change| (change.node, change.epoch, change.token) == (node, epoch, token);
     for change in world.model.changes.iter_mut().rev().take(4_096) {
-        if (change.node, change.epoch, change.token) != (node, epoch, token) {
-            continue;
-        }
-        change.acknowledged = true;
-        // Written again under lower stamps: judged when all is quiet, by what came when.
-        if change.durability != Durability::Config || corrected {
+        change.acknowledged |= is_asked(change);
+    }
+    let (model, disk) = (&world.model, &world.nodes[node].disk);
+    for change in model.changes.iter().rev().take(4_096) {
+        if !is_asked(change) || change.durability != Durability::Config {
             continue;
         }
         let object = Key { object: change.key.object.clone(), field: mesh_proto::FieldName::object() };
-        let stamp_of = |key: &Key| match disk.record(&record::register_name(key)) {
-            Some(Record::Register(_, entry)) => entry.stamp,
-            _ => Hlc::ZERO,
+        let entry_of = |key: &Key| match disk.record(&record::register_name(key)) {
+            Some(Record::Register(_, entry)) => Some((key.clone(), entry)),
+            _ => None,
         };
-        let durable = stamp_of(&change.key).max(stamp_of(&object));
-        if durable < change.stamp {
+        let durable = [entry_of(&change.key), entry_of(&object)];
+        if !durable.iter().flatten().any(|(key, entry)| model.keeps(change, key, entry)) {
             let reason = format!("n{node} acknowledged {change:?}, its disk holds {durable:?}");
             return Err(Failure::new("flushed, then acknowledged", reason).on(&change.key.object));
         }

@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, time::Instant};
 use mesh_proto::planted::{Plant, Planted};
 
 use super::{
+    cli::replay,
     run::run,
     scenario::{Settings, named},
 };
@@ -76,7 +77,9 @@ fn hunt(bug: Planted, settings: &Settings, limit: u64, law: &str) -> Result<u64,
     for seed in 0..limit {
         let sound = run(seed, settings, Plant::default(), false);
         if let Err(failure) = sound.outcome {
-            return Err(format!("seed {seed} fails without the bug: {}: {}", failure.oracle, failure.reason));
+            let replay = replay(seed, settings, None);
+            let (law, reason) = (failure.oracle, failure.reason);
+            return Err(format!("seed {seed} fails without the bug: {law}: {reason}\n{replay}"));
         }
         let planted = run(seed, settings, Plant { bug: Some(bug) }, false);
         match planted.outcome {

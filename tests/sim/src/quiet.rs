@@ -164,15 +164,13 @@ fn changes_took_place(world: &World, members: u64) -> Outcome {
     for change in &world.model.changes {
         let sim = &world.nodes[change.node];
         let intact = sim.epoch == change.epoch && members & (1 << change.node) != 0;
-        if !intact
-            || change.durability == Durability::Presence
-            || world.model.corrections.contains_key(&change.node)
-        {
+        if !intact || change.durability == Durability::Presence {
             continue;
         }
         let object = Key { object: change.key.object.clone(), field: mesh_proto::FieldName::object() };
         let mut all = world.model.writes_of(&change.key).chain(world.model.writes_of(&object));
-        if !all.any(|write| write.safe & members != 0 && write.entry.stamp >= change.stamp) {
+        if !all.any(|write| write.safe & members != 0 && world.model.keeps(change, &write.key, &write.entry))
+        {
             return Err(Failure::new("every change is flushed", format!("{change:?}")).on(&change.key.object));
         }
         if !change.acknowledged {
@@ -184,36 +182,35 @@ fn changes_took_place(world: &World, members: u64) -> Outcome {
     Ok(())
 }
 
-/// What was acknowledged gives way only to what was written later, by the true time or by the clocks of the
-/// writers as they were then; and never to what the same node wrote before. Where several nodes ran ahead at once and
-/// were corrected, the order between their writes of that time is lost.
+/// What was acknowledged got a dot, or something later did in its place; and it gives way only to what is later.
 fn nothing_gives_way_to_the_past(world: &World, members: u64) -> Outcome {
     let (Some(mesh), model) = (world.nodes[0].mesh.as_ref(), &world.model) else { return Ok(()) };
     for change in model.changes.iter().filter(|c| c.acknowledged && c.durability == Durability::Config) {
         let is_it = |write: &&super::model::Write| write.entry.value == change.value;
+        let slot = Key { object: change.key.object.clone(), field: mesh_proto::FieldName::object() };
+        let all = || model.writes_of(&change.key).chain(model.writes_of(&slot));
+        let keeps = |write: &&super::model::Write| model.keeps(change, &write.key, &write.entry);
+        if !all().any(|write| keeps(&write)) {
+            let reason =
+                format!("{change:?} was acknowledged, and neither it nor anything later ever got a dot");
+            return Err(Failure::new("nothing gives way to the past", reason).on(&change.key.object));
+        }
         let mut writes = model.writes_of(&change.key).filter(is_it).peekable();
         let is_safe =
             |write: &super::model::Write| write.safe & members != 0 && !model.was_handed_out(write.entry.dot);
         // Nobody adds back for a node that was set back what it says of itself.
         let own = model.is_of_one_set_back(&change.key);
-        if own || change.value.is_none() || writes.peek().is_none() || !writes.all(is_safe) {
+        // Without a write of its own it is in what took its place.
+        let safe =
+            if writes.peek().is_some() { writes.all(is_safe) } else { all().filter(keeps).any(is_safe) };
+        if own || change.value.is_none() || !safe {
             continue;
         }
-        let is_later = |other: &Change| {
-            let lost = model.corrections.len() > 1
-                && [change, other].iter().all(|c| model.corrections.contains_key(&c.node));
-            let own = other.node == change.node && !model.was_set_back(change.node);
-            other.at >= change.at || lost || (!own && other.stamp >= change.stamp)
-        };
+        let is_later = |other: &Change| model.is_later(other, change);
         let shown = mesh.replica().entry(&change.key).and_then(|entry| entry.value.as_deref());
         let excused = match shown {
             Some(value) => model.change_to(value).is_some_and(is_later),
-            None => model.changes.iter().filter(|c| c.value.is_none()).any(|deletion| {
-                let slot = &deletion.key;
-                let concerns =
-                    *slot == change.key || (slot.field.is_object() && slot.object == change.key.object);
-                concerns && is_later(deletion)
-            }),
+            None => model.deletions(&change.key).chain(model.deletions(&slot)).any(is_later),
         };
         if !excused {
             let reason = format!("{change:?} gave way to {shown:?}");

@@ -5,7 +5,7 @@ use mesh_proto::planted::Plant;
 use super::{
     Failure,
     net::Transport,
-    quiet,
+    panics, quiet,
     scenario::{Action, Settings, Topology},
     setup,
     trace::Trace,
@@ -30,9 +30,19 @@ pub(crate) struct Report {
 
 /// Runs one seed of one scenario.
 pub(crate) fn run(seed: u64, settings: &Settings, plant: Plant, readable: bool) -> Report {
+    run_by(seed, settings, plant, readable, drive)
+}
+
+fn run_by(
+    seed: u64,
+    settings: &Settings,
+    plant: Plant,
+    readable: bool,
+    drive: impl FnOnce(&mut World, u64, &mut u64) -> Result<(), Failure>,
+) -> Report {
     let mut world = World::new(seed, settings.clone(), plant, Trace::new(readable));
     let mut settled = 0;
-    let outcome = drive(&mut world, seed, &mut settled)
+    let outcome = panics::caught(readable, || drive(&mut world, seed, &mut settled))
         .map_err(|failure| if failure.at == 0 { failure.at(world.now) } else { failure });
     Report {
         outcome,
@@ -92,4 +102,24 @@ fn mend(world: &mut World) -> Result<(), Failure> {
             .collect();
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scenario;
+
+    #[test]
+    fn a_panic_in_the_middle_of_a_run_is_reported_with_its_time() {
+        let settings = scenario::named("basic").unwrap();
+        let report = run_by(7, &settings, Plant::default(), false, |world, seed, _| {
+            setup::found(world, seed)?;
+            world.run_until(1_500)?;
+            panic!("the books are wrong")
+        });
+        let failure = report.outcome.unwrap_err();
+        assert_eq!((failure.oracle, failure.at), (panics::LAW, 1_500));
+        assert!(failure.reason.contains("the books are wrong"), "{}", failure.reason);
+        assert!(report.nodes >= 3 && report.events > 0);
+    }
 }

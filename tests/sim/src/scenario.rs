@@ -45,6 +45,8 @@ pub(crate) struct Settings {
     /// What the scenario is about.
     pub(crate) about: &'static str,
     pub(crate) nodes: (u64, u64),
+    /// The most nodes of a seed that has a large household; 0: none has.
+    pub(crate) crowd: u64,
     /// How many nodes wait to be admitted during the run.
     pub(crate) spare: u64,
     pub(crate) topology: Topology,
@@ -99,6 +101,7 @@ impl Settings {
             name,
             about,
             nodes: (3, 6),
+            crowd: 0,
             spare: 0,
             topology: Topology::Full,
             transport: Transport::calm(),
@@ -163,14 +166,16 @@ pub(crate) fn all() -> Vec<Settings> {
             write_every: (1, 12),
             push_only: true,
             large: 0,
+            crowd: 32,
             ..base("calm", "no fault and narrow links: pushes alone, coalesced ones too, reach all")
         },
-        Settings { transport: wifi(), ..base("basic", "writes and deletions, no fault") },
+        Settings { transport: wifi(), crowd: 32, ..base("basic", "writes and deletions, no fault") },
         Settings {
             transport: lossy(),
             large: 10,
             flap_every: 5_000,
             write_every: (1, 60),
+            crowd: 32,
             ..base("lossy", "frames lost, repeated and out of order; links that flap")
         },
         Settings {
@@ -179,6 +184,7 @@ pub(crate) fn all() -> Vec<Settings> {
             flush: (1, 400),
             disk_fails: 3,
             write_every: (1, 50),
+            crowd: 32,
             ..base("crash", "crashes that lose what was not synced, and clean stops")
         },
         Settings {
@@ -186,6 +192,7 @@ pub(crate) fn all() -> Vec<Settings> {
             one_way_every: 9_000,
             flap_every: 7_000,
             transport: wifi(),
+            crowd: 32,
             ..base("partition", "partitions, one-way cuts and flapping")
         },
         Settings {
@@ -193,6 +200,7 @@ pub(crate) fn all() -> Vec<Settings> {
             partition_every: 7_000,
             crash_every: 7_000,
             nodes: (3, 5),
+            crowd: 12,
             ..base("line", "nodes in a line: everything crosses the middle, which fails too")
         },
         Settings {
@@ -201,6 +209,7 @@ pub(crate) fn all() -> Vec<Settings> {
             stop_every: 9_000,
             transport: wifi(),
             nodes: (5, 8),
+            crowd: 32,
             ..base("two-sites", "two groups that only one node joins, which fails too")
         },
         Settings {
@@ -210,18 +219,21 @@ pub(crate) fn all() -> Vec<Settings> {
             notice: (0, 1_500),
             transport: wifi(),
             nodes: (3, 4),
+            crowd: 12,
             ..base("flapping", "nodes in a line whose links come and go")
         },
         Settings {
             topology: Topology::Ring,
             nodes: (4, 7),
             flap_every: 4_000,
+            crowd: 16,
             ..base("ring", "nodes in a ring: everything arrives twice")
         },
         Settings {
             topology: Topology::Star,
             nodes: (4, 8),
             crash_every: 6_000,
+            crowd: 32,
             ..base("star", "one node between all others, which fails too")
         },
         Settings {
@@ -230,12 +242,14 @@ pub(crate) fn all() -> Vec<Settings> {
             crash_every: 5_000,
             partition_every: 8_000,
             transport: wifi(),
+            crowd: 32,
             ..base("random", "links at random, with crashes and partitions")
         },
         Settings {
             clock_every: 4_000,
             crash_every: 9_000,
             disk_fails: 5,
+            crowd: 32,
             ..base("clocks", "clocks at 1970, ahead by seconds and by a year, and corrected")
         },
         Settings {
@@ -244,6 +258,7 @@ pub(crate) fn all() -> Vec<Settings> {
             disk_fails: 3,
             deletes: 35,
             duration: 30_000,
+            crowd: 32,
             ..base("restore", "nodes that come back from old backups")
         },
         Settings {
@@ -252,6 +267,7 @@ pub(crate) fn all() -> Vec<Settings> {
             quiet_from: 60_000,
             duration: 160_000,
             deletes: 50,
+            crowd: 12,
             ..base("backup", "a backup so old that the tombstones of what was deleted since are gone")
         },
         Settings {
@@ -260,6 +276,7 @@ pub(crate) fn all() -> Vec<Settings> {
             stop_every: 9_000,
             deletes: 35,
             duration: 30_000,
+            crowd: 32,
             ..base("rewind", "cards that are set back while nothing tells their nodes")
         },
         Settings {
@@ -277,7 +294,27 @@ pub(crate) fn all() -> Vec<Settings> {
             quiet_from: 60_000,
             duration: 160_000,
             deletes: 50,
+            crowd: 12,
             ..base("image", "a card set back so far that tombstones are gone, and nothing tells its node")
+        },
+        Settings {
+            crash_every: 7_000,
+            partition_every: 9_000,
+            one_way_every: 12_000,
+            flap_every: 9_000,
+            clock_every: 8_000,
+            restore_every: 12_000,
+            rewind_every: 14_000,
+            flush: (1, 200),
+            disk_fails: 3,
+            transport: lossy(),
+            nodes: (3, 9),
+            crowd: 32,
+            duration: 30_000,
+            ..base(
+                "storm",
+                "frames lost and out of order, crashes, cuts, wrong clocks and old disks, all at once",
+            )
         },
         Settings {
             roster_every: 3_000,
@@ -286,12 +323,14 @@ pub(crate) fn all() -> Vec<Settings> {
             roster: true,
             spare: 2,
             nodes: (4, 6),
+            crowd: 32,
             ..base("roster", "admissions, revocations and a member that forges statements")
         },
         Settings {
             crash_every: 3_000,
             write_every: (20, 150),
             notice: (0, 8_000),
+            crowd: 32,
             ..base("overlay", "writers that die, and what they had said")
         },
         Settings {
@@ -300,6 +339,7 @@ pub(crate) fn all() -> Vec<Settings> {
             write_every: (100, 2_000),
             deletes: 50,
             collect: true,
+            crowd: 12,
             ..base("collect", "tombstones, and nodes that are away while they are collected")
         },
         Settings {
@@ -315,6 +355,7 @@ pub(crate) fn all() -> Vec<Settings> {
             transport: wifi(),
             nodes: (4, 8),
             duration: 30_000,
+            crowd: 32,
             ..base("all", "everything at once, and a node that is destroyed")
         },
         Settings {

@@ -5,13 +5,19 @@ use mesh_proto::roster::{Body, NodeName, Roles, Roster};
 use super::{
     Failure,
     node::SimNode,
+    rng::Rng,
     scenario::{Action, Topology},
     world::{Happening, World},
 };
 
+/// From here on a household is a large one.
+const CROWD: u64 = 10;
+/// How many of the seeds have a large one, in percent.
+const CROWDED_PERCENT: u64 = 10;
+
 /// Builds the nodes, admits them, starts them, and plans what will be done to them.
 pub(crate) fn found(world: &mut World, seed: u64) -> Result<(), Failure> {
-    let count = usize::try_from(world.rng.between(world.settings.nodes)).unwrap_or(3);
+    let count = usize::try_from(size(world, seed)).unwrap_or(3);
     let spare = usize::try_from(world.settings.spare).unwrap_or(0);
     world.nodes = (0..count + spare).map(|index| SimNode::new(index, seed)).collect();
     let root = SimNode::new(usize::MAX, seed).key;
@@ -45,6 +51,23 @@ pub(crate) fn found(world: &mut World, seed: u64) -> Result<(), Failure> {
     }
     plan(world);
     Ok(())
+}
+
+/// How many nodes there are at the start: few, and in one seed of ten many, who then write less often each.
+fn size(world: &mut World, seed: u64) -> u64 {
+    let few = world.rng.between(world.settings.nodes);
+    let most = world.settings.crowd;
+    // A stream of its own: where there are few, all else is as if there were never many.
+    let mut rng = Rng::new(seed ^ 0x0063_726f_7764);
+    if most < CROWD || !rng.percent(CROWDED_PERCENT) {
+        return few;
+    }
+    // More often fewer: the work grows with the square.
+    let below = rng.between((CROWD, most));
+    let many = rng.between((CROWD, below));
+    let (low, high) = world.settings.write_every;
+    world.settings.write_every = (low * many / 6, high * many / 6);
+    many
 }
 
 fn edges(world: &mut World, count: usize) -> Vec<(usize, usize)> {

@@ -322,7 +322,7 @@ impl World {
             self.crash_node(node)?;
         }
         let wall = &mut self.nodes[node].wall;
-        (wall.offset_ms, wall.synchronised, wall.stepped) = (offset, synchronised, true);
+        (wall.offset_ms, wall.synchronised) = (offset, synchronised);
         let back = 1_000 + self.rng.below(5_000);
         self.after(back, Happening::Do(Action::ClockFix(node)));
         if boots {

@@ -127,7 +127,7 @@ impl World {
     pub(crate) fn run_until(&mut self, until: u64) -> Outcome {
         while self.queue.peek().is_some_and(|Reverse(next)| next.at <= until) {
             let Some(Reverse(next)) = self.queue.pop() else { break };
-            self.now = next.at;
+            (self.now, self.model.now) = (next.at, next.at);
             self.events += 1;
             if self.events > MAX_EVENTS {
                 return Err(Failure::new("it comes to rest", "events without end".into()).at(self.now));
