@@ -15,6 +15,7 @@ pub mod error;
 pub mod hlc;
 pub mod id;
 pub mod kinds;
+pub mod limits;
 pub mod liveness;
 pub mod merge;
 pub mod mesh;

@@ -38,6 +38,7 @@ use crate::{
     copies::Copies,
     counters::{Counter, Counters},
     id::{Key, NodeId, ObjectId, Origin, ShortId},
+    limits::Limits,
     liveness::{Liveness as _, Swim},
     overlay::{Overlay, Run},
     planted::Plant,
@@ -74,6 +75,7 @@ pub struct Mesh {
     id: NodeId,
     run: Run,
     software: String,
+    limits: Limits,
     plant: Plant,
     time: TimeKeeper,
     roster: Roster,
@@ -141,6 +143,7 @@ impl Mesh {
     /// A node at its start.
     pub fn new(boot: Boot, now: Now, mut loaded: Loader) -> Self {
         loaded.replica.finish_loading();
+        loaded.replica.limit_held_back(boot.limits.held_back);
         let id = NodeId::from_bytes(boot.key.verifying_key().to_bytes());
         let ceiling = boot.ceiling.max(loaded.ceiling);
         let time = TimeKeeper::new(now, ceiling, boot.build_ms, boot.synchronised);
@@ -153,13 +156,14 @@ impl Mesh {
             id,
             run: boot.run,
             software: boot.software,
+            limits: boot.limits,
             plant: boot.plant,
             time,
             roster: boot.roster,
             statements: 0,
             admitted: BTreeSet::new(),
             replica: loaded.replica,
-            overlay: Overlay::new(boot.plant),
+            overlay: Overlay::new(boot.plant, boot.limits),
             commits,
             liveness,
             routing: Routing::new(id.short(), u32::try_from(boot.seed >> 32).unwrap_or(0)),

@@ -13,6 +13,7 @@ use alloc::{
 
 use crate::{
     id::{Dot, Key, ShortId},
+    limits::Limits,
     overlay::{Overlay, OverlayItem},
     planted::{Plant, planted},
     record::Item,
@@ -20,35 +21,101 @@ use crate::{
     wire::{Message, TARGET_FRAME_BYTES},
 };
 
-/// Most bytes waiting for one link.
-pub const MAX_QUEUE_BYTES: usize = 1024 * 1024;
-
+/// What a waiting register costs besides its names: its places in the map and in the order.
+const REGISTER_BYTES: usize = 96;
+/// What each further dot of a waiting register costs: a set holds it in nodes that are half full.
+const DOT_BYTES: usize = 44;
 /// Most covers of one item, so that an item always fits a frame.
 const MAX_COVERS: usize = 1_000;
 /// Most bytes of control messages waiting, more than the largest roster; a peer that asks faster
 /// than it reads is at fault.
 pub const MAX_CONTROL_BYTES: usize = 4 * 1024 * 1024;
 
+/// The dots to account for with one register. Most have one, which costs no set.
+#[derive(Debug)]
+struct Dots {
+    first: Dot,
+    more: BTreeSet<Dot>,
+}
+
+impl Dots {
+    fn new(first: Dot) -> Self {
+        Self { first, more: BTreeSet::new() }
+    }
+
+    /// Adds a dot. Returns whether it is a further one.
+    fn insert(&mut self, dot: Dot) -> bool {
+        dot != self.first && self.more.insert(dot)
+    }
+
+    fn is_any_of(&self, unflushed: &BTreeSet<Dot>) -> bool {
+        unflushed.contains(&self.first) || !self.more.is_disjoint(unflushed)
+    }
+
+    /// Leaves `most` here and returns the rest.
+    fn split_off(&mut self, most: usize) -> Option<Self> {
+        let first = *self.more.iter().nth(most.saturating_sub(1))?;
+        let mut more = self.more.split_off(&first);
+        more.remove(&first);
+        Some(Self { first, more })
+    }
+
+    fn all(self) -> impl Iterator<Item = Dot> {
+        core::iter::once(self.first).chain(self.more)
+    }
+
+    /// What a register with these dots costs.
+    fn weigh(&self, key: &Key) -> usize {
+        weigh(key) + self.more.len() * DOT_BYTES
+    }
+}
+
 /// The queues of one link.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Outbox {
     control: VecDeque<Message>,
     control_bytes: usize,
     /// Whether the whole roster waits; it is not queued again until it is sent.
     has_roster: bool,
-    writes: BTreeMap<Key, Vec<Dot>>,
+    writes: BTreeMap<Key, Dots>,
     write_order: VecDeque<Key>,
     overlay: BTreeSet<(Key, ShortId)>,
     overlay_order: VecDeque<(Key, ShortId)>,
     bytes: usize,
+    /// Most bytes of writes and overlay names.
+    most: usize,
     overflowed: bool,
     plant: Plant,
 }
 
+impl Default for Outbox {
+    fn default() -> Self {
+        Self::new(Plant::default(), Limits::default().queue_bytes)
+    }
+}
+
 impl Outbox {
-    /// Empty queues.
-    pub fn new(plant: Plant) -> Self {
-        Self { plant, ..Self::default() }
+    /// Empty queues for at most so many bytes of writes and overlay names.
+    pub fn new(plant: Plant, most: usize) -> Self {
+        Self {
+            control: VecDeque::new(),
+            control_bytes: 0,
+            has_roster: false,
+            writes: BTreeMap::new(),
+            write_order: VecDeque::new(),
+            overlay: BTreeSet::new(),
+            overlay_order: VecDeque::new(),
+            bytes: 0,
+            most,
+            overflowed: false,
+            plant,
+        }
+    }
+
+    /// Empties the queues. Returns what they held.
+    pub fn take_all(&mut self) -> Self {
+        let empty = Self::new(self.plant, self.most);
+        core::mem::replace(self, empty)
     }
 
     /// Queues a message that is sent before all else, in place of one that it replaces.
@@ -87,13 +154,12 @@ impl Outbox {
     /// Queues the durable write `dot` of a register.
     pub fn write(&mut self, key: &Key, dot: Dot) {
         if let Some(dots) = self.writes.get_mut(key) {
-            if !dots.contains(&dot) {
-                dots.push(dot);
-                self.bytes += 20;
+            if dots.insert(dot) {
+                self.bytes += DOT_BYTES;
             }
         } else {
             self.bytes += weigh(key);
-            self.writes.insert(key.clone(), Vec::from([dot]));
+            self.writes.insert(key.clone(), Dots::new(dot));
             self.write_order.push_back(key.clone());
         }
         self.check_bound();
@@ -110,7 +176,7 @@ impl Outbox {
     }
 
     fn check_bound(&mut self) {
-        if self.bytes > MAX_QUEUE_BYTES {
+        if self.bytes > self.most {
             self.drop_writes();
             self.overflowed = true;
         }
@@ -128,7 +194,7 @@ impl Outbox {
     /// with that link.
     pub fn adopt(&mut self, mut other: Self) {
         for key in core::mem::take(&mut other.write_order) {
-            for dot in other.writes.remove(&key).unwrap_or_default() {
+            for dot in other.writes.remove(&key).into_iter().flat_map(Dots::all) {
                 self.write(&key, dot);
             }
         }
@@ -194,8 +260,9 @@ impl Outbox {
             self.bytes = self.bytes.saturating_sub(weigh(&slot.0));
             let (key, writer) = slot;
             if let Some(entry) = overlay.of_writer(&key, writer) {
-                weight += weigh(&key) + entry.value.as_deref().map_or(0, <[u8]>::len);
-                items.push(OverlayItem { key, entry: entry.clone() });
+                let item = OverlayItem { key, entry: entry.clone() };
+                weight += item.weight();
+                items.push(item);
             }
         }
         items
@@ -208,9 +275,8 @@ impl Outbox {
             && let Some(key) = self.write_order.pop_front()
         {
             let live = replica.entry(&key);
-            let waits = |dots: &Vec<Dot>| dots.iter().any(|dot| unflushed.contains(dot));
             if live.is_some_and(|entry| unflushed.contains(&entry.dot))
-                || self.writes.get(&key).is_some_and(waits)
+                || self.writes.get(&key).is_some_and(|dots| dots.is_any_of(unflushed))
             {
                 waiting.push(key);
                 continue;
@@ -220,11 +286,10 @@ impl Outbox {
                 waiting.push(key);
                 continue;
             }
-            let mut dots = self.writes.remove(&key).unwrap_or_default();
-            self.bytes = self.bytes.saturating_sub(weigh(&key) + dots.len().saturating_sub(1) * 20);
-            if dots.len() > MAX_COVERS {
-                let rest = dots.split_off(MAX_COVERS);
-                self.bytes += weigh(&key) + rest.len().saturating_sub(1) * 20;
+            let Some(mut dots) = self.writes.remove(&key) else { continue };
+            self.bytes = self.bytes.saturating_sub(dots.weigh(&key));
+            if let Some(rest) = dots.split_off(MAX_COVERS) {
+                self.bytes += rest.weigh(&key);
                 self.writes.insert(key.clone(), rest);
                 self.write_order.push_front(key.clone());
             }
@@ -240,10 +305,10 @@ impl Outbox {
     /// The register's live write with the dots it stands for (where the object was deleted, its
     /// tombstone), and every held-back write, which supersedes nothing and is superseded by
     /// nothing yet.
-    fn items_for(&self, key: &Key, dots: Vec<Dot>, tombstone: Option<Item>, replica: &Replica) -> Vec<Item> {
+    fn items_for(&self, key: &Key, dots: Dots, tombstone: Option<Item>, replica: &Replica) -> Vec<Item> {
         let mut items = Vec::new();
         let mut covers = Vec::new();
-        for dot in dots {
+        for dot in dots.all() {
             match replica.quarantined_item(dot) {
                 Some(item) => items.push(item.clone()),
                 None => covers.push(dot),
@@ -277,5 +342,5 @@ fn tombstone_over(key: &Key, replica: &Replica) -> Option<Item> {
 
 /// Roughly what a waiting register costs.
 fn weigh(key: &Key) -> usize {
-    key.object.as_str().len() + key.field.as_str().len() + 40
+    key.object.as_str().len() + key.field.as_str().len() + REGISTER_BYTES
 }

@@ -5,10 +5,7 @@
 //! time is over. One entry per register *and writer* is kept, so that the end of one writer
 //! uncovers what another still says.
 
-use alloc::{
-    collections::{BTreeMap, BTreeSet},
-    vec::Vec,
-};
+use alloc::{collections::BTreeMap, vec::Vec};
 
 use serde::{Deserialize, Serialize};
 
@@ -16,13 +13,15 @@ use crate::{
     hlc::{Hlc, MAX_AHEAD_MS},
     id::{Key, ShortId},
     kinds,
+    limits::Limits,
     merge::Bytes,
     planted::{Plant, planted},
     value::Value,
 };
 
-/// Most overlay entries held, all writers together. More are refused and counted.
-pub const MAX_ENTRIES: usize = 200_000;
+/// What an entry costs besides its names and its value: itself, its register's place in the map, and
+/// what the allocator adds to each.
+const ENTRY_BYTES: usize = 200;
 
 /// One run of a writer: its boot incarnation, and its generation, which a corrected clock
 /// raises in the middle of a run.
@@ -56,6 +55,13 @@ pub struct OverlayItem {
     pub entry: OverlayEntry,
 }
 
+impl OverlayItem {
+    /// Roughly its bytes in a frame.
+    pub fn weight(&self) -> usize {
+        weigh_with(&self.key, &self.entry.value) - ENTRY_BYTES + 48
+    }
+}
+
 /// What became of an entry that was offered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Offered {
@@ -69,19 +75,28 @@ pub enum Offered {
     Ahead,
     /// Not the writer's field, or not a value.
     Refused,
-    /// No room.
+    /// No room for it, in all or for its writer. What was held before stays.
     Full,
 }
 
 /// The overlay of one node.
+///
+/// # Invariants
+/// 1. What is held weighs at most `limits.overlay_bytes`, and of one writer at most
+///    `limits.overlay_share_bytes`.
+/// 2. A register that is listed has an entry; its entries are in the order of their writers.
 #[derive(Debug, Default)]
 pub struct Overlay {
-    entries: BTreeMap<Key, BTreeMap<ShortId, OverlayEntry>>,
+    entries: BTreeMap<Key, Vec<OverlayEntry>>,
     /// The newest run known of each writer, and whether it has ended.
     runs: BTreeMap<ShortId, (Run, bool)>,
     /// The newest generation of which durable writes are known.
     generations: BTreeMap<ShortId, u32>,
     count: usize,
+    /// What the entries of each writer weigh; nobody is listed with nothing.
+    weights: BTreeMap<ShortId, usize>,
+    bytes: usize,
+    limits: Limits,
     /// The hash of all, until something changes.
     hash: Option<[u8; 8]>,
     plant: Plant,
@@ -89,8 +104,8 @@ pub struct Overlay {
 
 impl Overlay {
     /// An empty overlay.
-    pub fn new(plant: Plant) -> Self {
-        Self { plant, ..Self::default() }
+    pub fn new(plant: Plant, limits: Limits) -> Self {
+        Self { plant, limits, ..Self::default() }
     }
 
     /// Offers an entry. `durable` is the stamp of what the durable plane holds for the
@@ -109,19 +124,71 @@ impl Overlay {
         if entry.stamp <= durable || is_expired(key, &entry, now_ms) {
             return Offered::Old;
         }
-        let is_known = self.of_writer(key, entry.writer).is_some();
-        if !is_known && self.count >= MAX_ENTRIES {
-            return Offered::Full;
-        }
-        let writers = self.entries.entry(key.clone()).or_default();
-        if writers.get(&entry.writer).is_some_and(|own| (own.run, own.stamp) >= (entry.run, entry.stamp)) {
+        let known = self.of_writer(key, entry.writer);
+        if known.is_some_and(|own| (own.run, own.stamp) >= (entry.run, entry.stamp)) {
             return Offered::Old;
         }
-        self.hash = None;
-        if writers.insert(entry.writer, entry).is_none() {
-            self.count += 1;
+        if !self.has_room(entry.writer, self.growth(key, entry.writer, &entry.value)) {
+            return Offered::Full;
         }
+        self.put(key, entry);
         Offered::New
+    }
+
+    /// How much more would be held if the writer said this of the register, in bytes.
+    pub fn growth(&self, key: &Key, writer: ShortId, value: &Bytes) -> usize {
+        let known = self.of_writer(key, writer).map_or(0, |entry| weigh(key, entry));
+        weigh_with(key, value).saturating_sub(known)
+    }
+
+    /// Whether the writer may add so many bytes.
+    pub fn has_room(&self, writer: ShortId, bytes: usize) -> bool {
+        bytes == 0
+            || (self.bytes + bytes <= self.limits.overlay_bytes
+                && self.bytes_of(writer) + bytes <= self.limits.overlay_share_bytes)
+    }
+
+    /// What all entries weigh, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// What the entries of a writer weigh, in bytes.
+    pub fn bytes_of(&self, writer: ShortId) -> usize {
+        self.weights.get(&writer).copied().unwrap_or(0)
+    }
+
+    fn put(&mut self, key: &Key, entry: OverlayEntry) {
+        self.hash = None;
+        self.count += 1;
+        let weight = weigh(key, &entry);
+        self.bytes += weight;
+        *self.weights.entry(entry.writer).or_default() += weight;
+        let own = self.entries.entry(key.clone()).or_default();
+        let replaced = match own.binary_search_by_key(&entry.writer, |own| own.writer) {
+            Ok(at) => own.get_mut(at).map(|own| core::mem::replace(own, entry)),
+            Err(at) => {
+                own.reserve_exact(1);
+                own.insert(at, entry);
+                None
+            }
+        };
+        if let Some(old) = replaced {
+            self.forget_weight(old.writer, weigh(key, &old));
+        }
+    }
+
+    /// Keeps the sums in step with an entry that is gone.
+    fn forget_weight(&mut self, writer: ShortId, weight: usize) {
+        self.hash = None;
+        self.count -= 1;
+        self.bytes -= weight;
+        if let Some(left) = self.weights.get_mut(&writer) {
+            *left -= weight;
+            if *left == 0 {
+                self.weights.remove(&writer);
+            }
+        }
     }
 
     /// Whether a run is known to be over. An incarnation ends with all its generations.
@@ -201,37 +268,28 @@ impl Overlay {
         self.drop_where(|key, entry| is_expired(key, entry, now_ms))
     }
 
-    fn drop_where(&mut self, gone: impl Fn(&Key, &OverlayEntry) -> bool) -> Vec<Key> {
-        let mut changed = BTreeSet::new();
-        let mut dropped = 0;
-        self.entries.retain(|key, writers| {
-            let before = writers.len();
-            writers.retain(|_, entry| !gone(key, entry));
-            if writers.len() < before {
-                dropped += before - writers.len();
-                changed.insert(key.clone());
+    fn drop_where(&mut self, is_gone: impl Fn(&Key, &OverlayEntry) -> bool) -> Vec<Key> {
+        let (mut changed, mut gone) = (Vec::new(), Vec::new());
+        self.entries.retain(|key, own| {
+            let before = gone.len();
+            gone.extend(own.extract_if(.., |entry| is_gone(key, entry)).map(|e| (e.writer, weigh(key, &e))));
+            if gone.len() > before {
+                changed.push(key.clone());
             }
-            !writers.is_empty()
+            !own.is_empty()
         });
-        self.count -= dropped;
-        if dropped > 0 {
-            self.hash = None;
-        }
-        changed.into_iter().collect()
+        gone.into_iter().for_each(|(writer, weight)| self.forget_weight(writer, weight));
+        changed
     }
 
     /// Drops what a durable write at this stamp makes obsolete for the register.
     pub fn settle(&mut self, key: &Key, durable: Hlc) {
-        let Some(writers) = self.entries.get_mut(key) else { return };
-        let before = writers.len();
-        writers.retain(|_, entry| entry.stamp > durable);
-        if before > writers.len() {
-            self.hash = None;
-        }
-        self.count -= before - writers.len();
-        if writers.is_empty() {
+        let Some(own) = self.entries.get_mut(key) else { return };
+        let gone: Vec<OverlayEntry> = own.extract_if(.., |entry| entry.stamp <= durable).collect();
+        if own.is_empty() {
             self.entries.remove(key);
         }
+        gone.iter().for_each(|entry| self.forget_weight(entry.writer, weigh(key, entry)));
     }
 
     /// The registers of an object that have overlay entries.
@@ -257,18 +315,19 @@ impl Overlay {
 
     /// The newest entry for a register.
     pub fn newest(&self, key: &Key) -> Option<&OverlayEntry> {
-        self.entries.get(key)?.values().max_by_key(|entry| (entry.stamp, entry.writer))
+        self.entries.get(key)?.iter().max_by_key(|entry| (entry.stamp, entry.writer))
     }
 
     /// What one writer says of a register.
     pub fn of_writer(&self, key: &Key, writer: ShortId) -> Option<&OverlayEntry> {
-        self.entries.get(key)?.get(&writer)
+        let own = self.entries.get(key)?;
+        own.binary_search_by_key(&writer, |entry| entry.writer).ok().and_then(|at| own.get(at))
     }
 
     /// Everybody who has entries, with the incarnation of the newest.
     pub fn writers(&self) -> BTreeMap<ShortId, u64> {
         let mut writers = BTreeMap::new();
-        for entry in self.entries.values().flat_map(BTreeMap::values) {
+        for entry in self.entries.values().flatten() {
             let newest = writers.entry(entry.writer).or_default();
             *newest = entry.run.incarnation.max(*newest);
         }
@@ -277,7 +336,17 @@ impl Overlay {
 
     /// Every entry.
     pub fn iter(&self) -> impl Iterator<Item = (&Key, &OverlayEntry)> {
-        self.entries.iter().flat_map(|(key, writers)| writers.values().map(move |entry| (key, entry)))
+        self.entries.iter().flat_map(|(key, own)| own.iter().map(move |entry| (key, entry)))
+    }
+
+    /// Every entry behind that of this register and writer.
+    pub fn iter_behind(&self, last: Option<&(Key, ShortId)>) -> impl Iterator<Item = (&Key, &OverlayEntry)> {
+        use core::ops::Bound::{Included, Unbounded};
+        let from = last.map_or(Unbounded, |(key, _)| Included(key));
+        let entries = self.entries.range::<Key, _>((from, Unbounded));
+        entries
+            .flat_map(|(key, own)| own.iter().map(move |entry| (key, entry)))
+            .filter(move |(key, entry)| last.is_none_or(|(k, w)| (*key, entry.writer) > (k, *w)))
     }
 
     /// How many entries are held.
@@ -308,6 +377,16 @@ impl Overlay {
         }
         *self.hash.insert(sum.to_be_bytes())
     }
+}
+
+/// Roughly what an entry costs in memory. Its register's name is counted with each of its entries.
+pub fn weigh(key: &Key, entry: &OverlayEntry) -> usize {
+    weigh_with(key, &entry.value)
+}
+
+fn weigh_with(key: &Key, value: &Bytes) -> usize {
+    let names = key.object.as_str().len() + key.field.as_str().len();
+    names + value.as_deref().map_or(0, <[u8]>::len) + ENTRY_BYTES
 }
 
 fn is_expired(key: &Key, entry: &OverlayEntry, now_ms: u64) -> bool {

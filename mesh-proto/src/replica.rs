@@ -27,7 +27,6 @@ use crate::{
     vector::Vector,
 };
 
-pub use self::quarantine::MAX_HELD_BACK;
 use self::quarantine::Quarantine;
 
 /// What became of a write that was offered to the replica.
@@ -134,9 +133,6 @@ impl Replica {
                 self.quarantine.insert(Item { key, entry, covers: Vec::new() });
             }
             Record::Covered(origin, ranges) => {
-                if planted!(self.plant, SequenceReused) {
-                    return;
-                }
                 // Below a floor it is of no use any more.
                 self.dirty.dropped_origins.push(origin);
                 for (from, to) in ranges.iter() {

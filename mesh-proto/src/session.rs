@@ -7,9 +7,8 @@ use crate::{
     id::{NodeId, ShortId},
     outbox::Outbox,
     overlay::Run,
-    planted::Plant,
     roster::{MAX_PROOF_BYTES, Roster},
-    sync::{LeafAnswer, Serve},
+    sync::{LeafAnswer, Repetition, Serve, Telling},
     time::{Now, TimeOfDay},
     vector::Vector,
     wire::{ByeReason, Hello, OLDEST_PROTOCOL, PROTOCOL, Process, WireVector},
@@ -107,8 +106,10 @@ pub struct Link {
     pub heads: Option<Vector>,
     /// When this side last sent its heads.
     pub heads_sent_ms: Option<u64>,
-    /// Digests in a row in which the overlays differed.
-    pub overlay_differs: u8,
+    /// The whole overlay, on its way to the peer.
+    pub telling: Option<Telling>,
+    /// When the whole overlay is to be said again.
+    pub repetition: Repetition,
     /// The last suspicion looked into over this link, and how many more roots to send for it.
     pub suspicion: (u32, u8),
     /// Whether this side sent a tree root and owes its leaves to a peer whose root differs.
@@ -123,7 +124,7 @@ pub struct Link {
 
 impl Link {
     /// A link that has just come up.
-    pub fn new(node: NodeId, dialed: bool, transport: Transport, now_ms: u64, plant: Plant) -> Self {
+    pub fn new(node: NodeId, dialed: bool, transport: Transport, now_ms: u64, outbox: Outbox) -> Self {
         Self {
             node,
             dialed,
@@ -134,7 +135,7 @@ impl Link {
             peer: None,
             process: None,
             heard_ms: now_ms,
-            outbox: Outbox::new(plant),
+            outbox,
             wanted: None,
             serve: None,
             leaves: None,
@@ -146,7 +147,8 @@ impl Link {
             in_step: false,
             heads: None,
             heads_sent_ms: None,
-            overlay_differs: 0,
+            telling: None,
+            repetition: Repetition::default(),
             suspicion: (0, 0),
             tree_asked: false,
             leaves_sent: false,
@@ -160,8 +162,17 @@ impl Link {
         self.node.short()
     }
 
+    /// Has the whole overlay said, but for what the peer itself says if it has just begun.
+    pub fn tell_overlay(&mut self, but_of: Option<ShortId>) {
+        match &mut self.telling {
+            Some(telling) => telling.begin_again(),
+            None => self.telling = Some(Telling::new(but_of)),
+        }
+    }
+
     /// Drops every answer that is under way: the link ends.
     pub fn drop_answers(&mut self) {
+        self.telling = None;
         self.wanted = None;
         self.serve = None;
         self.leaves = None;

@@ -14,7 +14,8 @@ use alloc::{
 
 use crate::{
     hlc::Hlc,
-    id::{Dot, Key},
+    id::{Dot, Key, ShortId},
+    overlay::{Overlay, OverlayItem},
     replica::Replica,
     vector::{Ranges, Vector},
     wire::{Message, TARGET_FRAME_BYTES},
@@ -190,5 +191,87 @@ impl LeafAnswer {
                 return Some(Message::TreeItems(items));
             }
         }
+    }
+}
+
+/// The whole overlay on its way to a peer: looked for piece by piece, as the peer reads it. Names of
+/// all of it in the outbox would pass the bound of that again and again, and never arrive.
+#[derive(Debug)]
+pub struct Telling {
+    said_to: Option<(Key, ShortId)>,
+    but_of: Option<ShortId>,
+    is_to_begin_again: bool,
+}
+
+impl Telling {
+    /// Begins with the first entry; those of one writer may be left out.
+    pub fn new(but_of: Option<ShortId>) -> Self {
+        Self { said_to: None, but_of, is_to_begin_again: false }
+    }
+
+    /// Something that was said, or was to be, may not arrive: says all of it once more after the end.
+    /// To begin anew here would let a slow link never come to the end.
+    pub fn begin_again(&mut self) {
+        self.is_to_begin_again = true;
+    }
+
+    /// The next entries; `None` at the end.
+    pub fn next(&mut self, overlay: &Overlay) -> Option<Message> {
+        loop {
+            let (mut items, mut weight) = (Vec::new(), 0);
+            for (key, entry) in overlay.iter_behind(self.said_to.as_ref()) {
+                if weight > TARGET_FRAME_BYTES / 2 {
+                    break;
+                }
+                if self.but_of != Some(entry.writer) {
+                    let item = OverlayItem { key: key.clone(), entry: entry.clone() };
+                    weight += item.weight();
+                    items.push(item);
+                }
+            }
+            if let Some(last) = items.last() {
+                self.said_to = Some((last.key.clone(), last.entry.writer));
+                return Some(Message::Overlay(items));
+            }
+            if !core::mem::take(&mut self.is_to_begin_again) {
+                return None;
+            }
+            (self.said_to, self.but_of) = (None, None);
+        }
+    }
+}
+
+/// How long after the overlay was said again it may be said again, in milliseconds; twice as long each
+/// time that it did not help.
+const REPEAT_MS: u64 = 20_000;
+/// The longest such time, in milliseconds.
+const MAX_REPEAT_MS: u64 = 640_000;
+
+/// When the whole overlay is said again over a link, by the peer's digests. Overlays differ for a
+/// moment whenever something is under way, and for as long as one side has no room for what the other
+/// holds: then nothing that is said again helps, so it is said more and more seldom.
+#[derive(Debug, Default)]
+pub struct Repetition {
+    /// Digests in a row in which the overlays differed.
+    differed: u8,
+    wait_ms: u64,
+    due_ms: u64,
+}
+
+impl Repetition {
+    /// Takes in a digest. Returns whether everything is to be said again now.
+    pub fn hear(&mut self, now_ms: u64, is_equal: bool) -> bool {
+        if is_equal {
+            *self = Self::default();
+            return false;
+        }
+        self.differed = self.differed.saturating_add(1);
+        if self.differed < 2 || now_ms < self.due_ms {
+            return false;
+        }
+        self.differed = 0;
+        self.wait_ms = (self.wait_ms * 2).clamp(REPEAT_MS, MAX_REPEAT_MS);
+        self.due_ms = now_ms + self.wait_ms;
+        true
     }
 }

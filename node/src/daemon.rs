@@ -413,6 +413,7 @@ impl Life<'_> {
             restored: since,
             seed: random_seed()?,
             software: concat!("hearth ", env!("CARGO_PKG_VERSION")).into(),
+            limits: mesh_proto::limits::Limits::default(),
             plant: Plant::default(),
         };
         Ok(Mesh::new(boot, Clock::new().now(), loader))

@@ -8,6 +8,7 @@ use crate::{
     error::FrameError,
     id::{NodeId, ShortId},
     liveness::Liveness as _,
+    outbox::Outbox,
     roster::{MAX_PROOF_BYTES, RosterError},
     session::{self, Link, LinkId, MAX_TIME_MS, Peer, Transport},
     time::{TimeOfDay, UNSYNCHRONISED},
@@ -21,7 +22,8 @@ const MAX_STATEMENT_BYTES: usize = 48 * 1024;
 
 impl Mesh {
     pub(super) fn link_up(&mut self, id: LinkId, node: NodeId, dialed: bool, transport: Transport) {
-        let mut link = Link::new(node, dialed, transport, self.now.mono_ms, self.plant);
+        let outbox = Outbox::new(self.plant, self.limits.queue_bytes);
+        let mut link = Link::new(node, dialed, transport, self.now.mono_ms, outbox);
         link.outbox.control(Message::Process(self.process));
         link.outbox.control(Message::Hello(self.hello()));
         self.links.insert(id, link);
@@ -308,7 +310,6 @@ impl Mesh {
         self.mark_changed(changed);
         self.liveness.link_up(self.now.mono_ms, short, hello.run.incarnation);
         self.routing.touch();
-        let passing: Vec<_> = self.overlay.iter().map(|(key, entry)| (key.clone(), entry.writer)).collect();
         let reports = self.collector.reporters();
         let digest = self.digest();
         let (restoring, asking) = (self.is_restoring(), self.is_asking());
@@ -320,9 +321,7 @@ impl Mesh {
             }
             link.outbox.control(Message::Digest(digest));
             link.reports = reports;
-            for (key, writer) in passing.iter().filter(|(_, writer)| *writer != short) {
-                link.outbox.overlay(key, *writer);
-            }
+            link.tell_overlay(Some(short));
             link.has_missing = asking;
         }
         self.events.push_back(Event::Linked(id, hello.node));

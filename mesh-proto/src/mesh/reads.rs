@@ -7,6 +7,7 @@ use crate::{
     commit::Commits,
     counters::Counters,
     id::{NodeId, ObjectId, ShortId},
+    limits::Limits,
     liveness::Liveness as _,
     overlay::{Overlay, Run},
     replica::Replica,
@@ -64,6 +65,11 @@ impl Mesh {
     /// The time of day and the stamps.
     pub fn time(&self) -> &TimeKeeper {
         &self.time
+    }
+
+    /// How much this node holds at most.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
     }
 
     /// The counts.

@@ -199,7 +199,9 @@ impl Mesh {
     fn take_over(&mut self, mut fresh: Replica, peer: &Vector, again: Vec<(Key, Entry)>) {
         let (origin, time_ms) = (self.origin(), self.time_ms());
         fresh.cover_all(peer);
-        fresh.cover_all(&self.own_since_restore());
+        if !planted!(self.plant, SequenceReused) {
+            fresh.cover_all(&self.own_since_restore());
+        }
         let (mut added, mut seq) = (Vec::new(), fresh.applied().head(origin));
         for (key, Entry { stamp, value, .. }) in again {
             seq += 1;

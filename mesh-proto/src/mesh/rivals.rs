@@ -89,8 +89,9 @@ impl Mesh {
     /// What a link that is given up had not sent yet goes over the one that stays; exchanges begin anew.
     pub(super) fn hand_over(&mut self, id: LinkId) {
         let Some(link) = self.links.get_mut(&id) else { return };
+        let was_telling = link.telling.is_some();
         link.drop_answers();
-        let (node, waiting) = (link.node, core::mem::take(&mut link.outbox));
+        let (node, waiting) = (link.node, link.outbox.take_all());
         let packets = self.packets.remove(&id);
         let has_missing = link.has_missing | self.fetching.take_if(|fetching| fetching.link == id).is_some();
         let stays = self.rivals(node).into_iter().map(|(_, rival)| rival).rfind(|rival| *rival != id);
@@ -100,6 +101,9 @@ impl Mesh {
         }
         if let Some(link) = self.links.get_mut(&stays) {
             link.outbox.adopt(waiting);
+            if was_telling {
+                link.tell_overlay(None);
+            }
             link.has_missing |= has_missing;
         }
     }

@@ -63,10 +63,18 @@ impl Mesh {
                 link.leaves = None;
             }
         }
+        if messages.is_empty()
+            && let Some(telling) = &mut link.telling
+        {
+            messages.extend(telling.next(&self.overlay));
+            if messages.is_empty() {
+                link.telling = None;
+            }
+        }
         if link.outbox.take_overflowed() {
             self.counters.bump(Counter::QueuesOverflowed);
             link.digest_due_ms = self.now.mono_ms;
-            link.overlay_differs = 1;
+            link.tell_overlay(None);
         }
         (!messages.is_empty()).then_some(messages)
     }
@@ -197,17 +205,14 @@ impl Mesh {
         }
     }
 
-    /// Overlays differ for a moment whenever something is under way; only when they differ
-    /// twice in a row is everything said again; also what the peer itself once said, for it may have dropped that below
-    /// a deletion that proved void.
-    fn compare_overlays(&mut self, id: LinkId, equal: bool) {
-        let Some(link) = self.links.get_mut(&id) else { return };
-        link.overlay_differs = if equal { 0 } else { link.overlay_differs + 1 };
-        if link.overlay_differs >= 2 {
-            link.overlay_differs = 0;
-            for (key, entry) in self.overlay.iter() {
-                link.outbox.overlay(key, entry.writer);
-            }
+    /// Says everything again when overlays differ for longer than what is under way takes; also what the peer itself
+    /// once said, for it may have dropped that below a deletion that proved void.
+    fn compare_overlays(&mut self, id: LinkId, is_equal: bool) {
+        let now = self.now.mono_ms;
+        if let Some(link) = self.links.get_mut(&id)
+            && link.repetition.hear(now, is_equal)
+        {
+            link.tell_overlay(None);
         }
     }
 
@@ -257,7 +262,11 @@ impl Mesh {
         self.last_asked = Some(id);
         link.has_missing = false;
         self.last_session += 1;
-        let fresh = asking.then(|| Replica::new(self.plant));
+        let fresh = asking.then(|| {
+            let mut fresh = Replica::new(self.plant);
+            fresh.limit_held_back(self.limits.held_back);
+            fresh
+        });
         let have = fresh.as_ref().unwrap_or(&self.replica).applied().to_wire();
         link.outbox.control(Message::Want { session: self.last_session, have });
         let early = planted!(self.plant, RangeCompletedEarly);

@@ -9,6 +9,7 @@ use crate::{
     counters::Counter,
     hlc::Hlc,
     id::{Key, NodeId, ObjectId, ShortId},
+    limits::Limits,
     overlay::Run,
     planted::{Plant, planted},
     record::{Batch, Item, Record, RecordError},
@@ -46,6 +47,8 @@ pub struct Boot {
     pub seed: u64,
     /// Name and version of the software, for people.
     pub software: String,
+    /// How much it holds at most.
+    pub limits: Limits,
     /// The planted bug, if any.
     pub plant: Plant,
 }
@@ -58,15 +61,13 @@ pub struct Boot {
 /// a run must be used twice. What is known to be `restored` jumps farther.
 pub fn next_run(last: Option<Run>, stored: u32, restored: bool, draw: u32, plant: Plant) -> Run {
     let newest = last.map_or(0, |last| last.generation).max(stored);
-    let kept = planted!(plant, GenerationNotBumped);
-    let reused = planted!(plant, SequenceReused);
-    let is_reused = [kept, reused].contains(&true);
+    let is_kept = planted!(plant, GenerationNotBumped);
     let past = draw % if restored { GENERATION_JUMP } else { 1 << START_BITS };
     let lead = u64::from(draw >> (u32::BITS - START_BITS));
     let next = newest.saturating_add(1).saturating_add(past);
     Run {
         incarnation: last.map_or(0, |last| last.incarnation).saturating_add(1 + lead),
-        generation: if is_reused && newest > 0 { newest } else { next },
+        generation: if is_kept && newest > 0 { newest } else { next },
     }
 }
 
@@ -216,8 +217,8 @@ pub enum WriteError {
     /// Too many changes in one request.
     #[error("{0} changes in one request, the limit is 1024: split it")]
     TooMany(usize),
-    /// Too much waits to be flushed.
-    #[error("too many writes wait to be flushed: try again in a moment")]
+    /// Too much waits to be flushed, or fills the overlay.
+    #[error("too many writes wait to be flushed, or too many values live in memory: try again in a moment")]
     Overloaded,
 }
 

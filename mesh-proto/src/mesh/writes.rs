@@ -46,11 +46,14 @@ impl Mesh {
                     self.commits.queue(key, stamp, value, now.mono_ms, Some(token));
                 }
                 Durability::State => {
-                    self.say(&key, stamp, value.clone());
-                    let due = now.mono_ms + STATE_FLUSH_MS - 500;
+                    // What has no room in the overlay is seen once it is flushed: at once, then.
+                    let is_said = self.say(&key, stamp, value.clone());
+                    let due = now.mono_ms + if is_said { STATE_FLUSH_MS - 500 } else { 0 };
                     self.commits.queue(key, stamp, value, due, None);
                 }
-                Durability::Presence => self.say(&key, stamp, value),
+                Durability::Presence => {
+                    self.say(&key, stamp, value);
+                }
             }
         }
         if !config {
@@ -68,7 +71,8 @@ impl Mesh {
             return Err(WriteError::Overloaded);
         }
         let me = self.id.short();
-        ops.into_iter()
+        let writes: Vec<(Key, Bytes)> = ops
+            .into_iter()
             .map(|op| {
                 let (key, value) = match op {
                     Op::Set(key, _) if key.field.is_object() => {
@@ -89,20 +93,30 @@ impl Mesh {
                     Err(WriteError::Forbidden(key.object, key.field.to_string()))
                 }
             })
-            .collect()
+            .collect::<Result<_, _>>()?;
+        // These are nowhere but in the overlay.
+        let presence = writes.iter().filter(|(key, _)| kinds::durability(key) == Durability::Presence);
+        let growth = presence.map(|(key, value)| self.overlay.growth(key, me, value)).sum();
+        if self.overlay.has_room(me, growth) { Ok(writes) } else { Err(WriteError::Overloaded) }
     }
 
-    /// Puts a value into the overlay and on its way to the peers.
-    fn say(&mut self, key: &Key, stamp: Hlc, value: Bytes) {
+    /// Puts a value into the overlay and on its way to the peers. Returns whether there was room for it.
+    fn say(&mut self, key: &Key, stamp: Hlc, value: Bytes) -> bool {
         let writer = self.id.short();
         let entry = OverlayEntry { stamp, writer, run: self.run, value };
         let floor = view::floor(&self.replica, key);
         // What a node says itself counts at once, however far its stamps run ahead.
         let time_ms = self.time_ms().max(stamp.ms());
-        if self.overlay.offer(time_ms, key, entry, floor) == Offered::New {
-            self.changed.insert(key.object.clone());
-            self.announce(key);
+        let offered = self.overlay.offer(time_ms, key, entry, floor);
+        match offered {
+            Offered::New => {
+                self.changed.insert(key.object.clone());
+                self.announce(key);
+            }
+            Offered::Full => self.counters.bump(Counter::OverlayFull),
+            _ => {}
         }
+        offered != Offered::Full
     }
 
     /// Puts what this node has in the overlay on its way to the peers.

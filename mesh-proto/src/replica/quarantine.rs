@@ -9,23 +9,30 @@ use super::{Applied, Replica};
 use crate::{
     hlc::{Hlc, MAX_AHEAD_MS},
     id::{Dot, Key, Origin, ShortId},
+    limits::Limits,
     record::Item,
 };
 
-/// Most writes of one node that are held back: its clock alone is wrong, and it alone waits.
-pub const MAX_HELD_BACK: usize = 10_000;
-
 /// The writes by dot, and in the order in which their time comes.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Quarantine {
     items: BTreeMap<Dot, Item>,
     by_stamp: BTreeSet<(Hlc, Dot)>,
     of_node: BTreeMap<ShortId, usize>,
+    /// Most writes of one node: its clock alone is wrong, and it alone waits.
+    most: usize,
+}
+
+impl Default for Quarantine {
+    fn default() -> Self {
+        let most = Limits::default().held_back;
+        Self { items: BTreeMap::new(), by_stamp: BTreeSet::new(), of_node: BTreeMap::new(), most }
+    }
 }
 
 impl Quarantine {
     pub(super) fn has_room(&self, node: ShortId) -> bool {
-        self.of_node.get(&node).is_none_or(|held| *held < MAX_HELD_BACK)
+        self.of_node.get(&node).is_none_or(|held| *held < self.most)
     }
 
     pub(super) fn insert(&mut self, item: Item) {
@@ -76,6 +83,16 @@ impl Quarantine {
 }
 
 impl Replica {
+    /// Holds back at most so many writes of each node from now on.
+    pub fn limit_held_back(&mut self, most: usize) {
+        self.quarantine.most = most;
+    }
+
+    /// How many writes of each node are held back.
+    pub fn held_back_by_node(&self) -> &BTreeMap<ShortId, usize> {
+        &self.quarantine.of_node
+    }
+
     /// How many writes from the future are held back.
     pub fn quarantined(&self) -> usize {
         self.quarantine.len()

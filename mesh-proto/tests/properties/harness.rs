@@ -6,6 +6,7 @@ use ed25519_dalek::SigningKey;
 use mesh_proto::{
     Dot, FieldName, Hlc, HouseholdId, Key, NodeId, ObjectId, Origin, ShortId, Value,
     kinds::Author,
+    limits::Limits,
     merge::{Bytes, Entry},
     mesh::{Boot, Event, Input, Loader, Mesh, Op, Transmit},
     overlay::Run,
@@ -83,6 +84,7 @@ pub(crate) fn boot(roster: &Roster, node: u8, generation: u32, restored: bool) -
         restored: restored.then_some(generation),
         seed: u64::from(node),
         software: "test".into(),
+        limits: Limits::default(),
         plant: Plant::default(),
     }
 }
@@ -165,8 +167,18 @@ pub(crate) struct Net {
 impl Net {
     /// A household of so many nodes, all linked with each other.
     pub(crate) fn new(count: usize) -> Self {
+        Self::with_limits(&vec![Limits::default(); count])
+    }
+
+    /// One node for each of these limits, all linked with each other.
+    pub(crate) fn with_limits(limits: &[Limits]) -> Self {
+        let count = limits.len();
         let roster = household(u8::try_from(count).unwrap());
-        let nodes = (1..=count).map(|node| machine(&roster, u8::try_from(node).unwrap(), 1)).collect();
+        let start = |(node, limits): (u8, &Limits)| {
+            let boot = Boot { limits: *limits, ..boot(&roster, node, 1, false) };
+            Mesh::new(boot, now_at(0), Loader::new(Plant::default()))
+        };
+        let nodes = (1..).zip(limits).map(start).collect();
         let mut net = Self {
             nodes,
             stores: vec![Store::default(); count],

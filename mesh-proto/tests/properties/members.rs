@@ -386,7 +386,7 @@ fn the_registers_of_a_tree_wait_outside_of_the_queue() {
 #[test]
 fn an_exchange_that_brings_more_than_can_be_held_back_accounts_for_nothing() {
     let (mut mesh, link) = linked();
-    let most = u64::try_from(mesh_proto::replica::MAX_HELD_BACK).unwrap();
+    let most = u64::try_from(mesh_proto::limits::Limits::default().held_back).unwrap();
     let far =
         |seq| item(key(&format!("note/n{seq}"), "x"), START_MS + 1_000_000, dot(third(), 1, seq), bytes(1));
     let mut known = Vector::default();

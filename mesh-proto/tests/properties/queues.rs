@@ -10,8 +10,9 @@ use mesh_proto::{
     Dot, Hlc, ShortId,
     collect::Collector,
     commit::{Commits, WriteToken},
+    limits::Limits,
     merge::Entry,
-    outbox::{MAX_QUEUE_BYTES, Outbox},
+    outbox::Outbox,
     overlay::{Overlay, Run},
     record::Item,
     replica::{Applied, Replica},
@@ -139,7 +140,7 @@ proptest! {
             replica.apply(100, item(key.clone(), ms, dot, value));
             outbox.write(&key, dot);
             entered.insert(dot);
-            prop_assert!(outbox.bytes() <= MAX_QUEUE_BYTES);
+            prop_assert!(outbox.bytes() <= Limits::default().queue_bytes);
             if node == 1 && pause {
                 unflushed.insert(dot);
             } else if pause {
@@ -164,7 +165,7 @@ fn an_outbox_that_is_not_emptied_stays_bounded_and_says_so() {
     let mut overflowed = false;
     for at in 0..60_000u64 {
         outbox.write(&key(&format!("note/n{at}"), "x"), dot(1, 1, at + 1));
-        assert!(outbox.bytes() <= MAX_QUEUE_BYTES);
+        assert!(outbox.bytes() <= Limits::default().queue_bytes);
         overflowed |= outbox.take_overflowed();
     }
     assert!(overflowed);

@@ -6,9 +6,10 @@ use std::collections::BTreeMap;
 use mesh_proto::{
     Dot, Key,
     hlc::MAX_AHEAD_MS,
+    limits::Limits,
     merge::Entry,
     record::Item,
-    replica::{Applied, MAX_HELD_BACK, Replica},
+    replica::{Applied, Replica},
     tree::Tree,
 };
 use proptest::prelude::*;
@@ -221,7 +222,7 @@ fn a_write_dropped_for_want_of_room_is_not_accounted_for() {
     let mut replica = Replica::default();
     let far =
         |node, seq| item(key(&format!("note/n{seq}"), "x"), 1_000_000 + seq, dot(node, 1, seq), bytes(1));
-    let most = u64::try_from(MAX_HELD_BACK).unwrap();
+    let most = u64::try_from(Limits::default().held_back).unwrap();
     for seq in 1..=most {
         assert_eq!(replica.apply(NOW, far(1, seq)), Applied::Quarantined);
     }

@@ -50,7 +50,7 @@ fn what_one_register_collects_on_a_slow_link_fits_frames() {
     let mut replica = Replica::default();
     let mut outbox = Outbox::default();
     let slider = key("note/slider", "x");
-    for seq in 1..=40_000 {
+    for seq in 1..=20_000 {
         let write = item(slider.clone(), seq, dot(u64::MAX, 1, seq), bytes(1));
         replica.apply(100_000, write);
         outbox.write(&slider, dot(u64::MAX, 1, seq));
@@ -73,7 +73,7 @@ fn what_one_register_collects_on_a_slow_link_fits_frames() {
             });
         }
     }
-    assert!(told.covers(replica.applied()) || outbox.take_overflowed());
+    assert!(told.covers(replica.applied()) && !outbox.take_overflowed());
 }
 
 #[test]

@@ -162,6 +162,7 @@ fn boot(start: u32) -> Boot {
         restored: None,
         seed: 1,
         software: "test".into(),
+        limits: mesh_proto::limits::Limits::default(),
         plant: Plant::default(),
     }
 }

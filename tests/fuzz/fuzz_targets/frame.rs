@@ -54,6 +54,7 @@ fn machine() -> Mesh {
         restored: None,
         seed: 1,
         software: "fuzz".into(),
+        limits: mesh_proto::limits::Limits::default(),
         plant: Plant::default(),
     };
     let mut mesh = Mesh::new(boot, at(0), Loader::new(Plant::default()));

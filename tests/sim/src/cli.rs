@@ -9,6 +9,7 @@ use super::{
     figures::{self, Size},
     run::{Report, run},
     scenario::{self, Settings},
+    tight::Tally,
 };
 
 const USAGE: &str = "\
@@ -111,7 +112,7 @@ impl Options {
 
     fn run(&self) -> u8 {
         let began = Instant::now();
-        let mut passed = 0;
+        let (mut passed, mut tally) = (0, Tally::default());
         for seed in self.from..self.from + self.seeds {
             let settings = self.settings(seed);
             let report = run(seed, &settings, Plant::default(), false);
@@ -135,6 +136,7 @@ impl Options {
                 }
             }
             passed += 1;
+            tally.add(&settings, report.met);
             if self.verbose {
                 println!(
                     "seed {seed} {}: {} nodes, {} writes, {} events, equal after {} ms",
@@ -143,6 +145,12 @@ impl Options {
             } else if passed % 50 == 0 {
                 println!("{passed} of {} seeds, {} s", self.seeds, began.elapsed().as_secs());
             }
+        }
+        tally.summary().iter().for_each(|line| println!("{line}"));
+        if let Some(complaint) = tally.complaint() {
+            println!("{complaint}");
+            println!("test result: FAILED. {passed} passed; 1 failed");
+            return 1;
         }
         println!("sim: {passed} passed, 0 failed in {} s", began.elapsed().as_secs());
         println!("test result: ok. {passed} passed; 0 failed");

@@ -30,6 +30,7 @@ mod rng;
 mod run;
 mod scenario;
 mod setup;
+mod tight;
 mod trace;
 mod workload;
 mod world;

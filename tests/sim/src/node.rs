@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use ed25519_dalek::SigningKey;
 use mesh_proto::{
     Hlc, Key, NodeId, ShortId,
+    limits::Limits,
     mesh::{Boot, Mesh, next_run},
     overlay::Run,
     planted::Plant,
@@ -132,7 +133,7 @@ impl SimNode {
     }
 
     /// Starts as the daemon does: read the store, persist the next run as unclean, begin.
-    pub(crate) fn start(&mut self, now: u64, draw: u64, plant: Plant) -> Result<(), String> {
+    pub(crate) fn start(&mut self, now: u64, draw: u64, limits: Limits, plant: Plant) -> Result<(), String> {
         let loaded = self.disk.load(plant)?;
         let stored = loaded.highest_generation(self.short());
         let run = next_run(self.disk.run, stored, self.disk.restored, (draw >> 32) as u32, plant);
@@ -159,6 +160,7 @@ impl SimNode {
             restored: since,
             seed: draw,
             software: "hearth 0.1.0".into(),
+            limits,
             plant,
         };
         self.mesh = Some(Mesh::new(boot, self.now(now), loaded));

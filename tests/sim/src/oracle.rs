@@ -7,7 +7,7 @@ use mesh_proto::{
     kinds::Durability,
     liveness::MAX_LIVENESS_PACKET_BYTES,
     mesh::{Event, WriteError},
-    outbox::MAX_QUEUE_BYTES,
+    overlay,
     record::{self, Item, Record},
     vector::Vector,
     wire::{self, Message},
@@ -22,8 +22,8 @@ use super::{
 
 /// Control messages that wait for one link while nobody means ill, in bytes.
 const QUIET_CONTROL_BYTES: usize = 1024 * 1024;
-/// What a queue may hold beyond its bound: the entry that passed it.
-const QUEUE_SLACK: usize = 8 * 1024;
+/// The least that an entry of a queue or of the overlay can weigh, in bytes.
+const LEAST_ENTRY_BYTES: usize = 96;
 
 type Outcome = Result<(), Failure>;
 
@@ -260,9 +260,12 @@ fn claimed(world: &World, node: usize, vector: &Vector) -> Outcome {
 
 fn bounded(world: &World, node: usize) -> Outcome {
     let Some(mesh) = world.nodes[node].mesh.as_ref() else { return Ok(()) };
+    let limits = &world.settings.limits;
     for (id, link) in mesh.links() {
-        if link.outbox.bytes() > MAX_QUEUE_BYTES + QUEUE_SLACK {
-            let reason = format!("n{node} holds {} bytes for {id:?}", link.outbox.bytes());
+        let (bytes, entries) = (link.outbox.bytes(), link.outbox.len());
+        // Not by the queue's own sum alone: it may be wrong.
+        if bytes.max(entries * LEAST_ENTRY_BYTES) > limits.queue_bytes {
+            let reason = format!("n{node} holds {bytes} bytes, {entries} entries, for {id:?}");
             return Err(Failure::new("queues are bounded", reason));
         }
         // What honest peers cause: an answer's window, the roster, and little else.
@@ -279,9 +282,35 @@ fn bounded(world: &World, node: usize) -> Outcome {
         );
         return Err(Failure::new("tables are bounded", reason));
     }
+    let held = mesh.overlay();
+    let is_too_much = |sim: &SimNode| held.bytes_of(sim.short()) > limits.overlay_share_bytes;
+    let least = held.len() * LEAST_ENTRY_BYTES;
+    if held.bytes().max(least) > limits.overlay_bytes || world.nodes.iter().any(is_too_much) {
+        let reason = format!("n{node}: the overlay holds {} bytes, {} entries", held.bytes(), held.len());
+        return Err(Failure::new("tables are bounded", reason));
+    }
+    // A clock that was corrected leaves writes behind that are held back without being counted.
+    let was_corrected = world.model.corrections.contains_key(&node);
+    let most = mesh.replica().held_back_by_node().values().max().copied().unwrap_or(0);
+    if most > limits.held_back && !was_corrected {
+        let reason = format!("n{node} holds back {most} writes of one node");
+        return Err(Failure::new("tables are bounded", reason));
+    }
     let writes = world.model.writes.len();
     if mesh.replica().quarantined() > writes || mesh.replica().len() > writes {
         return Err(Failure::new("tables are bounded", format!("n{node} holds more than was ever written")));
+    }
+    Ok(())
+}
+
+/// What the overlay says that it holds is what it holds.
+pub(crate) fn overlay_adds_up(world: &World, node: usize) -> Outcome {
+    let Some(mesh) = world.nodes[node].mesh.as_ref() else { return Ok(()) };
+    let counted: usize = mesh.overlay().iter().map(|(key, entry)| overlay::weigh(key, entry)).sum();
+    if counted != mesh.overlay().bytes() {
+        let reason =
+            format!("n{node}: {counted} bytes in the overlay, {} by its sum", mesh.overlay().bytes());
+        return Err(Failure::new("tables are bounded", reason));
     }
     Ok(())
 }

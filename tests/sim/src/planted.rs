@@ -22,7 +22,7 @@ struct Plan {
 fn plan(bug: Planted) -> Plan {
     let (scenario, limit, law) = match bug {
         Planted::AdvertiseBeforeFlush => ("crash", 3, "flushed, then advertised"),
-        Planted::SequenceReused => ("crash", 5, "no dot twice"),
+        Planted::SequenceReused => ("restore", 5, "no dot twice"),
         Planted::RangeCompletedEarly => ("lossy", 20, "replicas become equal"),
         Planted::TombstoneCollectedEarly => ("collect", 20, "the latest wins"),
         Planted::StampNotCompared => ("partition", 5, "nothing below a tombstone"),

@@ -12,7 +12,7 @@ use mesh_proto::{
     routing::MAX_HOPS,
 };
 
-use super::{Failure, model::Change, node::EPOCH_MS, world::World};
+use super::{Failure, model::Change, node::EPOCH_MS, oracle, world::World};
 
 type Outcome = Result<(), Failure>;
 
@@ -144,6 +144,7 @@ fn differ(node: usize, own: &BTreeMap<Key, &Entry>, theirs: &BTreeMap<Key, &Entr
 /// Compares what the replicas, equal by now, hold with the reference model.
 pub(crate) fn is_right(world: &World) -> Outcome {
     let Some(mesh) = world.nodes[0].mesh.as_ref() else { return Ok(()) };
+    members(world).into_iter().try_for_each(|node| oracle::overlay_adds_up(world, node))?;
     let bits = members(world).into_iter().fold(0, |bits, node| bits | 1 << node);
     let expected = world.model.expected(EPOCH_MS + world.now - 1_000, bits);
     for key in world.model.keys().filter(|key| !key.field.is_object()) {

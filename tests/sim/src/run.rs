@@ -8,6 +8,7 @@ use super::{
     panics, quiet,
     scenario::{Action, Settings, Topology},
     setup,
+    tight::Met,
     trace::Trace,
     world::{Happening, World},
 };
@@ -26,6 +27,8 @@ pub(crate) struct Report {
     pub(crate) events: u64,
     /// Virtual milliseconds from healing to equality.
     pub(crate) settled: u64,
+    /// How often limits were met.
+    pub(crate) met: Met,
 }
 
 /// Runs one seed of one scenario.
@@ -44,6 +47,8 @@ fn run_by(
     let mut settled = 0;
     let outcome = panics::caught(readable, || drive(&mut world, seed, &mut settled))
         .map_err(|failure| if failure.at == 0 { failure.at(world.now) } else { failure });
+    let mut met = world.past_met;
+    world.nodes.iter().filter_map(|node| node.mesh.as_ref()).for_each(|mesh| met.add(mesh.counters()));
     Report {
         outcome,
         nodes: world.nodes.len(),
@@ -51,6 +56,7 @@ fn run_by(
         events: world.events,
         trace: world.trace,
         settled,
+        met,
     }
 }
 

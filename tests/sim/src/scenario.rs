@@ -1,6 +1,8 @@
 //! Scenarios: how large, which network, which faults.
 
-use super::net::Transport;
+use mesh_proto::limits::Limits;
+
+use super::{net::Transport, tight};
 
 /// Who is linked to whom.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +53,8 @@ pub(crate) struct Settings {
     pub(crate) spare: u64,
     pub(crate) topology: Topology,
     pub(crate) transport: Transport,
+    /// How much each node holds at most.
+    pub(crate) limits: Limits,
     /// How long a flush takes.
     pub(crate) flush: (u64, u64),
     /// How many of the attempts to write to a disk fail, in percent; they are made again.
@@ -96,7 +100,7 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
-    fn base(name: &'static str, about: &'static str) -> Self {
+    pub(crate) fn base(name: &'static str, about: &'static str) -> Self {
         Self {
             name,
             about,
@@ -105,6 +109,7 @@ impl Settings {
             spare: 0,
             topology: Topology::Full,
             transport: Transport::calm(),
+            limits: Limits::default(),
             flush: (1, 20),
             disk_fails: 0,
             notice: (0, 3_000),
@@ -139,7 +144,7 @@ fn lossy() -> Transport {
     Transport { delay: (1, 60), ordered: false, loss: 5, duplicates: 5, packet_loss: 5, window: 16 }
 }
 
-fn wifi() -> Transport {
+pub(crate) fn wifi() -> Transport {
     Transport { delay: (1, 80), packet_loss: 3, window: 4, ..Transport::calm() }
 }
 
@@ -358,6 +363,7 @@ pub(crate) fn all() -> Vec<Settings> {
             crowd: 32,
             ..base("all", "everything at once, and a node that is destroyed")
         },
+        tight::scenario(),
         Settings {
             nodes: (16, 32),
             duration: 8_000,

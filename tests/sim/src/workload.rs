@@ -94,7 +94,7 @@ impl World {
         }
         let draw = self.rng.draw();
         let wrong = |reason| Failure::new("a node starts on its own disk", reason);
-        sim.start(self.now, draw, self.plant).map_err(wrong)?;
+        sim.start(self.now, draw, self.settings.limits, self.plant).map_err(wrong)?;
         self.trace.say(self.now, || format!("n{node} starts as {:?}", self.nodes[node].disk.run));
         self.pump(node)
     }

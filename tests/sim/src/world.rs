@@ -19,6 +19,7 @@ use super::{
     oracle, quiet,
     rng::Rng,
     scenario::{Action, Settings},
+    tight::Met,
     trace::Trace,
 };
 
@@ -88,6 +89,8 @@ pub(crate) struct World {
     pub(crate) events: u64,
     /// Fetches of nodes that have ended.
     pub(crate) past_fetches: u64,
+    /// How often nodes that have ended met their limits.
+    pub(crate) past_met: Met,
 }
 
 type Outcome = Result<(), Failure>;
@@ -110,6 +113,7 @@ impl World {
             healed: false,
             events: 0,
             past_fetches: 0,
+            past_met: Met::default(),
         }
     }
 
@@ -342,6 +346,7 @@ impl World {
     pub(crate) fn end_life(&mut self, node: usize) -> Outcome {
         if let Some(mesh) = &self.nodes[node].mesh {
             self.past_fetches += mesh.counters().get(mesh_proto::counters::Counter::Fetches);
+            self.past_met.add(mesh.counters());
         }
         let links = std::mem::take(&mut self.nodes[node].links);
         self.nodes[node].stop();

@@ -152,6 +152,7 @@ async fn start(
         restored: None,
         seed: number.into(),
         software: "test".to_owned(),
+        limits: mesh_proto::limits::Limits::default(),
         plant: Plant::default(),
     };
     let mesh = Mesh::new(boot, clock.now(), Loader::new(Plant::default()));
