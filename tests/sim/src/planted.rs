@@ -24,7 +24,7 @@ fn plan(bug: Planted) -> Plan {
         Planted::AdvertiseBeforeFlush => ("crash", 3, "flushed, then advertised"),
         Planted::SequenceReused => ("restore", 5, "no dot twice"),
         Planted::RangeCompletedEarly => ("lossy", 20, "replicas become equal"),
-        Planted::TombstoneCollectedEarly => ("collect", 20, "the latest wins"),
+        Planted::TombstoneCollectedEarly => ("collect", 20, "the deleted stays deleted"),
         Planted::StampNotCompared => ("partition", 5, "nothing below a tombstone"),
         Planted::OverlayOutlivesWriter => ("overlay", 5, "the overlay dies with its writer"),
         Planted::CoversForgotten => ("calm", 5, "push is enough"),
