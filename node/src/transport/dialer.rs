@@ -230,7 +230,8 @@ struct Keeper<D> {
     places: Arc<Semaphore>,
     /// When QUIC is tried next; set while the link is a WebSocket.
     try_quic_at: Option<Instant>,
-    /// Until then a silent link is expected to be replaced by the one that has just opened.
+    /// Until then a silent link is expected to be replaced by the one that has just opened; over as soon as
+    /// the node is heard, for what falls silent from then on is the new link.
     hold_until: Instant,
 }
 
@@ -316,6 +317,9 @@ impl<D: Dial> Keeper<D> {
                 self.node.and_then(|node| wanted.linked.get(&node).copied())
             };
             let is_websocket = linked.is_some_and(|link| link.transport == TransportKind::WebSocket);
+            if linked.is_some_and(|link| !link.is_silent) {
+                self.hold_until = Instant::now();
+            }
             let due = match linked {
                 None if !is_open => return Ok(Reason::NotLinked),
                 Some(link) if link.is_silent => Some((self.hold_until, Reason::Silent)),

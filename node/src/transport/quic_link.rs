@@ -229,11 +229,13 @@ async fn watch_silence(
 ) -> Ended {
     let (mut heard, mut since, mut was_silent) = (0, Instant::now(), false);
     loop {
-        let asleep = Instant::now();
-        tokio::time::sleep(LOOK_FOR_SILENCE).await;
+        let due = since + SILENCE + connection.rtt().min(SILENCE) * 3;
+        let next = Instant::now() + LOOK_FOR_SILENCE;
+        let wake = if was_silent { next } else { next.min(due) };
+        tokio::time::sleep_until(wake).await;
         let count = connection.stats().udp_rx.datagrams;
         // A process that was held up itself has not looked at what came.
-        if count != heard || asleep.elapsed() > LOOK_FOR_SILENCE * 3 {
+        if count != heard || wake.elapsed() > LOOK_FOR_SILENCE * 2 {
             (heard, since) = (count, Instant::now());
         }
         let is_silent = since.elapsed() >= SILENCE + connection.rtt().min(SILENCE) * 3;

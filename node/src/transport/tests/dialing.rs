@@ -146,6 +146,28 @@ async fn a_silent_link_is_looked_past_at_once_whoever_dialled_it() {
     assert!(tokio::time::timeout(Duration::from_secs(200), seen.recv()).await.is_err());
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_link_that_falls_silent_soon_after_it_opened_is_looked_past_at_once() {
+    let node = identity(7).id();
+    let (dial, mut seen) = scripted(Some((node, Duration::from_secs(3_600))));
+    let (wanted, receiver) = tokio::sync::watch::channel(wants(&Target::Node(node), &[loopback()]));
+    let _dialer = tokio::spawn(Dialer::new(dial, receiver).run());
+    seen.recv().await.unwrap();
+    let show = |is_silent| {
+        wanted.send_modify(|wanted| {
+            wanted.linked.insert(node, Linked { is_silent, ..good(loopback()) });
+        });
+    };
+    show(false);
+    assert!(tokio::time::timeout(Duration::from_millis(100), seen.recv()).await.is_err());
+    let before = tokio::time::Instant::now();
+    show(true);
+    assert_eq!(seen.recv().await.unwrap(), (before, By::Either { head_start: Duration::ZERO }));
+    // What has opened has this long to take the place of the silent one.
+    let (next, _) = seen.recv().await.unwrap();
+    assert!(next - before >= Duration::from_secs(2), "{:?}", next - before);
+}
+
 fn host(name: &str) -> Target {
     Target::Host { name: name.into(), port: 7843 }
 }
