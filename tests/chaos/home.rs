@@ -1,34 +1,26 @@
-//! Five nodes on a network of their own, and writers that remember what was acknowledged.
+//! Five nodes on a network of their own.
 
 use std::{
-    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
     process::Stdio,
-    sync::Arc,
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use hearth_tests::daemon::{Client, Folder, wait_until};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
-use tokio::{
-    process::{Child, Command},
-    sync::watch,
-    task::JoinSet,
-};
+use tokio::process::{Child, Command};
 
 use crate::network::{Network, PORT, address};
 
 /// How long the household may take to come to rest.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
-/// How many objects each writer keeps changing.
-const SLOTS: u64 = 50;
 
 /// A node in its namespace; killed when dropped.
 pub(crate) struct Node {
-    number: usize,
+    pub(crate) number: usize,
     namespace: String,
     state: PathBuf,
     program: PathBuf,
@@ -72,17 +64,39 @@ impl Node {
         Client::socket(&self.state)
     }
 
+    /// All that it has logged.
+    pub(crate) fn log(&self) -> Result<String> {
+        Ok(fs::read_to_string(self.state.with_extension("log"))?)
+    }
+
     /// The fields of an object, `null` when there is none.
     pub(crate) async fn fields(&self, object: &str) -> Result<Value> {
         let answer = self.client().get(&format!("/api/v1/objects/{object}")).await?;
         if answer.status == 404 { Ok(Value::Null) } else { Ok(answer.success()?["fields"].take()) }
     }
 
-    /// How many others it sees alive.
-    async fn sees_alive(&self) -> Result<usize> {
+    /// How many others it sees in this state.
+    async fn sees(&self, state: &str) -> Result<usize> {
         let status = self.client().get("/api/v1/status").await?.success()?;
         let nodes = status["nodes"].as_array().cloned().unwrap_or_default();
-        Ok(nodes.iter().filter(|node| node["state"] == "alive").count())
+        Ok(nodes.iter().filter(|node| node["state"] == state).count())
+    }
+
+    /// Waits until what it says to another goes by a third.
+    pub(crate) async fn comes_to_go_round(&self, other: usize) -> Result<()> {
+        let what = format!("n{} reaches n{other} by way of a third", self.number);
+        wait_until(&what, PATIENCE, async || {
+            let status = self.client().get("/api/v1/status").await?.success()?;
+            let nodes = status["nodes"].as_array().cloned().unwrap_or_default();
+            Ok(nodes.iter().any(|node| node["name"] == format!("n{other}") && node["hops"] == 2))
+        })
+        .await
+    }
+
+    /// Waits until it sees so many others in this state.
+    pub(crate) async fn comes_to_see(&self, count: usize, state: &str) -> Result<()> {
+        let what = format!("n{} sees {count} {state}", self.number);
+        wait_until(&what, PATIENCE, async || Ok(self.sees(state).await? == count)).await
     }
 }
 
@@ -125,14 +139,21 @@ impl Home {
         Ok(home)
     }
 
+    /// One of its nodes.
+    pub(crate) fn node(&self, number: usize) -> Result<&Node> {
+        self.nodes.get(number).context("no such node")
+    }
+
+    /// The same, to kill and to start.
+    pub(crate) fn node_mut(&mut self, number: usize) -> Result<&mut Node> {
+        self.nodes.get_mut(number).context("no such node")
+    }
+
     /// Everybody sees everybody alive, and a write on each is read on all.
     pub(crate) async fn is_whole(&mut self) -> Result<()> {
         let all: Vec<usize> = (0..self.nodes.len()).collect();
         for node in &self.nodes {
-            wait_until(&format!("n{} sees all alive", node.number), PATIENCE, async || {
-                Ok(node.sees_alive().await? + 1 == self.nodes.len())
-            })
-            .await?;
+            node.comes_to_see(self.nodes.len() - 1, "alive").await?;
         }
         self.agrees(&all).await
     }
@@ -140,10 +161,7 @@ impl Home {
     /// These see each other alive and nobody else.
     pub(crate) async fn is_parted(&self, among: &[usize]) -> Result<()> {
         for node in among.iter().filter_map(|node| self.nodes.get(*node)) {
-            wait_until(&format!("n{} sees its half alone", node.number), PATIENCE, async || {
-                Ok(node.sees_alive().await? + 1 == among.len())
-            })
-            .await?;
+            node.comes_to_see(among.len() - 1, "alive").await?;
         }
         Ok(())
     }
@@ -167,29 +185,6 @@ impl Home {
         Ok(())
     }
 
-    /// Begins to write on every node.
-    pub(crate) fn write_everywhere(&self) -> Load {
-        let stop = watch::Sender::new(false);
-        let mut writers = JoinSet::new();
-        for node in &self.nodes {
-            writers.spawn(write(node.client(), node.number, stop.subscribe()));
-        }
-        Load { stop, writers }
-    }
-
-    /// Every acknowledged write is there on every node, or a later one of the same writer.
-    pub(crate) async fn holds(&self, acknowledged: &BTreeMap<String, u64>) -> Result<()> {
-        for node in &self.nodes {
-            for (object, n) in acknowledged {
-                wait_until(&format!("n{} holds {object} = {n}", node.number), PATIENCE, async || {
-                    Ok(node.fields(object).await?["n"].as_u64().is_some_and(|found| found >= *n))
-                })
-                .await?;
-            }
-        }
-        Ok(())
-    }
-
     /// Leaves the state folders and logs behind, for somebody to look at.
     pub(crate) fn keep(self) -> PathBuf {
         let kept = std::env::temp_dir().join(format!("hearth-chaos-{}", std::process::id()));
@@ -207,40 +202,4 @@ async fn invite(founder: &Node) -> Result<String> {
     let body = json!({ "ttl_s": 900, "roles": ["member"] });
     let answer = founder.client().send("POST", "/api/v1/invites", Some(&body)).await?.success()?;
     Ok(answer["token"].as_str().context("no token")?.to_owned())
-}
-
-/// Writers at work.
-pub(crate) struct Load {
-    stop: watch::Sender<bool>,
-    writers: JoinSet<BTreeMap<String, u64>>,
-}
-
-impl Load {
-    /// Stops them; answers with the last acknowledged number of each object, and their sum.
-    pub(crate) async fn end(mut self) -> Result<BTreeMap<String, u64>> {
-        self.stop.send_replace(true);
-        let mut all = BTreeMap::new();
-        while let Some(written) = self.writers.join_next().await {
-            all.append(&mut written?);
-        }
-        ensure!(!all.is_empty(), "nothing was written");
-        Ok(all)
-    }
-}
-
-/// Writes rising numbers, each to one of several objects, until told to stop. A node that does not
-/// answer is asked again: what it did not acknowledge counts for nothing.
-async fn write(client: Client, number: usize, stop: watch::Receiver<bool>) -> BTreeMap<String, u64> {
-    let client = Arc::new(client);
-    let (mut acknowledged, mut n) = (BTreeMap::new(), 0_u64);
-    let mut pace = tokio::time::interval(Duration::from_millis(5));
-    while !*stop.borrow() {
-        pace.tick().await;
-        n += 1;
-        let object = format!("load/n{number}-{}", n % SLOTS);
-        if put(&client, &object, n).await.is_ok() {
-            acknowledged.insert(object, n);
-        }
-    }
-    acknowledged
 }

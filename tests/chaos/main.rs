@@ -1,12 +1,14 @@
 //! `chaos`: a household of real daemons on a network that is cut, deaf on one side, flapping and healed,
-//! while nodes are stopped for seconds and killed under load. Every acknowledged write must be there in
-//! the end, on every node.
+//! while nodes are stopped for seconds and killed under load. Every acknowledged write must be there: after a
+//! kill on the node that acknowledged it, before anybody could have told it again, and in the end on every
+//! node.
 //!
 //! Needs root for its network namespaces; no packet leaves them. Build with `--release` for the full size:
 //! `cargo build --release -p node -p hearth-tests --bins && sudo target/release/chaos`.
 #![allow(clippy::indexing_slicing, reason = "only JSON is indexed, which answers null for what is not there")]
 
 mod home;
+mod load;
 mod network;
 
 use std::{
@@ -15,13 +17,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use rustix::process::Signal;
 use tokio::time::interval_at;
 
 use home::Home;
+use load::Load;
 use network::Cut;
 
 const USAGE: &str = "\
@@ -32,6 +35,9 @@ Usage: chaos [--rounds N] [--seed N] [--hearth FILE] [--keep]
   --keep         keep state folders and logs if something fails
 ";
 const NODES: usize = 5;
+const ALL: [usize; NODES] = [0, 1, 2, 3, 4];
+/// After so many kills every write is looked for on every node.
+const COUNTED_EVERY: usize = 20;
 /// How long a node is stopped.
 const STALL: Duration = Duration::from_secs(10);
 
@@ -97,15 +103,18 @@ async fn stages(home: &mut Home, options: &Options) -> Result<usize> {
     Ok(5)
 }
 
-async fn timed(what: &str, stage: impl Future<Output = Result<()>>) -> Result<()> {
+async fn timed(what: &str, stage: impl Future<Output = Result<String>>) -> Result<()> {
     let began = Instant::now();
     let outcome = stage.await;
-    let verdict = if outcome.is_ok() { "ok" } else { "FAILED" };
-    writeln!(std::io::stdout(), "{what:<32} {verdict:>6} {:>7.1} s", began.elapsed().as_secs_f64())?;
-    outcome.with_context(|| what.to_owned())
+    let (verdict, seen) = match &outcome {
+        Ok(seen) => ("ok", seen.as_str()),
+        Err(_) => ("FAILED", ""),
+    };
+    writeln!(std::io::stdout(), "{what:<32} {verdict:>6} {:>7.1} s  {seen}", began.elapsed().as_secs_f64())?;
+    outcome.map(drop).with_context(|| what.to_owned())
 }
 
-async fn cut(home: &mut Home) -> Result<()> {
+async fn cut(home: &mut Home) -> Result<String> {
     for how in [Cut::Drop, Cut::Reject] {
         home.network.cut(&[0, 1], &[2, 3, 4], how)?;
         for half in [&[0, 1][..], &[2, 3, 4]] {
@@ -115,17 +124,29 @@ async fn cut(home: &mut Home) -> Result<()> {
         home.network.heal()?;
         home.is_whole().await?;
     }
-    Ok(())
+    Ok("dropped and rejected".into())
 }
 
-async fn one_way(home: &mut Home) -> Result<()> {
-    home.network.deafen(1, 2)?;
-    home.agrees(&[0, 1, 2, 3, 4]).await?;
+async fn one_way(home: &mut Home) -> Result<String> {
+    let mut load = Load::new(NODES);
+    load.begin(home, ALL);
+    let deaf = [(1, 2), (0, 4)];
+    for (who, whom) in deaf {
+        home.network.deafen(who, whom)?;
+    }
+    home.agrees(&ALL).await?;
+    for (who, whom) in deaf {
+        home.node(who)?.comes_to_go_round(whom).await?;
+        home.node(whom)?.comes_to_go_round(who).await?;
+    }
+    home.agrees(&ALL).await?;
     home.network.heal()?;
-    home.is_whole().await
+    in_the_end(home, &mut load).await
 }
 
-async fn flapping(home: &mut Home) -> Result<()> {
+async fn flapping(home: &mut Home) -> Result<String> {
+    let mut load = Load::new(NODES);
+    load.begin(home, ALL);
     let mut pace = tokio::time::interval(Duration::from_millis(700));
     for _ in 0..8 {
         pace.tick().await;
@@ -133,24 +154,40 @@ async fn flapping(home: &mut Home) -> Result<()> {
         pace.tick().await;
         home.network.heal()?;
     }
-    home.is_whole().await
+    in_the_end(home, &mut load).await
 }
 
-async fn stalled(home: &mut Home) -> Result<()> {
-    let Some(node) = home.nodes.last() else { bail!("nobody is here") };
-    node.signal(Signal::STOP)?;
+/// The household comes to rest, and nothing is lost.
+async fn in_the_end(home: &mut Home, load: &mut Load) -> Result<String> {
+    load.end().await?;
+    home.is_whole().await?;
+    Ok(format!("{} acknowledged writes on every node", load.is_everywhere(home).await?))
+}
+
+/// The others see it dead; when it goes on it is at peace with everybody.
+async fn stalled(home: &mut Home) -> Result<String> {
+    const ACCUSES: &str = "node is down";
+    let (awake, sleeper) = ([0, 1, 2, 3], 4);
+    let asleep = home.node(sleeper)?;
+    let before = asleep.log()?.matches(ACCUSES).count();
+    asleep.signal(Signal::STOP)?;
     let mut over = interval_at(tokio::time::Instant::now() + STALL, STALL);
-    home.agrees(&[0, 1, 2, 3]).await?;
-    over.tick().await;
-    if let Some(node) = home.nodes.last() {
-        node.signal(Signal::CONT)?;
+    for node in awake {
+        home.node(node)?.comes_to_see(1, "dead").await?;
     }
-    home.is_whole().await
+    home.agrees(&awake).await?;
+    over.tick().await;
+    home.node(sleeper)?.signal(Signal::CONT)?;
+    home.is_whole().await?;
+    let accused = home.node(sleeper)?.log()?.matches(ACCUSES).count() - before;
+    ensure!(accused == 0, "after its sleep n{sleeper} took {accused} others for dead");
+    Ok("seen dead by all, accused nobody".into())
 }
 
-async fn killed(home: &mut Home, options: &Options) -> Result<()> {
+async fn killed(home: &mut Home, options: &Options) -> Result<String> {
     let mut chance = ChaCha8Rng::seed_from_u64(options.seed);
-    let load = home.write_everywhere();
+    let mut load = Load::new(NODES);
+    load.begin(home, ALL);
     for round in 0..options.rounds {
         // Some of the kills happen in a household that is cut in two.
         match round % 10 {
@@ -161,12 +198,28 @@ async fn killed(home: &mut Home, options: &Options) -> Result<()> {
         let pause = Duration::from_millis(20 + chance.next_u64() % 380);
         interval_at(tokio::time::Instant::now() + pause, pause).tick().await;
         let chosen = usize::try_from(chance.next_u64() % u64::try_from(NODES)?)?;
-        let Some(node) = home.nodes.get_mut(chosen) else { continue };
-        node.kill().await?;
-        node.start(None).await.with_context(|| format!("round {round}: n{chosen} does not come back"))?;
+        let alone = chance.next_u64() % 2 == 0;
+        kill_once(home, &mut load, chosen, alone)
+            .await
+            .with_context(|| format!("round {round}, n{chosen}"))?;
+        if round % COUNTED_EVERY == COUNTED_EVERY - 1 {
+            home.network.heal()?;
+            in_the_end(home, &mut load).await.with_context(|| format!("after round {round}"))?;
+            load.begin(home, ALL);
+        }
     }
     home.network.heal()?;
-    let acknowledged = load.end().await?;
-    home.is_whole().await?;
-    home.holds(&acknowledged).await
+    in_the_end(home, &mut load).await
+}
+
+/// Kills a node while it writes. Half of the time nobody can tell it again what it had acknowledged.
+async fn kill_once(home: &mut Home, load: &mut Load, chosen: usize, alone: bool) -> Result<()> {
+    home.node_mut(chosen)?.kill().await?;
+    load.rest(chosen).await?;
+    home.network.seclude(alone.then_some(chosen))?;
+    home.node_mut(chosen)?.start(None).await.context("it does not come back")?;
+    load.survived_on(home.node(chosen)?).await?;
+    home.network.seclude(None)?;
+    load.begin(home, [chosen]);
+    Ok(())
 }

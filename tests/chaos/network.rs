@@ -25,13 +25,15 @@ pub(crate) struct Network {
     nodes: usize,
     /// Who does not hear whom: (who, whom).
     deaf: BTreeSet<(usize, usize)>,
+    /// One that neither hears nor is heard, whatever else is cut.
+    secluded: Option<usize>,
 }
 
 impl Network {
     /// As many nodes on one bridge.
     pub(crate) fn new(nodes: usize) -> Result<Self> {
         remove_left_behind();
-        let mut network = Self { names: Vec::new(), nodes, deaf: BTreeSet::new() };
+        let mut network = Self { names: Vec::new(), nodes, deaf: BTreeSet::new(), secluded: None };
         let hub = network.add("hub")?;
         ip(&["-n", &hub, "link", "add", "br0", "type", "bridge"])?;
         ip(&["-n", &hub, "link", "set", "br0", "up"])?;
@@ -69,6 +71,17 @@ impl Network {
         self.apply(Cut::Drop)
     }
 
+    /// From now on this one neither hears anybody nor is heard, until there is none; what else is cut stays so.
+    pub(crate) fn seclude(&mut self, node: Option<usize>) -> Result<()> {
+        self.secluded = node;
+        self.apply(Cut::Drop)
+    }
+
+    fn hears(&self, who: usize, whom: usize) -> bool {
+        let apart = self.secluded.is_some_and(|alone| (alone == who) != (alone == whom));
+        !apart && !self.deaf.contains(&(who, whom))
+    }
+
     /// Everybody hears everybody again.
     pub(crate) fn heal(&mut self) -> Result<()> {
         self.deaf.clear();
@@ -78,11 +91,9 @@ impl Network {
     fn apply(&self, how: Cut) -> Result<()> {
         for node in 0..self.nodes {
             let verdict = if how == Cut::Drop { "drop" } else { "reject" };
-            let unheard: Vec<String> = self
-                .deaf
-                .iter()
-                .filter(|(who, _)| *who == node)
-                .map(|(_, whom)| address(*whom).to_string())
+            let unheard: Vec<String> = (0..self.nodes)
+                .filter(|other| !self.hears(node, *other))
+                .map(|other| address(other).to_string())
                 .collect();
             let mut rules = String::from("flush ruleset\n");
             if !unheard.is_empty() {

@@ -2,7 +2,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::{
-    collections::BTreeMap,
     process::Stdio,
     sync::{
         Arc,
@@ -28,23 +27,6 @@ async fn two_nodes() -> (Daemon, Daemon) {
     let one = Daemon::found("one").await.unwrap();
     let two = one.joined("two").await.unwrap();
     (one, two)
-}
-
-/// The fields of every object with a prefix, page by page.
-async fn all(node: &Daemon, prefix: &str) -> anyhow::Result<BTreeMap<String, Value>> {
-    let mut found = BTreeMap::new();
-    let mut after = String::new();
-    loop {
-        let path = format!("/api/v1/objects?prefix={prefix}&limit=500{after}");
-        let page = node.client().get(&path).await?.success()?;
-        for object in page["objects"].as_array().unwrap() {
-            found.insert(object["id"].as_str().unwrap().to_owned(), object["fields"].clone());
-        }
-        match page["next"].as_str() {
-            Some(next) => after = format!("&after={}", next.replace('/', "%2F")),
-            None => return Ok(found),
-        }
-    }
 }
 
 async fn household(node: &Daemon) -> String {
@@ -87,7 +69,9 @@ async fn a_list_has_an_order_a_prefix_and_a_limit() {
     }
     one.put("other/x", json!({"n": 1})).await.unwrap();
     two.converge("other/x", &json!({"n": 1})).await.unwrap();
-    wait_until("all are there", PATIENCE, async || Ok(all(&two, "note/").await?.len() == 7)).await.unwrap();
+    wait_until("all are there", PATIENCE, async || Ok(two.client().objects("note/").await?.len() == 7))
+        .await
+        .unwrap();
 
     let ids = |list: &Value| -> Vec<String> {
         list["objects"].as_array().unwrap().iter().map(|o| o["id"].as_str().unwrap().to_owned()).collect()
@@ -299,7 +283,7 @@ async fn kill_loses_nothing(mut victim: Daemon, survivor: Daemon) {
     assert!(acknowledged.len() >= 180, "{}", acknowledged.len());
 
     victim.start().await.unwrap();
-    let own = all(&victim, "load/").await.unwrap();
+    let own = victim.client().objects("load/").await.unwrap();
     for (id, fields) in acknowledged.iter().filter(|(id, _)| id.starts_with("load/victim")) {
         assert_eq!(own.get(id), Some(fields), "{id} was acknowledged and is lost");
     }
@@ -307,7 +291,7 @@ async fn kill_loses_nothing(mut victim: Daemon, survivor: Daemon) {
     for node in [&victim, &survivor] {
         let what = format!("{} shows all {} acknowledged objects", node.name(), acknowledged.len());
         wait_until(&what, PATIENCE, async || {
-            let shown = all(node, "load/").await?;
+            let shown = node.client().objects("load/").await?;
             Ok(acknowledged.iter().all(|(id, fields)| shown.get(id) == Some(fields)))
         })
         .await
@@ -350,9 +334,9 @@ async fn a_node_that_was_away_catches_up() {
     two.start().await.unwrap();
     two.converge("note/deleted", &Value::Null).await.unwrap();
     two.converge("note/changed", &json!({"text": "y"})).await.unwrap();
-    let there = all(&one, "bulk/").await.unwrap();
+    let there = one.client().objects("bulk/").await.unwrap();
     assert_eq!(there.len(), 600);
-    wait_until("both hold the same", PATIENCE, async || Ok(all(&two, "bulk/").await? == there))
+    wait_until("both hold the same", PATIENCE, async || Ok(two.client().objects("bulk/").await? == there))
         .await
         .unwrap();
 }

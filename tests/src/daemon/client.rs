@@ -3,6 +3,7 @@
 #![allow(clippy::indexing_slicing, reason = "only JSON is indexed, which answers null for what is not there")]
 
 use std::{
+    collections::BTreeMap,
     net::SocketAddr,
     path::{Path, PathBuf},
     pin::Pin,
@@ -154,6 +155,27 @@ impl Client {
     /// When the node cannot be reached or hangs.
     pub async fn get(&self, path: &str) -> Result<Answer> {
         self.send("GET", path, None).await
+    }
+
+    /// The fields of every object with a prefix, page by page.
+    ///
+    /// # Errors
+    /// When the node cannot be reached or refuses.
+    pub async fn objects(&self, prefix: &str) -> Result<BTreeMap<String, Value>> {
+        let mut found = BTreeMap::new();
+        let mut after = String::new();
+        loop {
+            let path = format!("/api/v1/objects?prefix={prefix}&limit=500{after}");
+            let mut page = self.get(&path).await?.success()?;
+            for object in page["objects"].as_array_mut().context("no objects")? {
+                let id = object["id"].as_str().context("no id")?.to_owned();
+                found.insert(id, object["fields"].take());
+            }
+            match page["next"].as_str() {
+                Some(next) => after = format!("&after={}", next.replace('/', "%2F")),
+                None => return Ok(found),
+            }
+        }
     }
 
     /// A request with a JSON body or none.
