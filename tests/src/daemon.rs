@@ -375,10 +375,22 @@ impl Daemon {
     /// # Errors
     /// When it does not run.
     pub fn rss_kib(&self) -> Result<u64> {
+        self.memory_kib("VmRSS:")
+    }
+
+    /// The most that its resident memory ever was since the process started, in KiB.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn peak_rss_kib(&self) -> Result<u64> {
+        self.memory_kib("VmHWM:")
+    }
+
+    fn memory_kib(&self, line: &str) -> Result<u64> {
         let pid = self.pid().context("it does not run")?;
         let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-        let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.split_whitespace().next());
-        Ok(kib.context("no VmRSS")?.parse()?)
+        let kib = status.lines().find_map(|found| found.strip_prefix(line)?.split_whitespace().next());
+        Ok(kib.with_context(|| format!("no {line}"))?.parse()?)
     }
 
     /// `hearth status --json` by its socket.

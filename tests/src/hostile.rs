@@ -32,9 +32,10 @@ use crate::daemon::{self, client::trusting};
 /// without bound would pass this in the first second.
 pub const RSS_BOUND_KIB: u64 = 64 * 1024;
 
+static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().expect("a runtime"));
+
 /// Runs to the end, in a test that is a thread and in one that is a task.
 fn block<T>(future: impl Future<Output = T>) -> T {
-    static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().expect("a runtime"));
     match Handle::try_current() {
         Ok(_) => block_in_place(|| RUNTIME.block_on(future)),
         Err(_) => RUNTIME.block_on(future),
@@ -88,6 +89,11 @@ impl Daemon {
     pub fn start(state: &Path, launch: &Launch) -> Self {
         let node = must(daemon::Daemon::on(state, launch));
         Self { address: node.address(), node }
+    }
+
+    /// A client on its socket.
+    pub fn client(&self) -> daemon::Client {
+        self.node.client()
     }
 
     /// Number of the process.
@@ -222,6 +228,12 @@ impl Daemon {
     #[track_caller]
     pub fn rss_kib(&self) -> u64 {
         self.node.rss_kib().expect("it runs")
+    }
+
+    /// The most that its resident memory ever was, in KiB.
+    #[track_caller]
+    pub fn peak_rss_kib(&self) -> u64 {
+        self.node.peak_rss_kib().expect("it runs")
     }
 
     /// Stops it in order and waits until it has.

@@ -1,11 +1,20 @@
 //! A small household: one node under attack, one good peer.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::{
+    sync::{
+        Mutex,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
 
+use anyhow::{Context as _, Result};
 use serde_json::json;
+use tokio::{sync::watch, task::JoinHandle, time::timeout};
 
-use super::{Daemon, Folder, Launch, RSS_BOUND_KIB, wait_until};
+use super::{Daemon, Folder, Launch, PATIENCE, RSS_BOUND_KIB, RUNTIME, must, wait_until};
+use crate::daemon::Client;
 
 /// Two daemons of one household: `a` founded it and is the one under attack, `b` is the good peer.
 #[derive(Debug)]
@@ -18,6 +27,8 @@ pub struct Home {
     pub folder: Folder,
     rss_before: u64,
     rounds: AtomicU32,
+    /// A good client at work all the time, unless the test stops nodes itself.
+    client: Mutex<Option<GoodClient>>,
 }
 
 impl Home {
@@ -35,12 +46,18 @@ impl Home {
         let before = a.rss_kib();
         let home = Self::of(a, b, folder, before);
         home.is_served();
+        home.serve();
         home
     }
 
     /// The same of daemons that run already; `rss_before` is the memory of `a` before the attack.
     pub fn of(a: Daemon, b: Daemon, folder: Folder, rss_before: u64) -> Self {
-        Self { rss_before, a, b, folder, rounds: AtomicU32::new(0) }
+        Self { rss_before, a, b, folder, rounds: AtomicU32::new(0), client: Mutex::default() }
+    }
+
+    fn serve(&self) {
+        let client = GoodClient::begin(self.a.client(), self.b.client());
+        *self.client.lock().expect("the client") = Some(client);
     }
 
     /// The daemons and the folder, to be stopped and started one by one.
@@ -49,9 +66,14 @@ impl Home {
     }
 
     /// The good peer and a good client are served: a write on one node is read on the other, both
-    /// ways, and the API answers over TLS.
+    /// ways, and the API answers over TLS. It was so all the time since this was last asked.
     #[track_caller]
     pub fn is_served(&self) {
+        let client = self.client.lock().expect("the client").take();
+        if let Some(client) = client {
+            must(client.was_served());
+            self.serve();
+        }
         let round = self.rounds.fetch_add(1, Ordering::Relaxed);
         let object = format!("note/served-{round}");
         self.a.put(&object, "from-a", &json!(round));
@@ -63,12 +85,12 @@ impl Home {
         assert_eq!(self.a.https("GET", "/healthz", b"").0, 200);
     }
 
-    /// The memory of both nodes stayed within its bound since the start.
+    /// The memory of both nodes was within its bound at every moment since the start.
     #[track_caller]
     pub fn memory_is_bounded(&self) {
         let before = self.rss_before;
-        for (name, now) in [("a", self.a.rss_kib()), ("b", self.b.rss_kib())] {
-            assert!(now <= before + RSS_BOUND_KIB, "{name}: from {before} KiB to {now} KiB");
+        for (name, most) in [("a", self.a.peak_rss_kib()), ("b", self.b.peak_rss_kib())] {
+            assert!(most <= before + RSS_BOUND_KIB, "{name}: from {before} KiB to {most} KiB");
         }
     }
 }
@@ -76,5 +98,61 @@ impl Home {
 impl Default for Home {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+/// Writes on each of two nodes and waits until the other has it, again and again.
+#[derive(Debug)]
+struct GoodClient {
+    end: watch::Sender<bool>,
+    task: JoinHandle<Result<u32>>,
+}
+
+impl GoodClient {
+    fn begin(a: Client, b: Client) -> Self {
+        let (end, ended) = watch::channel(false);
+        let task = RUNTIME.spawn(async move {
+            let mut pace = tokio::time::interval(Duration::from_millis(50));
+            for round in 1.. {
+                pace.tick().await;
+                for (from, to) in [(&a, &b), (&b, &a)] {
+                    crosses(from, to, round).await?;
+                }
+                if *ended.borrow() {
+                    return Ok(round);
+                }
+            }
+            Ok(0)
+        });
+        Self { end, task }
+    }
+
+    /// Ends it. Fails when one of its writes was refused, or was not read on the other node in time.
+    async fn was_served(mut self) -> Result<()> {
+        self.end.send_replace(true);
+        (&mut self.task).await?.context("a good client was not served meanwhile").map(drop)
+    }
+}
+
+/// A write on the one node is read on the other.
+async fn crosses(from: &Client, to: &Client, round: u32) -> Result<()> {
+    let path = "/api/v1/objects/note/meanwhile";
+    from.send("PATCH", path, Some(&json!({ "set": { "round": round } }))).await?.success()?;
+    let mut pace = tokio::time::interval(Duration::from_millis(20));
+    let arrives = async {
+        loop {
+            pace.tick().await;
+            let answer = to.get(path).await?;
+            if answer.status == 200 && answer.json()?["fields"]["round"] == round {
+                return Ok(());
+            }
+        }
+    };
+    timeout(PATIENCE, arrives).await.with_context(|| format!("round {round} never reached the other node"))?
+}
+
+impl Drop for GoodClient {
+    fn drop(&mut self) {
+        self.task.abort();
     }
 }

@@ -9,6 +9,7 @@ use std::{
 };
 
 use ed25519_dalek::SigningKey;
+use futures_util::{SinkExt as _, StreamExt as _};
 use mesh_proto::{
     Dot, FieldName, Hlc, HouseholdId, Key, NodeId, ObjectId, Origin,
     merge::Entry,
@@ -20,11 +21,21 @@ use mesh_proto::{
 };
 use node::{
     auth::{InviteToken, join},
-    tls::identity::{NodeIdentity, SERVER_NAME},
+    tls::identity::{ALPN_MESH, NodeIdentity, SERVER_NAME},
+    transport::websocket,
 };
 use quinn::{Connecting, Connection, ConnectionError, Endpoint, RecvStream, SendStream, VarInt};
+use rustls::pki_types::ServerName;
+use tokio::{io::AsyncWriteExt as _, net::TcpStream};
+use tokio_rustls::{TlsConnector, client::TlsStream};
+use tokio_tungstenite::{WebSocketStream, client_async, tungstenite::Message as WsMessage};
 
 use super::PATIENCE;
+
+/// Before a frame in a message of the mesh's WebSocket, and what is added to a close code there
+/// (node/src/transport/websocket.rs).
+const FRAME: u8 = 0;
+const CLOSE_BASE: u32 = 4_000;
 
 /// A key of its own, in no household.
 #[derive(Debug)]
@@ -73,6 +84,17 @@ impl Stranger {
         Wire { connection, send, recv }
     }
 
+    /// The mesh's WebSocket over TCP, with nothing said on it yet.
+    pub async fn open_websocket(&self, to: SocketAddr) -> WebSocket {
+        let config = Arc::new(self.identity.client_tls(ALPN_MESH).expect("a configuration"));
+        let name = ServerName::try_from(SERVER_NAME).expect("a name");
+        let stream = within("a connection", TcpStream::connect(to)).await.expect("the port is open");
+        let stream = within("the handshake", TlsConnector::from(config).connect(name, stream)).await;
+        let request = format!("wss://{to}{}", websocket::PATH);
+        let opened = within("the upgrade", client_async(request, stream.expect("the node answers"))).await;
+        WebSocket(opened.expect("a WebSocket").0)
+    }
+
     /// The introduction that a node with this key would send.
     pub fn hello(&self, household: HouseholdId, proof: Vec<Vec<u8>>) -> Hello {
         Hello {
@@ -118,12 +140,22 @@ pub struct Member {
 impl Member {
     /// A link on which both sides have been introduced.
     pub async fn link(&self, to: SocketAddr) -> Wire {
-        let mut wire = self.stranger.open(to, node::tls::identity::ALPN_MESH).await;
+        let mut wire = self.stranger.open(to, ALPN_MESH).await;
         let proof = self.roster.statements().map(<[u8]>::to_vec).collect();
         let hello = self.stranger.hello(self.roster.household(), proof);
         wire.say(&[Message::Hello(hello)]).await;
         wire.hear("its introduction and digest", |message| matches!(message, Message::Digest(_))).await;
         wire
+    }
+
+    /// The same over a WebSocket.
+    pub async fn link_websocket(&self, to: SocketAddr) -> WebSocket {
+        let mut socket = self.stranger.open_websocket(to).await;
+        let proof = self.roster.statements().map(<[u8]>::to_vec).collect();
+        let hello = self.stranger.hello(self.roster.household(), proof);
+        socket.frame(&wire::encode(&[Message::Hello(hello)])).await;
+        socket.hear("its introduction and digest", |message| matches!(message, Message::Digest(_))).await;
+        socket
     }
 
     /// A write of this member's own, stamped now, with any bytes for a value.
@@ -217,6 +249,61 @@ impl Wire {
             self.recv.read_exact(&mut frame).await.ok()?;
             if !frame.is_empty() {
                 return Some(wire::decode(&frame).expect("the node speaks in frames").0);
+            }
+        }
+    }
+}
+
+/// The mesh's WebSocket as whoever dialled it has it.
+pub struct WebSocket(WebSocketStream<TlsStream<TcpStream>>);
+
+impl WebSocket {
+    /// Sends one frame of any bytes.
+    pub async fn frame(&mut self, bytes: &[u8]) {
+        let message = [&[FRAME], bytes].concat();
+        // The other side may have closed by now, which is its right.
+        let _ = within("the socket takes bytes", self.0.send(WsMessage::binary(message))).await;
+    }
+
+    /// Sends any bytes below the protocol of WebSockets.
+    pub async fn bytes(&mut self, bytes: &[u8]) {
+        let stream = self.0.get_mut();
+        let _ = within("the stream takes bytes", stream.write_all(bytes)).await;
+        let _ = within("the stream takes bytes", stream.flush()).await;
+    }
+
+    /// Reads frames until one holds such a message.
+    pub async fn hear(&mut self, what: &str, wanted: impl Fn(&Message) -> bool) {
+        loop {
+            match within(what, self.0.next()).await {
+                Some(Ok(WsMessage::Binary(bytes))) if bytes.first() == Some(&FRAME) => {
+                    let messages = wire::decode(&bytes[1..]).expect("the node speaks in frames").0;
+                    if messages.iter().any(&wanted) {
+                        return;
+                    }
+                }
+                Some(Ok(WsMessage::Close(frame))) => panic!("{what}: {frame:?}"),
+                Some(Ok(_)) => {}
+                other => panic!("{what}: {other:?}"),
+            }
+        }
+    }
+
+    /// Waits until the node has given it up, however it ends it.
+    pub async fn ended(&mut self) {
+        while let Some(Ok(_)) = within("the end of the link", self.0.next()).await {}
+    }
+
+    /// Waits until the node closes it, with this code of the mesh.
+    pub async fn closed(&mut self, code: u32) {
+        loop {
+            match within("the end of the link", self.0.next()).await {
+                Some(Ok(WsMessage::Close(Some(frame)))) => {
+                    assert_eq!(u32::from(u16::from(frame.code)), CLOSE_BASE + code, "{frame:?}");
+                    return;
+                }
+                Some(Ok(_)) => {}
+                other => panic!("it was not closed with {code}: {other:?}"),
             }
         }
     }

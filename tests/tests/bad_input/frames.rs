@@ -252,7 +252,43 @@ async fn an_oversized_frame_is_refused_by_its_length_alone() {
     assert!(wire.connection.close_reason().is_none());
     wire.connection.send_datagram(noise(200).into()).expect("it is sent");
     count(&home, "offence_bad_packet", 1);
-    assert!(home.a.rss_kib() < before + RSS_BOUND_KIB / 2);
+    assert!(home.a.peak_rss_kib() < before + RSS_BOUND_KIB / 2);
+    finish(&home);
+}
+
+/// What holds on the UDP port holds on the TCP port.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn frames_over_a_websocket_are_judged_alike() {
+    let home = Home::new();
+    let a = home.a.address;
+    let stranger = Stranger::new();
+    let mut socket = stranger.open_websocket(a).await;
+    socket.frame(&[&[wire::FRAME_VERSION], noise(60).as_slice()].concat()).await;
+    socket.closed(OFFENCE).await;
+    count(&home, "offence_malformed_frame", 1);
+    let mut socket = stranger.open_websocket(a).await;
+    let digest = Digest { vector: [0; 8], overlay: [0; 8], roster: [0; 8] };
+    socket.frame(&wire::encode(&[Message::Digest(digest)])).await;
+    socket.closed(OFFENCE).await;
+    count(&home, "offence_before_hello", 1);
+
+    let mallory = member(&home, "member").await;
+    let mut socket = mallory.link_websocket(a).await;
+    socket.frame(&[&[9], noise(100).as_slice()].concat()).await;
+    socket.closed(VERSION).await;
+    count(&home, "offence_unknown_frame_version", 1);
+    // A binary message, masked, that announces a terabyte (RFC 6455, section 5.2): its length is enough.
+    let before = home.a.rss_kib();
+    let mut socket = mallory.link_websocket(a).await;
+    socket.bytes(&[&[0x82, 0xff], (1_u64 << 40).to_be_bytes().as_slice(), &noise(4_096)].concat()).await;
+    socket.closed(OVERSIZED).await;
+    count(&home, "oversized_frame", 1);
+    // Half a message, and never the rest.
+    let mut socket = mallory.link_websocket(a).await;
+    socket.bytes(&[&[0x82, 0xfe, 0x40, 0], noise(1_000).as_slice()].concat()).await;
+    count(&home, "link_silent", 1);
+    socket.ended().await;
+    assert!(home.a.peak_rss_kib() < before + RSS_BOUND_KIB / 2);
     finish(&home);
 }
 

@@ -63,9 +63,11 @@ fn random_bytes_on_the_udp_port_are_counted_and_forgotten() {
             _ => packet[0] &= !0x40,
         }
         sent += u64::from(socket.send_to(&packet, home.a.address).is_ok() && packet[0] & 0x40 == 0);
+        if round % 100 == 99 {
+            // As fast as the node reads: what the system drops where a buffer is full is no bad input.
+            home.a.wait_counter("udp_not_quic", sent * 9 / 10);
+        }
     }
-    // The system may drop packets on the loopback when the node is slow; most arrive.
-    home.a.wait_counter("udp_not_quic", sent / 20);
     home.is_served();
     home.memory_is_bounded();
 }
