@@ -2,44 +2,60 @@
 
 use std::{error::Error, path::Path, time::SystemTime};
 
-use mesh_proto::{mesh::Loader, planted::Plant};
+use mesh_proto::{mesh::Loader, planted::Plant, record::RecordError};
 use tracing::warn;
 
 use super::household;
 use crate::store::{
-    Batch, Recovery, RecoveryReport, Store, StoreError, repairs, restored, show_key,
-    sled::{SledOptions, SledStore},
+    Batch, Recovery, RecoveryReport, Store as _, StoreError, repairs, restored, show_key,
+    sled::{Sink, SledOptions, SledStore},
 };
 
 /// So many records are taken out in one batch.
 const TAKEN_OUT: usize = 1_000;
 
+/// The records of the store on their way into the machine.
+struct Loading {
+    loader: Loader,
+    /// Why this program must not start with this store, if it must not.
+    newer: Option<RecordError>,
+    /// Keys of records that make no sense.
+    senseless: Vec<Vec<u8>>,
+}
+
+impl Default for Loading {
+    fn default() -> Self {
+        Self { loader: Loader::new(Plant::default()), newer: None, senseless: Vec::new() }
+    }
+}
+
+impl Sink for Loading {
+    fn take(&mut self, key: &[u8], value: &[u8]) {
+        let damaged = self.loader.damaged();
+        if let Err(reason) = self.loader.record(key, value) {
+            self.newer.get_or_insert(reason);
+        }
+        if self.loader.damaged() > damaged {
+            self.senseless.push(key.to_vec());
+        }
+    }
+}
+
 pub(super) async fn open_store(
     state_dir: std::path::PathBuf,
 ) -> Result<(SledStore, RecoveryReport, Loader), Box<dyn Error>> {
     let opened = tokio::task::spawn_blocking(move || {
-        let (mut store, mut report) = SledStore::open(&state_dir, SledOptions::default())?;
-        let mut loader = Loader::new(Plant::default());
-        let (mut newer, mut senseless) = (None, Vec::new());
-        store.load(&mut |key, value| {
-            let damaged = loader.damaged();
-            match loader.record(key, value) {
-                Err(reason) => {
-                    newer.get_or_insert(reason);
-                }
-                Ok(()) if loader.damaged() > damaged => senseless.push(key.to_vec()),
-                Ok(()) => {}
-            }
-        })?;
-        if newer.is_none() {
-            take_out(&state_dir, &mut store, &mut report, &senseless)?;
+        let (mut store, loading, mut report) =
+            SledStore::open_into::<Loading>(&state_dir, SledOptions::default())?;
+        if loading.newer.is_none() {
+            take_out(&state_dir, &mut store, &mut report, &loading.senseless)?;
         }
-        Ok::<_, StoreError>((store, report, loader, newer))
+        Ok::<_, StoreError>((store, report, loading))
     });
-    let (store, report, loader, newer) = opened.await??;
-    match newer {
+    let (store, report, loading) = opened.await??;
+    match loading.newer {
         Some(reason) => Err(reason.into()),
-        None => Ok((store, report, loader)),
+        None => Ok((store, report, loading.loader)),
     }
 }
 

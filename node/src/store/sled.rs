@@ -88,6 +88,17 @@ impl Default for SledOptions {
     }
 }
 
+/// Takes in the records of a store while it is opened. An attempt that fails is begun again with a new one.
+pub trait Sink: Default + Send + 'static {
+    /// A record, once.
+    fn take(&mut self, key: &[u8], value: &[u8]);
+}
+
+/// For whom the records do not matter.
+impl Sink for () {
+    fn take(&mut self, _key: &[u8], _value: &[u8]) {}
+}
+
 /// The durable store in a state folder. At most one per folder, over all processes.
 pub struct SledStore {
     root: PathBuf,
@@ -114,8 +125,21 @@ impl SledStore {
     /// # Errors
     /// Only what the surroundings refuse (locked, full, no permission); damage is never an error.
     pub fn open(root: &Path, options: SledOptions) -> Result<(Self, RecoveryReport), StoreError> {
+        let (store, (), report) = Self::open_into(root, options)?;
+        Ok((store, report))
+    }
+
+    /// The same, and hands on the records, which are read anyway to check them: to load them afterwards would be to
+    /// read and check them all again.
+    ///
+    /// # Errors
+    /// See [`Self::open`].
+    pub fn open_into<S: Sink>(
+        root: &Path,
+        options: SledOptions,
+    ) -> Result<(Self, S, RecoveryReport), StoreError> {
         require_room(root, 0)?;
-        let (engine, report) = opening::open(root, &options)?;
+        let (engine, records, report) = opening::open(root, &options)?;
         let is_whole = report.steps.is_empty();
         let marked = if is_whole { engine.tally.commits } else { 0 };
         let root = root.to_path_buf();
@@ -140,7 +164,7 @@ impl SledStore {
             tracing::warn!(%error, "the store takes far more room than its records and could not be written anew");
             store.engine()?;
         }
-        Ok((store, report))
+        Ok((store, records, report))
     }
 
     /// Number of records in it.

@@ -13,7 +13,7 @@ use super::pages::Replay;
 use super::rebuild::{self, OLD_FOLDER};
 use super::record::{Scan, Tally, scan};
 use super::{
-    EXPORT_FOLDER, Engine, MARK_FILE, STORE_FOLDER, SledOptions, drop_engine, engine_error, read_mark,
+    EXPORT_FOLDER, Engine, MARK_FILE, STORE_FOLDER, Sink, SledOptions, drop_engine, engine_error, read_mark,
 };
 use crate::store::export::{self, Export};
 use crate::store::files::FileError;
@@ -31,13 +31,16 @@ const LOG_DEADLINE: Duration = Duration::from_secs(3_600);
 /// sled's lock may outlive its handle for a moment, until its last thread is gone.
 const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 
-/// Opens or repairs the store in `root`.
-pub(super) fn open(root: &Path, options: &SledOptions) -> Result<(Engine, RecoveryReport), StoreError> {
+/// Opens or repairs the store in `root`, and hands on its records.
+pub(super) fn open<S: Sink>(
+    root: &Path,
+    options: &SledOptions,
+) -> Result<(Engine, S, RecoveryReport), StoreError> {
     let mut nobody = || ();
     let mut opening =
         Opening { root, options, steps: Vec::new(), expected: Tally::default(), progress: &mut nobody };
-    let (engine, outcome) = opening.run()?;
-    Ok((engine, RecoveryReport { outcome, steps: opening.steps }))
+    let (engine, records, outcome) = opening.run()?;
+    Ok((engine, records, RecoveryReport { outcome, steps: opening.steps }))
 }
 
 /// Opens a store again after a failed write, without repairing it: that changes what the node may
@@ -63,7 +66,7 @@ pub(super) fn reopen(
         opening.replace_store()?;
     }
     let engine = match opening.attempt(&folder)? {
-        Attempt::Whole(engine) => engine,
+        Attempt::Whole(engine, ()) => engine,
         Attempt::Broken { engine, reason, .. } => {
             drop_engine(engine);
             return Err(damaged(reason));
@@ -82,7 +85,7 @@ pub(super) fn reopen(
     }
     opening.replace_store()?;
     match opening.attempt(&folder)? {
-        Attempt::Whole(engine) => Ok(engine),
+        Attempt::Whole(engine, ()) => Ok(engine),
         Attempt::Broken { reason, .. } => Err(damaged(reason)),
     }
 }
@@ -101,8 +104,8 @@ pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
 }
 
 /// What one attempt to open a folder gave. Trouble that is not in the folder itself is an error.
-enum Attempt {
-    Whole(Engine),
+enum Attempt<S> {
+    Whole(Engine, S),
     Broken { engine: Option<Engine>, scan: Scan, reason: String },
 }
 
@@ -143,7 +146,7 @@ struct Opening<'a> {
 }
 
 impl Opening<'_> {
-    fn run(&mut self) -> Result<(Engine, Recovery), StoreError> {
+    fn run<S: Sink>(&mut self) -> Result<(Engine, S, Recovery), StoreError> {
         self.read_mark()?;
         self.finish_interrupted()?;
         let folder = self.root.join(STORE_FOLDER);
@@ -155,9 +158,9 @@ impl Opening<'_> {
             return self.rebuild(Some(log), 0);
         }
         match self.attempt(&folder)? {
-            Attempt::Whole(engine) => {
+            Attempt::Whole(engine, records) => {
                 remove_tree(&self.root.join(OLD_FOLDER))?;
-                Ok((engine, Recovery::Clean))
+                Ok((engine, records, Recovery::Clean))
             }
             Attempt::Broken { engine, scan, reason } => {
                 self.say(format!("The store is damaged: {reason}."));
@@ -240,7 +243,7 @@ impl Opening<'_> {
     }
 
     /// Opens `folder` and reads all of it, on a thread of its own that may panic or never return.
-    fn attempt(&mut self, folder: &Path) -> Result<Attempt, StoreError> {
+    fn attempt<S: Sink>(&mut self, folder: &Path) -> Result<Attempt<S>, StoreError> {
         let (target, options, expected) = (folder.to_path_buf(), self.options.clone(), self.expected);
         let on_a_slow_card = self.options.time_for(folder);
         let patience = Patience { deadline: on_a_slow_card, on_a_slow_card };
@@ -253,7 +256,11 @@ impl Opening<'_> {
     }
 
     /// A fresh store with the best records that can be had, in place of the damaged one.
-    fn rebuild(&mut self, log: Option<Log>, read_by_sled: u64) -> Result<(Engine, Recovery), StoreError> {
+    fn rebuild<S: Sink>(
+        &mut self,
+        log: Option<Log>,
+        read_by_sled: u64,
+    ) -> Result<(Engine, S, Recovery), StoreError> {
         let salvaged = log.map_or(Ok(Salvage::default()), |log| self.salvage(log, Wanted::All))?;
         let outcome = if salvaged.whole {
             Recovery::SnapshotRebuilt
@@ -271,7 +278,7 @@ impl Opening<'_> {
         self.expected = Tally::default();
         let folder = self.root.join(STORE_FOLDER);
         match self.attempt(&folder)? {
-            Attempt::Whole(engine) => Ok((engine, outcome)),
+            Attempt::Whole(engine, records) => Ok((engine, records, outcome)),
             Attempt::Broken { reason, .. } => {
                 Err(StoreError::Engine { action: "read the rebuilt store in", path: folder, reason })
             }
@@ -377,7 +384,11 @@ pub(super) fn open_engine(folder: &Path, options: &SledOptions) -> Result<::sled
     )
 }
 
-fn open_and_check(folder: &Path, options: &SledOptions, expected: Tally) -> Result<Attempt, StoreError> {
+fn open_and_check<S: Sink>(
+    folder: &Path,
+    options: &SledOptions,
+    expected: Tally,
+) -> Result<Attempt<S>, StoreError> {
     let broken = |reason| Ok(Attempt::Broken { engine: None, scan: Scan::default(), reason });
     let db = match open_engine(folder, options) {
         Ok(db) => db,
@@ -390,7 +401,8 @@ fn open_and_check(folder: &Path, options: &SledOptions, expected: Tally) -> Resu
         .and_then(|()| sync_folder(folder))
         .and_then(|()| crate::store::files::sync_parent(folder));
     synced.map_err(|error| StoreError::io("sync", folder, error))?;
-    let scan = scan(&db, &mut |_, _| ());
+    let mut records = S::default();
+    let scan = scan(&db, &mut |key, value| records.take(key, value));
     scan.refuse_newer(folder)?;
     let tally = scan.stored.unwrap_or_default();
     let engine = Engine::new(folder, db, tally, scan.bytes)?;
@@ -400,7 +412,7 @@ fn open_and_check(folder: &Path, options: &SledOptions, expected: Tally) -> Resu
         reason = reason.or_else(|| Some(format!("its last {missing} commits are missing")));
     }
     Ok(match reason {
-        None => Attempt::Whole(engine),
+        None => Attempt::Whole(engine, records),
         Some(reason) => Attempt::Broken { engine: Some(engine), scan, reason },
     })
 }
