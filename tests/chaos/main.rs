@@ -80,6 +80,11 @@ fn options() -> Result<Options> {
 }
 
 async fn chaos(options: &Options) -> Result<()> {
+    ensure!(
+        options.hearth.is_file(),
+        "there is no {}: build it first, or name it with --hearth",
+        options.hearth.display()
+    );
     let mut out = std::io::stdout();
     writeln!(out, "seed {}, {} rounds, {}", options.seed, options.rounds, options.hearth.display())?;
     let mut home = Home::new(NODES, &options.hearth).await?;

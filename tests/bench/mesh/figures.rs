@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 pub(crate) enum Way {
     /// Bare relays: the floor.
     Relays,
-    /// Two nodes, a field of the overlay.
+    /// Two nodes, a field of the overlay: a command.
     Overlay,
     /// The same until its writer has the answer.
     OverlayAnswer,
@@ -36,7 +36,7 @@ impl Way {
     fn name(self) -> &'static str {
         match self {
             Self::Relays => "bare TCP-QUIC-TCP relays",
-            Self::Overlay => "hearth, overlay",
+            Self::Overlay => "hearth, overlay (a command)",
             Self::OverlayAnswer => "  its writer is answered",
             Self::Durable => "hearth, durable",
             Self::DurableAnswer => "  its writer is answered",

@@ -1,6 +1,7 @@
 //! The nodes that are measured.
 
 use std::{
+    collections::BTreeSet,
     path::PathBuf,
     time::{Duration, Instant},
 };
@@ -23,6 +24,8 @@ pub(crate) struct Home {
     _far: Daemon,
     writer: Session,
     observer: Observer,
+    /// The commands that the observer has been told of.
+    commands: BTreeSet<String>,
     _emulator: Emulator,
 }
 
@@ -46,39 +49,29 @@ impl Home {
         })
         .await?;
         let mut observer = far.web(Some(&token)).await?.watch().await?;
-        observer.subscribe(&[LAMP, NOTE], None).await?;
-        Ok(Self { near, _far: far, writer, observer, _emulator: emulator })
+        observer.subscribe(&["command/", NOTE], None).await?;
+        let commands = BTreeSet::new();
+        Ok(Self { near, _far: far, writer, observer, commands, _emulator: emulator })
     }
 
-    /// One change on the overlay: until it is seen at the other end, and until its writer is answered.
-    pub(crate) async fn overlay(&mut self, payload: String) -> Result<(Duration, Duration)> {
-        self.round(LAMP, "desired", payload).await
+    /// One change on the overlay, which clients make by a command: until it is seen at the other end, and
+    /// until whoever gave it is answered. What becomes of it then is the bulb's time, not the mesh's.
+    pub(crate) async fn overlay(&mut self, round: usize) -> Result<(Duration, Duration)> {
+        let body = json!({ "device": LAMP, "change": { "brightness": round % 101 }, "deadline_ms": 1_000 });
+        let commands = &mut self.commands;
+        let is_new = |object: &Value| {
+            let id = object["id"].as_str().unwrap_or_default();
+            id.starts_with("command/") && commands.insert(id.to_owned())
+        };
+        exchange(&mut self.writer, &mut self.observer, ("POST", "/api/v1/commands"), &body, is_new).await
     }
 
-    /// The same on the durable plane.
+    /// One change on the durable plane, until it is seen and until it is answered.
     pub(crate) async fn durable(&mut self, payload: String) -> Result<(Duration, Duration)> {
-        self.round(NOTE, "text", payload).await
-    }
-
-    async fn round(&mut self, object: &str, field: &str, payload: String) -> Result<(Duration, Duration)> {
-        let body = json!({ "set": { field: payload } }).to_string();
-        let path = format!("/api/v1/objects/{object}");
-        let begun = Instant::now();
-        let written = async {
-            let answer = self.writer.exchange("PATCH", &path, Some(("application/json", body))).await?;
-            answer.success()?;
-            anyhow::Ok(begun.elapsed())
-        };
-        let seen = async {
-            loop {
-                let message = self.observer.next().await?;
-                if message["object"]["id"] == object && message["object"]["fields"][field] == payload {
-                    return anyhow::Ok(begun.elapsed());
-                }
-            }
-        };
-        let (answered, seen) = tokio::join!(written, seen);
-        Ok((seen?, answered?))
+        let body = json!({ "set": { "text": payload } });
+        let path = format!("/api/v1/objects/{NOTE}");
+        let is_new = |object: &Value| object["id"] == NOTE && object["fields"]["text"] == payload;
+        exchange(&mut self.writer, &mut self.observer, ("PATCH", &path), &body, is_new).await
     }
 
     /// Resident memory of the node that is written to, in KiB.
@@ -90,6 +83,32 @@ impl Home {
     pub(crate) fn folder(&self) -> PathBuf {
         self.near.state_dir().to_owned()
     }
+}
+
+/// Sends a request and waits for its answer and for what it makes the observer see; answers with how long it took
+/// until it was seen, and until it was answered.
+async fn exchange(
+    writer: &mut Session,
+    observer: &mut Observer,
+    (method, path): (&str, &str),
+    body: &Value,
+    mut is_it: impl FnMut(&Value) -> bool,
+) -> Result<(Duration, Duration)> {
+    let begun = Instant::now();
+    let answered = async {
+        let answer = writer.exchange(method, path, Some(("application/json", body.to_string()))).await?;
+        answer.success()?;
+        anyhow::Ok(begun.elapsed())
+    };
+    let seen = async {
+        loop {
+            if is_it(&observer.next().await?["object"]) {
+                return anyhow::Ok(begun.elapsed());
+            }
+        }
+    };
+    let (answered, seen) = tokio::try_join!(answered, seen)?;
+    Ok((seen, answered))
 }
 
 /// What a node alone needs; memory in KiB, times in microseconds.
@@ -104,7 +123,7 @@ pub(crate) struct Alone {
 }
 
 /// How often a start is measured; the median counts.
-const STARTS: usize = 5;
+const STARTS: usize = 15;
 
 /// Measures a node without peers, empty and with so many objects of 200 bytes.
 pub(crate) async fn alone(objects: usize) -> Result<Alone> {

@@ -86,7 +86,7 @@ async fn bench(options: Options) -> Result<()> {
             );
         }
         for round in 0..rounds {
-            let (seen, answered) = home.overlay(payload(turn * rounds + round)).await?;
+            let (seen, answered) = home.overlay(turn * rounds + round).await?;
             samples.add(Way::Overlay, seen);
             samples.add(Way::OverlayAnswer, answered);
         }

@@ -24,7 +24,7 @@ use serde_json::{Value, json};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpSocket, UnixStream},
-    time::timeout,
+    time::{Instant, timeout, timeout_at},
 };
 use tokio_rustls::TlsConnector;
 use tokio_tungstenite::{
@@ -346,8 +346,10 @@ impl Observer {
     /// # Errors
     /// When the connection ends.
     pub async fn next_within(&mut self, within: Duration) -> Result<Option<Value>> {
+        // Of the whole wait: the node's pings are no messages.
+        let deadline = Instant::now() + within;
         loop {
-            let Ok(message) = timeout(within, self.socket.next()).await else { return Ok(None) };
+            let Ok(message) = timeout_at(deadline, self.socket.next()).await else { return Ok(None) };
             match message.context("the connection ended")?? {
                 Message::Text(text) => {
                     self.bytes += text.len();
@@ -370,9 +372,9 @@ impl Observer {
     /// When it does not come in time, with what came.
     pub async fn until(&mut self, what: &str, is_it: impl Fn(&Value) -> bool) -> Result<Value> {
         let mut seen = Vec::new();
-        let deadline = tokio::time::Instant::now() + PATIENCE;
+        let deadline = Instant::now() + PATIENCE;
         loop {
-            let left = deadline.saturating_duration_since(tokio::time::Instant::now());
+            let left = deadline.saturating_duration_since(Instant::now());
             let Some(message) = self.next_within(left).await? else {
                 bail!("waited for {what}; saw {seen:#?}")
             };
