@@ -82,8 +82,6 @@ const RELEASE_PATIENCE: Duration = Duration::from_secs(10);
 /// # Errors
 /// Why it could not start, or, as [`Failed`], what went wrong later; the text holds the way out.
 pub fn run(config: Config, announce: &dyn Fn(&Ready)) -> Result<(), Box<dyn Error>> {
-    // What it writes is nobody else's to read, whoever may pass through its folder.
-    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let ended = runtime.block_on(async {
         let state = Arc::new(StateDir::open(&config.state_dir)?);

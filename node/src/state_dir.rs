@@ -225,11 +225,13 @@ pub struct StateDir {
 impl StateDir {
     /// Opens the folder, makes it (mode 0700) when it is absent, and locks it. One of an older version
     /// is brought to this one's form, and small files that are missing or damaged are mended where
-    /// that can be done.
+    /// that can be done. From then on whatever this process writes is nobody else's to read, whoever may pass
+    /// through the folder: not everything that writes there says of each file who may.
     ///
     /// # Errors
     /// Each says what is wrong with the folder and the way out.
     pub fn open(path: &Path) -> Result<Self, StateDirError> {
+        rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
         let path = std::path::absolute(path).map_err(|error| classify("find", path, error))?;
         make_folder(&path)?;
         check_owner(&path)?;

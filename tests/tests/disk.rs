@@ -130,6 +130,10 @@ async fn alone_a_node_goes_on_with_what_was_restored() {
     let unforced = node.cli(&["restore", shown]).await.unwrap();
     assert!(unforced.code == REFUSED && unforced.text().contains("--force"), "{unforced:?}");
     let done = node.json(&["restore", shown, "--force"]).await.unwrap();
+    for file in ["store/db", "store/conf"] {
+        let mode = fs::metadata(node.state_dir().join(file)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o077, 0, "{file} is nobody else's to read: {mode:o}");
+    }
     assert_eq!(done["replaced"], true);
     node.start().await.unwrap();
     assert_eq!(node.fields("note/kept").await.unwrap(), json!({ "text": "as it was" }));
