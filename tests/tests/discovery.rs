@@ -1,5 +1,6 @@
 //! Nodes that find each other without being told where: real daemons on boards of their own, each
-//! board a network namespace. The times are printed; what is asserted is that it happens.
+//! board a network namespace. Times are printed; but for the one that is promised, what is asserted is that it
+//! happens.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::{
@@ -14,6 +15,8 @@ use hearth_tests::{
 use serde_json::{Value, json};
 
 const PORT: u16 = 7843;
+/// The promise: so soon after the second has started they have found each other.
+const FOUND_WITHIN: Duration = Duration::from_secs(3);
 
 /// How a node starts on a board, with mDNS on or off.
 fn on(board: &str, listen: &str, mdns: bool) -> Launch {
@@ -98,7 +101,8 @@ async fn two_nodes_that_know_only_their_household_find_each_other() {
     let since = Instant::now();
     two.start().await.unwrap();
     let took = meet(&one, &two, ["10.77.0.11:7843", "10.77.0.12:7843"], since).await;
-    println!("found by mDNS {took:?} after the start (goal 3 s)");
+    println!("found by mDNS {took:?} after the start");
+    assert!(took <= FOUND_WITHIN, "{took:?}");
     for node in [&one, &two] {
         discovery_is(node, "on", "mDNS on eth0; 1 other node of the household heard").await;
         let shown = node.cli(&["status"]).await.unwrap().ok().unwrap().stdout;
