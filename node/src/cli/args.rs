@@ -174,11 +174,9 @@ pub enum Command {
     ///
     /// It is never merged: the state of the first other node that is met takes its place, and what has
     /// no place there goes to a lost-and-found file. Alone the node goes on with what was restored.
-    #[command(
-        after_help = "Examples:\n  hearth restore home.hearth --check\n  sudo systemctl stop hearth && \
-        sudo -u hearth hearth restore home.hearth --force --state-dir /var/lib/hearth\n  \
-        hearth restore home.hearth --objects home.ndjson && hearth import home.ndjson"
-    )]
+    #[command(after_help = "Examples, and for the service see /usr/share/doc/hearth/disk.md:\n  \
+        hearth restore home.hearth --check\n  hearth restore home.hearth --state-dir ~/.local/state/hearth --force\n  \
+        hearth restore home.hearth --objects home.ndjson && hearth import home.ndjson")]
     Restore(RestoreArgs),
     /// The configuration of `hearth run`
     #[command(subcommand)]

@@ -232,7 +232,7 @@ fn explain(error: &RestoreError, args: &RestoreArgs, state_dir: &Path) -> Failur
     let fix = match error {
         RestoreError::OtherNode { .. } | RestoreError::OtherHousehold => {
             format!(
-                "restore it where that node lived; for a new card and a backup with its key: mv {dir} {dir}.aside, then again; {lines}"
+                "restore it where that node lived; on a new card, with a backup that holds its key, move {dir} aside first (docs/disk.md, \"On a new card\"); {lines}"
             )
         }
         RestoreError::NoKey => {
