@@ -102,7 +102,9 @@ pub struct Routing {
     said: BTreeMap<LinkId, Vec<Reach>>,
     direct: BTreeMap<ShortId, LinkId>,
     ways: BTreeMap<ShortId, Way>,
-    /// Through whom a node was reached that never had a link since.
+    /// Through whom a node that never had a link since was last heard, or is to be reached if it was not heard yet.
+    /// Not through whom it is to be reached now: when a relay dies, those who relied on it take each other for a
+    /// way for a moment.
     last_via: BTreeMap<ShortId, ShortId>,
     down: BTreeSet<ShortId>,
     allowances: BTreeMap<LinkId, Allowance>,
@@ -198,7 +200,7 @@ impl Routing {
         let is_lost = |node: &&ShortId| !ways.contains_key(*node) && !direct.contains_key(*node);
         let lost = self.ways.keys().filter(is_lost).copied().collect();
         self.last_via.retain(|node, _| admitted.contains(node) && !direct.contains_key(node));
-        self.last_via.extend(ways.iter().map(|(node, way)| (*node, way.via)));
+        ways.iter().for_each(|(node, way)| _ = self.last_via.entry(*node).or_insert(way.via));
         self.is_untold = true;
         (self.direct, self.ways) = (direct, ways);
         Changed { found, lost }
@@ -258,7 +260,14 @@ impl Routing {
         self.ways.get(&node).copied()
     }
 
-    /// Whether a node without link or way was last reached through one that is dead.
+    /// Notes that something of a node without a link came by way of another.
+    pub fn heard(&mut self, node: ShortId, via: ShortId) {
+        if node != via {
+            self.last_via.insert(node, via);
+        }
+    }
+
+    /// Whether a node without link or way was last heard through one that is dead.
     pub fn is_cut_off(&self, node: ShortId) -> bool {
         let is_reached = self.direct.contains_key(&node) || self.ways.contains_key(&node);
         let via = self.last_via.get(&node);

@@ -32,7 +32,7 @@ impl Mesh {
         self.routing.way(node)
     }
 
-    /// Whether a node was last reached through one that is dead or gone, and nothing leads to it now: nobody
+    /// Whether a node was last heard through one that is dead or gone, and nothing leads to it now: nobody
     /// that this node still hears can tell whether it lives.
     pub fn is_cut_off(&self, node: ShortId) -> bool {
         self.routing.is_cut_off(node)
@@ -160,10 +160,12 @@ impl Mesh {
             return self.counters.bump(Counter::RelayRepeated);
         }
         let taken = self.liveness.handle_packet(self.now.mono_ms, routed.from, &routed.body);
-        if let Some(link) = self.links.get(&id).filter(|_| taken.is_err()) {
+        let Some(link) = self.links.get(&id) else { return };
+        if taken.is_err() {
             self.counters.bump(Counter::BadRelayed);
-            self.events.push_back(Event::Offence(link.node, Counter::BadRelayed));
+            return self.events.push_back(Event::Offence(link.node, Counter::BadRelayed));
         }
+        self.routing.heard(routed.from, link.short());
     }
 }
 

@@ -70,6 +70,35 @@ fn the_death_of_the_middle_is_told_with_who_lay_behind_it_and_the_overlay_ends()
 }
 
 #[test]
+fn those_who_relied_on_one_relay_do_not_take_each_other_for_the_way() {
+    // The first two and the last two are linked with each other and with the one in the middle.
+    let mut net = Net::new(5);
+    [(0, 3), (0, 4), (1, 3), (1, 4)].iter().for_each(|(a, b)| net.cut(*a, *b));
+    net.settle();
+    for phase in 0..10 {
+        net.run(4_000 + phase * 130);
+        net.dead = Some(2);
+        net.run(3_000);
+        for (node, far) in [(0, [4, 5]), (1, [4, 5]), (3, [1, 2]), (4, [1, 2])] {
+            assert!(
+                !net.nodes[node].is_cut_off(short(3)) && !sees(&net, node, 3),
+                "phase {phase}: it is dead"
+            );
+            for far in far {
+                assert!(
+                    !sees(&net, node, far) && net.nodes[node].is_cut_off(short(far)),
+                    "{phase}: {node} {far}"
+                );
+            }
+        }
+        assert!(sees(&net, 0, 2) && sees(&net, 4, 4));
+        net.dead = None;
+        net.run(25_000);
+        assert!((1..=5).all(|other| other == 1 || sees(&net, 0, other)), "phase {phase}: it is back");
+    }
+}
+
+#[test]
 fn what_the_middle_fetched_goes_on_at_once() {
     let mut net = line(3);
     net.cut(0, 1);
