@@ -26,6 +26,8 @@ pub const COLOR_BULB: u16 = 163;
 /// The product number of a bulb of whites, 1 500 to 9 000 K (LIFX White to Warm 800).
 pub const WHITE_BULB: u16 = 131;
 
+/// The port of LIFX bulbs.
+const LIFX_PORT: u16 = 56_700;
 /// How long the emulator may take to start, on a busy machine.
 const START_WITHIN: Duration = Duration::from_secs(60);
 /// The message types that Hearth sends.
@@ -51,12 +53,21 @@ impl Emulator {
         for _ in 0..3 {
             // A port that is free now may be taken a moment later: then the emulator ends and
             // another port is tried.
-            match Self::start_on(free_port()?, products).await {
+            match Self::start_on(None, free_port()?, products).await {
                 Ok(emulator) => return Ok(emulator),
                 Err(error) => last = error,
             }
         }
         Err(last)
+    }
+
+    /// The same on the loopback of a network namespace, by its full name, where only who is there too reaches
+    /// the bulbs; nor is the HTTP API reached from elsewhere.
+    ///
+    /// # Errors
+    /// See [`Self::start`].
+    pub async fn start_in(namespace: &str, products: &[u16]) -> Result<Self> {
+        Self::start_on(Some(namespace), LIFX_PORT, products).await
     }
 
     /// Where the bulbs listen.
@@ -102,14 +113,21 @@ impl Emulator {
         Ok(())
     }
 
-    async fn start_on(port: u16, products: &[u16]) -> Result<Self> {
+    async fn start_on(namespace: Option<&str>, port: u16, products: &[u16]) -> Result<Self> {
         let program = program();
         ensure!(
             program.exists(),
             "lifx-emulator is not installed at {}: run tests/setup, which installs it",
             program.display()
         );
-        let mut command = Command::new(&program);
+        let mut command = match namespace {
+            Some(name) => {
+                let mut inside = Command::new("ip");
+                inside.args(["netns", "exec", name]).arg(&program);
+                inside
+            }
+            None => Command::new(&program),
+        };
         command.args(["--bind", "127.0.0.1", "--port", &port.to_string()]);
         command.args(["--api", "--api-port", "0", "--no-api-activity"]);
         for product in products {

@@ -54,6 +54,15 @@ impl Namespaces {
         Ok(())
     }
 
+    /// Pulls the cable of one out of another, or plugs it in again.
+    ///
+    /// # Errors
+    /// When there is no cable.
+    pub fn plug(&self, one: &str, other: &str, is_in: bool) -> Result<()> {
+        let state = if is_in { "up" } else { "down" };
+        self.ip(&self.name(one), &["link", "set", &format!("to-{other}"), state])
+    }
+
     fn ip(&self, namespace: &str, args: &[&str]) -> Result<()> {
         ip(&[&["-n", namespace], args].concat())
     }
