@@ -346,6 +346,9 @@ impl Life<'_> {
             _ = &mut watching => Err("the supervisor ended by itself".to_owned()),
         };
         info!("stopping");
+        if !matches!(ended, Ok(End::Again)) {
+            Systemd::from_environment().stops();
+        }
         let _nobody_left = stop.send(true);
         let parts = async {
             // A part that panicked has been logged; the rest stops all the same.

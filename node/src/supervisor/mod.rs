@@ -141,6 +141,12 @@ impl Systemd {
         }
     }
 
+    /// Says that the process ends. Not to be said when it goes on in another household: from then on systemd waits for
+    /// the end, and kills what has not ended in time.
+    pub fn stops(&self) {
+        self.tell(&[NotifyState::Stopping]);
+    }
+
     /// Without systemd there is nobody to tell, which is no error.
     fn tell(&self, state: &[NotifyState<'_>]) {
         if let Err(reason) = (self.tell)(state) {
@@ -176,7 +182,6 @@ pub async fn run(
         }
         stalled_now.send_replace(stalled);
     }
-    systemd.tell(&[NotifyState::Stopping]);
 }
 
 #[cfg(test)]

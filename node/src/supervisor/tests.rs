@@ -182,7 +182,7 @@ async fn pings_stop_while_it_stalls<S>(health: Health, name: &'static str, stall
     stop.send(true).unwrap();
     running.await.unwrap();
     let last: Vec<String> = hears.try_iter().collect();
-    assert!(last[0] == PING && last.last().unwrap() == "STOPPING=1", "{last:?}");
+    assert!(!last.is_empty() && last.iter().all(|told| told == PING), "{last:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
