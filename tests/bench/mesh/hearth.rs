@@ -30,13 +30,14 @@ pub(crate) struct Home {
 }
 
 impl Home {
-    /// Starts them with a bulb: only the adapter can make a device, and only a device has a field
-    /// on the overlay that clients may write.
-    pub(crate) async fn start() -> Result<Self> {
+    /// Starts them with a bulb: what clients change on the overlay is a command, a command is for a device, and
+    /// only an adapter makes one.
+    pub(crate) async fn start(launch: &Launch) -> Result<Self> {
         let emulator = Emulator::start(&[COLOR_BULB]).await?;
         let config = format!("[adapters.lifx]\naddresses = [\"{}\"]\nbroadcast = []\n", emulator.address());
-        let near = Plan::new("near").config(&config).start().await?;
-        let far = near.joined_by(Plan::new("far").config(&config)).await?;
+        let plan = |name| Plan::new(name).launch(launch.clone()).config(&config);
+        let near = plan("near").start().await?;
+        let far = near.joined_by(plan("far")).await?;
         wait_until("both know the bulb", PATIENCE, async || {
             let known = async |node: &Daemon| Ok::<_, anyhow::Error>(node.fields(LAMP).await? != Value::Null);
             Ok(known(&near).await? && known(&far).await?)
@@ -126,10 +127,10 @@ pub(crate) struct Alone {
 const STARTS: usize = 15;
 
 /// Measures a node without peers, empty and with so many objects of 200 bytes.
-pub(crate) async fn alone(objects: usize) -> Result<Alone> {
+pub(crate) async fn alone(launch: &Launch, objects: usize) -> Result<Alone> {
     let folder = Folder::new()?;
     let ready = Ready::listen(&folder)?;
-    let launch = Launch::new().variable("NOTIFY_SOCKET", ready.path.display().to_string());
+    let launch = launch.clone().variable("NOTIFY_SOCKET", ready.path.display().to_string());
     let state = folder.join("node");
     std::fs::create_dir(&state)?;
     std::fs::write(state.join("hearth.toml"), "[adapters.lifx]\nenabled = false\n")?;

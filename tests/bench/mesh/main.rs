@@ -17,16 +17,17 @@ mod relay;
 use std::{io::Write as _, path::PathBuf};
 
 use anyhow::{Context as _, Result, bail};
-use hearth_tests::daemon::PATIENCE;
+use hearth_tests::daemon::{Launch, PATIENCE};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use figures::{Samples, Way};
 
 const USAGE: &str = "\
-Usage: bench-mesh [--rounds N] [--objects N] [--mosquitto FILE] [--json]
+Usage: bench-mesh [--rounds N] [--objects N] [--hearth FILE] [--mosquitto FILE] [--json]
   --rounds N        changes to measure on each way (2000)
   --objects N       objects of 200 B for memory and start (10000)
+  --hearth FILE     the node (the one that is built beside this program)
   --mosquitto FILE  the broker (/usr/sbin/mosquitto)
   --json            print one JSON document instead of tables
 State folders lie in $TMPDIR, whose disk the durable plane measures.
@@ -39,6 +40,7 @@ const PAYLOAD_BYTES: usize = 64;
 struct Options {
     rounds: usize,
     objects: usize,
+    hearth: Option<String>,
     mosquitto: PathBuf,
     json: bool,
 }
@@ -54,13 +56,14 @@ fn main() -> Result<()> {
 
 fn options(arguments: &[String]) -> Result<Options> {
     let mosquitto = "/usr/sbin/mosquitto".into();
-    let mut options = Options { rounds: 2_000, objects: 10_000, mosquitto, json: false };
+    let mut options = Options { rounds: 2_000, objects: 10_000, hearth: None, mosquitto, json: false };
     let mut rest = arguments.iter();
     while let Some(argument) = rest.next() {
         let mut value = || rest.next().with_context(|| format!("{argument} needs a value\n{USAGE}"));
         match argument.as_str() {
             "--rounds" => options.rounds = value()?.parse()?,
             "--objects" => options.objects = value()?.parse()?,
+            "--hearth" => options.hearth = Some(value()?.clone()),
             "--mosquitto" => options.mosquitto = value()?.into(),
             "--json" => options.json = true,
             other => bail!("unknown argument {other}\n{USAGE}"),
@@ -72,7 +75,11 @@ fn options(arguments: &[String]) -> Result<Options> {
 async fn bench(options: Options) -> Result<()> {
     let mut relays = within("the relays start", relay::Relays::start()).await?;
     let mut brokers = within("mosquitto starts", mqtt::Brokers::start(&options.mosquitto)).await?;
-    let mut home = hearth::Home::start().await?;
+    let launch = match &options.hearth {
+        Some(program) => Launch::new().program(&[program]),
+        None => Launch::new(),
+    };
+    let mut home = hearth::Home::start(&launch).await?;
     let linked_kib = home.rss_kib()?;
     let mut flushes = figures::Flushes::on(&home.folder())?;
 
@@ -108,7 +115,7 @@ async fn bench(options: Options) -> Result<()> {
     }
     let used_kib = home.rss_kib()?;
     drop(home);
-    let node = hearth::alone(options.objects).await?;
+    let node = hearth::alone(&launch, options.objects).await?;
 
     let document = json!({
         "build": if cfg!(debug_assertions) { "debug" } else { "release" },
