@@ -102,8 +102,8 @@ pub struct Routing {
     said: BTreeMap<LinkId, Vec<Reach>>,
     direct: BTreeMap<ShortId, LinkId>,
     ways: BTreeMap<ShortId, Way>,
-    /// Through whom a node that never had a link since was last heard, or is to be reached if it was not heard yet.
-    /// Not through whom it is to be reached now: when a relay dies, those who relied on it take each other for a
+    /// Through whom a node that never had a link since was last heard, or who last had a link with it. A longer way
+    /// does not count before something came by it: when a relay dies, those who relied on it take each other for a
     /// way for a moment.
     last_via: BTreeMap<ShortId, ShortId>,
     down: BTreeSet<ShortId>,
@@ -200,7 +200,12 @@ impl Routing {
         let is_lost = |node: &&ShortId| !ways.contains_key(*node) && !direct.contains_key(*node);
         let lost = self.ways.keys().filter(is_lost).copied().collect();
         self.last_via.retain(|node, _| admitted.contains(node) && !direct.contains_key(node));
-        ways.iter().for_each(|(node, way)| _ = self.last_via.entry(*node).or_insert(way.via));
+        for (node, way) in &ways {
+            // Of a link of its own a peer knows; of a longer way it may have heard from one that is about to lose it.
+            if way.hops == 2 || !self.last_via.contains_key(node) {
+                self.last_via.insert(*node, way.via);
+            }
+        }
         self.is_untold = true;
         (self.direct, self.ways) = (direct, ways);
         Changed { found, lost }

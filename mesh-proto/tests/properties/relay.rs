@@ -99,6 +99,21 @@ fn those_who_relied_on_one_relay_do_not_take_each_other_for_the_way() {
 }
 
 #[test]
+fn what_a_second_relay_knows_counts_when_the_first_dies_with_who_lay_behind_it() {
+    // The second and the third join the first with the fourth.
+    let mut net = Net::new(4);
+    [(0, 3), (1, 2)].iter().for_each(|(a, b)| net.cut(*a, *b));
+    net.settle();
+    net.run(10_000);
+    net.dead = Some(3);
+    net.cut(0, 1);
+    net.cut(1, 3);
+    net.run(6_000);
+    assert!(sees(&net, 0, 3) && !sees(&net, 0, 4));
+    assert!(!net.nodes[0].is_cut_off(short(4)), "the third is there, and knows");
+}
+
+#[test]
 fn what_the_middle_fetched_goes_on_at_once() {
     let mut net = line(3);
     net.cut(0, 1);
