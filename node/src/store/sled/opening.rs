@@ -7,7 +7,7 @@
 //! it; the newest readable export; an empty store. Damaged folders are kept, the newest two.
 
 use super::fresh::{Fresh, REBUILD_FOLDER, remove_tree};
-use super::guard::{Patience, guarded};
+use super::guard::{Patience, catch_panic, guarded};
 use super::log::{Log, Prospect};
 use super::pages::Replay;
 use super::rebuild::{self, OLD_FOLDER};
@@ -401,9 +401,17 @@ fn open_and_check<S: Sink>(
         .and_then(|()| sync_folder(folder))
         .and_then(|()| crate::store::files::sync_parent(folder));
     synced.map_err(|error| StoreError::io("sync", folder, error))?;
-    let mut records = S::default();
-    let scan = scan(&db, &mut |key, value| records.take(key, value));
+    let (mut records, mut panic) = (S::default(), None);
+    let scan = scan(&db, &mut |key, value| {
+        if panic.is_none() {
+            panic = catch_panic(|| records.take(key, value)).err();
+        }
+    });
     scan.refuse_newer(folder)?;
+    // Whoever takes them in is at fault, not the store: it would be repaired anew at each start.
+    if let Some(reason) = panic {
+        return Err(StoreError::Engine { action: "take in the records of", path: folder.into(), reason });
+    }
     let tally = scan.stored.unwrap_or_default();
     let engine = Engine::new(folder, db, tally, scan.bytes)?;
     let mut reason = scan.problem(tally);
