@@ -126,7 +126,8 @@ async fn lost(node: &Node, writer: usize, acknowledged: &Fields) -> Result<Vec<S
 /// counts for nothing.
 async fn write(client: Client, number: usize, mut book: Book, stop: watch::Receiver<bool>) -> Book {
     let mut pace = tokio::time::interval(PACE);
-    while !*stop.borrow() {
+    // Whoever failed and let go of it wants no more writes either.
+    while stop.has_changed().is_ok() && !*stop.borrow() {
         pace.tick().await;
         book.last += 1;
         let n = book.last;

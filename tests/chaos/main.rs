@@ -1,7 +1,7 @@
 //! `chaos`: a household of real daemons on a network that is cut, deaf on one side, flapping and healed,
 //! while nodes are stopped for seconds and killed under load. Every acknowledged write must be there: after a
-//! kill on the node that acknowledged it, before anybody could have told it again, and in the end on every
-//! node.
+//! kill on the node that acknowledged it, half of the time before anybody could have told it again, and in the
+//! end on every node.
 //!
 //! Needs root for its network namespaces; no packet leaves them. Build with `--release` for the full size:
 //! `cargo build --release -p node -p hearth-tests --bins && sudo target/release/chaos`.

@@ -4,6 +4,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
+use futures_util::future::join_all;
 use hearth_tests::{
     daemon::{Daemon, Namespaces, PATIENCE, Plan, wait_until},
     emulator::{COLOR_BULB, Emulator},
@@ -179,6 +180,20 @@ impl Sites {
     }
 }
 
+/// Within the promised time it says that the middle is dead, and the other site unreachable.
+async fn sees_the_joint_gone(node: &Daemon, others: [&str; 2]) {
+    let what = format!("{} says that the middle is dead and the other site unreachable", node.name());
+    wait_until(&what, SEEN_WITHIN, async || {
+        let mut is_so = row(node, "middle").await?["state"] == "dead";
+        for far in others {
+            is_so &= row(node, far).await?["state"] == "unreachable";
+        }
+        Ok(is_so)
+    })
+    .await
+    .unwrap();
+}
+
 const BULB: &str = "device/lifx-d073d5000001";
 
 /// Switches the bulb from a node; its life is that of a command that all goes well with.
@@ -209,9 +224,10 @@ async fn two_sites_that_one_node_joins_are_one_home_and_each_goes_on_without_it(
         }
     }
 
-    // The cables to the east flap while both sites write.
+    // The cables to the east flap while both sites write, and at last are out until it is noticed.
     let mut written = 0;
-    for _ in 0..4 {
+    let mut pace = tokio::time::interval(Duration::from_millis(700));
+    for flap in 0..4 {
         for is_in in [false, true] {
             sites.plug(is_in);
             for _ in 0..5 {
@@ -220,6 +236,14 @@ async fn two_sites_that_one_node_joins_are_one_home_and_each_goes_on_without_it(
                     node.put(&object, json!({ "n": written })).await.unwrap();
                 }
                 written += 1;
+            }
+            pace.tick().await;
+            if flap == 3 && !is_in {
+                wait_until("the cut is noticed", PATIENCE, async || {
+                    Ok(row(&sites.west[0], "east1").await?["state"] != "alive")
+                })
+                .await
+                .unwrap();
             }
         }
     }
@@ -233,21 +257,9 @@ async fn two_sites_that_one_node_joins_are_one_home_and_each_goes_on_without_it(
     }
 
     sites.middle.kill().await.unwrap();
-    let killed = tokio::time::Instant::now();
-    for (site, others) in [(&sites.west, SITES[1]), (&sites.east, SITES[0])] {
-        for node in site {
-            let what = format!("{} says that the middle is dead and the other site unreachable", node.name());
-            wait_until(&what, SEEN_WITHIN.saturating_sub(killed.elapsed()), async || {
-                let mut is_so = row(node, "middle").await?["state"] == "dead";
-                for far in others {
-                    is_so &= row(node, far).await?["state"] == "unreachable";
-                }
-                Ok(is_so)
-            })
-            .await
-            .unwrap();
-        }
-    }
+    let west = sites.west.iter().map(|node| sees_the_joint_gone(node, SITES[1]));
+    let east = sites.east.iter().map(|node| sees_the_joint_gone(node, SITES[0]));
+    join_all(west.chain(east)).await;
     // Each site goes on: writes in the west, the bulb in the east.
     sites.west[0].put("note/alone", json!({ "text": "west" })).await.unwrap();
     sites.west[1].converge("note/alone", &json!({ "text": "west" })).await.unwrap();

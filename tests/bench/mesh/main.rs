@@ -34,7 +34,7 @@ State folders lie in $TMPDIR, whose disk the durable plane measures.
 ";
 /// Ways take turns in this many pieces, so that a slow minute of the machine slows all of them.
 const TURNS: usize = 10;
-/// What a change carries.
+/// What a change of the durable plane, and one of the peers, carries.
 const PAYLOAD_BYTES: usize = 64;
 
 struct Options {
