@@ -144,6 +144,26 @@ fn read_log(root: &Path) -> Records {
     records
 }
 
+/// Whoever loads the records fails at one.
+#[derive(Default)]
+struct Faulty;
+
+impl Sink for Faulty {
+    fn take(&mut self, _key: &[u8], _value: &[u8]) {
+        panic!("a fault of the loader");
+    }
+}
+
+#[test]
+fn a_fault_of_who_takes_the_records_in_is_no_damage_of_the_store() {
+    let folder = Folder::new();
+    open_clean(folder.path()).commit(&sample(0..10)).unwrap();
+    let error = SledStore::open_into::<Faulty>(folder.path(), SledOptions::default()).err().unwrap();
+    assert!(error.to_string().contains("a fault of the loader"), "{error}");
+    assert!(!folder.path().join("store.damaged-1").exists(), "nothing was repaired");
+    assert_eq!(open_clean(folder.path()).len(), 10);
+}
+
 #[test]
 fn a_full_disk_is_named_and_the_same_batch_is_taken_later() {
     let disk = Tmpfs::new("16m");
