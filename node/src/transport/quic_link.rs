@@ -228,17 +228,17 @@ async fn watch_silence(
     counters: &TransportCounters,
 ) -> Ended {
     let (mut heard, mut since, mut was_silent) = (0, Instant::now(), false);
+    let patience = || SILENCE + connection.rtt().min(SILENCE) * 3;
     loop {
-        let due = since + SILENCE + connection.rtt().min(SILENCE) * 3;
         let next = Instant::now() + LOOK_FOR_SILENCE;
-        let wake = if was_silent { next } else { next.min(due) };
+        let wake = if was_silent { next } else { next.min(since + patience()) };
         tokio::time::sleep_until(wake).await;
         let count = connection.stats().udp_rx.datagrams;
         // A process that was held up itself has not looked at what came.
         if count != heard || wake.elapsed() > LOOK_FOR_SILENCE * 2 {
             (heard, since) = (count, Instant::now());
         }
-        let is_silent = since.elapsed() >= SILENCE + connection.rtt().min(SILENCE) * 3;
+        let is_silent = since.elapsed() >= patience();
         if is_silent != was_silent {
             was_silent = is_silent;
             if is_silent {
