@@ -38,7 +38,7 @@ mod mend;
 mod migrate;
 
 /// Version of the layout of the folder.
-const LAYOUT: u32 = 3;
+const LAYOUT: u32 = 4;
 /// A daemon does not start with less room than this, in bytes.
 const MIN_FREE_BYTES: u64 = 1024 * 1024;
 /// The longest roster in bytes.

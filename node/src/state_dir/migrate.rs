@@ -8,6 +8,7 @@
 use super::{INCARNATION_FILE, INVITES_FILE, Incarnation, LAYOUT, SETUP_FILE, StateDirError, VERSION_FILE};
 use crate::auth::{InviteBook, setup::is_setup_code};
 use crate::store::files::{FileError, FileKind, read_checked, write_durable};
+use crate::store::sled;
 use std::fs;
 use std::path::Path;
 use zeroize::Zeroizing;
@@ -15,7 +16,7 @@ use zeroize::Zeroizing;
 type Step = fn(&Path) -> Result<(), StateDirError>;
 
 /// The step at place N leads from layout N + 1 to the next.
-const STEPS: [Step; LAYOUT as usize - 1] = [from_1, from_2];
+const STEPS: [Step; LAYOUT as usize - 1] = [from_1, from_2, from_3];
 
 /// Brings the folder to [`LAYOUT`]; answers with what a person should know.
 ///
@@ -105,4 +106,9 @@ fn from_2(path: &Path) -> Result<(), StateDirError> {
         }
     }
     Ok(())
+}
+
+/// The store of layout 3 had no journal. An older hearth knows of none, and would go on without what is in it.
+fn from_3(path: &Path) -> Result<(), StateDirError> {
+    sled::ensure_journal(path).map_err(|error| super::refused(path, error.into()))
 }

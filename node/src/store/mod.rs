@@ -25,7 +25,7 @@ pub(crate) mod repairs;
 
 pub use recovery::{Recovery, RecoveryReport};
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, btree_map};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -98,6 +98,50 @@ impl Batch {
         let deletes = self.deletes.iter().map(|key| (key.as_slice(), None));
         let puts = self.puts.iter().map(|(key, value)| (key.as_slice(), Some(value.as_slice())));
         deletes.chain(puts).collect()
+    }
+}
+
+/// What batches say of each key that they touch, the later over the earlier: a value, or `None` for deleted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Changes(BTreeMap<Vec<u8>, Option<Vec<u8>>>);
+
+impl Changes {
+    pub(crate) fn new(keys: BTreeMap<Vec<u8>, Option<Vec<u8>>>) -> Self {
+        Self(keys)
+    }
+
+    pub(crate) fn add(&mut self, batch: Batch) {
+        self.0.extend(batch.deletes.into_iter().map(|key| (key, None)));
+        self.0.extend(batch.puts.into_iter().map(|(key, value)| (key, Some(value))));
+    }
+
+    pub(crate) fn extend(&mut self, later: Self) {
+        self.0.extend(later.0);
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(crate) fn touches(&self, key: &[u8]) -> bool {
+        self.0.contains_key(key)
+    }
+
+    /// By key, ascending.
+    pub(crate) fn iter(&self) -> btree_map::Iter<'_, Vec<u8>, Option<Vec<u8>>> {
+        self.0.iter()
+    }
+
+    /// All of it as one batch.
+    pub(crate) fn batch(&self) -> Batch {
+        let mut batch = Batch::default();
+        for (key, value) in &self.0 {
+            match value {
+                Some(value) => batch.puts.push((key.clone(), value.clone())),
+                None => batch.deletes.push(key.clone()),
+            }
+        }
+        batch
     }
 }
 

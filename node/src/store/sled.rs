@@ -1,9 +1,11 @@
 //! The store of a real node: one sled tree under rules that were measured.
 //!
+//! - A small batch goes to a journal in front of sled, which takes many of them in as one (see [`journal`]):
+//!   made durable by sled alone, a change of a few bytes costs two pages of the disk.
 //! - sled's own flush calls `sync_file_range`, which leaves the disk's cache and new extents of the
-//!   file to chance; every commit therefore ends with `fdatasync` of the files that sled wrote.
+//!   file to chance; a batch that goes to sled therefore ends with `fdatasync` of the files that sled wrote.
 //! - Every value carries a checksum over its key and itself, and every commit updates a tally (how
-//!   many records, sum of their checksums, number of commits) in the same atomic batch. sled takes
+//!   many records, sum of their checksums, number of batches that sled took) in the same atomic batch. sled takes
 //!   some kinds of damage for the end of its log and silently goes on without the records behind
 //!   it; the tally shows when records are missing in the middle. A small file beside the store, the
 //!   mark, shows when commits are missing at the end.
@@ -17,8 +19,10 @@
 //!   the log is therefore looked through first (see [`log`]).
 //! - sled may panic, on opening and later; it is called where a panic can be survived.
 
+mod attempt;
 mod fresh;
 mod guard;
+mod journal;
 mod log;
 mod opening;
 mod pages;
@@ -27,11 +31,12 @@ mod record;
 
 pub use self::rebuild::{REPLACED_FOLDER, replace_by_export};
 
+use self::attempt::sync_folder;
 use self::guard::catch_panic;
-use self::opening::sync_folder;
-use self::record::{Tally, own_key, user_key};
+use self::journal::Journal;
+use self::record::{Over, Tally, own_key, user_key};
 use super::files::{FileKind, read_checked, write_durable};
-use super::{Batch, Rebuilt, RecoveryReport, Store, StoreError, StoreSize, free_bytes};
+use super::{Batch, Changes, DiskError, Rebuilt, RecoveryReport, Store, StoreError, StoreSize, free_bytes};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -104,6 +109,10 @@ pub struct SledStore {
     root: PathBuf,
     options: SledOptions,
     engine: Option<Engine>,
+    /// Takes small batches in front of the engine; `None` after it failed.
+    journal: Option<Journal>,
+    /// What is in the journal, and not yet in the engine.
+    pending: Changes,
     /// Commits that were acknowledged when the engine was last whole.
     acknowledged: u64,
     /// Commits up to which the mark beside the store vouches.
@@ -149,6 +158,8 @@ impl SledStore {
             root,
             options,
             engine,
+            journal: None,
+            pending: Changes::default(),
             acknowledged,
             marked,
             in_doubt: false,
@@ -156,6 +167,7 @@ impl SledStore {
             rebuilt: None,
             marked_at: None,
         };
+        store.open_journal();
         // The old one may not read, or may speak of what was lost.
         if !is_whole {
             store.mark()?;
@@ -169,7 +181,7 @@ impl SledStore {
 
     /// Number of records in it.
     pub fn len(&self) -> u64 {
-        self.engine.as_ref().map_or(0, |engine| engine.tally.records)
+        self.totals().0.records
     }
 
     /// Whether it holds no record.
@@ -186,28 +198,67 @@ impl SledStore {
         if self.closed {
             return Err(StoreError::Closed);
         }
-        let engine = match self.engine.take() {
-            Some(engine) if !self.in_doubt => engine,
-            failed => {
-                drop_engine(failed);
-                tracing::warn!("the store is opened again after a failed write");
-                let (root, acknowledged) = (&self.root, self.acknowledged);
-                let engine = opening::reopen(root, &self.options, acknowledged, self.in_doubt, &mut || ())?;
-                self.in_doubt = false;
-                engine
-            }
-        };
-        Ok(self.engine.insert(engine))
+        if self.engine.is_none() || self.in_doubt {
+            self.reopen()?;
+        }
+        self.engine.as_mut().ok_or(StoreError::Closed)
+    }
+
+    fn reopen(&mut self) -> Result<(), StoreError> {
+        drop_engine(self.engine.take());
+        self.journal = None;
+        tracing::warn!("the store is opened again after a failed write");
+        let (root, acknowledged, in_doubt) = (&self.root, self.acknowledged, self.in_doubt);
+        let engine = opening::reopen(root, &self.options, acknowledged, in_doubt, &self.pending, &mut || ())?;
+        self.engine = Some(engine);
+        self.in_doubt = false;
+        self.take_in(&self.pending.batch())?;
+        self.open_journal();
+        Ok(())
+    }
+
+    /// A store without its journal is slower, and as durable.
+    fn open_journal(&mut self) {
+        match Journal::open(&self.folder()) {
+            Ok(journal) => self.journal = Some(journal),
+            Err(error) => tracing::warn!(%error, "the store goes on without its journal"),
+        }
     }
 
     fn commit_whatever_the_room(&mut self, batch: &Batch) -> Result<(), StoreError> {
-        let folder = self.folder();
-        let engine = self.engine()?;
-        if batch.is_empty() {
+        let base = self.engine()?.tally.commits;
+        if batch.is_empty() || self.is_journaled(base, batch) {
+            self.pending.add(batch.clone());
             return Ok(());
         }
+        if self.pending.is_empty() {
+            return self.take_in(batch);
+        }
+        let mut all = self.pending.clone();
+        all.add(batch.clone());
+        self.take_in(&all.batch())
+    }
+
+    /// Whether a batch is durable in the journal. Of one that failed nobody knows what is in it: sled takes
+    /// everything in at once then, which makes it void.
+    fn is_journaled(&mut self, base: u64, batch: &Batch) -> bool {
+        let appended = self.journal.as_mut().map_or(Ok(false), |journal| journal.append(base, batch));
+        appended.unwrap_or_else(|error| {
+            tracing::warn!(%error, "the store goes on without its journal");
+            self.journal = None;
+            false
+        })
+    }
+
+    /// Has the engine take in a batch that holds all that is pending.
+    fn take_in(&mut self, batch: &Batch) -> Result<(), StoreError> {
+        let folder = self.folder();
+        let Some(engine) = self.engine.as_mut().filter(|_| !batch.is_empty()) else { return Ok(()) };
         let failed = match catch_panic(|| engine.commit(&folder, batch)) {
-            Ok(Ok(())) => return Ok(()),
+            Ok(Ok(())) => {
+                self.pending = Changes::default();
+                return Ok(());
+            }
             Ok(Err(failed)) => failed,
             Err(reason) => Failed::Write(StoreError::Engine { action: "write", path: folder, reason }),
         };
@@ -226,12 +277,13 @@ impl SledStore {
 impl Store for SledStore {
     fn load(&mut self, each: &mut dyn FnMut(&[u8], &[u8])) -> Result<(), StoreError> {
         let folder = self.folder();
-        let engine = self.engine()?;
-        let scan = catch_panic(|| record::scan(&engine.db, each)).map_err(|reason| StoreError::Engine {
-            action: "read",
-            path: folder.clone(),
-            reason,
-        })?;
+        self.engine()?;
+        let Some(engine) = &self.engine else { return Err(StoreError::Closed) };
+        let mut over = Over::new(&self.pending, each);
+        let scan = catch_panic(|| record::scan(&engine.db, &mut |key, value| over.take(key, value)));
+        let scan =
+            scan.map_err(|reason| StoreError::Engine { action: "read", path: folder.clone(), reason })?;
+        over.finish();
         match scan.problem(engine.tally) {
             None => Ok(()),
             Some(reason) => Err(StoreError::Damaged { path: folder, reason, keys: scan.damaged }),
@@ -240,7 +292,8 @@ impl Store for SledStore {
 
     fn commit(&mut self, batch: &Batch) -> Result<(), StoreError> {
         batch.check()?;
-        require_room(&self.root, batch.bytes() as u64)?;
+        let journaled = self.journal.as_ref().map_or(0, Journal::used);
+        require_room(&self.root, journaled + batch.bytes() as u64)?;
         self.commit_whatever_the_room(batch)
     }
 
@@ -260,14 +313,25 @@ impl Store for SledStore {
     }
 
     fn close(&mut self) -> Result<(), StoreError> {
+        // Where there is no room it stays in the journal.
+        let has_room = require_room(&self.root, self.journal.as_ref().map_or(0, Journal::used)).is_ok();
+        let taken = if has_room { self.take_in(&self.pending.batch()) } else { Ok(()) };
         let marked = self.mark();
         self.closed = true;
+        self.journal = None;
         drop_engine(self.engine.take());
-        marked
+        taken.and(marked)
     }
 }
 
 impl SledStore {
+    /// What the store adds up to, and the bytes of its records, with what is pending.
+    fn totals(&self) -> (Tally, u64) {
+        let Some(engine) = &self.engine else { return Default::default() };
+        let without = (engine.tally, engine.live_bytes);
+        engine.prepare(&self.pending.batch()).map_or(without, |(_, tally, bytes)| (tally, bytes))
+    }
+
     /// Writes the mark, if something was committed since the last one.
     fn mark(&mut self) -> Result<(), StoreError> {
         let Some(tally) = self.engine.as_ref().map(|engine| engine.tally) else { return Ok(()) };
@@ -361,6 +425,16 @@ fn drop_engine(engine: Option<Engine>) {
     if let Err(reason) = catch_panic(move || drop(engine)) {
         tracing::warn!(reason, "the storage engine failed while it was closed");
     }
+}
+
+/// Gives the store in a state folder, if there is one, its journal.
+///
+/// # Errors
+/// What the disk refuses.
+pub(crate) fn ensure_journal(root: &Path) -> Result<(), DiskError> {
+    let folder = root.join(STORE_FOLDER);
+    let lacks_it = folder.exists() && !folder.join(journal::JOURNAL_FILE).exists();
+    if lacks_it { Journal::open(&folder).map(drop) } else { Ok(()) }
 }
 
 fn require_room(root: &Path, batch_bytes: u64) -> Result<(), StoreError> {

@@ -12,8 +12,7 @@
 //! order.
 
 use super::export::{self, Export};
-use super::{Batch, MAX_BATCH_BYTES, Rebuilt, Store, StoreError, StoreSize};
-use std::collections::BTreeMap;
+use super::{Batch, Changes, MAX_BATCH_BYTES, Rebuilt, Store, StoreError, StoreSize};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -301,7 +300,7 @@ struct Group {
     members: Vec<Member>,
     bytes: usize,
     single: Option<Batch>,
-    merged: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
+    merged: Changes,
 }
 
 impl Group {
@@ -311,28 +310,13 @@ impl Group {
             return;
         }
         if let Some(first) = self.single.take() {
-            self.merge(first);
+            self.merged.add(first);
         }
-        self.merge(batch);
-    }
-
-    fn merge(&mut self, batch: Batch) {
-        self.merged.extend(batch.deletes.into_iter().map(|key| (key, None)));
-        self.merged.extend(batch.puts.into_iter().map(|(key, value)| (key, Some(value))));
+        self.merged.add(batch);
     }
 
     fn batch(&self) -> Batch {
-        if let Some(single) = &self.single {
-            return single.clone();
-        }
-        let mut batch = Batch::default();
-        for (key, value) in &self.merged {
-            match value {
-                Some(value) => batch.puts.push((key.clone(), value.clone())),
-                None => batch.deletes.push(key.clone()),
-            }
-        }
-        batch
+        self.single.clone().unwrap_or_else(|| self.merged.batch())
     }
 }
 

@@ -1,9 +1,10 @@
 //! Writing a whole store anew, beside the one that it will replace.
 
-use super::opening::{open_engine, sync_folder};
+use super::attempt::{open_engine, sync_folder};
+use super::journal::Journal;
 use super::record::Tally;
 use super::{Engine, Failed, SledOptions, drop_engine, engine_error};
-use crate::store::{Batch, GOOD_BATCH_BYTES, StoreError};
+use crate::store::{Batch, Changes, GOOD_BATCH_BYTES, StoreError};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -15,22 +16,36 @@ pub(super) const REBUILD_FOLDER: &str = "store.rebuild";
 pub(super) struct Fresh {
     folder: PathBuf,
     engine: Engine,
+    /// What is newer than anything that is put here.
+    newest: Changes,
     batch: Batch,
     bytes: usize,
     failed: Option<StoreError>,
 }
 
 impl Fresh {
-    /// `commits` continues the count of the store that it replaces, so that the mark still fits.
-    pub(super) fn create(root: &Path, options: &SledOptions, commits: u64) -> Result<Self, StoreError> {
+    /// `commits` continues the count of the store that it replaces, so that the mark still fits; `newest` is
+    /// what that store had in its journal only.
+    pub(super) fn create(
+        root: &Path,
+        options: &SledOptions,
+        commits: u64,
+        newest: Changes,
+    ) -> Result<Self, StoreError> {
         let folder = root.join(REBUILD_FOLDER);
         remove_tree(&folder)?;
         let db = open_engine(&folder, options).map_err(|error| engine_error("create", &folder, error))?;
         let engine = Engine::new(&folder, db, Tally { commits, ..Tally::default() }, 0)?;
-        Ok(Self { folder, engine, batch: Batch::default(), bytes: 0, failed: None })
+        Ok(Self { folder, engine, newest, batch: Batch::default(), bytes: 0, failed: None })
     }
 
     pub(super) fn put(&mut self, key: &[u8], value: &[u8]) {
+        if !self.newest.touches(key) {
+            self.add(key, value);
+        }
+    }
+
+    fn add(&mut self, key: &[u8], value: &[u8]) {
         self.bytes += key.len() + value.len();
         self.batch.puts.push((key.to_vec(), value.to_vec()));
         if self.bytes >= GOOD_BATCH_BYTES {
@@ -50,6 +65,11 @@ impl Fresh {
 
     /// Makes it durable and closes it; the number of its records.
     pub(super) fn finish(mut self) -> Result<u64, StoreError> {
+        for (key, value) in std::mem::take(&mut self.newest).iter() {
+            if let Some(value) = value {
+                self.add(key, value);
+            }
+        }
         self.write();
         if let Some(error) = self.failed.take() {
             return Err(error);
@@ -57,6 +77,7 @@ impl Fresh {
         let records = self.engine.tally.records;
         let folder = self.folder.clone();
         drop_engine(Some(self.engine));
+        drop(Journal::open(&folder)?);
         sync_folder(&folder.join("blobs"))
             .and_then(|()| sync_folder(&folder))
             .map_err(|error| StoreError::io("sync", &folder, error))?;

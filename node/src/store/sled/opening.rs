@@ -4,32 +4,32 @@
 //! So its log is looked through first, without sled. In this order, each step only when the one
 //! before did not give a whole store: sled opens it; every record that the log holds is read
 //! without sled and written into a fresh store, which is whole when only sled could not have read
-//! it; the newest readable export; an empty store. Damaged folders are kept, the newest two.
+//! it; the newest readable export; an empty store. Whatever it is gets what the journal holds beyond it.
+//! Damaged folders are kept, the newest two.
 
+use super::attempt::{Attempt, open_and_check, open_log};
 use super::fresh::{Fresh, REBUILD_FOLDER, remove_tree};
 use super::guard::{Patience, catch_panic, guarded};
+use super::journal::{self, Found as Journal, Lacking};
 use super::log::{Log, Prospect};
 use super::pages::Replay;
 use super::rebuild::{self, OLD_FOLDER};
 use super::record::{Scan, Tally, scan};
 use super::{
-    EXPORT_FOLDER, Engine, MARK_FILE, STORE_FOLDER, Sink, SledOptions, drop_engine, engine_error, read_mark,
+    EXPORT_FOLDER, Engine, Failed, MARK_FILE, STORE_FOLDER, Sink, SledOptions, drop_engine, read_mark,
 };
 use crate::store::export::{self, Export};
 use crate::store::files::FileError;
-use crate::store::{Recovery, RecoveryReport, StoreError, is_damage, repairs, restored};
+use crate::store::{Changes, Recovery, RecoveryReport, StoreError, repairs, restored};
 use std::fs::{self, File};
-use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 const DAMAGED_PREFIX: &str = "store.damaged-";
 const KEPT_DAMAGED: usize = 2;
 /// How long this code's own reading of the log may take: it ends by itself, but on a disk that no longer
 /// answers. What still reads on a slow card must not be given up for an older export.
 const LOG_DEADLINE: Duration = Duration::from_secs(3_600);
-/// sled's lock may outlive its handle for a moment, until its last thread is gone.
-const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Opens or repairs the store in `root`, and hands on its records.
 pub(super) fn open<S: Sink>(
@@ -37,27 +37,35 @@ pub(super) fn open<S: Sink>(
     options: &SledOptions,
 ) -> Result<(Engine, S, RecoveryReport), StoreError> {
     let mut nobody = || ();
-    let mut opening =
-        Opening { root, options, steps: Vec::new(), expected: Tally::default(), progress: &mut nobody };
+    let mut opening = Opening {
+        root,
+        options,
+        steps: Vec::new(),
+        expected: Tally::default(),
+        journal: Journal::default(),
+        progress: &mut nobody,
+    };
     let (engine, records, outcome) = opening.run()?;
     Ok((engine, records, RecoveryReport { outcome, steps: opening.steps }))
 }
 
 /// Opens a store again after a failed write, without repairing it: that changes what the node may
 /// say about itself and belongs to its start. So it must hold `acknowledged` commits. When what is
-/// on the disk is `in_doubt`, every record is first written anew and synced. `progress` is called at least
-/// every second of what a slow card may take.
+/// on the disk is `in_doubt`, every record is first written anew and synced, with `newest` over them.
+/// `progress` is called at least every second of what a slow card may take.
 pub(super) fn reopen(
     root: &Path,
     options: &SledOptions,
     acknowledged: u64,
     in_doubt: bool,
+    newest: &Changes,
     progress: &mut dyn FnMut(),
 ) -> Result<Engine, StoreError> {
     let folder = root.join(STORE_FOLDER);
     let damaged = |reason| StoreError::Damaged { path: folder.clone(), reason, keys: Vec::new() };
     let expected = Tally { commits: acknowledged, ..Tally::default() };
-    let mut opening = Opening { root, options, steps: Vec::new(), expected, progress };
+    let journal = Journal::over(acknowledged, newest);
+    let mut opening = Opening { root, options, steps: Vec::new(), expected, journal, progress };
     if let Some((reason, log)) = opening.doubt(&folder)? {
         // Only a store that is whole is written anew here.
         if !opening.salvage(log, Wanted::Whole)?.whole {
@@ -75,7 +83,7 @@ pub(super) fn reopen(
     if !in_doubt {
         return Ok(engine);
     }
-    let mut fresh = Fresh::create(root, options, engine.tally.commits)?;
+    let mut fresh = Fresh::create(root, options, engine.tally.commits, newest.clone())?;
     let copied = scan(&engine.db, &mut |key, value| fresh.put(key, value));
     let problem = copied.problem(engine.tally);
     drop_engine(Some(engine));
@@ -88,25 +96,6 @@ pub(super) fn reopen(
         Attempt::Whole(engine, ()) => Ok(engine),
         Attempt::Broken { reason, .. } => Err(damaged(reason)),
     }
-}
-
-/// Makes every file in `folder`, and their names, durable.
-pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(folder)? {
-        let path = entry?.path();
-        match File::open(&path) {
-            Ok(file) => file.sync_data()?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
-        }
-    }
-    File::open(folder)?.sync_all()
-}
-
-/// What one attempt to open a folder gave. Trouble that is not in the folder itself is an error.
-enum Attempt<S> {
-    Whole(Engine, S),
-    Broken { engine: Option<Engine>, scan: Scan, reason: String },
 }
 
 /// What the log holds when it is read without sled.
@@ -142,6 +131,8 @@ struct Opening<'a> {
     steps: Vec<String>,
     /// What the store should hold at least, as far as anybody knows.
     expected: Tally,
+    /// What lies in front of sled.
+    journal: Journal,
     progress: &'a mut dyn FnMut(),
 }
 
@@ -150,6 +141,8 @@ impl Opening<'_> {
         self.read_mark()?;
         self.finish_interrupted()?;
         let folder = self.root.join(STORE_FOLDER);
+        self.journal = Journal::read(&folder)?;
+        self.expect(Tally { commits: self.journal.commits(), ..self.expected });
         for path in remove_unfinished(&folder)? {
             self.say(format!("Removed {}, a snapshot that was not finished.", path.display()));
         }
@@ -158,9 +151,10 @@ impl Opening<'_> {
             return self.rebuild(Some(log), 0);
         }
         match self.attempt(&folder)? {
-            Attempt::Whole(engine, records) => {
+            Attempt::Whole(mut engine, records) => {
                 remove_tree(&self.root.join(OLD_FOLDER))?;
-                Ok((engine, records, Recovery::Clean))
+                let outcome = self.take_in(&mut engine)?;
+                Ok((engine, records, outcome))
             }
             Attempt::Broken { engine, scan, reason } => {
                 self.say(format!("The store is damaged: {reason}."));
@@ -171,6 +165,31 @@ impl Opening<'_> {
                 self.rebuild(log, scan.found.records)
             }
         }
+    }
+
+    /// Has sled take in what the journal holds beyond it. The records were handed on with that.
+    fn take_in(&mut self, engine: &mut Engine) -> Result<Recovery, StoreError> {
+        let Lacking { changes, lost } = self.journal.lacking(engine.tally.commits);
+        if changes.is_empty() && lost == 0 {
+            return Ok(Recovery::Clean);
+        }
+        let folder = self.root.join(STORE_FOLDER);
+        if lost > 0 {
+            self.say(format!(
+                "The journal of the store is damaged: at least {lost} of its last commits are missing."
+            ));
+            restored::ensure_mark(self.root)?;
+        }
+        let failed = |reason| StoreError::Engine { action: "write", path: folder.clone(), reason };
+        match catch_panic(|| engine.commit(&folder, &changes.batch())).map_err(failed)? {
+            Ok(()) => {}
+            Err(Failed::Write(error) | Failed::Sync(error)) => return Err(error),
+        }
+        if lost == 0 {
+            return Ok(Recovery::Clean);
+        }
+        journal::remove(&folder)?;
+        Ok(Recovery::Salvaged { kept: engine.tally.records, lost })
     }
 
     fn for_log(&self) -> Patience {
@@ -245,9 +264,11 @@ impl Opening<'_> {
     /// Opens `folder` and reads all of it, on a thread of its own that may panic or never return.
     fn attempt<S: Sink>(&mut self, folder: &Path) -> Result<Attempt<S>, StoreError> {
         let (target, options, expected) = (folder.to_path_buf(), self.options.clone(), self.expected);
+        let journal = self.journal.clone();
         let on_a_slow_card = self.options.time_for(folder);
         let patience = Patience { deadline: on_a_slow_card, on_a_slow_card };
-        let attempt = guarded(patience, self.progress, move || open_and_check(&target, &options, expected));
+        let attempt =
+            guarded(patience, self.progress, move || open_and_check(&target, &options, expected, &journal));
         let opened = match attempt {
             Ok(opened) => opened?,
             Err(reason) => Attempt::Broken { engine: None, scan: Scan::default(), reason },
@@ -294,7 +315,7 @@ impl Opening<'_> {
             Some(export) => self.import(&export),
             None if kept > 0 => Ok(Recovery::Salvaged { kept, lost }),
             None => {
-                Fresh::create(self.root, self.options, self.expected.commits)?.finish()?;
+                self.fresh()?.finish()?;
                 Ok(Recovery::Empty)
             }
         }
@@ -317,15 +338,19 @@ impl Opening<'_> {
     fn salvage(&mut self, log: Log, wanted: Wanted) -> Result<Salvage, StoreError> {
         let folder = self.root.join(STORE_FOLDER);
         let (root, options, expected) = (self.root.to_path_buf(), self.options.clone(), self.expected);
+        let journal = self.journal.clone();
         let work = move || {
             let found = find(log, &folder, expected)?;
-            if wanted == Wanted::Whole && !found.whole {
-                return Ok(Salvage { kept: 0, tally: found.tally, whole: false });
+            let commits = found.tally.commits.max(expected.commits);
+            let Lacking { changes, lost } = journal.lacking(commits);
+            let whole = found.whole && lost == 0;
+            if wanted == Wanted::Whole && !whole {
+                return Ok(Salvage { kept: 0, tally: found.tally, whole });
             }
-            let mut fresh = Fresh::create(&root, &options, found.tally.commits.max(expected.commits))?;
+            let mut fresh = Fresh::create(&root, &options, commits, changes)?;
             let copied = found.replay.records(found.end, &mut |key, value| fresh.put(key, value));
             copied.map_err(|error| StoreError::io("read", &folder, error))?;
-            Ok(Salvage { kept: fresh.finish()?, tally: found.tally, whole: found.whole })
+            Ok(Salvage { kept: fresh.finish()?, tally: found.tally, whole })
         };
         match guarded(self.for_log(), self.progress, work) {
             Ok(salvaged) => salvaged,
@@ -336,8 +361,14 @@ impl Opening<'_> {
         }
     }
 
+    /// A store to be filled with something older than the journal.
+    fn fresh(&self) -> Result<Fresh, StoreError> {
+        let commits = self.expected.commits;
+        Fresh::create(self.root, self.options, commits, self.journal.lacking(commits).changes)
+    }
+
     fn import(&mut self, export: &Export) -> Result<Recovery, StoreError> {
-        let mut fresh = Fresh::create(self.root, self.options, self.expected.commits)?;
+        let mut fresh = self.fresh()?;
         export::read(&export.path, &mut |key, value| fresh.put(key, value))?;
         fresh.finish()?;
         let age = SystemTime::now().duration_since(export.created).unwrap_or_default();
@@ -372,59 +403,6 @@ impl Opening<'_> {
     }
 }
 
-pub(super) fn open_engine(folder: &Path, options: &SledOptions) -> Result<::sled::Db, ::sled::Error> {
-    let config = ::sled::Config::new()
-        .path(folder)
-        .cache_capacity(options.cache_bytes)
-        .flush_every_ms(None)
-        .use_compression(false);
-    patiently(
-        || config.open(),
-        |error| matches!(error, ::sled::Error::Io(error) if error.to_string().contains("could not acquire lock")),
-    )
-}
-
-fn open_and_check<S: Sink>(
-    folder: &Path,
-    options: &SledOptions,
-    expected: Tally,
-) -> Result<Attempt<S>, StoreError> {
-    let broken = |reason| Ok(Attempt::Broken { engine: None, scan: Scan::default(), reason });
-    let db = match open_engine(folder, options) {
-        Ok(db) => db,
-        Err(::sled::Error::Io(error)) if !is_damage(&error) => {
-            return Err(engine_error("open", folder, ::sled::Error::Io(error)));
-        }
-        Err(error) => return broken(error.to_string()),
-    };
-    let synced = sync_folder(&folder.join("blobs"))
-        .and_then(|()| sync_folder(folder))
-        .and_then(|()| crate::store::files::sync_parent(folder));
-    synced.map_err(|error| StoreError::io("sync", folder, error))?;
-    let (mut records, mut panic) = (S::default(), None);
-    let scan = scan(&db, &mut |key, value| {
-        if panic.is_none() {
-            panic = catch_panic(|| records.take(key, value)).err();
-        }
-    });
-    scan.refuse_newer(folder)?;
-    // Whoever takes them in is at fault, not the store: it would be repaired anew at each start.
-    if let Some(reason) = panic {
-        return Err(StoreError::Engine { action: "take in the records of", path: folder.into(), reason });
-    }
-    let tally = scan.stored.unwrap_or_default();
-    let engine = Engine::new(folder, db, tally, scan.bytes)?;
-    let mut reason = scan.problem(tally);
-    if tally.commits < expected.commits {
-        let missing = expected.commits - tally.commits;
-        reason = reason.or_else(|| Some(format!("its last {missing} commits are missing")));
-    }
-    Ok(match reason {
-        None => Attempt::Whole(engine, records),
-        Some(reason) => Attempt::Broken { engine: Some(engine), scan, reason },
-    })
-}
-
 /// Reads the log up to an end at which it is whole, or else all that can be read of it.
 fn find(log: Log, folder: &Path, expected: Tally) -> Result<Found, StoreError> {
     let failed = |error| StoreError::io("read", folder, error);
@@ -452,35 +430,4 @@ fn remove_unfinished(folder: &Path) -> Result<Vec<PathBuf>, StoreError> {
         fs::remove_file(path).map_err(|error| StoreError::io("delete", path, error))?;
     }
     Ok(found)
-}
-
-/// The log in `folder`, locked; `None` when there is none.
-fn open_log(folder: &Path) -> Result<Option<Log>, StoreError> {
-    let Some(log) = Log::open(folder).map_err(|error| StoreError::io("read", folder, error))? else {
-        return Ok(None);
-    };
-    match patiently(|| log.lock(), |error| error.kind() == io::ErrorKind::WouldBlock) {
-        Ok(()) => Ok(Some(log)),
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-            Err(StoreError::Locked { path: folder.to_path_buf() })
-        }
-        Err(error) => Err(StoreError::io("lock", folder, error)),
-    }
-}
-
-/// Tries again for a moment while somebody else holds the lock.
-fn patiently<T, E>(mut open: impl FnMut() -> Result<T, E>, is_locked: impl Fn(&E) -> bool) -> Result<T, E> {
-    let patience = Instant::now();
-    loop {
-        match open() {
-            Err(error) if is_locked(&error) && patience.elapsed() < LOCK_PATIENCE => {
-                #[expect(
-                    clippy::disallowed_methods,
-                    reason = "there is no way to wait for the lock with a deadline"
-                )]
-                std::thread::sleep(Duration::from_millis(10));
-            }
-            other => return other,
-        }
-    }
 }

@@ -16,7 +16,7 @@ use super::{
     Engine, MARK_FILE, RESERVE_BYTES, STORE_FOLDER, SledOptions, SledStore, drop_engine, opening, record,
 };
 use crate::store::files::sync_parent;
-use crate::store::{DiskError, Rebuilt, StoreError, StoreSize, export, free_bytes};
+use crate::store::{Changes, DiskError, Rebuilt, StoreError, StoreSize, export, free_bytes};
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -34,10 +34,10 @@ const FRESH: u64 = 3;
 
 impl SledStore {
     pub(super) fn measure(&self) -> StoreSize {
-        let engine = self.engine.as_ref();
+        let (tally, live_bytes) = self.totals();
         StoreSize {
-            records: engine.map_or(0, |engine| engine.tally.records),
-            live_bytes: engine.map_or(0, |engine| engine.live_bytes),
+            records: tally.records,
+            live_bytes,
             disk_bytes: folder_bytes(&self.folder()),
             rebuilt: self.rebuilt,
         }
@@ -57,24 +57,27 @@ impl SledStore {
     /// Writes every record into a fresh store and puts that into the place of this one.
     pub(super) fn rebuild(&mut self, progress: &mut dyn FnMut()) -> Result<Rebuilt, StoreError> {
         let from_bytes = folder_bytes(&self.folder());
-        let (root, options) = (self.root.clone(), self.options.clone());
+        let (root, options, newest) = (self.root.clone(), self.options.clone(), self.pending.clone());
         let engine = self.engine()?;
         require_room(&root, engine.live_bytes)?;
-        let filled = fill_from(engine, &root, &options, progress);
+        let filled = fill_from(engine, &root, &options, newest, progress);
         if filled.is_err() {
             let _what_is_left_goes_at_the_next_start = remove_tree(&root.join(REBUILD_FOLDER));
         }
         filled?;
         let commits = engine.tally.commits;
         drop_engine(self.engine.take());
+        self.journal = None;
         let swapped = swap(&root, OLD_FOLDER);
         if swapped.is_err() {
             finish_interrupted(&root)?;
         }
         swapped?;
-        let engine = opening::reopen(&root, &options, commits, false, progress)?;
+        let engine = opening::reopen(&root, &options, commits, false, &self.pending, progress)?;
         self.acknowledged = engine.tally.commits;
         self.engine = Some(engine);
+        self.pending = Changes::default();
+        self.open_journal();
         remove_tree(&root.join(OLD_FOLDER))?;
         let rebuilt = Rebuilt { from_bytes, to_bytes: folder_bytes(&self.folder()) };
         self.rebuilt = Some(rebuilt);
@@ -101,7 +104,7 @@ pub fn replace_by_export(
 ) -> Result<u64, StoreError> {
     finish_interrupted(root)?;
     require_room(root, fs::metadata(export).map_or(0, |about| about.len()))?;
-    let mut fresh = Fresh::create(root, options, 0)?;
+    let mut fresh = Fresh::create(root, options, 0, Changes::default())?;
     export::read(export, &mut |key, value| {
         fresh.put(key, value);
         progress();
@@ -132,9 +135,10 @@ fn fill_from(
     engine: &Engine,
     root: &Path,
     options: &SledOptions,
+    newest: Changes,
     progress: &mut dyn FnMut(),
 ) -> Result<(), StoreError> {
-    let mut fresh = Fresh::create(root, options, engine.tally.commits)?;
+    let mut fresh = Fresh::create(root, options, engine.tally.commits, newest)?;
     let scan = record::scan(&engine.db, &mut |key, value| {
         fresh.put(key, value);
         progress();

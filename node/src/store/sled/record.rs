@@ -1,6 +1,8 @@
 //! How records lie in sled: sealed with a checksum, counted by a tally.
 
-use crate::store::StoreError;
+use crate::store::{Changes, StoreError};
+use std::collections::btree_map;
+use std::iter::Peekable;
 use std::path::Path;
 
 /// Bytes of the checksum at the end of every stored value.
@@ -173,4 +175,44 @@ pub(super) fn scan(db: &::sled::Db, each: &mut dyn FnMut(&[u8], &[u8])) -> Scan 
         }
     }
     scan
+}
+
+/// The tally that is stored, if it reads.
+pub(super) fn stored_tally(db: &::sled::Db) -> Option<Tally> {
+    let sealed = db.get(TALLY_KEY).ok()??;
+    Tally::decode(unseal(TALLY_KEY, &sealed)?).ok()
+}
+
+/// Hands on records, which come in the order of their keys, with changes put over them.
+pub(super) struct Over<'a, F> {
+    changes: Peekable<btree_map::Iter<'a, Vec<u8>, Option<Vec<u8>>>>,
+    each: F,
+}
+
+impl<'a, F: FnMut(&[u8], &[u8])> Over<'a, F> {
+    pub(super) fn new(changes: &'a Changes, each: F) -> Self {
+        Self { changes: changes.iter().peekable(), each }
+    }
+
+    pub(super) fn take(&mut self, key: &[u8], value: &[u8]) {
+        let mut is_changed = false;
+        while let Some((changed, value)) = self.changes.next_if(|(changed, _)| changed.as_slice() <= key) {
+            is_changed = changed == key;
+            if let Some(value) = value {
+                (self.each)(changed, value);
+            }
+        }
+        if !is_changed {
+            (self.each)(key, value);
+        }
+    }
+
+    /// Hands on what is new behind the last record.
+    pub(super) fn finish(mut self) {
+        for (key, value) in self.changes {
+            if let Some(value) = value {
+                (self.each)(key, value);
+            }
+        }
+    }
 }

@@ -1,5 +1,5 @@
-//! The store on a real disk: full ones, failed syncs, limits. What damage does is in `damage`, how it is
-//! mended in `recovery`, and what any sequence of steps keeps in `properties`.
+//! The store on a real disk: full ones, failed syncs, limits. What damage does is in `damage` and, to the journal,
+//! in `journaled`, how it is mended in `recovery`, and what any sequence of steps keeps in `properties`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 use super::*;
 use crate::store::memory::MemoryStore;
@@ -243,6 +243,7 @@ fn a_large_store_on_a_slow_card_is_given_time_by_its_size() {
 }
 
 mod damage;
+mod journaled;
 mod properties;
 mod rebuild;
 mod recovery;

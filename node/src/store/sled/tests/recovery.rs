@@ -115,7 +115,14 @@ fn a_store_that_is_not_whole_is_not_copied_when_it_is_opened_again() {
         let folder = Folder::new();
         copy(original.folder.path(), folder.path());
         fs::write(folder.join("store/db"), bytes).unwrap();
-        match opening::reopen(folder.path(), &SledOptions::default(), commits, false, &mut || ()) {
+        match opening::reopen(
+            folder.path(),
+            &SledOptions::default(),
+            commits,
+            false,
+            &Changes::default(),
+            &mut || (),
+        ) {
             Ok(engine) => drop_engine(Some(engine)),
             Err(error) => {
                 assert!(matches!(error, StoreError::Damaged { .. }), "{what}: {error}");

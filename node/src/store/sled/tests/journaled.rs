@@ -1,0 +1,283 @@
+//! What is in the journal when the power goes, and what damage to it costs.
+use super::journal::JOURNAL_FILE;
+use super::*;
+
+fn put(key: &str, value: impl Into<Vec<u8>>) -> Batch {
+    Batch { puts: vec![(key.into(), value.into())], deletes: vec![] }
+}
+
+/// More than the journal takes.
+fn large() -> Batch {
+    sample(0..200)
+}
+
+/// A store with records in sled and so many changes in the journal over them: each third one deletes, adds to
+/// or writes over what sled has.
+fn journaled(changes: usize) -> (Folder, SledStore, MemoryStore) {
+    let folder = Folder::new();
+    let (mut store, mut model) = (open_clean(folder.path()), MemoryStore::new());
+    let changes = (0..changes).map(|n| match n % 3 {
+        0 => Batch { puts: vec![], deletes: vec![format!("light/lamp-{n:06}/on").into_bytes()] },
+        1 => put(&format!("light/lamp-{n:06}/on"), vec![1; 2_000]),
+        _ => put(&format!("note/{n:06}"), "new"),
+    });
+    for batch in [large()].into_iter().chain(changes) {
+        store.commit(&batch).unwrap();
+        model.commit(&batch).unwrap();
+    }
+    (folder, store, model)
+}
+
+/// What is on the disk when the power goes now.
+fn killed(folder: &Folder) -> Folder {
+    let left = Folder::new();
+    copy(folder.path(), left.path());
+    left
+}
+
+fn db(folder: &Folder) -> Vec<u8> {
+    fs::read(folder.join("store/db")).unwrap()
+}
+
+fn damage_journal(folder: &Folder, damage: impl FnOnce(&mut Vec<u8>)) {
+    let file = folder.join(STORE_FOLDER).join(JOURNAL_FILE);
+    let mut bytes = fs::read(&file).unwrap();
+    damage(&mut bytes);
+    fs::write(file, bytes).unwrap();
+}
+
+/// Offsets of the blocks in which entries begin.
+fn entries(folder: &Folder) -> Vec<usize> {
+    let bytes = fs::read(folder.join(STORE_FOLDER).join(JOURNAL_FILE)).unwrap();
+    (0..bytes.len()).step_by(512).filter(|at| bytes[*at] == 1).collect()
+}
+
+#[test]
+fn small_changes_leave_sled_alone_until_the_store_is_closed() {
+    let (folder, mut store, mut model) = journaled(0);
+    let before = db(&folder);
+    for batch in (0..30).map(|n| put(&format!("note/{n}"), "text")) {
+        store.commit(&batch).unwrap();
+        model.commit(&batch).unwrap();
+        assert_eq!(store.len(), model.records().len() as u64);
+    }
+    assert!(db(&folder) == before, "sled wrote");
+    assert_eq!(&records_of(&mut store), model.records(), "what is pending is read with the rest");
+    store.close().unwrap();
+    assert_eq!(&read_log(folder.path()), model.records());
+}
+
+#[test]
+fn a_power_cut_after_any_commit_costs_nothing() {
+    let (folder, mut store, mut model) = journaled(0);
+    // The journal is full and begins anew more than once; large batches go past it.
+    for n in 0..1_300 {
+        let batch =
+            if n % 400 == 399 { large() } else { put(&format!("note/{:03}", n % 150), vec![7; n % 900]) };
+        store.commit(&batch).unwrap();
+        model.commit(&batch).unwrap();
+        if n % 47 == 0 || n % 400 > 397 {
+            let left = killed(&folder);
+            assert_eq!(&records_of(&mut open_clean(left.path())), model.records(), "after {n}");
+            assert_eq!(&records_of(&mut open_clean(left.path())), model.records(), "after {n}, once more");
+        }
+    }
+}
+
+#[test]
+fn whoever_loads_a_store_gets_the_newest_of_each_record_once_and_in_order() {
+    #[derive(Default)]
+    struct Taken(Vec<(Vec<u8>, Vec<u8>)>);
+    impl Sink for Taken {
+        fn take(&mut self, key: &[u8], value: &[u8]) {
+            self.0.push((key.to_vec(), value.to_vec()));
+        }
+    }
+    let (folder, mut store, model) = journaled(90);
+    let expected: Vec<_> = model.records().clone().into_iter().collect();
+    let (_, Taken(taken), report) =
+        SledStore::open_into::<Taken>(killed(&folder).path(), SledOptions::default()).unwrap();
+    assert_eq!((taken, report.outcome), (expected.clone(), Recovery::Clean));
+    let mut loaded = Vec::new();
+    store.load(&mut |key, value| loaded.push((key.to_vec(), value.to_vec()))).unwrap();
+    assert_eq!(loaded, expected);
+}
+
+#[test]
+fn a_torn_entry_was_acknowledged_to_nobody_and_takes_none_with_it() {
+    let (folder, mut store, model) = journaled(9);
+    store.commit(&put("note/torn", vec![5; 2_000])).unwrap();
+    let last = *entries(&folder).last().unwrap();
+    for torn in 0..4 {
+        let left = killed(&folder);
+        damage_journal(&left, |bytes| bytes[last + torn * 512..last + (torn + 1) * 512].fill(0));
+        let mut store = open_clean(left.path());
+        assert_eq!(&records_of(&mut store), model.records(), "block {torn} was not written");
+        store.commit(&put("note/next", "text")).unwrap();
+        let again = killed(&left);
+        drop(store);
+        assert_eq!(records_of(&mut open_clean(again.path())).len(), model.records().len() + 1);
+    }
+}
+
+/// Opens what is left, which lost writes; what it holds and how it came to be there.
+fn open_lossy(left: &Folder) -> (Records, Recovery) {
+    let (mut store, report) = open(left.path());
+    assert!(report.may_have_lost_writes(), "{report:?}");
+    assert!(report.steps.iter().any(|step| step.contains("journal")), "{:?}", report.steps);
+    assert_eq!(restored::mark(left.path()).unwrap(), Some(None), "it is never merged");
+    let found = records_of(&mut store);
+    assert_eq!(report.outcome, Recovery::Salvaged { kept: found.len() as u64, lost: 1 });
+    store.commit(&put("note/next", "text")).unwrap();
+    let again = killed(left);
+    drop(store);
+    for left in [left, &again] {
+        assert_eq!(records_of(&mut open_clean(left.path())).len(), found.len() + 1, "whole afterwards");
+    }
+    (found, report.outcome)
+}
+
+#[test]
+fn an_entry_that_does_not_read_before_others_is_told_and_the_others_count() {
+    let (folder, _store, model) = journaled(30);
+    for (number, at) in entries(&folder).into_iter().enumerate().take(29).step_by(7) {
+        let left = killed(&folder);
+        damage_journal(&left, |bytes| bytes[at + 20] ^= 0x20);
+        let (found, _) = open_lossy(&left);
+        let differ = |key: &Vec<u8>| found.get(key) != model.records().get(key);
+        let keys = found.keys().chain(model.records().keys());
+        let different: std::collections::BTreeSet<_> = keys.filter(|key| differ(key)).collect();
+        assert_eq!(different.len(), 1, "entry {number}");
+    }
+}
+
+#[test]
+fn a_journal_that_is_gone_cut_or_cannot_be_read_is_told() {
+    let (folder, store, _) = journaled(30);
+    let damages: [fn(&Path); 4] = [
+        |file| fs::remove_file(file).unwrap(),
+        |file| fs::write(file, b"").unwrap(),
+        |file| fs::OpenOptions::new().write(true).open(file).unwrap().set_len(4_096).unwrap(),
+        crate::store::tests::spoil,
+    ];
+    for damage in damages {
+        let left = killed(&folder);
+        damage(&left.join(STORE_FOLDER).join(JOURNAL_FILE));
+        open_lossy(&left);
+    }
+    drop(store);
+    // Of a store in which nothing was committed none can be missed.
+    let new = Folder::new();
+    drop(open_clean(new.path()));
+    fs::remove_file(new.join(STORE_FOLDER).join(JOURNAL_FILE)).unwrap();
+    drop(open_clean(new.path()));
+}
+
+#[test]
+fn the_journal_tells_that_the_last_commits_of_sled_are_missing() {
+    let (folder, mut store, _) = journaled(0);
+    let older = db(&folder);
+    store.commit(&sample(200..400)).unwrap();
+    store.commit(&put("note/newest", "text")).unwrap();
+    let left = killed(&folder);
+    fs::write(left.join("store/db"), older).unwrap();
+    let _none_yet = fs::remove_file(left.join(MARK_FILE));
+    let (mut store, report) = open(left.path());
+    assert!(report.may_have_lost_writes(), "{report:?}");
+    let found = records_of(&mut store);
+    assert_eq!((found.len(), found.contains_key(&b"note/newest"[..])), (201, true));
+}
+
+#[test]
+fn a_repair_of_sled_keeps_what_the_journal_holds() {
+    let (folder, _store, model) = journaled(30);
+    let left = killed(&folder);
+    remove_snapshots(left.path());
+    let (mut store, report) = open(left.path());
+    assert!(!report.may_have_lost_writes(), "{report:?}");
+    assert_eq!(&records_of(&mut store), model.records());
+
+    let left = killed(&folder);
+    fs::OpenOptions::new().write(true).open(left.join("store/db")).unwrap().set_len(1_000).unwrap();
+    let (mut store, report) = open(left.path());
+    assert!(report.may_have_lost_writes(), "{report:?}");
+    let found = records_of(&mut store);
+    let of_journal = |(key, value): &(&Vec<u8>, &Vec<u8>)| key.starts_with(b"note/") || value.len() == 2_000;
+    let kept: Records =
+        model.records().iter().filter(of_journal).map(|(k, v)| (k.clone(), v.clone())).collect();
+    assert!(kept.len() == 20 && kept.iter().all(|(key, value)| found.get(key) == Some(value)));
+    assert!(
+        found.iter().all(|(key, value)| model.records().get(key) == Some(value)),
+        "what was deleted is back"
+    );
+    assert!(found.len() < 100, "the damage to sled was none");
+    drop(store);
+    assert_eq!(records_of(&mut open_clean(left.path())), found, "and afterwards");
+}
+
+#[test]
+fn a_store_that_is_written_anew_holds_what_was_pending() {
+    let doubt: fn(&mut SledStore) = |store| {
+        store.in_doubt = true;
+        store.commit(&put("note/last", "text")).unwrap();
+    };
+    let anew: fn(&mut SledStore) = |store| {
+        store.rebuild(&mut || ()).unwrap();
+        store.commit(&put("note/last", "text")).unwrap();
+    };
+    for rewrite in [doubt, anew] {
+        let (folder, mut store, mut model) = journaled(30);
+        rewrite(&mut store);
+        model.commit(&put("note/last", "text")).unwrap();
+        assert_eq!(&records_of(&mut open_clean(killed(&folder).path())), model.records());
+        assert_eq!(&records_of(&mut store), model.records());
+        drop(store);
+        assert_eq!(&records_of(&mut open_clean(folder.path())), model.records());
+    }
+}
+
+#[test]
+fn a_journal_that_fails_is_done_without() {
+    let (folder, mut store, mut model) = journaled(30);
+    store.journal.as_mut().unwrap().fail();
+    for batch in (0..3).map(|n| put(&format!("note/{n}"), "text")) {
+        let before = db(&folder);
+        store.commit(&batch).unwrap();
+        model.commit(&batch).unwrap();
+        assert!(db(&folder) != before, "sled takes it in at once");
+        assert_eq!(&records_of(&mut open_clean(killed(&folder).path())), model.records());
+    }
+    assert!(store.journal.is_none());
+}
+
+#[test]
+fn a_full_disk_leaves_in_the_journal_what_sled_has_no_room_for() {
+    let disk = Tmpfs::new("16m");
+    let mut store = open_clean(disk.path());
+    store.commit(&large()).unwrap();
+    store.commit(&put("note/a", "text")).unwrap();
+    let filler = disk.path().join("filler");
+    let _until_full = fs::write(&filler, vec![0; 32 << 20]);
+    assert!(matches!(store.commit(&put("note/b", "text")), Err(StoreError::DiskFull { .. })));
+    let _the_mark_has_no_room_either = store.close();
+    drop(store);
+    fs::remove_file(&filler).unwrap();
+    let found = records_of(&mut open_clean(disk.path()));
+    assert_eq!((found.len(), found.contains_key(&b"note/a"[..])), (201, true));
+}
+
+#[test]
+fn a_backup_takes_the_place_of_the_journal_too_and_both_come_back() {
+    let (folder, mut store, model) = journaled(30);
+    let export =
+        export::write_next(&mut store, &folder.join(EXPORT_FOLDER), SystemTime::now(), &mut || ()).unwrap();
+    store.commit(&put("note/later", "text")).unwrap();
+    let left = killed(&folder);
+    let restored = replace_by_export(left.path(), &SledOptions::default(), &export.path, &mut || ()).unwrap();
+    assert_eq!(restored, model.records().len() as u64);
+    assert_eq!(&records_of(&mut open_clean(left.path())), model.records(), "as it was when it was written");
+    fs::remove_dir_all(left.join(STORE_FOLDER)).unwrap();
+    let _not_written_yet = fs::remove_file(left.join(MARK_FILE));
+    fs::rename(left.join(REPLACED_FOLDER), left.join(STORE_FOLDER)).unwrap();
+    assert_eq!(records_of(&mut open_clean(left.path())).len(), model.records().len() + 1);
+}
