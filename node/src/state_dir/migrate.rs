@@ -8,7 +8,6 @@
 use super::{INCARNATION_FILE, INVITES_FILE, Incarnation, LAYOUT, SETUP_FILE, StateDirError, VERSION_FILE};
 use crate::auth::{InviteBook, setup::is_setup_code};
 use crate::store::files::{FileError, FileKind, read_checked, write_durable};
-use crate::store::sled;
 use std::fs;
 use std::path::Path;
 use zeroize::Zeroizing;
@@ -108,7 +107,8 @@ fn from_2(path: &Path) -> Result<(), StateDirError> {
     Ok(())
 }
 
-/// The store of layout 3 had no journal. An older hearth knows of none, and would go on without what is in it.
-fn from_3(path: &Path) -> Result<(), StateDirError> {
-    sled::ensure_journal(path).map_err(|error| super::refused(path, error.into()))
+/// The store of layout 3 had no journal, and takes one into use by itself. An older hearth knows of none, and would go
+/// on without what is in it.
+fn from_3(_path: &Path) -> Result<(), StateDirError> {
+    Ok(())
 }

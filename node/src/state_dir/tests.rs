@@ -1,7 +1,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 use super::*;
-use crate::store::tests::{Folder, Tmpfs, sample, spoil};
-use crate::store::{Recovery, Store as _, sled::SledOptions, sled::SledStore};
+use crate::store::tests::{Folder, Tmpfs, spoil};
 
 #[test]
 fn what_is_stored_is_there_at_the_next_start() {
@@ -175,21 +174,6 @@ fn what_had_no_header_in_layout_2_gets_one_and_what_makes_no_sense_is_told() {
             });
         assert_eq!(kept.count(), 3 - told);
     }
-}
-
-#[test]
-fn the_store_of_layout_3_gets_a_journal_and_has_lost_nothing() {
-    let folder = Folder::new();
-    drop(StateDir::open(folder.path()).unwrap());
-    let (mut store, _) = SledStore::open(folder.path(), SledOptions::default()).unwrap();
-    store.commit(&sample(0..10)).unwrap();
-    drop(store);
-    fs::remove_file(folder.join("store/journal")).unwrap();
-    write_durable(&folder.join("version"), &VERSION_FILE, &3_u32.to_le_bytes()).unwrap();
-    let dir = StateDir::open(folder.path()).unwrap();
-    assert!(dir.notes()[0].contains("older hearth (layout 3)"), "{:?}", dir.notes());
-    let (store, report) = SledStore::open(folder.path(), SledOptions::default()).unwrap();
-    assert_eq!((report.outcome, store.len()), (Recovery::Clean, 10));
 }
 
 #[test]

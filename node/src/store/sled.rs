@@ -24,6 +24,7 @@ mod fresh;
 mod guard;
 mod journal;
 mod log;
+mod mark;
 mod opening;
 mod pages;
 mod rebuild;
@@ -34,9 +35,9 @@ pub use self::rebuild::{REPLACED_FOLDER, replace_by_export};
 use self::attempt::sync_folder;
 use self::guard::catch_panic;
 use self::journal::Journal;
+use self::mark::{MARK_FILE, Mark};
 use self::record::{Over, Tally, own_key, user_key};
-use super::files::{FileKind, read_checked, write_durable};
-use super::{Batch, Changes, DiskError, Rebuilt, RecoveryReport, Store, StoreError, StoreSize, free_bytes};
+use super::{Batch, Changes, Rebuilt, RecoveryReport, Store, StoreError, StoreSize, free_bytes};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -45,7 +46,6 @@ use std::time::{Duration, Instant};
 pub const STORE_FOLDER: &str = "store";
 /// The folder of the exports inside the state folder.
 pub const EXPORT_FOLDER: &str = "exports";
-const MARK_FILE: &str = "store.mark";
 
 /// Room that stays free after a commit, in bytes: sled writes whole segments of 512 KiB and moves
 /// live pages before it can free old ones.
@@ -59,14 +59,6 @@ const MARK_EVERY: Duration = Duration::from_secs(30);
 const OPEN_PER_MIB: Duration = Duration::from_secs(4);
 /// How many bytes sled writes at most for one byte of a batch (page rewrites included).
 const WRITE_AMPLIFICATION: u64 = 8;
-
-const MARK: FileKind = FileKind {
-    magic: *b"HTHMARK\0",
-    version: 1,
-    max_bytes: 16,
-    mode: 0o600,
-    way_out: "it is written anew by itself",
-};
 
 /// How sled is run.
 #[derive(Clone, Debug)]
@@ -109,14 +101,14 @@ pub struct SledStore {
     root: PathBuf,
     options: SledOptions,
     engine: Option<Engine>,
-    /// Takes small batches in front of the engine; `None` after it failed.
+    /// Takes small batches in front of the engine; `None` where it cannot be had.
     journal: Option<Journal>,
     /// What is in the journal, and not yet in the engine.
     pending: Changes,
-    /// Commits that were acknowledged when the engine was last whole.
+    /// Commits that the engine had taken in when it was closed after a failure.
     acknowledged: u64,
-    /// Commits up to which the mark beside the store vouches.
-    marked: u64,
+    /// Commits, and entries of the journal behind them, up to which the mark beside the store vouches.
+    marked: (u64, u32),
     /// When it was written last since the store was opened.
     marked_at: Option<Instant>,
     /// The last `fdatasync` failed: what is on the disk is in doubt although it still reads.
@@ -150,7 +142,8 @@ impl SledStore {
         require_room(root, 0)?;
         let (engine, records, report) = opening::open(root, &options)?;
         let is_whole = report.steps.is_empty();
-        let marked = if is_whole { engine.tally.commits } else { 0 };
+        // The mark may vouch for less, but a new one is not worth its page.
+        let marked = if is_whole { (engine.tally.commits, 0) } else { (0, 0) };
         let root = root.to_path_buf();
         let acknowledged = engine.tally.commits;
         let engine = Some(engine);
@@ -167,7 +160,7 @@ impl SledStore {
             rebuilt: None,
             marked_at: None,
         };
-        store.open_journal();
+        store.open_journal()?;
         // The old one may not read, or may speak of what was lost.
         if !is_whole {
             store.mark()?;
@@ -205,29 +198,48 @@ impl SledStore {
     }
 
     fn reopen(&mut self) -> Result<(), StoreError> {
-        drop_engine(self.engine.take());
+        self.drop_engine();
         self.journal = None;
         tracing::warn!("the store is opened again after a failed write");
         let (root, acknowledged, in_doubt) = (&self.root, self.acknowledged, self.in_doubt);
         let engine = opening::reopen(root, &self.options, acknowledged, in_doubt, &self.pending, &mut || ())?;
+        if engine.tally.commits > acknowledged {
+            // The batch that failed is in it all the same, or it was written anew: each with what was pending.
+            self.pending = Changes::default();
+        }
         self.engine = Some(engine);
         self.in_doubt = false;
-        self.take_in(&self.pending.batch())?;
-        self.open_journal();
-        Ok(())
+        if !self.pending.is_empty() {
+            self.take_in(&self.pending.batch())?;
+        }
+        self.open_journal()
     }
 
-    /// A store without its journal is slower, and as durable.
-    fn open_journal(&mut self) {
-        match Journal::open(&self.folder()) {
-            Ok(journal) => self.journal = Some(journal),
-            Err(error) => tracing::warn!(%error, "the store goes on without its journal"),
+    /// Opens the journal and has sled note that there is one. A store without is slower, and as durable.
+    fn open_journal(&mut self) -> Result<(), StoreError> {
+        let journal = match Journal::open(&self.folder()) {
+            Ok(journal) => Some(journal),
+            Err(error) => {
+                tracing::warn!(%error, "the store goes on without its journal");
+                None
+            }
+        };
+        if let Some(engine) =
+            self.engine.as_mut().filter(|engine| engine.tally.journaled != journal.is_some())
+        {
+            engine.tally.journaled = journal.is_some();
+            self.take_in(&Batch::default())?;
         }
+        self.journal = journal;
+        Ok(())
     }
 
     fn commit_whatever_the_room(&mut self, batch: &Batch) -> Result<(), StoreError> {
         let base = self.engine()?.tally.commits;
-        if batch.is_empty() || self.is_journaled(base, batch) {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        if self.is_journaled(base, batch) {
             self.pending.add(batch.clone());
             return Ok(());
         }
@@ -239,13 +251,16 @@ impl SledStore {
         self.take_in(&all.batch())
     }
 
-    /// Whether a batch is durable in the journal. Of one that failed nobody knows what is in it: sled takes
-    /// everything in at once then, which makes it void.
+    /// Whether a batch is durable in the journal. Of one that failed nobody knows what is in it: sled, which takes
+    /// everything in then, notes with it that there is none.
     fn is_journaled(&mut self, base: u64, batch: &Batch) -> bool {
         let appended = self.journal.as_mut().map_or(Ok(false), |journal| journal.append(base, batch));
         appended.unwrap_or_else(|error| {
             tracing::warn!(%error, "the store goes on without its journal");
             self.journal = None;
+            if let Some(engine) = &mut self.engine {
+                engine.tally.journaled = false;
+            }
             false
         })
     }
@@ -253,7 +268,7 @@ impl SledStore {
     /// Has the engine take in a batch that holds all that is pending.
     fn take_in(&mut self, batch: &Batch) -> Result<(), StoreError> {
         let folder = self.folder();
-        let Some(engine) = self.engine.as_mut().filter(|_| !batch.is_empty()) else { return Ok(()) };
+        let Some(engine) = &mut self.engine else { return Err(StoreError::Closed) };
         let failed = match catch_panic(|| engine.commit(&folder, batch)) {
             Ok(Ok(())) => {
                 self.pending = Changes::default();
@@ -262,8 +277,7 @@ impl SledStore {
             Ok(Err(failed)) => failed,
             Err(reason) => Failed::Write(StoreError::Engine { action: "write", path: folder, reason }),
         };
-        self.acknowledged = self.engine.as_ref().map_or(self.acknowledged, |engine| engine.tally.commits);
-        drop_engine(self.engine.take());
+        self.drop_engine();
         match failed {
             Failed::Write(error) => Err(error),
             Failed::Sync(error) => {
@@ -271,6 +285,26 @@ impl SledStore {
                 Err(error)
             }
         }
+    }
+
+    /// Closes the engine. It must have as many commits when it is opened again.
+    fn drop_engine(&mut self) {
+        if let Some(engine) = self.engine.take() {
+            self.acknowledged = engine.tally.commits;
+            drop_engine(Some(engine));
+        }
+    }
+
+    /// Has sled take in what is pending, unless it has no room, and leaves nothing in doubt.
+    fn settle(&mut self) -> Result<(), StoreError> {
+        let has_room = require_room(&self.root, self.journal.as_ref().map_or(0, Journal::used)).is_ok();
+        if has_room && self.engine.is_some() && !self.in_doubt && !self.pending.is_empty() {
+            let taken = self.take_in(&self.pending.batch());
+            if !self.in_doubt {
+                return taken;
+            }
+        }
+        if self.in_doubt { self.reopen() } else { Ok(()) }
     }
 }
 
@@ -313,14 +347,15 @@ impl Store for SledStore {
     }
 
     fn close(&mut self) -> Result<(), StoreError> {
-        // Where there is no room it stays in the journal.
-        let has_room = require_room(&self.root, self.journal.as_ref().map_or(0, Journal::used)).is_ok();
-        let taken = if has_room { self.take_in(&self.pending.batch()) } else { Ok(()) };
+        if self.closed {
+            return Ok(());
+        }
+        let settled = self.settle();
         let marked = self.mark();
         self.closed = true;
         self.journal = None;
-        drop_engine(self.engine.take());
-        taken.and(marked)
+        self.drop_engine();
+        settled.and(marked)
     }
 }
 
@@ -328,18 +363,23 @@ impl SledStore {
     /// What the store adds up to, and the bytes of its records, with what is pending.
     fn totals(&self) -> (Tally, u64) {
         let Some(engine) = &self.engine else { return Default::default() };
-        let without = (engine.tally, engine.live_bytes);
-        engine.prepare(&self.pending.batch()).map_or(without, |(_, tally, bytes)| (tally, bytes))
+        match catch_panic(|| engine.prepare(&self.pending.batch())) {
+            Ok(Ok((_, tally, bytes))) => (tally, bytes),
+            _ => (engine.tally, engine.live_bytes),
+        }
     }
 
     /// Writes the mark, if something was committed since the last one.
     fn mark(&mut self) -> Result<(), StoreError> {
-        let Some(tally) = self.engine.as_ref().map(|engine| engine.tally) else { return Ok(()) };
-        if tally.commits == self.marked {
+        let Some(Tally { commits, records, .. }) = self.engine.as_ref().map(|engine| engine.tally) else {
+            return Ok(());
+        };
+        let entries = self.journal.as_ref().map_or(0, |journal| journal.entries(commits));
+        if (commits, entries) == self.marked {
             return Ok(());
         }
-        write_mark(&self.root, tally)?;
-        self.marked = tally.commits;
+        mark::write(&self.root, &Mark { commits, records, entries })?;
+        self.marked = (commits, entries);
         self.marked_at = Some(Instant::now());
         Ok(())
     }
@@ -427,34 +467,12 @@ fn drop_engine(engine: Option<Engine>) {
     }
 }
 
-/// Gives the store in a state folder, if there is one, its journal.
-///
-/// # Errors
-/// What the disk refuses.
-pub(crate) fn ensure_journal(root: &Path) -> Result<(), DiskError> {
-    let folder = root.join(STORE_FOLDER);
-    let lacks_it = folder.exists() && !folder.join(journal::JOURNAL_FILE).exists();
-    if lacks_it { Journal::open(&folder).map(drop) } else { Ok(()) }
-}
-
 fn require_room(root: &Path, batch_bytes: u64) -> Result<(), StoreError> {
     let needed = RESERVE_BYTES + batch_bytes.saturating_mul(WRITE_AMPLIFICATION);
     match free_bytes(root) {
         Some(free) if free < needed => Err(StoreError::DiskFull { path: root.to_path_buf(), free, needed }),
         _ => Ok(()),
     }
-}
-
-fn write_mark(root: &Path, tally: Tally) -> Result<(), StoreError> {
-    let payload = [tally.commits.to_le_bytes(), tally.records.to_le_bytes()].concat();
-    Ok(write_durable(&root.join(MARK_FILE), &MARK, &payload)?)
-}
-
-/// Commits and records that the store held when it last came to rest.
-fn read_mark(root: &Path) -> Result<Option<(u64, u64)>, super::files::FileError> {
-    let payload = read_checked(&root.join(MARK_FILE), &MARK)?;
-    let number = |from: &[u8]| from.first_chunk::<8>().map_or(0, |bytes| u64::from_le_bytes(*bytes));
-    Ok(payload.map(|payload| (number(&payload), number(payload.get(8..).unwrap_or_default()))))
 }
 
 fn engine_error(action: &'static str, folder: &Path, error: ::sled::Error) -> StoreError {

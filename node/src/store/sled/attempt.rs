@@ -41,7 +41,10 @@ pub(super) fn open_and_check<S: Sink>(
         .and_then(|()| sync_parent(folder));
     synced.map_err(|error| StoreError::io("sync", folder, error))?;
     let (mut records, mut panic) = (S::default(), None);
-    let newest = journal.lacking(stored_tally(&db).unwrap_or_default().commits).changes;
+    let newest = match stored_tally(&db) {
+        Ok(tally) => journal.lacking(tally.unwrap_or_default()).changes,
+        Err(error) => return broken(error.to_string()),
+    };
     let mut over = Over::new(&newest, |key: &[u8], value: &[u8]| {
         if panic.is_none() {
             panic = catch_panic(|| records.take(key, value)).err();

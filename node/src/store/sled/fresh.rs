@@ -35,7 +35,8 @@ impl Fresh {
         let folder = root.join(REBUILD_FOLDER);
         remove_tree(&folder)?;
         let db = open_engine(&folder, options).map_err(|error| engine_error("create", &folder, error))?;
-        let engine = Engine::new(&folder, db, Tally { commits, ..Tally::default() }, 0)?;
+        drop(Journal::open(&folder)?);
+        let engine = Engine::new(&folder, db, Tally { commits, journaled: true, ..Tally::default() }, 0)?;
         Ok(Self { folder, engine, newest, batch: Batch::default(), bytes: 0, failed: None })
     }
 
@@ -77,7 +78,6 @@ impl Fresh {
         let records = self.engine.tally.records;
         let folder = self.folder.clone();
         drop_engine(Some(self.engine));
-        drop(Journal::open(&folder)?);
         sync_folder(&folder.join("blobs"))
             .and_then(|()| sync_folder(&folder))
             .map_err(|error| StoreError::io("sync", &folder, error))?;

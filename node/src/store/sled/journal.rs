@@ -11,9 +11,11 @@
 //! again; nothing in it is ever erased.
 //!
 //! Whatever was torn by a power cut is the last entry and was acknowledged to nobody. One that is missing
-//! before others is damage, and so is a journal that is not there. Each block says in its first byte
-//! whether an entry begins in it, so no value can pass for an entry.
+//! before others is damage, or before what the mark beside the store vouches for; and so is a journal that
+//! does not read although sled says that there is one. Each block says in its first byte whether an entry
+//! begins in it, so no value can pass for an entry.
 
+use super::record::Tally;
 use crate::store::files::sync_parent;
 use crate::store::{Batch, Changes, DiskError, StoreError, is_damage};
 use std::collections::BTreeMap;
@@ -90,11 +92,17 @@ impl Journal {
         if base != self.base {
             (self.base, self.number, self.at) = (base, 0, 0);
         }
-        let entry = blocks(&seal(base, self.number, &batch.outcome()));
+        let Some(entry) = seal(base, self.number, &batch.outcome()) else { return Ok(false) };
+        let entry = blocks(&entry);
         let Some(end) = self.write(&entry)? else { return Ok(false) };
         self.file.sync_data().map_err(|error| DiskError::new("sync", &self.path, error))?;
         (self.number, self.at) = (self.number + 1, end);
         Ok(true)
+    }
+
+    /// How many entries of this base are in it.
+    pub(super) fn entries(&self, base: u64) -> u32 {
+        if base == self.base { self.number } else { 0 }
     }
 
     /// Bytes of the entries in it.
@@ -155,15 +163,15 @@ fn write_aligned(file: &File, content: &[u8], bytes: usize, at: usize) -> io::Re
 }
 
 /// An entry as one sequence of bytes.
-fn seal(base: u64, number: u32, outcome: &BTreeMap<&[u8], Option<&[u8]>>) -> Vec<u8> {
-    let covered = postcard::to_allocvec(&(base, number, outcome)).unwrap_or_default();
-    let length = u32::try_from(covered.len()).unwrap_or(u32::MAX);
-    [&[VERSION][..], &checksum(&covered), &length.to_le_bytes(), &covered].concat()
+fn seal(base: u64, number: u32, outcome: &BTreeMap<&[u8], Option<&[u8]>>) -> Option<Vec<u8>> {
+    let covered = postcard::to_allocvec(&(base, number, outcome)).ok()?;
+    let length = u32::try_from(covered.len()).ok()?;
+    Some([&[VERSION][..], &checksum(VERSION, &covered), &length.to_le_bytes(), &covered].concat())
 }
 
-fn checksum(covered: &[u8]) -> [u8; SUM_BYTES] {
+fn checksum(version: u8, covered: &[u8]) -> [u8; SUM_BYTES] {
     let mut short = [0; SUM_BYTES];
-    blake3::Hasher::new().update(covered).finalize_xof().fill(&mut short);
+    blake3::Hasher::new().update(&[version]).update(covered).finalize_xof().fill(&mut short);
     short
 }
 
@@ -184,6 +192,8 @@ pub(super) struct Found {
     entries: BTreeMap<(u64, u32), Changes>,
     /// All of the file was there to be read.
     is_whole: bool,
+    /// A base, and how many entries of it there were at least.
+    vouched: (u64, u32),
 }
 
 /// What sled has not taken in of a journal.
@@ -195,14 +205,15 @@ pub(super) struct Lacking {
 }
 
 impl Found {
-    /// Reads the journal in sled's `folder`.
+    /// Reads the journal in sled's `folder`. With the base `vouched.0` it had `vouched.1` entries, as far as
+    /// anybody knows, or more.
     ///
     /// # Errors
     /// [`StoreError::Newer`], and what the system says on reading, if it is not damage.
-    pub(super) fn read(folder: &Path) -> Result<Self, StoreError> {
+    pub(super) fn read(folder: &Path, vouched: (u64, u32)) -> Result<Self, StoreError> {
         let path = folder.join(JOURNAL_FILE);
         let (bytes, is_whole) = bytes_of(&path).map_err(|error| StoreError::io("read", &path, error))?;
-        let mut found = Self { entries: BTreeMap::new(), is_whole };
+        let mut found = Self { entries: BTreeMap::new(), is_whole, vouched };
         let mut rest = bytes.as_slice();
         while !rest.is_empty() {
             let mut blocks = 1;
@@ -223,7 +234,7 @@ impl Found {
     /// What an open store knows of its own: changes that a sled with so many commits lacks.
     pub(super) fn over(commits: u64, changes: &Changes) -> Self {
         let entries = BTreeMap::from([((commits, 0), changes.clone())]);
-        Self { entries, is_whole: true }
+        Self { entries, is_whole: true, vouched: (0, 0) }
     }
 
     /// How many commits sled had when the newest entry was written.
@@ -231,8 +242,9 @@ impl Found {
         self.entries.last_key_value().map_or(0, |((base, _), _)| *base)
     }
 
-    /// What a sled that has so many commits did not take in. One without any was just made.
-    pub(super) fn lacking(&self, commits: u64) -> Lacking {
+    /// What a sled with this tally has not taken in.
+    pub(super) fn lacking(&self, tally: Tally) -> Lacking {
+        let Tally { commits, journaled, .. } = tally;
         let mut lacking = Lacking::default();
         for changes in self.entries.range((commits, 0)..).map(|(_, changes)| changes) {
             lacking.changes.extend(changes.clone());
@@ -240,8 +252,9 @@ impl Found {
         let of_newest = self.entries.range((commits.max(self.commits()), 0)..);
         let there = of_newest.clone().count() as u64;
         let numbered = of_newest.last().map_or(0, |((_, number), _)| u64::from(*number) + 1);
-        let is_missed = !self.is_whole && commits > 0;
-        lacking.lost = (numbered - there).max(u64::from(is_missed));
+        let vouched = if self.vouched.0 == commits { self.vouched.1.into() } else { 0 };
+        let is_missed = !self.is_whole && journaled;
+        lacking.lost = (numbered.max(vouched) - there).max(u64::from(is_missed));
         lacking
     }
 }
@@ -281,7 +294,7 @@ fn unseal(bytes: &[u8]) -> Option<(u8, Vec<u8>)> {
         covered.extend_from_slice(body);
     }
     covered.truncate(length);
-    (checksum(&covered) == *sum).then_some((*version, covered))
+    (checksum(*version, &covered) == *sum).then_some((*version, covered))
 }
 
 #[cfg(test)]
@@ -295,6 +308,14 @@ mod tests {
         pub(in super::super) fn fail(&mut self) {
             self.file = File::open("/dev/null").unwrap();
         }
+    }
+
+    fn read(folder: &Folder) -> Found {
+        Found::read(folder.path(), (0, 0)).unwrap()
+    }
+
+    fn at(commits: u64) -> Tally {
+        Tally { commits, journaled: true, ..Tally::default() }
     }
 
     fn put(key: &str, value: Vec<u8>) -> Batch {
@@ -313,7 +334,7 @@ mod tests {
         for batch in &batches {
             assert!(journal.append(7, batch).unwrap());
         }
-        let found = Found::read(folder.path()).unwrap();
+        let found = read(&folder);
         assert!(found.is_whole);
         let places = (0..).map(|number| (7, number));
         let expected = places.zip(batches).map(|(place, batch)| {
@@ -322,8 +343,8 @@ mod tests {
             (place, changes)
         });
         assert_eq!(found.entries, expected.collect());
-        assert_eq!((found.commits(), found.lacking(7).lost, found.lacking(8).lost), (7, 0, 0));
-        assert!(found.lacking(8).changes.is_empty(), "sled has taken them in");
+        assert_eq!((found.commits(), found.lacking(at(7)).lost, found.lacking(at(8)).lost), (7, 0, 0));
+        assert!(found.lacking(at(8)).changes.is_empty(), "sled has taken them in");
     }
 
     #[test]
@@ -336,8 +357,11 @@ mod tests {
             assert!(journal.append(3, &put("key", vec![2; length])).unwrap());
             assert_eq!(journal.at % PAGE, 0);
         }
-        let found = Found::read(folder.path()).unwrap();
-        assert_eq!((found.entries.len(), found.lacking(3).lost), (4, 0));
+        let found = read(&folder);
+        assert_eq!((found.entries.len(), found.lacking(at(3)).lost), (4, 0));
+        for (vouched, lost) in [((3, 4), 0), ((3, 6), 2), ((2, 9), 0)] {
+            assert_eq!(Found { vouched, ..found.clone() }.lacking(at(3)).lost, lost, "{vouched:?}");
+        }
     }
 
     #[test]
@@ -349,11 +373,11 @@ mod tests {
             count += 1;
         }
         assert!((50..66).contains(&count), "{count} entries of 4 KB");
-        assert_eq!(Found::read(folder.path()).unwrap().entries.len(), count);
+        assert_eq!(read(&folder).entries.len(), count);
         assert!(journal.append(2, &put("key", vec![1])).unwrap());
-        let found = Found::read(folder.path()).unwrap();
+        let found = read(&folder);
         assert_eq!((found.commits(), found.entries.len()), (2, count), "one of the old is written over");
-        assert_eq!(found.lacking(2).changes.batch(), put("key", vec![1]));
+        assert_eq!(found.lacking(at(2)).changes.batch(), put("key", vec![1]));
         let all = fs_len(&folder);
         assert_eq!(all, JOURNAL_BYTES as u64, "it does not grow");
         assert!(
@@ -369,10 +393,10 @@ mod tests {
     #[test]
     fn no_value_passes_for_an_entry() {
         let forged = put("forged", vec![1]);
-        let image = blocks(&seal(1, 1, &forged.outcome()));
+        let image = blocks(&seal(1, 1, &forged.outcome()).unwrap());
         for shift in 0..BLOCK {
             let value = [vec![BEGINS; shift], image.repeat(3)].concat();
-            let entry = blocks(&seal(1, 0, &put("key", value).outcome()));
+            let entry = blocks(&seal(1, 0, &put("key", value).outcome()).unwrap());
             for (number, rest) in (0..entry.len()).step_by(BLOCK).map(|at| &entry[at..]).enumerate() {
                 assert_eq!(unseal(rest).is_some(), number == 0, "shifted by {shift}, block {number}");
             }
@@ -383,11 +407,17 @@ mod tests {
     fn an_entry_of_a_newer_version_is_refused() {
         let folder = Folder::new();
         drop(Journal::open(folder.path()).unwrap());
-        let mut entry = blocks(&seal(1, 0, &put("key", vec![1]).outcome()));
+        let mut entry = blocks(&seal(1, 0, &put("key", vec![1]).outcome()).unwrap());
         entry[1] = VERSION + 1;
         entry.resize(JOURNAL_BYTES, 0);
-        std::fs::write(folder.join(JOURNAL_FILE), entry).unwrap();
-        let error = Found::read(folder.path()).unwrap_err();
+        std::fs::write(folder.join(JOURNAL_FILE), &entry).unwrap();
+        assert!(read(&folder).entries.is_empty(), "a flipped byte makes no newer version");
+        let (_, covered) = entry[1..].split_at(HEAD_BYTES);
+        let length = u32::from_le_bytes(entry[10..14].try_into().unwrap()) as usize;
+        let sum = checksum(VERSION + 1, &covered[..length]);
+        entry[2..10].copy_from_slice(&sum);
+        std::fs::write(folder.join(JOURNAL_FILE), &entry).unwrap();
+        let error = Found::read(folder.path(), (0, 0)).unwrap_err();
         assert!(matches!(error, StoreError::Newer { found: 2, known: 1, .. }), "{error}");
     }
 }

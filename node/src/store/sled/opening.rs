@@ -12,12 +12,11 @@ use super::fresh::{Fresh, REBUILD_FOLDER, remove_tree};
 use super::guard::{Patience, catch_panic, guarded};
 use super::journal::{self, Found as Journal, Lacking};
 use super::log::{Log, Prospect};
+use super::mark::{self, MARK_FILE, Mark};
 use super::pages::Replay;
 use super::rebuild::{self, OLD_FOLDER};
 use super::record::{Scan, Tally, scan};
-use super::{
-    EXPORT_FOLDER, Engine, Failed, MARK_FILE, STORE_FOLDER, Sink, SledOptions, drop_engine, read_mark,
-};
+use super::{EXPORT_FOLDER, Engine, Failed, STORE_FOLDER, Sink, SledOptions, drop_engine};
 use crate::store::export::{self, Export};
 use crate::store::files::FileError;
 use crate::store::{Changes, Recovery, RecoveryReport, StoreError, repairs, restored};
@@ -50,21 +49,22 @@ pub(super) fn open<S: Sink>(
 }
 
 /// Opens a store again after a failed write, without repairing it: that changes what the node may
-/// say about itself and belongs to its start. So it must hold `acknowledged` commits. When what is
-/// on the disk is `in_doubt`, every record is first written anew and synced, with `newest` over them.
+/// say about itself and belongs to its start. So it must hold `acknowledged` commits; with no more than
+/// these it lacks what is `pending`. When what is on the disk is `in_doubt`, every record is first written
+/// anew and synced, with what it lacks.
 /// `progress` is called at least every second of what a slow card may take.
 pub(super) fn reopen(
     root: &Path,
     options: &SledOptions,
     acknowledged: u64,
     in_doubt: bool,
-    newest: &Changes,
+    pending: &Changes,
     progress: &mut dyn FnMut(),
 ) -> Result<Engine, StoreError> {
     let folder = root.join(STORE_FOLDER);
     let damaged = |reason| StoreError::Damaged { path: folder.clone(), reason, keys: Vec::new() };
     let expected = Tally { commits: acknowledged, ..Tally::default() };
-    let journal = Journal::over(acknowledged, newest);
+    let journal = Journal::over(acknowledged, pending);
     let mut opening = Opening { root, options, steps: Vec::new(), expected, journal, progress };
     if let Some((reason, log)) = opening.doubt(&folder)? {
         // Only a store that is whole is written anew here.
@@ -80,22 +80,7 @@ pub(super) fn reopen(
             return Err(damaged(reason));
         }
     };
-    if !in_doubt {
-        return Ok(engine);
-    }
-    let mut fresh = Fresh::create(root, options, engine.tally.commits, newest.clone())?;
-    let copied = scan(&engine.db, &mut |key, value| fresh.put(key, value));
-    let problem = copied.problem(engine.tally);
-    drop_engine(Some(engine));
-    fresh.finish()?;
-    if let Some(reason) = problem {
-        return Err(damaged(reason));
-    }
-    opening.replace_store()?;
-    match opening.attempt(&folder)? {
-        Attempt::Whole(engine, ()) => Ok(engine),
-        Attempt::Broken { reason, .. } => Err(damaged(reason)),
-    }
+    if in_doubt { opening.write_anew(engine) } else { Ok(engine) }
 }
 
 /// What the log holds when it is read without sled.
@@ -121,6 +106,8 @@ enum Wanted {
 #[derive(Default)]
 struct Salvage {
     kept: u64,
+    /// How many of these were not in the journal only.
+    of_log: u64,
     tally: Tally,
     whole: bool,
 }
@@ -138,10 +125,10 @@ struct Opening<'a> {
 
 impl Opening<'_> {
     fn run<S: Sink>(&mut self) -> Result<(Engine, S, Recovery), StoreError> {
-        self.read_mark()?;
+        let vouched = self.read_mark()?;
         self.finish_interrupted()?;
         let folder = self.root.join(STORE_FOLDER);
-        self.journal = Journal::read(&folder)?;
+        self.journal = Journal::read(&folder, vouched)?;
         self.expect(Tally { commits: self.journal.commits(), ..self.expected });
         for path in remove_unfinished(&folder)? {
             self.say(format!("Removed {}, a snapshot that was not finished.", path.display()));
@@ -151,9 +138,9 @@ impl Opening<'_> {
             return self.rebuild(Some(log), 0);
         }
         match self.attempt(&folder)? {
-            Attempt::Whole(mut engine, records) => {
+            Attempt::Whole(engine, records) => {
                 remove_tree(&self.root.join(OLD_FOLDER))?;
-                let outcome = self.take_in(&mut engine)?;
+                let (engine, outcome) = self.take_in(engine)?;
                 Ok((engine, records, outcome))
             }
             Attempt::Broken { engine, scan, reason } => {
@@ -168,10 +155,10 @@ impl Opening<'_> {
     }
 
     /// Has sled take in what the journal holds beyond it. The records were handed on with that.
-    fn take_in(&mut self, engine: &mut Engine) -> Result<Recovery, StoreError> {
-        let Lacking { changes, lost } = self.journal.lacking(engine.tally.commits);
+    fn take_in(&mut self, mut engine: Engine) -> Result<(Engine, Recovery), StoreError> {
+        let Lacking { changes, lost } = self.journal.lacking(engine.tally);
         if changes.is_empty() && lost == 0 {
-            return Ok(Recovery::Clean);
+            return Ok((engine, Recovery::Clean));
         }
         let folder = self.root.join(STORE_FOLDER);
         if lost > 0 {
@@ -179,17 +166,50 @@ impl Opening<'_> {
                 "The journal of the store is damaged: at least {lost} of its last commits are missing."
             ));
             restored::ensure_mark(self.root)?;
+            engine.tally.journaled = false;
         }
-        let failed = |reason| StoreError::Engine { action: "write", path: folder.clone(), reason };
-        match catch_panic(|| engine.commit(&folder, &changes.batch())).map_err(failed)? {
-            Ok(()) => {}
-            Err(Failed::Write(error) | Failed::Sync(error)) => return Err(error),
-        }
+        let engine = match catch_panic(|| engine.commit(&folder, &changes.batch())) {
+            Ok(Ok(())) => engine,
+            Ok(Err(Failed::Sync(error))) => {
+                self.say(format!("{error}: the store is written anew."));
+                self.write_anew(engine)?
+            }
+            Ok(Err(Failed::Write(error))) => {
+                drop_engine(Some(engine));
+                return Err(error);
+            }
+            Err(reason) => {
+                drop_engine(Some(engine));
+                return Err(StoreError::Engine { action: "write", path: folder, reason });
+            }
+        };
         if lost == 0 {
-            return Ok(Recovery::Clean);
+            return Ok((engine, Recovery::Clean));
         }
-        journal::remove(&folder)?;
-        Ok(Recovery::Salvaged { kept: engine.tally.records, lost })
+        if !engine.tally.journaled {
+            journal::remove(&folder)?;
+        }
+        let kept = engine.tally.records;
+        Ok((engine, Recovery::Salvaged { kept, lost }))
+    }
+
+    /// Writes every record of a store, and what it lacks of the journal, into a fresh one that takes its place.
+    fn write_anew(&mut self, engine: Engine) -> Result<Engine, StoreError> {
+        let folder = self.root.join(STORE_FOLDER);
+        let damaged = |reason| StoreError::Damaged { path: folder.clone(), reason, keys: Vec::new() };
+        let lacking = self.journal.lacking(engine.tally).changes;
+        let mut fresh = Fresh::create(self.root, self.options, engine.tally.commits, lacking)?;
+        let copied = scan(&engine.db, &mut |key, value| fresh.put(key, value));
+        drop_engine(Some(engine));
+        fresh.finish()?;
+        if let Some(reason) = copied.problem(copied.stored.unwrap_or_default()) {
+            return Err(damaged(reason));
+        }
+        self.replace_store()?;
+        match self.attempt(&folder)? {
+            Attempt::Whole(engine, ()) => Ok(engine),
+            Attempt::Broken { reason, .. } => Err(damaged(reason)),
+        }
     }
 
     fn for_log(&self) -> Patience {
@@ -229,16 +249,20 @@ impl Opening<'_> {
         self.steps.push(step);
     }
 
-    fn read_mark(&mut self) -> Result<(), StoreError> {
-        match read_mark(self.root) {
-            Ok(Some((commits, records))) => self.expected = Tally { records, sum: 0, commits },
+    /// What the mark vouches for, and of the journal how many entries of which base.
+    fn read_mark(&mut self) -> Result<(u64, u32), StoreError> {
+        match mark::read(self.root) {
+            Ok(Some(Mark { commits, records, entries })) => {
+                self.expected = Tally { records, commits, ..Tally::default() };
+                return Ok((commits, entries));
+            }
             Ok(None) => {}
             Err(newer @ FileError::Newer { .. }) => return Err(newer.into()),
             Err(error) => self.say(format!(
                 "The file `{MARK_FILE}` cannot be used: {error}. Whether the newest commits are there was judged without it."
             )),
         }
-        Ok(())
+        Ok((0, 0))
     }
 
     fn expect(&mut self, stored: Tally) {
@@ -288,7 +312,7 @@ impl Opening<'_> {
         } else {
             self.say(format!("Saved {} records that still read.", salvaged.kept));
             self.expect(salvaged.tally);
-            self.best_of(salvaged.kept, self.expected.records.max(read_by_sled))?
+            self.best_of(&salvaged, self.expected.records.max(read_by_sled))?
         };
         if outcome.may_have_lost_writes() {
             // Before the fresh store is in its place: the next start would find that one whole.
@@ -308,10 +332,11 @@ impl Opening<'_> {
 
     /// Leaves the records that were saved in the fresh store, or puts the last export there when it
     /// holds more and most were lost.
-    fn best_of(&mut self, kept: u64, expected: u64) -> Result<Recovery, StoreError> {
-        let lost = expected.saturating_sub(kept).max(1);
-        let mut exports = if kept < lost { self.readable_exports() } else { Vec::new() }.into_iter();
-        match exports.find(|export| export.records > kept) {
+    fn best_of(&mut self, salvaged: &Salvage, expected: u64) -> Result<Recovery, StoreError> {
+        let Salvage { kept, of_log, .. } = *salvaged;
+        let lost = expected.saturating_sub(of_log).max(1);
+        let mut exports = if of_log < lost { self.readable_exports() } else { Vec::new() }.into_iter();
+        match exports.find(|export| export.records > of_log) {
             Some(export) => self.import(&export),
             None if kept > 0 => Ok(Recovery::Salvaged { kept, lost }),
             None => {
@@ -342,15 +367,15 @@ impl Opening<'_> {
         let work = move || {
             let found = find(log, &folder, expected)?;
             let commits = found.tally.commits.max(expected.commits);
-            let Lacking { changes, lost } = journal.lacking(commits);
+            let Lacking { changes, lost } = journal.lacking(Tally { commits, ..found.tally });
             let whole = found.whole && lost == 0;
             if wanted == Wanted::Whole && !whole {
-                return Ok(Salvage { kept: 0, tally: found.tally, whole });
+                return Ok(Salvage { tally: found.tally, whole, ..Salvage::default() });
             }
             let mut fresh = Fresh::create(&root, &options, commits, changes)?;
             let copied = found.replay.records(found.end, &mut |key, value| fresh.put(key, value));
-            copied.map_err(|error| StoreError::io("read", &folder, error))?;
-            Ok(Salvage { kept: fresh.finish()?, tally: found.tally, whole })
+            let of_log = copied.map_err(|error| StoreError::io("read", &folder, error))?.found.records;
+            Ok(Salvage { kept: fresh.finish()?, of_log, tally: found.tally, whole })
         };
         match guarded(self.for_log(), self.progress, work) {
             Ok(salvaged) => salvaged,
@@ -363,8 +388,8 @@ impl Opening<'_> {
 
     /// A store to be filled with something older than the journal.
     fn fresh(&self) -> Result<Fresh, StoreError> {
-        let commits = self.expected.commits;
-        Fresh::create(self.root, self.options, commits, self.journal.lacking(commits).changes)
+        let lacking = self.journal.lacking(self.expected).changes;
+        Fresh::create(self.root, self.options, self.expected.commits, lacking)
     }
 
     fn import(&mut self, export: &Export) -> Result<Recovery, StoreError> {

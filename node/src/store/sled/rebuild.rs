@@ -12,9 +12,7 @@
 //! | after them | `store`, `store.old` | removes `store.old` |
 
 use super::fresh::{Fresh, REBUILD_FOLDER, remove_tree};
-use super::{
-    Engine, MARK_FILE, RESERVE_BYTES, STORE_FOLDER, SledOptions, SledStore, drop_engine, opening, record,
-};
+use super::{Engine, MARK_FILE, RESERVE_BYTES, STORE_FOLDER, SledOptions, SledStore, opening, record};
 use crate::store::files::sync_parent;
 use crate::store::{Changes, DiskError, Rebuilt, StoreError, StoreSize, export, free_bytes};
 use std::fs;
@@ -66,7 +64,7 @@ impl SledStore {
         }
         filled?;
         let commits = engine.tally.commits;
-        drop_engine(self.engine.take());
+        self.drop_engine();
         self.journal = None;
         let swapped = swap(&root, OLD_FOLDER);
         if swapped.is_err() {
@@ -74,10 +72,9 @@ impl SledStore {
         }
         swapped?;
         let engine = opening::reopen(&root, &options, commits, false, &self.pending, progress)?;
-        self.acknowledged = engine.tally.commits;
         self.engine = Some(engine);
         self.pending = Changes::default();
-        self.open_journal();
+        self.open_journal()?;
         remove_tree(&root.join(OLD_FOLDER))?;
         let rebuilt = Rebuilt { from_bytes, to_bytes: folder_bytes(&self.folder()) };
         self.rebuilt = Some(rebuilt);

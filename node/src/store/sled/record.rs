@@ -8,8 +8,8 @@ use std::path::Path;
 /// Bytes of the checksum at the end of every stored value.
 const SEAL_BYTES: usize = 8;
 const USER: u8 = 1;
-/// Version of the form of the tally.
-const TALLY_VERSION: u8 = 1;
+/// Version of the form of the tally. Before it there was no journal.
+const TALLY_VERSION: u8 = 2;
 /// Bytes of its numbers; in the form before it had a version there is nothing else.
 const TALLY_BYTES: usize = 24;
 /// Key of the tally: it sorts before the records, whose keys all start with [`USER`].
@@ -65,6 +65,8 @@ pub(super) struct Tally {
     pub(super) sum: u64,
     /// Commits since the store was made.
     pub(super) commits: u64,
+    /// A journal lies in front of sled, and may hold what sled lacks.
+    pub(super) journaled: bool,
 }
 
 impl Tally {
@@ -80,20 +82,23 @@ impl Tally {
 
     pub(super) fn encode(self) -> Vec<u8> {
         let numbers = [self.records, self.sum, self.commits].map(u64::to_le_bytes).concat();
-        [[TALLY_VERSION].as_slice(), &numbers].concat()
+        [[TALLY_VERSION].as_slice(), &numbers, &[self.journaled.into()]].concat()
     }
 
     /// The error is the version, if it is one that this program does not know.
     fn decode(bytes: &[u8]) -> Result<Self, Option<u8>> {
-        let numbers = match bytes.split_first() {
-            _ if bytes.len() == TALLY_BYTES => bytes,
-            Some((&TALLY_VERSION, numbers)) => numbers,
+        let (numbers, journaled) = match bytes.split_first() {
+            _ if bytes.len() == TALLY_BYTES => (bytes, false),
+            Some((1, numbers)) => (numbers, false),
+            Some((&TALLY_VERSION, rest)) => {
+                rest.split_last().map(|(last, numbers)| (numbers, *last == 1)).ok_or(None)?
+            }
             Some((&newer, _)) if newer > TALLY_VERSION => return Err(Some(newer)),
             _ => return Err(None),
         };
         let ([records, sum, commits], []) = numbers.as_chunks::<8>() else { return Err(None) };
         let number = |bytes: &[u8; 8]| u64::from_le_bytes(*bytes);
-        Ok(Self { records: number(records), sum: number(sum), commits: number(commits) })
+        Ok(Self { records: number(records), sum: number(sum), commits: number(commits), journaled })
     }
 }
 
@@ -177,10 +182,10 @@ pub(super) fn scan(db: &::sled::Db, each: &mut dyn FnMut(&[u8], &[u8])) -> Scan 
     scan
 }
 
-/// The tally that is stored, if it reads.
-pub(super) fn stored_tally(db: &::sled::Db) -> Option<Tally> {
-    let sealed = db.get(TALLY_KEY).ok()??;
-    Tally::decode(unseal(TALLY_KEY, &sealed)?).ok()
+/// The tally that is stored, if it makes sense.
+pub(super) fn stored_tally(db: &::sled::Db) -> Result<Option<Tally>, ::sled::Error> {
+    let sealed = db.get(TALLY_KEY)?;
+    Ok(sealed.and_then(|sealed| Tally::decode(unseal(TALLY_KEY, &sealed)?).ok()))
 }
 
 /// Hands on records, which come in the order of their keys, with changes put over them.

@@ -120,8 +120,8 @@ fn a_torn_entry_was_acknowledged_to_nobody_and_takes_none_with_it() {
     }
 }
 
-/// Opens what is left, which lost writes; what it holds and how it came to be there.
-fn open_lossy(left: &Folder) -> (Records, Recovery) {
+/// Opens what is left, which lost writes; what it holds.
+fn open_lossy(left: &Folder) -> Records {
     let (mut store, report) = open(left.path());
     assert!(report.may_have_lost_writes(), "{report:?}");
     assert!(report.steps.iter().any(|step| step.contains("journal")), "{:?}", report.steps);
@@ -134,7 +134,7 @@ fn open_lossy(left: &Folder) -> (Records, Recovery) {
     for left in [left, &again] {
         assert_eq!(records_of(&mut open_clean(left.path())).len(), found.len() + 1, "whole afterwards");
     }
-    (found, report.outcome)
+    found
 }
 
 #[test]
@@ -143,7 +143,7 @@ fn an_entry_that_does_not_read_before_others_is_told_and_the_others_count() {
     for (number, at) in entries(&folder).into_iter().enumerate().take(29).step_by(7) {
         let left = killed(&folder);
         damage_journal(&left, |bytes| bytes[at + 20] ^= 0x20);
-        let (found, _) = open_lossy(&left);
+        let found = open_lossy(&left);
         let differ = |key: &Vec<u8>| found.get(key) != model.records().get(key);
         let keys = found.keys().chain(model.records().keys());
         let different: std::collections::BTreeSet<_> = keys.filter(|key| differ(key)).collect();
@@ -166,11 +166,68 @@ fn a_journal_that_is_gone_cut_or_cannot_be_read_is_told() {
         open_lossy(&left);
     }
     drop(store);
-    // Of a store in which nothing was committed none can be missed.
-    let new = Folder::new();
-    drop(open_clean(new.path()));
-    fs::remove_file(new.join(STORE_FOLDER).join(JOURNAL_FILE)).unwrap();
-    drop(open_clean(new.path()));
+}
+
+#[test]
+fn what_a_new_store_has_in_its_journal_alone_is_missed_as_well() {
+    let folder = Folder::new();
+    let mut store = open_clean(folder.path());
+    store.commit(&put("note/first", "text")).unwrap();
+    let left = killed(&folder);
+    assert_eq!(records_of(&mut open_clean(left.path())).len(), 1);
+    let left = killed(&folder);
+    fs::remove_file(left.join(STORE_FOLDER).join(JOURNAL_FILE)).unwrap();
+    open_lossy(&left);
+}
+
+#[test]
+fn the_newest_entries_are_missed_when_the_mark_vouches_for_them() {
+    let (folder, mut store, model) = journaled(30);
+    store.rest().unwrap();
+    store.commit(&put("note/unvouched", "text")).unwrap();
+    let last = entries(&folder);
+    for (lost, from) in [(0, last[30]), (1, last[29])] {
+        let left = killed(&folder);
+        damage_journal(&left, |bytes| bytes[from..].fill(0));
+        if lost == 0 {
+            assert_eq!(&records_of(&mut open_clean(left.path())), model.records());
+        } else {
+            assert_eq!(open_lossy(&left).len(), model.records().len() - 1);
+        }
+    }
+}
+
+/// The store in `root`, closed, as it was before there was a journal.
+fn without_journal(root: &Path) {
+    let db = opening_of(root);
+    let tally = record::stored_tally(&db).unwrap().unwrap();
+    let without = record::Tally { journaled: false, ..tally };
+    db.insert(own_key(), record::seal(own_key(), &without.encode())).unwrap();
+    db.flush().unwrap();
+    let _absent = fs::remove_file(root.join(STORE_FOLDER).join(JOURNAL_FILE));
+}
+
+fn opening_of(root: &Path) -> ::sled::Db {
+    attempt::open_engine(&root.join(STORE_FOLDER), &SledOptions::default()).unwrap()
+}
+
+#[test]
+fn a_store_of_before_the_journal_takes_one_into_use_and_misses_none() {
+    let (folder, store, model) = journaled(30);
+    drop(store);
+    without_journal(folder.path());
+    // The power goes while the journal is made.
+    let partial: [fn(&Path); 3] =
+        [|_| (), |file| fs::write(file, b"").unwrap(), |file| fs::write(file, [0; 5_000]).unwrap()];
+    for made in partial {
+        let left = killed(&folder);
+        made(&left.join(STORE_FOLDER).join(JOURNAL_FILE));
+        let mut store = open_clean(left.path());
+        assert_eq!(&records_of(&mut store), model.records());
+        store.commit(&put("note/next", "text")).unwrap();
+        let again = killed(&left);
+        assert_eq!(records_of(&mut open_clean(again.path())).len(), model.records().len() + 1);
+    }
 }
 
 #[test]
@@ -189,14 +246,36 @@ fn the_journal_tells_that_the_last_commits_of_sled_are_missing() {
 }
 
 #[test]
+fn a_store_that_only_sled_cannot_read_is_whole_with_its_journal() {
+    let (folder, mut model, mut rebuilt) = (Folder::new(), MemoryStore::new(), 0);
+    for n in 0..40_u8 {
+        // The same keys again and again, so that the older segments hold nothing that counts.
+        for round in 0..3 {
+            let bytes = |key| if key % 8 == round { 4_000 } else { 60 };
+            let puts = (0..40_u8).map(|key| (vec![key], vec![n; bytes(key)])).collect();
+            let batch = Batch { puts, deletes: vec![] };
+            // Closed each time, so that sled has it.
+            open_clean(folder.path()).commit(&batch).unwrap();
+            model.commit(&batch).unwrap();
+        }
+        let mut store = open_clean(folder.path());
+        for batch in [put("pending", vec![n]), Batch { puts: vec![], deletes: vec![vec![n % 40]] }] {
+            store.commit(&batch).unwrap();
+            model.commit(&batch).unwrap();
+        }
+        let left = killed(&folder);
+        remove_snapshots(left.path());
+        let (mut store, report) = open(left.path());
+        assert!(!report.may_have_lost_writes(), "{n}: {report:?}");
+        rebuilt += u32::from(report.outcome == Recovery::SnapshotRebuilt);
+        assert_eq!(&records_of(&mut store), model.records(), "{n}: {report:?}");
+    }
+    assert!(rebuilt > 0, "sled alone did well each time: this test shows nothing");
+}
+
+#[test]
 fn a_repair_of_sled_keeps_what_the_journal_holds() {
     let (folder, _store, model) = journaled(30);
-    let left = killed(&folder);
-    remove_snapshots(left.path());
-    let (mut store, report) = open(left.path());
-    assert!(!report.may_have_lost_writes(), "{report:?}");
-    assert_eq!(&records_of(&mut store), model.records());
-
     let left = killed(&folder);
     fs::OpenOptions::new().write(true).open(left.join("store/db")).unwrap().set_len(1_000).unwrap();
     let (mut store, report) = open(left.path());
@@ -215,20 +294,81 @@ fn a_repair_of_sled_keeps_what_the_journal_holds() {
     assert_eq!(records_of(&mut open_clean(left.path())), found, "and afterwards");
 }
 
+/// The next `fdatasync` of sled's log fails.
+fn fail_sync(store: &mut SledStore) {
+    store.engine.as_mut().unwrap().log = File::open("/proc/self/mem").unwrap();
+}
+
+#[test]
+fn a_batch_whose_sync_failed_is_there_whole_or_not_at_all_and_so_is_what_was_pending() {
+    let (folder, mut store, _) = journaled(0);
+    store.commit(&put("note/a", "old")).unwrap();
+    store.commit(&put("note/kept", "text")).unwrap();
+    fail_sync(&mut store);
+    let mut failed = sample(200..400);
+    failed.puts.push((b"note/a".to_vec(), b"new".to_vec()));
+    store.commit(&failed).unwrap_err();
+    let check = |left: &Folder| {
+        let found = records_of(&mut open_clean(left.path()));
+        assert!(found.contains_key(&b"note/kept"[..]));
+        let is_in = found[&b"note/a"[..]] == b"new";
+        assert_eq!(found.len(), if is_in { 402 } else { 202 });
+    };
+    check(&killed(&folder));
+    // Something else comes before the batch is committed again.
+    records_of(&mut store);
+    assert!(folder.join("store.damaged-1").exists(), "the doubtful files are not used further");
+    check(&killed(&folder));
+    store.commit(&failed).unwrap();
+    drop(store);
+    assert_eq!(records_of(&mut open_clean(folder.path())).len(), 402);
+}
+
+#[test]
+fn what_is_in_doubt_when_the_store_is_closed_is_written_anew_before() {
+    for commits_more in [false, true] {
+        let (folder, mut store, model) = journaled(30);
+        fail_sync(&mut store);
+        if commits_more {
+            store.commit(&large()).unwrap_err();
+        }
+        store.close().unwrap();
+        assert!(folder.join("store.damaged-1").exists());
+        let found = records_of(&mut open_clean(folder.path()));
+        assert!(commits_more || &found == model.records());
+        assert!(model.records().keys().all(|key| found.contains_key(key)));
+    }
+}
+
+#[test]
+fn the_export_is_taken_when_sled_gave_nothing_whatever_the_journal_holds() {
+    let (folder, mut store, model) = journaled(0);
+    export::write_next(&mut store, &folder.join(EXPORT_FOLDER), SystemTime::now(), &mut || ()).unwrap();
+    store.commit(&put("note/newest", "text")).unwrap();
+    let left = killed(&folder);
+    fs::write(left.join("store/db"), b"").unwrap();
+    fs::write(left.join(MARK_FILE), b"rot").unwrap();
+    let (mut store, report) = open(left.path());
+    assert!(matches!(report.outcome, Recovery::FromExport { .. }), "{report:?}");
+    let found = records_of(&mut store);
+    assert_eq!((found.len(), found.contains_key(&b"note/newest"[..])), (model.records().len() + 1, true));
+}
+
 #[test]
 fn a_store_that_is_written_anew_holds_what_was_pending() {
     let doubt: fn(&mut SledStore) = |store| {
-        store.in_doubt = true;
-        store.commit(&put("note/last", "text")).unwrap();
+        fail_sync(store);
+        store.commit(&sample(200..400)).unwrap_err();
+        store.commit(&sample(200..400)).unwrap();
     };
     let anew: fn(&mut SledStore) = |store| {
         store.rebuild(&mut || ()).unwrap();
-        store.commit(&put("note/last", "text")).unwrap();
+        store.commit(&sample(200..400)).unwrap();
     };
     for rewrite in [doubt, anew] {
         let (folder, mut store, mut model) = journaled(30);
         rewrite(&mut store);
-        model.commit(&put("note/last", "text")).unwrap();
+        model.commit(&sample(200..400)).unwrap();
         assert_eq!(&records_of(&mut open_clean(killed(&folder).path())), model.records());
         assert_eq!(&records_of(&mut store), model.records());
         drop(store);
@@ -259,8 +399,10 @@ fn a_full_disk_leaves_in_the_journal_what_sled_has_no_room_for() {
     let filler = disk.path().join("filler");
     let _until_full = fs::write(&filler, vec![0; 32 << 20]);
     assert!(matches!(store.commit(&put("note/b", "text")), Err(StoreError::DiskFull { .. })));
+    let before = fs::read(disk.path().join("store/db")).unwrap();
     let _the_mark_has_no_room_either = store.close();
     drop(store);
+    assert!(fs::read(disk.path().join("store/db")).unwrap() == before, "sled was let at a full disk");
     fs::remove_file(&filler).unwrap();
     let found = records_of(&mut open_clean(disk.path()));
     assert_eq!((found.len(), found.contains_key(&b"note/a"[..])), (201, true));

@@ -101,7 +101,7 @@ fn a_mark_that_does_not_read_is_told_and_written_anew() {
 #[test]
 fn a_store_that_is_not_whole_is_not_copied_when_it_is_opened_again() {
     let original = Original::never_reopened();
-    let commits = read_mark(original.folder.path()).unwrap().unwrap().0;
+    let commits = mark::read(original.folder.path()).unwrap().unwrap().commits;
     let log = fs::read(original.folder.join("store/db")).unwrap();
     let flipped = offsets(log.len(), 24).into_iter().map(|at| {
         let mut bytes = log.clone();
