@@ -50,9 +50,9 @@ pub const EXPORT_FOLDER: &str = "exports";
 /// Room that stays free after a commit, in bytes: sled writes whole segments of 512 KiB and moves
 /// live pages before it can free old ones.
 const RESERVE_BYTES: u64 = 2 * 1024 * 1024;
-/// A mark costs a page of the disk and the entries of its folder, which on a small change is as much as the
-/// change itself: it is written at most so often, and when the store is closed.
-const MARK_EVERY: Duration = Duration::from_secs(30);
+/// A mark costs some pages of the disk, its own and those of its folder, and vouching in the journal a block, as a
+/// small change does: each is done at most so often, and the mark when the store is closed.
+const VOUCH_EVERY: Duration = Duration::from_secs(30);
 /// sled reads its log once when it opens, and the check each of its pages once more, wherever they lie: 256
 /// reads of 4 KiB for a MiB. A worn card on a busy board may give back no more than 64 of them in a second; a
 /// large store on it must not be taken for a broken one, which costs writes.
@@ -107,10 +107,10 @@ pub struct SledStore {
     pending: Changes,
     /// Commits that the engine had taken in when it was closed after a failure.
     acknowledged: u64,
-    /// Commits, and entries of the journal behind them, up to which the mark beside the store vouches.
-    marked: (u64, u32),
-    /// When it was written last since the store was opened.
-    marked_at: Option<Instant>,
+    /// Commits up to which the mark beside the store vouches.
+    marked: u64,
+    /// When something was vouched for last since the store was opened.
+    vouched_at: Option<Instant>,
     /// The last `fdatasync` failed: what is on the disk is in doubt although it still reads.
     in_doubt: bool,
     closed: bool,
@@ -143,7 +143,7 @@ impl SledStore {
         let (engine, records, report) = opening::open(root, &options)?;
         let is_whole = report.steps.is_empty();
         // The mark may vouch for less, but a new one is not worth its page.
-        let marked = if is_whole { (engine.tally.commits, 0) } else { (0, 0) };
+        let marked = if is_whole { engine.tally.commits } else { 0 };
         let root = root.to_path_buf();
         let acknowledged = engine.tally.commits;
         let engine = Some(engine);
@@ -158,7 +158,7 @@ impl SledStore {
             in_doubt: false,
             closed: false,
             rebuilt: None,
-            marked_at: None,
+            vouched_at: None,
         };
         store.open_journal()?;
         // The old one may not read, or may speak of what was lost.
@@ -332,8 +332,13 @@ impl Store for SledStore {
     }
 
     fn rest(&mut self) -> Result<(), StoreError> {
-        if self.marked_at.is_some_and(|at| at.elapsed() < MARK_EVERY) {
+        if self.vouched_at.is_some_and(|at| at.elapsed() < VOUCH_EVERY) {
             return Ok(());
+        }
+        if let Some(journal) = &mut self.journal
+            && journal.vouch()?
+        {
+            self.vouched_at = Some(Instant::now());
         }
         self.mark()
     }
@@ -369,18 +374,17 @@ impl SledStore {
         }
     }
 
-    /// Writes the mark, if something was committed since the last one.
+    /// Writes the mark, if sled took something in since the last one.
     fn mark(&mut self) -> Result<(), StoreError> {
         let Some(Tally { commits, records, .. }) = self.engine.as_ref().map(|engine| engine.tally) else {
             return Ok(());
         };
-        let entries = self.journal.as_ref().map_or(0, |journal| journal.entries(commits));
-        if (commits, entries) == self.marked {
+        if commits == self.marked {
             return Ok(());
         }
-        mark::write(&self.root, &Mark { commits, records, entries })?;
-        self.marked = (commits, entries);
-        self.marked_at = Some(Instant::now());
+        mark::write(&self.root, &Mark { commits, records })?;
+        self.marked = commits;
+        self.vouched_at = Some(Instant::now());
         Ok(())
     }
 }

@@ -11,9 +11,10 @@
 //! again; nothing in it is ever erased.
 //!
 //! Whatever was torn by a power cut is the last entry and was acknowledged to nobody. One that is missing
-//! before others is damage, or before what the mark beside the store vouches for; and so is a journal that
-//! does not read although sled says that there is one. Each block says in its first byte whether an entry
-//! begins in it, so no value can pass for an entry.
+//! before others is damage, and so is a journal that does not read although sled says that there is one. Now
+//! and then a voucher, an entry without changes in front of all others, says how many there are of a base, so
+//! that the newest are missed as well. Each block says in its first byte whether an entry begins in it, so no
+//! value can pass for an entry.
 
 use super::record::Tally;
 use crate::store::files::sync_parent;
@@ -26,8 +27,13 @@ use std::path::{Path, PathBuf};
 
 /// Its name in sled's folder.
 pub(super) const JOURNAL_FILE: &str = "journal";
-/// Bytes of the file: about 500 small changes.
+/// Bytes of the file: about 450 small changes, and the vouchers.
 const JOURNAL_BYTES: usize = 256 * 1024;
+/// Where the two vouchers lie, of which the older is written over: so far from each other and from the entries that
+/// no page of a card holds two of them.
+const VOUCHERS: [usize; 2] = [0, 16 * 1024];
+/// Where the entries begin.
+const ENTRIES: usize = 32 * 1024;
 /// A batch with more bytes than this is no cheaper here, for sled has to take it in as well.
 const MAX_ENTRY_BYTES: usize = 32 * 1024;
 /// What is written at the least. No disk has smaller sectors.
@@ -55,6 +61,9 @@ pub(super) struct Journal {
     number: u32,
     /// Where the next entry begins.
     at: usize,
+    /// How many vouchers were written, and the number in the last one.
+    vouchers: usize,
+    vouched: u32,
 }
 
 impl Journal {
@@ -77,7 +86,7 @@ impl Journal {
             other => other,
         };
         let file = file.map_err(|error| DiskError::new("make", &path, error))?;
-        Ok(Self { file, path, sector: BLOCK, base: 0, number: 0, at: 0 })
+        Ok(Self { file, path, sector: BLOCK, base: 0, number: 0, at: ENTRIES, vouchers: 0, vouched: 0 })
     }
 
     /// Makes a batch durable that was committed when sled had `base` commits; false when it does not fit,
@@ -90,36 +99,49 @@ impl Journal {
             return Ok(false);
         }
         if base != self.base {
-            (self.base, self.number, self.at) = (base, 0, 0);
+            (self.base, self.number, self.at, self.vouched) = (base, 0, ENTRIES, 0);
         }
         let Some(entry) = seal(base, self.number, &batch.outcome()) else { return Ok(false) };
         let entry = blocks(&entry);
-        let Some(end) = self.write(&entry)? else { return Ok(false) };
-        self.file.sync_data().map_err(|error| DiskError::new("sync", &self.path, error))?;
+        let Some(end) = self.write(&entry, self.at)? else { return Ok(false) };
         (self.number, self.at) = (self.number + 1, end);
         Ok(true)
     }
 
-    /// How many entries of this base are in it.
-    pub(super) fn entries(&self, base: u64) -> u32 {
-        if base == self.base { self.number } else { 0 }
+    /// Writes down how many entries there are, if that is not known; false when it is.
+    ///
+    /// # Errors
+    /// What the disk refuses. No entry is affected.
+    pub(super) fn vouch(&mut self) -> Result<bool, DiskError> {
+        let Some(voucher) = seal(self.base, self.number, &BTreeMap::new()) else { return Ok(false) };
+        if self.vouched == self.number {
+            return Ok(false);
+        }
+        let place = if self.vouchers.is_multiple_of(2) { VOUCHERS[0] } else { VOUCHERS[1] };
+        self.write(&blocks(&voucher), place)?;
+        (self.vouchers, self.vouched) = (self.vouchers + 1, self.number);
+        Ok(true)
     }
 
     /// Bytes of the entries in it.
     pub(super) fn used(&self) -> u64 {
-        self.at as u64
+        (self.at - ENTRIES) as u64
     }
 
-    /// Writes an entry behind the last one and answers where it ends; `None` when there is no room.
-    fn write(&mut self, entry: &[u8]) -> Result<Option<usize>, DiskError> {
+    /// Writes an entry at the next sector from `at` on, makes it durable and answers where it ends; `None` when
+    /// there is no room.
+    fn write(&mut self, entry: &[u8], at: usize) -> Result<Option<usize>, DiskError> {
         loop {
-            let at = self.at.next_multiple_of(self.sector);
+            let at = at.next_multiple_of(self.sector);
             let bytes = entry.len().next_multiple_of(self.sector);
             if at + bytes > JOURNAL_BYTES {
                 return Ok(None);
             }
             match write_aligned(&self.file, entry, bytes, at) {
-                Ok(()) => return Ok(Some(at + bytes)),
+                Ok(()) => {
+                    self.file.sync_data().map_err(|error| DiskError::new("sync", &self.path, error))?;
+                    return Ok(Some(at + bytes));
+                }
                 Err(error) if error.kind() == io::ErrorKind::InvalidInput && self.sector < PAGE => {
                     self.sector = PAGE;
                 }
@@ -192,8 +214,8 @@ pub(super) struct Found {
     entries: BTreeMap<(u64, u32), Changes>,
     /// All of the file was there to be read.
     is_whole: bool,
-    /// A base, and how many entries of it there were at least.
-    vouched: (u64, u32),
+    /// Of some bases how many entries there were at least.
+    vouched: Vec<(u64, u32)>,
 }
 
 /// What sled has not taken in of a journal.
@@ -205,26 +227,26 @@ pub(super) struct Lacking {
 }
 
 impl Found {
-    /// Reads the journal in sled's `folder`. With the base `vouched.0` it had `vouched.1` entries, as far as
-    /// anybody knows, or more.
+    /// Reads the journal in sled's `folder`.
     ///
     /// # Errors
     /// [`StoreError::Newer`], and what the system says on reading, if it is not damage.
-    pub(super) fn read(folder: &Path, vouched: (u64, u32)) -> Result<Self, StoreError> {
+    pub(super) fn read(folder: &Path) -> Result<Self, StoreError> {
         let path = folder.join(JOURNAL_FILE);
         let (bytes, is_whole) = bytes_of(&path).map_err(|error| StoreError::io("read", &path, error))?;
-        let mut found = Self { entries: BTreeMap::new(), is_whole, vouched };
-        let mut rest = bytes.as_slice();
+        let mut found = Self { is_whole, ..Self::default() };
+        let vouchers = VOUCHERS.into_iter().filter_map(|at| unseal(bytes.get(at..)?));
+        for (version, covered) in vouchers {
+            refuse_newer(folder, version)?;
+            found.vouched.extend(decode(&covered).map(|(place, _)| place));
+        }
+        let mut rest = bytes.get(ENTRIES..).unwrap_or_default();
         while !rest.is_empty() {
             let mut blocks = 1;
             if let Some((version, covered)) = unseal(rest) {
-                if version > VERSION {
-                    return Err(StoreError::Newer { path: folder.into(), found: version, known: VERSION });
-                }
+                refuse_newer(folder, version)?;
                 blocks = (HEAD_BYTES + covered.len()).div_ceil(BODY);
-                if let Ok((base, number, changes)) = postcard::from_bytes(&covered) {
-                    found.entries.insert((base, number), Changes::new(changes));
-                }
+                found.entries.extend(decode(&covered));
             }
             rest = rest.get(blocks * BLOCK..).unwrap_or_default();
         }
@@ -234,7 +256,7 @@ impl Found {
     /// What an open store knows of its own: changes that a sled with so many commits lacks.
     pub(super) fn over(commits: u64, changes: &Changes) -> Self {
         let entries = BTreeMap::from([((commits, 0), changes.clone())]);
-        Self { entries, is_whole: true, vouched: (0, 0) }
+        Self { entries, is_whole: true, vouched: Vec::new() }
     }
 
     /// How many commits sled had when the newest entry was written.
@@ -252,9 +274,10 @@ impl Found {
         let of_newest = self.entries.range((commits.max(self.commits()), 0)..);
         let there = of_newest.clone().count() as u64;
         let numbered = of_newest.last().map_or(0, |((_, number), _)| u64::from(*number) + 1);
-        let vouched = if self.vouched.0 == commits { self.vouched.1.into() } else { 0 };
+        let vouched = self.vouched.iter().filter(|(base, _)| *base == commits).map(|(_, number)| *number);
+        let numbered = numbered.max(vouched.max().unwrap_or(0).into());
         let is_missed = !self.is_whole && journaled;
-        lacking.lost = (numbered.max(vouched) - there).max(u64::from(is_missed));
+        lacking.lost = (numbered - there).max(u64::from(is_missed));
         lacking
     }
 }
@@ -278,6 +301,19 @@ fn bytes_of(path: &Path) -> io::Result<(Vec<u8>, bool)> {
         }
     }
     Ok((bytes, is_whole))
+}
+
+fn refuse_newer(folder: &Path, version: u8) -> Result<(), StoreError> {
+    if version > VERSION {
+        return Err(StoreError::Newer { path: folder.into(), found: version, known: VERSION });
+    }
+    Ok(())
+}
+
+/// The base and number of an entry, and its changes, from what its checksum covers.
+fn decode(covered: &[u8]) -> Option<((u64, u32), Changes)> {
+    let (base, number, changes) = postcard::from_bytes(covered).ok()?;
+    Some(((base, number), Changes::new(changes)))
 }
 
 /// The version of the entry that begins with these bytes and what its checksum covers, if it matches.
@@ -311,7 +347,7 @@ mod tests {
     }
 
     fn read(folder: &Folder) -> Found {
-        Found::read(folder.path(), (0, 0)).unwrap()
+        Found::read(folder.path()).unwrap()
     }
 
     fn at(commits: u64) -> Tally {
@@ -360,7 +396,8 @@ mod tests {
         let found = read(&folder);
         assert_eq!((found.entries.len(), found.lacking(at(3)).lost), (4, 0));
         for (vouched, lost) in [((3, 4), 0), ((3, 6), 2), ((2, 9), 0)] {
-            assert_eq!(Found { vouched, ..found.clone() }.lacking(at(3)).lost, lost, "{vouched:?}");
+            let vouched = vec![vouched, (3, 1)];
+            assert_eq!(Found { vouched, ..found.clone() }.lacking(at(3)).lost, lost);
         }
     }
 
@@ -372,7 +409,7 @@ mod tests {
         while journal.append(1, &put("key", vec![0; 4_000])).unwrap() {
             count += 1;
         }
-        assert!((50..66).contains(&count), "{count} entries of 4 KB");
+        assert!((45..58).contains(&count), "{count} entries of 4 KB");
         assert_eq!(read(&folder).entries.len(), count);
         assert!(journal.append(2, &put("key", vec![1])).unwrap());
         let found = read(&folder);
@@ -409,15 +446,20 @@ mod tests {
         drop(Journal::open(folder.path()).unwrap());
         let mut entry = blocks(&seal(1, 0, &put("key", vec![1]).outcome()).unwrap());
         entry[1] = VERSION + 1;
-        entry.resize(JOURNAL_BYTES, 0);
-        std::fs::write(folder.join(JOURNAL_FILE), &entry).unwrap();
+        let write = |entry: &[u8], at: usize| {
+            let mut bytes = vec![0; JOURNAL_BYTES];
+            bytes[at..at + entry.len()].copy_from_slice(entry);
+            std::fs::write(folder.join(JOURNAL_FILE), bytes).unwrap();
+        };
+        write(&entry, ENTRIES);
         assert!(read(&folder).entries.is_empty(), "a flipped byte makes no newer version");
-        let (_, covered) = entry[1..].split_at(HEAD_BYTES);
         let length = u32::from_le_bytes(entry[10..14].try_into().unwrap()) as usize;
-        let sum = checksum(VERSION + 1, &covered[..length]);
+        let sum = checksum(VERSION + 1, &entry[14..14 + length]);
         entry[2..10].copy_from_slice(&sum);
-        std::fs::write(folder.join(JOURNAL_FILE), &entry).unwrap();
-        let error = Found::read(folder.path(), (0, 0)).unwrap_err();
-        assert!(matches!(error, StoreError::Newer { found: 2, known: 1, .. }), "{error}");
+        for at in [ENTRIES, VOUCHERS[0], VOUCHERS[1]] {
+            write(&entry, at);
+            let error = Found::read(folder.path()).unwrap_err();
+            assert!(matches!(error, StoreError::Newer { found: 2, known: 1, .. }), "{error}");
+        }
     }
 }

@@ -125,10 +125,10 @@ struct Opening<'a> {
 
 impl Opening<'_> {
     fn run<S: Sink>(&mut self) -> Result<(Engine, S, Recovery), StoreError> {
-        let vouched = self.read_mark()?;
+        self.read_mark()?;
         self.finish_interrupted()?;
         let folder = self.root.join(STORE_FOLDER);
-        self.journal = Journal::read(&folder, vouched)?;
+        self.journal = Journal::read(&folder)?;
         self.expect(Tally { commits: self.journal.commits(), ..self.expected });
         for path in remove_unfinished(&folder)? {
             self.say(format!("Removed {}, a snapshot that was not finished.", path.display()));
@@ -249,12 +249,10 @@ impl Opening<'_> {
         self.steps.push(step);
     }
 
-    /// What the mark vouches for, and of the journal how many entries of which base.
-    fn read_mark(&mut self) -> Result<(u64, u32), StoreError> {
+    fn read_mark(&mut self) -> Result<(), StoreError> {
         match mark::read(self.root) {
-            Ok(Some(Mark { commits, records, entries })) => {
+            Ok(Some(Mark { commits, records })) => {
                 self.expected = Tally { records, commits, ..Tally::default() };
-                return Ok((commits, entries));
             }
             Ok(None) => {}
             Err(newer @ FileError::Newer { .. }) => return Err(newer.into()),
@@ -262,7 +260,7 @@ impl Opening<'_> {
                 "The file `{MARK_FILE}` cannot be used: {error}. Whether the newest commits are there was judged without it."
             )),
         }
-        Ok((0, 0))
+        Ok(())
     }
 
     fn expect(&mut self, stored: Tally) {
