@@ -25,13 +25,13 @@
 //! records of the store and the exports in theirs, the rest in its first line. What
 //! another version left is the matter of `migrate`, what is missing or damaged that of `mend`.
 
-use crate::store::files::{FileError, FileKind, read_checked, write_durable};
+use crate::store::files::{FileError, FileKind, patiently, read_checked, write_durable};
 use crate::store::{DiskError, free_bytes, repairs};
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 use zeroize::Zeroize;
 
 mod mend;
@@ -39,6 +39,8 @@ mod migrate;
 
 /// Version of the layout of the folder.
 const LAYOUT: u32 = 4;
+/// A process that has just ended, or was just begun by the holder, may have the lock for a moment longer.
+const LOCK_PATIENCE: Duration = Duration::from_millis(300);
 /// A daemon does not start with less room than this, in bytes.
 const MIN_FREE_BYTES: u64 = 1024 * 1024;
 /// The longest roster in bytes.
@@ -407,7 +409,8 @@ fn take_lock(path: &Path) -> Result<File, StateDirError> {
     let mut open = OpenOptions::new();
     open.read(true).write(true).create(true).truncate(false).mode(0o600);
     let mut lock = open.open(path.join("lock")).map_err(|error| classify("open the lock in", path, error))?;
-    match lock.try_lock() {
+    let is_locked = |error: &TryLockError| matches!(error, TryLockError::WouldBlock);
+    match patiently(LOCK_PATIENCE, || lock.try_lock(), is_locked) {
         Ok(()) => Ok(lock),
         Err(TryLockError::WouldBlock) => {
             let mut text = String::new();

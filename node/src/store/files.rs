@@ -17,6 +17,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 use zeroize::Zeroizing;
 
 const HEADER_BYTES: usize = 14;
@@ -211,6 +212,27 @@ pub(crate) fn temporary_of(path: &Path) -> PathBuf {
 pub(crate) fn sync_parent(path: &Path) -> io::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     File::open(folder)?.sync_all()
+}
+
+/// Tries again for a moment while somebody else holds the lock.
+pub(crate) fn patiently<T, E>(
+    patience: Duration,
+    mut open: impl FnMut() -> Result<T, E>,
+    is_locked: impl Fn(&E) -> bool,
+) -> Result<T, E> {
+    let began = Instant::now();
+    loop {
+        match open() {
+            Err(error) if is_locked(&error) && began.elapsed() < patience => {
+                #[expect(
+                    clippy::disallowed_methods,
+                    reason = "there is no way to wait for the lock with a deadline"
+                )]
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            other => return other,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@
 //! - sled may panic, on opening and later; it is called where a panic can be survived.
 
 mod attempt;
+mod engine;
 mod fresh;
 mod guard;
 mod journal;
@@ -32,13 +33,12 @@ mod record;
 
 pub use self::rebuild::{REPLACED_FOLDER, replace_by_export};
 
-use self::attempt::sync_folder;
+use self::engine::{Engine, Failed, drop_engine};
 use self::guard::catch_panic;
 use self::journal::Journal;
 use self::mark::{MARK_FILE, Mark};
-use self::record::{Over, Tally, own_key, user_key};
-use super::{Batch, Changes, Rebuilt, RecoveryReport, Store, StoreError, StoreSize, free_bytes};
-use std::fs::File;
+use self::record::{Over, Tally};
+use super::{Batch, Changes, DiskError, Rebuilt, RecoveryReport, Store, StoreError, StoreSize, free_bytes};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -202,7 +202,9 @@ impl SledStore {
         self.journal = None;
         tracing::warn!("the store is opened again after a failed write");
         let (root, acknowledged, in_doubt) = (&self.root, self.acknowledged, self.in_doubt);
-        let engine = opening::reopen(root, &self.options, acknowledged, in_doubt, &self.pending, &mut || ())?;
+        let opened = opening::reopen(root, &self.options, acknowledged, in_doubt, &self.pending, &mut || ());
+        self.in_doubt |= matches!(opened, Err(StoreError::Disk(DiskError::Io { .. })));
+        let engine = opened?;
         if engine.tally.commits > acknowledged {
             // The batch that failed is in it all the same, or it was written anew: each with what was pending.
             self.pending = Changes::default();
@@ -217,20 +219,18 @@ impl SledStore {
 
     /// Opens the journal and has sled note that there is one. A store without is slower, and as durable.
     fn open_journal(&mut self) -> Result<(), StoreError> {
-        let journal = match Journal::open(&self.folder()) {
-            Ok(journal) => Some(journal),
-            Err(error) => {
-                tracing::warn!(%error, "the store goes on without its journal");
-                None
-            }
-        };
-        if let Some(engine) =
-            self.engine.as_mut().filter(|engine| engine.tally.journaled != journal.is_some())
-        {
-            engine.tally.journaled = journal.is_some();
+        let folder = self.folder();
+        let Some(engine) = &mut self.engine else { return Err(StoreError::Closed) };
+        // One that sled does not rely on may be begun only, or on blocks that the disk does not write.
+        let cleared = if engine.tally.journaled { Ok(()) } else { journal::remove(&folder) };
+        let journal = cleared.and_then(|()| Journal::open(&folder)).inspect_err(|error| {
+            tracing::warn!(%error, "the store goes on without its journal");
+        });
+        if engine.tally.journaled != journal.is_ok() {
+            engine.tally.journaled = journal.is_ok();
             self.take_in(&Batch::default())?;
         }
-        self.journal = journal;
+        self.journal = journal.ok();
         Ok(())
     }
 
@@ -256,13 +256,18 @@ impl SledStore {
     fn is_journaled(&mut self, base: u64, batch: &Batch) -> bool {
         let appended = self.journal.as_mut().map_or(Ok(false), |journal| journal.append(base, batch));
         appended.unwrap_or_else(|error| {
-            tracing::warn!(%error, "the store goes on without its journal");
-            self.journal = None;
-            if let Some(engine) = &mut self.engine {
-                engine.tally.journaled = false;
-            }
+            self.give_up_journal(&error);
             false
         })
+    }
+
+    /// Sled must take in what is pending afterwards.
+    fn give_up_journal(&mut self, error: &DiskError) {
+        tracing::warn!(%error, "the store goes on without its journal");
+        self.journal = None;
+        if let Some(engine) = &mut self.engine {
+            engine.tally.journaled = false;
+        }
     }
 
     /// Has the engine take in a batch that holds all that is pending.
@@ -335,10 +340,13 @@ impl Store for SledStore {
         if self.vouched_at.is_some_and(|at| at.elapsed() < VOUCH_EVERY) {
             return Ok(());
         }
-        if let Some(journal) = &mut self.journal
-            && journal.vouch()?
-        {
-            self.vouched_at = Some(Instant::now());
+        match self.journal.as_mut().map(Journal::vouch) {
+            Some(Ok(true)) => self.vouched_at = Some(Instant::now()),
+            Some(Err(error)) => {
+                self.give_up_journal(&error);
+                self.take_in(&self.pending.batch())?;
+            }
+            Some(Ok(false)) | None => {}
         }
         self.mark()
     }
@@ -397,100 +405,11 @@ impl Drop for SledStore {
     }
 }
 
-/// An open sled database with the tally of what it holds.
-struct Engine {
-    db: ::sled::Db,
-    /// sled's log, opened once more: a sync of any handle syncs the file.
-    log: File,
-    tally: Tally,
-    /// Bytes of its records, as they are stored.
-    live_bytes: u64,
-}
-
-/// A commit that failed before or in its last step.
-enum Failed {
-    Write(StoreError),
-    Sync(StoreError),
-}
-
-impl Engine {
-    fn new(folder: &Path, db: ::sled::Db, tally: Tally, live_bytes: u64) -> Result<Self, StoreError> {
-        let path = folder.join("db");
-        let log = File::open(&path).map_err(|error| StoreError::io("open", &path, error))?;
-        Ok(Self { db, log, tally, live_bytes })
-    }
-
-    fn commit(&mut self, folder: &Path, batch: &Batch) -> Result<(), Failed> {
-        let write = |error| Failed::Write(engine_error("write", folder, error));
-        let (changes, tally, live_bytes) = self.prepare(batch).map_err(write)?;
-        self.db.apply_batch(changes).map_err(write)?;
-        self.db.flush().map_err(write)?;
-        let sync = |error| Failed::Sync(StoreError::io("sync", folder, error));
-        // sled moves pages over 128 KiB into files of their own; the value limit prevents that, but
-        // nothing that it wrote may stay behind.
-        let blobs = folder.join("blobs");
-        if std::fs::read_dir(&blobs).map_err(sync)?.next().is_some() {
-            sync_folder(&blobs).map_err(sync)?;
-        }
-        self.log.sync_data().map_err(sync)?;
-        (self.tally, self.live_bytes) = (tally, live_bytes);
-        Ok(())
-    }
-
-    /// The batch as sled takes it, with the tally and the bytes of all records as they are afterwards.
-    fn prepare(&self, batch: &Batch) -> Result<(::sled::Batch, Tally, u64), ::sled::Error> {
-        let mut changes = ::sled::Batch::default();
-        let (mut tally, mut live_bytes) = (self.tally, self.live_bytes);
-        let bytes = |key: &[u8], sealed: &[u8]| (key.len() + sealed.len()) as u64;
-        tally.commits += 1;
-        for (key, value) in batch.outcome() {
-            let key = user_key(key);
-            if let Some(old) = self.db.get(&key)? {
-                tally.remove(&old);
-                live_bytes = live_bytes.saturating_sub(bytes(&key, &old));
-            }
-            match value {
-                Some(value) => {
-                    let sealed = record::seal(&key, value);
-                    tally.add(&sealed);
-                    live_bytes += bytes(&key, &sealed);
-                    changes.insert(key, sealed);
-                }
-                None => changes.remove(key),
-            }
-        }
-        changes.insert(own_key(), record::seal(own_key(), &tally.encode()));
-        Ok((changes, tally, live_bytes))
-    }
-}
-
-/// Closing may panic inside sled, too; nothing that was acknowledged depends on it.
-fn drop_engine(engine: Option<Engine>) {
-    if let Err(reason) = catch_panic(move || drop(engine)) {
-        tracing::warn!(reason, "the storage engine failed while it was closed");
-    }
-}
-
 fn require_room(root: &Path, batch_bytes: u64) -> Result<(), StoreError> {
     let needed = RESERVE_BYTES + batch_bytes.saturating_mul(WRITE_AMPLIFICATION);
     match free_bytes(root) {
         Some(free) if free < needed => Err(StoreError::DiskFull { path: root.to_path_buf(), free, needed }),
         _ => Ok(()),
-    }
-}
-
-fn engine_error(action: &'static str, folder: &Path, error: ::sled::Error) -> StoreError {
-    match error {
-        ::sled::Error::Io(source) if source.to_string().contains("could not acquire lock") => {
-            StoreError::Locked { path: folder.to_path_buf() }
-        }
-        ::sled::Error::Io(source) => StoreError::io(action, folder, source),
-        ::sled::Error::Corruption { .. } => StoreError::Damaged {
-            path: folder.to_path_buf(),
-            reason: "a page does not match its checksum".into(),
-            keys: Vec::new(),
-        },
-        other => StoreError::Engine { action, path: folder.to_path_buf(), reason: other.to_string() },
     }
 }
 

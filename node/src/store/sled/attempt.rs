@@ -1,16 +1,17 @@
 //! One attempt to open the files of a store, and to read all that is in them.
 
+use super::engine::{Engine, engine_error};
 use super::guard::catch_panic;
 use super::journal::{Found as Journal, JOURNAL_FILE};
 use super::log::Log;
 use super::record::{Over, Scan, Tally, scan, stored_tally};
-use super::{Engine, Sink, SledOptions, engine_error};
-use crate::store::files::sync_parent;
+use super::{Sink, SledOptions};
+use crate::store::files::{patiently, sync_parent};
 use crate::store::{StoreError, is_damage};
 use std::fs::{self, File};
 use std::io;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// sled's lock may outlive its handle for a moment, until its last thread is gone.
 const LOCK_PATIENCE: Duration = Duration::from_secs(2);
@@ -78,6 +79,7 @@ pub(super) fn open_engine(folder: &Path, options: &SledOptions) -> Result<::sled
         .flush_every_ms(None)
         .use_compression(false);
     patiently(
+        LOCK_PATIENCE,
         || config.open(),
         |error| matches!(error, ::sled::Error::Io(error) if error.to_string().contains("could not acquire lock")),
     )
@@ -104,28 +106,11 @@ pub(super) fn open_log(folder: &Path) -> Result<Option<Log>, StoreError> {
     let Some(log) = Log::open(folder).map_err(|error| StoreError::io("read", folder, error))? else {
         return Ok(None);
     };
-    match patiently(|| log.lock(), |error| error.kind() == io::ErrorKind::WouldBlock) {
+    match patiently(LOCK_PATIENCE, || log.lock(), |error| error.kind() == io::ErrorKind::WouldBlock) {
         Ok(()) => Ok(Some(log)),
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
             Err(StoreError::Locked { path: folder.to_path_buf() })
         }
         Err(error) => Err(StoreError::io("lock", folder, error)),
-    }
-}
-
-/// Tries again for a moment while somebody else holds the lock.
-fn patiently<T, E>(mut open: impl FnMut() -> Result<T, E>, is_locked: impl Fn(&E) -> bool) -> Result<T, E> {
-    let patience = Instant::now();
-    loop {
-        match open() {
-            Err(error) if is_locked(&error) && patience.elapsed() < LOCK_PATIENCE => {
-                #[expect(
-                    clippy::disallowed_methods,
-                    reason = "there is no way to wait for the lock with a deadline"
-                )]
-                std::thread::sleep(Duration::from_millis(10));
-            }
-            other => return other,
-        }
     }
 }

@@ -1,9 +1,10 @@
 //! Writing a whole store anew, beside the one that it will replace.
 
+use super::SledOptions;
 use super::attempt::{open_engine, sync_folder};
+use super::engine::{Engine, Failed, drop_engine, engine_error};
 use super::journal::Journal;
 use super::record::Tally;
-use super::{Engine, Failed, SledOptions, drop_engine, engine_error};
 use crate::store::{Batch, Changes, GOOD_BATCH_BYTES, StoreError};
 use std::fs;
 use std::io;
@@ -35,8 +36,8 @@ impl Fresh {
         let folder = root.join(REBUILD_FOLDER);
         remove_tree(&folder)?;
         let db = open_engine(&folder, options).map_err(|error| engine_error("create", &folder, error))?;
-        drop(Journal::open(&folder)?);
-        let engine = Engine::new(&folder, db, Tally { commits, journaled: true, ..Tally::default() }, 0)?;
+        let journaled = Journal::open(&folder).is_ok();
+        let engine = Engine::new(&folder, db, Tally { commits, journaled, ..Tally::default() }, 0)?;
         Ok(Self { folder, engine, newest, batch: Batch::default(), bytes: 0, failed: None })
     }
 

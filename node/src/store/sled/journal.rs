@@ -163,12 +163,18 @@ pub(super) fn remove(folder: &Path) -> Result<(), DiskError> {
     }
 }
 
-/// Gives a new journal its blocks, so that no entry has to wait for the file system to find room.
+/// Gives a new journal its blocks, so that no entry has to wait for the file system to find room, and its
+/// vouchers, without which it is no journal.
 fn fill(file: &File, path: &Path) -> io::Result<()> {
     if file.metadata()?.len() >= JOURNAL_BYTES as u64 {
         return Ok(());
     }
-    write_aligned(file, &[], JOURNAL_BYTES, 0)?;
+    let mut content = vec![0; ENTRIES];
+    for at in VOUCHERS {
+        let voucher = seal(0, 0, &BTreeMap::new()).map(|voucher| blocks(&voucher)).unwrap_or_default();
+        content.splice(at..at + voucher.len(), voucher);
+    }
+    write_aligned(file, &content, JOURNAL_BYTES, 0)?;
     file.sync_all()?;
     sync_parent(path)
 }
@@ -256,7 +262,7 @@ impl Found {
     /// What an open store knows of its own: changes that a sled with so many commits lacks.
     pub(super) fn over(commits: u64, changes: &Changes) -> Self {
         let entries = BTreeMap::from([((commits, 0), changes.clone())]);
-        Self { entries, is_whole: true, vouched: Vec::new() }
+        Self { entries, is_whole: true, vouched: vec![(0, 0)] }
     }
 
     /// How many commits sled had when the newest entry was written.
@@ -276,7 +282,7 @@ impl Found {
         let numbered = of_newest.last().map_or(0, |((_, number), _)| u64::from(*number) + 1);
         let vouched = self.vouched.iter().filter(|(base, _)| *base == commits).map(|(_, number)| *number);
         let numbered = numbered.max(vouched.max().unwrap_or(0).into());
-        let is_missed = !self.is_whole && journaled;
+        let is_missed = journaled && (!self.is_whole || self.vouched.is_empty());
         lacking.lost = (numbered - there).max(u64::from(is_missed));
         lacking
     }

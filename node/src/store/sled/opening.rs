@@ -10,7 +10,7 @@
 use super::attempt::{Attempt, open_and_check, open_log};
 use super::fresh::{Fresh, REBUILD_FOLDER, remove_tree};
 use super::guard::{Patience, catch_panic, guarded};
-use super::journal::{self, Found as Journal, Lacking};
+use super::journal::{Found as Journal, Lacking};
 use super::log::{Log, Prospect};
 use super::mark::{self, MARK_FILE, Mark};
 use super::pages::Replay;
@@ -166,6 +166,7 @@ impl Opening<'_> {
                 "The journal of the store is damaged: at least {lost} of its last commits are missing."
             ));
             restored::ensure_mark(self.root)?;
+            // Whoever opens the journal makes it anew then.
             engine.tally.journaled = false;
         }
         let engine = match catch_panic(|| engine.commit(&folder, &changes.batch())) {
@@ -185,9 +186,6 @@ impl Opening<'_> {
         };
         if lost == 0 {
             return Ok((engine, Recovery::Clean));
-        }
-        if !engine.tally.journaled {
-            journal::remove(&folder)?;
         }
         let kept = engine.tally.records;
         Ok((engine, Recovery::Salvaged { kept, lost }))

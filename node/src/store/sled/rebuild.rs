@@ -45,6 +45,7 @@ impl SledStore {
         &mut self,
         progress: &mut dyn FnMut(),
     ) -> Result<Option<Rebuilt>, StoreError> {
+        self.engine()?;
         let StoreSize { live_bytes, disk_bytes, .. } = self.measure();
         if disk_bytes <= SMALL_BYTES || disk_bytes <= live_bytes.saturating_mul(GROWN) {
             return Ok(None);
@@ -55,7 +56,9 @@ impl SledStore {
     /// Writes every record into a fresh store and puts that into the place of this one.
     pub(super) fn rebuild(&mut self, progress: &mut dyn FnMut()) -> Result<Rebuilt, StoreError> {
         let from_bytes = folder_bytes(&self.folder());
-        let (root, options, newest) = (self.root.clone(), self.options.clone(), self.pending.clone());
+        let (root, options) = (self.root.clone(), self.options.clone());
+        self.engine()?;
+        let newest = self.pending.clone();
         let engine = self.engine()?;
         require_room(&root, engine.live_bytes)?;
         let filled = fill_from(engine, &root, &options, newest, progress);

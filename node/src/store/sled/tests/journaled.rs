@@ -154,7 +154,8 @@ fn an_entry_that_does_not_read_before_others_is_told_and_the_others_count() {
 #[test]
 fn a_journal_that_is_gone_cut_or_cannot_be_read_is_told() {
     let (folder, store, _) = journaled(30);
-    let damages: [fn(&Path); 4] = [
+    let damages: [fn(&Path); 5] = [
+        |file| fs::write(file, [0; 256 << 10]).unwrap(),
         |file| fs::remove_file(file).unwrap(),
         |file| fs::write(file, b"").unwrap(),
         |file| fs::OpenOptions::new().write(true).open(file).unwrap().set_len(4_096).unwrap(),
@@ -205,7 +206,7 @@ fn without_journal(root: &Path) {
     let db = opening_of(root);
     let tally = record::stored_tally(&db).unwrap().unwrap();
     let without = record::Tally { journaled: false, ..tally };
-    db.insert(own_key(), record::seal(own_key(), &without.encode())).unwrap();
+    db.insert(record::own_key(), record::seal(record::own_key(), &without.encode())).unwrap();
     db.flush().unwrap();
     let _absent = fs::remove_file(root.join(STORE_FOLDER).join(JOURNAL_FILE));
 }
@@ -299,11 +300,17 @@ fn a_repair_of_sled_keeps_what_the_journal_holds() {
 
 /// The next `fdatasync` of sled's log fails.
 fn fail_sync(store: &mut SledStore) {
-    store.engine.as_mut().unwrap().log = File::open("/proc/self/mem").unwrap();
+    store.engine.as_mut().unwrap().log = fs::File::open("/proc/self/mem").unwrap();
 }
 
 #[test]
 fn a_batch_whose_sync_failed_is_there_whole_or_not_at_all_and_so_is_what_was_pending() {
+    let something_else: [fn(&mut SledStore); 2] =
+        [|store| drop(records_of(store)), |store| assert!(store.rebuild(&mut || ()).unwrap().to_bytes > 0)];
+    something_else.into_iter().for_each(whole_or_not_at_all);
+}
+
+fn whole_or_not_at_all(next: fn(&mut SledStore)) {
     let (folder, mut store, _) = journaled(0);
     store.commit(&put("note/a", "old")).unwrap();
     store.commit(&put("note/kept", "text")).unwrap();
@@ -319,12 +326,21 @@ fn a_batch_whose_sync_failed_is_there_whole_or_not_at_all_and_so_is_what_was_pen
     };
     check(&killed(&folder));
     // Something else comes before the batch is committed again.
-    records_of(&mut store);
+    next(&mut store);
     assert!(folder.join("store.damaged-1").exists(), "the doubtful files are not used further");
     check(&killed(&folder));
     store.commit(&failed).unwrap();
     drop(store);
     assert_eq!(records_of(&mut open_clean(folder.path())).len(), 402);
+}
+
+#[test]
+fn a_write_that_the_disk_refused_leaves_doubt_and_a_full_disk_none() {
+    let failed = |kind: std::io::Error| Failed::new(StoreError::io("write", Path::new("db"), kind));
+    assert!(matches!(failed(std::io::Error::from_raw_os_error(5)), Failed::Sync(_)));
+    for full in [std::io::ErrorKind::StorageFull, std::io::ErrorKind::QuotaExceeded] {
+        assert!(matches!(failed(full.into()), Failed::Write(_)));
+    }
 }
 
 #[test]
@@ -391,6 +407,23 @@ fn a_journal_that_fails_is_done_without() {
         assert_eq!(&records_of(&mut open_clean(killed(&folder).path())), model.records());
     }
     assert!(store.journal.is_none());
+    drop(store);
+    // Its blocks are not trusted again, whatever they give back at the next start but one.
+    let file = folder.join(STORE_FOLDER).join(JOURNAL_FILE);
+    crate::store::tests::spoil(&file);
+    drop(open_clean(folder.path()));
+    assert!(fs::symlink_metadata(&file).unwrap().is_file(), "it was made anew");
+    assert_eq!(&records_of(&mut open_clean(folder.path())), model.records());
+}
+
+#[test]
+fn a_journal_that_cannot_vouch_is_done_without() {
+    let (folder, mut store, model) = journaled(30);
+    store.journal.as_mut().unwrap().fail();
+    store.rest().unwrap();
+    assert!(store.journal.is_none());
+    fs::remove_file(folder.join(STORE_FOLDER).join(JOURNAL_FILE)).unwrap();
+    assert_eq!(&records_of(&mut open_clean(killed(&folder).path())), model.records());
 }
 
 #[test]
