@@ -257,13 +257,15 @@ fn exchange(
         body.len()
     );
     // A server that refuses early may close before it has read everything; it has answered then.
-    let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body));
+    let written = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body));
     let mut answer = Vec::new();
     // The end without a close_notify is an error of TLS, but the answer is here.
-    let _ = stream.read_to_end(&mut answer);
+    let read = stream.read_to_end(&mut answer);
     let text = String::from_utf8_lossy(&answer).into_owned();
     let status = text.split(' ').nth(1).and_then(|code| code.parse().ok());
-    let status = status.unwrap_or_else(|| panic!("{method} {path}: no HTTP answer in {text:?}"));
+    let status = status.unwrap_or_else(|| {
+        panic!("{method} {path}: no HTTP answer in {text:?}; written {written:?}, read {read:?}")
+    });
     let body = text.split_once("\r\n\r\n").map_or("", |(_, body)| body);
     (status, body.to_owned())
 }
