@@ -147,10 +147,11 @@ impl Daemon {
         exchange(&mut stream, method, path, body)
     }
 
-    /// One request over TLS, with the household's local authority as the only root.
+    /// One request over TLS, with the household's local authority as the only root. It comes from an address of its
+    /// own: what the API bounds by address is the crowd at the address of those who attack it.
     #[track_caller]
     pub fn https(&self, method: &str, path: &str, body: &[u8]) -> (u16, String) {
-        exchange(&mut self.tls_client(), method, path, body)
+        exchange(&mut self.tls_over(from_elsewhere(self.address)), method, path, body)
     }
 
     /// A connection to the API over TLS; the handshake comes with the first bytes.
@@ -241,6 +242,16 @@ impl Daemon {
     pub fn stop(mut self) {
         assert_eq!(must(self.node.stop()), Some(0), "{}", self.said());
     }
+}
+
+/// A connection from another address of the loopback interface than all others.
+#[track_caller]
+fn from_elsewhere(to: SocketAddr) -> TcpStream {
+    use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
+    let socket = socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");
+    bind(&socket, &SocketAddr::from(([127, 0, 0, 2], 0))).expect("an address");
+    connect(&socket, &to).expect("the port is open");
+    socket.into()
 }
 
 /// HTTP/1.1 as far as a test needs it: one request, one answer, the end. Unlike a client that
