@@ -1,7 +1,7 @@
 //! `bench-disk`: how many bytes a node writes to its disk for 1,000 state changes, for 100 config
 //! changes, and in an hour in which nothing happens.
 //!
-//! The journal in front of the store holds some 500 changes until the store takes them in as one: config is
+//! The journal in front of the store holds some 450 changes until the store takes them in as one: config is
 //! changed so often that this is counted, and the figure is the share of 100.
 //!
 //! A real daemon with one peer and one emulated bulb, all on loopback. The kernel counts

@@ -214,6 +214,17 @@ pub(crate) fn sync_parent(path: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
+/// Deletes a file, if it is there.
+///
+/// # Errors
+/// What the disk refuses.
+pub(crate) fn remove_if_there(path: &Path) -> Result<(), DiskError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(DiskError::new("delete", path, error)),
+        _ => Ok(()),
+    }
+}
+
 /// Tries again for a moment while somebody else holds the lock.
 pub(crate) fn patiently<T, E>(
     patience: Duration,

@@ -9,8 +9,8 @@
 //!   some kinds of damage for the end of its log and silently goes on without the records behind
 //!   it; the tally shows when records are missing in the middle. A small file beside the store, the
 //!   mark, shows when commits are missing at the end.
-//! - A failed write leaves sled unusable until it is opened again; a failed `fdatasync` leaves
-//!   doubt about what is on the disk, so the whole store is then written anew before it goes on.
+//! - A failed write leaves sled unusable until it is opened again. One that the disk refused, and a failed
+//!   `fdatasync`, leave doubt about what is on the disk, so the whole store is then written anew before it goes on.
 //!   A full disk is seen before sled writes, because sled cannot go back.
 //! - sled takes a segment of its log into use again once the pages it held are written elsewhere, by
 //!   `sync_file_range` only. A power cut between that and the next `fdatasync` can thus hurt older
@@ -111,7 +111,7 @@ pub struct SledStore {
     marked: u64,
     /// When something was vouched for last since the store was opened.
     vouched_at: Option<Instant>,
-    /// The last `fdatasync` failed: what is on the disk is in doubt although it still reads.
+    /// The disk refused the last write or `fdatasync`: what is on it is in doubt although it still reads.
     in_doubt: bool,
     closed: bool,
     /// How it was last written anew since it was opened.

@@ -17,7 +17,7 @@
 //! value can pass for an entry.
 
 use super::record::Tally;
-use crate::store::files::sync_parent;
+use crate::store::files::{remove_if_there, sync_parent};
 use crate::store::{Batch, Changes, DiskError, StoreError, is_damage};
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -156,11 +156,7 @@ impl Journal {
 /// # Errors
 /// What the disk refuses.
 pub(super) fn remove(folder: &Path) -> Result<(), DiskError> {
-    let path = folder.join(JOURNAL_FILE);
-    match std::fs::remove_file(&path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(DiskError::new("delete", &path, error)),
-        _ => Ok(()),
-    }
+    remove_if_there(&folder.join(JOURNAL_FILE))
 }
 
 /// Gives a new journal its blocks, so that no entry has to wait for the file system to find room, and its

@@ -13,10 +13,9 @@
 
 use super::fresh::{Fresh, REBUILD_FOLDER, remove_tree};
 use super::{Engine, MARK_FILE, RESERVE_BYTES, STORE_FOLDER, SledOptions, SledStore, opening, record};
-use crate::store::files::sync_parent;
-use crate::store::{Changes, DiskError, Rebuilt, StoreError, StoreSize, export, free_bytes};
+use crate::store::files::{remove_if_there, sync_parent};
+use crate::store::{Changes, Rebuilt, StoreError, StoreSize, export, free_bytes};
 use std::fs;
-use std::io;
 use std::path::Path;
 
 /// The old store, until the fresh one was opened in its place.
@@ -57,6 +56,7 @@ impl SledStore {
     pub(super) fn rebuild(&mut self, progress: &mut dyn FnMut()) -> Result<Rebuilt, StoreError> {
         let from_bytes = folder_bytes(&self.folder());
         let (root, options) = (self.root.clone(), self.options.clone());
+        // Opened again, it may have taken in what was pending.
         self.engine()?;
         let newest = self.pending.clone();
         let engine = self.engine()?;
@@ -111,7 +111,7 @@ pub fn replace_by_export(
     })?;
     let records = fresh.finish()?;
     // The mark counts the commits of the store that goes.
-    remove_file(&root.join(MARK_FILE))?;
+    remove_if_there(&root.join(MARK_FILE))?;
     if root.join(REPLACED_FOLDER).exists() {
         // Interrupted before, after the renames: what is in the place of the store came from this export.
         remove_tree(&root.join(STORE_FOLDER))?;
@@ -168,15 +168,6 @@ fn rename(from: &Path, to: &Path) -> Result<(), StoreError> {
 
 fn sync(root: &Path) -> Result<(), StoreError> {
     sync_parent(&root.join(STORE_FOLDER)).map_err(|error| StoreError::io("sync", root, error))
-}
-
-fn remove_file(path: &Path) -> Result<(), StoreError> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(DiskError::new("delete", path, error).into())
-        }
-        _ => Ok(()),
-    }
 }
 
 fn require_room(root: &Path, live_bytes: u64) -> Result<(), StoreError> {
