@@ -4,7 +4,9 @@
 //! comes, then suspects it aloud; a suspect that does not object in time (1.5 s, 1 s once there
 //! are others enough to vouch for it) is down. Whoever was declared down and is not comes back under a renewed identity.
 
+mod io;
 mod packet;
+mod silence;
 mod swim;
 #[cfg(test)]
 mod tests;

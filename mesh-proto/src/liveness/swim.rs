@@ -1,22 +1,25 @@
 //! [`Liveness`] by the `foca` crate.
 //!
 //! `foca` keeps the protocol; what is here keeps its timers and packets, lets it hear of admitted nodes
-//! only, asks again on links until both sides know each other, and puts accusations off after a stall.
+//! only, asks again on links until both sides know each other, asks links that fell silent out of turn, and puts
+//! accusations off after a stall.
 
 use alloc::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     vec::Vec,
 };
-use core::time::Duration;
+use core::cmp::Reverse;
 
-use foca::{Foca, Header, Member, Message, NoCustomBroadcast, PostcardCodec, State, Timer};
+use foca::{Foca, Header, Member, Message, NoCustomBroadcast, PostcardCodec, ProbeNumber, State, Timer};
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use super::{
     DownReason, Liveness, LivenessError, LivenessEvent,
+    io::Io,
     packet::Packet,
+    silence::{Silence, Step},
     tuning::{MANY, MAX_LIVENESS_PACKET_BYTES, PROBE_RTT_MS, config, suspicion_ms},
 };
 use crate::id::ShortId;
@@ -30,8 +33,10 @@ const ANNOUNCES_IN_A_ROW: u32 = 10;
 /// A goodbye is said this often, at this distance in milliseconds.
 const GOODBYES: u32 = 4;
 const GOODBYE_AGAIN_MS: u64 = 50;
-/// Packets that nobody fetches are dropped from the oldest.
-const MAX_WAITING_PACKETS: usize = 1_024;
+/// So many others are asked to ping a silent peer too.
+const HELPERS: usize = 3;
+/// The number of a ping outside of `foca`'s probes. If it is that of a probe just then, the answer is one to both.
+const UNNUMBERED: ProbeNumber = 0;
 /// The renewal that no node takes for itself: it says that the node left.
 const LEFT: u16 = u16::MAX;
 
@@ -78,6 +83,8 @@ struct Link {
     /// When to announce next; `None` once the peer answered.
     due: Option<u64>,
     tries: u32,
+    /// What was last heard of the peer; `None`: there is no link but a way through others.
+    silence: Option<Silence>,
 }
 
 struct Goodbye {
@@ -94,15 +101,7 @@ impl Swim {
         let rng = ChaCha8Rng::seed_from_u64(seed);
         Self {
             foca: Foca::new(identity, config(suspicion_ms(0)), rng, PostcardCodec),
-            io: Io {
-                me: node,
-                now: 0,
-                admitted: BTreeSet::new(),
-                out: VecDeque::new(),
-                timers: BTreeMap::new(),
-                order: 0,
-                rejoined: false,
-            },
+            io: Io::new(node),
             links: BTreeMap::new(),
             alive: BTreeMap::new(),
             events: VecDeque::new(),
@@ -127,6 +126,10 @@ impl Swim {
                 deadline = deadline.max(now + suspicion_ms(self.alive.len()));
             }
             self.io.timers.insert((deadline, order), timer);
+        }
+        let suspicion = suspicion_ms(self.alive.len());
+        for silence in self.links.values_mut().filter_map(|link| link.silence.as_mut()) {
+            silence.excuse(now, suspicion);
         }
     }
 
@@ -155,6 +158,7 @@ impl Swim {
         }
         for (node, new) in &seen {
             if self.alive.get(node) != Some(new) {
+                heard(&mut self.links, *node, self.io.now);
                 self.events.push_back(LivenessEvent::Up { node: *node, incarnation: new.incarnation });
             }
         }
@@ -240,6 +244,82 @@ impl Swim {
         }
     }
 
+    /// The linked peers that are alive, and when the silence of each is due for its next step.
+    fn silences(&self) -> impl Iterator<Item = (ShortId, u64)> {
+        let watched = |(peer, link): (&ShortId, &Link)| link.silence.map(|silence| (*peer, silence));
+        let links = self.links.values().filter(|link| link.silence.is_some()).count();
+        let alive = self.links.iter().filter_map(watched).filter(|(peer, _)| self.alive.contains_key(peer));
+        alive.map(move |(peer, silence)| (peer, silence.due(links)))
+    }
+
+    /// Asks, suspects and gives up linked peers that are silent.
+    fn mind_silence(&mut self) {
+        let now = self.io.now;
+        let due: Vec<ShortId> =
+            self.silences().filter(|(_, due)| *due <= now).map(|(peer, _)| peer).collect();
+        for node in due {
+            let Some(silence) = self.links.get_mut(&node).and_then(|link| link.silence.as_mut()) else {
+                continue;
+            };
+            let step = silence.step(now);
+            let Some(member) = self.foca.iter_membership_state().find(|member| member.id().node == node)
+            else {
+                continue;
+            };
+            let member = member.clone();
+            match step {
+                Step::Ask { others } => self.ask(*member.id(), others),
+                Step::Suspect => self.suspect(member),
+                Step::Judge { incarnation } if incarnation == member.incarnation() => {
+                    self.give_up(*member.id())
+                }
+                Step::Judge { .. } => heard(&mut self.links, node, now),
+            }
+        }
+    }
+
+    /// Pings a silent peer, and has those ping it that this node heard from last.
+    fn ask(&mut self, silent: Identity, others: bool) {
+        self.say(silent, Message::Ping(UNNUMBERED));
+        if !others {
+            return;
+        }
+        let heard = |link: &Link| match link.silence {
+            Some(Silence::Since(at)) => Some(Reverse(at)),
+            _ => None,
+        };
+        let helper = |(node, link): (&ShortId, &Link)| Some((heard(link)?, *self.alive.get(node)?));
+        let mut helpers: Vec<_> = self.links.iter().filter_map(helper).collect();
+        helpers.sort_unstable();
+        for (_, helper) in helpers.into_iter().take(HELPERS) {
+            self.say(helper, Message::PingReq { target: silent, probe_number: UNNUMBERED });
+        }
+    }
+
+    fn suspect(&mut self, silent: Member<Identity>) {
+        let (node, incarnation) = (silent.id().node, silent.incarnation());
+        let suspect = Member::new(*silent.id(), incarnation, State::Suspect);
+        self.tell(|foca, io| foca.apply_many(core::iter::once(suspect), true, io));
+        let until = self.io.now + suspicion_ms(self.alive.len());
+        if let Some(link) = self.links.get_mut(&node) {
+            link.silence = Some(Silence::Suspected { incarnation, until });
+        }
+    }
+
+    /// It did not object: it is down, and told so in case that it still hears.
+    fn give_up(&mut self, silent: Identity) {
+        self.tell(|foca, io| foca.apply_many(core::iter::once(Member::down(silent)), true, io));
+        self.say(silent, Message::TurnUndead);
+    }
+
+    /// Sends a message outside of what `foca` itself has to say.
+    fn say(&mut self, to: Identity, message: Message<Identity>) {
+        let header = Header { src: *self.foca.identity(), src_incarnation: 0, dst: to, message };
+        if let Ok(packet) = (Packet { header, updates: Vec::new() }).encode() {
+            self.io.send(to.node, packet);
+        }
+    }
+
     /// Timers and packets that are held, for tests that count them.
     #[cfg(test)]
     pub(super) fn held(&self) -> (usize, usize) {
@@ -253,6 +333,13 @@ impl Swim {
             self.tell(|foca, io| foca.apply_many(down.into_iter(), false, io));
             self.tell(|foca, io| foca.handle_timer(Timer::RemoveDown(identity), io));
         }
+    }
+}
+
+/// A peer spoke, or another one vouches for it.
+fn heard(links: &mut BTreeMap<ShortId, Link>, node: ShortId, now: u64) {
+    if let Some(silence) = links.get_mut(&node).and_then(|link| link.silence.as_mut()) {
+        *silence = Silence::Since(now);
     }
 }
 
@@ -272,7 +359,8 @@ impl Liveness for Swim {
         if peer == self.io.me || self.goodbye.is_some() {
             return;
         }
-        self.links.insert(peer, Link { incarnation, due: Some(self.io.now), tries: 0 });
+        let silence = Some(Silence::Since(self.io.now));
+        self.links.insert(peer, Link { incarnation, due: Some(self.io.now), tries: 0, silence });
         if self.io.admitted.contains(&peer) {
             // A link is proof of life; whether it also outbids an earlier death the announcement tells.
             let alive = Member::alive(Identity { node: peer, incarnation, renewal: 0 });
@@ -285,7 +373,7 @@ impl Liveness for Swim {
         self.advance(now_ms);
         if node != self.io.me && self.goodbye.is_none() && !self.links.contains_key(&node) {
             let due = (!self.alive.contains_key(&node)).then_some(self.io.now);
-            self.links.insert(node, Link { incarnation: 0, due, tries: 0 });
+            self.links.insert(node, Link { incarnation: 0, due, tries: 0, silence: None });
             self.settle();
         }
     }
@@ -316,6 +404,12 @@ impl Liveness for Swim {
             self.outbid(*member.id());
         }
         let outcome = self.foca.handle_data(stripped.as_deref().unwrap_or(bytes), &mut self.io);
+        if outcome.is_ok() {
+            heard(&mut self.links, from, self.io.now);
+            if let Message::ForwardedAck { origin, .. } = &packet.header.message {
+                heard(&mut self.links, origin.node, self.io.now);
+            }
+        }
         let current = packet.header.dst == *self.foca.identity();
         if packet.header.message == Message::Feed
             && current
@@ -345,6 +439,7 @@ impl Liveness for Swim {
             }
             return;
         }
+        self.mind_silence();
         while let Some(entry) = self.io.timers.first_entry().filter(|entry| entry.key().0 <= now) {
             let timer = entry.remove();
             self.tell(|foca, io| foca.handle_timer(timer, io));
@@ -358,7 +453,8 @@ impl Liveness for Swim {
         }
         let timer = self.io.timers.keys().next().map(|(deadline, _)| *deadline);
         let admitted = self.links.iter().filter(|(peer, _)| self.io.admitted.contains(peer));
-        admitted.filter_map(|(_, link)| link.due).chain(timer).min()
+        let announcements = admitted.filter_map(|(_, link)| link.due);
+        announcements.chain(self.silences().map(|(_, due)| due)).chain(timer).min()
     }
 
     fn poll_packet(&mut self) -> Option<(ShortId, Vec<u8>)> {
@@ -410,61 +506,5 @@ impl Liveness for Swim {
 
     fn incarnation(&self) -> u64 {
         self.foca.identity().incarnation
-    }
-}
-
-/// What `foca` asks of the world: packets, and timers in one small table.
-struct Io {
-    me: ShortId,
-    now: u64,
-    admitted: BTreeSet<ShortId>,
-    out: VecDeque<(ShortId, Vec<u8>)>,
-    timers: BTreeMap<(u64, u64), Timer<Identity>>,
-    order: u64,
-    rejoined: bool,
-}
-
-impl Io {
-    fn knows(&self, node: ShortId) -> bool {
-        node == self.me || self.admitted.contains(&node)
-    }
-}
-
-impl foca::Runtime<Identity> for Io {
-    fn notify(&mut self, notification: foca::Notification<'_, Identity>) {
-        if let foca::Notification::Rejoin(_) = notification {
-            self.rejoined = true;
-        }
-    }
-
-    fn send_to(&mut self, to: Identity, data: &[u8]) {
-        if self.admitted.contains(&to.node) {
-            if self.out.len() >= MAX_WAITING_PACKETS {
-                self.out.pop_front();
-            }
-            self.out.push_back((to.node, data.to_vec()));
-        }
-    }
-
-    fn submit_after(&mut self, event: Timer<Identity>, after: Duration) {
-        // `foca` sets a timer anew only after the old one fired or lost its meaning, so one of each kind is
-        // enough, and a peer that makes it start over and over cannot fill the table.
-        self.timers.retain(|_, waiting| !replaces(&event, waiting));
-        let after = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
-        self.order += 1;
-        self.timers.insert((self.now.saturating_add(after), self.order), event);
-    }
-}
-
-fn replaces(new: &Timer<Identity>, old: &Timer<Identity>) -> bool {
-    match (new, old) {
-        (
-            Timer::ChangeSuspectToDown { member_id: new, .. },
-            Timer::ChangeSuspectToDown { member_id: old, .. },
-        ) => {
-            // A suspect that is probed again keeps its first deadline; only an older identity's is void.
-            new.node == old.node && new > old
-        }
-        _ => core::mem::discriminant(new) == core::mem::discriminant(old),
     }
 }

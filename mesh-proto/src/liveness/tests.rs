@@ -212,6 +212,37 @@ fn a_death_is_known_by_all_of_eight_within_three_seconds_despite_loss() {
 }
 
 #[test]
+fn who_sees_much_vanish_at_once_knows_the_neighbours_death_as_soon() {
+    // Two sites and the joint between them: with it the way to the other site is gone, so two probe four in vain.
+    let mut times = vec![];
+    for seed in 0..200 {
+        let mut net = Net::new(5, seed, 2);
+        net.run(seed * 61);
+        let start = net.now;
+        net.nodes[2] = None;
+        for (west, east) in [(0, 3), (0, 4), (1, 3), (1, 4)] {
+            net.cut.extend([(west, east), (east, west)]);
+        }
+        net.run(5_000);
+        let heard = net.heard_down(2, DownReason::Silent);
+        assert_eq!(heard.len(), 4, "seed {seed}");
+        times.extend(heard.iter().map(|at| at - start));
+    }
+    times.sort_unstable();
+    let (median, last) = (times[times.len() / 2], times[times.len() - 1]);
+    std::println!("the joint's death known by: p50 {median} ms, last {last} ms");
+    assert!(last <= 2_600, "{last} ms");
+}
+
+#[test]
+fn a_link_that_carries_nothing_is_no_death_while_others_reach_the_peer() {
+    let mut net = Net::new(4, 15, 5);
+    net.cut.extend([(0, 1), (1, 0)]);
+    net.run(60_000);
+    assert!(net.deaths().is_empty(), "{:?}", net.deaths());
+}
+
+#[test]
 fn a_goodbye_reaches_all_in_300_milliseconds_and_is_told_from_a_death() {
     for seed in 0..20 {
         let mut net = Net::new(8, seed, 5);
