@@ -1,9 +1,9 @@
 //! The TCP side of the node's port: HTTPS for the API, and the mesh's WebSockets, told apart by ALPN.
 //!
 //! One deadline covers everything from accept to the end of the handshake (for the mesh: of the
-//! WebSocket's too), and the number of
-//! unfinished handshakes is bounded: the oldest gives way, so slow ones keep nobody out. Until a
-//! client has shown a token it also counts for its address (see [`Guest`]).
+//! WebSocket's too), and the number of unfinished handshakes is bounded: the oldest of the address that has most
+//! gives way, so slow ones keep nobody out. Until a client has shown a token it also counts for its address (see
+//! [`Guest`]).
 
 mod crowd;
 
@@ -117,7 +117,7 @@ pub async fn bind_ports_within(listen: SocketAddr, patience: Duration) -> Result
 /// What clients may use before their handshake is done.
 #[derive(Debug, Clone, Copy)]
 pub struct TcpLimits {
-    /// Handshakes that may be unfinished at once; beyond, the oldest is dropped.
+    /// Handshakes that may be unfinished at once; beyond, the oldest of the address that has most is dropped.
     pub handshakes: usize,
     /// Connections of one address (IPv6: of one /64) that have shown no token; beyond, its oldest
     /// is dropped.
@@ -175,7 +175,7 @@ pub async fn serve(
         let guest = Guest { address, place };
         let (tls, mesh, web) = (tls.clone(), mesh.clone(), web.clone());
         let handshake = Handshake { tls, mesh, web, counters: counters.clone(), guest };
-        if unfinished.start(handshake.run(stream, limits.deadline)) {
+        if unfinished.start(address.ip(), handshake.run(stream, limits.deadline)) {
             bump(&counters.tcp_handshake_evicted);
         }
     }

@@ -50,7 +50,7 @@ counters! {
         address_validation,
         /// Handshakes that were not finished within their deadline.
         handshake_timeout,
-        /// Unfinished handshakes dropped, oldest first, because too many were open.
+        /// Unfinished handshakes dropped, the oldest of the address with most, because too many were open.
         handshake_evicted,
         /// Handshakes that broke a rule of QUIC, of TLS, or of our keys.
         handshake_failed,
@@ -78,7 +78,7 @@ counters! {
         tcp_accept_failed,
         /// TCP connections that did not finish their handshake within its deadline.
         tcp_handshake_timeout,
-        /// Unfinished TCP handshakes dropped, oldest first, because too many were open.
+        /// Unfinished TCP handshakes dropped, the oldest of the address with most, because too many were open.
         tcp_handshake_evicted,
         /// TCP connections without a token that gave way, because too many came from their address.
         tcp_crowded,

@@ -44,7 +44,7 @@ const HEARTBEAT: Duration = Duration::from_secs(2);
 /// What strangers may use of this node.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Handshakes that may be unfinished at once; beyond, the oldest is dropped.
+    /// Handshakes that may be unfinished at once; beyond, the oldest of the address that has most is dropped.
     pub handshakes: usize,
     /// Within which a handshake must finish, its stream included.
     pub handshake_deadline: Duration,
@@ -279,7 +279,8 @@ impl Acceptor {
                 let _ = incoming.retry();
                 continue;
             }
-            if unfinished.start(this.clone().handshake(incoming)) {
+            let address = incoming.remote_address().ip();
+            if unfinished.start(address, this.clone().handshake(incoming)) {
                 bump(&counters.handshake_evicted);
             }
         }
