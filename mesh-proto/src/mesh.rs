@@ -239,6 +239,7 @@ impl Mesh {
         self.end_drains();
         self.abandon_stalled_fetch();
         self.send_due_digests();
+        self.send_due_heads();
         self.report_and_collect();
         self.compare_trees_when_due();
         self.settle();
@@ -249,7 +250,7 @@ impl Mesh {
         let open = self.links.iter().filter(|(id, _)| !self.closing_links.contains(*id));
         let links = open.map(|(_, l)| match l.drain_due_ms {
             Some(due) => due,
-            None if l.is_live() => l.digest_due_ms,
+            None if l.is_live() => l.says_next(),
             None => l.hello_due_ms,
         });
         let fetch = self.fetching.as_ref().map(|f| f.fetch.deadline_ms());

@@ -104,8 +104,10 @@ pub struct Link {
     pub in_step: bool,
     /// What the peer last said it accounts for.
     pub heads: Option<Vector>,
-    /// When this side last sent its heads.
-    pub heads_sent_ms: Option<u64>,
+    /// Whether this side is to send its heads, once it may again.
+    pub heads_wanted: bool,
+    /// When it may send them next.
+    pub heads_free_ms: u64,
     /// The whole overlay, on its way to the peer.
     pub telling: Option<Telling>,
     /// When the whole overlay is to be said again.
@@ -146,7 +148,8 @@ impl Link {
             offer: None,
             in_step: false,
             heads: None,
-            heads_sent_ms: None,
+            heads_wanted: false,
+            heads_free_ms: 0,
             telling: None,
             repetition: Repetition::default(),
             suspicion: (0, 0),
@@ -160,6 +163,11 @@ impl Link {
     /// The peer's short name.
     pub fn short(&self) -> ShortId {
         self.node.short()
+    }
+
+    /// When there is something to say by the clock, the peer having introduced itself.
+    pub fn says_next(&self) -> u64 {
+        if self.heads_wanted { self.digest_due_ms.min(self.heads_free_ms) } else { self.digest_due_ms }
     }
 
     /// Has the whole overlay said, but for what the peer itself says if it has just begun.

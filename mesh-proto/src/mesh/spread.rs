@@ -11,7 +11,7 @@ use crate::{
     planted::planted,
     record::Item,
     replica::{Applied, Replica},
-    session::LinkId,
+    session::{Link, LinkId},
     sync::{Fetch, Serve},
     vector::Vector,
     view,
@@ -216,14 +216,26 @@ impl Mesh {
         }
     }
 
+    /// Sends heads, or notes that they are to be sent: dropped, the peer would learn what it lacks only ten
+    /// seconds later, by the next digest.
     fn send_heads(&mut self, id: LinkId) {
-        let heads = self.advertised().to_wire();
+        if let Some(link) = self.links.get_mut(&id) {
+            link.heads_wanted = true;
+        }
+        self.send_due_heads();
+    }
+
+    pub(super) fn send_due_heads(&mut self) {
         let now = self.now.mono_ms;
-        if let Some(link) = self.links.get_mut(&id)
-            && link.heads_sent_ms.is_none_or(|sent| sent + HEADS_MS <= now)
-        {
-            link.heads_sent_ms = Some(now);
-            link.outbox.control(Message::Heads(heads));
+        let is_due = |link: &Link| link.is_live() && link.heads_wanted && link.heads_free_ms <= now;
+        if !self.links.values().any(is_due) {
+            return;
+        }
+        let heads = self.advertised().to_wire();
+        for link in self.links.values_mut().filter(|link| is_due(link)) {
+            link.heads_wanted = false;
+            link.heads_free_ms = now + HEADS_MS;
+            link.outbox.control(Message::Heads(heads.clone()));
         }
     }
 

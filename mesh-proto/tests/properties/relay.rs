@@ -50,6 +50,29 @@ fn five_in_a_line_all_see_each_other_by_ways_of_up_to_four_links() {
 }
 
 #[test]
+fn what_a_node_fetches_is_soon_behind_it_also_when_it_fetches_again_at_once() {
+    for pause in [10, 100, 500, 900, 1_100] {
+        let mut net = line(3);
+        for name in ["note/first", "note/second"] {
+            // What is written without a link comes in pages once there is one.
+            net.cut(1, 2);
+            net.set(2, name, "text", 1);
+            net.link(1, 2);
+            net.settle();
+            assert!(net.nodes[1].object(&object(name)).is_some(), "the middle has it");
+            net.run(pause);
+        }
+        net.run(1_200);
+        for name in ["note/first", "note/second"] {
+            assert!(
+                net.nodes[0].object(&object(name)).is_some(),
+                "{name}, {pause} ms: not by the next digest"
+            );
+        }
+    }
+}
+
+#[test]
 fn the_death_of_the_middle_is_told_with_who_lay_behind_it_and_the_overlay_ends() {
     for phase in 0..10 {
         let mut net = line(3);
