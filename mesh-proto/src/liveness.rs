@@ -1,8 +1,9 @@
 //! Who is alive: SWIM with suspicion behind a trait of our own.
 //!
-//! Every node probes one other each 250 ms, asks three others to probe it too when no answer
-//! comes, then suspects it aloud; a suspect that does not object in time (1.5 s, 1 s once there
-//! are others enough to vouch for it) is down. Whoever was declared down and is not comes back under a renewed identity.
+//! Every node probes one other each 250 ms, asks three others to probe it too when no answer comes, then suspects
+//! it aloud; a linked peer that is silent is asked out of turn, and suspected the same. A suspect that does not object
+//! in time (1.5 s, 1 s once there are others enough to vouch for it) is down. Whoever was declared down and is not
+//! comes back under a renewed identity.
 
 mod io;
 mod packet;

@@ -8,9 +8,7 @@ use alloc::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     vec::Vec,
 };
-use core::cmp::Reverse;
-
-use foca::{Foca, Header, Member, Message, NoCustomBroadcast, PostcardCodec, ProbeNumber, State, Timer};
+use foca::{Foca, Header, Member, Message, NoCustomBroadcast, PostcardCodec, State, Timer};
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
@@ -19,7 +17,7 @@ use super::{
     DownReason, Liveness, LivenessError, LivenessEvent,
     io::Io,
     packet::Packet,
-    silence::{Silence, Step},
+    silence::{Silence, heard},
     tuning::{MANY, MAX_LIVENESS_PACKET_BYTES, PROBE_RTT_MS, config, suspicion_ms},
 };
 use crate::id::ShortId;
@@ -33,10 +31,6 @@ const ANNOUNCES_IN_A_ROW: u32 = 10;
 /// A goodbye is said this often, at this distance in milliseconds.
 const GOODBYES: u32 = 4;
 const GOODBYE_AGAIN_MS: u64 = 50;
-/// So many others are asked to ping a silent peer too.
-const HELPERS: usize = 3;
-/// The number of a ping outside of `foca`'s probes. If it is that of a probe just then, the answer is one to both.
-const UNNUMBERED: ProbeNumber = 0;
 /// The renewal that no node takes for itself: it says that the node left.
 const LEFT: u16 = u16::MAX;
 
@@ -70,21 +64,21 @@ impl foca::Identity for Identity {
 
 /// [`Liveness`] by SWIM with suspicion.
 pub struct Swim {
-    foca: Foca<Identity, PostcardCodec, ChaCha8Rng, NoCustomBroadcast>,
-    io: Io,
-    links: BTreeMap<ShortId, Link>,
-    alive: BTreeMap<ShortId, Identity>,
+    pub(super) foca: Foca<Identity, PostcardCodec, ChaCha8Rng, NoCustomBroadcast>,
+    pub(super) io: Io,
+    pub(super) links: BTreeMap<ShortId, Link>,
+    pub(super) alive: BTreeMap<ShortId, Identity>,
     events: VecDeque<LivenessEvent>,
     goodbye: Option<Goodbye>,
 }
 
-struct Link {
+pub(super) struct Link {
     incarnation: u64,
     /// When to announce next; `None` once the peer answered.
     due: Option<u64>,
     tries: u32,
     /// What was last heard of the peer; `None`: there is no link but a way through others.
-    silence: Option<Silence>,
+    pub(super) silence: Option<Silence>,
 }
 
 struct Goodbye {
@@ -186,8 +180,12 @@ impl Swim {
         }
     }
 
-    fn known(&self, node: ShortId) -> Option<Identity> {
-        self.foca.iter_membership_state().map(|member| *member.id()).find(|id| id.node == node)
+    pub(super) fn member(&self, node: ShortId) -> Option<Member<Identity>> {
+        self.foca.iter_membership_state().find(|member| member.id().node == node).cloned()
+    }
+
+    pub(super) fn known(&self, node: ShortId) -> Option<Identity> {
+        self.member(node).map(|member| *member.id())
     }
 
     /// Asks every peer that has not answered yet, and whose time it is, for its list.
@@ -213,7 +211,7 @@ impl Swim {
     }
 
     /// Calls into `foca`. Its errors here speak of a timer that does not matter any more; it recovers by itself.
-    fn tell(
+    pub(super) fn tell(
         &mut self,
         call: impl FnOnce(
             &mut Foca<Identity, PostcardCodec, ChaCha8Rng, NoCustomBroadcast>,
@@ -244,80 +242,10 @@ impl Swim {
         }
     }
 
-    /// The linked peers that are alive, and when the silence of each is due for its next step.
-    fn silences(&self) -> impl Iterator<Item = (ShortId, u64)> {
-        let watched = |(peer, link): (&ShortId, &Link)| link.silence.map(|silence| (*peer, silence));
-        let links = self.links.values().filter(|link| link.silence.is_some()).count();
-        let alive = self.links.iter().filter_map(watched).filter(|(peer, _)| self.alive.contains_key(peer));
-        alive.map(move |(peer, silence)| (peer, silence.due(links)))
-    }
-
-    /// Asks, suspects and gives up linked peers that are silent.
-    fn mind_silence(&mut self) {
-        let now = self.io.now;
-        let due: Vec<ShortId> =
-            self.silences().filter(|(_, due)| *due <= now).map(|(peer, _)| peer).collect();
-        for node in due {
-            let Some(silence) = self.links.get_mut(&node).and_then(|link| link.silence.as_mut()) else {
-                continue;
-            };
-            let step = silence.step(now);
-            let Some(member) = self.foca.iter_membership_state().find(|member| member.id().node == node)
-            else {
-                continue;
-            };
-            let member = member.clone();
-            match step {
-                Step::Ask { others } => self.ask(*member.id(), others),
-                Step::Suspect => self.suspect(member),
-                Step::Judge { incarnation } if incarnation == member.incarnation() => {
-                    self.give_up(*member.id())
-                }
-                Step::Judge { .. } => heard(&mut self.links, node, now),
-            }
-        }
-    }
-
-    /// Pings a silent peer, and has those ping it that this node heard from last.
-    fn ask(&mut self, silent: Identity, others: bool) {
-        self.say(silent, Message::Ping(UNNUMBERED));
-        if !others {
-            return;
-        }
-        let heard = |link: &Link| match link.silence {
-            Some(Silence::Since(at)) => Some(Reverse(at)),
-            _ => None,
-        };
-        let helper = |(node, link): (&ShortId, &Link)| Some((heard(link)?, *self.alive.get(node)?));
-        let mut helpers: Vec<_> = self.links.iter().filter_map(helper).collect();
-        helpers.sort_unstable();
-        for (_, helper) in helpers.into_iter().take(HELPERS) {
-            self.say(helper, Message::PingReq { target: silent, probe_number: UNNUMBERED });
-        }
-    }
-
-    fn suspect(&mut self, silent: Member<Identity>) {
-        let (node, incarnation) = (silent.id().node, silent.incarnation());
-        let suspect = Member::new(*silent.id(), incarnation, State::Suspect);
-        self.tell(|foca, io| foca.apply_many(core::iter::once(suspect), true, io));
-        let until = self.io.now + suspicion_ms(self.alive.len());
-        if let Some(link) = self.links.get_mut(&node) {
-            link.silence = Some(Silence::Suspected { incarnation, until });
-        }
-    }
-
-    /// It did not object: it is down, and told so in case that it still hears.
-    fn give_up(&mut self, silent: Identity) {
-        self.tell(|foca, io| foca.apply_many(core::iter::once(Member::down(silent)), true, io));
-        self.say(silent, Message::TurnUndead);
-    }
-
-    /// Sends a message outside of what `foca` itself has to say.
-    fn say(&mut self, to: Identity, message: Message<Identity>) {
-        let header = Header { src: *self.foca.identity(), src_incarnation: 0, dst: to, message };
-        if let Ok(packet) = (Packet { header, updates: Vec::new() }).encode() {
-            self.io.send(to.node, packet);
-        }
+    /// Whether a node is suspected, and how often it objected, as this one knows; for tests.
+    #[cfg(test)]
+    pub(super) fn suspicions(&self, node: ShortId) -> Option<(bool, u16)> {
+        self.member(node).map(|member| (member.state() == State::Suspect, member.incarnation()))
     }
 
     /// Timers and packets that are held, for tests that count them.
@@ -333,13 +261,6 @@ impl Swim {
             self.tell(|foca, io| foca.apply_many(down.into_iter(), false, io));
             self.tell(|foca, io| foca.handle_timer(Timer::RemoveDown(identity), io));
         }
-    }
-}
-
-/// A peer spoke, or another one vouches for it.
-fn heard(links: &mut BTreeMap<ShortId, Link>, node: ShortId, now: u64) {
-    if let Some(silence) = links.get_mut(&node).and_then(|link| link.silence.as_mut()) {
-        *silence = Silence::Since(now);
     }
 }
 
@@ -404,12 +325,6 @@ impl Liveness for Swim {
             self.outbid(*member.id());
         }
         let outcome = self.foca.handle_data(stripped.as_deref().unwrap_or(bytes), &mut self.io);
-        if outcome.is_ok() {
-            heard(&mut self.links, from, self.io.now);
-            if let Message::ForwardedAck { origin, .. } = &packet.header.message {
-                heard(&mut self.links, origin.node, self.io.now);
-            }
-        }
         let current = packet.header.dst == *self.foca.identity();
         if packet.header.message == Message::Feed
             && current
@@ -418,6 +333,7 @@ impl Liveness for Swim {
         {
             link.due = None;
         }
+        self.listen(&packet.header);
         self.settle();
         match outcome {
             Ok(()) => Ok(()),

@@ -235,11 +235,44 @@ fn who_sees_much_vanish_at_once_knows_the_neighbours_death_as_soon() {
 }
 
 #[test]
-fn a_link_that_carries_nothing_is_no_death_while_others_reach_the_peer() {
-    let mut net = Net::new(4, 15, 5);
-    net.cut.extend([(0, 1), (1, 0)]);
-    net.run(60_000);
-    assert!(net.deaths().is_empty(), "{:?}", net.deaths());
+fn who_is_silent_on_its_link_and_reached_by_another_is_hardly_suspected() {
+    for seed in 0..10 {
+        let mut net = Net::new(5, 50 + seed, 0);
+        net.cut.extend([(0, 1), (1, 0)]);
+        net.run(60_000);
+        assert!(net.deaths().is_empty(), "seed {seed}: {:?}", net.deaths());
+        for (node, other) in [(0, 1), (1, 0)] {
+            let (is_suspected, objections) = net.node(node).suspicions(short(other)).unwrap();
+            assert!(!is_suspected && objections <= 2, "seed {seed}: {objections}");
+        }
+    }
+}
+
+#[test]
+fn a_suspect_that_is_heard_again_learns_of_it_and_objects() {
+    let mut suspected = 0;
+    for seed in 0..20 {
+        // The first has a link to the second alone: what it says while that is cut reaches nobody.
+        let mut net = Net::new(3, 80 + seed, 0);
+        let now = net.now;
+        net.node(0).link_down(now, short(2));
+        net.node(2).link_down(now, short(0));
+        net.cut.extend([(0, 2), (2, 0)]);
+        net.run(seed * 61);
+        net.cut.extend([(0, 1), (1, 0)]);
+        net.run(1_300);
+        suspected += u32::from(net.node(0).suspicions(short(1)).unwrap().0);
+        net.cut.retain(|pair| *pair != (0, 1) && *pair != (1, 0));
+        net.run(600);
+        assert_eq!(
+            net.node(0).suspicions(short(1)).map(|(is_suspected, _)| is_suspected),
+            Some(false),
+            "{seed}"
+        );
+        net.run(20_000);
+        assert!(net.heard_down(1, DownReason::Silent).is_empty(), "seed {seed}: {:?}", net.deaths());
+    }
+    assert!(suspected >= 15, "{suspected}");
 }
 
 #[test]
