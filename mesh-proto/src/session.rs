@@ -106,6 +106,8 @@ pub struct Link {
     pub heads: Option<Vector>,
     /// Whether this side is to send its heads, once it may again.
     pub heads_wanted: bool,
+    /// Whether it was to send them since its last digest: it answers heads with its own but once.
+    pub heads_said: bool,
     /// When it may send them next.
     pub heads_free_ms: u64,
     /// The whole overlay, on its way to the peer.
@@ -149,6 +151,7 @@ impl Link {
             in_step: false,
             heads: None,
             heads_wanted: false,
+            heads_said: false,
             heads_free_ms: 0,
             telling: None,
             repetition: Repetition::default(),

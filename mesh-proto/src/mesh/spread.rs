@@ -180,6 +180,7 @@ impl Mesh {
         let digest = self.digest();
         for link in self.links.values_mut().filter(|link| link.is_live() && link.digest_due_ms <= now) {
             link.digest_due_ms = now + DIGEST_MS;
+            link.heads_said = false;
             link.outbox.control(Message::Digest(digest));
         }
     }
@@ -220,7 +221,7 @@ impl Mesh {
     /// seconds later, by the next digest.
     fn send_heads(&mut self, id: LinkId) {
         if let Some(link) = self.links.get_mut(&id) {
-            link.heads_wanted = true;
+            (link.heads_wanted, link.heads_said) = (true, true);
         }
         self.send_due_heads();
     }
@@ -254,7 +255,9 @@ impl Mesh {
         if let Some(link) = self.links.get_mut(&id) {
             link.heads = Some(theirs.clone());
         }
-        if !theirs.covers(self.commits.durable()) {
+        // Two that lack something of each other for long would answer each other for as long.
+        let has_answered = self.links.get(&id).is_some_and(|link| link.heads_said);
+        if !has_answered && !theirs.covers(self.commits.durable()) {
             self.send_heads(id);
         }
     }

@@ -5,6 +5,8 @@ use std::collections::BTreeSet;
 
 use mesh_proto::{
     Dot,
+    kinds::Author,
+    mesh::{Event, Input, Op},
     replica::{Applied, Replica},
     sync::{Fetch, LeafAnswer, Serve},
     vector::Vector,
@@ -232,4 +234,24 @@ fn registers_of_leaves_come_in_pieces_that_leave_none_out() {
         assert_eq!(sent, keys(&expected));
         assert!(pieces > 1 && sent.len() > 20);
     }
+}
+
+#[test]
+fn heads_are_answered_once_for_each_digest_however_long_two_differ() {
+    let mut mesh = machine(&household(2), 1, 1);
+    let link = introduce(&mut mesh, 2);
+    mesh.write(now_at(0), Author::Node, vec![Op::Set(key("note/a", "text"), 1.into())]).unwrap();
+    let mut heads = 0;
+    for ms in (500..=60_000).step_by(500) {
+        mesh.handle_timeout(now_at(ms));
+        while let Some(event) = mesh.poll_event() {
+            if let Event::Persist { batch, .. } = event {
+                mesh.handle_input(now_at(ms), Input::Persisted(batch));
+            }
+        }
+        // The peer never takes in what it lacks.
+        say(&mut mesh, ms, link, &[Message::Heads(Vector::default().to_wire())]);
+        heads += sent(&mut mesh, link).iter().filter(|sent| matches!(sent, Message::Heads(_))).count();
+    }
+    assert!((5..=7).contains(&heads), "{heads} in a minute, with a digest each ten seconds");
 }
