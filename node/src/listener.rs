@@ -117,7 +117,8 @@ pub async fn bind_ports_within(listen: SocketAddr, patience: Duration) -> Result
 /// What clients may use before their handshake is done.
 #[derive(Debug, Clone, Copy)]
 pub struct TcpLimits {
-    /// Handshakes that may be unfinished at once; beyond, the oldest of the address that has most is dropped.
+    /// Handshakes that may be unfinished at once; beyond, the oldest of the address (IPv6: of the
+    /// /64) that has most is dropped.
     pub handshakes: usize,
     /// Connections of one address (IPv6: of one /64) that have shown no token; beyond, its oldest
     /// is dropped.

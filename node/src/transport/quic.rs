@@ -44,7 +44,8 @@ const HEARTBEAT: Duration = Duration::from_secs(2);
 /// What strangers may use of this node.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Handshakes that may be unfinished at once; beyond, the oldest of the address that has most is dropped.
+    /// Handshakes that may be unfinished at once; beyond, the oldest of the address (IPv6: of the
+    /// /64) that has most is dropped.
     pub handshakes: usize,
     /// Within which a handshake must finish, its stream included.
     pub handshake_deadline: Duration,

@@ -1,8 +1,8 @@
 //! A bounded set of handshakes that have not finished.
 //!
-//! When it is full, the oldest of the sender that has most of them gives way: a flood of slow handshakes delays
-//! nobody, since an honest one finishes in milliseconds and is then no longer in the set, and a burst of quick ones
-//! takes no place from who comes from elsewhere.
+//! When it is full, the oldest of the sender that has most of them, the newcomer counted, gives way: a flood of slow
+//! handshakes delays nobody, since an honest one finishes in milliseconds and is then no longer in the set, and a
+//! burst of one sender takes no place from those who have fewer.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -46,11 +46,11 @@ impl Unfinished {
         handshake: impl Future<Output = ()> + Send + 'static,
     ) -> bool {
         let full = self.len() >= self.limit;
+        let handle = tokio::spawn(handshake).abort_handle();
+        self.tasks.push_back(Task { origin: origin(address), handle });
         if full && let Some(task) = self.least_deserving().and_then(|index| self.tasks.remove(index)) {
             task.handle.abort();
         }
-        let handle = tokio::spawn(handshake).abort_handle();
-        self.tasks.push_back(Task { origin: origin(address), handle });
         full
     }
 
@@ -91,6 +91,10 @@ mod tests {
         let dropped = (0..100).filter(|_| set.start(rude, pending())).count();
         assert_eq!(dropped, 97);
         assert_eq!((running(&set, honest), running(&set, rude)), (1, 3));
+        // As many of another one: whoever wants more takes it from itself.
+        assert!(set.start(honest, pending()));
+        assert!(set.start(rude, pending()));
+        assert_eq!((running(&set, honest), running(&set, rude)), (2, 2));
     }
 
     #[tokio::test]

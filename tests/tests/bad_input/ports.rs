@@ -140,6 +140,10 @@ async fn a_protocol_of_somebody_else_is_refused_in_the_handshake() {
 fn half_and_slow_handshakes_over_tcp_keep_nobody_out() {
     let home = Home::new();
     let a = home.a.address;
+    // One address has no more than its share, and an honest client from it is served all the same.
+    let silent: Vec<TcpStream> = (0..50).map(|_| tcp(a)).collect();
+    home.a.wait_counter("tcp_crowded", 50 - 32);
+    home.is_served();
     // A client hello announces 512 bytes and sends three of them.
     let half: Vec<TcpStream> = (0..150)
         .map(|number| {
@@ -149,9 +153,6 @@ fn half_and_slow_handshakes_over_tcp_keep_nobody_out() {
         })
         .collect();
     home.a.wait_counter("tcp_handshake_evicted", 150 - 64);
-    // One address has no more than its share, and an honest client from it is served all the same.
-    let silent: Vec<TcpStream> = (0..50).map(|_| tcp(a)).collect();
-    home.a.wait_counter("tcp_crowded", 50 - 32);
     home.is_served();
     let mut slow = tcp(a);
     let open = Arc::new(AtomicBool::new(true));
