@@ -341,16 +341,17 @@ impl Expected<'_> {
         if self.is_void(held) {
             return fail("void is void", format!("{key:?}: {held:?} is of a closed generation"));
         }
+        if held.stamp <= tombstone && model.is_undead(write) {
+            let reason = format!("{key:?}: {held:?} came back from below the tombstone {tombstone:?}");
+            return fail("the deleted stays deleted", reason);
+        }
         if let Some(least) = self.least.get(key)
             && least.beats(held)
             && !excused
             && model.is_undead(write)
         {
-            return fail("the latest wins", format!("{key:?}: {held:?} is shown, {least:?} is later"));
-        }
-        if held.stamp <= tombstone && model.is_undead(write) {
-            let reason = format!("{key:?}: {held:?} came back from below the tombstone {tombstone:?}");
-            return fail("the deleted stays deleted", reason);
+            let law = if least.value.is_none() { "the deleted stays deleted" } else { "the latest wins" };
+            return fail(law, format!("{key:?}: {held:?} is shown, {least:?} is later"));
         }
         Ok(())
     }
