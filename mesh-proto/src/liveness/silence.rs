@@ -124,11 +124,7 @@ impl Swim {
                 continue;
             };
             let step = silence.step(now);
-            let Some(member) = self.foca.iter_membership_state().find(|member| member.id().node == node)
-            else {
-                continue;
-            };
-            let member = member.clone();
+            let Some(member) = self.member(node) else { continue };
             match step {
                 Step::Ask { others } => self.ask(*member.id(), others),
                 Step::Suspect => self.suspect(member),

@@ -18,8 +18,9 @@ const PROBE_PERIOD_MS: u64 = 250;
 pub(super) const PROBE_RTT_MS: u64 = 125;
 /// How long a suspect has to object, in milliseconds, while few others could reach it in this node's stead.
 const SUSPICION_MS: u64 = 1_500;
-/// The same once [`MANY`] others are alive. A death is known after the wait for the first probe (it grows
-/// with the household; a linked peer is asked sooner: `silence`), one period and this; three relays make a wrong suspicion rare, gossip refutes it fast.
+/// The same once [`MANY`] others are alive. A death is known after the wait for the first probe (it grows with the
+/// household; a linked peer is asked sooner: `silence`), one period and this; three relays make a wrong suspicion rare,
+/// gossip refutes it fast.
 const SUSPICION_AMONG_MANY_MS: u64 = 1_000;
 /// How many others must be alive for that.
 pub(super) const MANY: usize = 4;
