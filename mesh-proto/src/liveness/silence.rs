@@ -96,21 +96,26 @@ impl Swim {
         alive.map(move |(peer, silence)| (peer, silence.due(links)))
     }
 
-    /// What the sender of a packet that was taken in proves by it: that it lives, or that another one does.
+    /// What the sender of a packet that was taken in proves by it: that it lives, that another one does, or that it
+    /// got the announcement.
     pub(super) fn listen(&mut self, header: &Header<Identity>) {
         let sender = header.src;
-        if header.dst != *self.foca.identity() || self.known(sender.node) != Some(sender) {
-            return;
-        }
+        let known = self.member(sender.node).filter(|member| *member.id() == sender);
+        let Some(member) = known.filter(|_| header.dst == *self.foca.identity()) else { return };
         heard(&mut self.links, sender.node, self.io.now);
+        if header.message == Message::Feed
+            && let Some(link) = self.links.get_mut(&sender.node)
+        {
+            link.due = None;
+        }
         if let Message::ForwardedAck { origin, .. } = &header.message
             && self.alive.get(&origin.node) == Some(origin)
         {
             heard(&mut self.links, origin.node, self.io.now);
         }
         // Who speaks and is suspected may not know it: the gossip of that went out while nothing reached it.
-        if let Some(suspect) = self.member(sender.node).filter(|member| member.state() == State::Suspect) {
-            self.say(sender, Message::Gossip, Vec::from([suspect]));
+        if member.state() == State::Suspect {
+            self.say(sender, Message::Gossip, Vec::from([member]));
         }
     }
 
@@ -173,10 +178,19 @@ impl Swim {
 
     /// Sends a message outside of what `foca` itself has to say.
     fn say(&mut self, to: Identity, message: Message<Identity>, updates: Vec<Member<Identity>>) {
-        let header = Header { src: *self.foca.identity(), src_incarnation: 0, dst: to, message };
-        if let Ok(packet) = (Packet { header, updates }).encode() {
+        if let Some(packet) = self.packet(to, message, updates) {
             self.io.send(to.node, packet);
         }
+    }
+
+    pub(super) fn packet(
+        &self,
+        to: Identity,
+        message: Message<Identity>,
+        updates: Vec<Member<Identity>>,
+    ) -> Option<Vec<u8>> {
+        let header = Header { src: *self.foca.identity(), src_incarnation: 0, dst: to, message };
+        Packet { header, updates }.encode().ok()
     }
 }
 

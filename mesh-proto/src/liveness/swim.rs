@@ -8,7 +8,7 @@ use alloc::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     vec::Vec,
 };
-use foca::{Foca, Header, Member, Message, NoCustomBroadcast, PostcardCodec, State, Timer};
+use foca::{Foca, Member, Message, NoCustomBroadcast, PostcardCodec, State, Timer};
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
@@ -75,7 +75,7 @@ pub struct Swim {
 pub(super) struct Link {
     incarnation: u64,
     /// When to announce next; `None` once the peer answered.
-    due: Option<u64>,
+    pub(super) due: Option<u64>,
     tries: u32,
     /// What was last heard of the peer; `None`: there is no link but a way through others.
     pub(super) silence: Option<Silence>,
@@ -325,14 +325,6 @@ impl Liveness for Swim {
             self.outbid(*member.id());
         }
         let outcome = self.foca.handle_data(stripped.as_deref().unwrap_or(bytes), &mut self.io);
-        let current = packet.header.dst == *self.foca.identity();
-        if packet.header.message == Message::Feed
-            && current
-            && self.known(from) == Some(packet.header.src)
-            && let Some(link) = self.links.get_mut(&from)
-        {
-            link.due = None;
-        }
         self.listen(&packet.header);
         self.settle();
         match outcome {
@@ -389,9 +381,8 @@ impl Liveness for Swim {
         let me = *self.foca.identity();
         let gone = Member::down(Identity { renewal: LEFT, ..me });
         let goodbye = |to: &Identity| {
-            let header = Header { src: me, src_incarnation: 0, dst: *to, message: Message::Gossip };
-            let packet = Packet { header, updates: Vec::from([gone.clone()]) };
-            packet.encode().ok().map(|bytes| (to.node, bytes))
+            let packet = self.packet(*to, Message::Gossip, Vec::from([gone.clone()]))?;
+            Some((to.node, packet))
         };
         let packets = self.alive.values().filter_map(goodbye).collect();
         self.io.timers.clear();
