@@ -151,7 +151,13 @@ impl Daemon {
     /// own: what the API bounds by address is the crowd at the address of those who attack it.
     #[track_caller]
     pub fn https(&self, method: &str, path: &str, body: &[u8]) -> (u16, String) {
-        exchange(&mut self.tls_over(from_elsewhere(self.address)), method, path, body)
+        self.https_from(ELSEWHERE, method, path, body)
+    }
+
+    /// The same from 127.0.0.NUMBER.
+    #[track_caller]
+    pub fn https_from(&self, number: u8, method: &str, path: &str, body: &[u8]) -> (u16, String) {
+        exchange(&mut self.tls_over(tcp_from(number, self.address)), method, path, body)
     }
 
     /// A connection to the API over TLS; the handshake comes with the first bytes.
@@ -244,14 +250,19 @@ impl Daemon {
     }
 }
 
-/// A connection from another address of the loopback interface than all others.
+/// The good client's address on the loopback interface, 127.0.0.NUMBER: nobody who attacks has it.
+const ELSEWHERE: u8 = 200;
+
+/// A connection from another of this machine's addresses, 127.0.0.NUMBER.
 #[track_caller]
-fn from_elsewhere(to: SocketAddr) -> TcpStream {
+pub fn tcp_from(number: u8, to: SocketAddr) -> TcpStream {
     use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
     let socket = socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");
-    bind(&socket, &SocketAddr::from(([127, 0, 0, 2], 0))).expect("an address");
+    bind(&socket, &SocketAddr::from(([127, 0, 0, number], 0))).expect("an address");
     connect(&socket, &to).expect("the port is open");
-    socket.into()
+    let stream = TcpStream::from(socket);
+    stream.set_read_timeout(Some(PATIENCE)).expect("a deadline");
+    stream
 }
 
 /// HTTP/1.1 as far as a test needs it: one request, one answer, the end. Unlike a client that

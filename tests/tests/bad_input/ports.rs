@@ -2,7 +2,7 @@
 
 use std::{
     io::{Read as _, Write as _},
-    net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket},
+    net::{SocketAddr, TcpStream, UdpSocket},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -14,28 +14,14 @@ use std::{
 use hearth_tests::hostile::{
     Home, PATIENCE,
     peer::{Stranger, noise, within},
-    wait_until,
+    tcp_from, wait_until,
 };
 use node::tls::identity::{ALPN_JOIN, ALPN_MESH};
 use rustls::pki_types::ServerName;
-use tokio::{net::TcpSocket, task::block_in_place};
+use tokio::task::block_in_place;
 
 fn tcp(to: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect(to).expect("the port is open");
-    stream.set_read_timeout(Some(PATIENCE)).expect("a deadline");
-    stream
-}
-
-/// A connection from another of this machine's addresses, 127.0.0.NUMBER.
-fn tcp_from(number: u8, to: SocketAddr) -> TcpStream {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let connected = runtime.block_on(async {
-        let socket = TcpSocket::new_v4()?;
-        socket.bind((Ipv4Addr::new(127, 0, 0, number), 0).into())?;
-        socket.connect(to).await?.into_std()
-    });
-    let stream = connected.expect("the port is open");
-    stream.set_nonblocking(false).expect("a blocking stream");
     stream.set_read_timeout(Some(PATIENCE)).expect("a deadline");
     stream
 }
@@ -143,6 +129,7 @@ fn half_and_slow_handshakes_over_tcp_keep_nobody_out() {
     // One address has no more than its share, and an honest client from it is served all the same.
     let silent: Vec<TcpStream> = (0..50).map(|_| tcp(a)).collect();
     home.a.wait_counter("tcp_crowded", 50 - 32);
+    assert_eq!(home.a.https_from(1, "GET", "/healthz", b"").0, 200);
     home.is_served();
     // A client hello announces 512 bytes and sends three of them.
     let half: Vec<TcpStream> = (0..150)
@@ -153,6 +140,13 @@ fn half_and_slow_handshakes_over_tcp_keep_nobody_out() {
         })
         .collect();
     home.a.wait_counter("tcp_handshake_evicted", 150 - 64);
+    for number in [1, 2] {
+        assert_eq!(
+            home.a.https_from(number, "GET", "/healthz", b"").0,
+            200,
+            "it shares an address with them"
+        );
+    }
     home.is_served();
     let mut slow = tcp(a);
     let open = Arc::new(AtomicBool::new(true));
@@ -326,12 +320,7 @@ fn clients_that_dribble_after_their_handshake_keep_the_api_from_nobody() {
     home.a.wait_counter("tcp_crowded", 300 - 32);
     // Nor does one from the same address, which is served at the cost of the oldest of them.
     let began = Instant::now();
-    let mut client = home.a.tls_over(tcp_from(2, home.a.address));
-    client.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").expect("a request");
-    let mut answer = Vec::new();
-    // The end without a close_notify is an error of TLS, but the answer is here.
-    let _ = client.read_to_end(&mut answer);
-    assert!(answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
+    assert_eq!(home.a.https_from(2, "GET", "/healthz", b"").0, 200);
     assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
     home.is_served();
     home.memory_is_bounded();
