@@ -12,13 +12,14 @@ const REFUSED: i32 = 6;
 fn a_mistake_in_the_configuration_is_named_with_file_line_and_key() {
     let home = Home::new();
     let folder = &home.folder;
-    let cases: [(&[u8], &str, &str); 6] = [
+    let cases: [(&[u8], &str, &str); 7] = [
         (b"# mine\nname = 7\n", ":2:8: `name` is 7", "\"kitchen\""),
         (b"\n\nlistne = \"x\"\n", ":3:1: unknown key `listne`", "did you mean `listen`?"),
         (b"peers = [\"a\", \"b:99999\"]\n", ":1:", "`peers"),
         (b"[api]\nunix_group = \n", ":2:", "not TOML"),
         (b"name = \"a\"\nname = \"b\"\n", ":2:", "not TOML"),
         (b"name = \"\xff\"\n", ":1:", "not UTF-8"),
+        (b"name = \"a\"\n\xff\n", ":2:1:", "not UTF-8"),
     ];
     for (text, place, words) in cases {
         let state = folder.join("c");
@@ -33,8 +34,13 @@ fn a_mistake_in_the_configuration_is_named_with_file_line_and_key() {
     let state = folder.join("c");
     fs::write(state.join("hearth.toml"), vec![b'#'; 2 << 20]).expect("a file");
     Launch::new().fails(&state).expect(USAGE, &["the limit is 1048576"]);
-    fs::write(state.join("hearth.toml"), noise(100_000)).expect("a file");
-    Launch::new().fails(&state).expect(USAGE, &["hearth.toml:1:"]);
+    for noise in (0..20).map(|_| noise(100_000)) {
+        fs::write(state.join("hearth.toml"), &noise).expect("a file");
+        // Of a hundred one has the end of a line before the first byte that is not text.
+        let text = str::from_utf8(&noise).expect_err("noise is no text").valid_up_to();
+        let line = 1 + noise.iter().take(text).filter(|byte| **byte == b'\n').count();
+        Launch::new().fails(&state).expect(USAGE, &[&format!("hearth.toml:{line}:"), "not UTF-8"]);
+    }
     fs::remove_file(state.join("hearth.toml")).expect("it goes");
     let refused = Launch::new().variable("HEARTH_NAME", "a\tb").fails(&state);
     refused.expect(USAGE, &["HEARTH_NAME", "1 to 64 bytes", "unset HEARTH_NAME"]);
