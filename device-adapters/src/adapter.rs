@@ -1,18 +1,26 @@
 //! The contract between an adapter and the node that runs it.
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::future::Future;
+use std::net::IpAddr;
 use std::pin::Pin;
 
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use crate::model::{Availability, CommandId, Description, DeviceId, LightChange, LightState, Source, Stage};
+use crate::model::{
+    Availability, Change, CommandId, Description, DeviceId, Forecast, Measurement, Source, Stage, State,
+};
 
-/// Who may own what an adapter finds.
+/// Who runs an adapter, and who may own what it finds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
-    /// Several boards may reach the same device; one of them owns it at a time.
+    /// Every board looks for devices. Several may reach the same one; one of them owns it at a time.
     Household,
+    /// One board at a time runs it and owns all that it finds: a bridge, a broker or a service that many clients at
+    /// once would burden. One that cannot reach its service ends with an error, and another board tries.
+    Single,
     /// The device is wired to this board and stays with it.
     Board,
 }
@@ -24,9 +32,15 @@ pub struct Descriptor {
     pub id: &'static str,
     /// Its name for people.
     pub name: &'static str,
-    /// Who may own its devices.
+    /// Who runs it.
     pub scope: Scope,
-    /// The JSON schema of its settings: an object whose `properties` are all the keys it knows, each with a `description`.
+    /// The DNS-SD service types by which its devices announce themselves, such as `_wled._tcp`
+    /// (RFC 6763); it gets what is found as [`Hint`]s.
+    pub mdns: &'static [&'static str],
+    /// Whether it wants to see all devices of the home ([`Directive::Show`]), to show them to somebody else.
+    pub shows_home: bool,
+    /// The JSON schema of its settings: an object whose `properties` are all the keys it knows, each with a
+    /// `description`. One that is `writeOnly` holds a secret: it is never shown again.
     pub settings_schema: fn() -> serde_json::Value,
 }
 
@@ -74,9 +88,33 @@ pub enum SettingsError {
     },
 }
 
-/// Why an adapter stopped by itself. The node restarts it with backoff.
+/// Why an adapter stopped by itself. The node restarts it with backoff, unless it says otherwise here.
 #[derive(Debug, thiserror::Error)]
 pub enum AdapterError {
+    /// It cannot do anything before somebody sets something. It is started again when its settings change.
+    #[error("{adapter} waits for its settings: {what}")]
+    Unconfigured {
+        /// The adapter's id.
+        adapter: &'static str,
+        /// What must be set, and how.
+        what: String,
+    },
+    /// Its service refuses it: a wrong password, a key that was withdrawn.
+    #[error("{adapter} is refused: {what}")]
+    Refused {
+        /// The adapter's id.
+        adapter: &'static str,
+        /// Who refuses it, what was said, and the way out. Holds no secret.
+        what: String,
+    },
+    /// Its service cannot be reached, or does not speak the protocol.
+    #[error("{adapter}: {what}")]
+    Unreachable {
+        /// The adapter's id.
+        adapter: &'static str,
+        /// Who was asked, and what came instead.
+        what: String,
+    },
     /// The network, a file or a bus could not be used.
     #[error("{adapter}: {what}: {source}")]
     Io {
@@ -89,6 +127,21 @@ pub enum AdapterError {
     },
 }
 
+/// Something that announced itself by DNS-SD. A hint only: whoever is on the network can announce anything.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hint {
+    /// The type of the service, such as `_wled._tcp`.
+    pub service: String,
+    /// The name of its instance, without the type.
+    pub name: String,
+    /// Where it is.
+    pub addresses: Vec<IpAddr>,
+    /// Its port.
+    pub port: u16,
+    /// Its TXT record.
+    pub txt: BTreeMap<String, String>,
+}
+
 /// What an adapter gets from the node for one run.
 #[derive(Debug)]
 pub struct Context {
@@ -96,8 +149,62 @@ pub struct Context {
     pub readings: mpsc::Sender<Reading>,
     /// What the node asks for. Closed means the same as shutdown.
     pub commands: mpsc::Receiver<Directive>,
+    /// What announced itself by one of the services of the descriptor. May close before the others.
+    pub hints: mpsc::Receiver<Hint>,
     /// Becomes `true` when the adapter must stop; it then returns within 2 s.
     pub shutdown: watch::Receiver<bool>,
+}
+
+/// The other side of a [`Context`]: what the node, or a test, holds of a run.
+#[derive(Debug)]
+pub struct Handle {
+    /// What the adapter tells.
+    pub readings: mpsc::Receiver<Reading>,
+    /// What it is asked for.
+    pub commands: mpsc::Sender<Directive>,
+    /// What announced itself.
+    pub hints: mpsc::Sender<Hint>,
+    /// Send `true` to stop it.
+    pub stop: watch::Sender<bool>,
+}
+
+impl Context {
+    /// Both sides, with room for so many readings and so many directives.
+    #[must_use]
+    pub fn channel(readings: usize, directives: usize) -> (Self, Handle) {
+        let (reading_sender, readings) = mpsc::channel(readings);
+        let (commands, command_receiver) = mpsc::channel(directives);
+        let (hints, hint_receiver) = mpsc::channel(64);
+        let (stop, shutdown) = watch::channel(false);
+        let context =
+            Self { readings: reading_sender, commands: command_receiver, hints: hint_receiver, shutdown };
+        (context, Handle { readings, commands, hints, stop })
+    }
+}
+
+/// A value that is never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(pub String);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+/// A device of the home as an adapter that shows the home sees it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Shown {
+    /// What it is. The name is what people call it, whatever the hardware says.
+    pub device: Description,
+    /// The area it is in, for people.
+    pub area: Option<String>,
+    /// Its state, when it has one and that is known.
+    pub state: Option<State>,
+    /// What its sensors measured last.
+    pub measured: BTreeMap<String, Measurement>,
+    /// Whether it answers.
+    pub availability: Availability,
 }
 
 /// A running piece of code that speaks to one kind of hardware.
@@ -110,7 +217,7 @@ pub trait Adapter: Send {
 }
 
 /// What the node asks of an adapter.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Directive {
     /// This node owns the device from now on, or no longer does. An adapter polls and commands only
     /// what is owned. May name a device that is not found yet: it holds from when it is.
@@ -120,20 +227,34 @@ pub enum Directive {
         /// Whether this node owns it.
         owned: bool,
     },
-    /// Change a light.
+    /// Change a device.
     ///
     /// A newer one for the same device supersedes the one in flight at once; what the newer leaves
     /// open stays as the older asked for it.
-    Light {
+    Command {
         /// The device.
         device: DeviceId,
         /// The command; given again while in flight it is ignored.
         command: CommandId,
         /// What to change.
-        change: LightChange,
+        change: Change,
         /// When it ends as timed out. Must lie after the end of the transition, because only then
         /// can a read-back confirm: give `now + patience + change.transition_ms`.
         deadline: Instant,
+    },
+    /// Until then, ask a bridge that waits for its button to be pressed for a key, and tell it as
+    /// [`Reading::Learnt`]. An adapter that needs no pairing ignores it.
+    Pair {
+        /// When to give up.
+        until: Instant,
+    },
+    /// A device of the home, as it is now; only for an adapter that shows the home. What adapters of its own kind
+    /// found is among them.
+    Show(Box<Shown>),
+    /// A device is in the home no more; only for an adapter that shows the home.
+    Hide {
+        /// The device.
+        device: DeviceId,
     },
     /// Read the device's state now and report it even if it has not changed.
     Refresh {
@@ -162,11 +283,26 @@ pub enum Reading {
         /// The device.
         device: DeviceId,
         /// Its state.
-        state: LightState,
+        state: State,
         /// The newest command this state is known to follow; never goes back to an older one.
         command: Option<CommandId>,
         /// How the state is known.
         source: Source,
+    },
+    /// What sensors of an owned device yielded: of one, of some or of all. Sent when something changed, after `Own`, and
+    /// for `Refresh`.
+    Measured {
+        /// The device.
+        device: DeviceId,
+        /// What each yielded.
+        values: BTreeMap<String, Measurement>,
+    },
+    /// What an owned weather service expects. Sent when it changed and after `Own`.
+    Forecast {
+        /// The device.
+        device: DeviceId,
+        /// What it expects.
+        forecast: Forecast,
     },
     /// Whether an owned device answers. Sent when it changes.
     Availability {
@@ -185,5 +321,27 @@ pub enum Reading {
         command: CommandId,
         /// Where it stands.
         stage: Stage,
+    },
+    /// Somebody to whom this adapter shows the home wants a device of it changed.
+    Wish {
+        /// The device.
+        device: DeviceId,
+        /// What it should be.
+        change: Change,
+    },
+    /// A setting that the adapter learnt by itself and needs again after a restart and on other boards: the key that a
+    /// bridge gave it. The node keeps it with the adapter's settings.
+    Learnt {
+        /// The key among the settings.
+        setting: &'static str,
+        /// Its value; never shown.
+        value: Secret,
+    },
+    /// Where pairing stands, for people.
+    Pairing {
+        /// Whether it is over, well or not.
+        is_over: bool,
+        /// What is waited for, what was let in, or why nothing was.
+        detail: String,
     },
 }

@@ -28,11 +28,14 @@ pub mod adapter;
 pub mod contract;
 pub mod model;
 
+mod http;
 mod lifx;
+mod net;
 mod settings;
 
 pub use adapter::{
-    Adapter, AdapterError, Context, Descriptor, Directive, Reading, Registration, Scope, SettingsError,
+    Adapter, AdapterError, Context, Descriptor, Directive, Handle, Hint, Reading, Registration, Scope,
+    Secret, SettingsError, Shown,
 };
 #[cfg(any(fuzzing, test))]
 pub use lifx::fuzzing as lifx_fuzzing;

@@ -13,8 +13,8 @@ use tokio::time::Instant;
 
 use crate::adapter::Reading;
 use crate::model::{
-    Availability, Capabilities, CommandId, Description, DeviceId, KelvinRange, LightCapabilities,
-    LightChange, LightState, Source, Stage,
+    Availability, Capabilities, Change, CommandId, Description, DeviceId, KelvinRange, LightCapabilities,
+    LightState, Sensors, Source, Stage, State,
 };
 
 use super::command::{Base, InFlight, Need, Verdict};
@@ -159,16 +159,18 @@ impl Bulb {
         &mut self,
         now: Instant,
         id: CommandId,
-        change: &LightChange,
+        change: &Change,
         deadline: Instant,
         out: &mut Output,
     ) {
         if self.command.as_ref().is_some_and(|command| command.id == id) {
             return; // the same again: it is on its way
         }
-        let fitted = self.capabilities().and_then(|can| can.fit(change).map_err(|e| e.to_string()));
+        let fitted = self
+            .capabilities()
+            .and_then(|can| Capabilities::Light(can).fit(change).map_err(|e| e.to_string()));
         let wanted = match fitted {
-            Ok(wanted) if self.owned => wanted,
+            Ok(Change::Light(wanted)) if self.owned => wanted,
             Ok(_) => {
                 let reason = format!("this node does not own {}: its owner carries commands out", self.id);
                 return self.progress(id, Stage::Failed { reason }, out);
@@ -176,7 +178,10 @@ impl Bulb {
             Err(reason) => return self.progress(id, Stage::Failed { reason }, out),
         };
         let older = self.command.take();
-        let wanted = older.as_ref().map_or(wanted, |older| older.wanted.then(&wanted));
+        let wanted = match &older {
+            Some(older) => older.wanted.then(&wanted),
+            None => wanted,
+        };
         if let Some(older) = older {
             self.progress(older.id, Stage::Superseded, out);
         }
@@ -404,11 +409,13 @@ impl Bulb {
             return;
         }
         let state = hsbk.state(on);
-        if self.last_report != Some((state, self.followed)) {
-            self.last_report = Some((state, self.followed));
+        let is_news =
+            self.last_report.as_ref().is_none_or(|(last, of)| *last != state || *of != self.followed);
+        if is_news {
+            self.last_report = Some((state.clone(), self.followed));
             out.readings.push_back(Reading::Reported {
                 device: self.id.clone(),
-                state,
+                state: State::Light(state.clone()),
                 command: self.followed,
                 source: Source::ReadBack,
             });
@@ -464,6 +471,7 @@ impl Bulb {
                 firmware: self.identity.firmware(),
                 address: Some(self.addr.to_string()),
                 capabilities: Capabilities::Light(capabilities),
+                sensors: Sensors::new(),
                 note,
             },
         });

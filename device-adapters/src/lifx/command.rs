@@ -205,7 +205,7 @@ impl InFlight {
         if self.wanted.matches(state, &Tolerance::default()) {
             return Verdict::Confirmed;
         }
-        self.last_read = Some(*state);
+        self.last_read = Some(state.clone());
         self.mismatches += 1;
         // Once it may be late; after that it is told again, because another's Set, or our own
         // older one that was delayed on the way, may have arrived last.
@@ -283,7 +283,7 @@ fn as_change(state: &LightState) -> LightChange {
         on: Some(state.on),
         brightness: Some(state.brightness),
         color: Some(state.color),
-        transition_ms: 0,
+        ..LightChange::default()
     }
 }
 

@@ -133,7 +133,7 @@ impl Driver {
                     bulb.refresh(now);
                 }
             }
-            Directive::Light { device, command, change, deadline } => {
+            Directive::Command { device, command, change, deadline } => {
                 let serial = self.serials.get(&device);
                 match serial.and_then(|serial| self.bulbs.get_mut(serial)) {
                     Some(bulb) => bulb.command(now, command, &change, deadline, &mut self.out),
@@ -144,6 +144,7 @@ impl Driver {
                     }
                 }
             }
+            Directive::Pair { .. } | Directive::Show(_) | Directive::Hide { .. } => {}
         }
         self.handle_timeout(now);
     }

@@ -10,7 +10,7 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use crate::adapter::{Directive, Reading};
-use crate::model::{ColorMode, CommandId, DeviceId, LightChange};
+use crate::model::{Change, ColorMode, CommandId, DeviceId, LightChange};
 
 use super::REGISTRATION;
 use super::config::Config;
@@ -83,10 +83,10 @@ impl Rig {
                 let command = CommandId([argument; 16]);
                 self.open.insert(command);
                 let change = change(step, argument);
-                self.direct(Directive::Light {
+                self.direct(Directive::Command {
                     device: device(),
                     command,
-                    change,
+                    change: Change::Light(change),
                     deadline: self.now + DEADLINE,
                 });
             }
@@ -155,6 +155,7 @@ fn change(step: u8, argument: u8) -> LightChange {
         brightness: (step & 16 != 0).then(|| u16::from(argument) << 8),
         color: (step & 32 != 0).then(|| ColorMode::Temperature { kelvin: u16::from(argument) << 6 }),
         transition_ms: if step & 64 != 0 { u32::from(argument) << 4 } else { 0 },
+        ..LightChange::default()
     }
 }
 

@@ -45,6 +45,8 @@ pub(crate) const REGISTRATION: Registration = Registration {
         id: ID,
         name: "LIFX over the LAN",
         scope: Scope::Household,
+        mdns: &[],
+        shows_home: false,
         settings_schema: config::schema,
     },
     build,
@@ -73,7 +75,7 @@ impl Adapter for Lifx {
 }
 
 async fn run(config: Config, ctx: Context) -> Result<(), AdapterError> {
-    let Context { readings, mut commands, mut shutdown } = ctx;
+    let Context { readings, mut commands, mut shutdown, .. } = ctx;
     let mut sockets = Sockets::open(&config).await.map_err(|source| failed("use", &config, source))?;
     let mut driver = Driver::new(&config, random_source(), Instant::now());
     let mut buffer = [0; BUFFER];

@@ -54,7 +54,7 @@ fn light(color: bool, min_k: u16, max_k: u16) -> LightCapabilities {
         brightness: true,
         color_temperature: Some(KelvinRange { min_k, max_k }),
         color: color.then_some(Gamut::SRGB),
-        effects: Vec::new(),
         transition: true,
+        ..LightCapabilities::default()
     }
 }

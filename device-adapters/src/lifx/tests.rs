@@ -15,7 +15,8 @@ use super::wire::{self, Hsbk, Incoming, Reply, Request, Serial, WireError, peer}
 use crate::adapter::{Directive, Reading, SettingsError};
 use crate::contract;
 use crate::model::{
-    Availability, ColorMode, CommandId, Description, DeviceId, Gamut, LightChange, LightState, Stage, color,
+    Availability, Change, ColorMode, CommandId, Description, DeviceId, Gamut, LightChange, LightState, Stage,
+    State, color,
 };
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -114,7 +115,8 @@ impl World {
 
     fn light(&mut self, number: u8, change: LightChange, patience: Duration) {
         let deadline = self.now + patience;
-        let directive = Directive::Light { device: device(), command: id(number), change, deadline };
+        let change = Change::Light(change);
+        let directive = Directive::Command { device: device(), command: id(number), change, deadline };
         self.driver.handle_directive(self.now, directive);
     }
 
@@ -246,7 +248,7 @@ impl World {
 
     fn reports(&self) -> Vec<(LightState, Option<CommandId>)> {
         let reports = self.readings.iter().filter_map(|(_, reading)| match reading {
-            Reading::Reported { state, command, .. } => Some((*state, *command)),
+            Reading::Reported { state: State::Light(state), command, .. } => Some((state.clone(), *command)),
             _ => None,
         });
         reports.collect()

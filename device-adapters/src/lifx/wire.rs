@@ -64,7 +64,7 @@ impl Hsbk {
         } else {
             ColorMode::Color(color::hue_saturation_to_xy(self.hue, self.saturation))
         };
-        LightState { on, brightness: self.brightness, color }
+        LightState::plain(on, self.brightness, color)
     }
 }
 

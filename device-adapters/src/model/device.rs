@@ -5,7 +5,9 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::light::LightCapabilities;
+use super::{
+    change::ButtonCapabilities, light::LightCapabilities, sensor::Sensors, weather::WeatherCapabilities,
+};
 
 /// The longest device id, in bytes.
 pub const MAX_DEVICE_ID: usize = 64;
@@ -178,6 +180,8 @@ pub struct Description {
     pub address: Option<String>,
     /// What it can do.
     pub capabilities: Capabilities,
+    /// What it measures.
+    pub sensors: Sensors,
     /// A remark for people, such as "unknown product, treated as a full colour light".
     pub note: Option<String>,
 }
@@ -188,6 +192,28 @@ pub struct Description {
 pub enum Capabilities {
     /// A light.
     Light(LightCapabilities),
+    /// A relay, a plug: on or off.
+    Switch,
+    /// It measures, and does nothing.
+    Sensor,
+    /// A button: pressed by people, by commands, or both.
+    Button(ButtonCapabilities),
+    /// A weather service.
+    Weather(WeatherCapabilities),
+}
+
+impl Capabilities {
+    /// What people call it.
+    #[must_use]
+    pub fn noun(&self) -> &'static str {
+        match self {
+            Self::Light(_) => "light",
+            Self::Switch => "switch",
+            Self::Sensor => "sensor",
+            Self::Button(_) => "button",
+            Self::Weather(_) => "weather service",
+        }
+    }
 }
 
 /// Whether a device answers.
@@ -212,7 +238,7 @@ pub enum Source {
     Assumed,
 }
 
-/// Where a command stands. The order is `Sent`, `Acknowledged`, then exactly one of the final four.
+/// Where a command stands. The order is `Sent`, `Acknowledged`, then exactly one of the final five.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "stage", rename_all = "snake_case")]
 pub enum Stage {
@@ -222,6 +248,8 @@ pub enum Stage {
     Acknowledged,
     /// Final: a state read after the acknowledgement shows what was asked for.
     Confirmed,
+    /// Final: the device took it, and nothing can be read back from it. Only where that is so by its nature.
+    Assumed,
     /// Final: the deadline passed first.
     TimedOut {
         /// What was missing, and what was read back instead.

@@ -4,6 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use super::color;
 
+/// What a change names as its effect to end the one that runs.
+pub const NO_EFFECT: &str = "none";
+
 /// A colour as CIE 1931 chromaticity coordinates, each scaled so that 65 535 is 1.0.
 ///
 /// Integers, because a state is compared, hashed and merged on every node: two nodes must never
@@ -61,7 +64,7 @@ pub struct KelvinRange {
 }
 
 /// What a light can do.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LightCapabilities {
     /// It dims.
     pub brightness: bool,
@@ -69,14 +72,18 @@ pub struct LightCapabilities {
     pub color_temperature: Option<KelvinRange>,
     /// It shows colours.
     pub color: Option<Gamut>,
-    /// The effects it runs by itself, by name.
+    /// The effects it runs by itself, by name; [`NO_EFFECT`] is not among them.
+    #[serde(default)]
     pub effects: Vec<String>,
+    /// The palettes of colours that its effects are able to use, by name.
+    #[serde(default)]
+    pub palettes: Vec<String>,
     /// It fades by itself over a time it is given.
     pub transition: bool,
 }
 
 /// The state of a light.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LightState {
     /// Whether it gives light.
     pub on: bool,
@@ -84,13 +91,27 @@ pub struct LightState {
     pub brightness: u16,
     /// The active colour mode.
     pub color: ColorMode,
+    /// The effect that runs, if one does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub effect: Option<String>,
+    /// The palette that it uses, if it has palettes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub palette: Option<String>,
+}
+
+impl LightState {
+    /// A light that runs no effect.
+    #[must_use]
+    pub fn plain(on: bool, brightness: u16, color: ColorMode) -> Self {
+        Self { on, brightness, color, effect: None, palette: None }
+    }
 }
 
 /// An absolute change of a light: what is `None` stays as it is.
 ///
 /// Carrying it out twice is the same as once; "toggle" is resolved to on or off before it becomes a
 /// `LightChange`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LightChange {
     /// Switch on or off.
@@ -102,6 +123,12 @@ pub struct LightChange {
     /// The colour mode to be in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub color: Option<ColorMode>,
+    /// The effect to run; [`NO_EFFECT`] ends the one that runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub effect: Option<String>,
+    /// The palette for its effects.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub palette: Option<String>,
     /// How long the light takes to get there, in milliseconds.
     #[serde(default)]
     pub transition_ms: u32,
@@ -126,53 +153,6 @@ impl Default for Tolerance {
     }
 }
 
-/// Why a light cannot carry out a change.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum ChangeError {
-    /// Nothing is changed.
-    #[error("the change is empty: give at least one of on, brightness and color")]
-    Empty,
-    /// The light does not dim.
-    #[error("this light cannot dim: leave out brightness")]
-    NoBrightness,
-    /// The light has one white only.
-    #[error("this light has no colour temperature: leave out the temperature")]
-    NoTemperature,
-    /// The light has no colours.
-    #[error("this light has no colours: choose on, off, brightness or a colour temperature")]
-    NoColor,
-}
-
-impl LightCapabilities {
-    /// The change as this light will really carry it out: a temperature outside its range becomes
-    /// the nearest it has and a colour outside its gamut the nearest inside, as people expect of a
-    /// scene that spans different bulbs.
-    ///
-    /// # Errors
-    /// [`ChangeError`] when the light lacks the capability altogether, or nothing is asked for.
-    pub fn fit(&self, change: &LightChange) -> Result<LightChange, ChangeError> {
-        let colored = change.color.is_some_and(|color| color != ColorMode::None);
-        if change.on.is_none() && change.brightness.is_none() && !colored {
-            return Err(ChangeError::Empty);
-        }
-        if change.brightness.is_some() && !self.brightness {
-            return Err(ChangeError::NoBrightness);
-        }
-        let color = match change.color {
-            None | Some(ColorMode::None) => None,
-            Some(ColorMode::Temperature { kelvin }) => {
-                let range = self.color_temperature.ok_or(ChangeError::NoTemperature)?;
-                Some(ColorMode::Temperature { kelvin: kelvin.max(range.min_k).min(range.max_k) })
-            }
-            Some(ColorMode::Color(xy)) => {
-                let gamut = self.color.ok_or(ChangeError::NoColor)?;
-                Some(ColorMode::Color(color::nearest_in_gamut(xy, &gamut)))
-            }
-        };
-        Ok(LightChange { color, ..*change })
-    }
-}
-
 impl LightChange {
     /// This change with `newer` laid over it: what `newer` leaves open stays as asked for here.
     #[must_use]
@@ -181,6 +161,8 @@ impl LightChange {
             on: newer.on.or(self.on),
             brightness: newer.brightness.or(self.brightness),
             color: newer.color.or(self.color),
+            effect: newer.effect.clone().or_else(|| self.effect.clone()),
+            palette: newer.palette.clone().or_else(|| self.palette.clone()),
             transition_ms: newer.transition_ms,
         }
     }
@@ -194,6 +176,11 @@ impl LightChange {
         self.on.is_none_or(|on| on == state.on)
             && self.brightness.is_none_or(|b| b.abs_diff(state.brightness) <= tolerance.brightness)
             && self.color.is_none_or(|color| color_matches(color, state.color, tolerance))
+            && self
+                .effect
+                .as_deref()
+                .is_none_or(|effect| effect == state.effect.as_deref().unwrap_or(NO_EFFECT))
+            && self.palette.as_deref().is_none_or(|palette| state.palette.as_deref() == Some(palette))
     }
 }
 
@@ -216,32 +203,8 @@ mod tests {
 
     use super::*;
 
-    fn white_bulb() -> LightCapabilities {
-        LightCapabilities {
-            brightness: true,
-            color_temperature: Some(KelvinRange { min_k: 2700, max_k: 6500 }),
-            color: None,
-            effects: Vec::new(),
-            transition: true,
-        }
-    }
-
     fn temperature(kelvin: u16) -> LightChange {
         LightChange { color: Some(ColorMode::Temperature { kelvin }), ..LightChange::default() }
-    }
-
-    #[test]
-    fn a_light_refuses_what_it_lacks_and_fits_what_it_can() {
-        let bulb = white_bulb();
-        assert_eq!(bulb.fit(&LightChange::default()), Err(ChangeError::Empty));
-        assert_eq!(bulb.fit(&temperature(9000)).unwrap(), temperature(6500));
-        assert_eq!(bulb.fit(&temperature(1)).unwrap(), temperature(2700));
-        let red = LightChange { color: Some(ColorMode::Color(Gamut::SRGB.red)), ..LightChange::default() };
-        assert_eq!(bulb.fit(&red), Err(ChangeError::NoColor));
-        let relay = LightCapabilities { brightness: false, color_temperature: None, ..bulb };
-        let dim = LightChange { brightness: Some(1), ..LightChange::default() };
-        assert_eq!(relay.fit(&dim), Err(ChangeError::NoBrightness));
-        assert_eq!(relay.fit(&temperature(3000)), Err(ChangeError::NoTemperature));
     }
 
     #[test]
@@ -255,8 +218,7 @@ mod tests {
     #[test]
     fn a_read_back_confirms_within_the_tolerance_and_not_beyond() {
         let tolerance = Tolerance::default();
-        let state =
-            LightState { on: true, brightness: 10_000, color: ColorMode::Temperature { kelvin: 3000 } };
+        let state = LightState::plain(true, 10_000, ColorMode::Temperature { kelvin: 3000 });
         let change = |brightness, kelvin| LightChange {
             on: Some(true),
             brightness: Some(brightness),
@@ -266,7 +228,7 @@ mod tests {
         assert!(!change(10_657, 3100).matches(&state, &tolerance));
         assert!(!change(10_656, 3101).matches(&state, &tolerance));
         assert!(!LightChange { on: Some(false), ..LightChange::default() }.matches(&state, &tolerance));
-        let colored = LightState { color: ColorMode::Color(Gamut::SRGB.red), ..state };
+        let colored = LightState { color: ColorMode::Color(Gamut::SRGB.red), ..state.clone() };
         assert!(!temperature(3000).matches(&colored, &tolerance), "another mode is not the same white");
     }
 
@@ -274,14 +236,28 @@ mod tests {
     fn a_white_read_back_confirms_the_colour_that_is_that_white() {
         let white = ColorMode::Color(color::kelvin_to_xy(4000));
         let change = LightChange { color: Some(white), ..LightChange::default() };
-        let read = |kelvin| LightState { on: true, brightness: 0, color: ColorMode::Temperature { kelvin } };
+        let read = |kelvin| LightState::plain(true, 0, ColorMode::Temperature { kelvin });
         assert!(change.matches(&read(4000), &Tolerance::default()));
         assert!(!change.matches(&read(2700), &Tolerance::default()));
     }
 
     #[test]
+    fn an_effect_confirms_by_its_name_and_its_end_by_none() {
+        let state = |effect: Option<&str>| LightState {
+            effect: effect.map(str::to_owned),
+            ..LightState::plain(true, 0, ColorMode::None)
+        };
+        let change = |effect: &str| LightChange { effect: Some(effect.into()), ..LightChange::default() };
+        let tolerance = Tolerance::default();
+        assert!(change("Rainbow").matches(&state(Some("Rainbow")), &tolerance));
+        assert!(!change("Rainbow").matches(&state(None), &tolerance));
+        assert!(change(NO_EFFECT).matches(&state(None), &tolerance));
+        assert!(!change(NO_EFFECT).matches(&state(Some("Rainbow")), &tolerance));
+    }
+
+    #[test]
     fn changes_and_states_survive_serialisation() {
-        let state = LightState { on: true, brightness: 7, color: ColorMode::Color(Xy { x: 1, y: 2 }) };
+        let state = LightState::plain(true, 7, ColorMode::Color(Xy { x: 1, y: 2 }));
         let text = serde_json::to_string(&state).unwrap();
         assert_eq!(text, r#"{"on":true,"brightness":7,"color":{"mode":"color","x":1,"y":2}}"#);
         assert_eq!(serde_json::from_str::<LightState>(&text).unwrap(), state);

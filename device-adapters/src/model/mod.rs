@@ -4,13 +4,19 @@
 //! colour is CIE 1931 xy with each coordinate as a `u16` (65 535 is 1.0), colour temperature is in
 //! kelvin, times are in milliseconds. [`color`] converts to what hardware speaks; nothing else does.
 
+pub mod change;
 pub mod color;
 pub mod device;
 pub mod light;
+pub mod sensor;
+pub mod weather;
 
+pub use change::{ButtonCapabilities, Change, ChangeError, State};
 pub use device::{
     Availability, Capabilities, CommandId, Description, DeviceId, IdError, MAX_DEVICE_ID, Source, Stage,
 };
 pub use light::{
-    ChangeError, ColorMode, Gamut, KelvinRange, LightCapabilities, LightChange, LightState, Tolerance, Xy,
+    ColorMode, Gamut, KelvinRange, LightCapabilities, LightChange, LightState, NO_EFFECT, Tolerance, Xy,
 };
+pub use sensor::{Measurement, SensorDescription, SensorKind, Sensors};
+pub use weather::{Condition, Day, Forecast, Hour, WeatherCapabilities};

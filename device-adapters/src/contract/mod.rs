@@ -3,13 +3,16 @@
 //!
 //! Each returns what is wrong as text, so that a test is one line: `contract::descriptor(&R).unwrap()`.
 
+mod live;
+
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
 use crate::adapter::{Context, Registration, SettingsError};
+
+pub use live::{Peer, live};
 
 /// How long an adapter may take to stop.
 pub const SHUTDOWN_WITHIN: Duration = Duration::from_secs(2);
@@ -44,6 +47,12 @@ pub fn descriptor(registration: &Registration) -> Result<(), String> {
         }
         if property.get("type").is_none() {
             return Err(format!("setting {key:?} of {id} has no type"));
+        }
+        if property
+            .get("writeOnly")
+            .is_some_and(|secret| secret != &json!(true) || property["type"] != "string")
+        {
+            return Err(format!("setting {key:?} of {id}: a secret is \"writeOnly\": true and a string"));
         }
     }
     Ok(())
@@ -91,14 +100,12 @@ pub async fn shutdown(
 ) -> Result<(), String> {
     let id = registration.descriptor.id;
     let adapter = (registration.build)(settings).map_err(|e| e.to_string())?;
-    let (readings, _unread) = mpsc::channel(1);
-    let (_directives, commands) = mpsc::channel(8);
-    let (stop, shutdown) = watch::channel(false);
-    let mut run = adapter.run(Context { readings, commands, shutdown });
+    let (context, unread) = Context::channel(1, 8);
+    let mut run = adapter.run(context);
     if let Ok(ended) = timeout(running, &mut run).await {
         return Err(format!("{id} ended by itself: {ended:?}"));
     }
-    stop.send(true).map_err(|_| format!("{id} dropped its shutdown receiver"))?;
+    unread.stop.send(true).map_err(|_| format!("{id} dropped its shutdown receiver"))?;
     match timeout(SHUTDOWN_WITHIN, run).await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(error)) => Err(format!("{id} failed while stopping: {error}")),
