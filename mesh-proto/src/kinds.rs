@@ -12,12 +12,18 @@ pub enum Durability {
     Config,
     /// Visible everywhere at once; flushed within [`STATE_FLUSH_MS`] after coalescing.
     State,
+    /// Visible everywhere at once; flushed within [`MEASURED_FLUSH_MS`] after coalescing: for what changes all the time
+    /// and is measured again soon, so that it does not wear the disk.
+    Measured,
     /// In memory only, until its writer's incarnation ends.
     Presence,
 }
 
 /// Longest time a [`Durability::State`] write stays unflushed, in milliseconds.
 pub const STATE_FLUSH_MS: u64 = 5_000;
+
+/// Longest time a [`Durability::Measured`] write stays unflushed, in milliseconds: ten minutes.
+pub const MEASURED_FLUSH_MS: u64 = 600_000;
 
 /// Who may write a field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,11 +99,18 @@ pub const KINDS: &[KindRule] = &[
             field("model", Durability::Config, Writer::Node),
             field("label", Durability::Config, Writer::Node),
             field("capabilities", Durability::Config, Writer::Node),
+            field("effects", Durability::Config, Writer::Node),
+            field("palettes", Durability::Config, Writer::Node),
+            field("sensors", Durability::Config, Writer::Node),
             field("name", Durability::Config, Writer::Anyone),
+            field("area", Durability::Config, Writer::Anyone),
             // Clients ask by command, which is checked, has a deadline and a life that is told.
             field("desired", Durability::State, Writer::Node),
             field("reported", Durability::State, Writer::Node),
             field("availability", Durability::State, Writer::Node),
+            field("readings", Durability::Measured, Writer::Node),
+            field("hourly", Durability::Measured, Writer::Node),
+            field("daily", Durability::Measured, Writer::Node),
             field("reach.", Durability::Presence, Writer::Node),
         ],
     },
@@ -140,6 +153,11 @@ fn field_rule(key: &Key) -> Option<&'static FieldRule> {
 /// What a write to this field promises.
 pub fn durability(key: &Key) -> Durability {
     field_rule(key).map_or(Durability::Config, |rule| rule.durability)
+}
+
+/// How soon a write to a field that is neither flushed at once nor never is flushed, in milliseconds.
+pub(crate) fn flush_within_ms(key: &Key) -> u64 {
+    if durability(key) == Durability::Measured { MEASURED_FLUSH_MS } else { STATE_FLUSH_MS }
 }
 
 /// Whether a local author may write this field on the node called `node`.

@@ -4,10 +4,10 @@
 use std::time::Duration;
 
 use device_adapters::model::{
-    Availability, Capabilities, ColorMode, CommandId, Description, DeviceId, Gamut, LightChange, LightState,
-    Source, Stage, color,
+    Availability, Capabilities, Change, ColorMode, CommandId, Description, DeviceId, Gamut, LightChange,
+    LightState, Source, Stage, State, color,
 };
-use device_adapters::{AdapterError, Context, Directive, Reading, find};
+use device_adapters::{AdapterError, Context, Directive, Handle, Reading, find};
 use hearth_tests::emulator::{COLOR_BULB, Emulator, Fault, Link, WHITE_BULB};
 use serde_json::json;
 use tokio::sync::{mpsc, watch};
@@ -46,10 +46,9 @@ impl Rig {
         settings["poll_s"] = json!(0.5);
         settings["discover_s"] = json!(1);
         let adapter = (find("lifx").unwrap().build)(&settings).unwrap();
-        let (readings_in, readings) = mpsc::channel(64);
-        let (directives, commands) = mpsc::channel(64);
-        let (stop, shutdown) = watch::channel(false);
-        let run = adapter.run(Context { readings: readings_in, commands, shutdown });
+        let (context, handle) = Context::channel(64, 64);
+        let Handle { readings, commands: directives, stop, .. } = handle;
+        let run = adapter.run(context);
         Self {
             emulator,
             link,
@@ -86,7 +85,8 @@ impl Rig {
         let command = CommandId([self.commands; 16]);
         let deadline = Instant::now() + patience + Duration::from_millis(u64::from(change.transition_ms));
         let device = self.device.clone();
-        self.directives.send(Directive::Light { device, command, change, deadline }).await.unwrap();
+        let change = Change::Light(change);
+        self.directives.send(Directive::Command { device, command, change, deadline }).await.unwrap();
         command
     }
 
@@ -115,9 +115,9 @@ impl Rig {
 
     async fn reported(&mut self) -> (LightState, Option<CommandId>) {
         self.next("Reported", |reading| match reading {
-            Reading::Reported { state, command, source, .. } => {
+            Reading::Reported { state: State::Light(state), command, source, .. } => {
                 assert_eq!(*source, Source::ReadBack);
-                Some((*state, *command))
+                Some((state.clone(), *command))
             }
             _ => None,
         })
@@ -185,7 +185,7 @@ async fn a_bulb_at_a_configured_address_is_found_and_asked_only_when_owned() {
     assert_eq!(found.model, "LIFX product 163");
     assert_eq!(found.note, None);
     assert!(found.firmware.is_some() && !found.name.is_empty());
-    let Capabilities::Light(can) = found.capabilities;
+    let Capabilities::Light(can) = found.capabilities else { panic!("no light: {found:?}") };
     assert!(can.brightness && can.transition && can.color == Some(Gamut::SRGB));
     let whites = can.color_temperature.unwrap();
     assert_eq!((whites.min_k, whites.max_k), (1_500, 9_000));
@@ -240,6 +240,7 @@ async fn on_off_brightness_colour_and_kelvin_are_confirmed_by_what_the_bulb_show
         brightness: Some(65_535),
         color: Some(ColorMode::Temperature { kelvin: 60_000 }),
         transition_ms: 0,
+        ..LightChange::default()
     };
     let all = rig.confirmed(all).await;
     assert_eq!((all["power_level"].as_u64(), all["color"]["kelvin"].as_u64()), (Some(0), Some(9_000)));

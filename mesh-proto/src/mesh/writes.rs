@@ -8,7 +8,7 @@ use crate::{
     counters::Counter,
     hlc::{Hlc, MAX_AHEAD_MS},
     id::{Dot, FieldName, Key, ObjectId, Origin},
-    kinds::{self, Author, CLOSED_PREFIX, Durability, STATE_FLUSH_MS},
+    kinds::{self, Author, CLOSED_PREFIX, Durability},
     merge::{Bytes, Entry},
     overlay::{Offered, OverlayEntry, Run},
     planted::planted,
@@ -45,10 +45,11 @@ impl Mesh {
                     config = true;
                     self.commits.queue(key, stamp, value, now.mono_ms, Some(token));
                 }
-                Durability::State => {
+                Durability::State | Durability::Measured => {
+                    let within_ms = kinds::flush_within_ms(&key) - 500;
                     // What has no room in the overlay is seen once it is flushed: at once, then.
                     let is_said = self.say(&key, stamp, value.clone());
-                    let due = now.mono_ms + if is_said { STATE_FLUSH_MS - 500 } else { 0 };
+                    let due = now.mono_ms + if is_said { within_ms } else { 0 };
                     self.commits.queue(key, stamp, value, due, None);
                 }
                 Durability::Presence => {
@@ -406,7 +407,7 @@ impl Mesh {
             let stamp = if is_ahead { self.time.issue(self.now) } else { entry.stamp };
             self.say(&key, stamp, entry.value.clone());
             self.announce(&key);
-            if kinds::durability(&key) == Durability::State {
+            if matches!(kinds::durability(&key), Durability::State | Durability::Measured) {
                 self.commits.queue(key, stamp, entry.value, self.now.mono_ms, None);
             }
         }

@@ -27,6 +27,8 @@ const DEADLINES_MS: std::ops::RangeInclusive<u32> = 100..=600_000;
 /// A request that waits for the end is answered after so many seconds all the same.
 const MAX_WAIT_S: u64 = 25;
 const MAX_KEY_BYTES: usize = 128;
+/// Longest name of an effect or palette, in bytes.
+const MAX_NAME_BYTES: usize = 64;
 /// White that any lamp could have, in kelvin, where the device does not tell its range.
 const ANY_KELVIN: (i64, i64) = (1_000, 20_000);
 
@@ -49,6 +51,10 @@ struct ChangeBody {
     brightness: Option<f64>,
     kelvin: Option<f64>,
     color: Option<Any>,
+    effect: Option<String>,
+    palette: Option<String>,
+    #[serde(default)]
+    press: bool,
     transition_ms: Option<u32>,
 }
 
@@ -137,10 +143,15 @@ impl ChangeBody {
             let detail = format!("`transition_ms` is {transition_ms}");
             return Err(Problem::invalid(detail, format!("give at most {MAX_TRANSITION_MS} (one hour)")));
         }
-        let change = Change { on, brightness, color, transition_ms };
+        let (effect, palette) = (self.effect.map(name).transpose()?, self.palette.map(name).transpose()?);
+        let change = Change { press: self.press, on, brightness, color, effect, palette, transition_ms };
         if change == (Change { transition_ms, ..Change::default() }) {
-            let fix = "give at least one of `on`, `brightness`, `kelvin` and `color`";
+            let fix =
+                "give at least one of `on`, `brightness`, `kelvin`, `color`, `effect`, `palette` and `press`";
             return Err(Problem::invalid("the change is empty", fix));
+        }
+        if change.press && change != (Change { press: true, ..Change::default() }) {
+            return Err(Problem::invalid("`press` is given with something else", "a press stands alone"));
         }
         Ok(change)
     }
@@ -153,6 +164,16 @@ fn power(on: &Any) -> Result<Power, Problem> {
         Any::String(word) if word == "toggle" => Ok(Power::Toggle),
         _ => Err(Problem::invalid("`on` is none of true, false and \"toggle\"", "give one of the three")),
     }
+}
+
+/// The name of an effect or palette.
+fn name(name: String) -> Result<String, Problem> {
+    if (1..=MAX_NAME_BYTES).contains(&name.len()) {
+        return Ok(name);
+    }
+    let detail =
+        format!("an effect or palette has a name of 1 to {MAX_NAME_BYTES} bytes, not {}", name.len());
+    Err(Problem::invalid(detail, "give one that the light knows, or the effect `none`"))
 }
 
 fn percent(percent: f64) -> Result<u16, Problem> {
@@ -206,8 +227,22 @@ fn check_capabilities(device: &ObjectView, change: &Change) -> Result<(), Proble
             fix,
         )
     };
-    if can.get("kind").and_then(Value::as_text).is_some_and(|kind| kind != "light") {
-        return Err(refuse("light", "`hearth devices` shows which devices are lights"));
+    let kind = can.get("kind").and_then(Value::as_text).unwrap_or("light");
+    let only_power = Change { on: change.on, transition_ms: change.transition_ms, ..Change::default() };
+    match kind {
+        "light" if !change.press => {}
+        "switch" if *change == only_power => return Ok(()),
+        "button" if change.press && !lacks("press") => return Ok(()),
+        "light" | "switch" => return Err(refuse("such ability", "a light or switch can be on or off")),
+        "button" => {
+            return Err(refuse("command but a press, if it takes that", "`hearth devices` shows what it is"));
+        }
+        _ => {
+            return Err(refuse(
+                "command: it only measures",
+                "`hearth devices` shows which devices can be commanded",
+            ));
+        }
     }
     if change.brightness.is_some() && lacks("brightness") {
         return Err(refuse("brightness", "leave out `brightness`"));

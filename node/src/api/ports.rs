@@ -103,15 +103,22 @@ pub enum Color {
     Xy(u16, u16),
 }
 
-/// A change of a light; what is `None` stays as it is. At least one of the first three is given.
+/// A change of a device; what is `None` stays as it is. A press stands alone; else at least one of the others but
+/// the transition is given.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Change {
+    /// A button is pressed.
+    pub press: bool,
     /// Power.
     pub on: Option<Power>,
     /// Brightness, 0 to 65 535.
     pub brightness: Option<u16>,
     /// Colour.
     pub color: Option<Color>,
+    /// The effect to run, by a name that the light knows; `none` ends the one that runs.
+    pub effect: Option<String>,
+    /// The palette for its effects.
+    pub palette: Option<String>,
     /// How long it takes to get there, in milliseconds, at most [`MAX_TRANSITION_MS`].
     pub transition_ms: u32,
 }
@@ -145,6 +152,8 @@ pub enum CommandState {
     Acknowledged,
     /// Final: read back as asked for.
     Confirmed,
+    /// Final: the device took it, and nothing can be read back from it.
+    Assumed,
     /// Final: the deadline passed first.
     TimedOut,
     /// Final: a newer command took over.

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use device_adapters::model::{CommandId, LightChange};
+use device_adapters::model::{Change, CommandId};
 use mesh_proto::{ObjectId, Value};
 use tokio::time::Instant;
 
@@ -40,7 +40,7 @@ pub(super) struct Known {
     /// The device's object.
     pub(super) device: ObjectId,
     /// What was asked.
-    pub(super) change: LightChange,
+    pub(super) change: Change,
     /// When it was asked, in milliseconds since 1970 by the household's time.
     pub(super) at_ms: u64,
     /// How long it may take, in milliseconds.
@@ -257,6 +257,7 @@ fn step_from(value: &Value) -> Option<Step> {
         "sent" => CommandState::Sent,
         "acknowledged" => CommandState::Acknowledged,
         "confirmed" => CommandState::Confirmed,
+        "assumed" => CommandState::Assumed,
         "timed_out" => CommandState::TimedOut,
         "superseded" => CommandState::Superseded,
         "failed" => CommandState::Failed,
@@ -271,7 +272,7 @@ pub(super) struct RequestField {
     /// The device's object.
     pub(super) device: ObjectId,
     /// What was asked, made absolute.
-    pub(super) change: LightChange,
+    pub(super) change: Change,
     /// When, by the clock of the node that took it, in milliseconds since 1970.
     pub(super) at: u64,
     /// When it times out, by the same clock.
@@ -323,11 +324,12 @@ mod tests {
 
     use super::*;
 
-    const STATES: [CommandState; 7] = [
+    const STATES: [CommandState; 8] = [
         CommandState::Accepted,
         CommandState::Sent,
         CommandState::Acknowledged,
         CommandState::Confirmed,
+        CommandState::Assumed,
         CommandState::TimedOut,
         CommandState::Superseded,
         CommandState::Failed,
@@ -338,14 +340,7 @@ mod tests {
     }
 
     fn known(is_mine: bool) -> Known {
-        Known {
-            device: device(),
-            change: LightChange::default(),
-            at_ms: 1_000,
-            within_ms: 5_000,
-            hash: None,
-            is_mine,
-        }
+        Known { device: device(), change: Change::Press, at_ms: 1_000, within_ms: 5_000, hash: None, is_mine }
     }
 
     fn step(state: CommandState) -> Step {
@@ -358,7 +353,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_life_only_goes_forward_and_ends_once(steps in prop::collection::vec(0..7_usize, 0..20)) {
+        fn a_life_only_goes_forward_and_ends_once(steps in prop::collection::vec(0..8_usize, 0..20)) {
             let mut book = Book::default();
             book.insert(id(1), known(true), Instant::now());
             let mut shown = vec![CommandState::Accepted];
@@ -377,7 +372,7 @@ mod tests {
         }
 
         #[test]
-        fn what_another_node_reads_leads_to_the_same_life(steps in prop::collection::vec(1..7_usize, 0..5)) {
+        fn what_another_node_reads_leads_to_the_same_life(steps in prop::collection::vec(1..8_usize, 0..5)) {
             let (mut here, mut there) = (Book::default(), Book::default());
             here.insert(id(1), known(false), Instant::now());
             there.insert(id(1), known(true), Instant::now());
@@ -464,7 +459,7 @@ mod tests {
 
     #[test]
     fn a_request_comes_back_and_garbage_does_not() {
-        let change = LightChange { on: Some(true), ..LightChange::default() };
+        let change = Change::Switch { on: true };
         let ended = Some(step(CommandState::TimedOut));
         let field =
             RequestField { device: device(), change, at: 1, deadline_ms: 5_001, hash: [7; 32], ended };

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use device_adapters::model::{Availability, CommandId, LightChange, LightState, Source};
+use device_adapters::model::{Availability, Change, CommandId, Source, State};
 use mesh_proto::Value;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value as Json;
@@ -24,7 +24,7 @@ pub(super) struct Desired {
     /// The command that asked for it.
     pub(super) command: CommandId,
     /// What is asked for, with what older commands asked for that had not ended.
-    pub(super) change: LightChange,
+    pub(super) change: Change,
     /// When it was asked, in milliseconds since 1970 by its writer's clock.
     pub(super) at: u64,
     /// When it times out, by the same clock.
@@ -35,7 +35,7 @@ pub(super) struct Desired {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Reported {
     /// Its state.
-    pub(super) value: LightState,
+    pub(super) value: State,
     /// The newest command that it follows.
     #[serde(default)]
     pub(super) command: Option<CommandId>,
@@ -127,7 +127,9 @@ fn to_json(value: &Value) -> Json {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-    use device_adapters::model::{Capabilities, ColorMode, Gamut, KelvinRange, LightCapabilities, Xy};
+    use device_adapters::model::{
+        Capabilities, ColorMode, Gamut, KelvinRange, LightCapabilities, LightChange, LightState, Xy,
+    };
     use proptest::prelude::*;
 
     use super::*;
@@ -146,12 +148,15 @@ mod tests {
             on in any::<bool>(), brightness in any::<u16>(), color in color(), id in any::<[u8; 16]>(),
             asked in any::<(Option<bool>, Option<u16>, u32)>(), at in 0..u64::from(u32::MAX),
         ) {
-            let value = LightState { on, brightness, color };
+            let value = State::Light(LightState::plain(on, brightness, color));
             let reported = Reported { value, command: Some(CommandId(id)), source: Source::ReadBack };
             let encoded = encode(&reported);
             prop_assert!(encoded.encode().is_ok());
             prop_assert_eq!(decode::<Reported>(&encoded).unwrap(), reported);
-            let change = LightChange { on: asked.0, brightness: asked.1, color: Some(color), transition_ms: asked.2 };
+            let change = LightChange {
+                on: asked.0, brightness: asked.1, color: Some(color), transition_ms: asked.2, ..LightChange::default()
+            };
+            let change = Change::Light(change);
             let desired = Desired { command: CommandId(id), change, at, deadline_ms: at + 5_000 };
             prop_assert_eq!(decode::<Desired>(&encode(&desired)).unwrap(), desired);
         }
@@ -159,8 +164,8 @@ mod tests {
 
     #[test]
     fn fields_hold_what_the_model_documents() {
-        let value =
-            LightState { on: true, brightness: 65_535, color: ColorMode::Temperature { kelvin: 2700 } };
+        let value = LightState::plain(true, 65_535, ColorMode::Temperature { kelvin: 2700 });
+        let value = State::Light(value);
         let reported = encode(&Reported { value, command: None, source: Source::Assumed });
         assert_eq!(reported.get("source").unwrap().as_text(), Some("assumed"));
         let value = reported.get("value").unwrap();
@@ -176,6 +181,7 @@ mod tests {
             color: Some(Gamut::SRGB),
             effects: vec!["breathe".into()],
             transition: true,
+            ..LightCapabilities::default()
         });
         let value = encode(&can);
         assert_eq!(value.get("kind").unwrap().as_text(), Some("light"));

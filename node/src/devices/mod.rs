@@ -7,9 +7,10 @@
 //!
 //! | object | field | written by |
 //! | --- | --- | --- |
-//! | `device/ID` | `adapter`, `model`, `label`, `capabilities` | whoever finds it and knows better |
+//! | `device/ID` | `adapter`, `model`, `label`, `capabilities`, `effects`, `palettes`, `sensors` | whoever finds it and knows better |
 //! | | `reach.NODE` | each node that reaches it |
 //! | | `desired` | the node that took the command |
+//! | | `readings`, `hourly`, `daily` | the owner (see [`measured`]) |
 //! | | `reported`, `availability` | the owner; without one, the spokesman (see [`ownership`]) |
 //! | `command/ID` | `request` | the node that took it |
 //! | | `life` | the device's owner |
@@ -17,6 +18,8 @@
 mod clock;
 mod commands;
 mod convert;
+mod described;
+mod measured;
 mod objects;
 mod outbox;
 pub mod ownership;
@@ -132,6 +135,7 @@ struct Names {
     desired: FieldName,
     reported: FieldName,
     availability: FieldName,
+    readings: FieldName,
     request: FieldName,
     life: FieldName,
 }
@@ -144,6 +148,7 @@ impl Names {
             desired: FieldName::new("desired")?,
             reported: FieldName::new("reported")?,
             availability: FieldName::new("availability")?,
+            readings: FieldName::new("readings")?,
             request: FieldName::new("request")?,
             life: FieldName::new("life")?,
         })

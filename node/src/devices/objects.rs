@@ -248,14 +248,17 @@ impl Devices {
         let (adapter, object) = (device.adapter_id(), device.object.clone());
         let is_shown = device.shows(&asked, &Tolerance::default());
         let Asked { command, change, at_ms, within_ms } = asked;
-        self.know(command, Known { device: object, change, at_ms, within_ms, hash: None, is_mine: false });
+        self.know(
+            command,
+            Known { device: object, change: change.clone(), at_ms, within_ms, hash: None, is_mine: false },
+        );
         if is_shown {
             // The owner before this one read it back and died before it said so.
             self.advance_owned(command, CommandState::Confirmed, None);
             return;
         }
         let deadline = Instant::now() + Duration::from_millis(left_ms);
-        if self.tell(&adapter, Directive::Light { device: id.clone(), command, change, deadline })
+        if self.tell(&adapter, Directive::Command { device: id.clone(), command, change, deadline })
             && let Some(device) = self.devices.get_mut(id)
         {
             device.directed = Some(command);

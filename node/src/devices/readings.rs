@@ -2,7 +2,7 @@
 
 use device_adapters::{
     Reading,
-    model::{Availability, CommandId, Description, DeviceId, LightState, Source, Stage},
+    model::{Availability, CommandId, Description, DeviceId, Source, Stage, State},
 };
 use mesh_proto::FieldName;
 use tracing::{debug, error, info, warn};
@@ -10,9 +10,9 @@ use tracing::{debug, error, info, warn};
 use super::{
     AdapterState, Devices,
     convert::{Reported, encode, map, millis},
+    described::{DESCRIBING, described},
     device_object,
     supervise::Event,
-    table::described,
 };
 use crate::api::ports::CommandState;
 
@@ -77,6 +77,9 @@ impl Devices {
             Reading::Reported { device, state, command, source } => {
                 self.reported(&device, state, command, source);
             }
+            Reading::Measured { device, values } => self.measured(&device, values),
+            Reading::Forecast { device, forecast } => self.forecast(&device, &forecast),
+            Reading::Wish { .. } | Reading::Learnt { .. } | Reading::Pairing { .. } => {}
             Reading::Availability { device, availability, reason } => {
                 if let Some(known) = self.devices.get_mut(&device).filter(|device| device.owned) {
                     known.heard = Some(availability);
@@ -94,12 +97,12 @@ impl Devices {
         let fields = described(&found);
         let Some(device) = self.device_mut(&id, object) else { return };
         let object = device.object.clone();
-        let news = fields.into_iter().filter(|(name, value)| device.described.get(name) != Some(value));
-        let news: Vec<_> = news.collect();
+        let is_news = |name: &&str| device.described.get(*name) != fields.get(*name);
+        let news: Vec<_> = DESCRIBING.into_iter().filter(is_news).collect();
         device.found = Some(found);
-        for (name, value) in news {
+        for name in news {
             let Ok(field) = FieldName::new(name) else { continue };
-            self.config.put(&object, field, Some(value));
+            self.config.put(&object, field, fields.get(name).cloned());
         }
         self.say_reached(&id);
         self.settle(&id);
@@ -124,7 +127,7 @@ impl Devices {
         }
     }
 
-    fn reported(&mut self, id: &DeviceId, state: LightState, command: Option<CommandId>, source: Source) {
+    fn reported(&mut self, id: &DeviceId, state: State, command: Option<CommandId>, source: Source) {
         let Some(device) = self.devices.get_mut(id).filter(|device| device.owned) else { return };
         device.answer_by = None;
         // What this owner read now follows whatever the owner before it had read back.
@@ -136,7 +139,7 @@ impl Devices {
         let command =
             if asked_at(command) < asked_at(before) || command.is_none() { before } else { command };
         let answers = source == Source::ReadBack && device.heard != Some(Availability::Offline);
-        let reported = Reported { value: state, command, source };
+        let reported = Reported { value: state.clone(), command, source };
         device.said_reported = Some(reported.clone());
         if device.is_news(&state, command) {
             self.state.put(&device.object, self.names.reported.clone(), Some(encode(&reported)));
@@ -161,6 +164,7 @@ impl Devices {
             Stage::Sent => (CommandState::Sent, None),
             Stage::Acknowledged => (CommandState::Acknowledged, None),
             Stage::Confirmed => (CommandState::Confirmed, None),
+            Stage::Assumed => (CommandState::Assumed, None),
             Stage::TimedOut { reason } => (CommandState::TimedOut, Some(reason)),
             Stage::Superseded => (CommandState::Superseded, None),
             Stage::Failed { reason } => (CommandState::Failed, Some(reason)),

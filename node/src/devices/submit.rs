@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use device_adapters::model::{ColorMode, CommandId, DeviceId, LightChange, Xy};
+use device_adapters::model::{self, ColorMode, CommandId, DeviceId, LightChange, Xy};
 use mesh_proto::{ObjectId, kinds::Author};
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::time::Instant;
@@ -110,16 +110,16 @@ impl Devices {
         }
         let open = device.newest_asked().filter(|asked| self.may_come_true(asked));
         let wanted = absolute(&request.change, |power| device.resolve(power, open.is_some()));
-        let wanted = match device.light() {
-            Some(light) => light.fit(&wanted).map_err(|rule| PortError::Invalid {
+        let wanted = match device.capabilities() {
+            Some(can) => can.fit(&wanted).map_err(|rule| PortError::Invalid {
                 detail: format!("{}: {rule}", request.device),
-                fix: "`hearth devices` shows what the light can do".to_owned(),
+                fix: "`hearth devices` shows what each device is and can do".to_owned(),
             })?,
             None => wanted,
         };
-        let change = open.map_or(wanted, |open| open.change.then(&wanted));
+        let change = open.map_or_else(|| wanted.clone(), |open| open.change.then(&wanted));
         // Only after its transition can a command be read back, so that comes on top.
-        let within_ms = u64::from(given) + u64::from(wanted.transition_ms);
+        let within_ms = u64::from(given) + u64::from(wanted.transition_ms());
         let at = self.clock.now_ms();
         let deadline_ms = at.saturating_add(within_ms);
         let request = RequestField {
@@ -249,7 +249,7 @@ impl Devices {
     /// The end goes into the field that only this node writes, so it cannot erase what an owner says.
     fn write_end(&mut self, id: CommandId, command: &Command, step: Step) {
         let (Some(object), Some(known)) = (command_object(id), self.book.known(id)) else { return };
-        let (Some(hash), change, at) = (known.hash, known.change, known.at_ms) else { return };
+        let (Some(hash), change, at) = (known.hash, known.change.clone(), known.at_ms) else { return };
         let request = RequestField {
             device: command.device.clone(),
             change,
@@ -278,7 +278,7 @@ fn conflict() -> PortError {
 
 /// What a client asked, hashed, before anything is resolved: a toggle repeated is the same request.
 fn hash_of(request: &CommandRequest) -> [u8; 32] {
-    let Change { on, brightness, color, transition_ms } = &request.change;
+    let Change { press, on, brightness, color, effect, palette, transition_ms } = &request.change;
     let on = on.map(|power| match power {
         Power::On => 1_u8,
         Power::Off => 2,
@@ -289,21 +289,26 @@ fn hash_of(request: &CommandRequest) -> [u8; 32] {
         Color::Xy(x, y) => (2, x, y),
     });
     let device = request.device.as_str();
-    let whole = (device, on, *brightness, color, *transition_ms, request.deadline_ms);
+    let whole = (device, press, on, *brightness, color, effect, palette, *transition_ms, request.deadline_ms);
     // Texts and numbers always encode; an empty hash would only make two requests look alike.
     let bytes = postcard::to_allocvec(&whole).unwrap_or_default();
     *blake3::hash(&bytes).as_bytes()
 }
 
 /// The change without a toggle.
-fn absolute(change: &Change, resolve: impl Fn(Power) -> bool) -> LightChange {
-    LightChange {
+fn absolute(change: &Change, resolve: impl Fn(Power) -> bool) -> model::Change {
+    if change.press {
+        return model::Change::Press;
+    }
+    model::Change::Light(LightChange {
         on: change.on.map(resolve),
         brightness: change.brightness,
         color: change.color.map(|color| match color {
             Color::Temperature(kelvin) => ColorMode::Temperature { kelvin },
             Color::Xy(x, y) => ColorMode::Color(Xy { x, y }),
         }),
+        effect: change.effect.clone(),
+        palette: change.palette.clone(),
         transition_ms: change.transition_ms,
-    }
+    })
 }

@@ -2,7 +2,7 @@
 
 use std::{any::Any, time::Duration};
 
-use device_adapters::{AdapterError, Context, Directive, Reading, Registration};
+use device_adapters::{AdapterError, Context, Directive, Handle, Reading, Registration};
 use ring::rand::{SecureRandom, SystemRandom};
 use serde::Serialize;
 use tokio::{
@@ -134,11 +134,9 @@ fn start(registration: &Registration, settings: &serde_json::Value) -> Result<Ru
     let adapter = std::panic::catch_unwind(std::panic::AssertUnwindSafe(build))
         .map_err(|panic| Start::Panic(format!("it panicked while it was made: {}", words(&*panic))))?
         .map_err(|error| Start::Settings(error.to_string()))?;
-    let (reading_sender, readings) = mpsc::channel(QUEUE);
-    let (commands, command_receiver) = mpsc::channel(QUEUE);
-    let (stop, shutdown) = watch::channel(false);
-    let context = Context { readings: reading_sender, commands: command_receiver, shutdown };
+    let (context, handle) = Context::channel(QUEUE, QUEUE);
     let task = Task(tokio::spawn(async move { adapter.run(context).await }));
+    let Handle { readings, commands, stop, .. } = handle;
     Ok(Run { task, readings, commands, stop })
 }
 
@@ -276,6 +274,8 @@ mod tests {
             id: "scripted",
             name: "Scripted",
             scope: Scope::Household,
+            mdns: &[],
+            shows_home: false,
             settings_schema: || json!({"type": "object"}),
         },
         build,

@@ -1,27 +1,26 @@
 //! One device as this node knows it: what its object says, and what this node does about it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use device_adapters::model::{
-    Availability, Capabilities, CommandId, Description, DeviceId, LightCapabilities, LightChange, LightState,
-};
-use mesh_proto::{ObjectId, ShortId, Value};
+use device_adapters::model::{Availability, Capabilities, Change, CommandId, Description, DeviceId, State};
+use mesh_proto::{ObjectId, ShortId};
 use tokio::time::Instant;
 
-use super::convert::{Available, Desired, Reported, clipped, decode, encode, text, within_ms};
+use super::{
+    convert::{Available, Desired, Reported, clipped, decode, within_ms},
+    described::{self, DESCRIBING, Described},
+    measured::{Readings, readings_from},
+};
 use crate::{
     api::ports::Power,
     service::{FieldView, ObjectView},
 };
 
-/// The fields that describe a device, as [`described`] makes them.
-const DESCRIBING: [&str; 4] = ["adapter", "model", "label", "capabilities"];
-
 /// A `desired` with what its stamp tells.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Asked {
     pub(super) command: CommandId,
-    pub(super) change: LightChange,
+    pub(super) change: Change,
     /// When it was asked, in milliseconds since 1970 by the household's time.
     pub(super) at_ms: u64,
     /// How long it may take, in milliseconds.
@@ -33,7 +32,7 @@ impl Asked {
     /// the clock of its writer, which may be wrong.
     fn new(desired: &Desired, at_ms: u64) -> Self {
         let within_ms = within_ms(desired.at, desired.deadline_ms);
-        Self { command: desired.command, change: desired.change, at_ms, within_ms }
+        Self { command: desired.command, change: desired.change.clone(), at_ms, within_ms }
     }
 
     /// How much of its time is left, in milliseconds.
@@ -51,7 +50,7 @@ pub(super) struct Device {
     /// Whether its object has been seen complete.
     pub(super) is_known: bool,
     /// The fields that describe it, as the object has them.
-    pub(super) described: BTreeMap<&'static str, Value>,
+    pub(super) described: Described,
     pub(super) adapter: Option<String>,
     /// The nodes that say they reach it.
     pub(super) reach: BTreeSet<ShortId>,
@@ -60,6 +59,8 @@ pub(super) struct Device {
     pub(super) asked: Option<Asked>,
     pub(super) reported: Option<Reported>,
     pub(super) available: Option<Available>,
+    /// What its sensors yielded last.
+    pub(super) readings: Readings,
     /// What this node said of it last, as its owner.
     pub(super) said_reported: Option<Reported>,
     pub(super) said_available: Option<Available>,
@@ -89,13 +90,14 @@ impl Device {
             id,
             object,
             is_known: false,
-            described: BTreeMap::new(),
+            described: Described::new(),
             adapter: None,
             reach: BTreeSet::new(),
             desired: None,
             asked: None,
             reported: None,
             available: None,
+            readings: Readings::new(),
             said_reported: None,
             said_available: None,
             found: None,
@@ -135,6 +137,10 @@ impl Device {
             "desired" => self.desired = decode(&field.value).map(|desired| Asked::new(&desired, field.at_ms)),
             "reported" => self.reported = decode(&field.value),
             "availability" => self.available = decode(&field.value),
+            // The owner's own readings are at least as new as those that its object shows.
+            "readings" if !self.owned || self.readings.is_empty() => {
+                self.readings = readings_from(&field.value)
+            }
             "adapter" => self.adapter = field.value.as_text().map(clipped),
             _ => {}
         }
@@ -143,12 +149,10 @@ impl Device {
         }
     }
 
-    /// What the light can do, as its object or this node's adapter says.
-    pub(super) fn light(&self) -> Option<LightCapabilities> {
+    /// What it can do, as this node's adapter or its object says.
+    pub(super) fn capabilities(&self) -> Option<Capabilities> {
         let here = self.found.as_ref().map(|found| found.capabilities.clone());
-        let Capabilities::Light(light) =
-            here.or_else(|| self.described.get("capabilities").and_then(decode))?;
-        Some(light)
+        here.or_else(|| described::capabilities(&self.described))
     }
 
     /// The newest that was asked for.
@@ -162,8 +166,8 @@ impl Device {
             Power::On => true,
             Power::Off => false,
             Power::Toggle => {
-                let asked = self.newest_asked().filter(|_| is_open).and_then(|asked| asked.change.on);
-                let reported = self.reported.as_ref().map(|reported| reported.value.on);
+                let asked = self.newest_asked().filter(|_| is_open).and_then(|asked| asked.change.on());
+                let reported = self.reported.as_ref().and_then(|reported| reported.value.is_on());
                 // Nothing is known of it: whoever toggles a dark room wants light.
                 !asked.or(reported).unwrap_or(false)
             }
@@ -180,25 +184,9 @@ impl Device {
     }
 
     /// Whether a report of this says anything that the object does not.
-    pub(super) fn is_news(&self, state: &LightState, command: Option<CommandId>) -> bool {
+    pub(super) fn is_news(&self, state: &State, command: Option<CommandId>) -> bool {
         self.reported.as_ref().is_none_or(|known| known.value != *state || known.command != command)
     }
-}
-
-/// The fields that describe a device, as they should be.
-pub(super) fn described(found: &Description) -> [(&'static str, Value); 4] {
-    let model = match (found.manufacturer.as_str(), found.model.as_str()) {
-        ("", model) => text(model),
-        (maker, model) if model.starts_with(maker) => text(model),
-        (maker, model) => text(&format!("{maker} {model}")),
-    };
-    let [adapter, _, label, capabilities] = DESCRIBING;
-    [
-        (adapter, text(&found.adapter)),
-        ("model", model),
-        (label, text(&found.name)),
-        (capabilities, encode(&found.capabilities)),
-    ]
 }
 
 impl Device {
@@ -217,12 +205,13 @@ mod tests {
     use mesh_proto::FieldName;
 
     use super::*;
+    use crate::devices::convert::encode;
 
     #[test]
     fn a_field_that_asks_for_ever_is_believed_for_an_hour_and_ten_minutes() {
         let desired = Desired {
             command: CommandId([7; 16]),
-            change: LightChange { on: Some(true), ..LightChange::default() },
+            change: Change::Switch { on: true },
             at: 0,
             deadline_ms: 9_000_000_000_000_000,
         };

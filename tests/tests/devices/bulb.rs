@@ -11,8 +11,8 @@ use std::{
 use device_adapters::{
     Adapter, AdapterError, Context, Descriptor, Directive, Reading, Registration, Scope, SettingsError,
     model::{
-        Availability, Capabilities, ColorMode, CommandId, Description, DeviceId, KelvinRange,
-        LightCapabilities, LightChange, LightState, Source, Stage,
+        Availability, Capabilities, Change, ColorMode, CommandId, Description, DeviceId, KelvinRange,
+        LightCapabilities, LightChange, LightState, Sensors, Source, Stage, State,
     },
 };
 use serde_json::{Value, json};
@@ -51,8 +51,7 @@ impl Bulb {
     /// The bulb of that name, dark when it is new.
     pub(crate) fn named(name: &str) -> Arc<Self> {
         let new = || {
-            let state =
-                LightState { on: false, brightness: 65_535, color: ColorMode::Temperature { kelvin: 2700 } };
+            let state = LightState::plain(false, 65_535, ColorMode::Temperature { kelvin: 2700 });
             let (mood, _) = watch::channel(Mood::Willing);
             Arc::new(Self { state: Mutex::new(state), mood, log: Mutex::default() })
         };
@@ -60,7 +59,7 @@ impl Bulb {
     }
 
     pub(crate) fn state(&self) -> LightState {
-        *lock(&self.state)
+        lock(&self.state).clone()
     }
 
     pub(crate) fn set(&self, mood: Mood) {
@@ -77,7 +76,7 @@ impl Bulb {
         state.on = change.on.unwrap_or(state.on);
         state.brightness = change.brightness.unwrap_or(state.brightness);
         state.color = change.color.unwrap_or(state.color);
-        *state
+        state.clone()
     }
 }
 
@@ -86,6 +85,8 @@ pub(crate) static REGISTRY: [Registration; 1] = [Registration {
         id: "bulb",
         name: "Scripted bulb",
         scope: Scope::Household,
+        mdns: &[],
+        shows_home: false,
         settings_schema: || json!({"type": "object"}),
     },
     build,
@@ -129,8 +130,8 @@ impl Driver {
             brightness: true,
             color_temperature: Some(KelvinRange { min_k: 2000, max_k: 6500 }),
             color: None,
-            effects: Vec::new(),
             transition: true,
+            ..LightCapabilities::default()
         };
         let device = Description {
             id: self.id(),
@@ -141,13 +142,14 @@ impl Driver {
             firmware: None,
             address: None,
             capabilities: Capabilities::Light(can),
+            sensors: Sensors::new(),
             note: None,
         };
         Reading::Found { device }
     }
 
     async fn drive(&self, ctx: Context) {
-        let Context { readings, mut commands, mut shutdown } = ctx;
+        let Context { readings, mut commands, mut shutdown, .. } = ctx;
         let bulb = Bulb::named(&self.name);
         let mut mood = bulb.mood.subscribe();
         let (mut owned, mut flight, mut followed) = (false, None::<InFlight>, None);
@@ -183,12 +185,14 @@ impl Driver {
                             self.say(&readings, flight.command, Stage::Failed { reason }).await;
                         }
                     }
-                    Some(Directive::Refresh { .. }) => {}
-                    Some(Directive::Light { command, change, deadline, .. }) => {
-                        lock(&bulb.log).push((self.node, command, change));
+                    Some(Directive::Command { command, change: Change::Light(change), deadline, .. }) => {
+                        lock(&bulb.log).push((self.node, command, change.clone()));
                         assert!(*mood.borrow() != Mood::Explosive, "the bulb exploded");
                         let before = flight.take();
-                        let wanted = before.as_ref().map_or(change, |before| before.wanted.then(&change));
+                        let wanted = match &before {
+                            Some(before) => before.wanted.then(&change),
+                            None => change,
+                        };
                         if let Some(before) = before {
                             self.say(&readings, before.command, Stage::Superseded).await;
                         }
@@ -203,6 +207,7 @@ impl Driver {
                             flight = Some(InFlight { command, wanted, deadline });
                         }
                     }
+                    Some(_) => {}
                 }
             }
         }
@@ -212,7 +217,7 @@ impl Driver {
         let (device, availability) = (self.id(), Availability::Online);
         let online = Reading::Availability { device, availability, reason: "the bulb answers".to_owned() };
         let _ = readings.send(online).await;
-        let (device, state, source) = (self.id(), bulb.state(), Source::ReadBack);
+        let (device, state, source) = (self.id(), State::Light(bulb.state()), Source::ReadBack);
         let _ = readings.send(Reading::Reported { device, state, command, source }).await;
     }
 
