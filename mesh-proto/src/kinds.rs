@@ -115,6 +115,21 @@ pub const KINDS: &[KindRule] = &[
         ],
     },
     KindRule {
+        kind: "adapter",
+        overlay_ttl_ms: None,
+        fields: &[
+            // Checked before they are written: clients ask the owner of the adapters.
+            field("enabled", Durability::Config, Writer::Node),
+            field("nodes", Durability::Config, Writer::Node),
+            field("round", Durability::Config, Writer::Node),
+            field("settings.", Durability::Config, Writer::Node),
+            field("sealed.", Durability::Config, Writer::Node),
+            field("pair", Durability::State, Writer::Node),
+            field("pairing", Durability::State, Writer::Node),
+            field("state.", Durability::Presence, Writer::Node),
+        ],
+    },
+    KindRule {
         kind: "command",
         overlay_ttl_ms: Some(600_000),
         fields: &[
@@ -171,7 +186,7 @@ pub fn may_author(key: &Key, author: Author, node: ShortId) -> bool {
 
 /// An object that only nodes make is only theirs to delete.
 fn is_protected_object(key: &Key) -> bool {
-    key.field.is_object() && matches!(key.object.kind(), "node" | "token" | "command")
+    key.field.is_object() && matches!(key.object.kind(), "node" | "token" | "command" | "adapter")
 }
 
 /// Whether peers accept a write to this field from `node`: the part of the rules that can be

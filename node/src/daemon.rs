@@ -37,14 +37,14 @@ use crate::{
         self, ApiContext,
         access::Access,
         metrics::Metrics,
-        ports::{CommandsHandle, ControlHandle, InvitesHandle},
+        ports::{CommandsHandle, ControlHandle, InvitesHandle, adapters::AdaptersHandle},
         serve::HttpServer,
     },
     auth::{InviteBook, InviteDesk, JoinCounters, Moment, serve_joins, setup::Setup, tokens::Tokens},
     backup,
     cli::Ready,
     config::Config,
-    devices::{AdapterSettings, Devices, DevicesParts},
+    devices::{AdapterSettings, Devices, DevicesParts, Vault},
     discovery::{Choice, Found, HouseholdTag, Mdns},
     eventloop::{self, Clock, EventLoop},
     listener::{self, Ports, TcpLimits},
@@ -147,7 +147,7 @@ impl Life<'_> {
         )?;
         let websocket = WebSocketTransport::new(&identity, &quic)?;
         let (members, mut members_rx) = watch::channel(BTreeSet::new());
-        let members_of_household = members_rx.clone();
+        let (members_of_household, members_of_vault) = (members_rx.clone(), members_rx.clone());
         let known = quic.clone();
         tasks.spawn("the list of members", async move {
             while members_rx.changed().await.is_ok() {
@@ -230,10 +230,13 @@ impl Life<'_> {
         });
 
         let (commands, commands_port) = CommandsHandle::channel();
+        let (adapters, adapter_requests) = AdaptersHandle::channel();
         let devices_beats = Arc::new(AtomicU64::new(0));
         let mut devices = Devices::spawn(DevicesParts {
             service: service.clone(),
             commands: commands_port,
+            requests: adapter_requests,
+            vault: Vault::new(SigningKey::from_bytes(household.seed.as_bytes()), members_of_vault),
             alive: alive_rx,
             me: me.short(),
             incarnation: run.incarnation,
@@ -281,6 +284,7 @@ impl Life<'_> {
             setup,
             invites,
             commands,
+            adapters,
             control,
             ca_pem,
             listen: listen_rx.clone(),

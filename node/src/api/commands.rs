@@ -7,15 +7,15 @@ use mesh_proto::{FieldName, Value};
 use serde::Deserialize;
 use serde_json::{Value as Any, json};
 use tokio::{
-    sync::broadcast::error::RecvError,
+    sync::broadcast::{Receiver, error::RecvError},
     time::{Instant, timeout_at},
 };
 
 use super::{
     ApiContext, color,
+    devices::{Target, find_target},
     extract::{Body, Named},
     json::timestamp,
-    objects::find_device,
     ports::{Change, Color, Command, CommandRequest, MAX_TRANSITION_MS, PortError, Power},
     problem::Problem,
 };
@@ -65,9 +65,52 @@ pub(super) async fn submit(
     let wait = body.wait;
     // Listening begins before the command does, so that no step of its life is missed.
     let mut life = context.commands.life();
-    let mut command = hand_in(&context, body).await?;
+    let asked = body.check()?;
+    match find_target(&context.service, &asked.device).await? {
+        Target::Device(device) => {
+            let command = hand_to(&context, &asked, device).await?;
+            let command = if wait { until_its_end(&context, &mut life, command).await? } else { command };
+            let is_over = wait && command.state.is_final();
+            Ok((if is_over { StatusCode::OK } else { StatusCode::ACCEPTED }, Json(to_json(&command))))
+        }
+        Target::Many { name, devices } => submit_to_all(&context, &asked, name, devices).await,
+    }
+}
+
+/// A command for each device; one that cannot do that is named, and the others do.
+async fn submit_to_all(
+    context: &ApiContext,
+    asked: &Asked,
+    name: String,
+    devices: Vec<ObjectView>,
+) -> Result<(StatusCode, Json<Any>), Problem> {
+    let (mut commands, mut refused, mut last) = (Vec::new(), Vec::new(), None);
+    for device in devices {
+        let id = device.id.as_str().to_owned();
+        match hand_to(context, asked, device).await {
+            Ok(command) => commands.push(to_json(&command)),
+            Err(problem) => {
+                refused.push(json!({ "device": id, "detail": problem.to_json().get("detail") }));
+                last = Some(problem);
+            }
+        }
+    }
+    match last {
+        Some(problem) if commands.is_empty() => Err(problem),
+        _ => Ok((
+            StatusCode::ACCEPTED,
+            Json(json!({ "group": name, "commands": commands, "refused": refused })),
+        )),
+    }
+}
+
+async fn until_its_end(
+    context: &ApiContext,
+    life: &mut Receiver<Command>,
+    mut command: Command,
+) -> Result<Command, Problem> {
     let until = Instant::now() + Duration::from_secs(MAX_WAIT_S);
-    while wait && !command.state.is_final() {
+    while !command.state.is_final() {
         match timeout_at(until, life.recv()).await {
             Ok(Ok(news)) if news.id == command.id => command = news,
             Ok(Ok(_)) => {}
@@ -78,8 +121,7 @@ pub(super) async fn submit(
             Err(_) => break,
         }
     }
-    let status = if wait && command.state.is_final() { StatusCode::OK } else { StatusCode::ACCEPTED };
-    Ok((status, Json(to_json(&command))))
+    Ok(command)
 }
 
 pub(super) async fn read(
@@ -92,24 +134,22 @@ pub(super) async fn read(
     command.map(|command| Json(to_json(&command))).ok_or_else(|| Problem::not_found("such command", fix))
 }
 
-/// Checks a command and hands it to its owner.
+/// Checks a command for one device and hands it to its owner.
 pub(super) async fn hand_in(context: &ApiContext, body: CommandBody) -> Result<Command, Problem> {
-    let key = body.key;
-    if key.as_ref().is_some_and(|key| key.is_empty() || key.len() > MAX_KEY_BYTES) {
-        return Err(Problem::invalid(format!("`key` has 1 to {MAX_KEY_BYTES} bytes"), "use a UUID"));
+    let asked = body.check()?;
+    match find_target(&context.service, &asked.device).await? {
+        Target::Device(device) => hand_to(context, &asked, device).await,
+        Target::Many { name, .. } => Err(Problem::invalid(
+            format!("`{}` is {name}, and a command over the WebSocket is for one device", asked.device),
+            "send one for each, or POST /api/v1/commands",
+        )),
     }
-    let deadline_ms = body.deadline_ms.unwrap_or(DEFAULT_DEADLINE_MS);
-    if !DEADLINES_MS.contains(&deadline_ms) {
-        let (min, max) = DEADLINES_MS.into_inner();
-        return Err(Problem::invalid(
-            format!("`deadline_ms` is {deadline_ms}"),
-            format!("give {min} to {max}"),
-        ));
-    }
-    let change = body.change.check()?;
-    let device = find_device(&context.service, &body.device).await?;
-    check_capabilities(&device, &change)?;
-    let request = CommandRequest { device: device.id, change, key, deadline_ms };
+}
+
+async fn hand_to(context: &ApiContext, asked: &Asked, device: ObjectView) -> Result<Command, Problem> {
+    check_capabilities(&device, &asked.change)?;
+    let (change, key) = (asked.change.clone(), asked.key.clone());
+    let request = CommandRequest { device: device.id, change, key, deadline_ms: asked.deadline_ms };
     context.commands.submit(request).await.map_err(|error| match error {
         PortError::Conflict { detail, fix } => Problem::new(
             StatusCode::CONFLICT,
@@ -120,6 +160,32 @@ pub(super) async fn hand_in(context: &ApiContext, body: CommandBody) -> Result<C
         ),
         other => other.into(),
     })
+}
+
+/// A command that makes sense.
+struct Asked {
+    device: String,
+    change: Change,
+    key: Option<String>,
+    deadline_ms: u32,
+}
+
+impl CommandBody {
+    fn check(self) -> Result<Asked, Problem> {
+        let Self { key, device, change, deadline_ms, .. } = self;
+        if key.as_ref().is_some_and(|key| key.is_empty() || key.len() > MAX_KEY_BYTES) {
+            return Err(Problem::invalid(format!("`key` has 1 to {MAX_KEY_BYTES} bytes"), "use a UUID"));
+        }
+        let deadline_ms = deadline_ms.unwrap_or(DEFAULT_DEADLINE_MS);
+        if !DEADLINES_MS.contains(&deadline_ms) {
+            let (min, max) = DEADLINES_MS.into_inner();
+            return Err(Problem::invalid(
+                format!("`deadline_ms` is {deadline_ms}"),
+                format!("give {min} to {max}"),
+            ));
+        }
+        Ok(Asked { device, change: change.check()?, key, deadline_ms })
+    }
 }
 
 impl ChangeBody {

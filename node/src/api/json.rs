@@ -19,10 +19,12 @@ pub fn from_object(object: &ObjectView) -> Json {
     json!({ "id": object.id.as_str(), "fields": fields, "meta": meta, "complete": object.complete })
 }
 
-/// The secret part of the kinds: what no reader may see, whoever they are. A token shows the
+/// The secret part of the kinds: what no reader may see, whoever they are, and the sealed
+/// secrets of adapters, which are of no use to any. A token shows the
 /// fields that its kind declares, without its hash.
 fn is_hidden(kind: &str, field: &str) -> bool {
-    kind == "token" && (field == "hash" || !kinds::field_names(kind).any(|known| known == field))
+    let is_sealed = kind == "adapter" && field.starts_with("sealed.");
+    is_sealed || kind == "token" && (field == "hash" || !kinds::field_names(kind).any(|known| known == field))
 }
 
 /// Milliseconds since 1970 as RFC 3339 in UTC, with milliseconds.

@@ -6,10 +6,12 @@
 //! the channels in [`ports`].
 
 pub mod access;
+mod adapters;
 mod admin;
 mod backup;
 mod color;
 mod commands;
+mod devices;
 mod extract;
 #[cfg(test)]
 pub(crate) mod fake;
@@ -42,7 +44,7 @@ pub use self::access::Access;
 use self::{
     access::Guard,
     metrics::{Metrics, MetricsSource},
-    ports::{CommandsHandle, ControlHandle, InvitesHandle},
+    ports::{CommandsHandle, ControlHandle, InvitesHandle, adapters::AdaptersHandle},
     problem::Problem,
 };
 use crate::{
@@ -77,6 +79,8 @@ pub struct ApiContext {
     pub invites: InvitesHandle,
     /// The commands' owner.
     pub commands: CommandsHandle,
+    /// The adapters' owner.
+    pub adapters: AdaptersHandle,
     /// The composition root.
     pub control: ControlHandle,
     /// The certificate of the local CA in PEM.
@@ -127,8 +131,11 @@ fn viewer_routes() -> Router<Arc<ApiContext>> {
         .route("/api/v1/status", get(admin::status))
         .route("/api/v1/objects", get(objects::list))
         .route("/api/v1/objects/{kind}/{name}", get(objects::read))
-        .route("/api/v1/devices", get(objects::devices))
+        .route("/api/v1/devices", get(devices::devices))
+        .route("/api/v1/devices/{name}", get(devices::device))
+        .route("/api/v1/adapters/{id}", get(adapters::read))
         .route("/api/v1/commands/{id}", get(commands::read))
+        .route("/api/v1/adapters", get(adapters::list))
 }
 
 fn operator_routes() -> Router<Arc<ApiContext>> {
@@ -146,6 +153,8 @@ fn admin_routes() -> Router<Arc<ApiContext>> {
         .route("/api/v1/nodes/{node}", patch(admin::rename).delete(removal::remove))
         .route("/api/v1/tokens", get(admin::tokens).post(admin::create_token))
         .route("/api/v1/tokens/{id}", delete(admin::revoke_token))
+        .route("/api/v1/adapters/{id}", patch(adapters::change).delete(adapters::forget))
+        .route("/api/v1/adapters/{id}/pair", post(adapters::pair))
         .route("/api/v1/doctor", get(admin::doctor))
         .route(BACKUP, get(backup::backup))
         .route("/api/v1/export", get(transfer::export))
@@ -153,7 +162,7 @@ fn admin_routes() -> Router<Arc<ApiContext>> {
 }
 
 /// Every route, for the bounded labels of the metrics.
-const ROUTES: [&str; 23] = [
+const ROUTES: [&str; 27] = [
     "/healthz",
     "/metrics",
     "/api/v1/ca",
@@ -163,8 +172,12 @@ const ROUTES: [&str; 23] = [
     "/api/v1/objects",
     "/api/v1/objects/{kind}/{name}",
     "/api/v1/devices",
+    "/api/v1/devices/{name}",
     "/api/v1/commands",
     "/api/v1/commands/{id}",
+    "/api/v1/adapters",
+    "/api/v1/adapters/{id}",
+    "/api/v1/adapters/{id}/pair",
     WATCH,
     "/api/v1/invites",
     "/api/v1/invites/{id}",

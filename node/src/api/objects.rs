@@ -16,15 +16,13 @@ use super::{
 };
 use crate::{
     json::to_value,
-    service::{ObjectView, Op, Service, ServiceError},
+    service::{ObjectView, Op},
 };
 
 /// Objects on a page unless asked for otherwise.
 const DEFAULT_PAGE: usize = 100;
 /// Most objects on a page.
 pub(super) const MAX_PAGE: usize = 1_000;
-/// Most devices that are looked through.
-const MAX_DEVICES: usize = 4_096;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -132,70 +130,4 @@ pub(super) fn refuse_tokens(id: &ObjectId) -> Result<(), Problem> {
         return Err(Problem::forbidden("tokens are not written as objects", fix));
     }
     Ok(())
-}
-
-pub(super) async fn devices(State(context): State<Arc<ApiContext>>) -> Result<Json<Value>, Problem> {
-    let devices = all_devices(&context.service).await?;
-    Ok(Json(json!({ "devices": devices.iter().map(from_object).collect::<Vec<_>>() })))
-}
-
-/// Every complete device, page by page.
-pub(super) async fn all_devices(service: &Service) -> Result<Vec<ObjectView>, ServiceError> {
-    let mut devices: Vec<ObjectView> = Vec::new();
-    loop {
-        let after = devices.last().map(|device| device.id.clone());
-        let page = service.list("device/", after, MAX_PAGE, false).await?;
-        let last = page.len() < MAX_PAGE;
-        devices.extend(page);
-        if last || devices.len() >= MAX_DEVICES {
-            return Ok(devices);
-        }
-    }
-}
-
-/// The device that a person means: its object (`device/NAME`), the name they gave it, the name of
-/// the object alone, or the label in the hardware; then name or label whatever their case.
-pub(super) async fn find_device(service: &Service, given: &str) -> Result<ObjectView, Problem> {
-    if let Some(id) = ObjectId::new(given).ok().filter(|id| id.kind() == "device") {
-        let device = service.get(id).await?.filter(|device| device.complete);
-        return device.ok_or_else(|| no_device(given, &[]));
-    }
-    let devices = all_devices(service).await?;
-    let text = |device: &ObjectView, field: &str| -> String {
-        let field = FieldName::new(field).ok().and_then(|field| device.fields.get(&field));
-        field.and_then(|field| field.value.as_text()).unwrap_or_default().to_owned()
-    };
-    let lower = given.to_lowercase();
-    let by_name = |device: &ObjectView| text(device, "name") == given;
-    let by_object = |device: &ObjectView| device.id.name() == given;
-    let by_label = |device: &ObjectView| text(device, "label") == given;
-    let by_any_case = |device: &ObjectView| {
-        [text(device, "name"), text(device, "label")].iter().any(|text| text.to_lowercase() == lower)
-    };
-    let ways: [&dyn Fn(&ObjectView) -> bool; 4] = [&by_name, &by_object, &by_label, &by_any_case];
-    for way in ways.iter().filter(|_| !given.is_empty()) {
-        let mut found: Vec<_> = devices.iter().filter(|device| way(device)).collect();
-        match (found.pop(), found.is_empty()) {
-            (Some(device), true) => return Ok(device.clone()),
-            (Some(device), false) => {
-                found.push(device);
-                return Err(ambiguous(given, &found));
-            }
-            (None, _) => {}
-        }
-    }
-    Err(no_device(given, &devices))
-}
-
-fn no_device(given: &str, devices: &[ObjectView]) -> Problem {
-    let shown: String = given.chars().filter(|c| !c.is_control()).take(64).collect();
-    Problem::not_found(&format!("device `{shown}`"), "`hearth devices` lists them")
-        .with_candidates(devices.iter().map(|device| device.id.as_str().to_owned()))
-}
-
-fn ambiguous(given: &str, found: &[&ObjectView]) -> Problem {
-    let (status, detail) = (StatusCode::CONFLICT, format!("`{given}` names {} devices", found.len()));
-    let fix = "use the id of the one that is meant, or give them different names";
-    Problem::new(status, "ambiguous-device", "Several devices have that name", detail, fix)
-        .with_candidates(found.iter().map(|device| device.id.as_str().to_owned()))
 }

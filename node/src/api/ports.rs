@@ -8,6 +8,8 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 
 use crate::{auth::Secret, backup::Made};
 
+pub mod adapters;
+
 /// Requests that may wait for an owner.
 const QUEUE: usize = 64;
 /// Command events that a slow observer may be behind before it is told the latest only.

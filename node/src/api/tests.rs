@@ -28,7 +28,7 @@ use super::{
     ports::{
         Check, CheckStatus, Command, CommandRequest, CommandState, CommandsHandle, CommandsPort,
         CommandsRequest, ControlHandle, ControlRequest, Invite, InviteView, InvitesHandle, InvitesRequest,
-        Joined, PortError,
+        Joined, PortError, adapters::AdaptersHandle,
     },
     router,
 };
@@ -102,6 +102,7 @@ impl Bench {
             setup: setup.clone(),
             invites,
             commands,
+            adapters: AdaptersHandle::channel().0,
             control,
             ca_pem: "-----BEGIN CERTIFICATE-----\n".into(),
             listen: watch::channel(at).1,
@@ -124,6 +125,7 @@ impl Bench {
             setup: self.setup.clone(),
             invites: InvitesHandle::channel().0,
             commands: CommandsHandle::channel().0,
+            adapters: AdaptersHandle::channel().0,
             control: ControlHandle::channel().0,
             ca_pem: String::new(),
             listen: self.context.listen.clone(),

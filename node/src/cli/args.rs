@@ -9,10 +9,12 @@ use mesh_proto::{FieldName, ObjectId};
 
 use super::exit::EXIT_CODES;
 use super::values::{self, Assignment};
-use crate::config::duration::{DurationError, parse_duration};
+use crate::config::duration::parse_duration;
 use crate::config::{Flags, JoinToken, rules};
 
+mod devices;
 mod household;
+pub use devices::*;
 pub use household::*;
 
 /// The command line of `hearth`.
@@ -123,8 +125,22 @@ pub enum Command {
     /// Show changes as they happen, until Ctrl-C
     #[command(after_help = "Examples:\n  hearth watch\n  hearth watch device/ note/ --json | jq .object.id")]
     Watch(WatchArgs),
-    /// List the devices: lights and what else adapters have found
+    /// List the devices: lights, switches, sensors and what else adapters have found
     Devices,
+    /// Show, rename, move or forget a device
+    #[command(subcommand)]
+    Device(DeviceCommand),
+    /// Groups of devices that are commanded as one
+    #[command(subcommand)]
+    Group(GroupCommand),
+    /// The adapters that speak to devices: their settings, where they run, pairing
+    #[command(subcommand)]
+    Adapter(AdapterCommand),
+    /// Switch a plug or relay, or anything that is on or off
+    #[command(after_help = "Examples:\n  hearth switch heater on\n  hearth switch office off")]
+    Switch(SwitchArgs),
+    /// Press a button, such as the restart button of a device
+    Press(PressArgs),
     /// Switch or adjust a light, and show the life of the command
     #[command(
         after_help = "Examples:\n  hearth light desk on\n  hearth light desk --brightness 40 --kelvin 2700 --transition 500ms\n  \
@@ -308,51 +324,6 @@ pub struct WatchArgs {
     pub timeout: Option<Duration>,
 }
 
-/// Whether a light is on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Power {
-    /// Switch it on.
-    On,
-    /// Switch it off.
-    Off,
-    /// Switch it to what it is not.
-    Toggle,
-}
-
-/// `hearth light`.
-#[derive(Debug, Args)]
-pub struct LightArgs {
-    /// Light: its friendly name, or its id as `hearth devices` shows it
-    pub name: String,
-    /// Switch it on, off, or to what it is not
-    #[arg(required_unless_present_any = ["brightness", "kelvin", "color"])]
-    pub power: Option<Power>,
-    /// Brightness in percent, 0 to 100
-    #[arg(long, value_name = "PERCENT", value_parser = values::percent)]
-    pub brightness: Option<f64>,
-    /// Colour temperature of white light in kelvin, 1000 to 20000, such as 2700
-    #[arg(long, value_name = "KELVIN", value_parser = clap::value_parser!(u32).range(1000..=20000), conflicts_with = "color")]
-    pub kelvin: Option<u32>,
-    /// Colour: a name such as red, #rrggbb, or CIE 1931 x,y such as 0.45,0.41
-    #[arg(long, value_name = "COLOR", value_parser = values::color)]
-    pub color: Option<values::Color>,
-    /// Time of the change, with a unit: 500ms, 2s, 1m [default: 0ms, at once]
-    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
-    pub transition: Option<Duration>,
-    /// Wait until the light confirms, or the deadline passes (this is the default)
-    #[arg(long, overrides_with = "no_wait")]
-    pub wait: bool,
-    /// Return as soon as the node has accepted the command
-    #[arg(long, overrides_with = "wait")]
-    pub no_wait: bool,
-    /// How long the light may take to confirm, 100ms to 10m
-    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = deadline)]
-    pub deadline: Duration,
-    /// Idempotency key, 1 to 128 bytes: the same key again is the same command, not a second one
-    #[arg(long, value_name = "KEY", value_parser = values::idempotency_key)]
-    pub key: Option<String>,
-}
-
 /// What a client of the API may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum TokenRole {
@@ -424,12 +395,6 @@ impl Cli {
         }
         flags
     }
-}
-
-fn deadline(text: &str) -> Result<Duration, String> {
-    let duration = parse_duration(text).map_err(|error: DurationError| error.to_string())?;
-    let allowed = Duration::from_millis(100)..=Duration::from_secs(600);
-    if allowed.contains(&duration) { Ok(duration) } else { Err("a deadline is from 100ms to 10m".into()) }
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! `hearth light`: sends a command and shows its life as it goes.
+//! `hearth light`, and how every command to devices is sent and its life shown as it goes.
 
 use std::time::Duration;
 
@@ -6,12 +6,12 @@ use hyper::Method;
 use serde_json::{Map, Value, json};
 use tokio::time::{Instant, sleep};
 
-use super::args::{LightArgs, Power};
+use super::args::{LightArgs, Manner};
 use super::client::{garbled, segment};
 use super::exit::{Exit, Failure};
 use super::model::{Command, is_final, read};
-use super::output::Done;
-use super::{Session, show};
+use super::output::{Done, Stop};
+use super::{Session, devices, show};
 use crate::api::ports::MAX_TRANSITION_MS;
 
 /// How often the life of the command is looked at.
@@ -21,16 +21,58 @@ const GRACE: Duration = Duration::from_secs(5);
 
 impl Session {
     pub(super) async fn light(&self, args: &LightArgs) -> Done<Exit> {
-        let body = request(args);
-        let mut answer = self.client.call(Method::POST, "/api/v1/commands", Some(&body)).await?;
+        let transition = args.transition.unwrap_or_default();
+        self.send_command(&args.name, change(args), &args.manner, transition).await
+    }
+
+    /// Sends a command, and follows it to its end unless that is not wanted.
+    pub(super) async fn send_command(
+        &self,
+        name: &str,
+        change: Value,
+        manner: &Manner,
+        transition: Duration,
+    ) -> Done<Exit> {
+        let body = devices::body(name, &change, manner);
+        let answer = self.client.call(Method::POST, "/api/v1/commands", Some(&body)).await?;
+        let Some(commands) = answer.get("commands").and_then(Value::as_array) else {
+            return self.follow_command(answer, manner, transition).await;
+        };
+        let refused = answer.get("refused").and_then(Value::as_array).cloned().unwrap_or_default();
+        let mut worst = if refused.is_empty() { Exit::Ok } else { Exit::Refused };
+        for refused in &refused {
+            let said =
+                |member: &str| refused.get(member).and_then(Value::as_str).unwrap_or_default().to_owned();
+            self.out.note(format!("{}: {}", said("device"), said("detail")));
+        }
+        for command in commands {
+            // Each tells its own end; the first that failed is the end of all.
+            let device = command.get("device").and_then(Value::as_str).unwrap_or_default();
+            self.out.note(device);
+            let exit = match self.follow_command(command.clone(), manner, transition).await {
+                Ok(exit) => exit,
+                Err(Stop::Failed(failure)) => {
+                    self.out.failure(&failure);
+                    failure.exit
+                }
+                Err(gone) => return Err(gone),
+            };
+            if worst == Exit::Ok {
+                worst = exit;
+            }
+        }
+        Ok(worst)
+    }
+
+    async fn follow_command(&self, mut answer: Value, manner: &Manner, transition: Duration) -> Done<Exit> {
         let mut command: Command = read(&answer)?;
         if command.id.is_empty() {
             return Err(garbled("its answer has no `id` of the command".into()).into());
         }
         let mut shown = 0;
         self.show_life(&command, &mut shown)?;
-        let deadline = Instant::now() + patience(args);
-        while !args.no_wait && !has_ended(&command) {
+        let deadline = Instant::now() + patience(manner, transition);
+        while !manner.no_wait && !has_ended(&command) {
             if Instant::now() >= deadline {
                 let detail =
                     format!("command {} has not ended {} s after its deadline", command.id, GRACE.as_secs());
@@ -45,7 +87,7 @@ impl Session {
         if self.out.json {
             self.out.document(&answer)?;
         }
-        if args.no_wait && !has_ended(&command) {
+        if manner.no_wait && !has_ended(&command) {
             self.out.note(format!("command {}", command.id));
             return Ok(Exit::Ok);
         }
@@ -74,25 +116,22 @@ impl Session {
 /// How long the command may take until the node has ended it. The node adds the transition to the
 /// deadline, because nothing can be confirmed before the light has arrived; it takes none that is
 /// longer than an hour.
-fn patience(args: &LightArgs) -> Duration {
+fn patience(manner: &Manner, transition: Duration) -> Duration {
     let longest = Duration::from_millis(MAX_TRANSITION_MS.into());
-    args.deadline + args.transition.unwrap_or_default().min(longest) + GRACE
+    manner.deadline + transition.min(longest) + GRACE
 }
 
-/// The body of `POST /api/v1/commands`.
-fn request(args: &LightArgs) -> Value {
+/// The member `change` of the body of `POST /api/v1/commands`.
+fn change(args: &LightArgs) -> Value {
     let mut change = Map::new();
-    let on = args.power.map(|power| match power {
-        Power::On => json!(true),
-        Power::Off => json!(false),
-        Power::Toggle => json!("toggle"),
-    });
     let transition = args.transition.map(|time| json!(u64::try_from(time.as_millis()).unwrap_or(u64::MAX)));
     let members = [
-        ("on", on),
+        ("on", args.power.map(devices::power)),
         ("brightness", args.brightness.map(|percent| json!(percent))),
         ("kelvin", args.kelvin.map(|kelvin| json!(kelvin))),
         ("color", args.color.as_ref().map(|color| color.to_json())),
+        ("effect", args.effect.as_ref().map(|effect| json!(effect))),
+        ("palette", args.palette.as_ref().map(|palette| json!(palette))),
         ("transition_ms", transition),
     ];
     for (name, value) in members {
@@ -100,12 +139,7 @@ fn request(args: &LightArgs) -> Value {
             change.insert(name.into(), value);
         }
     }
-    let deadline = u64::try_from(args.deadline.as_millis()).unwrap_or(u64::MAX);
-    let mut body = json!({"device": args.name, "change": change, "deadline_ms": deadline, "wait": false});
-    if let (Some(key), Some(body)) = (&args.key, body.as_object_mut()) {
-        body.insert("key".into(), json!(key));
-    }
-    body
+    Value::Object(change)
 }
 
 fn has_ended(command: &Command) -> bool {
@@ -117,7 +151,7 @@ fn outcome(command: &Command) -> Option<Failure> {
     let reason = command.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
     let device = &command.device;
     let (exit, what, fix) = match command.state.as_str() {
-        "confirmed" => return None,
+        "confirmed" | "assumed" => return None,
         "timed_out" => (
             Exit::TimedOut,
             "did not confirm in time",
@@ -146,16 +180,21 @@ mod tests {
     }
 
     fn body(line: &[&str]) -> Value {
-        request(&parsed(line))
+        let args = parsed(line);
+        devices::body(&args.name, &change(&args), &args.manner)
+    }
+
+    fn waits(line: &[&str]) -> Duration {
+        let args = parsed(line);
+        patience(&args.manner, args.transition.unwrap_or_default())
     }
 
     #[test]
     fn a_slow_transition_is_waited_for() {
-        assert_eq!(patience(&parsed(&["desk", "on"])), Duration::from_secs(10));
-        let slow = parsed(&["desk", "--brightness", "40", "--transition", "30s", "--deadline", "2s"]);
-        assert_eq!(patience(&slow), Duration::from_secs(37), "the node ends it 32 s after it took it");
-        let refused = parsed(&["desk", "on", "--transition", "365d"]);
-        assert!(patience(&refused) < Duration::from_secs(3_700));
+        assert_eq!(waits(&["desk", "on"]), Duration::from_secs(10));
+        let slow = waits(&["desk", "--brightness", "40", "--transition", "30s", "--deadline", "2s"]);
+        assert_eq!(slow, Duration::from_secs(37), "the node ends it 32 s after it took it");
+        assert!(waits(&["desk", "on", "--transition", "365d"]) < Duration::from_secs(3_700));
     }
 
     #[test]
@@ -179,6 +218,7 @@ mod tests {
     fn each_end_has_its_exit_code() {
         for (state, exit) in [
             ("confirmed", None),
+            ("assumed", None),
             ("timed_out", Some(Exit::TimedOut)),
             ("superseded", Some(Exit::Refused)),
             ("failed", Some(Exit::Failure)),

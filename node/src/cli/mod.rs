@@ -9,8 +9,10 @@ mod removal;
 pub mod table;
 pub mod values;
 
+mod adapters;
 mod admin;
 mod backup;
+mod devices;
 mod household;
 mod light;
 mod local;
@@ -162,6 +164,11 @@ impl Session {
             Command::List(args) => self.list(&args).await,
             Command::Watch(args) => self.watch(&args).await,
             Command::Devices => self.devices().await,
+            Command::Device(command) => self.device(&command).await,
+            Command::Group(command) => self.group(&command).await,
+            Command::Adapter(command) => self.adapter(&command).await,
+            Command::Switch(args) => self.switch(&args).await,
+            Command::Press(args) => self.press(&args).await,
             Command::Light(args) => self.light(&args).await,
             Command::Token(command) => self.token(&command).await,
             Command::SetupCode { new } => self.setup_code(new).await,

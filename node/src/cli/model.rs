@@ -119,7 +119,7 @@ pub(crate) struct Step {
 
 /// Whether a command in this state has come to its end.
 pub(crate) fn is_final(state: &str) -> bool {
-    matches!(state, "confirmed" | "timed_out" | "superseded" | "failed")
+    matches!(state, "confirmed" | "assumed" | "timed_out" | "superseded" | "failed")
 }
 
 /// One check of `hearth doctor`.

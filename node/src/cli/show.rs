@@ -181,16 +181,17 @@ pub(crate) fn fields<'a>(fields: impl IntoIterator<Item = (&'a String, &'a Value
 
 /// The table of devices.
 pub(crate) fn devices(objects: &[Object], colour: bool) -> String {
-    let mut table = Table::new(&["NAME", "ID", "MODEL", "STATE", "AVAILABILITY", "ADAPTER"]);
+    let mut table = Table::new(&["NAME", "AREA", "ID", "MODEL", "STATE", "AVAILABILITY", "ADAPTER"]);
     for object in objects {
         let field = |name: &str| object.fields.get(name).map(values::show).unwrap_or_default();
         let name = [field("name"), field("label")].into_iter().find(|name| !name.is_empty());
         let (availability, tint) = availability(object.fields.get("availability"));
         table.row([
             (name.unwrap_or_default(), Tint::Plain),
+            (field("area"), Tint::Plain),
             (object.id.clone(), Tint::Plain),
             (field("model"), Tint::Plain),
-            (device_state(object.fields.get("reported")), Tint::Plain),
+            (device_state(object), Tint::Plain),
             (availability, tint),
             (field("adapter"), Tint::Plain),
         ]);
@@ -212,14 +213,16 @@ fn availability(value: Option<&Value>) -> (String, Tint) {
     }
 }
 
-/// What a device reports: the members of its value, or the value itself.
-fn device_state(reported: Option<&Value>) -> String {
-    let Some(reported) = reported else { return String::new() };
-    let value = reported.get("value").unwrap_or(reported);
-    match value {
-        Value::Object(map) => fields(map),
-        other => values::show(other),
-    }
+/// What a device reports, its kind apart, and what it measures.
+fn device_state(device: &Object) -> String {
+    let reported = device.fields.get("reported").map(|reported| reported.get("value").unwrap_or(reported));
+    let state = match reported {
+        Some(Value::Object(map)) => fields(map.iter().filter(|(name, _)| *name != "kind")),
+        Some(other) => values::show(other),
+        None => String::new(),
+    };
+    let measured = super::adapters::readings(device.fields.get("readings"), device.fields.get("sensors"));
+    [state, measured].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("; ")
 }
 
 /// One step in the life of a command, with the time since the first: `confirmed  +41 ms`.

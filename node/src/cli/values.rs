@@ -56,6 +56,18 @@ pub fn assignment(text: &str) -> Result<Assignment, String> {
     Ok(Assignment::Field(field, value))
 }
 
+/// Parses the name of a group: 1 to 64 of a-z, 0-9, - and _.
+///
+/// # Errors
+/// The rule.
+pub fn group(text: &str) -> Result<String, String> {
+    let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_';
+    if (1..=64).contains(&text.len()) && text.bytes().all(allowed) {
+        return Ok(text.to_owned());
+    }
+    Err("a group has a name of 1 to 64 of a-z, 0-9, - and _".into())
+}
+
 /// A whole number that does not fit would silently lose digits as a float.
 fn check_integer(text: &str) -> Result<(), String> {
     let digits = text.strip_prefix('-').unwrap_or(text);

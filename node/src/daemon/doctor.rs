@@ -240,7 +240,9 @@ fn adapter(adapter: &AdapterStatus) -> Check {
     };
     let (status, detail, fix) = match adapter.state {
         AdapterState::Running => (CheckStatus::Ok, "runs".to_owned(), None),
-        AdapterState::Off => (CheckStatus::Ok, reason.to_owned(), None),
+        AdapterState::Off | AdapterState::Elsewhere | AdapterState::Waiting => {
+            (CheckStatus::Ok, reason.to_owned(), None)
+        }
         AdapterState::Failed => (
             CheckStatus::Warn,
             reason.to_owned(),
@@ -250,7 +252,8 @@ fn adapter(adapter: &AdapterStatus) -> Check {
             CheckStatus::Fail,
             reason.to_owned(),
             Some(
-                "correct its table in the config file (`hearth config show` names the line) and start again",
+                "correct it with `hearth adapter set`, or its table in the config file (`hearth config show` names the \
+                 line) and start again",
             ),
         ),
     };

@@ -90,7 +90,8 @@ pub(super) fn millis(ms: u64) -> Value {
     Value::Int(i64::try_from(ms).unwrap_or(i64::MAX))
 }
 
-fn from_json(json: Json) -> Value {
+/// JSON as a value.
+pub(super) fn from_json(json: Json) -> Value {
     match json {
         Json::Null => Value::Null,
         Json::Bool(truth) => Value::Bool(truth),
@@ -108,7 +109,8 @@ fn from_json(json: Json) -> Value {
     }
 }
 
-fn to_json(value: &Value) -> Json {
+/// A value as JSON.
+pub(super) fn to_json(value: &Value) -> Json {
     match value {
         Value::Null => Json::Null,
         Value::Bool(truth) => Json::Bool(*truth),

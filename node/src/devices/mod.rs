@@ -15,18 +15,22 @@
 //! | `command/ID` | `request` | the node that took it |
 //! | | `life` | the device's owner |
 
+mod adapters;
 mod clock;
 mod commands;
 mod convert;
 mod described;
+mod home;
 mod measured;
 mod objects;
 mod outbox;
 pub mod ownership;
 mod readings;
+mod requests;
 mod submit;
 mod supervise;
 mod table;
+mod vault;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -41,7 +45,7 @@ use std::{
 };
 
 use device_adapters::{
-    Directive, Registration,
+    Registration,
     model::{CommandId, DeviceId},
 };
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
@@ -54,16 +58,18 @@ use tokio::{
 use tracing::{error, warn};
 
 use crate::{
-    api::ports::{CommandsPort, CommandsRequest, PortError},
+    api::ports::{CommandsPort, CommandsRequest, PortError, adapters::AdaptersRequest},
     service::{Changes, Service, ServiceError},
 };
+use adapters::Slots;
 use clock::HouseholdClock;
 use commands::Book;
 use outbox::Outbox;
 use submit::Submitting;
+use supervise::Event;
 pub use supervise::{AdapterState, AdapterStatus};
-use supervise::{Event, supervise};
 use table::Device;
+pub use vault::Vault;
 
 /// Most devices of a household; more are logged and left alone.
 const MAX_DEVICES: usize = 4_096;
@@ -101,6 +107,10 @@ pub struct DevicesParts {
     pub service: Service,
     /// What the API asks.
     pub commands: CommandsPort,
+    /// What the API asks of the adapters.
+    pub requests: mpsc::Receiver<AdaptersRequest>,
+    /// Opens and seals the secrets of adapters.
+    pub vault: Vault,
     /// The nodes that are alive, from the event loop.
     pub alive: watch::Receiver<BTreeSet<ShortId>>,
     /// This node.
@@ -180,8 +190,12 @@ pub struct Devices {
     state: Outbox,
     /// For fields that are flushed before they count as written.
     config: Outbox,
-    /// Where directives go, by adapter; only of those that run.
-    running: BTreeMap<&'static str, mpsc::Sender<Directive>>,
+    /// The adapters of the registry.
+    slots: Slots,
+    /// Adapters that the configuration names.
+    unknown_adapters: BTreeSet<String>,
+    adapter_requests: mpsc::Receiver<AdaptersRequest>,
+    vault: Vault,
     events: mpsc::Receiver<Event>,
     event_sender: mpsc::Sender<Event>,
     statuses: BTreeMap<String, AdapterStatus>,
@@ -199,18 +213,20 @@ impl Devices {
     /// As [`Devices::spawn`], with other adapters.
     pub fn spawn_with(parts: DevicesParts, registry: &'static [Registration]) -> DevicesTask {
         let (status, adapters) = watch::channel(Vec::new());
-        let DevicesParts { adapters: settings, .. } = &parts;
-        let settings = settings.clone();
         let task = tokio::spawn(async move {
-            match Self::new(parts, status) {
-                Ok(devices) => devices.run(registry, settings).await,
+            match Self::new(parts, registry, status) {
+                Ok(devices) => devices.run().await,
                 Err(rule) => error!(%rule, "devices cannot run"),
             }
         });
         DevicesTask { task, adapters }
     }
 
-    fn new(parts: DevicesParts, status: watch::Sender<Vec<AdapterStatus>>) -> Result<Self, NameError> {
+    fn new(
+        parts: DevicesParts,
+        registry: &'static [Registration],
+        status: watch::Sender<Vec<AdapterStatus>>,
+    ) -> Result<Self, NameError> {
         let (event_sender, events) = mpsc::channel(EVENTS);
         Ok(Self {
             state: Outbox::new(parts.service.clone()),
@@ -232,7 +248,10 @@ impl Devices {
             book: Book::default(),
             submitting: BTreeMap::new(),
             writes: FuturesUnordered::new(),
-            running: BTreeMap::new(),
+            slots: adapters::slots(registry, &parts.adapters),
+            unknown_adapters: parts.adapters.into_keys().collect(),
+            adapter_requests: parts.requests,
+            vault: parts.vault,
             events,
             event_sender,
             statuses: BTreeMap::new(),
@@ -241,11 +260,11 @@ impl Devices {
         })
     }
 
-    async fn run(mut self, registry: &'static [Registration], settings: BTreeMap<String, AdapterSettings>) {
+    async fn run(mut self) {
         // Supervisors stop when this task does, also when it ends because the event loop is gone.
         let (stop, stopping) = watch::channel(false);
         let mut supervisors = JoinSet::new();
-        if self.serve(registry, settings, &mut supervisors, &stopping).await.is_err() {
+        if self.serve(&mut supervisors, &stopping).await.is_err() {
             warn!("the event loop is gone: devices stop");
         }
         let _ = stop.send(true); // no adapter was started
@@ -257,8 +276,6 @@ impl Devices {
     /// Serves until the node stops; an error means that the event loop is gone.
     async fn serve(
         &mut self,
-        registry: &'static [Registration],
-        settings: BTreeMap<String, AdapterSettings>,
         supervisors: &mut JoinSet<()>,
         stopping: &watch::Receiver<bool>,
     ) -> Result<(), ServiceError> {
@@ -270,6 +287,7 @@ impl Devices {
         self.see_alive();
         loop {
             self.heartbeat.fetch_add(1, Ordering::Relaxed);
+            self.show_on();
             tokio::select! {
                 biased;
                 () = stopped(&mut self.shutdown) => return Ok(()),
@@ -286,7 +304,7 @@ impl Devices {
                             }
                             if is_whole && !is_started {
                                 is_started = true;
-                                self.start_adapters(registry, &settings, supervisors, stopping);
+                                self.start_adapters(supervisors, stopping);
                             }
                         }
                         // It fell too far behind. A new one begins with what is there, not with what went.
@@ -301,6 +319,9 @@ impl Devices {
                 changed = self.alive.changed() => {
                     changed.map_err(|_| ServiceError::Stopping)?;
                     self.see_alive();
+                    if is_started {
+                        self.settle_adapters();
+                    }
                     self.settle_all();
                 }
                 // What a client asks is judged by what is known, so nothing is before it is.
@@ -308,6 +329,7 @@ impl Devices {
                     Some(request) => self.request(request),
                     None => return Ok(()),
                 },
+                Some(request) = self.adapter_requests.recv(), if is_started => self.adapters_request(request),
                 Some(event) = self.events.recv() => self.event(event),
                 _ = tick.tick() => self.tick(is_started),
             }
@@ -341,46 +363,10 @@ impl Devices {
         self.end_overdue();
         self.book.forget(Instant::now());
         if is_started {
+            self.settle_adapters();
             self.settle_all();
             self.say_again();
         }
-    }
-
-    /// Starts every adapter that is on. The objects are known by now.
-    fn start_adapters(
-        &mut self,
-        registry: &'static [Registration],
-        settings: &BTreeMap<String, AdapterSettings>,
-        supervisors: &mut JoinSet<()>,
-        stopping: &watch::Receiver<bool>,
-    ) {
-        self.looked_around_at = Instant::now() + objects::LOOK_AROUND;
-        let known = registry.iter().map(|registration| registration.descriptor.id).collect::<Vec<_>>();
-        for id in settings.keys().filter(|id| !known.contains(&id.as_str())) {
-            let reason = format!("there is no adapter {id:?}: there are {}", known.join(", "));
-            error!(adapter = %id, %reason, "an adapter stays off");
-            self.set_status(id, AdapterState::Refused, Some(reason));
-        }
-        for registration in registry {
-            let id = registration.descriptor.id;
-            let own = settings.get(id).cloned().unwrap_or_default();
-            if own.enabled {
-                let events = self.event_sender.clone();
-                supervisors.spawn(supervise(*registration, own.settings, events, stopping.clone()));
-            } else {
-                self.set_status(id, AdapterState::Off, Some("switched off in the configuration".to_owned()));
-            }
-        }
-    }
-
-    fn set_status(&mut self, id: &str, state: AdapterState, reason: Option<String>) {
-        let restarts = self.statuses.get(id).map_or(0, |status| {
-            status.restarts
-                + u32::from(state == AdapterState::Running && status.state == AdapterState::Failed)
-        });
-        let status = AdapterStatus { id: id.to_owned(), state, reason, restarts };
-        self.statuses.insert(id.to_owned(), status);
-        self.status.send_replace(self.statuses.values().cloned().collect());
     }
 
     /// Says that this node reaches nothing any more, so that others need not wait for its death.
@@ -400,7 +386,7 @@ async fn stopped(shutdown: &mut watch::Receiver<bool>) {
 }
 
 async fn watch_objects(service: Service) -> Result<u64, ServiceError> {
-    let prefixes = vec!["device/".to_owned(), "command/".to_owned(), "node/".to_owned()];
+    let prefixes = ["device/", "command/", "node/", "adapter/"].map(str::to_owned).to_vec();
     Ok(service.watch(prefixes, None).await?.watcher)
 }
 

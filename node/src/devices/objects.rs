@@ -41,9 +41,13 @@ impl Devices {
         let (nodes, devices): (Vec<_>, Vec<_>) =
             devices.into_iter().partition(|change| change.id.kind() == "node");
         nodes.iter().for_each(|change| self.see_node(change));
+        let (adapters, devices): (Vec<_>, Vec<_>) =
+            devices.into_iter().partition(|change| change.id.kind() == "adapter");
+        adapters.iter().for_each(|change| self.see_adapter(change, is_live));
         for change in devices {
             if let Some(id) = self.see_device(change, is_live) {
                 self.settle(&id);
+                self.show(&id);
             }
         }
         for change in commands {
@@ -93,6 +97,7 @@ impl Devices {
             info!(device = %id, "the device was removed");
             self.tell(&device.adapter.clone(), Directive::Own { device: id.clone(), owned: false });
             self.devices.remove(id);
+            self.show(id);
         }
     }
 
@@ -301,7 +306,7 @@ impl Devices {
         let spokesman = ownership::winner(self.living.iter().copied(), id.as_str());
         let is_offline = device.available.as_ref().is_some_and(|known| known.state == Availability::Offline);
         // Its own adapter being down says nothing about the device; that reason stands already.
-        let can_tell = device.adapter.as_deref().is_some_and(|adapter| self.running.contains_key(adapter))
+        let can_tell = device.adapter.as_deref().is_some_and(|adapter| self.runs(adapter))
             || device.last_owner.is_none_or(|owner| owner != self.me);
         if !is_due || is_offline || spokesman != Some(self.me) || !can_tell {
             return;
@@ -351,7 +356,13 @@ impl Devices {
     /// Offers an adapter a directive; false when it does not run or is too slow, and then it is
     /// offered again later.
     pub(super) fn tell(&self, adapter: &Option<String>, directive: Directive) -> bool {
-        let to = adapter.as_deref().and_then(|adapter| self.running.get(adapter));
-        to.is_some_and(|to| to.try_send(directive).is_ok())
+        let slot = adapter.as_deref().and_then(|adapter| self.slots.get(adapter));
+        let to = slot.and_then(|slot| slot.running.as_ref());
+        to.is_some_and(|(to, _)| to.try_send(directive).is_ok())
+    }
+
+    /// Whether an adapter runs here.
+    fn runs(&self, adapter: &str) -> bool {
+        self.slots.get(adapter).is_some_and(|slot| slot.running.is_some())
     }
 }

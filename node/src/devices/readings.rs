@@ -20,27 +20,38 @@ impl Devices {
     /// Takes in what a supervisor says.
     pub(super) fn event(&mut self, event: Event) {
         match event {
-            Event::Started(adapter, commands) => {
-                self.running.insert(adapter, commands);
-                self.set_status(adapter, AdapterState::Running, None);
+            Event::Started(adapter, commands, hints) => {
+                // The run before it may have been stopped for another plan.
+                self.adapter_down(adapter, "its settings changed");
+                if let Some(slot) = self.slots.get_mut(adapter) {
+                    slot.running = Some((commands, hints));
+                }
+                self.set_standing(adapter, AdapterState::Running, None);
+                self.show_all(adapter);
             }
-            Event::Reading(adapter, reading) => self.reading(adapter, reading),
+            Event::Reading(adapter, reading) => self.reading(adapter, *reading),
             Event::Ended(adapter, reason, pause) => {
                 warn!(adapter, %reason, pause_ms = pause.as_millis(), "an adapter ended and is started again after a pause");
                 let reason = format!("the adapter stopped: {reason}; it starts again by itself");
                 self.adapter_down(adapter, &reason);
-                self.set_status(adapter, AdapterState::Failed, Some(reason));
+                self.set_standing(adapter, AdapterState::Failed, Some(reason));
             }
-            Event::Refused(adapter, reason) => {
-                error!(adapter, %reason, "an adapter stays off");
-                self.set_status(adapter, AdapterState::Refused, Some(reason));
+            Event::Rests(adapter, state, reason) => {
+                match state {
+                    AdapterState::Refused => error!(adapter, %reason, "an adapter stays off"),
+                    _ => info!(adapter, %reason, "an adapter rests"),
+                }
+                self.adapter_down(adapter, &reason);
+                self.set_standing(adapter, state, Some(reason));
             }
         }
     }
 
     /// Nobody asks its devices any more: what is known of them is old, and others may take over.
     fn adapter_down(&mut self, adapter: &str, reason: &str) {
-        self.running.remove(adapter);
+        if let Some(slot) = self.slots.get_mut(adapter) {
+            slot.running = None;
+        }
         let found = |found: &Description| found.adapter == adapter;
         let of_it = self.devices.values().filter(|device| device.found.as_ref().is_some_and(found));
         let ids: Vec<DeviceId> = of_it.map(|device| device.id.clone()).collect();
@@ -79,7 +90,9 @@ impl Devices {
             }
             Reading::Measured { device, values } => self.measured(&device, values),
             Reading::Forecast { device, forecast } => self.forecast(&device, &forecast),
-            Reading::Wish { .. } | Reading::Learnt { .. } | Reading::Pairing { .. } => {}
+            Reading::Wish { device, change } => self.wish(adapter, &device, &change),
+            Reading::Learnt { setting, value } => self.learnt(adapter, setting, &value.0),
+            Reading::Pairing { is_over, detail } => self.pairing(adapter, is_over, &detail),
             Reading::Availability { device, availability, reason } => {
                 if let Some(known) = self.devices.get_mut(&device).filter(|device| device.owned) {
                     known.heard = Some(availability);

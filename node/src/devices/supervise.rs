@@ -1,14 +1,14 @@
-//! Runs one adapter for ever: restarts it when it ends, panics or hangs, and stops it in time.
+//! Runs one adapter as its plan says: restarts it when it ends, panics or hangs, and stops it in time.
 
 use std::{any::Any, time::Duration};
 
-use device_adapters::{AdapterError, Context, Directive, Handle, Reading, Registration};
+use device_adapters::{AdapterError, Context, Directive, Handle, Hint, Reading, Registration};
 use ring::rand::{SecureRandom, SystemRandom};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::{
     sync::{mpsc, watch},
     task::{JoinError, JoinHandle},
-    time::{Instant, MissedTickBehavior, interval, sleep, timeout},
+    time::{Instant, MissedTickBehavior, interval, sleep_until, timeout},
 };
 
 use super::stopped;
@@ -27,13 +27,17 @@ const HANG: Duration = Duration::from_secs(10);
 const QUEUE: usize = 256;
 
 /// Where an adapter stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AdapterState {
     /// It runs.
     Running,
-    /// It was switched off in the configuration.
+    /// It was switched off, here or for the household.
     Off,
+    /// Another node runs it: one does at a time.
+    Elsewhere,
+    /// It does not run before somebody sets something (see the reason).
+    Waiting,
     /// It does not run and will not: it is unknown, or its settings are wrong (see the reason).
     Refused,
     /// It ended, panicked or hung, and is started again after a pause.
@@ -53,64 +57,86 @@ pub struct AdapterStatus {
     pub restarts: u32,
 }
 
+/// What should become of an adapter.
+#[derive(Clone, PartialEq)]
+pub(super) enum Plan {
+    /// It does not run.
+    Rest(AdapterState, String),
+    /// It runs with these settings, which may hold secrets. A new round starts it anew.
+    Run { settings: serde_json::Value, round: i64 },
+}
+
 /// What a supervisor tells the owner of the devices.
 #[derive(Debug)]
 pub(super) enum Event {
-    /// A run begins; directives go here.
-    Started(&'static str, mpsc::Sender<Directive>),
+    /// A run begins; directives and hints go here.
+    Started(&'static str, mpsc::Sender<Directive>, mpsc::Sender<Hint>),
     /// The adapter says something.
-    Reading(&'static str, Reading),
+    Reading(&'static str, Box<Reading>),
     /// A run ended, for a reason; the next begins after a pause.
     Ended(&'static str, String, Duration),
-    /// The settings are wrong; it stays off.
-    Refused(&'static str, String),
+    /// It does not run until its plan changes, for a reason.
+    Rests(&'static str, AdapterState, String),
 }
 
 enum Outcome {
     /// The node stops.
     Stopped,
+    /// There is another plan.
+    Replanned,
     /// The adapter ended.
     Ended(String),
+    /// It waits for other settings.
+    Waits(AdapterState, String),
 }
 
-/// Runs the adapter until `shutdown`, or for ever. Returns when it has stopped.
+/// Does with the adapter what the newest plan says, until `shutdown`. Returns when it has stopped.
 pub(super) async fn supervise(
     registration: Registration,
-    settings: serde_json::Value,
+    mut plans: watch::Receiver<Plan>,
     events: mpsc::Sender<Event>,
     mut shutdown: watch::Receiver<bool>,
 ) {
     let id = registration.descriptor.id;
     let mut pause = FIRST_PAUSE;
     while !*shutdown.borrow() {
+        let plan = plans.borrow_and_update().clone();
         let began = Instant::now();
-        let outcome = match start(&registration, &settings) {
-            Ok(run) => one_run(id, run, &events, &mut shutdown).await,
-            Err(Start::Settings(reason)) => {
-                let _ = events.send(Event::Refused(id, reason)).await; // nobody left to tell
-                return;
-            }
-            Err(Start::Panic(reason)) => Outcome::Ended(reason),
+        let outcome = match plan {
+            Plan::Rest(state, reason) => Outcome::Waits(state, reason),
+            Plan::Run { settings, .. } => match start(&registration, &settings) {
+                Ok(run) => one_run(id, run, &events, &mut plans, &mut shutdown).await,
+                Err(outcome) => outcome,
+            },
         };
-        let Outcome::Ended(reason) = outcome else { return };
-        if began.elapsed() >= HEALTHY {
-            pause = FIRST_PAUSE;
-        }
-        let jittered = jitter(pause);
-        if events.send(Event::Ended(id, reason, jittered)).await.is_err() {
+        let (event, until) = match outcome {
+            Outcome::Stopped => return,
+            Outcome::Replanned => {
+                pause = FIRST_PAUSE;
+                continue;
+            }
+            Outcome::Waits(state, reason) => (Event::Rests(id, state, reason), None),
+            Outcome::Ended(reason) => {
+                if began.elapsed() >= HEALTHY {
+                    pause = FIRST_PAUSE;
+                }
+                let jittered = jitter(pause);
+                pause = (pause * 2).min(LONGEST_PAUSE);
+                (Event::Ended(id, reason, jittered), Some(Instant::now() + jittered))
+            }
+        };
+        if events.send(event).await.is_err() {
             return;
         }
         tokio::select! {
             () = stopped(&mut shutdown) => return,
-            () = sleep(jittered) => {}
+            () = sleep_until(until.unwrap_or_else(Instant::now)), if until.is_some() => {}
+            changed = plans.changed() => match changed {
+                Ok(()) => pause = FIRST_PAUSE,
+                Err(_) => return, // nobody is left who plans
+            }
         }
-        pause = (pause * 2).min(LONGEST_PAUSE);
     }
-}
-
-enum Start {
-    Settings(String),
-    Panic(String),
 }
 
 /// An adapter never outlives its supervisor, however that ends.
@@ -126,27 +152,30 @@ struct Run {
     task: Task,
     readings: mpsc::Receiver<Reading>,
     commands: mpsc::Sender<Directive>,
+    hints: mpsc::Sender<Hint>,
     stop: watch::Sender<bool>,
 }
 
-fn start(registration: &Registration, settings: &serde_json::Value) -> Result<Run, Start> {
+fn start(registration: &Registration, settings: &serde_json::Value) -> Result<Run, Outcome> {
     let build = || (registration.build)(settings);
     let adapter = std::panic::catch_unwind(std::panic::AssertUnwindSafe(build))
-        .map_err(|panic| Start::Panic(format!("it panicked while it was made: {}", words(&*panic))))?
-        .map_err(|error| Start::Settings(error.to_string()))?;
+        .map_err(|panic| Outcome::Ended(format!("it panicked while it was made: {}", words(&*panic))))?
+        .map_err(|error| Outcome::Waits(AdapterState::Refused, error.to_string()))?;
     let (context, handle) = Context::channel(QUEUE, QUEUE);
     let task = Task(tokio::spawn(async move { adapter.run(context).await }));
-    let Handle { readings, commands, stop, .. } = handle;
-    Ok(Run { task, readings, commands, stop })
+    let Handle { readings, commands, hints, stop } = handle;
+    Ok(Run { task, readings, commands, hints, stop })
 }
 
 async fn one_run(
     id: &'static str,
     mut run: Run,
     events: &mpsc::Sender<Event>,
+    plans: &mut watch::Receiver<Plan>,
     shutdown: &mut watch::Receiver<bool>,
 ) -> Outcome {
-    if events.send(Event::Started(id, run.commands.clone())).await.is_err() {
+    let started = Event::Started(id, run.commands.clone(), run.hints.clone());
+    if events.send(started).await.is_err() {
         return Outcome::Stopped;
     }
     let mut check = interval(Duration::from_secs(1));
@@ -154,17 +183,25 @@ async fn one_run(
     let mut waiting_since = None;
     loop {
         tokio::select! {
-            () = stopped(shutdown) => return stop(id, run).await,
+            () = stopped(shutdown) => {
+                stop(id, run).await;
+                return Outcome::Stopped;
+            }
+            Ok(()) = plans.changed() => {
+                stop(id, run).await;
+                return Outcome::Replanned;
+            }
             Some(reading) = run.readings.recv() => {
-                if events.send(Event::Reading(id, reading)).await.is_err() {
-                    return stop(id, run).await;
+                if events.send(Event::Reading(id, Box::new(reading))).await.is_err() {
+                    stop(id, run).await;
+                    return Outcome::Stopped;
                 }
             }
             ended = &mut run.task.0 => {
                 while let Ok(reading) = run.readings.try_recv() {
-                    let _ = events.send(Event::Reading(id, reading)).await; // nobody left to tell
+                    let _ = events.send(Event::Reading(id, Box::new(reading))).await; // nobody left to tell
                 }
-                return Outcome::Ended(why(ended));
+                return why(ended);
             }
             _ = check.tick() => {
                 let waits = run.commands.capacity() < run.commands.max_capacity() || run.commands.is_closed();
@@ -178,7 +215,7 @@ async fn one_run(
 }
 
 /// Stops the run. What it still says is let go: its readings are taken so that it can end.
-async fn stop(id: &'static str, mut run: Run) -> Outcome {
+async fn stop(id: &'static str, mut run: Run) {
     let _ = run.stop.send(true); // gone already
     let drained = async {
         loop {
@@ -191,18 +228,21 @@ async fn stop(id: &'static str, mut run: Run) -> Outcome {
     if timeout(STOP_WITHIN, drained).await.is_err() {
         tracing::warn!(adapter = id, "the adapter did not stop within 2 s and is aborted");
     }
-    Outcome::Stopped
 }
 
-fn why(ended: Result<Result<(), AdapterError>, JoinError>) -> String {
-    match ended {
+fn why(ended: Result<Result<(), AdapterError>, JoinError>) -> Outcome {
+    let reason = match ended {
         Ok(Ok(())) => "it ended by itself".to_owned(),
+        Ok(Err(error @ AdapterError::Unconfigured { .. })) => {
+            return Outcome::Waits(AdapterState::Waiting, error.to_string());
+        }
         Ok(Err(error)) => error.to_string(),
         Err(error) => match error.try_into_panic() {
             Ok(panic) => format!("it panicked: {}", words(&*panic)),
             Err(_) => "it was aborted".to_owned(),
         },
-    }
+    };
+    Outcome::Ended(reason)
 }
 
 fn words(panic: &(dyn Any + Send)) -> String {
@@ -245,6 +285,10 @@ mod tests {
                 match self.0.as_str() {
                     "panic" => panic!("no such luck"),
                     "end" => return Ok(()),
+                    "unconfigured" => {
+                        let what = "set a place".to_owned();
+                        return Err(AdapterError::Unconfigured { adapter: "scripted", what });
+                    }
                     "deaf" => drop(ctx.shutdown.wait_for(|stop| *stop).await),
                     "stubborn" => std::future::pending().await,
                     _ => {
@@ -282,6 +326,7 @@ mod tests {
     };
 
     struct Rig {
+        plans: watch::Sender<Plan>,
         events: mpsc::Receiver<Event>,
         stop: watch::Sender<bool>,
         task: JoinHandle<()>,
@@ -290,7 +335,8 @@ mod tests {
     fn rig(settings: Value) -> Rig {
         let (sender, events) = mpsc::channel(64);
         let (stop, shutdown) = watch::channel(false);
-        Rig { events, stop, task: tokio::spawn(supervise(SCRIPTED, settings, sender, shutdown)) }
+        let (plans, planned) = watch::channel(Plan::Run { settings, round: 0 });
+        Rig { plans, events, stop, task: tokio::spawn(supervise(SCRIPTED, planned, sender, shutdown)) }
     }
 
     async fn ended(rig: &mut Rig) -> (String, Duration) {
@@ -329,7 +375,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn one_that_takes_no_directive_is_taken_for_hung() {
         let mut rig = rig(json!({"do": "deaf"}));
-        let Some(Event::Started(_, commands)) = rig.events.recv().await else { panic!() };
+        let Some(Event::Started(_, commands, _)) = rig.events.recv().await else { panic!() };
         let device = device_adapters::model::DeviceId::new("scripted-1").unwrap();
         commands.send(Directive::Refresh { device }).await.unwrap();
         assert!(ended(&mut rig).await.0.contains("hung"));
@@ -345,12 +391,48 @@ mod tests {
         assert!(began.elapsed() >= STOP_WITHIN && began.elapsed() < STOP_WITHIN * 2);
     }
 
+    async fn rests(rig: &mut Rig) -> (AdapterState, String) {
+        match rig.events.recv().await {
+            Some(Event::Rests(_, state, reason)) => (state, reason),
+            other => panic!("{other:?}"),
+        }
+    }
+
     #[tokio::test(start_paused = true)]
-    async fn wrong_settings_leave_it_off() {
+    async fn wrong_settings_leave_it_off_until_they_change() {
         let mut rig = rig(json!({}));
-        let Some(Event::Refused(_, reason)) = rig.events.recv().await else { panic!() };
-        assert!(reason.contains("must be an object"), "{reason}");
+        let (state, reason) = rests(&mut rig).await;
+        assert!(state == AdapterState::Refused && reason.contains("must be an object"), "{reason}");
+        rig.plans.send(Plan::Run { settings: json!({"do": "deaf"}), round: 0 }).unwrap();
+        assert!(matches!(rig.events.recv().await, Some(Event::Started(..))));
+        rig.stop.send(true).unwrap();
         rig.task.await.unwrap();
         assert!(rig.events.recv().await.is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn another_plan_stops_a_run_and_starts_the_next_at_once() {
+        let mut rig = rig(json!({"do": "deaf"}));
+        assert!(matches!(rig.events.recv().await, Some(Event::Started(..))));
+        rig.plans.send(Plan::Run { settings: json!({"do": "deaf"}), round: 1 }).unwrap();
+        assert!(matches!(rig.events.recv().await, Some(Event::Started(..))), "a new round is a new run");
+        rig.plans.send(Plan::Rest(AdapterState::Off, "switched off".to_owned())).unwrap();
+        assert_eq!(rests(&mut rig).await, (AdapterState::Off, "switched off".to_owned()));
+        rig.plans.send(Plan::Run { settings: json!({"do": "end"}), round: 1 }).unwrap();
+        assert!(ended(&mut rig).await.0.contains("by itself"));
+        rig.plans.send(Plan::Rest(AdapterState::Off, "off again".to_owned())).unwrap();
+        assert_eq!(rests(&mut rig).await.1, "off again", "the pause ends with the plan");
+        drop(rig.plans);
+        rig.task.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_lacks_a_setting_waits_for_it() {
+        let mut rig = rig(json!({"do": "unconfigured"}));
+        assert!(matches!(rig.events.recv().await, Some(Event::Started(..))));
+        let (state, reason) = rests(&mut rig).await;
+        assert!(state == AdapterState::Waiting && reason.contains("set a place"), "{reason}");
+        rig.stop.send(true).unwrap();
+        rig.task.await.unwrap();
     }
 }

@@ -52,6 +52,10 @@ pub(super) struct Device {
     /// The fields that describe it, as the object has them.
     pub(super) described: Described,
     pub(super) adapter: Option<String>,
+    /// What people call it.
+    pub(super) name: Option<String>,
+    /// Where it is.
+    pub(super) area: Option<String>,
     /// The nodes that say they reach it.
     pub(super) reach: BTreeSet<ShortId>,
     pub(super) desired: Option<Asked>,
@@ -92,6 +96,8 @@ impl Device {
             is_known: false,
             described: Described::new(),
             adapter: None,
+            name: None,
+            area: None,
             reach: BTreeSet::new(),
             desired: None,
             asked: None,
@@ -118,6 +124,7 @@ impl Device {
         self.described.clear();
         self.reach.clear();
         (self.desired, self.reported, self.available) = (None, None, None);
+        (self.name, self.area) = (None, None);
         for (name, field) in &view.fields {
             self.see_field(name.as_str(), field);
         }
@@ -142,6 +149,8 @@ impl Device {
                 self.readings = readings_from(&field.value)
             }
             "adapter" => self.adapter = field.value.as_text().map(clipped),
+            "name" => self.name = field.value.as_text().map(clipped),
+            "area" => self.area = field.value.as_text().map(clipped),
             _ => {}
         }
         if let Some(known) = DESCRIBING.into_iter().find(|known| *known == name) {

@@ -39,6 +39,8 @@ pub(crate) struct Bulb {
     state: Mutex<LightState>,
     mood: watch::Sender<Mood>,
     log: Mutex<Vec<(u64, CommandId, LightChange)>>,
+    /// A node that does not reach it.
+    pub(crate) shut_to: Mutex<Option<u64>>,
 }
 
 static BULBS: LazyLock<Mutex<BTreeMap<String, Arc<Bulb>>>> = LazyLock::new(Mutex::default);
@@ -53,7 +55,12 @@ impl Bulb {
         let new = || {
             let state = LightState::plain(false, 65_535, ColorMode::Temperature { kelvin: 2700 });
             let (mood, _) = watch::channel(Mood::Willing);
-            Arc::new(Self { state: Mutex::new(state), mood, log: Mutex::default() })
+            Arc::new(Self {
+                state: Mutex::new(state),
+                mood,
+                log: Mutex::default(),
+                shut_to: Mutex::default(),
+            })
         };
         lock(&BULBS).entry(name.to_owned()).or_insert_with(new).clone()
     }
@@ -92,15 +99,81 @@ pub(crate) static REGISTRY: [Registration; 1] = [Registration {
     build,
 }];
 
+/// The same bulb behind a service that one node at a time may use, with a password.
+pub(crate) static SINGLE: [Registration; 1] = [Registration {
+    descriptor: Descriptor {
+        id: "single",
+        name: "Scripted bridge",
+        scope: Scope::Single,
+        mdns: &[],
+        shows_home: false,
+        settings_schema: || {
+            json!({"type": "object", "additionalProperties": false, "properties": {
+                "bulb": {"type": "string", "description": "Name of the bulb."},
+                "node": {"type": "integer", "description": "Who runs it."},
+                "password": {"type": "string", "writeOnly": true, "description": "What the bulb wants to hear."}
+            }})
+        },
+    },
+    build: build_single,
+}];
+
+/// The password that the bridge takes.
+pub(crate) const PASSWORD: &str = "correct horse";
+
+fn build_single(settings: &Value) -> Result<Box<dyn Adapter>, SettingsError> {
+    let wrong = |key: &str, rule: &str| SettingsError::Invalid {
+        adapter: "single",
+        key: key.to_owned(),
+        value: settings[key].to_string(),
+        rule: rule.to_owned(),
+    };
+    let node = settings["node"].as_u64().ok_or_else(|| wrong("node", "a number"))?;
+    let name = match &settings["bulb"] {
+        Value::Null => String::new(),
+        Value::String(name) => name.clone(),
+        _ => return Err(wrong("bulb", "a name")),
+    };
+    let is_let_in = settings["password"] == PASSWORD;
+    Ok(Box::new(Bridge { driver: Driver { adapter: "single", name, node }, is_let_in }))
+}
+
+/// The driver behind a door.
+struct Bridge {
+    driver: Driver,
+    is_let_in: bool,
+}
+
+impl Adapter for Bridge {
+    fn run(self: Box<Self>, ctx: Context) -> Pin<Box<dyn Future<Output = Result<(), AdapterError>> + Send>> {
+        Box::pin(async move {
+            let adapter = "single";
+            if self.driver.name.is_empty() {
+                return Err(AdapterError::Unconfigured { adapter, what: "set the bulb".to_owned() });
+            }
+            if !self.is_let_in {
+                return Err(AdapterError::Refused { adapter, what: "the password is wrong".to_owned() });
+            }
+            let bulb = Bulb::named(&self.driver.name);
+            if *bulb.shut_to.lock().unwrap() == Some(self.driver.node) {
+                return Err(AdapterError::Unreachable { adapter, what: "no route to the bridge".to_owned() });
+            }
+            self.driver.drive(ctx).await;
+            Ok(())
+        })
+    }
+}
+
 fn build(settings: &Value) -> Result<Box<dyn Adapter>, SettingsError> {
     let (Some(name), Some(node)) = (settings["bulb"].as_str(), settings["node"].as_u64()) else {
         let (key, value) = ("bulb".to_owned(), settings.to_string());
         return Err(SettingsError::Invalid { adapter: "bulb", key, value, rule: "a name".to_owned() });
     };
-    Ok(Box::new(Driver { name: name.to_owned(), node }))
+    Ok(Box::new(Driver { adapter: "bulb", name: name.to_owned(), node }))
 }
 
 struct Driver {
+    adapter: &'static str,
     name: String,
     node: u64,
 }
@@ -122,7 +195,7 @@ impl Adapter for Driver {
 
 impl Driver {
     fn id(&self) -> DeviceId {
-        DeviceId::new(format!("bulb-{}", self.name)).unwrap()
+        DeviceId::new(format!("{}-{}", self.adapter, self.name)).unwrap()
     }
 
     fn found(&self) -> Reading {
@@ -135,7 +208,7 @@ impl Driver {
         };
         let device = Description {
             id: self.id(),
-            adapter: "bulb".to_owned(),
+            adapter: self.adapter.to_owned(),
             name: "desk".to_owned(),
             manufacturer: "Acme".to_owned(),
             model: "One".to_owned(),

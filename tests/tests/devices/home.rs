@@ -20,8 +20,11 @@ use mesh_proto::{
     roster::{Body, NodeName, Roles, Roster},
 };
 use node::{
-    api::ports::{Change, Command, CommandRequest, CommandState, CommandsHandle, PortError, Power},
-    devices::{AdapterSettings, Devices, DevicesParts, DevicesTask},
+    api::ports::{
+        Change, Command, CommandRequest, CommandState, CommandsHandle, PortError, Power,
+        adapters::AdaptersHandle,
+    },
+    devices::{AdapterSettings, Devices, DevicesParts, DevicesTask, Vault},
     eventloop::{Clock, EventLoop, Parts},
     service::{ObjectView, Service},
     state_dir::StateDir,
@@ -42,6 +45,8 @@ pub(crate) struct Node {
     pub(crate) me: ShortId,
     pub(crate) service: Service,
     pub(crate) commands: CommandsHandle,
+    pub(crate) adapters: AdaptersHandle,
+    members: watch::Sender<BTreeSet<NodeId>>,
     pub(crate) devices: DevicesTask,
     pub(crate) heartbeat: Arc<AtomicU64>,
     stop: watch::Sender<bool>,
@@ -194,11 +199,15 @@ async fn start(
     });
     let dialing = tokio::spawn(Dialer::new(quic, wanted_rx).run());
     let (commands, port) = CommandsHandle::channel();
+    let (adapters, adapter_requests) = AdaptersHandle::channel();
+    let (admitted, vault_members) = watch::channel((1..=count).map(id).collect());
     let heartbeat = Arc::new(AtomicU64::new(0));
     let adapter = registry[0].descriptor.id;
     let parts = DevicesParts {
         service: service.clone(),
         commands: port,
+        requests: adapter_requests,
+        vault: Vault::new(key(number), vault_members),
         alive: alive_rx,
         me,
         incarnation: 1,
@@ -208,7 +217,10 @@ async fn start(
     };
     let devices = Devices::spawn_with(parts, registry);
     let tasks = vec![looping, dialing];
-    (Node { me, service, commands, devices, heartbeat, stop, tasks, _folder: folder }, address)
+    let members = admitted;
+    let node =
+        Node { me, service, commands, adapters, members, devices, heartbeat, stop, tasks, _folder: folder };
+    (node, address)
 }
 
 impl Node {
@@ -262,6 +274,11 @@ impl Node {
             assert!(Instant::now() < deadline, "waited for the end of {command:?} on {}", self.me);
             pace.tick().await;
         }
+    }
+
+    /// From now on the node takes these for the members of the household, by their numbers.
+    pub(crate) fn admit(&self, numbers: impl IntoIterator<Item = u8>) {
+        self.members.send_replace(numbers.into_iter().map(id).collect());
     }
 
     /// Stops the devices of this node as a stop of the daemon does.

@@ -2,6 +2,7 @@
 //! says, and with the one for LIFX and the emulator.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod adapters;
 mod bulb;
 mod home;
 mod lifx;

@@ -1,0 +1,429 @@
+//! Which adapters this node runs, and with which settings.
+//!
+//! | object | field | what | written by |
+//! | --- | --- | --- | --- |
+//! | `adapter/ID` | `enabled`, `nodes`, `settings.KEY`, `round` | what the household decided | the node that was asked |
+//! | | `sealed.KEY.NODE` | a secret, for one node (see [`vault`](super::vault)) | whoever knows it |
+//! | | `state.NODE` | where it stands on a node | that node |
+//! | | `pair`, `pairing` | somebody wants to pair; how it goes | the node that was asked; who runs it |
+//!
+//! What the configuration file of a board says goes before what the household decided, on that board alone. An adapter
+//! of which one runs in the household stays where it runs well; else the winner of rendezvous hashing runs it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use device_adapters::{Directive, Hint, Registration, Scope, model::DeviceId};
+use mesh_proto::{FieldName, ObjectId, ShortId, Value};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value as Json};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+    time::{Duration, Instant},
+};
+use tracing::error;
+
+use super::{
+    AdapterSettings, Devices,
+    convert::{clipped, decode, encode, from_json, map, millis, text, to_json},
+    ownership,
+    supervise::{AdapterState, AdapterStatus, Plan, supervise},
+    vault::Vault,
+};
+use crate::service::{Change, ObjectView};
+
+/// Where an adapter stands on one node, in the field `state.NODE`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Standing {
+    pub(super) state: AdapterState,
+    #[serde(default)]
+    pub(super) reason: Option<String>,
+    #[serde(default)]
+    pub(super) restarts: u32,
+}
+
+/// What the household decided of an adapter, and what its nodes say of it.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Decided {
+    pub(super) enabled: Option<bool>,
+    /// Names or ids of the nodes that may run it; empty for all.
+    pub(super) nodes: Vec<String>,
+    pub(super) settings: Map<String, Json>,
+    /// Boxes by setting and node.
+    pub(super) sealed: BTreeMap<String, BTreeMap<ShortId, Box<[u8]>>>,
+    pub(super) round: i64,
+    pub(super) standing: BTreeMap<ShortId, Standing>,
+    /// Until when somebody wants to pair, in milliseconds since 1970.
+    pub(super) pair_until_ms: Option<u64>,
+    /// How pairing goes.
+    pub(super) pairing: Option<String>,
+}
+
+/// One adapter of the registry.
+pub(super) struct Slot {
+    pub(super) registration: Registration,
+    pub(super) object: ObjectId,
+    /// What this board's configuration file says.
+    pub(super) local: AdapterSettings,
+    pub(super) decided: Decided,
+    plans: watch::Sender<Plan>,
+    /// Where it stands here.
+    pub(super) here: Standing,
+    /// Where its directives and hints go while it runs.
+    pub(super) running: Option<(mpsc::Sender<Directive>, mpsc::Sender<Hint>)>,
+    /// The pairing that it was told of.
+    told_pair: Option<u64>,
+    /// Devices that it is to be shown, because it shows the home.
+    pub(super) unshown: BTreeSet<DeviceId>,
+}
+
+/// The slots by adapter.
+pub(super) type Slots = BTreeMap<&'static str, Slot>;
+
+/// Slots for a registry; none runs yet.
+pub(super) fn slots(registry: &'static [Registration], local: &BTreeMap<String, AdapterSettings>) -> Slots {
+    let slot = |registration: &Registration| {
+        let id = registration.descriptor.id;
+        let object = ObjectId::new(&format!("adapter/{id}")).ok()?;
+        let rest = Plan::Rest(AdapterState::Off, "the node starts".to_owned());
+        let here = Standing { state: AdapterState::Off, reason: None, restarts: 0 };
+        let local = local.get(id).cloned().unwrap_or_default();
+        let slot = Slot {
+            registration: *registration,
+            object,
+            local,
+            decided: Decided::default(),
+            plans: watch::channel(rest).0,
+            here,
+            running: None,
+            told_pair: None,
+            unshown: BTreeSet::new(),
+        };
+        Some((id, slot))
+    };
+    registry.iter().filter_map(slot).collect()
+}
+
+/// What a secret of an adapter is sealed for.
+pub(super) fn sealed_for(adapter: &str, key: &str) -> String {
+    format!("adapter/{adapter} {key}")
+}
+
+impl Decided {
+    fn of(view: &ObjectView) -> Self {
+        let mut decided = Self::default();
+        for (name, field) in &view.fields {
+            decided.take(name.as_str(), &field.value);
+        }
+        decided
+    }
+
+    fn take(&mut self, name: &str, value: &Value) {
+        if let Some(key) = name.strip_prefix("settings.") {
+            self.settings.insert(key.to_owned(), to_json(value));
+        } else if let Some((key, node)) = name.strip_prefix("sealed.").and_then(|rest| rest.rsplit_once('.'))
+        {
+            if let (Ok(node), Value::Bytes(sealed)) = (node.parse(), value) {
+                self.sealed.entry(key.to_owned()).or_default().insert(node, sealed.as_ref().into());
+            }
+        } else if let Some(node) = name.strip_prefix("state.") {
+            if let (Ok(node), Some(standing)) = (node.parse(), decode(value)) {
+                self.standing.insert(node, standing);
+            }
+        } else {
+            match name {
+                "enabled" => self.enabled = decode(value),
+                "nodes" => self.nodes = decode(value).unwrap_or_default(),
+                "round" => self.round = value.as_int().unwrap_or_default(),
+                "pair" => self.pair_until_ms = value.as_int().and_then(|ms| u64::try_from(ms).ok()),
+                "pairing" => self.pairing = value.get("detail").and_then(Value::as_text).map(clipped),
+                _ => {}
+            }
+        }
+    }
+}
+
+impl Slot {
+    /// Whether it runs and wants to see all devices.
+    pub(super) fn shows_home(&self) -> bool {
+        self.registration.descriptor.shows_home && self.running.is_some()
+    }
+
+    /// Whether a node may run it, called by its name or id; nobody is named: all may.
+    fn may_run(&self, node: ShortId, name: &str) -> bool {
+        let id = node.to_string();
+        self.decided.nodes.is_empty()
+            || self.decided.nodes.iter().any(|allowed| *allowed == id || allowed == name)
+    }
+
+    /// The settings that hold here, secrets opened. An error says which secret this node cannot read yet.
+    pub(super) fn settings(&self, vault: &Vault, me: ShortId) -> Result<Json, String> {
+        let id = self.registration.descriptor.id;
+        let mut settings = self.decided.settings.clone();
+        for (key, boxes) in &self.decided.sealed {
+            let secret = boxes.get(&me).and_then(|sealed| vault.open(&sealed_for(id, key), sealed));
+            match secret {
+                Some(secret) => drop(settings.insert(key.clone(), Json::from(secret.as_str()))),
+                None if self.local.settings.get(key).is_some() => {}
+                None => {
+                    return Err(format!(
+                        "the secret {key:?} has not been handed to this node yet: another one that runs does so"
+                    ));
+                }
+            }
+        }
+        for (key, value) in self.local.settings.as_object().into_iter().flatten() {
+            settings.insert(key.clone(), value.clone());
+        }
+        Ok(Json::Object(settings))
+    }
+}
+
+impl Devices {
+    /// Has every adapter do what it should. The objects are known by now.
+    pub(super) fn start_adapters(&mut self, supervisors: &mut JoinSet<()>, stopping: &watch::Receiver<bool>) {
+        self.looked_around_at = Instant::now() + super::objects::LOOK_AROUND;
+        let unknown: Vec<String> = self
+            .unknown_adapters
+            .iter()
+            .filter(|id| !self.slots.contains_key(id.as_str()))
+            .cloned()
+            .collect();
+        let known = self.slots.keys().copied().collect::<Vec<_>>().join(", ");
+        for id in unknown {
+            let reason = format!("there is no adapter {id:?}: there are {known}");
+            error!(adapter = %id, %reason, "an adapter stays off");
+            let status = AdapterStatus {
+                id: id.clone(),
+                state: AdapterState::Refused,
+                reason: Some(reason),
+                restarts: 0,
+            };
+            self.statuses.insert(id, status);
+        }
+        let ids: Vec<&'static str> = self.slots.keys().copied().collect();
+        for id in ids {
+            self.settle_adapter(id);
+            let Some(slot) = self.slots.get(id) else { continue };
+            let (events, plans) = (self.event_sender.clone(), slot.plans.subscribe());
+            supervisors.spawn(supervise(slot.registration, plans, events, stopping.clone()));
+        }
+    }
+
+    /// An object of an adapter changed.
+    pub(super) fn see_adapter(&mut self, change: &Change, is_started: bool) {
+        let Some(slot) = self.slots.values_mut().find(|slot| slot.object == change.id) else { return };
+        let id = slot.registration.descriptor.id;
+        slot.decided = change.object.as_ref().map(Decided::of).unwrap_or_default();
+        if is_started {
+            self.settle_adapter(id);
+            self.settle_pairing(id);
+        }
+    }
+
+    /// Draws the consequences for every adapter.
+    pub(super) fn settle_adapters(&mut self) {
+        let ids: Vec<&'static str> = self.slots.keys().copied().collect();
+        for id in ids {
+            self.settle_adapter(id);
+            self.reseal(id);
+        }
+    }
+
+    fn settle_adapter(&mut self, id: &'static str) {
+        let Some(slot) = self.slots.get(id) else { return };
+        let plan = self.plan_of(slot);
+        slot.plans.send_if_modified(|planned| {
+            let differs = *planned != plan;
+            *planned = plan;
+            differs
+        });
+        self.say_standing(id);
+    }
+
+    fn plan_of(&self, slot: &Slot) -> Plan {
+        let off = |reason: String| Plan::Rest(AdapterState::Off, reason);
+        if !slot.local.enabled {
+            return off("switched off in the configuration of this node".to_owned());
+        }
+        if slot.decided.enabled == Some(false) {
+            return off("switched off for the household".to_owned());
+        }
+        if !slot.may_run(self.me, &self.call(self.me)) {
+            return off(format!("only {} may run it", slot.decided.nodes.join(", ")));
+        }
+        match self.runner(slot) {
+            Some(node) if node != self.me => {
+                Plan::Rest(AdapterState::Elsewhere, format!("node {} runs it", self.call(node)))
+            }
+            _ => match slot.settings(&self.vault, self.me) {
+                Ok(settings) => Plan::Run { settings, round: slot.decided.round },
+                Err(reason) => Plan::Rest(AdapterState::Waiting, reason),
+            },
+        }
+    }
+
+    /// Which node runs an adapter of which one runs; none of the others, which run everywhere.
+    fn runner(&self, slot: &Slot) -> Option<ShortId> {
+        if slot.registration.descriptor.scope != Scope::Single {
+            return None;
+        }
+        let standing = |node: &ShortId| {
+            let here = (*node == self.me).then_some(slot.here.state);
+            here.or_else(|| slot.decided.standing.get(node).map(|standing| standing.state))
+        };
+        let never = |node: &ShortId| {
+            let state = standing(node).filter(|_| *node != self.me);
+            matches!(state, Some(AdapterState::Off | AdapterState::Refused))
+        };
+        let able: BTreeSet<ShortId> = self
+            .living
+            .iter()
+            .copied()
+            .filter(|node| slot.may_run(*node, &self.call(*node)) && !never(node))
+            .collect();
+        let of = |wanted: &dyn Fn(Option<AdapterState>) -> bool| {
+            let nodes = able.iter().copied().filter(|node| wanted(standing(node)));
+            ownership::winner(nodes, slot.registration.descriptor.id)
+        };
+        // Where it runs it stays; where it failed it is tried again when all others did as well.
+        of(&|state| state == Some(AdapterState::Running))
+            .or_else(|| of(&|state| !matches!(state, Some(AdapterState::Failed | AdapterState::Waiting))))
+            .or_else(|| of(&|_| true))
+    }
+
+    /// Notes where an adapter stands here, and says so.
+    pub(super) fn set_standing(&mut self, id: &str, state: AdapterState, reason: Option<String>) {
+        let Some(slot) = self.slots.get_mut(id) else { return };
+        let is_again = state == AdapterState::Running && slot.here.state == AdapterState::Failed;
+        let restarts = slot.here.restarts + u32::from(is_again);
+        slot.here = Standing { state, reason: reason.as_deref().map(clipped), restarts };
+        let status = AdapterStatus { id: id.to_owned(), state, reason, restarts };
+        self.statuses.insert(id.to_owned(), status);
+        self.status.send_replace(self.statuses.values().cloned().collect());
+        self.say_standing(id);
+    }
+
+    /// Says where an adapter stands here, unless its object shows it.
+    fn say_standing(&mut self, id: &str) {
+        let Some(slot) = self.slots.get(id) else { return };
+        if slot.decided.standing.get(&self.me) != Some(&slot.here)
+            && let Ok(field) = FieldName::new(&format!("state.{}", self.me))
+        {
+            self.state.put(&slot.object, field, Some(encode(&slot.here)));
+        }
+    }
+
+    /// Hands the secrets of an adapter to nodes that are new, and takes those of nodes that are gone out: one node of those that
+    /// are able to does so for all.
+    fn reseal(&mut self, id: &str) {
+        let Some(slot) = self.slots.get(id).filter(|slot| !slot.decided.sealed.is_empty()) else { return };
+        let members = self.vault.members();
+        let mut changes = Vec::new();
+        for (key, boxes) in &slot.decided.sealed {
+            let able = boxes.keys().copied().filter(|node| self.living.contains(node));
+            if ownership::winner(able, id) != Some(self.me) {
+                continue;
+            }
+            let context = sealed_for(id, key);
+            let Some(secret) = boxes.get(&self.me).and_then(|sealed| self.vault.open(&context, sealed))
+            else {
+                continue;
+            };
+            for (node, whole) in members.iter().filter(|(node, _)| !boxes.contains_key(*node)) {
+                if let Ok(sealed) = Vault::seal(whole, &context, &secret) {
+                    changes
+                        .push((format!("sealed.{key}.{node}"), Some(Value::Bytes(sealed.as_slice().into()))));
+                }
+            }
+            let gone = boxes.keys().filter(|node| !members.contains_key(*node));
+            changes.extend(gone.map(|node| (format!("sealed.{key}.{node}"), None)));
+        }
+        for (name, value) in changes {
+            if let Ok(field) = FieldName::new(&name) {
+                self.config.put(&slot.object, field, value);
+            }
+        }
+    }
+
+    /// Tells an adapter that runs here that somebody wants to pair.
+    fn settle_pairing(&mut self, id: &str) {
+        let now_ms = self.clock.now_ms();
+        let Some(slot) = self.slots.get_mut(id) else { return };
+        let Some(until_ms) = slot.decided.pair_until_ms.filter(|until| *until > now_ms) else { return };
+        if slot.told_pair == Some(until_ms) {
+            return;
+        }
+        let until =
+            Instant::now() + Duration::from_millis((until_ms - now_ms).min(super::requests::MAX_PAIR_MS));
+        if slot.running.as_ref().is_some_and(|(to, _)| to.try_send(Directive::Pair { until }).is_ok()) {
+            slot.told_pair = Some(until_ms);
+        }
+    }
+
+    /// An adapter says how pairing goes.
+    pub(super) fn pairing(&mut self, id: &str, is_over: bool, detail: &str) {
+        let Some(slot) = self.slots.get(id) else { return };
+        let Ok(field) = FieldName::new("pairing") else { return };
+        let value = map([
+            ("detail", text(detail)),
+            ("is_over", Value::Bool(is_over)),
+            ("at", millis(self.clock.now_ms())),
+        ]);
+        self.state.put(&slot.object, field, Some(value));
+    }
+
+    /// An adapter learnt a setting: it is kept for the household, sealed if it is a secret.
+    pub(super) fn learnt(&mut self, id: &str, key: &str, value: &str) {
+        let Some(slot) = self.slots.get(id) else { return };
+        match self.setting_fields(slot, key, &Json::from(value)) {
+            Ok(fields) => {
+                for (field, value) in fields {
+                    self.config.put(&slot.object, field, value);
+                }
+            }
+            Err(reason) => {
+                error!(adapter = id, setting = key, %reason, "what an adapter learnt cannot be kept")
+            }
+        }
+    }
+
+    /// The fields that a setting is written as; null takes it out.
+    pub(super) fn setting_fields(
+        &self,
+        slot: &Slot,
+        key: &str,
+        value: &Json,
+    ) -> Result<Vec<(FieldName, Option<Value>)>, String> {
+        let id = slot.registration.descriptor.id;
+        let field = |name: String| FieldName::new(&name).map_err(|rule| rule.to_string());
+        let plain = field(format!("settings.{key}"))?;
+        let boxes = slot.decided.sealed.get(key).into_iter().flat_map(BTreeMap::keys);
+        let mut fields = BTreeMap::new();
+        for node in boxes {
+            fields.insert(field(format!("sealed.{key}.{node}"))?, None);
+        }
+        if is_secret(&slot.registration, key) {
+            fields.insert(plain, None);
+            if let Some(secret) = value.as_str() {
+                for (node, whole) in self.vault.members() {
+                    let sealed =
+                        Vault::seal(&whole, &sealed_for(id, key), secret).map_err(|rule| rule.to_string())?;
+                    fields.insert(
+                        field(format!("sealed.{key}.{node}"))?,
+                        Some(Value::Bytes(sealed.as_slice().into())),
+                    );
+                }
+            }
+        } else {
+            fields.insert(plain, Some(from_json(value.clone())).filter(|value| *value != Value::Null));
+        }
+        Ok(fields.into_iter().collect())
+    }
+}
+
+/// Whether a setting is a secret, by the schema.
+pub(super) fn is_secret(registration: &Registration, key: &str) -> bool {
+    let schema = (registration.descriptor.settings_schema)();
+    schema.pointer(&format!("/properties/{key}/writeOnly")) == Some(&Json::Bool(true))
+}
