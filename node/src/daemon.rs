@@ -45,7 +45,7 @@ use crate::{
     cli::Ready,
     config::Config,
     devices::{AdapterSettings, Devices, DevicesParts, Vault},
-    discovery::{Choice, Found, HouseholdTag, Mdns},
+    discovery::{Choice, DeviceHints, Found, HouseholdTag, Mdns},
     eventloop::{self, Clock, EventLoop},
     listener::{self, Ports, TcpLimits},
     service::Service,
@@ -172,6 +172,8 @@ impl Life<'_> {
             follow_addresses(quic.clone(), address, advertise, choosing, addresses, names, listen_info);
         tasks.spawn("the addresses", following);
         let (found, discovered) = watch::channel(Found::default());
+        let (announce, device_announced) = mpsc::channel(256);
+        let services = device_adapters::registry().iter().flat_map(|adapter| adapter.descriptor.mdns);
         let discovery = Mdns {
             enabled: config.discovery.mdns,
             choice,
@@ -180,6 +182,7 @@ impl Life<'_> {
             port: address.port(),
             members: members_of_household,
             found,
+            devices: DeviceHints { services: services.copied().collect(), to: announce },
             shutdown: shutdown.clone(),
         };
         tasks.spawn("the discovery", discovery.run());
@@ -236,6 +239,7 @@ impl Life<'_> {
             service: service.clone(),
             commands: commands_port,
             requests: adapter_requests,
+            announced: device_announced,
             vault: Vault::new(SigningKey::from_bytes(household.seed.as_bytes()), members_of_vault),
             alive: alive_rx,
             me: me.short(),

@@ -217,12 +217,40 @@ fn availability(value: Option<&Value>) -> (String, Tint) {
 fn device_state(device: &Object) -> String {
     let reported = device.fields.get("reported").map(|reported| reported.get("value").unwrap_or(reported));
     let state = match reported {
-        Some(Value::Object(map)) => fields(map.iter().filter(|(name, _)| *name != "kind")),
+        Some(Value::Object(map)) => state_of(map),
         Some(other) => values::show(other),
         None => String::new(),
     };
     let measured = super::adapters::readings(device.fields.get("readings"), device.fields.get("sensors"));
     [state, measured].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("; ")
+}
+
+/// A state as people say it: `on 40 % 2700 K`; what is not known here as it is.
+fn state_of(state: &serde_json::Map<String, Value>) -> String {
+    let mut said = Vec::new();
+    for (name, value) in state {
+        match (name.as_str(), value) {
+            ("kind", _) => {}
+            ("on", Value::Bool(on)) => said.insert(0, if *on { "on" } else { "off" }.to_owned()),
+            ("brightness", Value::Number(number)) => {
+                let percent = number.as_f64().unwrap_or_default() * 100.0 / 65_535.0;
+                said.push(format!("{percent:.0} %"));
+            }
+            ("color", Value::Object(color)) => said.extend(color_of(color)),
+            ("effect" | "palette" | "event", Value::String(text)) => said.push(format!("{name} {text}")),
+            _ => said.push(format!("{name}={}", values::show(value))),
+        }
+    }
+    super::output::printable(&said.join(" "))
+}
+
+fn color_of(color: &serde_json::Map<String, Value>) -> Option<String> {
+    let part = |name: &str| color.get(name).and_then(Value::as_f64);
+    match (part("kelvin"), part("x"), part("y")) {
+        (Some(kelvin), ..) => Some(format!("{kelvin:.0} K")),
+        (None, Some(x), Some(y)) => Some(format!("x {:.3} y {:.3}", x / 65_535.0, y / 65_535.0)),
+        _ => None,
+    }
 }
 
 /// One step in the life of a command, with the time since the first: `confirmed  +41 ms`.

@@ -69,15 +69,16 @@ fn fields_stay_apart_on_one_line() {
 fn devices_show_what_they_report_and_why_they_are_away() {
     let objects: Vec<Object> = read(&json!([
         {"id": "device/lifx-1", "fields": {"name": "desk", "label": "Bulb 1", "model": "LIFX Mini", "adapter": "lifx",
-         "reported": {"value": {"on": true, "brightness": 40}, "at": 1}, "availability": {"state": "online"}}},
+         "area": "office",
+         "reported": {"value": {"kind": "light", "on": true, "brightness": 26214, "color": {"mode": "temperature", "kelvin": 2700}}}, "availability": {"state": "online"}}},
         {"id": "device/lifx-2", "fields": {"label": "Bulb 2", "adapter": "lifx",
          "availability": {"state": "offline", "reason": "no answer for 30 s"}}},
     ]))
     .unwrap();
     let expected = "\
-NAME    ID             MODEL      STATE                  AVAILABILITY                 ADAPTER
-desk    device/lifx-1  LIFX Mini  brightness=40 on=true  online                       lifx
-Bulb 2  device/lifx-2  -          -                      offline: no answer for 30 s  lifx";
+NAME    AREA    ID             MODEL      STATE           AVAILABILITY                 ADAPTER
+desk    office  device/lifx-1  LIFX Mini  on 40 % 2700 K  online                       lifx
+Bulb 2  -       device/lifx-2  -          -               offline: no answer for 30 s  lifx";
     assert_eq!(devices(&objects, false), expected);
 }
 

@@ -20,6 +20,7 @@ mod clock;
 mod commands;
 mod convert;
 mod described;
+mod hints;
 mod home;
 mod measured;
 mod objects;
@@ -59,11 +60,13 @@ use tracing::{error, warn};
 
 use crate::{
     api::ports::{CommandsPort, CommandsRequest, PortError, adapters::AdaptersRequest},
+    discovery::Announced,
     service::{Changes, Service, ServiceError},
 };
 use adapters::Slots;
 use clock::HouseholdClock;
 use commands::Book;
+use hints::Hints;
 use outbox::Outbox;
 use submit::Submitting;
 use supervise::Event;
@@ -109,6 +112,8 @@ pub struct DevicesParts {
     pub commands: CommandsPort,
     /// What the API asks of the adapters.
     pub requests: mpsc::Receiver<AdaptersRequest>,
+    /// What devices announce by DNS-SD.
+    pub announced: mpsc::Receiver<Announced>,
     /// Opens and seals the secrets of adapters.
     pub vault: Vault,
     /// The nodes that are alive, from the event loop.
@@ -195,6 +200,8 @@ pub struct Devices {
     /// Adapters that the configuration names.
     unknown_adapters: BTreeSet<String>,
     adapter_requests: mpsc::Receiver<AdaptersRequest>,
+    announcements: mpsc::Receiver<Announced>,
+    hints: Hints,
     vault: Vault,
     events: mpsc::Receiver<Event>,
     event_sender: mpsc::Sender<Event>,
@@ -251,6 +258,8 @@ impl Devices {
             slots: adapters::slots(registry, &parts.adapters),
             unknown_adapters: parts.adapters.into_keys().collect(),
             adapter_requests: parts.requests,
+            announcements: parts.announced,
+            hints: Hints::new(),
             vault: parts.vault,
             events,
             event_sender,
@@ -331,6 +340,7 @@ impl Devices {
                 },
                 Some(request) = self.adapter_requests.recv(), if is_started => self.adapters_request(request),
                 Some(event) = self.events.recv() => self.event(event),
+                Some(announced) = self.announcements.recv() => self.announced(announced),
                 _ = tick.tick() => self.tick(is_started),
             }
         }

@@ -28,6 +28,7 @@ impl Devices {
                 }
                 self.set_standing(adapter, AdapterState::Running, None);
                 self.show_all(adapter);
+                self.hint_all(adapter);
             }
             Event::Reading(adapter, reading) => self.reading(adapter, *reading),
             Event::Ended(adapter, reason, pause) => {

@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::StreamExt as _;
 use if_addrs::Interface;
 use mdns_sd::{
     IfKind, IfPredicate, Receiver, ResolvedService, ScopedIp, ServiceDaemon, ServiceEvent, ServiceInfo,
@@ -21,7 +22,7 @@ use tokio::{
 use tracing::{debug, info, warn};
 
 use super::{
-    Announcement, Choice, Found, Hints, HouseholdTag, InterfaceWatch, Report, SERVICE, State,
+    Announcement, Choice, DeviceHints, Found, Hints, HouseholdTag, InterfaceWatch, Report, SERVICE, State,
     nearby::dialable,
 };
 
@@ -66,6 +67,8 @@ pub struct Mdns {
     pub members: watch::Receiver<BTreeSet<NodeId>>,
     /// What is found.
     pub found: watch::Sender<Found>,
+    /// Devices that adapters want to hear of.
+    pub devices: DeviceHints,
     /// Says when to stop.
     pub shutdown: watch::Receiver<bool>,
 }
@@ -182,6 +185,8 @@ impl Mdns {
         let (mut deadline, mut is_late) = (Some(Instant::now() + HEARS_ITSELF_WITHIN), false);
         let (mut tell_at, mut calm_at): (Option<Instant>, Option<Instant>) = (Some(Instant::now()), None);
         let mut events = speaking.browse()?;
+        let mut announcements =
+            self.devices.browse(&speaking.daemon).map_err(|reason| Broken::Library(reason.to_string()))?;
         let mut shutdown = self.shutdown.clone();
         let never = Instant::now() + Duration::from_secs(86_400 * 365);
         loop {
@@ -197,6 +202,7 @@ impl Mdns {
                         tell_at.get_or_insert(heard.told.map_or_else(Instant::now, |told| told + PACE));
                     }
                 }
+                Some((service, event)) = announcements.next() => self.devices.pass_on(service, event),
                 Ok(()) = self.members.changed() => {
                     heard.hints.keep(&self.members.borrow_and_update());
                     // What was announced by those who are members only now is in the library's memory.

@@ -7,6 +7,7 @@
 //! members recognise each other and tells a stranger nothing that joins, reads or writes anything.
 
 mod announcement;
+mod devices;
 mod hints;
 mod interfaces;
 mod mdns;
@@ -18,6 +19,7 @@ use mesh_proto::NodeId;
 use serde::Serialize;
 
 pub use announcement::{Announcement, AnnouncementError, HouseholdTag, KEYS, MOST_PAIRS, MOST_VALUE_BYTES};
+pub use devices::{Announced, DeviceHints};
 pub use hints::{Hints, MOST_ADDRESSES, MOST_INSTANCES};
 pub use interfaces::{Choice, InterfaceWatch};
 pub use mdns::Mdns;

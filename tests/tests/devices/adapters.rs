@@ -5,7 +5,6 @@ use std::time::Duration;
 use mesh_proto::ObjectId;
 use node::{
     api::ports::{CommandState, PortError, Power, adapters::AdapterChange},
-    devices::AdapterState,
     service::ObjectView,
 };
 use serde_json::json;

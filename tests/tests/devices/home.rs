@@ -207,6 +207,7 @@ async fn start(
         service: service.clone(),
         commands: port,
         requests: adapter_requests,
+        announced: mpsc::channel(1).1,
         vault: Vault::new(key(number), vault_members),
         alive: alive_rx,
         me,
