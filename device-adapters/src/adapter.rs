@@ -242,6 +242,8 @@ pub enum Directive {
         /// can a read-back confirm: give `now + patience + change.transition_ms`.
         deadline: Instant,
     },
+    /// Nothing. The node sends it now and then: an adapter that takes no directives hangs.
+    Probe,
     /// Until then, ask a bridge that waits for its button to be pressed for a key, and tell it as
     /// [`Reading::Learnt`]. An adapter that needs no pairing ignores it.
     Pair {

@@ -23,6 +23,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 const HEALTHY: Duration = Duration::from_secs(60);
 /// A directive that nobody takes for so long means that the adapter hangs.
 const HANG: Duration = Duration::from_secs(10);
+/// How often an adapter is sent a directive that asks for nothing.
+const PROBE: Duration = Duration::from_secs(5);
 /// Readings and directives that may wait, each.
 const QUEUE: usize = 256;
 
@@ -180,7 +182,7 @@ async fn one_run(
     }
     let mut check = interval(Duration::from_secs(1));
     check.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut waiting_since = None;
+    let (mut waiting_since, mut probe_at) = (None, Instant::now() + PROBE);
     loop {
         tokio::select! {
             () = stopped(shutdown) => {
@@ -206,6 +208,10 @@ async fn one_run(
             _ = check.tick() => {
                 let waits = run.commands.capacity() < run.commands.max_capacity() || run.commands.is_closed();
                 waiting_since = waits.then(|| waiting_since.unwrap_or_else(Instant::now));
+                if Instant::now() >= probe_at && !waits {
+                    probe_at = Instant::now() + PROBE;
+                    let _ = run.commands.try_send(Directive::Probe); // a queue that is full says as much
+                }
                 if waiting_since.is_some_and(|since| since.elapsed() >= HANG) {
                     return Outcome::Ended(format!("it hung: it took no directive for {} s", HANG.as_secs()));
                 }
@@ -375,10 +381,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn one_that_takes_no_directive_is_taken_for_hung() {
         let mut rig = rig(json!({"do": "deaf"}));
-        let Some(Event::Started(_, commands, _)) = rig.events.recv().await else { panic!() };
-        let device = device_adapters::model::DeviceId::new("scripted-1").unwrap();
-        commands.send(Directive::Refresh { device }).await.unwrap();
+        let began = Instant::now();
         assert!(ended(&mut rig).await.0.contains("hung"));
+        assert!(began.elapsed() <= PROBE + HANG + Duration::from_secs(3), "it took {:?}", began.elapsed());
     }
 
     #[tokio::test(start_paused = true)]
