@@ -14,6 +14,7 @@ use super::{
     Devices, MAX_DEVICES, command_object,
     commands::{Known, RequestField, Step, life_from},
     convert::{Available, encode, within_ms},
+    measured::readings_value,
     ownership,
     table::{Asked, Device},
 };
@@ -344,6 +345,11 @@ impl Devices {
             {
                 self.state.put(&device.object, self.names.availability.clone(), Some(encode(&said)));
                 device.available = Some(said);
+            }
+            if !device.readings_shown && !device.readings.is_empty() {
+                let value = readings_value(&device.readings);
+                self.state.put(&device.object, self.names.readings.clone(), Some(value));
+                device.readings_shown = true;
             }
             if let Some(said) = device.said_reported.clone()
                 && device.is_news(&said.value, said.command)
