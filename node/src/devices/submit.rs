@@ -309,6 +309,7 @@ fn absolute(change: &Change, resolve: impl Fn(Power) -> bool) -> model::Change {
         }),
         effect: change.effect.clone(),
         palette: change.palette.clone(),
+        zones: None,
         transition_ms: change.transition_ms,
     })
 }
