@@ -208,7 +208,7 @@ async fn a_bulb_found_by_discovery_is_spoken_to_at_the_port_it_tells() {
     let mut rig = Rig::with(COLOR_BULB, settings).await;
     assert_eq!(rig.found().await.address, Some(rig.emulator.address().to_string()));
     rig.own(true).await;
-    rig.link.set(Fault { lose_requests: 1.0, lose_answers: 1.0, ignore_sets: false });
+    rig.link.set(Fault { lose_requests: 1.0, lose_answers: 1.0, ..Fault::default() });
     rig.confirmed(on(false)).await;
     rig.stop().await;
 }
@@ -289,7 +289,7 @@ async fn brightness_does_not_undo_a_colour_that_another_app_chose() {
 #[tokio::test]
 async fn with_30_percent_lost_both_ways_every_command_is_confirmed() {
     let mut rig = Rig::owning(COLOR_BULB).await;
-    rig.link.set(Fault { lose_requests: LOSS, lose_answers: LOSS, ignore_sets: false });
+    rig.link.set(Fault { lose_requests: LOSS, lose_answers: LOSS, ..Fault::default() });
     for round in 0..6 {
         let change = LightChange { on: Some(round % 2 == 0), ..brightness(10 + round * 10) };
         let shown = rig.confirmed(change).await;
