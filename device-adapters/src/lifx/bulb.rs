@@ -23,7 +23,7 @@ use super::output::{Output, Transmit};
 use super::pace::{Pace, Timing};
 use super::pending::{Pending, Requests};
 use super::poll::{Poll, Tick};
-use super::reading::Partial;
+use super::reading::{self, Partial};
 use super::wire::{self, Effect, Hsbk, Reply, Request, Serial};
 
 /// How old what is known of a bulb may be to build a Set on it. Somebody with another app may have
@@ -416,16 +416,15 @@ impl Bulb {
     }
 
     fn state_read(&mut self, now: Instant, asked: Instant, state: LightState, out: &mut Output) {
-        let is_news =
-            self.last_report.as_ref().is_none_or(|(last, of)| *last != state || *of != self.followed);
-        if is_news {
-            self.last_report = Some((state.clone(), self.followed));
+        let told = (reading::bounded(state.clone()), self.followed);
+        if self.last_report.as_ref() != Some(&told) {
             out.readings.push_back(Reading::Reported {
                 device: self.id.clone(),
-                state: State::Light(state.clone()),
+                state: State::Light(told.0.clone()),
                 command: self.followed,
                 source: Source::ReadBack,
             });
+            self.last_report = Some(told);
         }
         let sets = self.sets;
         let verdict = self.command.as_mut().map(|command| command.judge(now, asked, sets, &state));

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::model::{LightState, MOST_RUNS, Zone};
+use crate::model::{ColorMode, LightState, MOST_RUNS, Zone, color};
 
 use super::products::Layout;
 use super::wire::{Effect, Hsbk, Reply, Request};
@@ -121,7 +121,8 @@ impl Partial {
         }
     }
 
-    /// The state, once all is known, and since when at the latest it is so. The next one starts from nothing.
+    /// The state, once all is known, and since when at the latest it is so. The next one starts from nothing. It may
+    /// have more runs of zones than a state that is passed on; see [`bounded`].
     pub(crate) fn complete(&mut self, layout: Layout) -> Option<(Instant, LightState, Effect)> {
         if !self.has_zones(layout) || !self.has_effect(layout) {
             return None;
@@ -169,23 +170,44 @@ impl Partial {
     }
 }
 
-/// Puts the zones into the state: one colour when they are alike, else their runs, their mean brightness and the
-/// colour of the longest run.
+/// Puts the zones into the state: one colour when they are alike, else all their runs, their mean brightness and
+/// the colour of the longest run.
 fn show_zones(state: &mut LightState, colors: &[Hsbk]) {
-    let mut runs = runs(colors);
-    if runs.len() > MOST_RUNS {
-        // More than a state holds: the middle of each stretch stands for it.
-        let stretch = colors.len().div_ceil(MOST_RUNS);
-        let middle = |part: &[Hsbk]| part.get(part.len() / 2).map(|hsbk| vec![*hsbk; part.len()]);
-        let coarse: Vec<Hsbk> = colors.chunks(stretch).filter_map(middle).flatten().collect();
-        runs = self::runs(&coarse);
-    }
+    let runs = runs(colors);
     let Some(longest) = runs.iter().rev().max_by_key(|run| run.count) else { return };
     let sum: u64 = colors.iter().map(|hsbk| u64::from(hsbk.brightness)).sum();
     let mean = sum / u64::try_from(colors.len().max(1)).unwrap_or(u64::MAX);
     state.brightness = u16::try_from(mean).unwrap_or(u16::MAX);
     state.color = longest.color;
     state.zones = Some(runs).filter(|runs| runs.len() > 1);
+}
+
+/// The state with no more runs of zones than one holds: those that differ least, and in the fewest zones, become one.
+pub(crate) fn bounded(mut state: LightState) -> LightState {
+    let Some(runs) = &mut state.zones else { return state };
+    while runs.len() > MOST_RUNS {
+        let cost = |(a, b): (&Zone, &Zone)| difference(a, b) * u32::from(a.count.min(b.count));
+        let pairs = runs.iter().zip(runs.iter().skip(1)).map(cost).enumerate();
+        let Some((index, _)) = pairs.min_by_key(|(_, cost)| *cost) else { break };
+        let second = runs.remove(index + 1);
+        if let Some(first) = runs.get_mut(index) {
+            let longer = if second.count > first.count { second } else { *first };
+            *first = Zone { count: first.count.saturating_add(second.count), ..longer };
+        }
+    }
+    state
+}
+
+/// How different two zones look, 0 to some ten thousand.
+fn difference(a: &Zone, b: &Zone) -> u32 {
+    let xy = |zone: &Zone| match zone.color {
+        ColorMode::Color(xy) => xy,
+        ColorMode::Temperature { kelvin } => color::kelvin_to_xy(kelvin),
+        ColorMode::None => color::kelvin_to_xy(6_500),
+    };
+    let (here, there) = (xy(a), xy(b));
+    let apart = [here.x.abs_diff(there.x), here.y.abs_diff(there.y), a.brightness.abs_diff(b.brightness) / 4];
+    apart.into_iter().map(u32::from).sum()
 }
 
 /// Neighbours that are alike, as one.

@@ -118,8 +118,15 @@ fn more_colours_than_a_state_holds_are_told_coarser() {
     world.run(Duration::from_secs(2));
     let (state, _) = world.reports().pop().unwrap();
     let zones = state.zones.unwrap();
-    assert!(zones.len() <= MOST_RUNS && zones.len() >= MOST_RUNS - 2, "{} runs", zones.len());
+    assert_eq!(zones.len(), MOST_RUNS);
     assert_eq!(zones.iter().map(|zone| zone.count).sum::<u16>(), 120);
+
+    world.light(1, zoned(vec![zone(1, 2_700, 900), zone(15, 5_000, 900)]), PATIENCE);
+    world.run(Duration::from_secs(1));
+    assert_eq!(world.life_of(1), CONFIRMED, "the rest of the colours does not blur what was asked for");
+    let zones = world.reports().pop().unwrap().0.zones.unwrap();
+    assert_eq!(zones[..2], [zone(1, 2_700, 900), zone(15, 5_000, 900)]);
+    assert_eq!(zones.len(), MOST_RUNS);
 }
 
 #[test]
