@@ -2,7 +2,9 @@
 //!
 //! Source: the product numbers and features that LIFX publishes at
 //! <https://github.com/LIFX/products>. Kept as ranges of numbers, because most of what was made
-//! since 2018 is full colour from 1 500 to 9 000 K. Which matrix knows the sky is not in there but in the
+//! since 2018 is full colour from 1 500 to 9 000 K. Of the strips and matrices its revision of May 2025 lacks 56,
+//! 151, 152, 172, 207, 208, 211, 229, 265 to 268 and 300: these are from a list made of a later one, the registry of
+//! `lifx-emulator` 4.11, and no second source was at hand for them. Which matrix knows the sky is not in there but in the
 //! description of SetTileEffect, <https://lan.developer.lifx.com/docs/changing-a-device>.
 
 use crate::model::{Gamut, KelvinRange, LightCapabilities};
