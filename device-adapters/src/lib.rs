@@ -10,10 +10,12 @@ pub mod adapter;
 pub mod contract;
 pub mod model;
 
+mod board;
 mod http;
 mod lifx;
 mod net;
 mod settings;
+mod sysfs_led;
 
 pub use adapter::{
     Adapter, AdapterError, Context, Descriptor, Directive, Handle, Hint, Reading, Registration, Scope,
@@ -25,7 +27,7 @@ pub use lifx::fuzzing as lifx_fuzzing;
 /// Every adapter there is.
 #[must_use]
 pub fn registry() -> &'static [Registration] {
-    const REGISTRY: &[Registration] = &[lifx::REGISTRATION];
+    const REGISTRY: &[Registration] = &[lifx::REGISTRATION, sysfs_led::REGISTRATION];
     REGISTRY
 }
 
