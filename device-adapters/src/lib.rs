@@ -14,6 +14,7 @@ mod board;
 mod http;
 mod lifx;
 mod net;
+mod onewire;
 mod settings;
 mod sysfs_led;
 
@@ -27,7 +28,11 @@ pub use lifx::fuzzing as lifx_fuzzing;
 /// Every adapter there is.
 #[must_use]
 pub fn registry() -> &'static [Registration] {
-    const REGISTRY: &[Registration] = &[lifx::REGISTRATION, sysfs_led::REGISTRATION];
+    const REGISTRY: &[Registration] = &[
+        lifx::REGISTRATION,
+        onewire::REGISTRATION,
+        sysfs_led::REGISTRATION,
+    ];
     REGISTRY
 }
 
