@@ -12,6 +12,7 @@ pub mod model;
 
 mod board;
 mod http;
+mod iio;
 mod lifx;
 mod net;
 mod onewire;
@@ -29,6 +30,7 @@ pub use lifx::fuzzing as lifx_fuzzing;
 #[must_use]
 pub fn registry() -> &'static [Registration] {
     const REGISTRY: &[Registration] = &[
+        iio::REGISTRATION,
         lifx::REGISTRATION,
         onewire::REGISTRATION,
         sysfs_led::REGISTRATION,
