@@ -11,6 +11,7 @@ pub mod contract;
 pub mod model;
 
 mod board;
+mod gpio;
 mod http;
 mod iio;
 mod lifx;
@@ -30,6 +31,7 @@ pub use lifx::fuzzing as lifx_fuzzing;
 #[must_use]
 pub fn registry() -> &'static [Registration] {
     const REGISTRY: &[Registration] = &[
+        gpio::REGISTRATION,
         iio::REGISTRATION,
         lifx::REGISTRATION,
         onewire::REGISTRATION,
