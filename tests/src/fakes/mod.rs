@@ -1,0 +1,3 @@
+//! Devices and services that speak the public protocols, and misbehave when they are told to.
+
+pub mod sysfs;
