@@ -153,6 +153,7 @@ fn change(args: &LightArgs) -> Value {
         ("color", args.color.as_ref().map(|color| color.to_json())),
         ("effect", args.effect.as_ref().map(|effect| json!(effect))),
         ("palette", args.palette.as_ref().map(|palette| json!(palette))),
+        ("zones", (!args.zones.is_empty()).then(|| json!(args.zones))),
         ("transition_ms", transition),
     ];
     for (name, value) in members {
@@ -228,6 +229,10 @@ mod tests {
             body(&["desk", "--brightness", "40", "--kelvin", "2700", "--transition", "500ms", "--key", "k"]),
             json!({"device": "desk", "change": {"brightness": 40.0, "kelvin": 2700, "transition_ms": 500},
                 "deadline_ms": 5000, "wait": false, "key": "k"})
+        );
+        assert_eq!(
+            body(&["strip", "--zones", "10:red@50,4:2700K"])["change"]["zones"],
+            json!([{"count": 10, "color": "red", "brightness": 50.0}, {"count": 4, "kelvin": 2700, "brightness": 100.0}])
         );
         assert_eq!(
             body(&["desk", "on", "--color", "0.4,0.3"])["change"]["color"],

@@ -95,6 +95,7 @@ enum Outcome {
 /// Does with the adapter what the newest plan says, until `shutdown`. Returns when it has stopped.
 pub(super) async fn supervise(
     registration: Registration,
+    board: String,
     mut plans: watch::Receiver<Plan>,
     events: mpsc::Sender<Event>,
     mut shutdown: watch::Receiver<bool>,
@@ -106,7 +107,7 @@ pub(super) async fn supervise(
         let began = Instant::now();
         let outcome = match plan {
             Plan::Rest(state, reason) => Outcome::Waits(state, reason),
-            Plan::Run { settings, .. } => match start(&registration, &settings) {
+            Plan::Run { settings, .. } => match start(&registration, &settings, &board) {
                 Ok(run) => one_run(id, run, &events, &mut plans, &mut shutdown).await,
                 Err(outcome) => outcome,
             },
@@ -158,12 +159,13 @@ struct Run {
     stop: watch::Sender<bool>,
 }
 
-fn start(registration: &Registration, settings: &serde_json::Value) -> Result<Run, Outcome> {
+fn start(registration: &Registration, settings: &serde_json::Value, board: &str) -> Result<Run, Outcome> {
     let build = || (registration.build)(settings);
     let adapter = std::panic::catch_unwind(std::panic::AssertUnwindSafe(build))
         .map_err(|panic| Outcome::Ended(format!("it panicked while it was made: {}", words(&*panic))))?
         .map_err(|error| Outcome::Waits(AdapterState::Refused, error.to_string()))?;
-    let (context, handle) = Context::channel(QUEUE, QUEUE);
+    let (mut context, handle) = Context::channel(QUEUE, QUEUE);
+    context.board = board.to_owned();
     let task = Task(tokio::spawn(async move { adapter.run(context).await }));
     let Handle { readings, commands, hints, stop } = handle;
     Ok(Run { task, readings, commands, hints, stop })
@@ -342,7 +344,12 @@ mod tests {
         let (sender, events) = mpsc::channel(64);
         let (stop, shutdown) = watch::channel(false);
         let (plans, planned) = watch::channel(Plan::Run { settings, round: 0 });
-        Rig { plans, events, stop, task: tokio::spawn(supervise(SCRIPTED, planned, sender, shutdown)) }
+        Rig {
+            plans,
+            events,
+            stop,
+            task: tokio::spawn(supervise(SCRIPTED, "board".to_owned(), planned, sender, shutdown)),
+        }
     }
 
     async fn ended(rig: &mut Rig) -> (String, Duration) {
