@@ -13,7 +13,9 @@ pub mod model;
 mod http;
 mod lifx;
 mod net;
+mod open_meteo;
 mod settings;
+mod weather;
 
 pub use adapter::{
     Adapter, AdapterError, Context, Descriptor, Directive, Handle, Hint, Reading, Registration, Scope,
@@ -25,7 +27,8 @@ pub use lifx::fuzzing as lifx_fuzzing;
 /// Every adapter there is.
 #[must_use]
 pub fn registry() -> &'static [Registration] {
-    const REGISTRY: &[Registration] = &[lifx::REGISTRATION];
+    const REGISTRY: &[Registration] =
+        &[lifx::REGISTRATION, open_meteo::REGISTRATION];
     REGISTRY
 }
 
