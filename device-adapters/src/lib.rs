@@ -12,6 +12,7 @@ pub mod model;
 
 mod http;
 mod lifx;
+mod met_norway;
 mod net;
 mod open_meteo;
 mod settings;
@@ -28,7 +29,7 @@ pub use lifx::fuzzing as lifx_fuzzing;
 #[must_use]
 pub fn registry() -> &'static [Registration] {
     const REGISTRY: &[Registration] =
-        &[lifx::REGISTRATION, open_meteo::REGISTRATION];
+        &[lifx::REGISTRATION, met_norway::REGISTRATION, open_meteo::REGISTRATION];
     REGISTRY
 }
 
