@@ -133,9 +133,7 @@ impl<S: Service> Station<S> {
     pub(crate) fn handle_directive(&mut self, now: Instant, directive: Directive) {
         match directive {
             Directive::Own { device, owned } if device == self.description.id => {
-                if owned && !self.owned {
-                    self.told = Told::default();
-                }
+                self.told = Told::default(); // whoever owns it anew knows nothing of it
                 self.owned = owned;
                 self.tell(now);
             }
