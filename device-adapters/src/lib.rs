@@ -15,10 +15,13 @@ mod gpio;
 mod http;
 mod iio;
 mod lifx;
+mod met_norway;
 mod net;
 mod onewire;
+mod open_meteo;
 mod settings;
 mod sysfs_led;
+mod weather;
 
 pub use adapter::{
     Adapter, AdapterError, Context, Descriptor, Directive, Handle, Hint, Reading, Registration, Scope,
@@ -34,7 +37,9 @@ pub fn registry() -> &'static [Registration] {
         gpio::REGISTRATION,
         iio::REGISTRATION,
         lifx::REGISTRATION,
+        met_norway::REGISTRATION,
         onewire::REGISTRATION,
+        open_meteo::REGISTRATION,
         sysfs_led::REGISTRATION,
     ];
     REGISTRY

@@ -66,6 +66,23 @@ impl<'a> Settings<'a> {
         }
     }
 
+    /// A number within `range`; `unit` follows it in words. None where there is none.
+    pub(crate) fn number(
+        &self,
+        key: &str,
+        range: std::ops::RangeInclusive<f64>,
+        unit: &str,
+    ) -> Result<Option<f64>, SettingsError> {
+        let Some(value) = self.get(key) else { return Ok(None) };
+        match value.as_f64() {
+            Some(number) if range.contains(&number) => Ok(Some(number)),
+            _ => {
+                let rule = format!("a number of {unit} from {} to {}", range.start(), range.end());
+                Err(self.invalid(key, value, &rule))
+            }
+        }
+    }
+
     /// What `parse` makes of a text, or of `default`.
     pub(crate) fn text<T>(
         &self,

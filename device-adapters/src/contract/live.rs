@@ -222,10 +222,12 @@ impl<'a> Rig<'a> {
                 return Err(format!("a command to a device that does not answer ended as {stage:?}"));
             }
         }
-        let wanted = self.device.clone();
+        // What a device told that does nothing else, as a weather service, may be of use while it is silent.
+        let (wanted, only_tells) = (self.device.clone(), peer.changes().is_empty());
+        let silent = |is| is == Availability::Offline || (only_tells && is == Availability::Stale);
         let is_gone = |reading: &Reading| match reading {
             Reading::Lost { device, reason } if *device == wanted => Some(reason.clone()),
-            Reading::Availability { availability: Availability::Offline, reason, .. } => Some(reason.clone()),
+            Reading::Availability { availability: is, reason, .. } if silent(*is) => Some(reason.clone()),
             _ => None,
         };
         // An adapter of which one runs in the household ends with an error, and another board tries.
