@@ -11,6 +11,7 @@ pub mod contract;
 pub mod model;
 
 mod board;
+mod digest;
 mod gpio;
 mod http;
 mod iio;
