@@ -23,6 +23,7 @@ mod open_meteo;
 mod settings;
 mod sysfs_led;
 mod weather;
+mod websocket;
 
 pub use adapter::{
     Adapter, AdapterError, Context, Descriptor, Directive, Handle, Hint, Reading, Registration, Scope,
