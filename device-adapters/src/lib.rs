@@ -15,6 +15,7 @@ mod digest;
 mod gpio;
 mod http;
 mod iio;
+mod lan;
 mod lifx;
 mod met_norway;
 mod net;
@@ -24,6 +25,7 @@ mod settings;
 mod sysfs_led;
 mod weather;
 mod websocket;
+mod wled;
 
 pub use adapter::{
     Adapter, AdapterError, Context, Descriptor, Directive, Handle, Hint, Reading, Registration, Scope,
@@ -43,6 +45,7 @@ pub fn registry() -> &'static [Registration] {
         onewire::REGISTRATION,
         open_meteo::REGISTRATION,
         sysfs_led::REGISTRATION,
+        wled::REGISTRATION,
     ];
     REGISTRY
 }
