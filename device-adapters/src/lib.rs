@@ -22,6 +22,7 @@ mod net;
 mod onewire;
 mod open_meteo;
 mod settings;
+mod shelly;
 mod sysfs_led;
 mod weather;
 mod websocket;
@@ -44,6 +45,7 @@ pub fn registry() -> &'static [Registration] {
         met_norway::REGISTRATION,
         onewire::REGISTRATION,
         open_meteo::REGISTRATION,
+        shelly::REGISTRATION,
         sysfs_led::REGISTRATION,
         wled::REGISTRATION,
     ];
