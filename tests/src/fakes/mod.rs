@@ -2,6 +2,7 @@
 //! proved by a client of somebody else. They listen on loopback and on a free port.
 
 pub mod running;
+pub mod shelly;
 pub mod sysfs;
 pub mod weather;
 pub mod web;
