@@ -13,6 +13,7 @@ pub mod model;
 mod board;
 mod gpio;
 mod http;
+mod hue;
 mod iio;
 mod lifx;
 mod met_norway;
@@ -35,6 +36,7 @@ pub use lifx::fuzzing as lifx_fuzzing;
 pub fn registry() -> &'static [Registration] {
     const REGISTRY: &[Registration] = &[
         gpio::REGISTRATION,
+        hue::REGISTRATION,
         iio::REGISTRATION,
         lifx::REGISTRATION,
         met_norway::REGISTRATION,
