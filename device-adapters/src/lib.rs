@@ -14,6 +14,7 @@ mod board;
 mod digest;
 mod gpio;
 mod http;
+mod hue;
 mod iio;
 mod lan;
 mod lifx;
@@ -40,6 +41,7 @@ pub use lifx::fuzzing as lifx_fuzzing;
 pub fn registry() -> &'static [Registration] {
     const REGISTRY: &[Registration] = &[
         gpio::REGISTRATION,
+        hue::REGISTRATION,
         iio::REGISTRATION,
         lifx::REGISTRATION,
         met_norway::REGISTRATION,

@@ -186,6 +186,12 @@ fn properties_of(schema: &Value) -> Map<String, Value> {
     schema.get("properties").and_then(Value::as_object).cloned().unwrap_or_default()
 }
 
+/// The name of a network interface: Linux takes 1 to 15 bytes without spaces and slashes.
+pub(crate) fn parse_interface(text: &str) -> Option<String> {
+    let is_fit = |c: char| !c.is_whitespace() && !c.is_control() && c != '/';
+    ((1..=15).contains(&text.len()) && text.chars().all(is_fit)).then(|| text.to_owned())
+}
+
 fn kind_of(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",

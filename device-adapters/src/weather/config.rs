@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::adapter::{AdapterError, Descriptor, SettingsError};
 use crate::http::Origin;
 use crate::net::Route;
-use crate::settings::Settings;
+use crate::settings::{Settings, parse_interface};
 
 /// The longest name, contact and name of a time zone, in bytes.
 const LONGEST_TEXT: usize = 100;
@@ -149,7 +149,7 @@ impl Config {
                     "interface",
                     "the name of a network interface, such as eth0",
                     None,
-                    |text| interface(text).map(Some),
+                    |text| parse_interface(text).map(Some),
                 )?,
             },
         })
@@ -189,10 +189,4 @@ fn reachable(text: &str) -> Option<String> {
     let text = printable(text)?;
     let fits = text.chars().all(|c| c.is_ascii_graphic() || c == ' ') && text.contains(['@', '.']);
     fits.then_some(text)
-}
-
-/// Linux takes 1 to 15 bytes without spaces and slashes.
-fn interface(text: &str) -> Option<String> {
-    let is_fit = |c: char| !c.is_whitespace() && !c.is_control() && c != '/';
-    ((1..=15).contains(&text.len()) && text.chars().all(is_fit)).then(|| text.to_owned())
 }
