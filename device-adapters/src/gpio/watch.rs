@@ -91,8 +91,9 @@ impl Watched {
                 }
             };
             self.settled.store(self.input.settled(), Ordering::Relaxed);
-            let event = told.map(|told| self.event(told));
-            if let Some(Err(error)) = event.map(|event| self.events.try_send(event)) {
+            if let Some(told) = told
+                && let Err(error) = self.events.try_send(self.event(told))
+            {
                 tracing::debug!(device = %self.device, %error, "an event of a line is dropped");
             }
         }
