@@ -101,12 +101,26 @@ impl<'a> Settings<'a> {
             .collect()
     }
 
+    /// The same for a secret, which the error does not show.
+    pub(crate) fn secret<T>(
+        &self,
+        key: &str,
+        rule: &str,
+        default: T,
+        parse: impl Fn(&str) -> Option<T>,
+    ) -> Result<T, SettingsError> {
+        let Some(value) = self.get(key) else { return Ok(default) };
+        let hidden = || self.invalid(key, &Value::String("(a secret)".to_owned()), rule);
+        value.as_str().and_then(parse).ok_or_else(hidden)
+    }
+
     /// True, false, or `default`.
     pub(crate) fn truth(&self, key: &str, default: bool) -> Result<bool, SettingsError> {
         let Some(value) = self.get(key) else { return Ok(default) };
         value.as_bool().ok_or_else(|| self.invalid(key, value, "true or false"))
     }
 
+<<<<<<< HEAD
     /// A whole number within `range`, or `default`.
     pub(crate) fn integer(
         &self,
@@ -144,6 +158,9 @@ impl<'a> Settings<'a> {
 
     /// The value of a key as it was given.
     pub(crate) fn get(&self, key: &str) -> Option<&'a Value> {
+=======
+    fn get(&self, key: &str) -> Option<&'a Value> {
+>>>>>>> a1ed245 (settings: read truth values, and secrets without showing them)
         self.map.and_then(|map| map.get(key))
     }
 
