@@ -15,6 +15,7 @@ mod gpio;
 mod http;
 mod iio;
 mod lifx;
+mod mqtt;
 mod net;
 mod onewire;
 mod settings;
@@ -34,6 +35,7 @@ pub fn registry() -> &'static [Registration] {
         gpio::REGISTRATION,
         iio::REGISTRATION,
         lifx::REGISTRATION,
+        mqtt::REGISTRATION,
         onewire::REGISTRATION,
         sysfs_led::REGISTRATION,
     ];

@@ -120,7 +120,6 @@ impl<'a> Settings<'a> {
         value.as_bool().ok_or_else(|| self.invalid(key, value, "true or false"))
     }
 
-<<<<<<< HEAD
     /// A whole number within `range`, or `default`.
     pub(crate) fn integer(
         &self,
@@ -158,9 +157,6 @@ impl<'a> Settings<'a> {
 
     /// The value of a key as it was given.
     pub(crate) fn get(&self, key: &str) -> Option<&'a Value> {
-=======
-    fn get(&self, key: &str) -> Option<&'a Value> {
->>>>>>> a1ed245 (settings: read truth values, and secrets without showing them)
         self.map.and_then(|map| map.get(key))
     }
 
