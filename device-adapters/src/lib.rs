@@ -19,6 +19,7 @@ mod iio;
 mod lan;
 mod lifx;
 mod met_norway;
+mod mqtt;
 mod net;
 mod onewire;
 mod open_meteo;
@@ -28,7 +29,6 @@ mod sysfs_led;
 mod weather;
 mod websocket;
 mod wled;
-
 pub use adapter::{
     Adapter, AdapterError, Context, Descriptor, Directive, Handle, Hint, Reading, Registration, Scope,
     Secret, SettingsError, Shown,
@@ -45,6 +45,7 @@ pub fn registry() -> &'static [Registration] {
         iio::REGISTRATION,
         lifx::REGISTRATION,
         met_norway::REGISTRATION,
+        mqtt::REGISTRATION,
         onewire::REGISTRATION,
         open_meteo::REGISTRATION,
         shelly::REGISTRATION,

@@ -118,6 +118,19 @@ impl<'a> Settings<'a> {
             .collect()
     }
 
+    /// The same for a secret, which the error does not show.
+    pub(crate) fn secret<T>(
+        &self,
+        key: &str,
+        rule: &str,
+        default: T,
+        parse: impl Fn(&str) -> Option<T>,
+    ) -> Result<T, SettingsError> {
+        let Some(value) = self.get(key) else { return Ok(default) };
+        let hidden = || self.invalid(key, &Value::String("(a secret)".to_owned()), rule);
+        value.as_str().and_then(parse).ok_or_else(hidden)
+    }
+
     /// True, false, or `default`.
     pub(crate) fn truth(&self, key: &str, default: bool) -> Result<bool, SettingsError> {
         let Some(value) = self.get(key) else { return Ok(default) };

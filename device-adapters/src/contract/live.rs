@@ -214,6 +214,7 @@ impl<'a> Rig<'a> {
     }
 
     async fn vanish(&mut self, peer: &mut impl Peer) -> Result<(), String> {
+        let began = self.seen.len();
         peer.silence().await;
         if let Some(change) = peer.changes().first() {
             let command = self.command(change, SHORT_PATIENCE).await?;
@@ -231,15 +232,17 @@ impl<'a> Rig<'a> {
             _ => None,
         };
         // An adapter of which one runs in the household ends with an error, and another board tries.
-        let reason = match self.next(MISSES_WITHIN, "that the device is gone", is_gone).await {
-            Ok(reason) => reason,
-            Err(why) => self.failure().ok_or(why)?,
+        let reason = match self.seen.iter().skip(began).find_map(is_gone) {
+            Some(reason) => reason,
+            None => match self.next(MISSES_WITHIN, "that the device is gone", is_gone).await {
+                Ok(reason) => reason,
+                Err(why) => self.failure().ok_or(why)?,
+            },
         };
         if reason.trim().is_empty() {
-            Err("it does not say why the device is gone".to_owned())
-        } else {
-            Ok(())
+            return Err("it does not say why the device is gone".to_owned());
         }
+        Ok(())
     }
 
     async fn return_to(&mut self, peer: &mut impl Peer) -> Result<(), String> {
