@@ -106,13 +106,15 @@ fn keys(device: &ObjectView) -> Map<String, Value> {
 fn shown(device: &ObjectView, view: &HistoryView) -> Value {
     let about = keys(device);
     let one = |(key, series): (&String, &SeriesView)| {
-        let mut shown = json!(series);
-        for member in ["name", "unit", "decimals", "class"] {
-            if let Some(value) = about.get(key).and_then(|about| about.get(member)) {
-                shown[member] = value.clone();
-            }
-        }
-        (key.clone(), shown)
+        let mut shown = match json!(series) {
+            Value::Object(shown) => shown,
+            _ => Map::new(),
+        };
+        let about = about.get(key).and_then(Value::as_object).into_iter().flatten();
+        let told =
+            about.filter(|(member, _)| ["name", "unit", "decimals", "class"].contains(&member.as_str()));
+        shown.extend(told.map(|(member, value)| (member.clone(), value.clone())));
+        (key.clone(), Value::Object(shown))
     };
     let series: Map<String, Value> = view.series.iter().map(one).collect();
     json!({

@@ -230,7 +230,7 @@ mod tests {
             lines.first(),
             Some(&"device/x  2026-11-22T06:00:00Z to 2026-11-22T06:10:00Z, 1m a column")
         );
-        assert_eq!(lines.get(2), Some(&"Temperature  °C     9.0  18.8  31.0  10.5  ▁▄█  ▆   ▁"));
+        assert_eq!(lines.get(2), Some(&"Temperature  °C    9.0  18.8  31.0  10.5  ▁▄█  ▆   ▁"));
     }
 
     #[test]

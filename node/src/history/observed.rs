@@ -88,7 +88,7 @@ fn readings(device: &ObjectView) -> Vec<Seen> {
         let decimals = sensors.and_then(|sensors| sensors.get(key)?.get("decimals")?.as_int());
         decimals.and_then(|decimals| u8::try_from(decimals).ok()).unwrap_or(DECIMALS).min(6)
     };
-    let one = |(key, reading): (&Box<str>, &Field)| {
+    let one = |key: &str, reading: &Field| {
         let decimals = decimals(key);
         let (kind, value) = match reading.get("value")? {
             Field::Float(number) => (Kind::Number { decimals }, scaled(*number, decimals)),
@@ -100,7 +100,7 @@ fn readings(device: &ObjectView) -> Vec<Seen> {
         let since = reading.get("at").and_then(seconds).unwrap_or(u64::MAX);
         Some(seen(&key_of_sensor(key), kind, value, since))
     };
-    readings.iter().filter_map(one).collect()
+    readings.iter().filter_map(|(key, reading)| one(key, reading)).collect()
 }
 
 /// A number in units of its last digit; unknown when it has too many digits before the point.

@@ -201,7 +201,7 @@ impl Recorder {
         }
         let side = self.side(ring);
         (side.from, side.bytes) = (batch.to, 0);
-        batch.forgotten.iter().for_each(|device| drop(side.forgotten.remove(device)));
+        side.forgotten.retain(|device| !batch.forgotten.contains(device));
         let is_of_use = |series: &Series| {
             series.value != Value::Unknown
                 || series.written != Value::Unknown
@@ -342,7 +342,7 @@ impl Series {
             self.pending.push((to, value));
             self.next_s = to.saturating_add(PACE_S);
         }
-        if let Some((_, value)) = self.pending.drain(..).last() {
+        if let Some((_, value)) = std::mem::take(&mut self.pending).pop() {
             self.written = value;
         }
     }

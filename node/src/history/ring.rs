@@ -109,6 +109,12 @@ impl Ring {
         self.begin(batch, standing, follows)
     }
 
+    /// Where the newest segment ends, in bytes.
+    #[cfg(test)]
+    pub(super) fn end(&self) -> usize {
+        self.newest.as_ref().map_or(0, |newest| newest.bytes)
+    }
+
     /// The end of the last batch, in seconds since 1970; none of an empty ring.
     pub(super) fn to(&self) -> Option<u64> {
         self.newest.as_ref().map(|newest| newest.to)

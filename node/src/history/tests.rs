@@ -45,8 +45,9 @@ impl Bench {
         for (ring, batch, bytes) in &ended.written {
             self.recorder.written(*ring, batch);
             self.written += bytes;
-            // The pages that a batch makes dirty: its own, and the one in which it begins.
-            self.pages += bytes.div_ceil(4_096) + 1;
+            // The pages that were made dirty, as the kernel counts them: also the one in which the batch began.
+            let end = ended.disk.ring(*ring).end();
+            self.pages += end.div_ceil(4_096) - (end - bytes) / 4_096;
         }
         self.disk = Some(ended.disk);
     }
