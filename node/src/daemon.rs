@@ -37,7 +37,9 @@ use crate::{
         self, ApiContext,
         access::Access,
         metrics::Metrics,
-        ports::{CommandsHandle, ControlHandle, InvitesHandle, adapters::AdaptersHandle},
+        ports::{
+            CommandsHandle, ControlHandle, InvitesHandle, adapters::AdaptersHandle, history::HistoryHandle,
+        },
         serve::HttpServer,
     },
     auth::{InviteBook, InviteDesk, JoinCounters, Moment, serve_joins, setup::Setup, tokens::Tokens},
@@ -47,6 +49,7 @@ use crate::{
     devices::{AdapterSettings, Devices, DevicesParts, Vault},
     discovery::{Choice, DeviceHints, Found, HouseholdTag, Mdns},
     eventloop::{self, Clock, EventLoop},
+    history::{History, HistoryParts},
     listener::{self, Ports, TcpLimits},
     service::Service,
     state_dir::{INVITES_FILE, Incarnation, StateDir},
@@ -248,6 +251,17 @@ impl Life<'_> {
             shutdown: shutdown.clone(),
             heartbeat: devices_beats.clone(),
         });
+        let (history, history_requests) = HistoryHandle::channel();
+        let history_beats = Arc::new(AtomicU64::new(0));
+        let mut recording = History::spawn(HistoryParts {
+            service: service.clone(),
+            requests: history_requests,
+            folder: state.path().join("history"),
+            megabytes: config.history.room(),
+            me: me.short(),
+            shutdown: shutdown.clone(),
+            heartbeat: history_beats.clone(),
+        });
         let (end, mut ends) = mpsc::channel(2);
         let (control, control_requests) = ControlHandle::channel();
         let found = store_metrics(&recovery);
@@ -289,6 +303,7 @@ impl Life<'_> {
             invites,
             commands,
             adapters,
+            history,
             control,
             ca_pem,
             listen: listen_rx.clone(),
@@ -325,6 +340,7 @@ impl Life<'_> {
             Pulse { name: "event loop", beats: loop_beats },
             Pulse { name: "store", beats: store_beats },
             Pulse { name: "devices", beats: devices_beats },
+            Pulse { name: "history", beats: history_beats },
             Pulse { name: "QUIC", beats: quic.heartbeat() },
         ];
         let health = Health::new(pulses, Some(address), PATIENCE);
@@ -351,6 +367,9 @@ impl Life<'_> {
             _ = &mut devices.task => {
                 Err(parts::cause("the devices ended by themselves".to_owned(), &mut looping).await)
             }
+            _ = &mut recording => {
+                Err(parts::cause("the history ended by itself".to_owned(), &mut looping).await)
+            }
             _ = &mut watching => Err("the supervisor ended by itself".to_owned()),
         };
         info!("stopping");
@@ -360,7 +379,8 @@ impl Life<'_> {
         let _nobody_left = stop.send(true);
         let parts = async {
             // A part that panicked has been logged; the rest stops all the same.
-            for part in [&mut devices.task, &mut watching].into_iter().filter(|part| !part.is_finished()) {
+            let parts = [&mut devices.task, &mut recording, &mut watching];
+            for part in parts.into_iter().filter(|part| !part.is_finished()) {
                 let _ = part.await;
             }
         };

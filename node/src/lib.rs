@@ -9,6 +9,7 @@ pub mod daemon;
 pub mod devices;
 pub mod discovery;
 pub mod eventloop;
+pub mod history;
 pub mod json;
 pub mod listener;
 pub mod logging;

@@ -18,6 +18,7 @@
 //! | `restored` | marks a store that was set back, see [`crate::store::restored`] |
 //! | `restore/`, `restore.partial/`, `store.replaced/` | a backup on its way in, and what it replaced, see [`crate::backup`] |
 //! | `lost-and-found-N.json` | what such a store held and its peers had deleted |
+//! | `history/` | what sensors and devices were, see [`crate::history`] |
 //! | `repairs` | what was mended so far, for `hearth doctor` |
 //! | `node.key.copy`, `roster.copy`, `incarnation.copy` | what nothing else could bring back, once more |
 //!

@@ -122,6 +122,7 @@ async fn every_command_prints_json() {
     .unwrap();
     assert_eq!(tries.one(&one, &["devices"]).await["devices"][0]["id"], BULB);
     assert_eq!(tries.one(&one, &["light", BULB, "on", "--deadline", "20s"]).await["state"], "confirmed");
+    assert_eq!(tries.one(&one, &["history", BULB]).await["device"], BULB);
 
     assert_eq!(tries.one(&one, &["switch", BULB, "off", "--deadline", "20s"]).await["state"], "confirmed");
     tries.note(&["press"]);

@@ -104,7 +104,7 @@ async fn all_devices(service: &Service) -> Result<Vec<ObjectView>, ServiceError>
 
 /// The device that a person means: its object (`device/NAME`), the name they gave it, the name of
 /// the object alone, or the label in the hardware; then name or label whatever their case.
-async fn find_device(service: &Service, given: &str) -> Result<ObjectView, Problem> {
+pub(super) async fn find_device(service: &Service, given: &str) -> Result<ObjectView, Problem> {
     if let Some(id) = ObjectId::new(given).ok().filter(|id| id.kind() == "device") {
         let device = service.get(id).await?.filter(|device| device.complete);
         return device.ok_or_else(|| no_device(given, &[]));

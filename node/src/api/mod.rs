@@ -15,6 +15,7 @@ mod devices;
 mod extract;
 #[cfg(test)]
 pub(crate) mod fake;
+mod history;
 pub mod json;
 pub mod metrics;
 mod objects;
@@ -44,7 +45,7 @@ pub use self::access::Access;
 use self::{
     access::Guard,
     metrics::{Metrics, MetricsSource},
-    ports::{CommandsHandle, ControlHandle, InvitesHandle, adapters::AdaptersHandle},
+    ports::{CommandsHandle, ControlHandle, InvitesHandle, adapters::AdaptersHandle, history::HistoryHandle},
     problem::Problem,
 };
 use crate::{
@@ -81,6 +82,8 @@ pub struct ApiContext {
     pub commands: CommandsHandle,
     /// The adapters' owner.
     pub adapters: AdaptersHandle,
+    /// The history's owner.
+    pub history: HistoryHandle,
     /// The composition root.
     pub control: ControlHandle,
     /// The certificate of the local CA in PEM.
@@ -133,6 +136,7 @@ fn viewer_routes() -> Router<Arc<ApiContext>> {
         .route("/api/v1/objects/{kind}/{name}", get(objects::read))
         .route("/api/v1/devices", get(devices::devices))
         .route("/api/v1/devices/{name}", get(devices::device))
+        .route("/api/v1/history/{device}", get(history::read))
         .route("/api/v1/adapters/{id}", get(adapters::read))
         .route("/api/v1/commands/{id}", get(commands::read))
         .route("/api/v1/adapters", get(adapters::list))
@@ -162,7 +166,7 @@ fn admin_routes() -> Router<Arc<ApiContext>> {
 }
 
 /// Every route, for the bounded labels of the metrics.
-const ROUTES: [&str; 27] = [
+const ROUTES: [&str; 28] = [
     "/healthz",
     "/metrics",
     "/api/v1/ca",
@@ -173,6 +177,7 @@ const ROUTES: [&str; 27] = [
     "/api/v1/objects/{kind}/{name}",
     "/api/v1/devices",
     "/api/v1/devices/{name}",
+    "/api/v1/history/{device}",
     "/api/v1/commands",
     "/api/v1/commands/{id}",
     "/api/v1/adapters",

@@ -9,6 +9,7 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use crate::{auth::Secret, backup::Made};
 
 pub mod adapters;
+pub mod history;
 
 /// Requests that may wait for an owner.
 const QUEUE: usize = 64;

@@ -28,7 +28,7 @@ use super::{
     ports::{
         Check, CheckStatus, Command, CommandRequest, CommandState, CommandsHandle, CommandsPort,
         CommandsRequest, ControlHandle, ControlRequest, Invite, InviteView, InvitesHandle, InvitesRequest,
-        Joined, PortError, adapters::AdaptersHandle,
+        Joined, PortError, adapters::AdaptersHandle, history::HistoryHandle,
     },
     router,
 };
@@ -103,6 +103,7 @@ impl Bench {
             invites,
             commands,
             adapters: AdaptersHandle::channel().0,
+            history: HistoryHandle::channel().0,
             control,
             ca_pem: "-----BEGIN CERTIFICATE-----\n".into(),
             listen: watch::channel(at).1,
@@ -126,6 +127,7 @@ impl Bench {
             invites: InvitesHandle::channel().0,
             commands: CommandsHandle::channel().0,
             adapters: AdaptersHandle::channel().0,
+            history: HistoryHandle::channel().0,
             control: ControlHandle::channel().0,
             ca_pem: String::new(),
             listen: self.context.listen.clone(),

@@ -130,6 +130,17 @@ pub enum Command {
     /// Show, rename, move or forget a device
     #[command(subcommand)]
     Device(DeviceCommand),
+    /// Show what a device measured, and when it was on and off
+    ///
+    /// One line for each series, with a small plot on the terminal: of a number its height, of a state
+    /// a bar where it is on. Each node remembers what it saw itself; where nothing was known the plot is
+    /// empty.
+    #[command(
+        after_help = "Examples:\n  hearth history 'Desk lamp'\n  hearth history heater --sensor power --since 7d\n  \
+        hearth history cellar --since 2026-11-22T06:00:00Z --until 2026-11-22T18:00:00Z\n  \
+        hearth history heater --json | jq '.series.power.points'"
+    )]
+    History(HistoryArgs),
     /// Groups of devices that are commanded as one
     #[command(subcommand)]
     Group(GroupCommand),

@@ -13,6 +13,7 @@ mod adapters;
 mod admin;
 mod backup;
 mod devices;
+mod history;
 mod household;
 mod light;
 mod local;
@@ -165,6 +166,7 @@ impl Session {
             Command::Watch(args) => self.watch(&args).await,
             Command::Devices => self.devices().await,
             Command::Device(command) => self.device(&command).await,
+            Command::History(args) => self.history(&args).await,
             Command::Group(command) => self.group(&command).await,
             Command::Adapter(command) => self.adapter(&command).await,
             Command::Switch(args) => self.switch(&args).await,

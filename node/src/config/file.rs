@@ -36,13 +36,15 @@ pub(crate) struct FileSettings {
     pub(crate) unix_group: Option<String>,
     pub(crate) mdns: Option<bool>,
     pub(crate) interfaces: Option<Vec<String>>,
+    pub(crate) history_enabled: Option<bool>,
+    pub(crate) history_megabytes: Option<u32>,
     pub(crate) adapters: BTreeMap<String, AdapterConfig>,
     /// Where each key stands, by its dotted name, the keys of adapters included.
     pub(crate) places: BTreeMap<String, Location>,
 }
 
 /// The keys of the top level.
-const TOP: [&str; 11] = [
+const TOP: [&str; 12] = [
     "name",
     "listen",
     "state_dir",
@@ -53,10 +55,13 @@ const TOP: [&str; 11] = [
     "clock",
     "discovery",
     "api",
+    "history",
     "adapters",
 ];
 /// The keys of `[api]`.
 const API: [&str; 1] = ["unix_group"];
+/// The keys of `[history]`.
+const HISTORY: [&str; 2] = ["enabled", "megabytes"];
 /// The keys of `[discovery]`.
 const DISCOVERY: [&str; 2] = ["mdns", "interfaces"];
 
@@ -103,6 +108,7 @@ pub(crate) fn parse(path: &Path, text: &str) -> Result<FileSettings, ConfigError
             "clock" => settings.clock = Some(reader.text(name, value, rules::clock)?),
             "discovery" => reader.discovery(value, &mut settings)?,
             "api" => reader.api(value, &mut settings)?,
+            "history" => reader.history(value, &mut settings)?,
             "adapters" => reader.adapters(value, &mut settings)?,
             _ => return Err(reader.unknown(key, "", &TOP)),
         }
@@ -207,6 +213,20 @@ impl Reader<'_> {
         value.get_ref().as_bool().ok_or_else(|| self.wrong(key, value, rules::TRUTH))
     }
 
+    /// A whole number without quotes.
+    fn number<T>(
+        &self,
+        key: &str,
+        value: &Entry<'_>,
+        rule: impl Fn(&str) -> Result<T, Broken>,
+    ) -> Result<T, ConfigError> {
+        let digits = match value.get_ref() {
+            DeValue::Integer(number) if number.radix() == 10 => number.as_str(),
+            _ => "",
+        };
+        rule(digits).map_err(|broken| self.wrong(key, value, broken))
+    }
+
     fn discovery(&self, value: &Entry<'_>, settings: &mut FileSettings) -> Result<(), ConfigError> {
         for (key, value) in self.table("discovery", value)? {
             let full = format!("discovery.{}", key.get_ref());
@@ -226,6 +246,21 @@ impl Reader<'_> {
             match &**key.get_ref() {
                 "unix_group" => settings.unix_group = Some(self.text(&full, value, rules::unix_group)?),
                 _ => return Err(self.unknown(key, "api.", &API)),
+            }
+            settings.places.insert(full, self.at(&key.span()));
+        }
+        Ok(())
+    }
+
+    fn history(&self, value: &Entry<'_>, settings: &mut FileSettings) -> Result<(), ConfigError> {
+        for (key, value) in self.table("history", value)? {
+            let full = format!("history.{}", key.get_ref());
+            match &**key.get_ref() {
+                "enabled" => settings.history_enabled = Some(self.truth(&full, value)?),
+                "megabytes" => {
+                    settings.history_megabytes = Some(self.number(&full, value, rules::megabytes)?)
+                }
+                _ => return Err(self.unknown(key, "history.", &HISTORY)),
             }
             settings.places.insert(full, self.at(&key.span()));
         }

@@ -12,15 +12,17 @@ fn a_whole_file_is_read() {
     let settings = parsed(
         "name = \"attic\"\nlisten = \"[::]:9\"\nstate_dir = \"/s\"\nadvertise = [\"10.0.0.1\"]\n\
          peers = [\"a.local\", \"10.0.0.2:5\"]\nlog = \"debug\"\n[api]\nunix_group = \"home\"\n\
+         [history]\nenabled = false\nmegabytes = 30\n\
          [adapters.lifx]\nenabled = false\npoll_s = 2.5\naddresses = [\"10.0.0.9\"]\n[adapters.lifx.x]\ny = 3\n",
     )
     .unwrap();
     assert_eq!(settings.name.as_deref(), Some("attic"));
     assert_eq!(settings.peers.unwrap()[1].to_string(), "10.0.0.2:5");
+    assert_eq!((settings.history_enabled, settings.history_megabytes), (Some(false), Some(30)));
     let lifx = &settings.adapters["lifx"];
     assert!(!lifx.enabled);
     assert_eq!(lifx.settings, json!({"poll_s": 2.5, "addresses": ["10.0.0.9"], "x": {"y": 3}}));
-    assert_eq!(settings.places["adapters.lifx.poll_s"].line, 11);
+    assert_eq!(settings.places["adapters.lifx.poll_s"].line, 14);
 }
 
 #[test]
@@ -73,6 +75,18 @@ fn every_mistake_names_file_line_column_and_key() {
         (
             "advertise = [\"0.0.0.0\"]",
             "1:14: `advertise` is \"0.0.0.0\", but it must be an IP address of this node, with or without a port, for example \"192.168.1.5:7843\"",
+        ),
+        (
+            "[history]\nmegabytes = 1",
+            "2:13: `history.megabytes` is 1, but it must be a whole number of MiB from 2 to 256, or 0 for none, for example 12",
+        ),
+        (
+            "[history]\nmegabytes = \"12\"",
+            "2:13: `history.megabytes` is \"12\", but it must be a whole number of MiB from 2 to 256, or 0 for none, for example 12",
+        ),
+        (
+            "[history]\nmegabits = 1",
+            "2:1: unknown key `history.megabits`: did you mean `megabytes`? Else remove it, or see `hearth config default` for every key",
         ),
         (
             "api = 3",

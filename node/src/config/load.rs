@@ -6,12 +6,13 @@ use std::path::PathBuf;
 use super::error::{Broken, ConfigError};
 use super::place::{default_state_dir, find_file};
 use super::{
-    ApiConfig, Config, DEFAULT_PORT, DiscoveryConfig, Environment, Flags, JoinToken, Origin, Origins, rules,
+    ApiConfig, Config, DEFAULT_PORT, DiscoveryConfig, Environment, Flags, HistoryConfig, JoinToken, Origin,
+    Origins, rules,
 };
 use crate::transport::dialer::RETRY_QUIC;
 
 /// The variables that Hearth knows, with the key that each sets.
-const VARIABLES: [(&str, &str); 13] = [
+const VARIABLES: [(&str, &str); 15] = [
     ("HEARTH_NAME", "name"),
     ("HEARTH_LISTEN", "listen"),
     ("HEARTH_STATE_DIR", "state_dir"),
@@ -23,6 +24,8 @@ const VARIABLES: [(&str, &str); 13] = [
     ("HEARTH_DISCOVERY_MDNS", "discovery.mdns"),
     ("HEARTH_DISCOVERY_INTERFACES", "discovery.interfaces"),
     ("HEARTH_API_UNIX_GROUP", "api.unix_group"),
+    ("HEARTH_HISTORY_ENABLED", "history.enabled"),
+    ("HEARTH_HISTORY_MEGABYTES", "history.megabytes"),
     ("HEARTH_CONFIG", "config"),
     ("HEARTH_JOIN", "join"),
 ];
@@ -57,6 +60,13 @@ pub fn load(flags: &Flags, env: &Environment) -> Result<Config, ConfigError> {
     let chosen = flags.interfaces.clone().map(|v| ("--interfaces", v));
     let interfaces = from.pick("discovery.interfaces", chosen, list(rules::interface), file.interfaces)?;
     let unix_group = from.pick("api.unix_group", None, rules::unix_group, file.unix_group)?;
+    let usual = HistoryConfig::default();
+    let enabled = from.pick("history.enabled", None, rules::truth, file.history_enabled)?;
+    let megabytes = from.pick("history.megabytes", None, rules::megabytes, file.history_megabytes)?;
+    let history = HistoryConfig {
+        enabled: enabled.unwrap_or(usual.enabled),
+        megabytes: megabytes.unwrap_or(usual.megabytes),
+    };
     let join = flags.join.clone().map(|v| ("--join", v));
     let join: Option<JoinToken> = from.pick("join", join, rules::join_token, None)?;
     let places = from.places.iter().filter(|(key, _)| key.starts_with("adapters."));
@@ -72,6 +82,7 @@ pub fn load(flags: &Flags, env: &Environment) -> Result<Config, ConfigError> {
         clock,
         discovery: DiscoveryConfig { mdns: mdns.unwrap_or(true), interfaces: interfaces.unwrap_or_default() },
         api: ApiConfig { unix_group: unix_group.unwrap_or_else(|| "hearth".into()) },
+        history,
         adapters: file.adapters,
         join,
         origins: from.origins,

@@ -13,6 +13,8 @@
 //! | `clock` | `HEARTH_CLOCK` | | `ask` |
 //! | `discovery.mdns` | `HEARTH_DISCOVERY_MDNS` | `--mdns` | `true` |
 //! | `discovery.interfaces` | `HEARTH_DISCOVERY_INTERFACES` (commas) | `--interfaces` | all |
+//! | `history.enabled` | `HEARTH_HISTORY_ENABLED` | | `true` |
+//! | `history.megabytes` | `HEARTH_HISTORY_MEGABYTES` | | `12` |
 //! | `api.unix_group` | `HEARTH_API_UNIX_GROUP` | | `hearth` |
 //! | `adapters.ID.…` | | | the adapter's own |
 //! | | `HEARTH_CONFIG` | `--config` | see [`place`] |
@@ -71,6 +73,8 @@ pub struct Config {
     pub discovery: DiscoveryConfig,
     /// The API.
     pub api: ApiConfig,
+    /// The history of devices on this node.
+    pub history: HistoryConfig,
     /// Settings of adapters by their id. An adapter that is not here runs with its defaults.
     pub adapters: BTreeMap<String, AdapterConfig>,
     /// The invite with which a node that has no household yet joins one.
@@ -98,6 +102,28 @@ pub struct DiscoveryConfig {
 pub struct ApiConfig {
     /// The group that may open the Unix socket, if this system has it.
     pub unix_group: String,
+}
+
+/// Settings of the history of devices on this node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HistoryConfig {
+    /// Whether it is kept.
+    pub enabled: bool,
+    /// Room for it on the disk in MiB, as [`rules::megabytes`] accepts it.
+    pub megabytes: u32,
+}
+
+impl HistoryConfig {
+    /// Room for it on the disk in MiB; 0 when none is kept.
+    pub fn room(self) -> u32 {
+        if self.enabled { self.megabytes } else { 0 }
+    }
+}
+
+impl Default for HistoryConfig {
+    fn default() -> Self {
+        Self { enabled: true, megabytes: 12 }
+    }
 }
 
 /// Settings of one adapter.

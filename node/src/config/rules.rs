@@ -171,6 +171,15 @@ pub fn truth(text: &str) -> Result<bool, Broken> {
     text.trim().parse().map_err(|_| TRUTH)
 }
 
+/// Room for the history on the disk in MiB.
+///
+/// # Errors
+/// [`Broken`] when it is neither 0 nor 2 to 256.
+pub fn megabytes(text: &str) -> Result<u32, Broken> {
+    let number = text.trim().parse().ok().filter(|number| *number == 0 || (2..=256).contains(number));
+    number.ok_or(Broken { rule: "a whole number of MiB from 2 to 256, or 0 for none", example: "12" })
+}
+
 /// The name of a network interface, as Linux takes it: 1 to 15 bytes without spaces and slashes.
 ///
 /// # Errors

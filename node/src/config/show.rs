@@ -35,6 +35,8 @@ pub fn shown(config: &Config) -> Vec<ShownSetting> {
         ("discovery.mdns".to_owned(), json!(config.discovery.mdns)),
         ("discovery.interfaces".to_owned(), json!(config.discovery.interfaces)),
         ("api.unix_group".to_owned(), json!(config.api.unix_group)),
+        ("history.enabled".to_owned(), json!(config.history.enabled)),
+        ("history.megabytes".to_owned(), json!(config.history.megabytes)),
     ];
     for (id, adapter) in &config.adapters {
         settings.push((format!("adapters.{id}.enabled"), json!(adapter.enabled)));
@@ -93,6 +95,8 @@ mod tests {
             "discovery.mdns",
             "discovery.interfaces",
             "api.unix_group",
+            "history.enabled",
+            "history.megabytes",
             "adapters.lifx.poll_s",
         ] {
             assert!(settings.places.contains_key(key), "{key} is not in the documented file");

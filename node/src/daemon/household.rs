@@ -31,11 +31,12 @@ const NEXT_FILE: &str = "next";
 const PEERS_NAME: &str = "peers";
 /// What a node forgets with its household. The exports too: they are what the store is repaired
 /// from, and those of one household must not fill the store of another.
-const FORGOTTEN: [&str; 13] = [
+const FORGOTTEN: [&str; 14] = [
     "store",
     "store.mark",
     "store.rebuild",
     "exports",
+    "history",
     "store.replaced",
     "restore",
     "incarnation.copy",
@@ -305,7 +306,7 @@ mod tests {
         let path = folder("leave");
         let state = StateDir::open(&path).unwrap();
         let before = open(&state, "kitchen", None).await.unwrap();
-        let held = ["store", "store.rebuild", "store.damaged-3", "exports"];
+        let held = ["store", "store.rebuild", "store.damaged-3", "exports", "history"];
         for name in held {
             fs::create_dir(path.join(name)).unwrap();
             fs::write(path.join(name).join("data"), "of the old household").unwrap();

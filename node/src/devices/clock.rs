@@ -11,19 +11,19 @@ const TOLERANCE_MS: u64 = 1_000;
 
 /// The wall clock and its known correction.
 #[derive(Debug, Default)]
-pub(super) struct HouseholdClock {
+pub(crate) struct HouseholdClock {
     offset_ms: i64,
     newest_ms: u64,
 }
 
 impl HouseholdClock {
     /// The household's time, in milliseconds since 1970.
-    pub(super) fn now_ms(&self) -> u64 {
+    pub(crate) fn now_ms(&self) -> u64 {
         wall_ms().saturating_add_signed(self.offset_ms)
     }
 
     /// A write that this node made a moment ago carries this stamp, in milliseconds since 1970.
-    pub(super) fn learn(&mut self, stamp_ms: u64) {
+    pub(crate) fn learn(&mut self, stamp_ms: u64) {
         self.learn_at(stamp_ms, wall_ms());
     }
 

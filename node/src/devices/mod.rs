@@ -64,7 +64,7 @@ use crate::{
     service::{Changes, Service, ServiceError},
 };
 use adapters::Slots;
-use clock::HouseholdClock;
+pub(crate) use clock::HouseholdClock;
 use commands::Book;
 use hints::Hints;
 use outbox::Outbox;

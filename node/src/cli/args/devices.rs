@@ -92,6 +92,25 @@ pub struct PressArgs {
     pub manner: Manner,
 }
 
+/// `hearth history`.
+#[derive(Debug, Args)]
+pub struct HistoryArgs {
+    /// Device: its friendly name, or its id as `hearth devices` shows it
+    pub name: String,
+    /// Since when: how long ago, such as 6h or 7d, or a time such as 2026-11-22T06:00:00Z
+    #[arg(long, value_name = "TIME", default_value = "24h")]
+    pub since: String,
+    /// Until when, in the same ways [default: now]
+    #[arg(long, value_name = "TIME")]
+    pub until: Option<String>,
+    /// Only this series: a sensor's key as `hearth device show` has it, or on, brightness, availability
+    #[arg(long, value_name = "KEY")]
+    pub sensor: Option<String>,
+    /// Most points of a series, 1 to 2000 [default: as many as fit the terminal; with --json 200]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=2000))]
+    pub points: Option<u16>,
+}
+
 /// What `hearth device` does.
 #[derive(Debug, Subcommand)]
 pub enum DeviceCommand {

@@ -1,0 +1,374 @@
+//! History: what the sensors, the state and the availability of each device were, on this node and for this node.
+//!
+//! One task watches the objects of all devices and records what changes. Nothing of it is replicated: every node
+//! sees every device, so each keeps what it saw. Every ten minutes, and when the node stops, one batch goes to each of
+//! two rings of files of a fixed size in the folder `history/`:
+//!
+//! | ring | what | share |
+//! | --- | --- | --- |
+//! | `recent` | numbers as they change, one in ten seconds at most | a third |
+//! | `long` | least, mean, greatest and last of each number between two flushes; states as they change | the rest |
+//!
+//! The sums are of ten minutes and not of some other time, so that each flush writes whole ones: a power cut costs what
+//! came after the last flush, in both rings, and a start has nothing to mend.
+//!
+//! | module | what it is |
+//! | --- | --- |
+//! | `observed` | from an object to series |
+//! | `recorder` | what waits for the next flush |
+//! | `batch` | what is written at once, and its form on the disk |
+//! | `ring` | the files |
+//! | `answer` | from batches to a few points |
+
+mod answer;
+mod batch;
+mod disk;
+mod observed;
+mod recorder;
+mod ring;
+
+use std::{
+    collections::BTreeSet,
+    future::Future,
+    path::PathBuf,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use mesh_proto::ShortId;
+use tokio::{
+    sync::{Semaphore, mpsc, watch},
+    task::JoinHandle,
+    time::{Instant, MissedTickBehavior, interval},
+};
+use tracing::{debug, warn};
+
+use crate::{
+    api::ports::{
+        PortError,
+        history::{HistoryQuery, HistoryRequest, HistoryView, Moment},
+    },
+    devices::HouseholdClock,
+    service::{Change, Changes, ObjectView, Service, ServiceError},
+};
+use disk::{Disk, Ended, Reading};
+pub use observed::key_of_sensor;
+use recorder::Recorder;
+
+/// How often is looked for what is due.
+const TICK: Duration = Duration::from_secs(2);
+/// Between two flushes.
+const FLUSH_EVERY: Duration = Duration::from_secs(600);
+/// A clock that goes back by more is one that was set, in seconds.
+const BACK_S: u64 = 60;
+/// A clock that goes on by more between two ticks is one that was set, in seconds.
+const ON_S: u64 = 180;
+/// Histories that are read at the same time.
+const READERS: usize = 2;
+/// Histories that wait to be read.
+const WAITING: usize = 16;
+
+/// What the history is made of.
+pub struct HistoryParts {
+    /// The way to objects.
+    pub service: Service,
+    /// What the API asks.
+    pub requests: mpsc::Receiver<HistoryRequest>,
+    /// Its folder.
+    pub folder: PathBuf,
+    /// Room for it on the disk in MiB, 2 or more; 0 to keep none.
+    pub megabytes: u32,
+    /// This node.
+    pub me: ShortId,
+    /// Becomes `true` when the node stops. Join the task before the event loop is stopped.
+    pub shutdown: watch::Receiver<bool>,
+    /// Bumped at least every two seconds; the watchdog looks at it.
+    pub heartbeat: Arc<AtomicU64>,
+}
+
+type NextChanges = Pin<Box<dyn Future<Output = Result<Changes, ServiceError>> + Send>>;
+
+/// The owner of the history of this node.
+pub struct History {
+    service: Service,
+    requests: mpsc::Receiver<HistoryRequest>,
+    by_me: String,
+    shutdown: watch::Receiver<bool>,
+    heartbeat: Arc<AtomicU64>,
+    clock: HouseholdClock,
+    /// The time of the last tick, in seconds since 1970.
+    now: u64,
+    recorder: Recorder,
+    folder: PathBuf,
+    megabytes: u32,
+    /// None when it cannot be opened, which is tried again at each flush.
+    disk: Option<Disk>,
+    /// Devices that the rings hold and no object has been seen of; forgotten at the first flush.
+    unseen: BTreeSet<Arc<str>>,
+    flushed_at: Instant,
+    is_failing: bool,
+    readers: Arc<Semaphore>,
+}
+
+impl History {
+    /// Starts the task that owns the history. It ends when the node stops, after its last flush, or when the event
+    /// loop is gone.
+    pub fn spawn(parts: HistoryParts) -> JoinHandle<()> {
+        tokio::spawn(async move {
+            if parts.megabytes == 0 {
+                keep_none(parts).await;
+            } else {
+                Self::new(parts).run().await;
+            }
+        })
+    }
+
+    fn new(parts: HistoryParts) -> Self {
+        let clock = HouseholdClock::default();
+        let now = clock.now_ms() / 1_000;
+        Self {
+            service: parts.service,
+            requests: parts.requests,
+            by_me: parts.me.to_string(),
+            shutdown: parts.shutdown,
+            heartbeat: parts.heartbeat,
+            clock,
+            now,
+            recorder: Recorder::new(now),
+            folder: parts.folder,
+            megabytes: parts.megabytes,
+            disk: None,
+            unseen: BTreeSet::new(),
+            flushed_at: Instant::now(),
+            is_failing: false,
+            readers: Arc::new(Semaphore::new(READERS + WAITING)),
+        }
+    }
+
+    async fn run(mut self) {
+        self.open().await;
+        self.unseen = self.disk.as_ref().map(Disk::devices).unwrap_or_default();
+        if self.serve().await.is_err() {
+            debug!("the event loop is gone: the history stops");
+        }
+        self.requests.close();
+        self.flush(true).await;
+    }
+
+    /// Serves until the node stops; an error means that the event loop is gone.
+    async fn serve(&mut self) -> Result<(), ServiceError> {
+        let mut watcher = watch_objects(&self.service).await?;
+        let mut next = next_changes(&self.service, watcher);
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut is_live = false;
+        let mut absent = BTreeSet::new();
+        loop {
+            self.heartbeat.fetch_add(1, Ordering::Relaxed);
+            tokio::select! {
+                biased;
+                () = stopped(&mut self.shutdown) => return Ok(()),
+                changes = &mut next => {
+                    match changes {
+                        Ok(changes) => {
+                            for change in changes.changes {
+                                absent.remove(change.id.name());
+                                self.see(change, is_live);
+                            }
+                            if changes.caught_up {
+                                is_live = true;
+                                std::mem::take(&mut absent).iter().for_each(|device| self.recorder.forget(device));
+                            }
+                        }
+                        // It fell too far behind. A new one begins with what is there, not with what went.
+                        Err(ServiceError::NoSuchWatcher) => {
+                            absent = self.recorder.devices().into_iter().cloned().collect();
+                            watcher = watch_objects(&self.service).await?;
+                        }
+                        Err(stopped) => return Err(stopped),
+                    }
+                    next = next_changes(&self.service, watcher);
+                }
+                Some(HistoryRequest::Read(query, reply)) = self.requests.recv(), if is_live => {
+                    self.read(query, reply);
+                }
+                _ = tick.tick() => self.tick().await,
+            }
+        }
+    }
+
+    fn see(&mut self, change: Change, is_live: bool) {
+        let mine = change.object.iter().flat_map(|object| object.fields.values());
+        if is_live {
+            let mine = mine.filter(|field| field.by == self.by_me);
+            mine.for_each(|field| self.clock.learn(field.at_ms));
+        }
+        if change.id.kind() != "device" {
+            return;
+        }
+        let device: Arc<str> = change.id.name().into();
+        let is_of_old = self.unseen.remove(&device);
+        match change.object {
+            Some(object) => {
+                if is_of_old && self.is_made_anew(&object) {
+                    self.recorder.forget(&device);
+                }
+                let now = self.seconds();
+                self.recorder.see(&device, observed::observed(&object), now);
+            }
+            None => self.recorder.forget(&device),
+        }
+    }
+
+    /// Whether a device that the rings know was deleted and found again while nobody here looked: then nothing of its
+    /// object is older than what was written last.
+    fn is_made_anew(&self, object: &ObjectView) -> bool {
+        let to = self.disk.as_ref().and_then(Disk::to).unwrap_or(0);
+        object.fields.values().all(|field| field.at_ms / 1_000 > to)
+    }
+
+    async fn tick(&mut self) {
+        let now = self.clock.now_ms() / 1_000;
+        if now.saturating_add(BACK_S) < self.now || self.now.saturating_add(ON_S) < now {
+            debug!(from = self.now, to = now, "the clock was set: the history begins anew");
+            self.flush(true).await;
+            self.recorder.begin_again(now);
+        }
+        self.now = now;
+        self.recorder.settle(now);
+        if self.flushed_at.elapsed() >= FLUSH_EVERY {
+            for device in std::mem::take(&mut self.unseen) {
+                self.recorder.forget(&device);
+            }
+            self.flush(false).await;
+        }
+    }
+
+    /// The time, in seconds since 1970, near that of the last tick: a clock that is set is noticed there.
+    fn seconds(&self) -> u64 {
+        let now = self.clock.now_ms() / 1_000;
+        now.clamp(self.now, self.now.saturating_add(ON_S))
+    }
+
+    async fn open(&mut self) {
+        let (folder, megabytes) = (self.folder.clone(), self.megabytes);
+        let opened = tokio::task::spawn_blocking(move || Disk::open(&folder, megabytes));
+        match self.wait_for(opened).await {
+            Some(Ok(disk)) => self.disk = Some(disk),
+            Some(Err(error)) => self.fails(&error.to_string()),
+            None => self.fails("it could not be opened"),
+        }
+    }
+
+    /// Writes what waits. Unless it `must`, nothing is written when nothing has changed for less than an hour.
+    async fn flush(&mut self, must: bool) {
+        self.flushed_at = Instant::now();
+        if self.disk.is_none() {
+            self.open().await;
+        }
+        let Some(disk) = self.disk.take() else { return };
+        let (jobs, now) = (disk::jobs(&self.recorder, self.now, must), self.now);
+        if jobs.is_empty() {
+            self.disk = Some(disk);
+            return;
+        }
+        let writing = tokio::task::spawn_blocking(move || disk.write(jobs));
+        let Some(Ended { disk, written, failed }) = self.wait_for(writing).await else {
+            return self.fails("it could not be written");
+        };
+        self.disk = Some(disk);
+        let bytes: usize = written.iter().map(|(_, _, bytes)| bytes).sum();
+        debug!(bytes, to = now, "wrote the history");
+        for (ring, batch, _) in &written {
+            self.recorder.written(*ring, batch);
+        }
+        match failed {
+            Some(error) => self.fails(&error.to_string()),
+            None => self.is_failing = false,
+        }
+    }
+
+    /// Waits for something that a disk may hold up, and shows signs of life meanwhile.
+    async fn wait_for<T>(&self, mut job: JoinHandle<T>) -> Option<T> {
+        let mut tick = interval(TICK);
+        loop {
+            tokio::select! {
+                done = &mut job => return done.ok(),
+                _ = tick.tick() => drop(self.heartbeat.fetch_add(1, Ordering::Relaxed)),
+            }
+        }
+    }
+
+    fn fails(&mut self, reason: &str) {
+        if !std::mem::replace(&mut self.is_failing, true) {
+            warn!(%reason, "the history cannot be kept; tried again every ten minutes, and it goes on in memory as far as there is room");
+        }
+    }
+
+    fn read(&self, query: HistoryQuery, reply: crate::api::ports::Reply<HistoryView>) {
+        let Ok(permit) = self.readers.clone().try_acquire_owned() else {
+            let _ = reply.send(Err(PortError::Overloaded)); // whoever asked is gone
+            return;
+        };
+        let now = self.seconds();
+        let at = |moment: Moment| match moment {
+            Moment::At(at) => at,
+            Moment::Ago(ago) => now.saturating_sub(ago.as_secs()),
+        };
+        let (since, until) = (at(query.since), at(query.until).min(now.saturating_add(1)));
+        if since >= until {
+            let detail = "the time that is asked for ends before it begins".to_owned();
+            let fix = "give a `since` that is before `until` and not in the future".to_owned();
+            let _ = reply.send(Err(PortError::Invalid { detail, fix }));
+            return;
+        }
+        let grid = answer::Grid::new(since, until, query.points);
+        let reading = Reading::new(&query, grid, &self.recorder, self.disk.as_ref(), now);
+        tokio::task::spawn_blocking(move || {
+            let _ = reply.send(reading.answer());
+            drop(permit);
+        });
+    }
+}
+
+/// Answers that there is none.
+async fn keep_none(mut parts: HistoryParts) {
+    let mut tick = interval(TICK);
+    loop {
+        parts.heartbeat.fetch_add(1, Ordering::Relaxed);
+        tokio::select! {
+            () = stopped(&mut parts.shutdown) => return,
+            Some(HistoryRequest::Read(_, reply)) = parts.requests.recv() => {
+                let refused = PortError::Conflict {
+                    detail: "this node keeps no history: its config file says so".to_owned(),
+                    fix: "set `enabled = true` and `megabytes` above 0 under [history], or ask another node".to_owned(),
+                };
+                let _ = reply.send(Err(refused)); // whoever asked is gone
+            }
+            _ = tick.tick() => {}
+        }
+    }
+}
+
+/// Returns once the node stops, or nobody is left to say so.
+async fn stopped(shutdown: &mut watch::Receiver<bool>) {
+    let _ = shutdown.wait_for(|stop| *stop).await;
+}
+
+/// The devices, and what tells the household's time: each node writes its own status.
+async fn watch_objects(service: &Service) -> Result<u64, ServiceError> {
+    let prefixes = ["device/", "node/"].map(str::to_owned).to_vec();
+    Ok(service.watch(prefixes, None).await?.watcher)
+}
+
+fn next_changes(service: &Service, watcher: u64) -> NextChanges {
+    let service = service.clone();
+    Box::pin(async move { service.next_changes(watcher).await })
+}
+
+#[cfg(test)]
+mod tests;
