@@ -107,6 +107,8 @@ pub struct History {
     megabytes: u32,
     /// None when it cannot be opened, which is tried again at each flush.
     disk: Option<Disk>,
+    /// Devices whose objects are there and complete.
+    known: BTreeSet<Arc<str>>,
     /// Devices that the rings hold and no object has been seen of; forgotten at the first flush.
     unseen: BTreeSet<Arc<str>>,
     flushed_at: Instant,
@@ -142,6 +144,7 @@ impl History {
             folder: parts.folder,
             megabytes: parts.megabytes,
             disk: None,
+            known: BTreeSet::new(),
             unseen: BTreeSet::new(),
             flushed_at: Instant::now(),
             is_failing: false,
@@ -181,12 +184,12 @@ impl History {
                             }
                             if changes.caught_up {
                                 is_live = true;
-                                std::mem::take(&mut absent).iter().for_each(|device| self.recorder.forget(device));
+                                std::mem::take(&mut absent).iter().for_each(|device| self.forget(device));
                             }
                         }
                         // It fell too far behind. A new one begins with what is there, not with what went.
                         Err(ServiceError::NoSuchWatcher) => {
-                            absent = self.recorder.devices().into_iter().cloned().collect();
+                            absent.clone_from(&self.known);
                             watcher = watch_objects(&self.service).await?;
                         }
                         Err(stopped) => return Err(stopped),
@@ -211,16 +214,23 @@ impl History {
             return;
         }
         let device: Arc<str> = change.id.name().into();
-        let is_of_old = self.unseen.remove(&device);
         match change.object {
             Some(object) => {
-                if is_of_old && self.is_made_anew(&object) {
+                if self.unseen.remove(&device) && self.is_made_anew(&object) {
                     self.recorder.forget(&device);
                 }
+                self.known.insert(device.clone());
                 let now = self.seconds();
                 self.recorder.see(&device, observed::observed(&object), now);
             }
-            None => self.recorder.forget(&device),
+            None => self.forget(&device),
+        }
+    }
+
+    /// A device that was there is gone. One that never was is just being made, or comes from another node in pieces.
+    fn forget(&mut self, device: &Arc<str>) {
+        if self.known.remove(device) {
+            self.recorder.forget(device);
         }
     }
 
