@@ -159,7 +159,7 @@ impl History {
             debug!("the event loop is gone: the history stops");
         }
         self.requests.close();
-        self.flush(true).await;
+        self.flush(self.seconds(), true).await;
     }
 
     /// Serves until the node stops; an error means that the event loop is gone.
@@ -245,7 +245,7 @@ impl History {
         let now = self.clock.now_ms() / 1_000;
         if now.saturating_add(BACK_S) < self.now || self.now.saturating_add(ON_S) < now {
             debug!(from = self.now, to = now, "the clock was set: the history begins anew");
-            self.flush(true).await;
+            self.flush(self.now, true).await;
             self.recorder.begin_again(now);
         }
         self.now = now;
@@ -254,7 +254,7 @@ impl History {
             for device in std::mem::take(&mut self.unseen) {
                 self.recorder.forget(&device);
             }
-            self.flush(false).await;
+            self.flush(now, false).await;
         }
     }
 
@@ -274,14 +274,15 @@ impl History {
         }
     }
 
-    /// Writes what waits. Unless it `must`, nothing is written when nothing has changed for less than an hour.
-    async fn flush(&mut self, must: bool) {
+    /// Writes what waits, up to this second. Unless it `must`, nothing is written when nothing has changed for less
+    /// than an hour.
+    async fn flush(&mut self, now: u64, must: bool) {
         self.flushed_at = Instant::now();
         if self.disk.is_none() {
             self.open().await;
         }
         let Some(disk) = self.disk.take() else { return };
-        let (jobs, now) = (disk::jobs(&self.recorder, self.now, must), self.now);
+        let jobs = disk::jobs(&self.recorder, now, must);
         if jobs.is_empty() {
             self.disk = Some(disk);
             return;

@@ -162,12 +162,15 @@ impl Recorder {
             let is_news = !points.is_empty() || sum.is_some();
             is_news.then(|| Recorded { name: name.clone(), points, sum })
         });
+        let series: Vec<Recorded> = recorded.collect();
+        // Nothing is later than its batch, also where the clock was set back a little.
+        let last = series.iter().filter_map(|one| one.points.last()).map(|(at, _)| *at).max();
         let forgotten = side.forgotten.iter().filter(|one| device.is_none_or(|device| ***one == *device));
         Batch {
             from: side.from,
-            to,
+            to: to.max(last.unwrap_or(to)),
             forgotten: forgotten.take(MOST_FORGOTTEN).cloned().collect(),
-            series: recorded.collect(),
+            series,
         }
     }
 
