@@ -153,7 +153,13 @@ pub struct Context {
     pub hints: mpsc::Receiver<Hint>,
     /// Becomes `true` when the adapter must stop; it then returns within 2 s.
     pub shutdown: watch::Receiver<bool>,
+    /// The board that runs it: 16 of `0-9` and `a-f`, the same at each start and different on every board. Part of the ids
+    /// of devices that are wired to a board and have no id of their own; nothing else depends on it.
+    pub board: String,
 }
+
+/// The board of a [`Context::channel`] whose maker named none.
+const NO_BOARD: &str = "0000000000000000";
 
 /// The other side of a [`Context`]: what the node, or a test, holds of a run.
 #[derive(Debug)]
@@ -169,15 +175,21 @@ pub struct Handle {
 }
 
 impl Context {
-    /// Both sides, with room for so many readings and so many directives.
+    /// Both sides, with room for so many readings and so many directives. The board is `0000000000000000`: whoever runs an
+    /// adapter of [`Scope::Board`] for real sets it.
     #[must_use]
     pub fn channel(readings: usize, directives: usize) -> (Self, Handle) {
         let (reading_sender, readings) = mpsc::channel(readings);
         let (commands, command_receiver) = mpsc::channel(directives);
         let (hints, hint_receiver) = mpsc::channel(64);
         let (stop, shutdown) = watch::channel(false);
-        let context =
-            Self { readings: reading_sender, commands: command_receiver, hints: hint_receiver, shutdown };
+        let context = Self {
+            readings: reading_sender,
+            commands: command_receiver,
+            hints: hint_receiver,
+            shutdown,
+            board: NO_BOARD.to_owned(),
+        };
         (context, Handle { readings, commands, hints, stop })
     }
 }
@@ -242,6 +254,8 @@ pub enum Directive {
         /// can a read-back confirm: give `now + patience + change.transition_ms`.
         deadline: Instant,
     },
+    /// Nothing. The node sends it now and then: an adapter that takes no directives hangs.
+    Probe,
     /// Until then, ask a bridge that waits for its button to be pressed for a key, and tell it as
     /// [`Reading::Learnt`]. An adapter that needs no pairing ignores it.
     Pair {

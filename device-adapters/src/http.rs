@@ -72,7 +72,7 @@ pub(crate) enum HttpError {
 }
 
 /// Where a server is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Origin {
     pub(crate) tls: bool,
     pub(crate) host: String,

@@ -2,14 +2,16 @@
 //!
 //! Each [`Emulator`] is a process of its own on loopback with its own free ports, so any number
 //! may run at once. It is stopped when dropped. Faults that a bulb has are set by the emulator's
-//! HTTP API; faults of the network, and a bulb that acknowledges and ignores, by a [`Link`].
+//! HTTP API; faults of the network, and a bulb that acknowledges and ignores or answers wrongly, by a [`Link`].
+
+pub mod wrong;
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket as StdUdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
@@ -19,19 +21,29 @@ use tokio::net::{TcpStream, UdpSocket};
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 /// The product number of a full colour bulb, 1 500 to 9 000 K (LIFX A19).
 pub const COLOR_BULB: u16 = 163;
 /// The product number of a bulb of whites, 1 500 to 9 000 K (LIFX White to Warm 800).
 pub const WHITE_BULB: u16 = 131;
+/// The product number of a strip that knows the messages that hold all zones (LIFX Beam, 80 zones).
+pub const STRIP: u16 = 38;
+/// The product number of a strip that knows only the older messages (LIFX Z, 16 zones).
+pub const OLD_STRIP: u16 = 31;
+/// The product number of a strip whose zones do not fit into one message (LIFX Outdoor Neon, 60 zones or more).
+pub const LONG_STRIP: u16 = 161;
+/// The product number of a matrix that runs effects (LIFX Candle).
+pub const CANDLE: u16 = 57;
 
 /// The port of LIFX bulbs.
 const LIFX_PORT: u16 = 56_700;
 /// How long the emulator may take to start, on a busy machine.
 const START_WITHIN: Duration = Duration::from_secs(60);
 /// The message types that Hearth sends.
-const REQUESTS: [u16; 7] = [2, 14, 23, 32, 101, 102, 117];
+const REQUESTS: [u16; 16] = [2, 14, 23, 32, 101, 102, 117, 119, 501, 502, 507, 508, 510, 511, 718, 719];
+/// Those of them that change something.
+const SETS: [u16; 7] = [102, 117, 119, 501, 508, 510, 719];
 
 /// A running emulator.
 #[derive(Debug)]
@@ -206,6 +218,8 @@ pub struct Fault {
     /// Turns every Set into a question that asks for an acknowledgement: the bulb acknowledges
     /// and nothing changes.
     pub ignore_sets: bool,
+    /// The bulb answers wrongly, in the way of that number of [`wrong`].
+    pub wrong_answers: Option<usize>,
 }
 
 /// A piece of network in front of a bulb: configure its address instead of the bulb's.
@@ -213,6 +227,7 @@ pub struct Fault {
 pub struct Link {
     address: SocketAddr,
     fault: watch::Sender<Fault>,
+    asked: Arc<Mutex<Vec<Instant>>>,
     _tasks: JoinSet<()>,
 }
 
@@ -226,8 +241,9 @@ impl Link {
         let address = front.local_addr()?;
         let (fault, faults) = watch::channel(Fault::default());
         let mut tasks = JoinSet::new();
-        tasks.spawn(carry(front, bulb, faults, seed));
-        Ok(Self { address, fault, _tasks: tasks })
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        tasks.spawn(carry(front, bulb, faults, seed, asked.clone()));
+        Ok(Self { address, fault, asked, _tasks: tasks })
     }
 
     /// What to configure as the bulb's address.
@@ -236,19 +252,32 @@ impl Link {
         self.address
     }
 
+    /// When each datagram to the bulb came, lost or not, oldest first.
+    #[must_use]
+    pub fn asked(&self) -> Vec<Instant> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Faults from now on.
     pub fn set(&self, fault: Fault) {
         self.fault.send_replace(fault);
     }
 }
 
-async fn carry(front: Arc<UdpSocket>, bulb: SocketAddr, faults: watch::Receiver<Fault>, seed: u64) {
+async fn carry(
+    front: Arc<UdpSocket>,
+    bulb: SocketAddr,
+    faults: watch::Receiver<Fault>,
+    seed: u64,
+    asked: Arc<Mutex<Vec<Instant>>>,
+) {
     let mut backs: HashMap<SocketAddr, Arc<UdpSocket>> = HashMap::new();
     let mut tasks = JoinSet::new();
     let mut chance = Chance(seed | 1);
     let mut buffer = vec![0; 2_048];
     while let Ok((length, client)) = front.recv_from(&mut buffer).await {
         let fault = *faults.borrow();
+        asked.lock().unwrap_or_else(PoisonError::into_inner).push(Instant::now());
         if chance.strikes(fault.lose_requests) {
             continue;
         }
@@ -279,19 +308,25 @@ async fn carry_back(
     let mut chance = Chance(seed | 1);
     let mut buffer = vec![0; 2_048];
     while let Ok((length, _)) = back.recv_from(&mut buffer).await {
-        let lose = faults.borrow().lose_answers;
-        if !chance.strikes(lose) {
-            let _ = front.send_to(buffer.get(..length).unwrap_or_default(), client).await;
+        let fault = *faults.borrow();
+        if chance.strikes(fault.lose_answers) {
+            continue;
+        }
+        let answer = buffer.get(..length).unwrap_or_default();
+        let answers =
+            fault.wrong_answers.map_or_else(|| vec![answer.to_vec()], |way| wrong::answers(way, answer));
+        for answer in answers {
+            let _ = front.send_to(&answer, client).await; // a datagram that cannot be sent is lost
         }
     }
 }
 
-/// Makes a GetPower (20, without a body) of a LightSetColor (102) or LightSetPower (117).
+/// Makes a GetPower (20, without a body) of each message that changes something.
 fn defuse(datagram: &mut Vec<u8>) {
-    let kind = datagram.get(32..34).map(|kind| kind.to_vec());
-    if kind.as_deref() == Some(&[102, 0]) || kind.as_deref() == Some(&[117, 0]) {
+    let kind = datagram.get(32..34).and_then(|kind| kind.try_into().ok()).map(u16::from_le_bytes);
+    if kind.is_some_and(|kind| SETS.contains(&kind)) {
         datagram.truncate(36);
-        for (at, value) in [(0, 36), (1, 0), (32, 20)] {
+        for (at, value) in [(0, 36), (1, 0), (32, 20), (33, 0)] {
             if let Some(byte) = datagram.get_mut(at) {
                 *byte = value;
             }

@@ -4,6 +4,7 @@
 
 pub mod daemon;
 pub mod emulator;
+pub mod fakes;
 pub mod hostile;
 pub mod network;
 pub mod python;

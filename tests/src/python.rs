@@ -22,6 +22,20 @@ pub fn python() -> Result<Command> {
     Ok(Command::new(python))
 }
 
+/// What a script of `tests/peers` prints: one line of JSON.
+///
+/// # Errors
+/// When it fails, with what it said, or takes too long.
+pub async fn peer(script: &str, arguments: &[&str]) -> Result<Value> {
+    let mut command = python()?;
+    command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("peers").join(script)).args(arguments);
+    let ran = timeout(PATIENCE, command.kill_on_drop(true).output()).await;
+    let output = ran.with_context(|| format!("{script} did not end in time"))??;
+    let said = String::from_utf8_lossy(&output.stdout);
+    ensure!(output.status.success(), "{script} failed: {said}{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_str(&said).with_context(|| format!("{script} said {said}"))
+}
+
 /// A running `watch.py`, killed when dropped.
 #[derive(Debug)]
 pub struct Watch {

@@ -124,6 +124,33 @@ async fn every_command_prints_json() {
     assert_eq!(tries.one(&one, &["light", BULB, "on", "--deadline", "20s"]).await["state"], "confirmed");
     assert_eq!(tries.one(&one, &["history", BULB]).await["device"], BULB);
 
+    assert_eq!(tries.one(&one, &["switch", BULB, "off", "--deadline", "20s"]).await["state"], "confirmed");
+    tries.note(&["press"]);
+    let pressed = one.cli(&["press", BULB, "--json"]).await.unwrap();
+    let problem: Value = serde_json::from_str(&pressed.stderr).unwrap();
+    assert_eq!(problem["type"], "urn:hearth:problem:not-capable", "{problem}");
+    assert_eq!(tries.one(&one, &["device", "show", BULB]).await["id"], BULB);
+    assert_eq!(tries.one(&one, &["device", "rename", BULB, "Desk"]).await["fields"]["name"], "Desk");
+    assert_eq!(tries.one(&one, &["device", "move", "Desk", "office"]).await["fields"]["area"], "office");
+    tries.one(&one, &["group", "add", "evening", "Desk"]).await;
+    assert_eq!(tries.one(&one, &["group", "list"]).await["objects"][0]["id"], "group/evening");
+    let all = tries.one(&one, &["light", "evening", "on", "--deadline", "20s"]).await;
+    assert_eq!((&all["group"], &all["commands"][0]["state"]), (&"group/evening".into(), &"confirmed".into()));
+    tries.one(&one, &["group", "remove", "evening", "Desk"]).await;
+    assert_eq!(tries.one(&one, &["device", "forget", "Desk"]).await["forgotten"], true);
+
+    // Of adapters.
+    let adapters = tries.one(&one, &["adapter", "list"]).await["adapters"].as_array().unwrap().clone();
+    assert!(adapters.iter().any(|adapter| adapter["id"] == "lifx" && adapter["on"][0]["state"] == "running"));
+    assert!(tries.one(&one, &["adapter", "show", "lifx"]).await["schema"]["properties"].is_object());
+    let set = tries.one(&one, &["adapter", "set", "lifx", "poll_s=2"]).await;
+    assert_eq!(set["settings"]["poll_s"], 2);
+    tries.one(&one, &["adapter", "restart", "lifx"]).await;
+    assert_eq!(tries.one(&one, &["adapter", "disable", "lifx"]).await["enabled"], false);
+    assert_eq!(tries.one(&one, &["adapter", "enable", "lifx"]).await["enabled"], true);
+    assert_eq!(tries.one(&one, &["adapter", "pair", "lifx", "--for", "1s"]).await["seconds"], 1);
+    assert_eq!(tries.one(&one, &["adapter", "forget", "lifx"]).await["forgotten"], true);
+
     // Of clients and the node itself.
     let token = tries.one(&one, &["token", "create", "--role", "viewer"]).await;
     assert_eq!(tries.one(&one, &["token", "list"]).await["tokens"][0]["role"], "viewer");

@@ -5,10 +5,13 @@ use std::time::Duration;
 
 use device_adapters::model::{
     Availability, Capabilities, Change, ColorMode, CommandId, Description, DeviceId, Gamut, LightChange,
-    LightState, Source, Stage, State, color,
+    LightState, NO_EFFECT, Source, Stage, State, Zone, color,
 };
 use device_adapters::{AdapterError, Context, Directive, Handle, Reading, find};
-use hearth_tests::emulator::{COLOR_BULB, Emulator, Fault, Link, WHITE_BULB};
+use hearth_tests::emulator::{
+    CANDLE, COLOR_BULB, Emulator, Fault, LONG_STRIP, Link, OLD_STRIP, STRIP, WHITE_BULB,
+};
+use hearth_tests::python::python;
 use serde_json::json;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -158,6 +161,34 @@ impl Rig {
         self.emulator.device(SERIAL).await.unwrap()
     }
 
+    /// What another client, aiolifx, sees, after it has changed what it is told to.
+    async fn second_reader(&self, change: &serde_json::Value) -> serde_json::Value {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/peers/lifx.py");
+        let port = self.emulator.address().port().to_string();
+        let told = python().unwrap().args([script, &port, &change.to_string()]).output().await.unwrap();
+        let said = String::from_utf8_lossy(&told.stderr);
+        assert!(told.status.success(), "{said}");
+        serde_json::from_slice(&told.stdout).unwrap()
+    }
+
+    /// The newest report of all that was seen.
+    fn last_report(&self) -> LightState {
+        let report = |reading: &Reading| match reading {
+            Reading::Reported { state: State::Light(state), .. } => Some(state.clone()),
+            _ => None,
+        };
+        self.seen.iter().rev().find_map(report).unwrap()
+    }
+
+    /// Waits for a report in which `shows` holds.
+    async fn shows(&mut self, what: &str, shows: impl Fn(&LightState) -> bool) -> LightState {
+        self.next(what, |reading| match reading {
+            Reading::Reported { state: State::Light(state), .. } if shows(state) => Some(state.clone()),
+            _ => None,
+        })
+        .await
+    }
+
     async fn stop(self) {
         self.stop.send(true).unwrap();
         let within = Instant::now() + Duration::from_secs(2);
@@ -208,7 +239,7 @@ async fn a_bulb_found_by_discovery_is_spoken_to_at_the_port_it_tells() {
     let mut rig = Rig::with(COLOR_BULB, settings).await;
     assert_eq!(rig.found().await.address, Some(rig.emulator.address().to_string()));
     rig.own(true).await;
-    rig.link.set(Fault { lose_requests: 1.0, lose_answers: 1.0, ignore_sets: false });
+    rig.link.set(Fault { lose_requests: 1.0, lose_answers: 1.0, ..Fault::default() });
     rig.confirmed(on(false)).await;
     rig.stop().await;
 }
@@ -289,7 +320,7 @@ async fn brightness_does_not_undo_a_colour_that_another_app_chose() {
 #[tokio::test]
 async fn with_30_percent_lost_both_ways_every_command_is_confirmed() {
     let mut rig = Rig::owning(COLOR_BULB).await;
-    rig.link.set(Fault { lose_requests: LOSS, lose_answers: LOSS, ignore_sets: false });
+    rig.link.set(Fault { lose_requests: LOSS, lose_answers: LOSS, ..Fault::default() });
     for round in 0..6 {
         let change = LightChange { on: Some(round % 2 == 0), ..brightness(10 + round * 10) };
         let shown = rig.confirmed(change).await;
@@ -369,5 +400,148 @@ async fn a_slider_at_30_a_second_never_shows_an_older_command_after_a_newer() {
         });
         assert_eq!(finals.count(), 1, "command {number} must end exactly once");
     }
+    rig.stop().await;
+}
+
+fn zone(count: u16, kelvin: u16, percent: u8) -> Zone {
+    let brightness = color::from_percent(percent);
+    Zone { count, color: ColorMode::Temperature { kelvin }, brightness }
+}
+
+fn zoned(zones: &[Zone]) -> LightChange {
+    LightChange { zones: Some(zones.to_vec()), ..LightChange::default() }
+}
+
+fn effect(name: &str) -> LightChange {
+    LightChange { effect: Some(name.to_owned()), ..LightChange::default() }
+}
+
+/// Kelvin and brightness in percent of a zone, as the emulator tells it.
+fn shown(zone: &serde_json::Value) -> (u64, u8) {
+    let brightness = u16::try_from(zone["brightness"].as_u64().unwrap()).unwrap();
+    (zone["kelvin"].as_u64().unwrap(), color::to_percent(brightness))
+}
+
+#[tokio::test]
+async fn zones_of_strips_old_and_new_are_confirmed_by_what_each_shows() {
+    for (product, count) in [(STRIP, 80), (OLD_STRIP, 16), (LONG_STRIP, 60)] {
+        let mut rig = Rig::new(product).await;
+        let Capabilities::Light(can) = rig.found().await.capabilities else { panic!("no light") };
+        assert_eq!((can.zones, can.effects.as_slice()), (Some(count), &["move".to_owned()][..]));
+        rig.own(true).await;
+        rig.reported().await;
+        rig.confirmed(colored(ColorMode::Temperature { kelvin: 3_000 })).await;
+
+        let bulb = rig.confirmed(zoned(&[zone(3, 2_500, 100), zone(5, 6_500, 20)])).await;
+        let zones: Vec<(u64, u8)> = bulb["zone_colors"].as_array().unwrap().iter().map(shown).collect();
+        assert_eq!((zones.len(), zones[2], zones[3]), (count.into(), (2_500, 100), (6_500, 20)));
+        assert_eq!(zones[8].0, 3_000, "zones behind the last run stay as they are");
+
+        let bulb = rig.confirmed(brightness(40)).await;
+        let zones: Vec<(u64, u8)> = bulb["zone_colors"].as_array().unwrap().iter().map(shown).collect();
+        assert_eq!((zones[0], zones[7]), ((2_500, 40), (6_500, 40)), "each zone keeps its colour");
+
+        rig.confirmed(colored(ColorMode::Temperature { kelvin: 4_000 })).await;
+        let state = rig.last_report();
+        assert_eq!((state.zones, state.color), (None, ColorMode::Temperature { kelvin: 4_000 }));
+        rig.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn zones_that_another_app_chose_are_reported() {
+    let mut rig = Rig::owning(STRIP).await;
+    let zone = |hue: u16| json!({ "hue": hue, "saturation": 65_535, "brightness": 30_000, "kelvin": 3_500 });
+    let colors: Vec<_> = (0..80).map(|index| zone(if index < 30 { 0 } else { 21_845 })).collect();
+    rig.emulator.set(SERIAL, &json!({ "zone_colors": colors })).await.unwrap();
+    let state =
+        rig.shows("two colours", |state| state.zones.as_ref().is_some_and(|zones| zones.len() == 2)).await;
+    let counts: Vec<u16> = state.zones.unwrap().iter().map(|zone| zone.count).collect();
+    assert_eq!(counts, [30, 50]);
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn zones_are_confirmed_with_30_percent_lost_both_ways() {
+    for product in [STRIP, OLD_STRIP] {
+        let mut rig = Rig::owning(product).await;
+        rig.link.set(Fault { lose_requests: LOSS, lose_answers: LOSS, ..Fault::default() });
+        for round in 1..=3 {
+            let change = zoned(&[zone(round, 2_700, 50), zone(16 - round, 5_000, 80)]);
+            let command = rig.change_within(change, Duration::from_secs(10)).await;
+            assert_eq!(rig.life_of(command).await.last(), Some(&Stage::Confirmed));
+        }
+        rig.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_light_without_zones_or_effects_refuses_them_with_words() {
+    let mut rig = Rig::owning(COLOR_BULB).await;
+    for (change, words) in [(zoned(&[zone(1, 3_000, 50)]), "no zones"), (effect("flame"), "it knows none")] {
+        let refused = rig.change(change).await;
+        let life = rig.life_of(refused).await;
+        assert!(matches!(&life[..], [Stage::Failed { reason }] if reason.contains(words)), "{life:?}");
+    }
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_second_reader_sees_the_bulb_as_the_adapter_left_it_and_the_other_way_round() {
+    let mut rig = Rig::owning(COLOR_BULB).await;
+    let all = LightChange { on: Some(true), ..brightness(30) };
+    rig.confirmed(LightChange { color: Some(ColorMode::Temperature { kelvin: 2_700 }), ..all }).await;
+    let told = rig.second_reader(&json!({})).await;
+    assert_eq!((&told["serial"], &told["power"]), (&json!(SERIAL), &json!(65_535)), "{told}");
+    assert_eq!(told["color"], json!([told["color"][0], 0, color::from_percent(30), 2_700]), "{told}");
+
+    rig.second_reader(&json!({ "color": [21_845, 65_535, 10_000, 3_500], "power": false })).await;
+    let state = rig.shows("what aiolifx set", |state| !state.on && state.brightness == 10_000).await;
+    assert_eq!(state.color, ColorMode::Color(color::hue_saturation_to_xy(21_845, 65_535)));
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_second_reader_sees_zones_and_effects_as_the_adapter_left_them_and_the_other_way_round() {
+    for (product, count) in [(STRIP, 80), (OLD_STRIP, 16)] {
+        let mut rig = Rig::owning(product).await;
+        rig.confirmed(zoned(&[zone(4, 2_500, 100), zone(count - 4, 6_500, 20)])).await;
+        let told = rig.second_reader(&json!({})).await;
+        let zones: Vec<_> =
+            told["zones"].as_array().unwrap().iter().map(|zone| (&zone[3], &zone[2])).collect();
+        let (warm, cold) = (json!(color::from_percent(100)), json!(color::from_percent(20)));
+        assert_eq!(zones.len(), usize::from(count));
+        assert_eq!((zones[3], zones[4]), ((&json!(2_500), &warm), (&json!(6_500), &cold)));
+        assert_eq!(told["effect"], "OFF");
+
+        rig.confirmed(effect("move")).await;
+        assert_eq!(rig.second_reader(&json!({})).await["effect"], "MOVE");
+
+        let change = json!({ "zones": [[0, 1, [0, 65_535, 9_000, 3_500]]], "effect": "off" });
+        rig.second_reader(&change).await;
+        let state =
+            rig.shows("what aiolifx set", |state| state.zones.is_some() && state.effect.is_none()).await;
+        let zones = state.zones.unwrap();
+        assert_eq!((zones.len(), zones[0].count, zones[0].brightness), (3, 2, 9_000), "{zones:?}");
+        rig.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_second_reader_sees_the_effect_of_a_matrix_and_the_other_way_round() {
+    let mut rig = Rig::owning(CANDLE).await;
+    for name in ["flame", "morph"] {
+        rig.confirmed(effect(name)).await;
+        assert_eq!(rig.second_reader(&json!({})).await["effect"], name.to_uppercase());
+    }
+    rig.confirmed(effect(NO_EFFECT)).await;
+    rig.second_reader(&json!({ "effect": "flame" })).await;
+    rig.shows("what aiolifx set", |state| state.effect.as_deref() == Some("flame")).await;
+    rig.confirmed(colored(ColorMode::Temperature { kelvin: 3_000 })).await;
+    assert_eq!(
+        rig.second_reader(&json!({})).await["effect"],
+        "OFF",
+        "a colour ends the effect that hides it"
+    );
     rig.stop().await;
 }

@@ -4,6 +4,7 @@
 use std::{fmt::Write as _, path::Path, process::Stdio};
 
 use hearth_tests::daemon::{self, Folder, PATIENCE, free_port};
+use hearth_tests::fakes::weather::{Service, Weather};
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::Value;
 use tokio::{
@@ -16,6 +17,8 @@ const README: &str = include_str!("../../README.md");
 const WATCH: &str = include_str!("../watch.py");
 const BULB: &str = "device/lifx-d073d5000001";
 const LIFE: [&str; 4] = ["accepted", "sent", "acknowledged", "confirmed"];
+/// Where the tour asks for the weather; the test names its own service behind it.
+const LONGITUDE: &str = "longitude=10.75";
 /// What the shell says when a line is done, before its exit code.
 const DONE: &str = "@@done ";
 
@@ -145,9 +148,11 @@ async fn the_tour_does_what_it_says_and_so_does_its_python() {
         ("$PWD/target/release".to_owned(), program.parent().unwrap().to_string_lossy().into_owned()),
         ("/tmp/".to_owned(), folder.join("").to_string_lossy().into_owned()),
     ];
-    for port in ["7901", "7902", "56701"] {
+    for port in ["7901", "7902", "56701", "18830"] {
         places.push((port.to_owned(), free_port().unwrap().to_string()));
     }
+    let weather = Weather::start(Service::OpenMeteo).await.unwrap();
+    places.push((LONGITUDE.to_owned(), format!("{LONGITUDE} url={}", weather.url())));
     let [tour, client] = &blocks("sh")[..] else { panic!("the tour has two blocks for the shell") };
     for (place, _) in &places {
         assert!(tour.contains(place), "the tour has no {place} any more, which this test replaces");
@@ -170,6 +175,14 @@ async fn the_tour_does_what_it_says_and_so_does_its_python() {
     };
     assert!(of("/b get note/shopping").contains("oat milk"), "{}", terminal.said);
     assert!(life(&of(" on --brightness 40 --color orange")).ends_with(&LIFE), "{}", terminal.said);
+    // What is pushed to everybody needs no acknowledgement.
+    assert!(life(&of("light Hall on")).ends_with(&["confirmed"]), "{}", terminal.said);
+    let announced = of("-t 'homeassistant/device/+/config'");
+    let own = "homeassistant/device/hearth_lifx-d073d5000001/config";
+    assert!(announced.lines().any(|line| line == own), "{}", terminal.said);
+    let shown_weather = of("devices | grep °C");
+    let row = shown_weather.lines().find(|line| line.starts_with("Weather ")).expect(&terminal.said);
+    assert!(row.contains(" 13.4 °C") && row.contains(" online"), "{row}");
     let status = of("/a status");
     for (name, state) in [("kitchen", "self"), ("cellar", "alive")] {
         let row = status.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("{status}"));

@@ -214,6 +214,7 @@ impl<'a> Rig<'a> {
     }
 
     async fn vanish(&mut self, peer: &mut impl Peer) -> Result<(), String> {
+        let began = self.seen.len();
         peer.silence().await;
         if let Some(change) = peer.changes().first() {
             let command = self.command(change, SHORT_PATIENCE).await?;
@@ -222,22 +223,26 @@ impl<'a> Rig<'a> {
                 return Err(format!("a command to a device that does not answer ended as {stage:?}"));
             }
         }
-        let wanted = self.device.clone();
+        // What a device told that does nothing else, as a weather service, may be of use while it is silent.
+        let (wanted, only_tells) = (self.device.clone(), peer.changes().is_empty());
+        let silent = |is| is == Availability::Offline || (only_tells && is == Availability::Stale);
         let is_gone = |reading: &Reading| match reading {
             Reading::Lost { device, reason } if *device == wanted => Some(reason.clone()),
-            Reading::Availability { availability: Availability::Offline, reason, .. } => Some(reason.clone()),
+            Reading::Availability { availability: is, reason, .. } if silent(*is) => Some(reason.clone()),
             _ => None,
         };
         // An adapter of which one runs in the household ends with an error, and another board tries.
-        let reason = match self.next(MISSES_WITHIN, "that the device is gone", is_gone).await {
-            Ok(reason) => reason,
-            Err(why) => self.failure().ok_or(why)?,
+        let reason = match self.seen.iter().skip(began).find_map(is_gone) {
+            Some(reason) => reason,
+            None => match self.next(MISSES_WITHIN, "that the device is gone", is_gone).await {
+                Ok(reason) => reason,
+                Err(why) => self.failure().ok_or(why)?,
+            },
         };
         if reason.trim().is_empty() {
-            Err("it does not say why the device is gone".to_owned())
-        } else {
-            Ok(())
+            return Err("it does not say why the device is gone".to_owned());
         }
+        Ok(())
     }
 
     async fn return_to(&mut self, peer: &mut impl Peer) -> Result<(), String> {

@@ -13,44 +13,22 @@ use tokio::time::Instant;
 
 use crate::adapter::Reading;
 use crate::model::{
-    Availability, Capabilities, Change, CommandId, Description, DeviceId, KelvinRange, LightCapabilities,
-    LightState, Sensors, Source, Stage, State,
+    Availability, Capabilities, Change, CommandId, DeviceId, LightState, Source, Stage, State,
 };
 
-use super::command::{Base, InFlight, Need, Verdict};
+use super::action::{Action, most_urgent};
+use super::command::{Base, InFlight, Means, Need, Verdict};
 use super::identity::Identity;
 use super::output::{Output, Transmit};
 use super::pace::{Pace, Timing};
+use super::pending::{Pending, Requests};
 use super::poll::{Poll, Tick};
-use super::wire::{self, Hsbk, Reply, Request, Serial};
+use super::reading::{self, Partial};
+use super::wire::{self, Effect, Hsbk, Reply, Request, Serial};
 
-/// How long an answer may take; what comes later is no answer any more. Shorter than the time in
-/// which 256 sequence numbers are used up at 20 messages a second.
-const ANSWER_WITHIN: Duration = Duration::from_secs(4);
 /// How old what is known of a bulb may be to build a Set on it. Somebody with another app may have
 /// changed the colour since, and a command for brightness must not undo that.
 const BASE_FRESH: Duration = Duration::from_secs(1);
-
-/// A request that may still be answered.
-#[derive(Debug, Clone)]
-struct Pending {
-    sequence: u8,
-    request: Request,
-    at: Instant,
-    /// `Bulb::epoch` when it was sent, for a read whose answer may be reported.
-    epoch: Option<u64>,
-    /// `Bulb::sets` when it was sent (a Set counts itself).
-    sets: u64,
-}
-
-/// What to send next.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Action {
-    Command(Need),
-    Poll,
-    Identify(Request),
-    Reach,
-}
 
 /// One bulb.
 #[derive(Debug)]
@@ -61,8 +39,7 @@ pub(crate) struct Bulb {
     addr: SocketAddr,
     timing: Timing,
     pace: Pace,
-    sequence: u8,
-    pending: Vec<Pending>,
+    requests: Requests,
     identity: Identity,
     announced: bool,
     last_heard: Instant,
@@ -72,6 +49,9 @@ pub(crate) struct Bulb {
     poll: Poll,
     command: Option<InFlight>,
     base: Option<Base>,
+    reading: Partial,
+    /// The effect that it ran when it was last read, or was last told to run.
+    effect: Option<Effect>,
     /// Counts Sets that were sent.
     sets: u64,
     /// Counts everything that makes an answer on its way out of date.
@@ -98,8 +78,7 @@ impl Bulb {
             addr,
             timing,
             pace: Pace::new(now),
-            sequence: 0,
-            pending: Vec::new(),
+            requests: Requests::default(),
             identity: Identity::new(now),
             announced: false,
             last_heard: now,
@@ -109,6 +88,8 @@ impl Bulb {
             poll: Poll::new(now),
             command: None,
             base: None,
+            reading: Partial::new(now),
+            effect: None,
             sets: 0,
             epoch: 0,
             followed: None,
@@ -140,6 +121,8 @@ impl Bulb {
         self.owned = owned;
         self.availability = None;
         self.last_report = None;
+        self.reading.clear();
+        self.reading.retry();
         if owned {
             self.poll = Poll::new(now);
         } else {
@@ -151,6 +134,7 @@ impl Bulb {
     /// Reads the state at once and reports it in any case.
     pub(crate) fn refresh(&mut self, now: Instant) {
         self.last_report = None;
+        self.reading.retry();
         self.poll.hurry(now);
     }
 
@@ -166,10 +150,7 @@ impl Bulb {
         if self.command.as_ref().is_some_and(|command| command.id == id) {
             return; // the same again: it is on its way
         }
-        let fitted = self
-            .capabilities()
-            .and_then(|can| Capabilities::Light(can).fit(change).map_err(|e| e.to_string()));
-        let wanted = match fitted {
+        let wanted = match self.fit(change) {
             Ok(Change::Light(wanted)) if self.owned => wanted,
             Ok(_) => {
                 let reason = format!("this node does not own {}: its owner carries commands out", self.id);
@@ -185,7 +166,7 @@ impl Bulb {
         if let Some(older) = older {
             self.progress(older.id, Stage::Superseded, out);
         }
-        self.epoch += 1;
+        self.outdate();
         self.command = Some(InFlight::new(id, wanted, deadline, now, self.sets));
         self.plan(now);
     }
@@ -205,23 +186,29 @@ impl Bulb {
         reply: Reply,
         out: &mut Output,
     ) -> bool {
-        self.forget_old(now);
-        let answered = |p: &Pending| p.sequence == sequence && p.request.is_answered_by(&reply);
-        let Some(index) = self.pending.iter().position(answered) else { return false };
+        self.requests.forget_old(now);
         if from.ip() != self.addr.ip() {
             return false;
         }
-        let pending = self.pending.swap_remove(index);
+        let Some(pending) = self.requests.answered_by(sequence, &reply) else { return false };
         self.heard(now, out);
-        match reply {
+        match &reply {
             Reply::Acknowledgement => self.acknowledged(now, &pending, out),
             Reply::LightState { hsbk, power, label } => {
-                self.state_read(now, &pending, hsbk, power > 0, out);
-                self.identified(now, Reply::StateLabel(label), out);
+                self.light_read(now, &pending, *hsbk, *power > 0);
+                self.read(now, &pending, &reply, out);
+                self.identified(now, Reply::StateLabel(label.clone()), out);
             }
-            Reply::StateUnhandled(_) => self.unhandled(now, &pending.request, out),
+            Reply::StateZones { .. } => {
+                self.read(now, &pending, &reply, out);
+                self.identified(now, reply, out);
+            }
+            Reply::StateMultiZoneEffect(_) | Reply::StateTileEffect(_) => {
+                self.read(now, &pending, &reply, out);
+            }
+            Reply::StateUnhandled(_) => self.unhandled(now, &pending, out),
             Reply::StateService { .. } => {}
-            other => self.identified(now, other, out),
+            _ => self.identified(now, reply, out),
         }
         true
     }
@@ -241,7 +228,7 @@ impl Bulb {
 
     /// Does what is due.
     pub(crate) fn handle_timeout(&mut self, now: Instant, out: &mut Output) {
-        self.forget_old(now);
+        self.requests.forget_old(now);
         if let Some(command) = self.command.as_ref().filter(|command| command.deadline <= now) {
             let reason = command.why_timed_out(now);
             self.base = None; // its Sets may have arrived, or may yet
@@ -263,43 +250,38 @@ impl Bulb {
         }
     }
 
-    /// The most urgent thing to send: a command's messages go before everything else that is due.
     fn next_action(&self) -> (Instant, Action) {
-        let command = self.command.as_ref().map(|command| {
-            let (due, need) = command.need();
-            (due, Action::Command(need))
-        });
-        let fading =
-            self.command.as_ref().is_none_or(|c| c.settled_at().is_some_and(|at| at > self.poll.due()));
-        let poll = (self.owned && fading).then(|| (self.poll.due(), Action::Poll));
+        let command = self.command.as_ref();
+        let part = self.reading.due().map(|due| (due, Action::Part));
+        // A poll would tell nothing of a command that is being delivered, or fades.
+        let useful = command.is_none_or(|c| c.settled_at().is_some_and(|at| at > self.poll.due()));
+        let poll = (self.owned && useful).then(|| (self.poll.due(), Action::Poll));
         let identify = self.identity.need().map(|(due, request)| (due, Action::Identify(request)));
         let reach = (self.last_heard + self.timing.quiet()).max(self.next_reach);
-        // `min_by_key` keeps the first of equals; a command that is due must also beat what has
-        // been due for longer, so everything else waits while one is being delivered.
-        let others = [poll, identify].into_iter().flatten().chain([(reach, Action::Reach)]);
-        let other = others.min_by_key(|(due, _)| *due).unwrap_or((reach, Action::Reach));
-        match command {
-            Some(command) if command.0 <= other.0.max(self.pace.ready()) => command,
-            _ => other,
-        }
+        most_urgent(command.map(InFlight::need), [part, poll, identify], reach, self.pace.ready())
     }
 
     fn perform(&mut self, now: Instant, action: Action, out: &mut Output) {
         match action {
             Action::Command(Need::Set(index)) => self.send_set(now, index, out),
-            Action::Command(Need::Base | Need::ReadBack) => {
+            Action::Command(need @ (Need::Base | Need::ReadBack)) => {
                 if let Some(command) = &mut self.command {
                     command.send_read(now);
                 }
-                self.send_read(now, out);
+                if need == Need::Base {
+                    self.send(now, Request::LightGet, None, out);
+                } else {
+                    self.begin_read(now, out);
+                }
             }
+            Action::Part => self.ask_next(now, out),
             Action::Poll => match self.poll.tick(now, self.timing.poll) {
-                Tick::Ask => self.send_read(now, out),
+                Tick::Ask => self.begin_read(now, out),
                 Tick::Missed => {}
                 Tick::Silent(missed) => self.silent(now, missed, out),
             },
             Action::Identify(request) => {
-                self.identity.asked(now);
+                self.identity.asked(now, &request);
                 self.send(now, request, None, out);
                 self.announce(out); // what was asked for in vain long enough is given up
             }
@@ -315,30 +297,38 @@ impl Bulb {
         let Some(request) = command.send_step(now, index) else { return };
         let (id, first) = (command.id, command.first_sent());
         self.sets += 1;
-        self.epoch += 1;
+        self.outdate();
         self.send(now, request, None, out);
         if first {
             self.progress(id, Stage::Sent, out);
         }
     }
 
-    fn send_read(&mut self, now: Instant, out: &mut Output) {
+    /// What is being read now is from before something that changes it.
+    fn outdate(&mut self) {
+        self.epoch += 1;
+        self.reading.clear();
+    }
+
+    /// Asks for what is missing to know the state, one question after the other.
+    fn begin_read(&mut self, now: Instant, out: &mut Output) {
+        let (requests, epoch) = (&self.requests, self.epoch);
+        let is_asked = |request: &Request| requests.is_in_flight(now, request, epoch);
+        self.reading.begin(now, self.identity.layout(), is_asked);
+        self.ask_next(now, out);
+    }
+
+    fn ask_next(&mut self, now: Instant, out: &mut Output) {
+        let Some(request) = self.reading.next_question() else { return };
         let settled = self.command.as_ref().is_none_or(InFlight::is_acknowledged);
-        self.send(now, Request::LightGet, settled.then_some(self.epoch), out);
+        self.send(now, request, settled.then_some(self.epoch), out);
     }
 
     fn send(&mut self, now: Instant, request: Request, epoch: Option<u64>, out: &mut Output) {
         self.pace.spend(now);
-        self.sequence = self.sequence.wrapping_add(1);
-        let sequence = self.sequence;
-        self.pending.retain(|pending| pending.sequence != sequence);
-        self.pending.push(Pending { sequence, request, at: now, epoch, sets: self.sets });
+        let sequence = self.requests.add(now, request.clone(), epoch, self.sets);
         let bytes = wire::encode(self.source, self.serial, sequence, &request);
         out.transmits.push_back(Transmit { to: self.addr, bytes });
-    }
-
-    fn forget_old(&mut self, now: Instant) {
-        self.pending.retain(|pending| pending.at + ANSWER_WITHIN > now);
     }
 
     /// A valid answer came.
@@ -346,11 +336,9 @@ impl Bulb {
         self.last_heard = now;
         self.next_reach = now;
         if self.owned && self.availability != Some(Availability::Online) {
-            let reason = match self.availability {
-                Some(_) => "the bulb answers again".to_owned(),
-                None => "the bulb answers".to_owned(),
-            };
-            self.set_availability(Availability::Online, reason, out);
+            let again = if self.availability.is_some() { " again" } else { "" };
+            self.set_availability(Availability::Online, format!("the bulb answers{again}"), out);
+            self.reading.retry();
             self.poll.hurry(now);
         }
         self.poll.heard();
@@ -380,12 +368,13 @@ impl Bulb {
 
     fn acknowledged(&mut self, now: Instant, pending: &Pending, out: &mut Output) {
         if let Some(base) = self.base.as_mut().filter(|base| base.sets < pending.sets) {
-            match pending.request {
-                Request::LightSetColor(hsbk, _) => base.hsbk = hsbk,
-                Request::LightSetPower(on, _) => base.on = on,
-                _ => {}
-            }
-            (base.at, base.sets) = (now, pending.sets);
+            base.take(now, pending.sets, &pending.request);
+        }
+        if matches!(pending.request, Request::SetColorZones(..) | Request::SetExtendedColorZones(..)) {
+            self.base = None; // what the bulb makes of its zones it must tell
+        }
+        if let Request::SetMultiZoneEffect(effect) | Request::SetTileEffect(effect) = pending.request {
+            self.effect = Some(effect);
         }
         let Some(command) = &mut self.command else { return };
         let (id, all) = (command.id, command.acknowledge(now, pending.sets, &pending.request));
@@ -397,31 +386,48 @@ impl Bulb {
         }
     }
 
-    fn state_read(&mut self, now: Instant, pending: &Pending, hsbk: Hsbk, on: bool, out: &mut Output) {
+    /// What a command builds on, whether or not it may be reported.
+    fn light_read(&mut self, now: Instant, pending: &Pending, hsbk: Hsbk, on: bool) {
         if pending.sets == self.sets {
             self.base = Some(Base { hsbk, on, at: pending.at, sets: pending.sets });
         }
         self.plan(now);
-        self.poll.answered(now, self.timing.poll);
+        if pending.epoch != Some(self.epoch) {
+            self.poll.answered(now, self.timing.poll);
+        }
+    }
+
+    /// A part of the state was read.
+    fn read(&mut self, now: Instant, pending: &Pending, reply: &Reply, out: &mut Output) {
         // Asked for before the newest Set was acknowledged, or overtaken by a newer command since:
         // it may show what was before.
         if !self.owned || pending.epoch != Some(self.epoch) {
             return;
         }
-        let state = hsbk.state(on);
-        let is_news =
-            self.last_report.as_ref().is_none_or(|(last, of)| *last != state || *of != self.followed);
-        if is_news {
-            self.last_report = Some((state.clone(), self.followed));
+        match reply {
+            Reply::StateUnhandled(_) => self.reading.refused(pending.at, &pending.request),
+            _ => self.reading.take(pending.at, reply),
+        }
+        if let Some((asked, state, effect)) = self.reading.complete(self.identity.layout()) {
+            self.poll.answered(now, self.timing.poll);
+            self.effect = Some(effect);
+            self.state_read(now, asked, state, out);
+        }
+    }
+
+    fn state_read(&mut self, now: Instant, asked: Instant, state: LightState, out: &mut Output) {
+        let told = (reading::bounded(state.clone()), self.followed);
+        if self.last_report.as_ref() != Some(&told) {
             out.readings.push_back(Reading::Reported {
                 device: self.id.clone(),
-                state: State::Light(state.clone()),
+                state: State::Light(told.0.clone()),
                 command: self.followed,
                 source: Source::ReadBack,
             });
+            self.last_report = Some(told);
         }
         let sets = self.sets;
-        let verdict = self.command.as_mut().map(|command| command.judge(now, pending.at, sets, &state));
+        let verdict = self.command.as_mut().map(|command| command.judge(now, asked, sets, &state));
         if verdict == Some(Verdict::Confirmed) {
             self.end_command(Stage::Confirmed, out);
         }
@@ -429,16 +435,20 @@ impl Bulb {
 
     /// Makes the Sets of a command as soon as what they build on is known.
     fn plan(&mut self, now: Instant) {
-        let whites = self.whites();
+        let layout = self.identity.layout();
+        let means =
+            Means { whites: self.identity.whites(), layout, runs_effect: self.effect != Some(Effect::Off) };
         let base = self.base.filter(|base| base.at + BASE_FRESH > now);
         let Some(command) = &mut self.command else { return };
         let unplanned = matches!(command.need(), (_, Need::Base));
-        if unplanned && (base.is_some() || !command.needs_base()) {
-            command.plan(now, base.as_ref(), whites);
+        if unplanned && (base.is_some() || !command.needs_base(layout)) {
+            command.plan(now, base.as_ref(), means);
         }
     }
 
-    fn unhandled(&mut self, now: Instant, request: &Request, out: &mut Output) {
+    fn unhandled(&mut self, now: Instant, pending: &Pending, out: &mut Output) {
+        let request = &pending.request;
+        self.read(now, pending, &Reply::StateUnhandled(request.kind()), out);
         if request.is_set() {
             let reason = "the bulb says that it does not know this message: it may not be a light";
             self.end_command(Stage::Failed { reason: reason.to_owned() }, out);
@@ -456,36 +466,19 @@ impl Bulb {
 
     /// Tells what was found, once it is known what it is.
     fn announce(&mut self, out: &mut Output) {
-        if self.announced || !self.identity.is_complete() {
+        if self.announced {
             return;
         }
-        let Some((capabilities, note)) = self.identity.capabilities() else { return };
+        let Some(device) = self.identity.describe(&self.id, self.addr.to_string()) else { return };
         self.announced = true;
-        out.readings.push_back(Reading::Found {
-            device: Description {
-                id: self.id.clone(),
-                adapter: super::ID.to_owned(),
-                name: self.identity.label(),
-                manufacturer: "LIFX".to_owned(),
-                model: self.identity.model(),
-                firmware: self.identity.firmware(),
-                address: Some(self.addr.to_string()),
-                capabilities: Capabilities::Light(capabilities),
-                sensors: Sensors::new(),
-                note,
-            },
-        });
+        out.readings.push_back(Reading::Found { device });
     }
 
-    fn capabilities(&self) -> Result<LightCapabilities, String> {
-        self.identity.capabilities().map(|(capabilities, _)| capabilities).ok_or_else(|| {
+    fn fit(&self, change: &Change) -> Result<Change, String> {
+        let (can, _) = self.identity.capabilities().ok_or_else(|| {
             format!("{} has not told yet what it is, or is no light: try again in a second", self.id)
-        })
-    }
-
-    fn whites(&self) -> KelvinRange {
-        let known = self.identity.capabilities().and_then(|(can, _)| can.color_temperature);
-        known.unwrap_or(KelvinRange { min_k: 1_500, max_k: 9_000 })
+        })?;
+        Capabilities::Light(can).fit(change).map_err(|error| error.to_string())
     }
 
     fn end_command(&mut self, stage: Stage, out: &mut Output) {

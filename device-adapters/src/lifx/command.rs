@@ -4,10 +4,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::model::{ColorMode, CommandId, KelvinRange, LightChange, LightState, Tolerance, color};
+use crate::model::{
+    ColorMode, CommandId, KelvinRange, LightChange, LightState, NO_EFFECT, Tolerance, Zone, color,
+};
 
 use super::pace::patience;
-use super::wire::{Hsbk, Request};
+use super::products::Layout;
+use super::wire::{Effect, Hsbk, Request};
 
 /// How long after the end of a transition the state is read: bulbs end a fade a little late.
 const AFTER_TRANSITION: Duration = Duration::from_millis(50);
@@ -25,6 +28,30 @@ pub(crate) struct Base {
     pub(crate) at: Instant,
     /// How many Sets had been sent when this was known.
     pub(crate) sets: u64,
+}
+
+impl Base {
+    /// A Set, the `sets`-th, was acknowledged.
+    pub(crate) fn take(&mut self, now: Instant, sets: u64, request: &Request) {
+        match request {
+            Request::LightSetColor(hsbk, _) => self.hsbk = *hsbk,
+            Request::LightSetPower(on, _) => self.on = *on,
+            Request::SetBrightness(brightness, _) => self.hsbk.brightness = *brightness,
+            _ => return,
+        }
+        (self.at, self.sets) = (now, sets);
+    }
+}
+
+/// What the messages of a command depend on, beside the command.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Means {
+    /// The whites that the bulb has.
+    pub(crate) whites: KelvinRange,
+    /// How its zones lie.
+    pub(crate) layout: Layout,
+    /// Whether it may be running an effect, as far as is known.
+    pub(crate) runs_effect: bool,
 }
 
 /// A Set, until it is acknowledged.
@@ -108,22 +135,43 @@ impl InFlight {
     ///
     /// That message always carries the whole colour, so what the command leaves open must be
     /// filled in; and a bulb that fades up from dark must take its colour first.
-    pub(crate) fn needs_base(&self) -> bool {
+    pub(crate) fn needs_base(&self, layout: Layout) -> bool {
         let wanted = &self.wanted;
-        let touches_color = wanted.brightness.is_some() || wanted.color.is_some();
-        let complete = wanted.brightness.is_some() && wanted.color.is_some();
-        touches_color && (!complete || (wanted.on == Some(true) && wanted.transition_ms > 0))
+        let complete = match (wanted.brightness, wanted.color) {
+            (None, None) => wanted.zones.is_some(),
+            (Some(_), None) => layout != Layout::Point, // there is a message for the brightness alone
+            (brightness, _) => brightness.is_some(),
+        };
+        let fades_up = wanted.on == Some(true) && wanted.transition_ms > 0;
+        self.touches_color() && (!complete || fades_up)
+    }
+
+    fn touches_color(&self) -> bool {
+        let wanted = &self.wanted;
+        wanted.brightness.is_some() || wanted.color.is_some() || wanted.zones.is_some()
     }
 
     /// Makes the Sets, now that what they need is known.
-    pub(crate) fn plan(&mut self, now: Instant, base: Option<&Base>, whites: KelvinRange) {
+    pub(crate) fn plan(&mut self, now: Instant, base: Option<&Base>, means: Means) {
         let wanted = &self.wanted;
-        let mut requests = Vec::with_capacity(2);
-        if wanted.brightness.is_some() || wanted.color.is_some() {
-            let from_dark = wanted.on == Some(true) && base.is_some_and(|base| !base.on);
-            let fade = if from_dark { 0 } else { wanted.transition_ms };
-            requests.push(Request::LightSetColor(target(wanted, base, whites), fade));
+        let mut requests = Vec::with_capacity(3);
+        let from_dark = wanted.on == Some(true) && base.is_some_and(|base| !base.on);
+        let fade = if from_dark { 0 } else { wanted.transition_ms };
+        if let Some(zones) = &wanted.zones {
+            let run =
+                |zone: &Zone| (zone.count, colored(Some(zone.color), zone.brightness, None, means.whites));
+            let runs: Vec<_> = zones.iter().map(run).collect();
+            requests.extend(Request::zones(&runs, means.layout == Layout::Strip { extended: true }, fade));
+        } else if self.touches_color() {
+            requests.push(match (wanted.color, wanted.brightness) {
+                // Each zone keeps the colour that it has.
+                (None, Some(brightness)) if means.layout != Layout::Point => {
+                    Request::SetBrightness(brightness, fade)
+                }
+                _ => Request::LightSetColor(target(wanted, base, means.whites), fade),
+            });
         }
+        requests.extend(effect(wanted, means).and_then(|effect| means.layout.set_effect(effect)));
         if let Some(on) = wanted.on {
             requests.push(Request::LightSetPower(on, wanted.transition_ms));
         }
@@ -146,7 +194,7 @@ impl InFlight {
         let step = self.steps.as_mut()?.get_mut(index)?;
         step.due = now + patience(step.tries);
         step.tries += 1;
-        Some(step.request)
+        Some(step.request.clone())
     }
 
     /// A read is being sent now.
@@ -174,7 +222,8 @@ impl InFlight {
         if steps.iter().any(|step| !step.acknowledged) {
             return false;
         }
-        let longest = steps.iter().map(|step| fade_of(&step.request)).max().unwrap_or_default();
+        let longest = steps.iter().map(|step| step.request.fade()).max().unwrap_or_default();
+        let longest = Duration::from_millis(u64::from(longest));
         self.settled_at = if longest.is_zero() { now } else { now + longest + AFTER_TRANSITION };
         (self.due, self.tries) = (now, 0);
         !std::mem::replace(&mut self.acknowledged, true)
@@ -202,7 +251,7 @@ impl InFlight {
         if asked_at < self.settled_at {
             return Verdict::NotYet; // still fading: neither proof nor disproof
         }
-        if self.wanted.matches(state, &Tolerance::default()) {
+        if self.is_shown_by(state) {
             return Verdict::Confirmed;
         }
         self.last_read = Some(state.clone());
@@ -212,11 +261,23 @@ impl InFlight {
         if self.mismatches > 1 {
             self.since = sets;
             for step in self.steps.iter_mut().flatten() {
-                step.request = without_fade(step.request);
+                step.request = step.request.clone().without_fade();
                 (step.acknowledged, step.tries, step.due) = (false, 0, now + TELL_AGAIN);
             }
         }
         Verdict::NotYet
+    }
+
+    /// Whether the state shows what was asked for. While an effect runs the colours are those of the effect, another
+    /// each moment: then power and effect tell.
+    fn is_shown_by(&self, state: &LightState) -> bool {
+        let runs_effect = self.wanted.effect.as_deref().is_some_and(|effect| effect != NO_EFFECT);
+        let asked = if runs_effect {
+            LightChange { brightness: None, color: None, zones: None, ..self.wanted.clone() }
+        } else {
+            self.wanted.clone()
+        };
+        asked.matches(state, &Tolerance::default())
     }
 
     /// Why it timed out, for people.
@@ -241,15 +302,27 @@ impl InFlight {
     }
 }
 
+/// The effect to tell the bulb, if any. An effect hides colours, so one that runs ends when a colour is asked for.
+fn effect(wanted: &LightChange, means: Means) -> Option<Effect> {
+    let colored = wanted.color.is_some() || wanted.zones.is_some();
+    match wanted.effect.as_deref() {
+        Some(name) => Some(Effect::named(name)),
+        None => Some(Effect::Off).filter(|_| colored && means.runs_effect),
+    }
+}
+
 /// The whole colour that `wanted` leads to.
 fn target(wanted: &LightChange, base: Option<&Base>, whites: KelvinRange) -> Hsbk {
+    let was = base.map(|base| base.hsbk);
+    let brightness = wanted.brightness.or(was.map(|was| was.brightness)).unwrap_or(u16::MAX);
+    colored(wanted.color, brightness, was, whites)
+}
+
+/// A colour in the bulb's terms; without one, the colour that it has.
+fn colored(color: Option<ColorMode>, brightness: u16, was: Option<Hsbk>, whites: KelvinRange) -> Hsbk {
     let neutral = |kelvin: u16| kelvin.max(whites.min_k).min(whites.max_k);
-    let was = base
-        .map_or(Hsbk { hue: 0, saturation: 0, brightness: u16::MAX, kelvin: neutral(3_500) }, |base| {
-            base.hsbk
-        });
-    let brightness = wanted.brightness.unwrap_or(was.brightness);
-    match wanted.color {
+    let was = was.unwrap_or(Hsbk { hue: 0, saturation: 0, brightness, kelvin: neutral(3_500) });
+    match color {
         None | Some(ColorMode::None) => Hsbk { brightness, ..was },
         Some(ColorMode::Temperature { kelvin }) => Hsbk { saturation: 0, brightness, kelvin, ..was },
         Some(ColorMode::Color(xy)) => {
@@ -261,42 +334,47 @@ fn target(wanted: &LightChange, base: Option<&Base>, whites: KelvinRange) -> Hsb
     }
 }
 
-fn fade_of(request: &Request) -> Duration {
-    match request {
-        Request::LightSetColor(_, fade) | Request::LightSetPower(_, fade) => {
-            Duration::from_millis(u64::from(*fade))
-        }
-        _ => Duration::ZERO,
-    }
-}
-
-fn without_fade(request: Request) -> Request {
-    match request {
-        Request::LightSetColor(hsbk, _) => Request::LightSetColor(hsbk, 0),
-        Request::LightSetPower(on, _) => Request::LightSetPower(on, 0),
-        other => other,
-    }
-}
-
 fn as_change(state: &LightState) -> LightChange {
+    let is_whole = state.zones.is_none();
     LightChange {
         on: Some(state.on),
-        brightness: Some(state.brightness),
-        color: Some(state.color),
+        brightness: Some(state.brightness).filter(|_| is_whole),
+        color: Some(state.color).filter(|_| is_whole),
+        zones: state.zones.clone(),
+        effect: state.effect.clone(),
         ..LightChange::default()
     }
 }
 
 fn describe(change: &LightChange) -> String {
     let on = change.on.map(|on| if on { "on".to_owned() } else { "off".to_owned() });
-    let brightness =
-        change.brightness.map(|brightness| format!("brightness {} %", color::to_percent(brightness)));
-    let color = change.color.and_then(|color| match color {
+    let brightness = change.brightness.map(describe_brightness);
+    let color = change.color.and_then(describe_color);
+    let zones = change.zones.as_deref().map(describe_zones);
+    let effect = change.effect.as_ref().map(|effect| format!("effect {effect}"));
+    [on, brightness, color, zones, effect].into_iter().flatten().collect::<Vec<_>>().join(", ")
+}
+
+fn describe_brightness(brightness: u16) -> String {
+    format!("brightness {} %", color::to_percent(brightness))
+}
+
+fn describe_color(color: ColorMode) -> Option<String> {
+    let fraction = |value| f64::from(value) / 65_535.0;
+    match color {
         ColorMode::None => None,
         ColorMode::Temperature { kelvin } => Some(format!("{kelvin} K")),
-        ColorMode::Color(xy) => {
-            Some(format!("color x {:.3} y {:.3}", f64::from(xy.x) / 65_535.0, f64::from(xy.y) / 65_535.0))
-        }
-    });
-    [on, brightness, color].into_iter().flatten().collect::<Vec<_>>().join(", ")
+        ColorMode::Color(xy) => Some(format!("color x {:.3} y {:.3}", fraction(xy.x), fraction(xy.y))),
+    }
+}
+
+/// The first few runs: enough to see what is different.
+fn describe_zones(zones: &[Zone]) -> String {
+    const SHOWN: usize = 4;
+    let run = |zone: &Zone| {
+        let color = describe_color(zone.color).map(|color| format!("{color} ")).unwrap_or_default();
+        format!("{} zones of {color}{}", zone.count, describe_brightness(zone.brightness))
+    };
+    let more = if zones.len() > SHOWN { " and more" } else { "" };
+    zones.iter().take(SHOWN).map(run).collect::<Vec<_>>().join(", ") + more
 }

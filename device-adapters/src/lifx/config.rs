@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::adapter::{Descriptor, SettingsError};
-use crate::settings::Settings;
+use crate::settings::{Settings, parse_interface};
 
 use super::wire::PORT;
 
@@ -103,10 +103,4 @@ fn parse_address(text: &str, port: u16) -> Option<SocketAddr> {
     let whole = text.parse::<SocketAddrV4>();
     let address = whole.or_else(|_| text.parse().map(|ip: Ipv4Addr| SocketAddrV4::new(ip, port)));
     address.ok().map(SocketAddr::V4)
-}
-
-/// Linux takes 1 to 15 bytes without spaces and slashes.
-fn parse_interface(text: &str) -> Option<String> {
-    let is_fit = |c: char| !c.is_whitespace() && !c.is_control() && c != '/';
-    ((1..=15).contains(&text.len()) && text.chars().all(is_fit)).then(|| text.to_owned())
 }

@@ -144,7 +144,7 @@ impl Driver {
                     }
                 }
             }
-            Directive::Pair { .. } | Directive::Show(_) | Directive::Hide { .. } => {}
+            Directive::Probe | Directive::Pair { .. } | Directive::Show(_) | Directive::Hide { .. } => {}
         }
         self.handle_timeout(now);
     }

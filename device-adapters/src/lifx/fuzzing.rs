@@ -10,7 +10,7 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use crate::adapter::{Directive, Reading};
-use crate::model::{Change, ColorMode, CommandId, DeviceId, LightChange};
+use crate::model::{Change, ColorMode, CommandId, DeviceId, LightChange, Zone};
 
 use super::REGISTRATION;
 use super::config::Config;
@@ -34,12 +34,7 @@ const DEADLINE: Duration = Duration::from_secs(5);
 /// When the driver breaks a rule: that is what is looked for.
 pub fn run(data: &[u8]) {
     decodes_cleanly(data);
-    let mut rig = Rig::new();
-    let mut rest = data;
-    while let Some((&[step, argument], after)) = rest.split_first_chunk::<2>() {
-        rest = rig.step(step, argument, after);
-        rig.settle();
-    }
+    let mut rig = Rig::play(data);
     rig.now += DEADLINE + Duration::from_secs(60);
     rig.settle();
     assert!(rig.open.is_empty(), "past their deadlines: {:?}", rig.open);
@@ -51,6 +46,10 @@ fn decodes_cleanly(datagram: &[u8]) {
     if let Ok(incoming) = wire::decode(datagram) {
         let label = match incoming.reply {
             Reply::StateLabel(label) | Reply::LightState { label, .. } => label,
+            Reply::StateZones { count, first, colors } => {
+                assert!(usize::from(first) + colors.len() <= count.max(first).into());
+                return;
+            }
             _ => return,
         };
         assert!(!label.chars().any(char::is_control), "{label:?}");
@@ -62,6 +61,8 @@ struct Rig {
     now: Instant,
     /// Commands that were given and have not ended.
     open: BTreeSet<CommandId>,
+    /// How often the driver said that it found the device.
+    found: usize,
 }
 
 impl Rig {
@@ -69,7 +70,17 @@ impl Rig {
         let settings = json!({ "addresses": [BULB.to_string()], "broadcast": [] });
         let config = Config::parse(&REGISTRATION.descriptor, &settings).expect("good settings");
         let now = Instant::now();
-        Self { driver: Driver::new(&config, SOURCE, now), now, open: BTreeSet::new() }
+        Self { driver: Driver::new(&config, SOURCE, now), now, open: BTreeSet::new(), found: 0 }
+    }
+
+    fn play(data: &[u8]) -> Self {
+        let mut rig = Self::new();
+        let mut rest = data;
+        while let Some((&[step, argument], after)) = rest.split_first_chunk::<2>() {
+            rest = rig.step(step, argument, after);
+            rig.settle();
+        }
+        rig
     }
 
     /// One step of the script; answers with what follows it.
@@ -103,7 +114,8 @@ impl Rig {
                     whole.extend(HEADER);
                     whole.push(*sequence);
                     whole.extend([0; 8]);
-                    whole.extend([*kind, 0, 0, 0]);
+                    whole.extend(number(*kind).to_le_bytes());
+                    whole.extend([0, 0]);
                     whole.extend(body);
                     decodes_cleanly(&whole);
                     self.driver.handle_datagram(self.now, BULB, &whole);
@@ -138,6 +150,7 @@ impl Rig {
         }
         assert!(sent <= MOST_SENT, "{sent} datagrams in one step");
         while let Some(reading) = self.driver.poll_reading() {
+            self.found += usize::from(matches!(reading, Reading::Found { .. }));
             if let Reading::Progress { command, stage, .. } = reading {
                 let is_open = self.open.contains(&command);
                 assert!(is_open, "{command:?} has ended, or never was: {stage:?}");
@@ -149,7 +162,25 @@ impl Rig {
     }
 }
 
+/// The message types, the high ones of zones and effects in place of some that nobody sends.
+fn number(kind: u8) -> u16 {
+    match kind {
+        250 => 503,
+        251 => 506,
+        252 => 509,
+        253 => 512,
+        254 => 720,
+        kind => kind.into(),
+    }
+}
+
 fn change(step: u8, argument: u8) -> LightChange {
+    let zone = |count| Zone { count, color: ColorMode::Temperature { kelvin: 3_000 }, brightness: 9 };
+    if argument % 8 == 7 {
+        let effect = (step & 8 != 0).then(|| "move".to_owned());
+        let zones = Some(vec![zone(argument.into()), zone(step.into())]);
+        return LightChange { effect, zones, ..LightChange::default() };
+    }
     LightChange {
         on: (step & 8 != 0).then_some(argument.is_multiple_of(2)),
         brightness: (step & 16 != 0).then(|| u16::from(argument) << 8),
@@ -163,7 +194,37 @@ fn change(step: u8, argument: u8) -> LightChange {
 mod tests {
     use proptest::prelude::*;
 
+    /// A script in which a strip of 16 zones answers what it is asked first, and is owned.
+    fn strip() -> Vec<u8> {
+        let answer = |sequence: u8, kind: u8, body: &[u8]| {
+            let length = u8::try_from(body.len() + 2).unwrap();
+            [&[5, length, sequence, kind], body].concat()
+        };
+        [
+            vec![3, 0], // the first round of discovery
+            answer(1, 3, &[1, 0x7c, 0xdd, 0, 0]),
+            answer(1, 33, &[1, 0, 0, 0, 31, 0, 0, 0, 0, 0, 0, 0]),
+            answer(2, 25, &[0; 32]),
+            answer(3, 15, &[0; 20]),
+            vec![3, 4], // 80 ms
+            answer(4, 250, &[16, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
+            vec![0, 1],
+        ]
+        .concat()
+    }
+
+    #[test]
+    fn the_script_of_a_strip_is_one() {
+        assert_eq!(super::Rig::play(&strip()).found, 1);
+    }
+
     proptest! {
+        #[test]
+        fn a_strip_ends_every_command_in_time(data in proptest::collection::vec(any::<u8>(), 0..400)) {
+            let script = [strip(), data].concat();
+            super::run(&script);
+        }
+
         #[test]
         fn any_script_ends_every_command_in_time(data in proptest::collection::vec(any::<u8>(), 0..400)) {
             super::run(&data);

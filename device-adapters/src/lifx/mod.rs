@@ -2,6 +2,7 @@
 //!
 //! Source: the public protocol documentation, <https://lan.developer.lifx.com>.
 
+mod action;
 mod bulb;
 mod command;
 mod config;
@@ -11,8 +12,10 @@ pub mod fuzzing;
 mod identity;
 mod output;
 mod pace;
+mod pending;
 mod poll;
 mod products;
+mod reading;
 mod sockets;
 #[cfg(test)]
 mod tests;

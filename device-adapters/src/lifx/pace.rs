@@ -6,9 +6,9 @@ use tokio::time::Instant;
 
 /// Messages that may follow each other at once after a pause: a colour, a power and a read-back.
 const BURST: u32 = 3;
-/// The time that one message uses up. With the burst and a round of discovery that is at most 20
+/// The time that one message uses up. With the burst and two rounds of discovery that is at most 20
 /// messages in any second, which is the rate that LIFX asks clients to stay under.
-const PER_MESSAGE: Duration = Duration::from_millis(62);
+const PER_MESSAGE: Duration = Duration::from_millis(66);
 
 /// Times that all bulbs share.
 #[derive(Debug, Clone, Copy)]

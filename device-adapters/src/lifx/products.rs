@@ -2,9 +2,14 @@
 //!
 //! Source: the product numbers and features that LIFX publishes at
 //! <https://github.com/LIFX/products>. Kept as ranges of numbers, because most of what was made
-//! since 2018 is full colour from 1 500 to 9 000 K.
+//! since 2018 is full colour from 1 500 to 9 000 K. Of the strips and matrices its revision of May 2025 lacks 56,
+//! 151, 152, 172, 207, 208, 211, 229, 265 to 268 and 300: these are from a list made of a later one, the registry of
+//! `lifx-emulator` 4.11, and no second source was at hand for them. Which matrix knows the sky is not in there but in the
+//! description of SetTileEffect, <https://lan.developer.lifx.com/docs/changing-a-device>.
 
 use crate::model::{Gamut, KelvinRange, LightCapabilities};
+
+use super::wire::{Effect, Request};
 
 /// The vendor number of LIFX itself.
 pub(crate) const VENDOR_LIFX: u32 = 1;
@@ -18,6 +23,82 @@ pub(crate) enum Product {
     Unknown(LightCapabilities),
     /// A switch: not a light at all.
     Switch,
+}
+
+/// How the zones of a product lie, which decides what it is asked and told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Layout {
+    /// It shows one colour.
+    Point,
+    /// Zones in a line.
+    Strip {
+        /// It knows the messages that hold all zones.
+        extended: bool,
+    },
+    /// Zones in rows: it is told one colour or an effect.
+    Matrix {
+        /// It knows the effect of that name.
+        sky: bool,
+    },
+}
+
+impl Layout {
+    /// The effects that it runs by itself.
+    pub(crate) fn effects(self) -> &'static [Effect] {
+        match self {
+            Self::Point => &[],
+            Self::Strip { .. } => &[Effect::Move],
+            Self::Matrix { sky: false } => &[Effect::Morph, Effect::Flame],
+            Self::Matrix { sky: true } => &[Effect::Morph, Effect::Flame, Effect::Sky],
+        }
+    }
+
+    /// The question for what its zones show.
+    pub(crate) fn zones_question(self) -> Option<Request> {
+        match self {
+            Self::Strip { extended: true } => Some(Request::GetExtendedColorZones),
+            Self::Strip { extended: false } => Some(Request::GetColorZones(0, u8::MAX)),
+            Self::Point | Self::Matrix { .. } => None,
+        }
+    }
+
+    /// The question for the effect that it runs.
+    pub(crate) fn effect_question(self) -> Option<Request> {
+        match self {
+            Self::Point => None,
+            Self::Strip { .. } => Some(Request::GetMultiZoneEffect),
+            Self::Matrix { .. } => Some(Request::GetTileEffect),
+        }
+    }
+
+    /// The message that makes it run that effect.
+    pub(crate) fn set_effect(self, effect: Effect) -> Option<Request> {
+        match self {
+            Self::Point => None,
+            Self::Strip { .. } => Some(Request::SetMultiZoneEffect(effect)),
+            Self::Matrix { .. } => Some(Request::SetTileEffect(effect)),
+        }
+    }
+}
+
+/// How the zones of a product lie, with the firmware that it has, as far as that is known.
+pub(crate) fn layout(vendor: u32, product: u32, firmware: Option<(u16, u16)>) -> Layout {
+    let since = |version| firmware.is_some_and(|firmware| firmware >= version);
+    if vendor != VENDOR_LIFX {
+        return Layout::Point;
+    }
+    match product {
+        31 | 300 => Layout::Strip { extended: false },
+        32 | 38 => Layout::Strip { extended: since((2, 77)) },
+        56 | 117..=120 | 141..=144 | 151 | 152 | 161 | 162 | 203..=208 | 211 | 213 | 214 => {
+            Layout::Strip { extended: true }
+        }
+        176 | 177 | 201 | 202 | 265 | 266 => Layout::Matrix { sky: since((4, 4)) },
+        55 | 57 | 68 | 137 | 138 | 171..=174 | 185 | 186 | 215..=222 | 229 | 267 | 268 => {
+            Layout::Matrix { sky: false }
+        }
+        _ => Layout::Point,
+    }
 }
 
 /// Looks a product up.

@@ -6,17 +6,19 @@ mod commands;
 mod datagrams;
 mod presence;
 mod settings;
+mod zones;
 
 use super::REGISTRATION;
 use super::config::Config;
 use super::driver::{Driver, Dropped};
 use super::output::Transmit;
-use super::wire::{self, Hsbk, Incoming, Reply, Request, Serial, WireError, peer};
+use super::products::{self, Layout};
+use super::wire::{self, Effect, Hsbk, Incoming, Reply, Request, Serial, WireError, peer};
 use crate::adapter::{Directive, Reading, SettingsError};
 use crate::contract;
 use crate::model::{
-    Availability, Change, ColorMode, CommandId, Description, DeviceId, Gamut, LightChange, LightState, Stage,
-    State, color,
+    Availability, Capabilities, Change, ColorMode, CommandId, Description, DeviceId, Gamut, LightChange,
+    LightState, MOST_RUNS, NO_EFFECT, Stage, State, Zone, color,
 };
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -60,6 +62,14 @@ struct World {
     // The bulb.
     hsbk: Hsbk,
     power: u16,
+    /// What its zones show, on one that has zones.
+    zones: Vec<Hsbk>,
+    effect: Effect,
+    firmware: (u16, u16),
+    /// Messages that it answers with "unknown".
+    unknown: Vec<u16>,
+    /// Messages that it does not answer at all.
+    deaf_to: Vec<u16>,
     /// What the bulb moves to, and when it is there.
     fading: Option<(Instant, Hsbk, u16)>,
     product: u32,
@@ -90,6 +100,11 @@ impl World {
             delay: (3, 8),
             hsbk: Hsbk { hue: 0, saturation: 0, brightness: 40_000, kelvin: 3_500 },
             power: 65_535,
+            zones: Vec::new(),
+            effect: Effect::Off,
+            firmware: (3, 70),
+            unknown: Vec::new(),
+            deaf_to: Vec::new(),
             fading: None,
             product: 27,
             label: "Kitchen",
@@ -181,6 +196,12 @@ impl World {
         }
         let (source, target, sequence, acknowledge, request) = peer::decode_request(bytes);
         assert!(source == SOURCE && (target == SERIAL || target == Serial::ALL));
+        if self.deaf_to.contains(&request.kind()) {
+            return;
+        }
+        if self.unknown.contains(&request.kind()) {
+            return self.answer(sequence, Reply::StateUnhandled(request.kind()));
+        }
         let state = Reply::LightState { hsbk: self.hsbk, power: self.power, label: self.label.to_owned() };
         if acknowledge {
             self.answer(sequence, Reply::Acknowledgement);
@@ -188,7 +209,8 @@ impl World {
         match request {
             Request::GetService => self.answer(sequence, Reply::StateService { service: 1, port: 56_700 }),
             Request::GetHostFirmware => {
-                self.answer(sequence, Reply::StateHostFirmware { major: 3, minor: 70 });
+                let (major, minor) = self.firmware;
+                self.answer(sequence, Reply::StateHostFirmware { major, minor });
             }
             Request::GetLabel => self.answer(sequence, Reply::StateLabel(self.label.to_owned())),
             Request::GetVersion => {
@@ -198,12 +220,51 @@ impl World {
             // As real bulbs do, unasked: the state before the change.
             Request::LightSetColor(hsbk, fade) => {
                 self.answer(sequence, state);
+                if !self.ignores {
+                    self.zones.fill(hsbk);
+                }
                 self.change(|bulb| bulb.0 = hsbk, fade);
             }
             Request::LightSetPower(on, fade) => {
                 self.answer(sequence, state);
                 self.change(|bulb| bulb.1 = if on { 65_535 } else { 0 }, fade);
             }
+            other => self.strip_receives(sequence, other),
+        }
+    }
+
+    /// What only lights with zones are sent; their zones do not fade.
+    fn strip_receives(&mut self, sequence: u8, request: Request) {
+        let count = u16::try_from(self.zones.len()).unwrap();
+        match request {
+            _ if self.ignores && request.is_set() => {}
+            Request::SetBrightness(brightness, _) => {
+                self.zones.iter_mut().for_each(|zone| zone.brightness = brightness);
+                self.hsbk.brightness = brightness;
+            }
+            Request::SetColorZones(first, last, hsbk, _) => {
+                self.zones[usize::from(first)..=usize::from(last)].fill(hsbk);
+            }
+            Request::SetExtendedColorZones(first, colors, _) => {
+                self.zones[first.into()..usize::from(first) + colors.len()].copy_from_slice(&colors);
+            }
+            Request::SetMultiZoneEffect(effect) | Request::SetTileEffect(effect) => self.effect = effect,
+            Request::GetMultiZoneEffect => self.answer(sequence, Reply::StateMultiZoneEffect(self.effect)),
+            Request::GetTileEffect => self.answer(sequence, Reply::StateTileEffect(self.effect)),
+            Request::GetColorZones(first, last) => {
+                let last = usize::from(last).min(self.zones.len() - 1);
+                self.answer_zones(sequence, count, 8, first.into()..last + 1);
+            }
+            Request::GetExtendedColorZones => self.answer_zones(sequence, count, 82, 0..self.zones.len()),
+            other => panic!("no bulb of these tests knows {other:?}"),
+        }
+    }
+
+    fn answer_zones(&mut self, sequence: u8, count: u16, room: usize, range: std::ops::Range<usize>) {
+        let colors = self.zones[range.clone()].to_vec();
+        for (part, first) in colors.chunks(room).zip(range.step_by(room)) {
+            let first = u16::try_from(first).unwrap();
+            self.answer(sequence, Reply::StateZones { count, first, colors: part.to_vec() });
         }
     }
 

@@ -1,13 +1,20 @@
 //! The bytes of the LIFX LAN protocol: a pure codec of the messages that Hearth uses.
 //!
 //! Source: <https://lan.developer.lifx.com/docs/packet-contents> (header) and the pages "Querying
-//! the device for data", "Changing a device" and "Information messages" beside it. All numbers are
-//! little-endian. A header has 36 bytes; the longest message used has 88.
+//! the device for data", "Changing a device", "Information messages" and "Firmware effects" beside it; the
+//! numbers and sizes are also in <https://github.com/LIFX/public-protocol>. All numbers are little-endian. A
+//! header has 36 bytes; the longest message used has 700.
+
+mod reply;
+mod request;
 
 use std::fmt;
 
 use crate::model::device::Hex;
-use crate::model::{ColorMode, LightState, color};
+use crate::model::{ColorMode, color};
+
+pub(crate) use reply::Reply;
+pub(crate) use request::Request;
 
 /// The port on which bulbs listen.
 pub(crate) const PORT: u16 = 56_700;
@@ -57,108 +64,95 @@ pub(crate) struct Hsbk {
 }
 
 impl Hsbk {
-    /// The state of a light that shows this colour.
-    pub(crate) fn state(&self, on: bool) -> LightState {
-        let color = if self.saturation == 0 {
+    /// The colour without its brightness, in the model's terms.
+    pub(crate) fn color(&self) -> ColorMode {
+        if self.saturation == 0 {
             ColorMode::Temperature { kelvin: self.kelvin }
         } else {
             ColorMode::Color(color::hue_saturation_to_xy(self.hue, self.saturation))
-        };
-        LightState::plain(on, self.brightness, color)
-    }
-}
-
-/// What Hearth sends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Request {
-    /// Who is there? (2)
-    GetService,
-    /// Which firmware? (14)
-    GetHostFirmware,
-    /// Which label? (23)
-    GetLabel,
-    /// Which product? (32)
-    GetVersion,
-    /// Which state? (101)
-    LightGet,
-    /// Show this colour, fading over so many milliseconds. (102)
-    LightSetColor(Hsbk, u32),
-    /// Be on or off, fading over so many milliseconds. (117)
-    LightSetPower(bool, u32),
-}
-
-impl Request {
-    /// The number of the message type.
-    pub(crate) fn kind(&self) -> u16 {
-        match self {
-            Self::GetService => 2,
-            Self::GetHostFirmware => 14,
-            Self::GetLabel => 23,
-            Self::GetVersion => 32,
-            Self::LightGet => 101,
-            Self::LightSetColor(..) => 102,
-            Self::LightSetPower(..) => 117,
         }
     }
 
-    /// Whether it changes something, and so asks for an acknowledgement.
-    pub(crate) fn is_set(&self) -> bool {
-        matches!(self, Self::LightSetColor(..) | Self::LightSetPower(..))
+    /// The palette of an effect that was given none: once around the circle of hues.
+    fn wheel() -> Vec<Self> {
+        let hue = |step: u16| step * (u16::MAX / 6);
+        let color = |step| Self { hue: hue(step), saturation: u16::MAX, brightness: u16::MAX, kelvin: 3_500 };
+        (0..6).map(color).collect()
     }
 
-    /// Whether `reply` is of the type that answers this.
-    pub(crate) fn is_answered_by(&self, reply: &Reply) -> bool {
-        matches!(
-            (self, reply),
-            (Self::GetService, Reply::StateService { .. })
-                | (Self::GetHostFirmware, Reply::StateHostFirmware { .. })
-                | (Self::GetLabel, Reply::StateLabel(_))
-                | (Self::GetVersion, Reply::StateVersion { .. })
-                | (Self::LightGet, Reply::LightState { .. })
-                | (Self::LightSetColor(..) | Self::LightSetPower(..), Reply::Acknowledgement)
-        ) || matches!(reply, Reply::StateUnhandled(kind) if *kind == self.kind())
+    fn put(&self, body: &mut Vec<u8>) {
+        for value in [self.hue, self.saturation, self.brightness, self.kelvin] {
+            body.extend(value.to_le_bytes());
+        }
     }
 }
 
-/// What a bulb sends that Hearth reads.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Reply {
-    /// A service and its port. (3)
-    StateService {
-        /// 1 is the protocol described here.
-        service: u8,
-        /// Its UDP port.
-        port: u32,
-    },
-    /// The version of the firmware. (15)
-    StateHostFirmware {
-        /// The number before the point.
-        major: u16,
-        /// The number after the point.
-        minor: u16,
-    },
-    /// The label that its user gave it. (25)
-    StateLabel(String),
-    /// What it is. (33)
-    StateVersion {
-        /// The vendor number.
-        vendor: u32,
-        /// The product number.
-        product: u32,
-    },
-    /// "Received", and no more than that. (45)
-    Acknowledgement,
-    /// The state of the light. (107)
-    LightState {
-        /// The colour it shows, or moves through.
-        hsbk: Hsbk,
-        /// 0 is off; anything else is on, or on its way.
-        power: u16,
-        /// Its label.
-        label: String,
-    },
-    /// It does not know messages of that type. (223)
-    StateUnhandled(u16),
+/// A firmware effect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Effect {
+    /// None runs.
+    Off,
+    /// The colours of a strip move along it.
+    Move,
+    /// The colours of a palette flow into each other.
+    Morph,
+    /// A fire.
+    Flame,
+    /// Clouds under a sky.
+    Sky,
+    /// One that nobody documents.
+    Other,
+}
+
+impl Effect {
+    /// Its name among the effects of a light; none while nothing runs.
+    pub(crate) fn name(self) -> Option<&'static str> {
+        match self {
+            Self::Off => None,
+            Self::Move => Some("move"),
+            Self::Morph => Some("morph"),
+            Self::Flame => Some("flame"),
+            Self::Sky => Some("sky"),
+            Self::Other => Some("other"),
+        }
+    }
+
+    /// The effect of that name; what is no name of one is none.
+    pub(crate) fn named(name: &str) -> Self {
+        let all = [Self::Move, Self::Morph, Self::Flame, Self::Sky];
+        all.into_iter().find(|effect| effect.name() == Some(name)).unwrap_or(Self::Off)
+    }
+
+    fn strip_number(self) -> u8 {
+        u8::from(self == Self::Move)
+    }
+
+    fn of_strip(number: u8) -> Self {
+        match number {
+            0 => Self::Off,
+            1 => Self::Move,
+            _ => Self::Other,
+        }
+    }
+
+    fn matrix_number(self) -> u8 {
+        match self {
+            Self::Morph => 2,
+            Self::Flame => 3,
+            Self::Sky => 5,
+            Self::Off | Self::Move | Self::Other => 0,
+        }
+    }
+
+    fn of_matrix(number: u8) -> Self {
+        match number {
+            0 => Self::Off,
+            2 => Self::Morph,
+            3 => Self::Flame,
+            5 => Self::Sky,
+            _ => Self::Other,
+        }
+    }
 }
 
 /// A message from a bulb.
@@ -206,25 +200,10 @@ pub(crate) enum WireError {
 
 /// The bytes of a request. `target` zero addresses every bulb.
 pub(crate) fn encode(source: u32, target: Serial, sequence: u8, request: &Request) -> Vec<u8> {
-    let mut body = Vec::with_capacity(16);
-    match *request {
-        Request::LightSetColor(hsbk, duration) => {
-            body.push(0);
-            for value in [hsbk.hue, hsbk.saturation, hsbk.brightness, hsbk.kelvin] {
-                body.extend(value.to_le_bytes());
-            }
-            body.extend(duration.to_le_bytes());
-        }
-        Request::LightSetPower(on, duration) => {
-            body.extend((if on { u16::MAX } else { 0 }).to_le_bytes());
-            body.extend(duration.to_le_bytes());
-        }
-        _ => {}
-    }
     // Bit 1 asks for an acknowledgement; bit 0, a state in answer to a Set, is never asked for:
     // that state is usually the one before the change.
     let flags = if request.is_set() { 0b10 } else { 0 };
-    frame(source, target, sequence, flags, request.kind(), &body)
+    frame(source, target, sequence, flags, request.kind(), &request.body(source))
 }
 
 fn frame(source: u32, target: Serial, sequence: u8, flags: u8, kind: u16, body: &[u8]) -> Vec<u8> {
@@ -264,49 +243,9 @@ pub(crate) fn decode(datagram: &[u8]) -> Result<Incoming, WireError> {
         return Err(WireError::Protocol(protocol));
     }
     let length = reader.0.len();
-    let reply = reply(kind, &mut reader)?.filter(|_| reader.0.is_empty());
+    let reply = reply::parse(kind, &mut reader)?.filter(|_| reader.0.is_empty());
     let reply = reply.ok_or(WireError::Body { kind, length })?;
     Ok(Incoming { source, target: Serial(serial), sequence, reply })
-}
-
-/// The body of a message; `None` when it is too short.
-fn reply(kind: u16, body: &mut Reader<'_>) -> Result<Option<Reply>, WireError> {
-    Ok(match kind {
-        3 => service(body),
-        15 => firmware(body),
-        25 => body.label().map(Reply::StateLabel),
-        33 => version(body),
-        45 => Some(Reply::Acknowledgement),
-        107 => light_state(body),
-        223 => body.u16().map(Reply::StateUnhandled),
-        other => return Err(WireError::Type(other)),
-    })
-}
-
-fn service(body: &mut Reader<'_>) -> Option<Reply> {
-    let [service] = body.take()?;
-    Some(Reply::StateService { service, port: body.u32()? })
-}
-
-fn firmware(body: &mut Reader<'_>) -> Option<Reply> {
-    body.take::<16>()?; // build time, reserved
-    let minor = body.u16()?;
-    Some(Reply::StateHostFirmware { major: body.u16()?, minor })
-}
-
-fn version(body: &mut Reader<'_>) -> Option<Reply> {
-    let (vendor, product) = (body.u32()?, body.u32()?);
-    body.take::<4>()?;
-    Some(Reply::StateVersion { vendor, product })
-}
-
-fn light_state(body: &mut Reader<'_>) -> Option<Reply> {
-    let (hue, saturation, brightness, kelvin) = (body.u16()?, body.u16()?, body.u16()?, body.u16()?);
-    body.take::<2>()?;
-    let power = body.u16()?;
-    let label = body.label()?;
-    body.take::<8>()?;
-    Some(Reply::LightState { hsbk: Hsbk { hue, saturation, brightness, kelvin }, power, label })
 }
 
 /// Takes numbers off the front of a slice.
@@ -317,6 +256,15 @@ impl Reader<'_> {
         let (head, rest) = self.0.split_first_chunk::<N>()?;
         self.0 = rest;
         Some(*head)
+    }
+
+    fn hsbk(&mut self) -> Option<Hsbk> {
+        let (hue, saturation, brightness, kelvin) = (self.u16()?, self.u16()?, self.u16()?, self.u16()?);
+        Some(Hsbk { hue, saturation, brightness, kelvin })
+    }
+
+    fn colors(&mut self, count: usize) -> Option<Vec<Hsbk>> {
+        (0..count).map(|_| self.hsbk()).collect()
     }
 
     fn u16(&mut self) -> Option<u16> {
@@ -337,76 +285,5 @@ impl Reader<'_> {
     }
 }
 
-/// The other direction, for tests that play the bulb.
 #[cfg(test)]
-pub(crate) mod peer {
-    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-    use super::*;
-
-    /// The bytes that a bulb sends.
-    pub(crate) fn encode_reply(message: &Incoming) -> Vec<u8> {
-        let mut body = Vec::new();
-        let (kind, body) = match &message.reply {
-            Reply::StateService { service, port } => {
-                body.push(*service);
-                body.extend(port.to_le_bytes());
-                (3, body)
-            }
-            Reply::StateHostFirmware { major, minor } => {
-                body.extend([0; 16]);
-                body.extend(minor.to_le_bytes());
-                body.extend(major.to_le_bytes());
-                (15, body)
-            }
-            Reply::StateLabel(label) => (25, padded(label)),
-            Reply::StateVersion { vendor, product } => {
-                body.extend(vendor.to_le_bytes());
-                body.extend(product.to_le_bytes());
-                body.extend([0; 4]);
-                (33, body)
-            }
-            Reply::Acknowledgement => (45, body),
-            Reply::LightState { hsbk, power, label } => {
-                for value in [hsbk.hue, hsbk.saturation, hsbk.brightness, hsbk.kelvin, 0, *power] {
-                    body.extend(value.to_le_bytes());
-                }
-                body.extend(padded(label));
-                body.extend([0; 8]);
-                (107, body)
-            }
-            Reply::StateUnhandled(kind) => (223, kind.to_le_bytes().to_vec()),
-        };
-        frame(message.source, message.target, message.sequence, 0, kind, &body)
-    }
-
-    /// What a bulb reads: source, target, sequence, whether it must acknowledge, and the request.
-    pub(crate) fn decode_request(bytes: &[u8]) -> (u32, Serial, u8, bool, Request) {
-        assert_eq!(usize::from(u16::from_le_bytes([bytes[0], bytes[1]])), bytes.len());
-        let mut body = Reader(&bytes[HEADER..]);
-        let request = match u16::from_le_bytes([bytes[32], bytes[33]]) {
-            2 => Request::GetService,
-            14 => Request::GetHostFirmware,
-            23 => Request::GetLabel,
-            32 => Request::GetVersion,
-            101 => Request::LightGet,
-            102 => {
-                body.take::<1>().unwrap();
-                let [hue, saturation, brightness, kelvin] = [(); 4].map(|()| body.u16().unwrap());
-                Request::LightSetColor(Hsbk { hue, saturation, brightness, kelvin }, body.u32().unwrap())
-            }
-            117 => Request::LightSetPower(body.u16().unwrap() > 0, body.u32().unwrap()),
-            other => panic!("unknown request {other}"),
-        };
-        assert!(body.0.is_empty());
-        let source = u32::from_le_bytes(bytes[4..8].try_into().unwrap());
-        let target = Serial(bytes[8..14].try_into().unwrap());
-        (source, target, bytes[23], bytes[22] & 2 != 0, request)
-    }
-
-    fn padded(label: &str) -> Vec<u8> {
-        let mut bytes = label.as_bytes().to_vec();
-        bytes.resize(LABEL, 0);
-        bytes
-    }
-}
+pub(crate) mod peer;

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     color,
     device::Capabilities,
-    light::{ColorMode, LightCapabilities, LightChange, LightState, NO_EFFECT, Tolerance},
+    light::{ColorMode, LightCapabilities, LightChange, LightState, MOST_RUNS, NO_EFFECT, Tolerance, Zone},
 };
 
 /// An absolute change of a device. Carried out twice it is the same as once, but for a press.
@@ -68,7 +68,7 @@ pub struct ButtonCapabilities {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ChangeError {
     /// Nothing is changed.
-    #[error("the change is empty: give at least one of on, brightness, color and effect")]
+    #[error("the change is empty: give at least one of on, brightness, color, zones and effect")]
     Empty,
     /// The light does not dim.
     #[error("this light cannot dim: leave out brightness")]
@@ -79,6 +79,18 @@ pub enum ChangeError {
     /// The light has no colours.
     #[error("this light has no colours: choose on, off, brightness or a colour temperature")]
     NoColor,
+    /// The light shows one colour at a time.
+    #[error("this light has no zones: leave out zones and give one color and brightness")]
+    NoZones,
+    /// Each zone carries its brightness and colour.
+    #[error("zones carry their brightness and color: leave out either the zones or brightness and color")]
+    ZonesAndColor,
+    /// More runs of zones than are kept.
+    #[error("{given} runs of zones are too many: at most {MOST_RUNS} are kept, so make neighbours alike")]
+    TooManyRuns {
+        /// How many were given.
+        given: usize,
+    },
     /// The light has no effect, or palette, of that name.
     #[error("this light has no {what} {asked:?}: it knows {known}")]
     NoSuch {
@@ -135,7 +147,8 @@ impl LightCapabilities {
     pub fn fit(&self, change: &LightChange) -> Result<LightChange, ChangeError> {
         let colored = change.color.is_some_and(|color| color != ColorMode::None);
         let named = change.effect.is_some() || change.palette.is_some();
-        if change.on.is_none() && change.brightness.is_none() && !colored && !named {
+        let zoned = change.zones.is_some();
+        if change.on.is_none() && change.brightness.is_none() && !colored && !named && !zoned {
             return Err(ChangeError::Empty);
         }
         if change.brightness.is_some() && !self.brightness {
@@ -147,18 +160,44 @@ impl LightCapabilities {
         if let Some(palette) = &change.palette {
             one_of("palette", palette, &self.palettes)?;
         }
-        let color = match change.color {
-            None | Some(ColorMode::None) => None,
-            Some(ColorMode::Temperature { kelvin }) => {
+        if zoned && (colored || change.brightness.is_some()) {
+            return Err(ChangeError::ZonesAndColor);
+        }
+        let color = change.color.map(|color| self.fit_color(color)).transpose()?;
+        let color = color.filter(|color| *color != ColorMode::None);
+        let zones = change.zones.as_deref().map(|zones| self.fit_zones(zones)).transpose()?;
+        Ok(LightChange { color, zones, ..change.clone() })
+    }
+
+    fn fit_color(&self, color: ColorMode) -> Result<ColorMode, ChangeError> {
+        Ok(match color {
+            ColorMode::None => ColorMode::None,
+            ColorMode::Temperature { kelvin } => {
                 let range = self.color_temperature.ok_or(ChangeError::NoTemperature)?;
-                Some(ColorMode::Temperature { kelvin: kelvin.max(range.min_k).min(range.max_k) })
+                ColorMode::Temperature { kelvin: kelvin.max(range.min_k).min(range.max_k) }
             }
-            Some(ColorMode::Color(xy)) => {
+            ColorMode::Color(xy) => {
                 let gamut = self.color.ok_or(ChangeError::NoColor)?;
-                Some(ColorMode::Color(color::nearest_in_gamut(xy, &gamut)))
+                ColorMode::Color(color::nearest_in_gamut(xy, &gamut))
             }
-        };
-        Ok(LightChange { color, ..change.clone() })
+        })
+    }
+
+    /// Zones as this light has them; what is behind its last zone is cut off.
+    fn fit_zones(&self, zones: &[Zone]) -> Result<Vec<Zone>, ChangeError> {
+        let mut left = self.zones.ok_or(ChangeError::NoZones)?;
+        if zones.len() > MOST_RUNS {
+            return Err(ChangeError::TooManyRuns { given: zones.len() });
+        }
+        let mut fitted = Vec::with_capacity(zones.len());
+        for zone in zones {
+            let count = zone.count.min(left);
+            left -= count;
+            if count > 0 {
+                fitted.push(Zone { count, color: self.fit_color(zone.color)?, ..*zone });
+            }
+        }
+        if fitted.is_empty() { Err(ChangeError::Empty) } else { Ok(fitted) }
     }
 }
 
@@ -234,6 +273,9 @@ impl LightChange {
         if self.color.is_some_and(|color| color != ColorMode::None) {
             return Err(ChangeError::NoColor);
         }
+        if self.zones.is_some() {
+            return Err(ChangeError::NoZones);
+        }
         if let Some(asked) = self.effect.as_deref().or(self.palette.as_deref()) {
             one_of("effect", asked, &[])?;
         }
@@ -284,6 +326,25 @@ mod tests {
         assert!(refused.contains("Fire") && refused.contains("Rainbow"), "{refused}");
         let palette = LightChange { palette: Some("Lava".into()), ..LightChange::default() };
         assert!(strip.fit(&palette).unwrap_err().to_string().contains("it knows none"));
+    }
+
+    #[test]
+    fn zones_are_cut_to_what_the_light_has_and_refused_without() {
+        let zone = |count, kelvin| Zone { count, color: ColorMode::Temperature { kelvin }, brightness: 7 };
+        let zoned = |zones: Vec<Zone>| LightChange { zones: Some(zones), ..LightChange::default() };
+        assert_eq!(white_bulb().fit(&zoned(vec![zone(1, 3000)])), Err(ChangeError::NoZones));
+        let strip = LightCapabilities { zones: Some(8), ..white_bulb() };
+        let cut = strip.fit(&zoned(vec![zone(0, 3000), zone(3, 9000), zone(9, 3000), zone(1, 4000)]));
+        assert_eq!(cut, Ok(zoned(vec![zone(3, 6500), zone(5, 3000)])));
+        assert_eq!(strip.fit(&zoned(vec![zone(0, 3000)])), Err(ChangeError::Empty));
+        let both = LightChange { brightness: Some(1), ..zoned(vec![zone(1, 3000)]) };
+        assert_eq!(strip.fit(&both), Err(ChangeError::ZonesAndColor));
+        let many = zoned(vec![zone(1, 3000); MOST_RUNS + 1]);
+        assert_eq!(strip.fit(&many), Err(ChangeError::TooManyRuns { given: MOST_RUNS + 1 }));
+        assert_eq!(
+            Capabilities::Switch.fit(&Change::Light(zoned(vec![zone(1, 3000)]))),
+            Err(ChangeError::NoZones)
+        );
     }
 
     #[test]

@@ -61,12 +61,7 @@ fn reciprocal_million(value: u16) -> u16 {
 pub fn hue_saturation_to_xy(hue: u16, saturation: u16) -> Xy {
     // LIFX divides the turn into 65 536 steps: hue 65 535 is one step short of red, not red.
     let (r, g, b) = hue_to_rgb(f64::from(hue) / 65_536.0, f64::from(saturation) / ONE);
-    let (r, g, b) = (to_linear(r), to_linear(g), to_linear(b));
-    let x = 0.412_390_8 * r + 0.357_584_3 * g + 0.180_480_8 * b;
-    let y = 0.212_639_0 * r + 0.715_168_7 * g + 0.072_192_3 * b;
-    let z = 0.019_330_8 * r + 0.119_194_8 * g + 0.950_532_2 * b;
-    let sum = x + y + z;
-    Xy { x: to_u16(x / sum), y: to_u16(y / sum) }
+    chromaticity(r, g, b)
 }
 
 /// Chromaticity as hue and saturation (65 535 is a full turn and full saturation).
@@ -75,19 +70,28 @@ pub fn hue_saturation_to_xy(hue: u16, saturation: u16) -> Xy {
 /// colour on its edge.
 #[must_use]
 pub fn xy_to_hue_saturation(xy: Xy) -> (u16, u16) {
-    let x = f64::from(xy.x) / ONE;
-    let y = (f64::from(xy.y) / ONE).max(1e-6);
-    let (cap_x, cap_z) = (x / y, (1.0 - x - y).max(0.0) / y);
-    let r = (3.240_970_0 * cap_x - 1.537_383_2 - 0.498_610_8 * cap_z).max(0.0);
-    let g = (-0.969_243_6 * cap_x + 1.875_967_5 + 0.041_555_1 * cap_z).max(0.0);
-    let b = (0.055_630_1 * cap_x - 0.203_977_0 + 1.056_971_5 * cap_z).max(0.0);
-    let largest = r.max(g).max(b).max(1e-9);
-    let (r, g, b) = (to_gamma(r / largest), to_gamma(g / largest), to_gamma(b / largest));
+    let (r, g, b) = brightest(xy);
     let saturation = 1.0 - r.min(g).min(b);
     let hue = rgb_to_hue(r, g, b);
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
     let hue = ((hue * 65_536.0).round() as u32 % 65_536) as u16;
     (hue, to_u16(saturation))
+}
+
+/// Red, green and blue (sRGB, 255 is full) as chromaticity; black counts as white.
+#[must_use]
+pub fn rgb_to_xy(rgb: [u8; 3]) -> Xy {
+    let [r, g, b] = if rgb == [0; 3] { [1.0; 3] } else { rgb.map(|c| f64::from(c) / 255.0) };
+    chromaticity(r, g, b)
+}
+
+/// Chromaticity as red, green and blue (sRGB, 255 is full) at the greatest brightness; what lies outside the sRGB
+/// triangle becomes a colour on its edge.
+#[must_use]
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+pub fn xy_to_rgb(xy: Xy) -> [u8; 3] {
+    let (r, g, b) = brightest(xy);
+    [r, g, b].map(|c| (c * 255.0).round() as u8) // `as` saturates
 }
 
 /// The white of a black body of that temperature. Below 1 667 K the formula ends: it counts as 1 667 K.
@@ -127,6 +131,28 @@ pub fn nearest_in_gamut(xy: Xy, gamut: &Gamut) -> Xy {
         .min_by(|a, b| distance(a).total_cmp(&distance(b)))
         .unwrap_or(p);
     Xy { x: to_u16(nearest.0 / ONE), y: to_u16(nearest.1 / ONE) }
+}
+
+/// The chromaticity of red, green and blue, each 0 to 1.
+fn chromaticity(r: f64, g: f64, b: f64) -> Xy {
+    let (r, g, b) = (to_linear(r), to_linear(g), to_linear(b));
+    let x = 0.412_390_8 * r + 0.357_584_3 * g + 0.180_480_8 * b;
+    let y = 0.212_639_0 * r + 0.715_168_7 * g + 0.072_192_3 * b;
+    let z = 0.019_330_8 * r + 0.119_194_8 * g + 0.950_532_2 * b;
+    let sum = x + y + z;
+    Xy { x: to_u16(x / sum), y: to_u16(y / sum) }
+}
+
+/// Red, green and blue of a chromaticity, of which the largest is 1.
+fn brightest(xy: Xy) -> (f64, f64, f64) {
+    let x = f64::from(xy.x) / ONE;
+    let y = (f64::from(xy.y) / ONE).max(1e-6);
+    let (cap_x, cap_z) = (x / y, (1.0 - x - y).max(0.0) / y);
+    let r = (3.240_970_0 * cap_x - 1.537_383_2 - 0.498_610_8 * cap_z).max(0.0);
+    let g = (-0.969_243_6 * cap_x + 1.875_967_5 + 0.041_555_1 * cap_z).max(0.0);
+    let b = (0.055_630_1 * cap_x - 0.203_977_0 + 1.056_971_5 * cap_z).max(0.0);
+    let largest = r.max(g).max(b).max(1e-9);
+    (to_gamma(r / largest), to_gamma(g / largest), to_gamma(b / largest))
 }
 
 fn nearest_on_segment(p: (f64, f64), a: (f64, f64), b: (f64, f64)) -> (f64, f64) {
@@ -197,6 +223,14 @@ mod tests {
             let xy = hue_saturation_to_xy(hue, saturation);
             let (h, s) = xy_to_hue_saturation(xy);
             prop_assert!(near(hue_saturation_to_xy(h, s), xy, PROMISED), "{xy:?} came back from {h} {s}");
+        }
+
+        #[test]
+        fn red_green_and_blue_come_back_as_the_same_colour(r: u8, g: u8, b: u8) {
+            let xy = rgb_to_xy([r, g, b]);
+            // At full brightness: the ratios of a dark colour are coarse, so it is compared with itself made bright.
+            let bright = rgb_to_xy(xy_to_rgb(xy));
+            prop_assert!(near(bright, xy, 330), "{xy:?} came back as {bright:?}");
         }
 
         #[test]

@@ -63,6 +63,21 @@ pub struct KelvinRange {
     pub max_k: u16,
 }
 
+/// The most runs in which the zones of a light are told; as JSON they take at most 2 700 bytes.
+pub const MOST_RUNS: usize = 32;
+
+/// A run of neighbouring zones that show the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Zone {
+    /// How many zones it is long.
+    pub count: u16,
+    /// Their colour.
+    pub color: ColorMode,
+    /// Their brightness, 0 (dark) to 65 535.
+    pub brightness: u16,
+}
+
 /// What a light can do.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LightCapabilities {
@@ -78,6 +93,9 @@ pub struct LightCapabilities {
     /// The palettes of colours that its effects are able to use, by name.
     #[serde(default)]
     pub palettes: Vec<String>,
+    /// How many zones are able to show colours of their own.
+    #[serde(default)]
+    pub zones: Option<u16>,
     /// It fades by itself over a time it is given.
     pub transition: bool,
 }
@@ -97,13 +115,16 @@ pub struct LightState {
     /// The palette that it uses, if it has palettes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub palette: Option<String>,
+    /// What the zones show from the first one on, at most [`MOST_RUNS`] runs; none when all show the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zones: Option<Vec<Zone>>,
 }
 
 impl LightState {
-    /// A light that runs no effect.
+    /// A light that runs no effect and shows one colour.
     #[must_use]
     pub fn plain(on: bool, brightness: u16, color: ColorMode) -> Self {
-        Self { on, brightness, color, effect: None, palette: None }
+        Self { on, brightness, color, effect: None, palette: None, zones: None }
     }
 }
 
@@ -129,6 +150,10 @@ pub struct LightChange {
     /// The palette for its effects.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub palette: Option<String>,
+    /// What zones show from the first one on, at most [`MOST_RUNS`] runs; zones behind the last run stay as they are.
+    /// Brightness or a colour for the whole light goes to all zones instead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zones: Option<Vec<Zone>>,
     /// How long the light takes to get there, in milliseconds.
     #[serde(default)]
     pub transition_ms: u32,
@@ -157,14 +182,26 @@ impl LightChange {
     /// This change with `newer` laid over it: what `newer` leaves open stays as asked for here.
     #[must_use]
     pub fn then(&self, newer: &Self) -> Self {
+        let zoned = newer.zones.is_some();
+        let zones = newer.zones.clone().or_else(|| self.zones_under(newer));
         Self {
             on: newer.on.or(self.on),
-            brightness: newer.brightness.or(self.brightness),
-            color: newer.color.or(self.color),
+            // Zones carry their brightness and colour, so these are said in one place or in the other.
+            brightness: if zones.is_some() { None } else { newer.brightness.or(self.brightness) },
+            color: newer.color.or(self.color).filter(|_| !zoned),
+            zones,
             effect: newer.effect.clone().or_else(|| self.effect.clone()),
             palette: newer.palette.clone().or_else(|| self.palette.clone()),
             transition_ms: newer.transition_ms,
         }
+    }
+
+    /// The zones that this change asks for, with what `newer` says of the whole light laid over them.
+    fn zones_under(&self, newer: &Self) -> Option<Vec<Zone>> {
+        let zones =
+            self.zones.as_ref().filter(|_| newer.color.is_none_or(|color| color == ColorMode::None))?;
+        let dimmed = |zone: &Zone| Zone { brightness: newer.brightness.unwrap_or(zone.brightness), ..*zone };
+        Some(zones.iter().map(dimmed).collect())
     }
 
     /// Whether a state that was read back shows this change carried out, within `tolerance`.
@@ -173,15 +210,34 @@ impl LightChange {
     /// counts when that white is the colour that was asked for.
     #[must_use]
     pub fn matches(&self, state: &LightState, tolerance: &Tolerance) -> bool {
+        let whole = [Zone { count: u16::MAX, color: state.color, brightness: state.brightness }];
+        let shown = state.zones.as_deref().unwrap_or(&whole);
+        let dims = |zone: &Zone, to: u16| to.abs_diff(zone.brightness) <= tolerance.brightness;
         self.on.is_none_or(|on| on == state.on)
-            && self.brightness.is_none_or(|b| b.abs_diff(state.brightness) <= tolerance.brightness)
-            && self.color.is_none_or(|color| color_matches(color, state.color, tolerance))
+            && self.brightness.is_none_or(|to| shown.iter().all(|zone| dims(zone, to)))
+            && self.color.is_none_or(|to| shown.iter().all(|zone| color_matches(to, zone.color, tolerance)))
+            && self.zones.as_deref().is_none_or(|zones| zones_match(zones, shown, tolerance))
             && self
                 .effect
                 .as_deref()
                 .is_none_or(|effect| effect == state.effect.as_deref().unwrap_or(NO_EFFECT))
             && self.palette.as_deref().is_none_or(|palette| state.palette.as_deref() == Some(palette))
     }
+}
+
+/// Whether the zones that are asked for, from the first on, are the ones that are read.
+fn zones_match(asked: &[Zone], read: &[Zone], tolerance: &Tolerance) -> bool {
+    let each = |runs: &[Zone]| {
+        let runs = runs.to_vec();
+        runs.into_iter().flat_map(|zone| std::iter::repeat_n(zone, zone.count.into()))
+    };
+    let mut read = each(read);
+    each(asked).all(|asked| {
+        read.next().is_some_and(|read| {
+            asked.brightness.abs_diff(read.brightness) <= tolerance.brightness
+                && (asked.brightness == 0 || color_matches(asked.color, read.color, tolerance))
+        })
+    })
 }
 
 fn color_matches(asked: ColorMode, read: ColorMode, tolerance: &Tolerance) -> bool {
@@ -253,6 +309,53 @@ mod tests {
         assert!(!change("Rainbow").matches(&state(None), &tolerance));
         assert!(change(NO_EFFECT).matches(&state(None), &tolerance));
         assert!(!change(NO_EFFECT).matches(&state(Some("Rainbow")), &tolerance));
+    }
+
+    fn zone(count: u16, kelvin: u16, brightness: u16) -> Zone {
+        Zone { count, color: ColorMode::Temperature { kelvin }, brightness }
+    }
+
+    fn zoned(zones: &[Zone]) -> LightChange {
+        LightChange { zones: Some(zones.to_vec()), ..LightChange::default() }
+    }
+
+    #[test]
+    fn zones_confirm_however_their_runs_are_cut_and_leave_open_what_is_behind() {
+        let state = LightState {
+            zones: Some(vec![zone(3, 2700, 100), zone(5, 6500, 50_000)]),
+            ..LightState::plain(true, 30_000, ColorMode::Temperature { kelvin: 4000 })
+        };
+        let tolerance = Tolerance::default();
+        let confirms = |zones: &[Zone]| zoned(zones).matches(&state, &tolerance);
+        assert!(confirms(&[zone(1, 2700, 100), zone(2, 2750, 90), zone(5, 6500, 50_000)]));
+        assert!(confirms(&[zone(3, 2700, 100)]), "the other five stay as they are");
+        assert!(!confirms(&[zone(4, 2700, 100)]) && !confirms(&[zone(3, 2700, 100), zone(6, 6500, 50_000)]));
+        assert!(!temperature(4000).matches(&state, &tolerance), "one colour is one colour in all zones");
+        let alike = LightState { zones: None, ..state };
+        assert!(zoned(&[zone(8, 4000, 30_000)]).matches(&alike, &tolerance));
+        let dark = LightChange { zones: Some(vec![zone(8, 9000, 0)]), ..LightChange::default() };
+        assert!(
+            dark.matches(&LightState { brightness: 0, ..alike }, &tolerance),
+            "what is dark has no colour"
+        );
+    }
+
+    #[test]
+    fn a_newer_change_of_the_whole_light_and_zones_displace_each_other() {
+        let (zones, red) = (zoned(&[zone(3, 2700, 100)]), temperature(5000));
+        assert_eq!(zones.then(&red), red);
+        assert_eq!(LightChange { brightness: Some(7), ..red }.then(&zones), zones);
+        let dim = LightChange { brightness: Some(9), ..LightChange::default() };
+        assert_eq!(zones.then(&dim), zoned(&[zone(3, 2700, 9)]));
+        let on = LightChange { on: Some(true), ..LightChange::default() };
+        assert_eq!(zones.then(&on), LightChange { on: Some(true), ..zones });
+    }
+
+    #[test]
+    fn the_longest_list_of_zones_fits_where_it_is_kept() {
+        let widest =
+            Zone { count: 65_535, color: ColorMode::Color(Xy { x: 65_535, y: 65_535 }), brightness: 65_535 };
+        assert!(serde_json::to_string(&vec![widest; MOST_RUNS]).unwrap().len() <= 2_700);
     }
 
     #[test]

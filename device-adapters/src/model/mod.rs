@@ -16,7 +16,8 @@ pub use device::{
     Availability, Capabilities, CommandId, Description, DeviceId, IdError, MAX_DEVICE_ID, Source, Stage,
 };
 pub use light::{
-    ColorMode, Gamut, KelvinRange, LightCapabilities, LightChange, LightState, NO_EFFECT, Tolerance, Xy,
+    ColorMode, Gamut, KelvinRange, LightCapabilities, LightChange, LightState, MOST_RUNS, NO_EFFECT,
+    Tolerance, Xy, Zone,
 };
 pub use sensor::{Measurement, SensorDescription, SensorKind, Sensors};
 pub use weather::{Condition, Day, Forecast, Hour, WeatherCapabilities};

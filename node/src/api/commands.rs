@@ -16,7 +16,7 @@ use super::{
     devices::{Target, find_target},
     extract::{Body, Named},
     json::timestamp,
-    ports::{Change, Color, Command, CommandRequest, MAX_TRANSITION_MS, PortError, Power},
+    ports::{Change, Color, Command, CommandRequest, MAX_TRANSITION_MS, PortError, Power, Zone},
     problem::Problem,
 };
 use crate::service::ObjectView;
@@ -53,9 +53,20 @@ struct ChangeBody {
     color: Option<Any>,
     effect: Option<String>,
     palette: Option<String>,
+    zones: Option<Vec<ZoneBody>>,
     #[serde(default)]
     press: bool,
     transition_ms: Option<u32>,
+}
+
+/// Zones of a strip that lie side by side and show the same.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ZoneBody {
+    count: u16,
+    brightness: f64,
+    kelvin: Option<f64>,
+    color: Option<Any>,
 }
 
 pub(super) async fn submit(
@@ -193,33 +204,45 @@ impl ChangeBody {
     fn check(self) -> Result<Change, Problem> {
         let on = self.on.map(|on| power(&on)).transpose()?;
         let brightness = self.brightness.map(percent).transpose()?;
-        let color = match (self.kelvin, self.color) {
-            (Some(_), Some(_)) => {
-                return Err(Problem::invalid(
-                    "both `kelvin` and `color` are given",
-                    "a light shows one of them",
-                ));
-            }
-            (Some(kelvin), None) => Some(Color::Temperature(self::kelvin(kelvin, ANY_KELVIN)?)),
-            (None, Some(given)) => Some(chromaticity(&given)?),
-            (None, None) => None,
-        };
+        let color = one_color(self.kelvin, self.color.as_ref())?;
+        let zones = self.zones.map(|zones| zones.iter().map(ZoneBody::check).collect()).transpose()?;
         let transition_ms = self.transition_ms.unwrap_or(0);
         if transition_ms > MAX_TRANSITION_MS {
             let detail = format!("`transition_ms` is {transition_ms}");
             return Err(Problem::invalid(detail, format!("give at most {MAX_TRANSITION_MS} (one hour)")));
         }
         let (effect, palette) = (self.effect.map(name).transpose()?, self.palette.map(name).transpose()?);
-        let change = Change { press: self.press, on, brightness, color, effect, palette, transition_ms };
+        let change =
+            Change { press: self.press, on, brightness, color, effect, palette, zones, transition_ms };
         if change == (Change { transition_ms, ..Change::default() }) {
-            let fix =
-                "give at least one of `on`, `brightness`, `kelvin`, `color`, `effect`, `palette` and `press`";
+            let fix = "give at least one of `on`, `brightness`, `kelvin`, `color`, `effect`, `palette`, `zones` and `press`";
             return Err(Problem::invalid("the change is empty", fix));
         }
         if change.press && change != (Change { press: true, ..Change::default() }) {
             return Err(Problem::invalid("`press` is given with something else", "a press stands alone"));
         }
         Ok(change)
+    }
+}
+
+impl ZoneBody {
+    fn check(&self) -> Result<Zone, Problem> {
+        let color = one_color(self.kelvin, self.color.as_ref())?.ok_or_else(|| {
+            Problem::invalid("a zone has neither `kelvin` nor `color`", "give each zone one of them")
+        })?;
+        Ok(Zone { count: self.count, color, brightness: percent(self.brightness)? })
+    }
+}
+
+/// The colour that is given in one of its two ways.
+fn one_color(kelvin: Option<f64>, color: Option<&Any>) -> Result<Option<Color>, Problem> {
+    match (kelvin, color) {
+        (Some(_), Some(_)) => {
+            Err(Problem::invalid("both `kelvin` and `color` are given", "a light shows one of them"))
+        }
+        (Some(kelvin), None) => Ok(Some(Color::Temperature(self::kelvin(kelvin, ANY_KELVIN)?))),
+        (None, Some(given)) => chromaticity(given).map(Some),
+        (None, None) => Ok(None),
     }
 }
 

@@ -106,6 +106,17 @@ pub enum Color {
     Xy(u16, u16),
 }
 
+/// A run of neighbouring zones that show the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Zone {
+    /// How many zones it is long.
+    pub count: u16,
+    /// Their colour.
+    pub color: Color,
+    /// Their brightness, 0 to 65 535.
+    pub brightness: u16,
+}
+
 /// A change of a device; what is `None` stays as it is. A press stands alone; else at least one of the others but
 /// the transition is given.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -122,6 +133,8 @@ pub struct Change {
     pub effect: Option<String>,
     /// The palette for its effects.
     pub palette: Option<String>,
+    /// What zones show from the first one on, instead of one colour and brightness for all.
+    pub zones: Option<Vec<Zone>>,
     /// How long it takes to get there, in milliseconds, at most [`MAX_TRANSITION_MS`].
     pub transition_ms: u32,
 }

@@ -10,7 +10,7 @@ use super::args::{LightArgs, Manner};
 use super::client::{garbled, segment};
 use super::exit::{Exit, Failure};
 use super::model::{Command, is_final, read};
-use super::output::{Done, Stop};
+use super::output::Done;
 use super::{Session, devices, show};
 use crate::api::ports::MAX_TRANSITION_MS;
 
@@ -36,35 +36,44 @@ impl Session {
         let body = devices::body(name, &change, manner);
         let answer = self.client.call(Method::POST, "/api/v1/commands", Some(&body)).await?;
         let Some(commands) = answer.get("commands").and_then(Value::as_array) else {
-            return self.follow_command(answer, manner, transition).await;
+            let (ended, failure) = self.follow_command(answer, manner, transition).await?;
+            return self.tell_end(&ended, failure);
         };
         let refused = answer.get("refused").and_then(Value::as_array).cloned().unwrap_or_default();
-        let mut worst = if refused.is_empty() { Exit::Ok } else { Exit::Refused };
+        let (mut ended, mut worst) = (Vec::new(), None);
         for refused in &refused {
             let said =
                 |member: &str| refused.get(member).and_then(Value::as_str).unwrap_or_default().to_owned();
-            self.out.note(format!("{}: {}", said("device"), said("detail")));
+            let fix = "`hearth devices` shows what each device is and can do";
+            let failure = Failure::new(Exit::Refused, format!("{}: {}", said("device"), said("detail")), fix);
+            self.tell_one(&failure);
+            worst.get_or_insert(failure.exit);
         }
         for command in commands {
-            // Each tells its own end; the first that failed is the end of all.
-            let device = command.get("device").and_then(Value::as_str).unwrap_or_default();
-            self.out.note(device);
-            let exit = match self.follow_command(command.clone(), manner, transition).await {
-                Ok(exit) => exit,
-                Err(Stop::Failed(failure)) => {
-                    self.out.failure(&failure);
-                    failure.exit
-                }
-                Err(gone) => return Err(gone),
-            };
-            if worst == Exit::Ok {
-                worst = exit;
+            if !self.out.json {
+                self.out.note(command.get("device").and_then(Value::as_str).unwrap_or_default());
+            }
+            let (command, failure) = self.follow_command(command.clone(), manner, transition).await?;
+            ended.push(command);
+            if let Some(failure) = failure {
+                self.tell_one(&failure);
+                worst.get_or_insert(failure.exit);
             }
         }
-        Ok(worst)
+        if self.out.json {
+            self.out
+                .document(&json!({"group": answer.get("group"), "commands": ended, "refused": refused}))?;
+        }
+        Ok(worst.unwrap_or(Exit::Ok))
     }
 
-    async fn follow_command(&self, mut answer: Value, manner: &Manner, transition: Duration) -> Done<Exit> {
+    /// Follows a command to its end unless that is not wanted: what it is then, and why it failed if it did.
+    async fn follow_command(
+        &self,
+        mut answer: Value,
+        manner: &Manner,
+        transition: Duration,
+    ) -> Done<(Value, Option<Failure>)> {
         let mut command: Command = read(&answer)?;
         if command.id.is_empty() {
             return Err(garbled("its answer has no `id` of the command".into()).into());
@@ -84,18 +93,30 @@ impl Session {
             command = read(&answer)?;
             self.show_life(&command, &mut shown)?;
         }
-        if self.out.json {
-            self.out.document(&answer)?;
-        }
-        if manner.no_wait && !has_ended(&command) {
+        if !has_ended(&command) {
             self.out.note(format!("command {}", command.id));
-            return Ok(Exit::Ok);
+            return Ok((answer, None));
         }
-        match outcome(&command) {
+        Ok((answer, outcome(&command)))
+    }
+
+    /// The end of the one command that was given.
+    fn tell_end(&self, ended: &Value, failure: Option<Failure>) -> Done<Exit> {
+        if self.out.json {
+            self.out.document(ended)?;
+        }
+        match failure {
             None => Ok(Exit::Ok),
             // The command itself is the JSON answer; its state tells the same.
             Some(failure) if self.out.json => Ok(failure.exit),
             Some(failure) => Err(failure.into()),
+        }
+    }
+
+    /// One failure of several; in JSON the answer tells it.
+    fn tell_one(&self, failure: &Failure) {
+        if !self.out.json {
+            self.out.failure(failure);
         }
     }
 
@@ -132,6 +153,7 @@ fn change(args: &LightArgs) -> Value {
         ("color", args.color.as_ref().map(|color| color.to_json())),
         ("effect", args.effect.as_ref().map(|effect| json!(effect))),
         ("palette", args.palette.as_ref().map(|palette| json!(palette))),
+        ("zones", (!args.zones.is_empty()).then(|| json!(args.zones))),
         ("transition_ms", transition),
     ];
     for (name, value) in members {
@@ -207,6 +229,10 @@ mod tests {
             body(&["desk", "--brightness", "40", "--kelvin", "2700", "--transition", "500ms", "--key", "k"]),
             json!({"device": "desk", "change": {"brightness": 40.0, "kelvin": 2700, "transition_ms": 500},
                 "deadline_ms": 5000, "wait": false, "key": "k"})
+        );
+        assert_eq!(
+            body(&["strip", "--zones", "10:red@50,4:2700K"])["change"]["zones"],
+            json!([{"count": 10, "color": "red", "brightness": 50.0}, {"count": 4, "kelvin": 2700, "brightness": 100.0}])
         );
         assert_eq!(
             body(&["desk", "on", "--color", "0.4,0.3"])["change"]["color"],

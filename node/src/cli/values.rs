@@ -126,6 +126,25 @@ pub fn color(text: &str) -> Result<Color, String> {
     if fits { Ok(Color::Named(text.to_ascii_lowercase())) } else { Err(wrong()) }
 }
 
+/// Zones of a strip that lie side by side: their number, their colour (a name, #rrggbb, or kelvin such as 2700K), and
+/// their brightness in percent: `10:red@50`. Without a brightness they are as bright as they can be.
+///
+/// # Errors
+/// A message with the rule.
+pub fn zone(text: &str) -> Result<Value, String> {
+    let wrong = || "zones are COUNT:COLOR[@PERCENT], such as 10:red@50 or 4:2700K".to_owned();
+    let (count, look) = text.split_once(':').ok_or_else(wrong)?;
+    let count: u16 = count.parse().ok().filter(|count| *count > 0).ok_or_else(wrong)?;
+    let (look, brightness) = match look.split_once('@') {
+        Some((look, bright)) => (look, percent(bright)?),
+        None => (look, 100.0),
+    };
+    match look.strip_suffix(['K', 'k']).and_then(|kelvin| kelvin.parse::<u32>().ok()) {
+        Some(kelvin) => Ok(json!({"count": count, "kelvin": kelvin, "brightness": brightness})),
+        None => Ok(json!({"count": count, "color": color(look)?.to_json(), "brightness": brightness})),
+    }
+}
+
 /// An idempotency key of 1 to 128 bytes without control characters.
 ///
 /// # Errors

@@ -102,18 +102,20 @@ fn every_mistake_names_file_line_column_and_key() {
         ),
         (
             "name = \"a\"\n\n[adapters.zigbee]\nenabled = false",
-            "3:11: unknown adapter `adapters.zigbee`: this version has lifx; correct the name, or remove the table",
+            "3:11: unknown adapter `adapters.zigbee`: this version has ADAPTERS; correct the name, or remove the table",
         ),
         (
             "adapters.lifx.poll_s = 3\nadapters.lifix = {}",
-            "2:10: unknown adapter `adapters.lifix`: this version has lifx; correct the name, or remove the table",
+            "2:10: unknown adapter `adapters.lifix`: this version has ADAPTERS; correct the name, or remove the table",
         ),
         (
             "adapters = [1]",
             "1:12: `adapters` is of type array, but it must be a table of settings, for example [api] on a line of its own",
         ),
     ];
+    let adapters: Vec<_> = device_adapters::registry().iter().map(|adapter| adapter.descriptor.id).collect();
     for (text, expected) in cases {
+        let expected = expected.replace("ADAPTERS", &adapters.join(", "));
         let error = parsed(text).unwrap_err().to_string();
         assert_eq!(error, format!("/etc/hearth/hearth.toml:{expected}"), "{text}");
     }

@@ -206,7 +206,8 @@ impl Devices {
             self.settle_adapter(id);
             let Some(slot) = self.slots.get(id) else { continue };
             let (events, plans) = (self.event_sender.clone(), slot.plans.subscribe());
-            supervisors.spawn(supervise(slot.registration, plans, events, stopping.clone()));
+            let board = self.by_me.clone();
+            supervisors.spawn(supervise(slot.registration, board, plans, events, stopping.clone()));
         }
     }
 

@@ -98,6 +98,7 @@ fn from_model(change: &Wanted) -> Change {
             }),
             effect: light.effect.clone(),
             palette: light.palette.clone(),
+            zones: None, // nobody to whom the home is shown knows of zones
             transition_ms: light.transition_ms,
         },
     }

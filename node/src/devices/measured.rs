@@ -49,8 +49,10 @@ pub(super) fn take_in(
             value => value,
         };
         let old = known.get(&key);
-        is_news |= old.is_none_or(|old| old.value != value || old.at_ms.saturating_add(AGAIN_MS) <= now_ms);
-        known.insert(key, Taken { value, at_ms: now_ms });
+        if old.is_none_or(|old| old.value != value || old.at_ms.saturating_add(AGAIN_MS) <= now_ms) {
+            known.insert(key, Taken { value, at_ms: now_ms });
+            is_news = true;
+        }
     }
     is_news
 }
@@ -141,6 +143,7 @@ impl Devices {
         if is_news {
             let value = readings_value(&device.readings);
             self.state.put(&device.object, self.names.readings.clone(), Some(value));
+            device.readings_shown = true;
         }
         if answers {
             self.say_available(id, Availability::Online, "the device answers".to_owned());

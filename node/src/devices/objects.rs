@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use device_adapters::{
-    Directive,
+    Directive, Scope,
     model::{Availability, CommandId, DeviceId, Tolerance},
 };
 use mesh_proto::{FieldName, ObjectId, ShortId};
@@ -14,6 +14,7 @@ use super::{
     Devices, MAX_DEVICES, command_object,
     commands::{Known, RequestField, Step, life_from},
     convert::{Available, encode, within_ms},
+    measured::readings_value,
     ownership,
     table::{Asked, Device},
 };
@@ -312,6 +313,7 @@ impl Devices {
             return;
         }
         let reason = match device.last_owner.filter(|owner| !self.living.contains(owner)) {
+            Some(owner) if self.is_wired(device) => format!("node {} is down", self.call(owner)),
             Some(owner) => format!("node {} is down, and no other node reaches it", self.call(owner)),
             None => "no node reaches it".to_owned(),
         };
@@ -344,6 +346,11 @@ impl Devices {
                 self.state.put(&device.object, self.names.availability.clone(), Some(encode(&said)));
                 device.available = Some(said);
             }
+            if !device.readings_shown && !device.readings.is_empty() {
+                let value = readings_value(&device.readings);
+                self.state.put(&device.object, self.names.readings.clone(), Some(value));
+                device.readings_shown = true;
+            }
             if let Some(said) = device.said_reported.clone()
                 && device.is_news(&said.value, said.command)
             {
@@ -359,6 +366,12 @@ impl Devices {
         let slot = adapter.as_deref().and_then(|adapter| self.slots.get(adapter));
         let to = slot.and_then(|slot| slot.running.as_ref());
         to.is_some_and(|(to, _)| to.try_send(directive).is_ok())
+    }
+
+    /// Whether it is a part of one board.
+    fn is_wired(&self, device: &Device) -> bool {
+        let slot = device.adapter.as_deref().and_then(|adapter| self.slots.get(adapter));
+        slot.is_some_and(|slot| slot.registration.descriptor.scope == Scope::Board)
     }
 
     /// Whether an adapter runs here.

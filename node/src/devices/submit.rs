@@ -16,6 +16,7 @@ use super::{
 use crate::{
     api::ports::{
         Change, Color, Command, CommandRequest, CommandState, MAX_TRANSITION_MS, PortError, Power, Reply,
+        Zone,
     },
     service::{Op, ServiceError},
 };
@@ -278,18 +279,22 @@ fn conflict() -> PortError {
 
 /// What a client asked, hashed, before anything is resolved: a toggle repeated is the same request.
 fn hash_of(request: &CommandRequest) -> [u8; 32] {
-    let Change { press, on, brightness, color, effect, palette, transition_ms } = &request.change;
+    let Change { press, on, brightness, color, effect, palette, zones, transition_ms } = &request.change;
     let on = on.map(|power| match power {
         Power::On => 1_u8,
         Power::Off => 2,
         Power::Toggle => 3,
     });
-    let color = color.map(|color| match color {
+    let parts = |color: Color| match color {
         Color::Temperature(kelvin) => (1_u8, kelvin, 0),
         Color::Xy(x, y) => (2, x, y),
-    });
+    };
+    let color = color.map(parts);
+    let zone = |zone: &Zone| (zone.count, parts(zone.color), zone.brightness);
+    let zones: Option<Vec<_>> = zones.as_ref().map(|zones| zones.iter().map(zone).collect());
     let device = request.device.as_str();
-    let whole = (device, press, on, *brightness, color, effect, palette, *transition_ms, request.deadline_ms);
+    let look = (color, effect, palette, zones);
+    let whole = (device, press, on, *brightness, look, *transition_ms, request.deadline_ms);
     // Texts and numbers always encode; an empty hash would only make two requests look alike.
     let bytes = postcard::to_allocvec(&whole).unwrap_or_default();
     *blake3::hash(&bytes).as_bytes()
@@ -303,12 +308,21 @@ fn absolute(change: &Change, resolve: impl Fn(Power) -> bool) -> model::Change {
     model::Change::Light(LightChange {
         on: change.on.map(resolve),
         brightness: change.brightness,
-        color: change.color.map(|color| match color {
-            Color::Temperature(kelvin) => ColorMode::Temperature { kelvin },
-            Color::Xy(x, y) => ColorMode::Color(Xy { x, y }),
-        }),
+        color: change.color.map(color_mode),
         effect: change.effect.clone(),
         palette: change.palette.clone(),
+        zones: change.zones.as_ref().map(|zones| zones.iter().map(zone).collect()),
         transition_ms: change.transition_ms,
     })
+}
+
+fn color_mode(color: Color) -> ColorMode {
+    match color {
+        Color::Temperature(kelvin) => ColorMode::Temperature { kelvin },
+        Color::Xy(x, y) => ColorMode::Color(Xy { x, y }),
+    }
+}
+
+fn zone(zone: &Zone) -> model::Zone {
+    model::Zone { count: zone.count, color: color_mode(zone.color), brightness: zone.brightness }
 }

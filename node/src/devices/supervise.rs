@@ -23,6 +23,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 const HEALTHY: Duration = Duration::from_secs(60);
 /// A directive that nobody takes for so long means that the adapter hangs.
 const HANG: Duration = Duration::from_secs(10);
+/// How often an adapter is sent a directive that asks for nothing.
+const PROBE: Duration = Duration::from_secs(5);
 /// Readings and directives that may wait, each.
 const QUEUE: usize = 256;
 
@@ -93,6 +95,7 @@ enum Outcome {
 /// Does with the adapter what the newest plan says, until `shutdown`. Returns when it has stopped.
 pub(super) async fn supervise(
     registration: Registration,
+    board: String,
     mut plans: watch::Receiver<Plan>,
     events: mpsc::Sender<Event>,
     mut shutdown: watch::Receiver<bool>,
@@ -104,7 +107,7 @@ pub(super) async fn supervise(
         let began = Instant::now();
         let outcome = match plan {
             Plan::Rest(state, reason) => Outcome::Waits(state, reason),
-            Plan::Run { settings, .. } => match start(&registration, &settings) {
+            Plan::Run { settings, .. } => match start(&registration, &settings, &board) {
                 Ok(run) => one_run(id, run, &events, &mut plans, &mut shutdown).await,
                 Err(outcome) => outcome,
             },
@@ -156,12 +159,13 @@ struct Run {
     stop: watch::Sender<bool>,
 }
 
-fn start(registration: &Registration, settings: &serde_json::Value) -> Result<Run, Outcome> {
+fn start(registration: &Registration, settings: &serde_json::Value, board: &str) -> Result<Run, Outcome> {
     let build = || (registration.build)(settings);
     let adapter = std::panic::catch_unwind(std::panic::AssertUnwindSafe(build))
         .map_err(|panic| Outcome::Ended(format!("it panicked while it was made: {}", words(&*panic))))?
         .map_err(|error| Outcome::Waits(AdapterState::Refused, error.to_string()))?;
-    let (context, handle) = Context::channel(QUEUE, QUEUE);
+    let (mut context, handle) = Context::channel(QUEUE, QUEUE);
+    context.board = board.to_owned();
     let task = Task(tokio::spawn(async move { adapter.run(context).await }));
     let Handle { readings, commands, hints, stop } = handle;
     Ok(Run { task, readings, commands, hints, stop })
@@ -180,7 +184,7 @@ async fn one_run(
     }
     let mut check = interval(Duration::from_secs(1));
     check.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut waiting_since = None;
+    let (mut waiting_since, mut probe_at) = (None, Instant::now() + PROBE);
     loop {
         tokio::select! {
             () = stopped(shutdown) => {
@@ -206,6 +210,10 @@ async fn one_run(
             _ = check.tick() => {
                 let waits = run.commands.capacity() < run.commands.max_capacity() || run.commands.is_closed();
                 waiting_since = waits.then(|| waiting_since.unwrap_or_else(Instant::now));
+                if Instant::now() >= probe_at && !waits {
+                    probe_at = Instant::now() + PROBE;
+                    let _ = run.commands.try_send(Directive::Probe); // a queue that is full says as much
+                }
                 if waiting_since.is_some_and(|since| since.elapsed() >= HANG) {
                     return Outcome::Ended(format!("it hung: it took no directive for {} s", HANG.as_secs()));
                 }
@@ -336,7 +344,12 @@ mod tests {
         let (sender, events) = mpsc::channel(64);
         let (stop, shutdown) = watch::channel(false);
         let (plans, planned) = watch::channel(Plan::Run { settings, round: 0 });
-        Rig { plans, events, stop, task: tokio::spawn(supervise(SCRIPTED, planned, sender, shutdown)) }
+        Rig {
+            plans,
+            events,
+            stop,
+            task: tokio::spawn(supervise(SCRIPTED, "board".to_owned(), planned, sender, shutdown)),
+        }
     }
 
     async fn ended(rig: &mut Rig) -> (String, Duration) {
@@ -375,10 +388,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn one_that_takes_no_directive_is_taken_for_hung() {
         let mut rig = rig(json!({"do": "deaf"}));
-        let Some(Event::Started(_, commands, _)) = rig.events.recv().await else { panic!() };
-        let device = device_adapters::model::DeviceId::new("scripted-1").unwrap();
-        commands.send(Directive::Refresh { device }).await.unwrap();
+        let began = Instant::now();
         assert!(ended(&mut rig).await.0.contains("hung"));
+        assert!(began.elapsed() <= PROBE + HANG + Duration::from_secs(3), "it took {:?}", began.elapsed());
     }
 
     #[tokio::test(start_paused = true)]

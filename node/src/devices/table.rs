@@ -65,6 +65,8 @@ pub(super) struct Device {
     pub(super) available: Option<Available>,
     /// What its sensors yielded last.
     pub(super) readings: Readings,
+    /// Whether its object shows them.
+    pub(super) readings_shown: bool,
     /// What this node said of it last, as its owner.
     pub(super) said_reported: Option<Reported>,
     pub(super) said_available: Option<Available>,
@@ -104,6 +106,7 @@ impl Device {
             reported: None,
             available: None,
             readings: Readings::new(),
+            readings_shown: true,
             said_reported: None,
             said_available: None,
             found: None,
@@ -125,6 +128,10 @@ impl Device {
         self.reach.clear();
         (self.desired, self.reported, self.available) = (None, None, None);
         (self.name, self.area) = (None, None);
+        self.readings_shown = false;
+        if !self.owned {
+            self.readings.clear();
+        }
         for (name, field) in &view.fields {
             self.see_field(name.as_str(), field);
         }
@@ -132,6 +139,16 @@ impl Device {
             |asked: &Asked| self.desired.as_ref().is_some_and(|desired| desired.command == asked.command);
         if self.asked.as_ref().is_some_and(arrived) {
             self.asked = None;
+        }
+    }
+
+    /// The owner's own readings are at least as new as those that its object shows.
+    fn see_readings(&mut self, shown: Readings) {
+        if !self.owned || self.readings.is_empty() {
+            self.readings = shown;
+            self.readings_shown = true;
+        } else {
+            self.readings_shown = self.readings == shown;
         }
     }
 
@@ -144,10 +161,7 @@ impl Device {
             "desired" => self.desired = decode(&field.value).map(|desired| Asked::new(&desired, field.at_ms)),
             "reported" => self.reported = decode(&field.value),
             "availability" => self.available = decode(&field.value),
-            // The owner's own readings are at least as new as those that its object shows.
-            "readings" if !self.owned || self.readings.is_empty() => {
-                self.readings = readings_from(&field.value)
-            }
+            "readings" => self.see_readings(readings_from(&field.value)),
             "adapter" => self.adapter = field.value.as_text().map(clipped),
             "name" => self.name = field.value.as_text().map(clipped),
             "area" => self.area = field.value.as_text().map(clipped),

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use device_adapters::registry;
+use device_adapters::find;
 use hearth_tests::emulator::{COLOR_BULB, Emulator, Fault, Link};
 use node::api::ports::{CommandState, Power};
 use serde_json::json;
@@ -27,7 +27,9 @@ impl Rig {
         let settings =
             json!({"addresses": [link.address().to_string()], "broadcast": [], "discover_s": 2, "poll_s": 1});
         let device = format!("lifx-{SERIAL}");
-        let home = Home::of(registry(), name, &device, 2, |_| settings.clone()).await;
+        let home =
+            Home::of(std::slice::from_ref(find("lifx").unwrap()), name, &device, 2, |_| settings.clone())
+                .await;
         let owner = home.settled().await;
         Self { emulator, link, home, owner }
     }

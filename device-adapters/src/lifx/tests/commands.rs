@@ -191,7 +191,8 @@ fn a_dark_bulb_takes_its_colour_before_it_fades_up() {
     world.light(1, change, PATIENCE);
     world.run(PATIENCE);
     assert_eq!(world.life_of(1), CONFIRMED);
-    let sets: Vec<Request> = world.sent.iter().map(|(_, request)| *request).filter(Request::is_set).collect();
+    let sets: Vec<Request> =
+        world.sent.iter().map(|(_, request)| request.clone()).filter(Request::is_set).collect();
     let warm = Hsbk { hue: 0, saturation: 0, brightness: 40_000, kelvin: 2_700 };
     assert_eq!(sets, [Request::LightSetColor(warm, 0), Request::LightSetPower(true, 1_000)]);
 }

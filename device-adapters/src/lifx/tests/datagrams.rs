@@ -21,8 +21,92 @@ fn requests_have_the_bytes_of_the_documentation() {
     );
 }
 
+/// As the emulator's own codec packs them.
+#[test]
+fn requests_about_zones_and_effects_have_the_bytes_of_the_documentation() {
+    let hsbk = Hsbk { hue: 1, saturation: 2, brightness: 3, kelvin: 4 };
+    let (four, white) = ("0100020003000400", "ffffffffac0d");
+    let wheel: String =
+        ["0000", "aa2a", "5455", "fe7f", "a8aa", "52d5"].iter().map(|hue| format!("{hue}{white}")).collect();
+    let zeros = |count: usize| "00".repeat(count);
+    for (request, size, kind, body) in [
+        (
+            Request::SetBrightness(1_000, 1_024),
+            "3d00",
+            "7700",
+            format!("000000000000e803ac0d00040000{}0000{}", "0000803f", "0000000100"),
+        ),
+        (Request::SetColorZones(1, 9, hsbk, 5), "3300", "f501", format!("0109{four}0500000001")),
+        (Request::GetColorZones(0, 255), "2600", "f601", "00ff".to_owned()),
+        (Request::GetMultiZoneEffect, "2400", "fb01", String::new()),
+        (
+            Request::SetMultiZoneEffect(Effect::Move),
+            "5f00",
+            "fc01",
+            format!("02000000010000b80b0000{}01000000{}", zeros(20), zeros(24)),
+        ),
+        (
+            Request::SetExtendedColorZones(82, vec![hsbk; 2], 5),
+            "bc02",
+            "fe01",
+            format!("0500000001520002{four}{four}{}", zeros(640)),
+        ),
+        (Request::GetExtendedColorZones, "2400", "ff01", String::new()),
+        (Request::GetTileEffect, "2600", "ce02", "0000".to_owned()),
+        (
+            Request::SetTileEffect(Effect::Sky),
+            "e000",
+            "cf02",
+            format!("00000200000005{}{}02000000{}b4000000{}", "50c30000", zeros(16), "32000000", zeros(149)),
+        ),
+        (
+            Request::SetTileEffect(Effect::Morph),
+            "e000",
+            "cf02",
+            format!("00000200000002b80b0000{}06{wheel}{}", zeros(48), zeros(80)),
+        ),
+    ] {
+        let flags = if request.is_set() { "02" } else { "00" };
+        let header = format!("{size}001402000000d073d5001337{}{flags}07{}{kind}0000", zeros(8), zeros(8));
+        assert_eq!(wire::encode(2, SERIAL, 7, &request), bytes(&format!("{header}{body}")), "{request:?}");
+    }
+}
+
 /// Answers, packed by the emulator's own codec, and what they mean.
-fn answers() -> Vec<(&'static str, Reply)> {
+fn answers() -> Vec<(String, Reply)> {
+    let (plain, zoned) = (plain_answers(), zoned_answers());
+    plain.into_iter().map(|(hex, reply)| (hex.to_owned(), reply)).chain(zoned).collect()
+}
+
+fn zoned_answers() -> Vec<(String, Reply)> {
+    let color = |start| Hsbk { hue: start, saturation: start + 1, brightness: start + 2, kelvin: start + 3 };
+    let zones = |count, first, colors| Reply::StateZones { count, first, colors };
+    let (four, dark) = ("0100020003000400", "000000000000ac0d");
+    let head = |size: &str, kind: &str| {
+        format!("{size}001402000000d073d5001337000000000000000000070000000000000000{kind}0000")
+    };
+    vec![
+        (format!("{}1003{four}", head("2e00", "f701")), zones(16, 3, vec![color(1)])),
+        (
+            format!("{}0a08{four}0500060007000800{}", head("6600", "fa01"), dark.repeat(6)),
+            zones(10, 8, vec![color(1), color(5)]),
+        ),
+        (
+            format!("{}7800520026{}{}", head("b902", "0002"), four.repeat(38), dark.repeat(44)),
+            zones(120, 82, vec![color(1); 38]),
+        ),
+        (
+            format!("{}0000000001{}", head("5f00", "fd01"), "00".repeat(54)),
+            Reply::StateMultiZoneEffect(Effect::Move),
+        ),
+        (
+            format!("{}000000000003{}{}", head("df00", "d002"), "00".repeat(53), dark.repeat(16)),
+            Reply::StateTileEffect(Effect::Flame),
+        ),
+    ]
+}
+
+fn plain_answers() -> Vec<(&'static str, Reply)> {
     let hsbk = Hsbk { hue: 1, saturation: 2, brightness: 3, kelvin: 4 };
     let kitchen = || "Kitchen".to_owned();
     vec![
@@ -65,8 +149,8 @@ fn bytes(hex: &str) -> Vec<u8> {
 fn answers_are_read_as_the_emulator_packs_them() {
     for (hex, reply) in answers() {
         let expected = Incoming { source: 2, target: SERIAL, sequence: 7, reply };
-        assert_eq!(wire::decode(&bytes(hex)).unwrap(), expected);
-        assert_eq!(peer::encode_reply(&expected), bytes(hex), "the bulb of these tests says something else");
+        assert_eq!(wire::decode(&bytes(&hex)).unwrap(), expected);
+        assert_eq!(peer::encode_reply(&expected), bytes(&hex), "the bulb of these tests says something else");
     }
 }
 

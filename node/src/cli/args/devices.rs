@@ -42,7 +42,7 @@ pub struct LightArgs {
     /// Light, group or area: its friendly name, or its id as `hearth devices` shows it
     pub name: String,
     /// Switch it on, off, or to what it is not
-    #[arg(required_unless_present_any = ["brightness", "kelvin", "color", "effect", "palette"])]
+    #[arg(required_unless_present_any = ["brightness", "kelvin", "color", "effect", "palette", "zones"])]
     pub power: Option<Power>,
     /// Brightness in percent, 0 to 100
     #[arg(long, value_name = "PERCENT", value_parser = values::percent)]
@@ -59,6 +59,9 @@ pub struct LightArgs {
     /// Palette for its effects, by its name
     #[arg(long, value_name = "NAME")]
     pub palette: Option<String>,
+    /// Zones of a strip from its first one on, such as 10:red@50,6:#0000ff,4:2700K
+    #[arg(long, value_name = "ZONES", value_parser = values::zone, value_delimiter = ',', conflicts_with_all = ["brightness", "kelvin", "color"])]
+    pub zones: Vec<serde_json::Value>,
     /// Time of the change, with a unit: 500ms, 2s, 1m [default: 0ms, at once]
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub transition: Option<Duration>,

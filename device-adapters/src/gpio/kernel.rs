@@ -1,0 +1,176 @@
+//! Lines of the kernel's GPIO character devices. Nothing decides here.
+
+use std::future::Future;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::Arc;
+
+use gpiocdev::line::{self, Direction, EdgeDetection, EdgeKind, Value};
+use gpiocdev::request::Builder;
+use gpiocdev::{Chip, Request};
+use tokio::io::unix::AsyncFd;
+use tokio::runtime::Handle;
+
+use crate::board::entries;
+
+use super::config::{Bias, LineConfig, Role, Which};
+use super::{Line, Lines};
+
+/// Where somebody finds what to do about a chip that is hidden from the service, or refused.
+const WAY_OUT: &str =
+    "if Hearth's service may not use GPIO, gpio.conf in /usr/share/doc/hearth/hearth.service.d lets it";
+/// What the kernel shows as the user of a line.
+const CONSUMER: &str = "hearth";
+
+/// The chips of a folder, which is /dev.
+pub(super) struct Kernel {
+    /// The folder.
+    pub(super) root: PathBuf,
+}
+
+impl Lines for Kernel {
+    fn open(&self, line: &LineConfig, runtime: &Handle) -> Result<Arc<dyn Line>, String> {
+        let place = line.place();
+        let found = self.find(line)?;
+        let found =
+            found.ok_or_else(|| format!("no chip in {} has {place}: {WAY_OUT}", self.root.display()))?;
+        let (chip, info) = found;
+        let denied = |error: gpiocdev::Error| format!("{place} of {} cannot be had: {error}", chip.display());
+        let (request, is_debounced) = request(&chip, &info, line).map_err(denied)?;
+        let _entered = runtime.enter();
+        let request = watched(request).map_err(|error| format!("{place} cannot be watched: {error}"))?;
+        Ok(Arc::new(KernelLine { request, is_debounced }))
+    }
+}
+
+impl Kernel {
+    /// The chip that has the line, and what the kernel says of it.
+    fn find(&self, line: &LineConfig) -> Result<Option<(PathBuf, line::Info)>, String> {
+        let names = entries(&self.root).map_err(|error| error.to_string())?;
+        let mut failure = None;
+        for name in names.iter().filter(|name| name.starts_with("gpiochip")) {
+            let path = self.root.join(name);
+            match of_chip(&path, name, line) {
+                Ok(Some(info)) => return Ok(Some((path, info))),
+                Ok(None) => {}
+                Err(error) => {
+                    failure = Some(format!("{} cannot be used: {error}: {WAY_OUT}", path.display()))
+                }
+            }
+        }
+        failure.map_or(Ok(None), Err)
+    }
+}
+
+/// The line, if this chip is the one and has it.
+fn of_chip(path: &Path, name: &str, line: &LineConfig) -> gpiocdev::Result<Option<line::Info>> {
+    let is_named = line.chip.as_ref().is_none_or(|wanted| wanted == name);
+    let chip = Chip::from_path(path)?;
+    if !is_named && line.chip != Some(chip.info()?.label) {
+        return Ok(None);
+    }
+    match &line.line {
+        Which::Named(name) => Ok(chip.find_line_info(name)),
+        Which::Offset(offset) => {
+            let has_it = *offset < chip.info()?.num_lines;
+            has_it.then(|| chip.line_info(*offset)).transpose()
+        }
+    }
+}
+
+/// Takes the line, and whether the kernel debounces it.
+fn request(chip: &Path, info: &line::Info, line: &LineConfig) -> gpiocdev::Result<(Request, bool)> {
+    let mut builder = Request::builder();
+    builder.on_chip(chip).with_consumer(CONSUMER).with_line(info.offset);
+    if line.role == Role::Switch {
+        return output(&mut builder, info, line).map(|request| (request, false));
+    }
+    builder.as_input().with_edge_detection(EdgeDetection::BothEdges);
+    polarity(&mut builder, line);
+    if line.debounce.is_zero() {
+        return builder.request().map(|request| (request, false));
+    }
+    let mut debounced = builder.clone();
+    debounced.with_debounce_period(line.debounce);
+    match debounced.request() {
+        Ok(request) => Ok((request, true)),
+        Err(_) => builder.request().map(|request| (request, false)), // ours will do
+    }
+}
+
+/// An output. What something drives already keeps its level, so that a relay does not drop when Hearth is started again;
+/// what is an input, as after power-on, begins as off.
+fn output(builder: &mut Builder, info: &line::Info, line: &LineConfig) -> gpiocdev::Result<Request> {
+    polarity(builder, line);
+    if info.direction != Direction::Output {
+        return builder.as_output(Value::Inactive).request();
+    }
+    let request = builder.as_is().request()?;
+    let level = request.value(info.offset)?;
+    let mut config = request.config();
+    config.with_line(info.offset).as_output(level);
+    request.reconfigure(&config)?;
+    Ok(request)
+}
+
+fn polarity(builder: &mut Builder, line: &LineConfig) {
+    if line.active_low {
+        builder.as_active_low();
+    }
+    if let Some(bias) = line.bias {
+        builder.with_bias(match bias {
+            Bias::PullUp => line::Bias::PullUp,
+            Bias::PullDown => line::Bias::PullDown,
+            Bias::Disabled => line::Bias::Disabled,
+        });
+    }
+}
+
+#[expect(
+    deprecated,
+    reason = "its successor is unsafe; a request has one descriptor, its own, as long as it lives"
+)]
+fn watched(request: Request) -> io::Result<AsyncFd<Request>> {
+    AsyncFd::new(request)
+}
+
+/// A line of the kernel.
+#[derive(Debug)]
+struct KernelLine {
+    request: AsyncFd<Request>,
+    is_debounced: bool,
+}
+
+impl Line for KernelLine {
+    fn level(&self) -> io::Result<bool> {
+        let value = self.request.get_ref().lone_value().map_err(io::Error::other)?;
+        Ok(value == Value::Active)
+    }
+
+    fn set(&self, on: bool) -> io::Result<()> {
+        self.request.get_ref().set_lone_value(on.into()).map_err(io::Error::other)
+    }
+
+    fn is_debounced(&self) -> bool {
+        self.is_debounced
+    }
+
+    fn edge(&self) -> Pin<Box<dyn Future<Output = io::Result<bool>> + Send + '_>> {
+        Box::pin(async move {
+            loop {
+                let mut ready = self.request.readable().await?;
+                let read = ready.try_io(|request| {
+                    let request = request.get_ref();
+                    if !request.has_edge_event().map_err(io::Error::other)? {
+                        return Err(io::ErrorKind::WouldBlock.into());
+                    }
+                    request.read_edge_event().map_err(io::Error::other)
+                });
+                if let Ok(edge) = read {
+                    return edge.map(|edge| edge.kind == EdgeKind::Rising);
+                }
+            }
+        })
+    }
+}

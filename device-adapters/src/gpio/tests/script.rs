@@ -1,0 +1,212 @@
+//! Lines that a test holds instead of the kernel.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde_json::{Value, json};
+use tokio::runtime::Handle;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::super::config::{Config, LineConfig};
+use super::super::{Gpio, Line, Lines, REGISTRATION};
+use crate::adapter::{Adapter, Registration, SettingsError};
+use crate::contract::Peer;
+use crate::model::{Change, DeviceId};
+
+/// The adapter, on scripted lines.
+pub(super) const SCRIPTED: Registration = Registration { descriptor: REGISTRATION.descriptor, build };
+
+/// The scripts of all tests by the names of their chips.
+static SCRIPTS: Mutex<BTreeMap<String, Script>> = Mutex::new(BTreeMap::new());
+
+fn build(settings: &Value) -> Result<Box<dyn Adapter>, SettingsError> {
+    let config = Config::parse(&SCRIPTED.descriptor, settings)?;
+    Ok(Box::new(Gpio { config, lines: Scripted }))
+}
+
+/// A line, as its test sees it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Script(Arc<(Mutex<State>, Notify)>);
+
+#[derive(Debug, Default)]
+struct State {
+    level: bool,
+    edges: Vec<bool>,
+    fault: Fault,
+    asked: Vec<Instant>,
+}
+
+/// What is wrong with the line.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+enum Fault {
+    #[default]
+    None,
+    /// The chip was pulled.
+    Gone,
+    /// Somebody else holds its level.
+    Stuck,
+    /// Each second read fails.
+    Flaky,
+    /// It takes levels and cannot be read.
+    Mute,
+    /// Edges without end.
+    Storm,
+}
+
+impl Script {
+    /// The level changes, and its edge is told.
+    pub(super) fn edge(&self, level: bool) {
+        let mut state = self.state();
+        state.level = level;
+        state.edges.push(level);
+        drop(state);
+        self.0.1.notify_one();
+    }
+
+    /// The level changes, and its edge is lost.
+    pub(super) fn set(&self, level: bool) {
+        self.state().level = level;
+    }
+
+    fn fault(&self, fault: Fault) {
+        self.state().fault = fault;
+        self.0.1.notify_one();
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn next_edge(&self) -> Option<io::Result<bool>> {
+        let mut state = self.state();
+        match state.fault {
+            Fault::Gone => Some(Err(Self::gone())),
+            Fault::Storm => {
+                state.level = !state.level;
+                Some(Ok(state.level))
+            }
+            _ if state.edges.is_empty() => None,
+            _ => Some(Ok(state.edges.remove(0))),
+        }
+    }
+
+    fn gone() -> io::Error {
+        io::Error::other("No such device")
+    }
+}
+
+struct Scripted;
+
+impl Lines for Scripted {
+    fn open(&self, line: &LineConfig, _: &Handle) -> Result<Arc<dyn Line>, String> {
+        let scripts = SCRIPTS.lock().unwrap_or_else(PoisonError::into_inner);
+        let script = scripts[line.chip.as_deref().unwrap()].clone();
+        if script.state().fault == Fault::Gone {
+            Err("no such chip".to_owned())
+        } else {
+            Ok(Arc::new(script))
+        }
+    }
+}
+
+impl Line for Script {
+    fn level(&self) -> io::Result<bool> {
+        let mut state = self.state();
+        state.asked.push(Instant::now());
+        match state.fault {
+            Fault::Gone | Fault::Mute => Err(Self::gone()),
+            Fault::Flaky if state.asked.len().is_multiple_of(2) => Err(Self::gone()),
+            _ => Ok(state.level),
+        }
+    }
+
+    fn set(&self, on: bool) -> io::Result<()> {
+        let mut state = self.state();
+        match state.fault {
+            Fault::Gone => return Err(Self::gone()),
+            Fault::Stuck => {}
+            _ => state.level = on,
+        }
+        Ok(())
+    }
+
+    fn is_debounced(&self) -> bool {
+        false
+    }
+
+    fn edge(&self) -> Pin<Box<dyn Future<Output = io::Result<bool>> + Send + '_>> {
+        Box::pin(async move {
+            loop {
+                tokio::task::yield_now().await; // a storm leaves the others their turn
+                match self.next_edge() {
+                    Some(edge) => return edge,
+                    None => self.0.1.notified().await,
+                }
+            }
+        })
+    }
+}
+
+/// A scripted line as the peer of the contract.
+pub(super) struct ScriptedPeer {
+    pub(super) script: Script,
+    chip: String,
+    measures: bool,
+}
+
+impl ScriptedPeer {
+    pub(super) fn new(chip: &str) -> Self {
+        let script = Script::default();
+        SCRIPTS.lock().unwrap_or_else(PoisonError::into_inner).insert(chip.to_owned(), script.clone());
+        Self { script, chip: chip.to_owned(), measures: false }
+    }
+
+    pub(super) fn measuring(self) -> Self {
+        Self { measures: true, ..self }
+    }
+
+    /// The settings of an adapter that has this line.
+    pub(super) fn settings(&self, line: &Value) -> Value {
+        let mut line = line.clone();
+        line["chip"] = json!(self.chip);
+        line["line"] = json!(17);
+        json!({ "lines": [line], "poll_s": 0.2 })
+    }
+}
+
+impl Peer for ScriptedPeer {
+    fn device(&self) -> DeviceId {
+        DeviceId::new("gpio-0000000000000000-pump").unwrap()
+    }
+
+    fn changes(&self) -> Vec<Change> {
+        if self.measures { Vec::new() } else { [true, false].map(|on| Change::Switch { on }).to_vec() }
+    }
+
+    async fn silence(&mut self) {
+        self.script.fault(Fault::Gone);
+    }
+
+    async fn recover(&mut self) {
+        self.script.fault(Fault::None);
+    }
+
+    async fn misbehave(&mut self, number: usize) -> bool {
+        let faults = [Fault::Stuck, Fault::Flaky, Fault::Mute, Fault::Storm];
+        let fault = faults.get(number).copied();
+        self.script.fault(fault.unwrap_or_default());
+        fault.is_some()
+    }
+
+    fn asked(&self) -> Vec<Instant> {
+        self.script.state().asked.clone()
+    }
+
+    fn most_a_second(&self) -> usize {
+        40
+    }
+}

@@ -1,0 +1,285 @@
+//! All boards of a kind: which addresses are asked, and which task a directive goes to.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::{Instant, sleep_until, timeout};
+
+use crate::adapter::{AdapterError, Context, Directive, Hint, Reading};
+use crate::http::Origin;
+use crate::model::{DeviceId, Stage};
+
+use super::board::Board;
+use super::config::Lan;
+use super::station::{self, Ends, Order};
+use super::unit::progress;
+use super::{Fault, Identity, Protocol, hardware_of, is_hardware};
+
+/// The most addresses that are known; a hint beyond that is dropped.
+const MOST_PLACES: usize = 256;
+/// The most boards; a home has fewer, and what answers beyond that is noise or an attack.
+const MOST_BOARDS: usize = 128;
+/// The most devices that may be owned before they are found.
+const MOST_EXPECTED: usize = 1_024;
+/// The most addresses that are asked at the same time.
+const MOST_PROBES: usize = 8;
+/// The first pause before an address that did not answer is asked again; it doubles up to the setting.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// An address that was only hinted at and did not answer so often is forgotten.
+const MOST_FAILURES: u32 = 10;
+/// An address is not asked again sooner, however often it is hinted at.
+const HINT_PAUSE: Duration = Duration::from_secs(5);
+/// Orders that wait for a board.
+const MOST_ORDERS: usize = 64;
+/// How long the tasks of boards may take to end.
+const END_WITHIN: Duration = Duration::from_millis(1_000);
+
+/// An address.
+#[derive(Debug)]
+struct Place {
+    configured: bool,
+    due: Instant,
+    asked: Option<Instant>,
+    failures: u32,
+    is_asked: bool,
+    hardware: Option<String>,
+}
+
+struct Fleet<P: Protocol> {
+    lan: Lan,
+    settings: P::Settings,
+    readings: mpsc::Sender<Reading>,
+    places: BTreeMap<Origin, Place>,
+    boards: BTreeMap<String, mpsc::Sender<Order>>,
+    owned: BTreeSet<DeviceId>,
+    probes: JoinSet<(Origin, P, Result<Identity, Fault>)>,
+    stations: JoinSet<String>,
+    out: VecDeque<Reading>,
+}
+
+/// Finds and serves boards until the adapter must stop.
+pub(crate) async fn run<P: Protocol>(
+    lan: Lan,
+    settings: P::Settings,
+    ctx: Context,
+) -> Result<(), AdapterError> {
+    let Context { readings, mut commands, mut hints, mut shutdown, .. } = ctx;
+    let mut fleet = Fleet::<P>::new(lan, settings, readings.clone());
+    let mut hinted = true;
+    loop {
+        fleet.probe();
+        let due = fleet.due();
+        tokio::select! {
+            biased;
+            () = stopped(&mut shutdown) => break,
+            permit = readings.reserve(), if !fleet.out.is_empty() => match permit {
+                Ok(permit) => if let Some(reading) = fleet.out.pop_front() { permit.send(reading) },
+                Err(_) => break,
+            },
+            directive = commands.recv(), if fleet.out.len() < MOST_ORDERS => match directive {
+                Some(directive) => tokio::select! {
+                    () = fleet.direct(directive) => {}
+                    () = stopped(&mut shutdown) => break,
+                },
+                None => break,
+            },
+            hint = hints.recv(), if hinted => match hint {
+                Some(hint) => fleet.hint(&hint),
+                None => hinted = false,
+            },
+            Some(probed) = fleet.probes.join_next() => fleet.probed(probed).await,
+            Some(ended) = fleet.stations.join_next() => fleet.ended(ended),
+            () = sleep_until(due) => {}
+        }
+    }
+    fleet.stop().await;
+    Ok(())
+}
+
+impl<P: Protocol> Fleet<P> {
+    fn new(lan: Lan, settings: P::Settings, readings: mpsc::Sender<Reading>) -> Self {
+        let now = Instant::now();
+        let places = lan.addresses.iter().map(|at| (at.clone(), Place::new(true, now))).collect();
+        Self {
+            lan,
+            settings,
+            readings,
+            places,
+            boards: BTreeMap::new(),
+            owned: BTreeSet::new(),
+            probes: JoinSet::new(),
+            stations: JoinSet::new(),
+            out: VecDeque::new(),
+        }
+    }
+
+    /// When an address has to be asked next.
+    fn due(&self) -> Instant {
+        let waiting = self.places.values().filter(|place| !place.is_asked).map(|place| place.due);
+        let due = waiting.min().filter(|_| self.probes.len() < MOST_PROBES);
+        due.unwrap_or_else(|| Instant::now() + Duration::from_secs(3_600))
+    }
+
+    /// Asks the addresses that are due.
+    fn probe(&mut self) {
+        let now = Instant::now();
+        for (at, place) in self.places.iter_mut().filter(|(_, place)| !place.is_asked && place.due <= now) {
+            if self.probes.len() >= MOST_PROBES {
+                return;
+            }
+            (place.is_asked, place.asked) = (true, Some(now));
+            let mut protocol = P::new(&self.settings, &self.lan.route, at);
+            let at = at.clone();
+            self.probes.spawn(async move {
+                let answer = protocol.identify().await;
+                (at, protocol, answer)
+            });
+        }
+    }
+
+    async fn probed(&mut self, probed: Result<(Origin, P, Result<Identity, Fault>), JoinError>) {
+        let Ok((at, protocol, answer)) = probed else { return };
+        let now = Instant::now();
+        let Some(place) = self.places.get_mut(&at) else { return };
+        place.is_asked = false;
+        match answer {
+            Ok(identity) => {
+                place.failures = 0;
+                // Who keeps a task asks by itself; here it is asked now and then whether another board has come.
+                place.due = now + self.lan.timing.discover * 10;
+                place.hardware = Some(identity.hardware.clone());
+                self.seen(now, at, protocol, identity).await;
+            }
+            Err(fault) => {
+                place.failures = place.failures.saturating_add(1);
+                let pause = FIRST_PAUSE * 2_u32.saturating_pow(place.failures.saturating_sub(1).min(12));
+                place.due = now + pause.min(self.lan.timing.discover);
+                tracing::debug!(adapter = P::ID, %at, %fault, "an address does not answer as it should");
+                if !place.configured && place.failures >= MOST_FAILURES {
+                    self.places.remove(&at);
+                }
+            }
+        }
+    }
+
+    async fn seen(&mut self, now: Instant, at: Origin, protocol: P, identity: Identity) {
+        if !is_hardware(&identity.hardware) {
+            return;
+        }
+        if let Some(orders) = self.boards.get(&identity.hardware) {
+            let _ = orders.send(Order::Seen(at)).await; // a task that just ended is found again later
+            return;
+        }
+        if self.boards.len() >= MOST_BOARDS {
+            tracing::debug!(adapter = P::ID, %at, most = MOST_BOARDS, "too many devices: this one is ignored");
+            return;
+        }
+        let hardware = identity.hardware.clone();
+        let mut board = Board::new(identity, at.to_string(), self.lan.timing, now);
+        for device in
+            self.owned.iter().filter(|device| hardware_of(device, P::ID).as_ref() == Some(&hardware))
+        {
+            board.directive(now, Directive::Own { device: device.clone(), owned: true });
+        }
+        let (orders, receiver) = mpsc::channel(MOST_ORDERS);
+        self.boards.insert(hardware.clone(), orders);
+        let ends = Ends { orders: receiver, readings: self.readings.clone(), moved: None };
+        self.stations.spawn(async move {
+            station::serve(protocol, board, ends).await;
+            hardware
+        });
+    }
+
+    fn ended(&mut self, ended: Result<String, JoinError>) {
+        let now = Instant::now();
+        match ended {
+            Ok(hardware) => {
+                self.boards.remove(&hardware);
+                let discover = self.lan.timing.discover;
+                for place in
+                    self.places.values_mut().filter(|place| place.hardware.as_ref() == Some(&hardware))
+                {
+                    place.due = place.due.min(now + discover);
+                }
+            }
+            Err(error) => {
+                // A task that broke left no name behind: every board whose orders nobody takes is forgotten.
+                tracing::warn!(adapter = P::ID, %error, "the task of a device broke");
+                self.boards.retain(|_, orders| !orders.is_closed());
+                self.places.values_mut().for_each(|place| place.due = place.due.min(now + FIRST_PAUSE));
+            }
+        }
+    }
+
+    fn hint(&mut self, hint: &Hint) {
+        if hint.service.trim_end_matches('.').trim_end_matches(".local") != P::SERVICE || hint.port == 0 {
+            return;
+        }
+        let v4 = hint.addresses.iter().find(|address| address.is_ipv4());
+        // A link-local address of IPv6 means nothing without its interface.
+        let v6 = hint.addresses.iter().find(|address| match address {
+            std::net::IpAddr::V6(v6) => !v6.is_unicast_link_local(),
+            std::net::IpAddr::V4(_) => false,
+        });
+        let Some(address) = v4.or(v6) else { return };
+        let at = Origin::plain(address, hint.port);
+        let now = Instant::now();
+        let is_full = self.places.len() >= MOST_PLACES;
+        match self.places.get_mut(&at) {
+            Some(place) if place.asked.is_none_or(|asked| now >= asked + HINT_PAUSE) => place.due = now,
+            Some(_) => {}
+            None if is_full => {
+                tracing::debug!(adapter = P::ID, %at, most = MOST_PLACES, "too many addresses: a hint is dropped");
+            }
+            None => {
+                self.places.insert(at, Place::new(false, now));
+            }
+        }
+    }
+
+    async fn direct(&mut self, directive: Directive) {
+        let device = match &directive {
+            Directive::Own { device, owned } => {
+                if !owned {
+                    self.owned.remove(device);
+                } else if self.owned.len() < MOST_EXPECTED {
+                    self.owned.insert(device.clone());
+                }
+                device.clone()
+            }
+            Directive::Command { device, .. } | Directive::Refresh { device } => device.clone(),
+            Directive::Probe | Directive::Pair { .. } | Directive::Show(_) | Directive::Hide { .. } => return,
+        };
+        let board = hardware_of(&device, P::ID).and_then(|hardware| self.boards.get(&hardware));
+        let failed = match board {
+            Some(orders) => orders.send(Order::Directive(directive)).await.err().map(|error| error.0),
+            None => Some(Order::Directive(directive)),
+        };
+        if let Some(Order::Directive(Directive::Command { device, command, .. })) = failed {
+            let reason = format!("this node does not reach {device}: another that does can own it");
+            self.out.push_back(progress(&device, command, Stage::Failed { reason }));
+        }
+    }
+
+    async fn stop(mut self) {
+        self.boards.clear(); // with their orders the tasks end
+        self.probes.abort_all();
+        let ended = async { while self.stations.join_next().await.is_some() {} };
+        if timeout(END_WITHIN, ended).await.is_err() {
+            tracing::debug!(adapter = P::ID, "a task of a device did not end in time");
+        }
+    }
+}
+
+impl Place {
+    fn new(configured: bool, now: Instant) -> Self {
+        Self { configured, due: now, asked: None, failures: 0, is_asked: false, hardware: None }
+    }
+}
+
+/// Returns once the adapter must stop, or nobody is left to say so.
+async fn stopped(shutdown: &mut watch::Receiver<bool>) {
+    let _ = shutdown.wait_for(|stop| *stop).await;
+}

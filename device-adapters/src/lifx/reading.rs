@@ -1,0 +1,224 @@
+//! The answers that together make the state of a light: its colour and power, and where it has them its zones
+//! and its effect. Pure.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::model::{ColorMode, LightState, MOST_RUNS, Zone, color};
+
+use super::products::Layout;
+use super::wire::{Effect, Hsbk, Reply, Request};
+
+/// The most zones that are kept; the longest strip that there is has 120.
+pub(crate) const MOST_ZONES: u16 = 1_024;
+/// Answers to what was asked within this time belong together.
+const TOGETHER: Duration = Duration::from_secs(2);
+/// Questions in a row that a bulb leaves unanswered, while it tells its colour, before it is read without.
+const GIVE_UP_AFTER: u32 = 12;
+
+/// A read that is not complete: what the bulb told so far of what is asked for together.
+#[derive(Debug)]
+pub(crate) struct Partial {
+    /// What waits to be asked, and since when.
+    questions: VecDeque<Request>,
+    due: Instant,
+    light: Option<(Instant, Hsbk, bool)>,
+    zones: Option<Zones>,
+    effect: Option<(Instant, Effect)>,
+    /// How often in a row each was asked in vain.
+    zones_unanswered: u32,
+    effect_unanswered: u32,
+}
+
+/// What the zones show, as far as it is known.
+#[derive(Debug)]
+struct Zones {
+    since: Instant,
+    colors: Vec<Option<Hsbk>>,
+}
+
+impl Partial {
+    /// Nothing was asked.
+    pub(crate) fn new(now: Instant) -> Self {
+        Self {
+            questions: VecDeque::new(),
+            due: now,
+            light: None,
+            zones: None,
+            effect: None,
+            zones_unanswered: 0,
+            effect_unanswered: 0,
+        }
+    }
+
+    /// Nothing that was told counts any more: the bulb was told to change.
+    pub(crate) fn clear(&mut self) {
+        (self.light, self.zones, self.effect) = (None, None, None);
+        self.questions.clear();
+    }
+
+    /// Asks again for what was given up.
+    pub(crate) fn retry(&mut self) {
+        (self.zones_unanswered, self.effect_unanswered) = (0, 0);
+    }
+
+    /// Asks for what is missing, but for what is asked already.
+    pub(crate) fn begin(&mut self, now: Instant, layout: Layout, is_asked: impl Fn(&Request) -> bool) {
+        self.forget_old(now);
+        let told = self.light.is_some();
+        let mut missing = Vec::with_capacity(3);
+        if !told {
+            missing.push(Request::LightGet);
+        }
+        if !self.has_zones(layout) {
+            self.zones_unanswered += u32::from(told);
+            missing.extend(layout.zones_question());
+        }
+        if !self.has_effect(layout) {
+            self.effect_unanswered += u32::from(told);
+            missing.extend(layout.effect_question());
+        }
+        self.questions = missing.into_iter().filter(|request| !is_asked(request)).collect();
+        self.due = now;
+    }
+
+    /// Since when a question waits to be sent, if one does.
+    pub(crate) fn due(&self) -> Option<Instant> {
+        (!self.questions.is_empty()).then_some(self.due)
+    }
+
+    /// The next question, which is being sent.
+    pub(crate) fn next_question(&mut self) -> Option<Request> {
+        self.questions.pop_front()
+    }
+
+    /// Takes an answer to what was asked at `asked`.
+    pub(crate) fn take(&mut self, asked: Instant, reply: &Reply) {
+        match reply {
+            Reply::LightState { hsbk, power, .. } => self.light = Some((asked, *hsbk, *power > 0)),
+            Reply::StateZones { count, first, colors } => {
+                self.zones_unanswered = 0;
+                self.take_zones(asked, (*count).min(MOST_ZONES).into(), (*first).into(), colors);
+            }
+            Reply::StateMultiZoneEffect(effect) | Reply::StateTileEffect(effect) => {
+                self.effect_unanswered = 0;
+                self.effect = Some((asked, *effect));
+            }
+            _ => {}
+        }
+    }
+
+    /// The bulb does not know the question: it is read without.
+    pub(crate) fn refused(&mut self, asked: Instant, request: &Request) {
+        match request {
+            Request::GetColorZones(..) | Request::GetExtendedColorZones => {
+                self.zones = Some(Zones { since: asked, colors: Vec::new() });
+            }
+            Request::GetMultiZoneEffect | Request::GetTileEffect => self.effect = Some((asked, Effect::Off)),
+            _ => {}
+        }
+    }
+
+    /// The state, once all is known, and since when at the latest it is so. The next one starts from nothing. It may
+    /// have more runs of zones than a state that is passed on; see [`bounded`].
+    pub(crate) fn complete(&mut self, layout: Layout) -> Option<(Instant, LightState, Effect)> {
+        if !self.has_zones(layout) || !self.has_effect(layout) {
+            return None;
+        }
+        let (mut asked, hsbk, on) = self.light.take()?;
+        let (zones, effect) = (self.zones.take(), self.effect.take());
+        self.questions.clear();
+        asked = zones.as_ref().map_or(asked, |zones| zones.since.min(asked));
+        asked = effect.map_or(asked, |(at, _)| at.min(asked));
+        let effect = effect.map_or(Effect::Off, |(_, effect)| effect);
+        let mut state = LightState::plain(on, hsbk.brightness, hsbk.color());
+        state.effect = effect.name().map(str::to_owned);
+        // What an effect shows is another thing a moment later.
+        if let Some(zones) = zones.filter(|_| effect == Effect::Off) {
+            show_zones(&mut state, &zones.colors.into_iter().flatten().collect::<Vec<_>>());
+        }
+        Some((asked, state, effect))
+    }
+
+    fn has_zones(&self, layout: Layout) -> bool {
+        let told = self.zones.as_ref().is_some_and(|zones| zones.colors.iter().all(Option::is_some));
+        told || layout.zones_question().is_none() || self.zones_unanswered >= GIVE_UP_AFTER
+    }
+
+    fn has_effect(&self, layout: Layout) -> bool {
+        let told = self.effect.is_some();
+        told || layout.effect_question().is_none() || self.effect_unanswered >= GIVE_UP_AFTER
+    }
+
+    fn forget_old(&mut self, now: Instant) {
+        let fresh = |asked: Instant| asked + TOGETHER > now;
+        self.light = self.light.filter(|(asked, ..)| fresh(*asked));
+        self.zones = self.zones.take().filter(|zones| fresh(zones.since));
+        self.effect = self.effect.filter(|(asked, _)| fresh(*asked));
+    }
+
+    fn take_zones(&mut self, asked: Instant, count: usize, first: usize, colors: &[Hsbk]) {
+        let known = self.zones.take().filter(|zones| zones.colors.len() == count);
+        let mut zones = known.unwrap_or_else(|| Zones { since: asked, colors: vec![None; count] });
+        zones.since = zones.since.min(asked);
+        for (zone, color) in zones.colors.iter_mut().skip(first).zip(colors) {
+            *zone = Some(*color);
+        }
+        self.zones = Some(zones);
+    }
+}
+
+/// Puts the zones into the state: one colour when they are alike, else all their runs, their mean brightness and
+/// the colour of the longest run.
+fn show_zones(state: &mut LightState, colors: &[Hsbk]) {
+    let runs = runs(colors);
+    let Some(longest) = runs.iter().rev().max_by_key(|run| run.count) else { return };
+    let sum: u64 = colors.iter().map(|hsbk| u64::from(hsbk.brightness)).sum();
+    let mean = sum / u64::try_from(colors.len().max(1)).unwrap_or(u64::MAX);
+    state.brightness = u16::try_from(mean).unwrap_or(u16::MAX);
+    state.color = longest.color;
+    state.zones = Some(runs).filter(|runs| runs.len() > 1);
+}
+
+/// The state with no more runs of zones than one holds: those that differ least, and in the fewest zones, become one.
+pub(crate) fn bounded(mut state: LightState) -> LightState {
+    let Some(runs) = &mut state.zones else { return state };
+    while runs.len() > MOST_RUNS {
+        let cost = |(a, b): (&Zone, &Zone)| difference(a, b) * u32::from(a.count.min(b.count));
+        let pairs = runs.iter().zip(runs.iter().skip(1)).map(cost).enumerate();
+        let Some((index, _)) = pairs.min_by_key(|(_, cost)| *cost) else { break };
+        let second = runs.remove(index + 1);
+        if let Some(first) = runs.get_mut(index) {
+            let longer = if second.count > first.count { second } else { *first };
+            *first = Zone { count: first.count.saturating_add(second.count), ..longer };
+        }
+    }
+    state
+}
+
+/// How different two zones look, 0 to some ten thousand.
+fn difference(a: &Zone, b: &Zone) -> u32 {
+    let xy = |zone: &Zone| match zone.color {
+        ColorMode::Color(xy) => xy,
+        ColorMode::Temperature { kelvin } => color::kelvin_to_xy(kelvin),
+        ColorMode::None => color::kelvin_to_xy(6_500),
+    };
+    let (here, there) = (xy(a), xy(b));
+    let apart = [here.x.abs_diff(there.x), here.y.abs_diff(there.y), a.brightness.abs_diff(b.brightness) / 4];
+    apart.into_iter().map(u32::from).sum()
+}
+
+/// Neighbours that are alike, as one.
+fn runs(colors: &[Hsbk]) -> Vec<Zone> {
+    let mut runs: Vec<Zone> = Vec::new();
+    for hsbk in colors {
+        let (color, brightness) = (hsbk.color(), hsbk.brightness);
+        match runs.last_mut().filter(|run| (run.color, run.brightness) == (color, brightness)) {
+            Some(run) => run.count = run.count.saturating_add(1),
+            None => runs.push(Zone { count: 1, color, brightness }),
+        }
+    }
+    runs
+}

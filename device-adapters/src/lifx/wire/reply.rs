@@ -1,0 +1,134 @@
+//! What a bulb sends that Hearth reads.
+//!
+//! Source: <https://lan.developer.lifx.com/docs/information-messages>.
+
+use super::{Effect, Hsbk, Reader, WireError};
+
+/// What a bulb sends that Hearth reads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Reply {
+    /// A service and its port. (3)
+    StateService {
+        /// 1 is the protocol described here.
+        service: u8,
+        /// Its UDP port.
+        port: u32,
+    },
+    /// The version of the firmware. (15)
+    StateHostFirmware {
+        /// The number before the point.
+        major: u16,
+        /// The number after the point.
+        minor: u16,
+    },
+    /// The label that its user gave it. (25)
+    StateLabel(String),
+    /// What it is. (33)
+    StateVersion {
+        /// The vendor number.
+        vendor: u32,
+        /// The product number.
+        product: u32,
+    },
+    /// "Received", and no more than that. (45)
+    Acknowledgement,
+    /// The state of the light. (107)
+    LightState {
+        /// The colour it shows, or moves through; of zones, one for all of them.
+        hsbk: Hsbk,
+        /// 0 is off; anything else is on, or on its way.
+        power: u16,
+        /// Its label.
+        label: String,
+    },
+    /// Some of the zones of a strip. (503, 506 and 512)
+    StateZones {
+        /// How many zones there are.
+        count: u16,
+        /// Which zone is the first of these.
+        first: u16,
+        /// What they show.
+        colors: Vec<Hsbk>,
+    },
+    /// The effect that a strip runs. (509)
+    StateMultiZoneEffect(Effect),
+    /// The effect that a matrix runs. (720)
+    StateTileEffect(Effect),
+    /// It does not know messages of that type. (223)
+    StateUnhandled(u16),
+}
+
+/// The body of a message; `None` when it is too short.
+pub(super) fn parse(kind: u16, body: &mut Reader<'_>) -> Result<Option<Reply>, WireError> {
+    Ok(match kind {
+        3 => service(body),
+        15 => firmware(body),
+        25 => body.label().map(Reply::StateLabel),
+        33 => version(body),
+        45 => Some(Reply::Acknowledgement),
+        107 => light_state(body),
+        223 => body.u16().map(Reply::StateUnhandled),
+        503 => zones_of_8_bits(body, 1),
+        506 => zones_of_8_bits(body, 8),
+        509 => strip_effect(body),
+        512 => extended_zones(body),
+        720 => matrix_effect(body),
+        other => return Err(WireError::Type(other)),
+    })
+}
+
+fn service(body: &mut Reader<'_>) -> Option<Reply> {
+    let [service] = body.take()?;
+    Some(Reply::StateService { service, port: body.u32()? })
+}
+
+fn firmware(body: &mut Reader<'_>) -> Option<Reply> {
+    body.take::<16>()?; // build time, reserved
+    let minor = body.u16()?;
+    Some(Reply::StateHostFirmware { major: body.u16()?, minor })
+}
+
+fn version(body: &mut Reader<'_>) -> Option<Reply> {
+    let (vendor, product) = (body.u32()?, body.u32()?);
+    body.take::<4>()?;
+    Some(Reply::StateVersion { vendor, product })
+}
+
+fn light_state(body: &mut Reader<'_>) -> Option<Reply> {
+    let hsbk = body.hsbk()?;
+    body.take::<2>()?;
+    let power = body.u16()?;
+    let label = body.label()?;
+    body.take::<8>()?;
+    Some(Reply::LightState { hsbk, power, label })
+}
+
+/// StateZone and StateMultiZone: behind the last zone of the strip stands filling.
+fn zones_of_8_bits(body: &mut Reader<'_>, most: usize) -> Option<Reply> {
+    let [count, first] = body.take()?;
+    let mut colors = body.colors(most)?;
+    colors.truncate(count.saturating_sub(first).into());
+    Some(Reply::StateZones { count: count.into(), first: first.into(), colors })
+}
+
+fn extended_zones(body: &mut Reader<'_>) -> Option<Reply> {
+    let (count, first) = (body.u16()?, body.u16()?);
+    let [told] = body.take()?;
+    let mut colors = body.colors(82)?;
+    colors.truncate(usize::from(told).min(count.saturating_sub(first).into()));
+    Some(Reply::StateZones { count, first, colors })
+}
+
+fn strip_effect(body: &mut Reader<'_>) -> Option<Reply> {
+    body.take::<4>()?; // its instance
+    let [kind] = body.take()?;
+    body.take::<54>()?; // its settings
+    Some(Reply::StateMultiZoneEffect(Effect::of_strip(kind)))
+}
+
+fn matrix_effect(body: &mut Reader<'_>) -> Option<Reply> {
+    body.take::<5>()?; // reserved, its instance
+    let [kind] = body.take()?;
+    body.take::<181>()?; // its settings and palette
+    Some(Reply::StateTileEffect(Effect::of_matrix(kind)))
+}

@@ -1,0 +1,172 @@
+//! Lights of the JSON schema: everything in one message each way.
+
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::{COLORS, Message, Parts, temperature, temperature_value, whites};
+use crate::model::{self, ColorMode, LightCapabilities, LightChange, Xy};
+use crate::mqtt::wire::colors;
+use crate::mqtt::wire::fields::{FieldError, Fields};
+
+/// A light of the JSON schema.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Json {
+    pub(super) state: Option<String>,
+    command: String,
+    scale: u32,
+    in_kelvin: bool,
+    form: Option<Form>,
+    dims: bool,
+}
+
+/// How a colour is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Xy,
+    Hue,
+    Rgb,
+    /// Red, green, blue and white.
+    Rgbw,
+    /// Red, green, blue, cold and warm white.
+    Rgbww,
+}
+
+/// What it tells; only what is read here.
+#[derive(Debug, Deserialize)]
+struct Told {
+    #[serde(default)]
+    state: Value,
+    #[serde(default)]
+    brightness: Value,
+    #[serde(default)]
+    color_mode: Value,
+    #[serde(default)]
+    color_temp: Value,
+    #[serde(default)]
+    color: Map<String, Value>,
+    effect: Option<Value>,
+}
+
+impl Json {
+    /// With what it can do; its list of effects is not empty when it has effects at all.
+    pub(super) fn parse(fields: Fields<'_>) -> Result<(Self, LightCapabilities), FieldError> {
+        let modes = fields.texts("supported_color_modes");
+        // Before there was a list of modes each had a flag.
+        let has = |mode: &str, flag: &str| modes.iter().any(|known| known == mode) || fields.flag(flag);
+        let form = [
+            (Form::Xy, has("xy", "xy")),
+            (Form::Hue, has("hs", "hs")),
+            (Form::Rgb, has("rgb", "rgb")),
+            (Form::Rgbw, has("rgbw", "rgbw")),
+            (Form::Rgbww, has("rgbww", "rgbww")),
+        ];
+        let form = form.into_iter().find(|(_, has)| *has).map(|(form, _)| form);
+        let has_whites = has("color_temp", "color_temp");
+        let dims = form.is_some() || has_whites || has("brightness", "brightness") || has("white", "white");
+        let can = LightCapabilities {
+            brightness: dims,
+            color_temperature: has_whites.then(|| whites(fields)),
+            color: form.map(|_| COLORS),
+            effects: if fields.flag("effect") { vec![String::new()] } else { Vec::new() },
+            transition: true,
+            ..LightCapabilities::default()
+        };
+        let light = Self {
+            state: fields.topic("state_topic")?,
+            command: fields.topic("command_topic")?.ok_or(FieldError::Missing("command_topic"))?,
+            scale: fields.number("brightness_scale").unwrap_or(255),
+            in_kelvin: fields.flag("color_temp_kelvin"),
+            form,
+            dims,
+        };
+        Ok((light, can))
+    }
+
+    pub(super) fn told(&self, message: &str) -> Parts {
+        let Ok(told) = serde_json::from_str::<Told>(message) else { return Parts::default() };
+        let on = match told.state.as_str() {
+            Some("ON") => Some(true),
+            Some("OFF") => Some(false),
+            _ => None,
+        };
+        // Zero is no brightness: it means off, which is told as such.
+        let brightness = told.brightness.as_f64().filter(|value| *value > 0.0 && self.dims);
+        let effect = told.effect.map(|effect| effect.as_str().map(str::to_owned));
+        Parts {
+            on,
+            brightness: brightness.and_then(|value| colors::from_scale(value, self.scale)),
+            color: self.color_told(&told.color_mode, &told.color_temp, &told.color),
+            effect,
+        }
+    }
+
+    fn color_told(&self, mode: &Value, white: &Value, color: &Map<String, Value>) -> Option<ColorMode> {
+        let white = || white.as_f64().and_then(|value| temperature(value, self.in_kelvin));
+        match mode.as_str() {
+            Some("color_temp") => white(),
+            Some(_) if self.form.is_some() => xy(color).map(ColorMode::Color),
+            Some(_) => None,
+            None => self.form.and_then(|_| xy(color)).map(ColorMode::Color).or_else(white),
+        }
+    }
+
+    pub(super) fn message(&self, change: &LightChange) -> Message {
+        let mut body = Map::new();
+        let mut set = |key: &str, value: Value| {
+            body.insert(key.to_owned(), value);
+        };
+        if change.transition_ms > 0 {
+            set("transition", json!(f64::from(change.transition_ms) / 1_000.0));
+        }
+        if change.on == Some(false) {
+            // Everything else would switch it on again.
+            set("state", json!("OFF"));
+        } else {
+            set("state", json!("ON"));
+            if let Some(brightness) = change.brightness {
+                set("brightness", json!(colors::to_scale(brightness, self.scale)));
+            }
+            match change.color {
+                Some(ColorMode::Temperature { kelvin }) => {
+                    set("color_temp", json!(temperature_value(kelvin, self.in_kelvin)));
+                }
+                Some(ColorMode::Color(color)) => set("color", self.color(color)),
+                Some(ColorMode::None) | None => {}
+            }
+            if let Some(effect) = &change.effect {
+                set("effect", json!(effect));
+            }
+        }
+        Message { topic: self.command.clone(), payload: Value::Object(body).to_string() }
+    }
+
+    fn color(&self, color: Xy) -> Value {
+        let [r, g, b] = model::color::xy_to_rgb(color);
+        match self.form {
+            Some(Form::Hue) => {
+                let (hue, saturation) = colors::to_hue(color);
+                let short = |value: f64| (value * 100.0).round() / 100.0;
+                json!({ "h": short(hue), "s": short(saturation) })
+            }
+            Some(Form::Rgb) => json!({ "r": r, "g": g, "b": b }),
+            Some(Form::Rgbw) => json!({ "r": r, "g": g, "b": b, "w": 0 }),
+            Some(Form::Rgbww) => json!({ "r": r, "g": g, "b": b, "c": 0, "w": 0 }),
+            Some(Form::Xy) | None => {
+                let (x, y) = colors::to_fractions(color);
+                json!({ "x": x, "y": y })
+            }
+        }
+    }
+}
+
+/// The colour in whichever form it is told.
+fn xy(color: &Map<String, Value>) -> Option<Xy> {
+    let number = |key: &str| color.get(key).and_then(Value::as_f64);
+    if let (Some(x), Some(y)) = (number("x"), number("y")) {
+        return colors::from_fractions(x, y);
+    }
+    if let (Some(hue), Some(saturation)) = (number("h"), number("s")) {
+        return colors::from_hue(hue, saturation);
+    }
+    colors::from_rgb(number("r")?, number("g")?, number("b")?)
+}

@@ -1,0 +1,195 @@
+//! LEDs: the contract, the settings, and what their files mean.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+use std::io::ErrorKind;
+use std::time::Duration;
+
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::config::{Config, Which};
+use super::wire::{Channels, Target, active_trigger, brightness_of, color_of, level_of};
+use super::{Leds, REGISTRATION};
+use crate::AdapterError;
+use crate::adapter::Context;
+use crate::board::tests::Folder;
+use crate::board::{AttributeError, Fault, Hardware};
+use crate::contract;
+use crate::model::{Capabilities, Change, ColorMode, Gamut, LightChange, LightState, State, color};
+
+#[test]
+fn the_adapter_keeps_the_contract() {
+    contract::descriptor(&REGISTRATION).unwrap();
+    contract::settings(&REGISTRATION).unwrap();
+}
+
+#[tokio::test]
+async fn the_adapter_stops_in_time() {
+    let folder = Folder::new();
+    folder.file("class/leds/a/max_brightness", "255\n");
+    folder.file("class/leds/a/brightness", "0\n");
+    let settings = json!({ "root": folder.0, "leds": ["*"] });
+    contract::shutdown(&REGISTRATION, &settings, Duration::from_millis(50)).await.unwrap();
+}
+
+#[tokio::test]
+async fn without_leds_it_says_what_to_set() {
+    let adapter = (REGISTRATION.build)(&json!({})).unwrap();
+    let ended = adapter.run(Context::channel(1, 1).0).await;
+    assert!(matches!(ended, Err(AdapterError::Unconfigured { what, .. }) if what.contains("leds")));
+}
+
+#[test]
+fn settings_name_the_key_the_value_and_the_rule() {
+    let parse = |value| Config::parse(&REGISTRATION.descriptor, &value);
+    for bad in ["", "a/b", "..", "\0"] {
+        let refused = parse(json!({ "leds": [bad] })).unwrap_err().to_string();
+        assert!(refused.contains("\"leds\"") && refused.contains("/sys/class/leds"), "{refused}");
+    }
+    assert!(parse(json!({ "root": "sys" })).unwrap_err().to_string().contains("\"root\""));
+    assert_eq!(
+        parse(json!({ "leds": ["b", "a", "b"] })).unwrap().leds,
+        Which::Named(vec!["a".into(), "b".into()])
+    );
+    assert_eq!(parse(json!({ "leds": ["a", "*"] })).unwrap().leds, Which::Free);
+}
+
+#[test]
+fn a_trigger_is_the_one_in_brackets() {
+    assert_eq!(active_trigger("none rc-feedback kbd-capslock [mmc0] timer heartbeat"), Some("mmc0"));
+    assert_eq!(active_trigger("[none] rc-feedback mmc0"), None);
+    assert_eq!(active_trigger(""), None);
+}
+
+#[test]
+fn levels_come_back_as_they_were_and_light_is_never_dark() {
+    for most in [1, 3, 15, 100, 255, 4_095, 65_535, u32::MAX] {
+        for level in [1, most / 2, most].into_iter().filter(|level| *level > 0) {
+            let back = level_of(brightness_of(level, most), most);
+            let step = most / 65_535 + 1;
+            assert!(back.abs_diff(level) <= step, "{level} of {most} came back as {back}");
+        }
+        assert_eq!(level_of(0, most), 1);
+        assert_eq!(level_of(u16::MAX, most), most);
+    }
+}
+
+#[test]
+fn channels_are_found_in_any_order() {
+    let channels = Channels::parse("green white red blue").unwrap();
+    assert_eq!(channels.read("1 2 3 4"), Some([3, 1, 4]));
+    assert_eq!(channels.write("1 2 3 4", [30, 10, 40]), "10 0 30 40");
+    assert_eq!(channels.read("1 2 3"), None);
+    assert_eq!(channels.read("1 2 x 4"), None);
+    assert_eq!(Channels::parse("red green"), None);
+}
+
+fn lit(brightness: u16) -> State {
+    State::Light(LightState::plain(true, brightness, ColorMode::None))
+}
+
+#[test]
+fn a_change_keeps_what_it_leaves_open() {
+    let change = |on, brightness| LightChange { on, brightness, ..LightChange::default() };
+    let dark = State::Light(LightState::plain(false, 32_768, ColorMode::None));
+    assert_eq!(Target::of(&change(Some(true), None), &dark, 255, false).level, 128);
+    assert_eq!(Target::of(&change(None, Some(65_535)), &dark, 255, false).level, 0, "dimming lights nothing");
+    assert_eq!(Target::of(&change(None, Some(65_535)), &dark, 255, false).light.brightness, 65_535);
+    assert_eq!(Target::of(&change(Some(false), None), &lit(9_000), 255, false).level, 0);
+    assert_eq!(Target::of(&change(Some(true), Some(0)), &lit(9_000), 255, false).level, 1);
+    let red = LightChange { color: Some(ColorMode::Color(Gamut::SRGB.red)), ..change(None, None) };
+    assert_eq!(Target::of(&red, &lit(65_535), 255, true).intensities, Some([255, 0, 0]));
+    assert_eq!(Target::of(&red, &lit(65_535), 255, false).intensities, None);
+}
+
+fn leds(folder: &Folder, which: &[&str]) -> Leds {
+    let which = if which == ["*"] {
+        Which::Free
+    } else {
+        Which::Named(which.iter().map(|name| (*name).to_owned()).collect())
+    };
+    Leds { folder: folder.0.join("class/leds"), which, board: "0123456789abcdef".to_owned() }
+}
+
+#[test]
+fn leds_of_the_kernel_are_left_alone_unless_they_are_named() {
+    let folder = Folder::new();
+    for (name, trigger) in [("ACT", "none [mmc0]"), ("pwm:warm", "[none] mmc0")] {
+        folder.file(&format!("class/leds/{name}/max_brightness"), "255\n");
+        folder.file(&format!("class/leds/{name}/brightness"), "0\n");
+        folder.file(&format!("class/leds/{name}/trigger"), trigger);
+    }
+    let free = leds(&folder, &["*"]).list(&Default::default()).unwrap();
+    assert_eq!(free.found.len(), 1);
+    assert_eq!(free.found[0].description.id.as_str(), "sysfs-led-0123456789abcdef-pwm-warm");
+    let named = leds(&folder, &["ACT", "nowhere"]).list(&Default::default()).unwrap();
+    assert!(
+        named.remarks[0].contains("nowhere") && named.remarks[0].contains("cannot read"),
+        "{:?}",
+        named.remarks
+    );
+    assert!(named.found[0].description.note.as_ref().unwrap().contains("mmc0"));
+    let on = Change::Light(LightChange { on: Some(true), ..LightChange::default() });
+    let led = &named.found[0].place;
+    assert!(leds(&folder, &["ACT"]).apply(led, &on, None).unwrap().follows);
+    let file = |name: &str| std::fs::read_to_string(folder.0.join("class/leds/ACT").join(name)).unwrap();
+    assert_eq!((file("trigger").as_str(), file("brightness").as_str()), ("none\n", "255\n"));
+}
+
+#[test]
+fn a_led_without_levels_is_a_light_that_does_not_dim() {
+    let folder = Folder::new();
+    folder.file("class/leds/a/max_brightness", "1\n");
+    folder.file("class/leds/a/brightness", "1\n");
+    let listing = leds(&folder, &["*"]).list(&Default::default()).unwrap();
+    let Capabilities::Light(can) = &listing.found[0].description.capabilities else { panic!("no light") };
+    assert!(!can.brightness && can.color.is_none());
+    let read = leds(&folder, &["*"]).read(&listing.found[0].place, None).unwrap();
+    assert_eq!(read.state, Some(lit(u16::MAX)));
+}
+
+#[test]
+fn a_led_of_three_colours_takes_and_shows_them() {
+    let folder = Folder::new();
+    folder.file("class/leds/rgb/max_brightness", "255\n");
+    folder.file("class/leds/rgb/brightness", "0\n");
+    folder.file("class/leds/rgb/multi_index", "green red blue\n");
+    folder.file("class/leds/rgb/multi_intensity", "0 0 0\n");
+    let hardware = leds(&folder, &["rgb"]);
+    let listing = hardware.list(&Default::default()).unwrap();
+    let led = &listing.found[0].place;
+    let change = LightChange {
+        on: Some(true),
+        brightness: Some(color::from_percent(50)),
+        color: Some(ColorMode::Color(Gamut::SRGB.red)),
+        ..LightChange::default()
+    };
+    let applied = hardware.apply(led, &Change::Light(change.clone()), None).unwrap();
+    assert!(applied.follows);
+    assert!(Change::Light(change).matches(&applied.sample.state.unwrap(), &Default::default()));
+    let file = |name: &str| std::fs::read_to_string(folder.0.join("class/leds/rgb").join(name)).unwrap();
+    assert_eq!((file("multi_intensity").as_str(), file("brightness").as_str()), ("0 255 0\n", "128\n"));
+}
+
+#[test]
+fn a_right_that_is_missing_is_named_with_the_way_out() {
+    for kind in [ErrorKind::PermissionDenied, ErrorKind::ReadOnlyFilesystem] {
+        let error = AttributeError::Write { path: "brightness".into(), source: kind.into() };
+        assert!(matches!(super::failed(&error), Fault::Refused(reason) if reason.contains("leds.conf")));
+    }
+    let error = AttributeError::Write { path: "brightness".into(), source: ErrorKind::BrokenPipe.into() };
+    assert!(matches!(super::failed(&error), Fault::Failed(_)));
+}
+
+proptest! {
+    #[test]
+    fn files_of_noise_are_read_without_a_panic(text in "(?s).{0,200}", a: u32, b: u32, c: u32) {
+        let _ = active_trigger(&text);
+        if let Some(channels) = Channels::parse(&text) {
+            let _ = channels.read(&text);
+        }
+        let _ = Channels::parse("red green blue").unwrap().read(&text);
+        let color = color_of([a, b, c]);
+        prop_assert_eq!(color.is_none(), a == 0 && b == 0 && c == 0);
+    }
+}

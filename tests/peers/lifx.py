@@ -1,0 +1,109 @@
+"""Another client's view of a LIFX bulb: aiolifx finds it, changes it if asked to, and tells what it shows.
+
+Usage: lifx.py PORT [CHANGE]
+
+PORT is where the bulb listens on 127.0.0.1. CHANGE is a JSON object of `power` (a truth value), `color`, `zones` (a
+list of [first, last, color]) and `effect` (a name); a color is [hue, saturation, brightness, kelvin]. Prints one JSON
+object: `serial`, `power`, `color`, `zones` and `effect`, the last two null on a bulb without.
+"""
+
+import asyncio
+import json
+import sys
+
+from aiolifx import aiolifx
+
+PATIENCE = 20
+
+
+class Found:
+    """Takes the first bulb."""
+
+    def __init__(self):
+        self.bulb = asyncio.get_running_loop().create_future()
+
+    def register(self, bulb):
+        if not self.bulb.done():
+            self.bulb.set_result(bulb)
+
+    def unregister(self, bulb):
+        pass
+
+
+async def answered(ask):
+    """Calls `ask` with a callback, and waits for the answer."""
+    done = asyncio.get_running_loop().create_future()
+
+    def callback(_, answer):
+        if not done.done():
+            done.set_result(answer)
+
+    ask(callback)
+    answer = await asyncio.wait_for(done, PATIENCE)
+    if answer is None:
+        sys.exit("the bulb did not answer")
+    return answer
+
+
+async def change(bulb, wanted, features):
+    if "color" in wanted:
+        await answered(lambda done: bulb.set_color(wanted["color"], callb=done))
+    for first, last, color in wanted.get("zones", []):
+        await answered(lambda done: bulb.set_color_zones(first, last, color, callb=done))
+    if "effect" in wanted and features.matrix:
+        # A shorter palette makes a message that is too short.
+        palette = [[hue * 4_000, 65_535, 65_535, 3_500] for hue in range(16)]
+        await answered(lambda done: bulb.set_tile_effect(wanted["effect"], palette=palette, callb=done))
+    elif "effect" in wanted:
+        await answered(lambda done: bulb.set_multizone_effect(wanted["effect"], callb=done))
+    if "power" in wanted:
+        await answered(lambda done: bulb.set_power(wanted["power"], callb=done))
+
+
+async def zones(bulb, features):
+    if not features.multizone:
+        return None
+    first = await answered(lambda done: bulb.get_color_zones(0, 7, callb=done))
+    if features.extended_multizone or features.min_ext_mz_firmware:
+        await answered(lambda done: bulb.get_extended_color_zones(callb=done))
+    else:
+        for start in range(0, first.count, 8):
+            await answered(lambda done: bulb.get_color_zones(start, start + 7, callb=done))
+    return bulb.color_zones
+
+
+async def effect(bulb, features):
+    if features.matrix:
+        await answered(lambda done: bulb.get_tile_effect(callb=done))
+    elif features.multizone:
+        await answered(lambda done: bulb.get_multizone_effect(callb=done))
+    else:
+        return None
+    return bulb.effect["effect"]
+
+
+async def main(port, wanted):
+    aiolifx.UDP_BROADCAST_PORT = port
+    found = Found()
+    search = aiolifx.LifxDiscovery(
+        asyncio.get_running_loop(), found, discovery_interval=1, discovery_step=1, broadcast_ip="127.0.0.1"
+    )
+    await search.start(listen_ip="127.0.0.1")
+    bulb = await asyncio.wait_for(found.bulb, PATIENCE)
+    version = await answered(lambda done: bulb.get_version(callb=done))
+    features = aiolifx.products_dict[version.product]
+    await change(bulb, wanted, features)
+    state = await answered(lambda done: bulb.get_color(callb=done))
+    told = {
+        "serial": bulb.mac_addr.replace(":", ""),
+        "power": state.power_level,
+        "color": state.color,
+        "zones": await zones(bulb, features),
+        "effect": await effect(bulb, features),
+    }
+    search.cleanup()
+    print(json.dumps(told))
+
+
+if __name__ == "__main__":
+    asyncio.run(main(int(sys.argv[1]), json.loads(sys.argv[2]) if len(sys.argv) > 2 else {}))

@@ -1,0 +1,142 @@
+//! What the node relies on, checked with the LIFX adapter and the emulator: bulbs of colours, of whites, strips.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+use device_adapters::model::{Change, ColorMode, DeviceId, Gamut, LightChange, NO_EFFECT, Zone};
+use device_adapters::{contract, find};
+use hearth_tests::emulator::{
+    CANDLE, COLOR_BULB, Emulator, Fault, Link, OLD_STRIP, STRIP, WHITE_BULB, wrong,
+};
+use serde_json::json;
+use tokio::time::Instant;
+
+/// The pace that LIFX asks of clients, <https://lan.developer.lifx.com/docs/communicating-with-device>.
+const MOST_A_SECOND: usize = 20;
+
+struct Peer {
+    _emulator: Emulator,
+    link: Link,
+    changes: Vec<LightChange>,
+}
+
+impl contract::Peer for Peer {
+    fn device(&self) -> DeviceId {
+        DeviceId::new("lifx-d073d5000001").unwrap()
+    }
+
+    fn changes(&self) -> Vec<Change> {
+        self.changes.iter().cloned().map(Change::Light).collect()
+    }
+
+    async fn silence(&mut self) {
+        self.link.set(Fault { lose_requests: 1.0, lose_answers: 1.0, ..Fault::default() });
+    }
+
+    async fn recover(&mut self) {
+        self.link.set(Fault::default());
+    }
+
+    async fn misbehave(&mut self, number: usize) -> bool {
+        let wrong_answers = (number < wrong::WAYS).then_some(number);
+        self.link.set(Fault { wrong_answers, ..Fault::default() });
+        wrong_answers.is_some()
+    }
+
+    fn asked(&self) -> Vec<Instant> {
+        self.link.asked()
+    }
+
+    fn most_a_second(&self) -> usize {
+        MOST_A_SECOND
+    }
+}
+
+async fn keeps_the_contract(product: u16, changes: Vec<LightChange>) {
+    let emulator = Emulator::start(&[product]).await.unwrap();
+    let link = Link::to(emulator.address(), 1).await.unwrap();
+    let settings = json!({
+        "addresses": [link.address().to_string()], "broadcast": [], "bind": "127.0.0.1", "poll_s": 0.5, "discover_s": 1
+    });
+    let mut peer = Peer { _emulator: emulator, link, changes };
+    contract::live(find("lifx").unwrap(), &settings, &mut peer).await.unwrap();
+}
+
+fn on(on: bool) -> LightChange {
+    LightChange { on: Some(on), ..LightChange::default() }
+}
+
+fn dim(brightness: u16) -> LightChange {
+    LightChange { brightness: Some(brightness), ..LightChange::default() }
+}
+
+fn kelvin(kelvin: u16) -> LightChange {
+    LightChange { color: Some(ColorMode::Temperature { kelvin }), ..LightChange::default() }
+}
+
+fn red() -> LightChange {
+    LightChange { color: Some(ColorMode::Color(Gamut::SRGB.red)), ..LightChange::default() }
+}
+
+fn effect(name: &str) -> LightChange {
+    LightChange { effect: Some(name.to_owned()), ..LightChange::default() }
+}
+
+/// The first zones warm and bright, the others red and less so.
+fn zones(warm: u16, red: u16) -> LightChange {
+    let color = ColorMode::Color(Gamut::SRGB.red);
+    let warm = Zone { count: warm, color: ColorMode::Temperature { kelvin: 2_700 }, brightness: 60_000 };
+    LightChange {
+        zones: Some(vec![warm, Zone { count: red, color, brightness: 20_000 }]),
+        ..LightChange::default()
+    }
+}
+
+#[tokio::test]
+async fn a_colour_bulb_keeps_the_contract() {
+    keeps_the_contract(
+        COLOR_BULB,
+        vec![
+            on(false),
+            LightChange { on: Some(true), ..red() },
+            dim(9_000),
+            LightChange { transition_ms: 300, ..dim(50_000) },
+            kelvin(2_700),
+        ],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_bulb_of_whites_keeps_the_contract() {
+    keeps_the_contract(
+        WHITE_BULB,
+        vec![on(false), on(true), kelvin(2_700), dim(9_000), kelvin(5_000), dim(60_000)],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_strip_keeps_the_contract() {
+    let changes = vec![
+        zones(30, 50),
+        dim(9_000),
+        kelvin(4_000),
+        zones(10, 20),
+        effect("move"),
+        effect(NO_EFFECT),
+        LightChange { on: Some(false), transition_ms: 200, ..zones(40, 40) },
+        LightChange { on: Some(true), ..red() },
+    ];
+    keeps_the_contract(STRIP, changes).await;
+}
+
+#[tokio::test]
+async fn an_old_strip_keeps_the_contract() {
+    keeps_the_contract(OLD_STRIP, vec![zones(4, 12), on(false), dim(9_000), on(true), zones(2, 3), red()])
+        .await;
+}
+
+#[tokio::test]
+async fn a_candle_keeps_the_contract() {
+    keeps_the_contract(CANDLE, vec![effect("flame"), effect("morph"), red(), dim(5_000), kelvin(3_000)])
+        .await;
+}
