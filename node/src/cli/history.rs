@@ -18,8 +18,6 @@ use crate::config::duration::show_duration;
 const USUAL_WIDTH: usize = 60;
 /// The least and the most columns of a plot.
 const WIDTHS: std::ops::RangeInclusive<usize> = 10..=200;
-/// Columns beside the plot, about: as many as the numbers of most series take.
-const BESIDE: usize = 62;
 /// From low to high.
 const HEIGHTS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 
@@ -47,8 +45,10 @@ struct Series {
 
 impl Session {
     pub(super) async fn history(&self, args: &HistoryArgs) -> Done<Exit> {
-        let width = plot_width();
-        let fitting = if self.out.json { None } else { Some(width) };
+        let terminal = terminal_width();
+        // More than there is room for: how much the rest of the line takes shows when the answer is here.
+        let fitting = if self.out.json { None } else { Some(terminal.unwrap_or(USUAL_WIDTH)) };
+        let fitting = fitting.map(|width| width.clamp(*WIDTHS.start(), *WIDTHS.end()));
         let points = args.points.map(usize::from).or(fitting);
         let given = [
             ("since", Some(args.since.clone())),
@@ -61,39 +61,42 @@ impl Session {
         let query = given.collect::<Vec<_>>().join("&");
         let answer = self.client.get(&format!("/api/v1/history/{}?{query}", segment(&args.name))).await?;
         let history: History = read(&answer)?;
-        self.out.either(&answer, || shown(&history, width))?;
+        self.out.either(&answer, || shown(&history, terminal))?;
         Ok(Exit::Ok)
     }
 }
 
-/// How many columns a plot may take.
-fn plot_width() -> usize {
-    let size = rustix::termios::tcgetwinsize(io::stdout()).ok().filter(|size| size.ws_col > 0);
-    let width = size.map_or(USUAL_WIDTH, |size| usize::from(size.ws_col).saturating_sub(BESIDE));
-    width.clamp(*WIDTHS.start(), *WIDTHS.end())
+/// How wide the terminal is; none when stdout is none.
+fn terminal_width() -> Option<usize> {
+    let size = rustix::termios::tcgetwinsize(io::stdout()).ok()?;
+    Some(usize::from(size.ws_col)).filter(|width| *width > 0)
 }
 
-fn shown(history: &History, width: usize) -> String {
+fn shown(history: &History, terminal: Option<usize>) -> String {
     let time = |value: &Value| moment(value).map(|at| format!("{at:.0}")).unwrap_or_default();
-    let mut text = format!("{}  {} to {}", history.device, time(&history.since), time(&history.until));
+    let head = format!("{}  {} to {}", history.device, time(&history.since), time(&history.until));
     if history.series.is_empty() {
-        text.push_str("\nnothing is known of this time");
-        return printable(&text);
+        return printable(&format!("{head}\nnothing is known of this time"));
     }
-    let columns = columns(history, width);
-    let column_s = span_s(history).div_ceil(columns.max(1) as u64);
-    text.push_str(&format!(", {} a column\n", show_duration(std::time::Duration::from_secs(column_s))));
+    let beside = table(history, |_, _| String::new()).lines().map(|line| line.chars().count()).max();
+    let room = terminal.map_or(USUAL_WIDTH, |width| width.saturating_sub(beside.unwrap_or(0)));
+    let columns = columns(history, room.clamp(*WIDTHS.start(), *WIDTHS.end()));
+    let column = std::time::Duration::from_secs(span_s(history).div_ceil(columns.max(1) as u64));
+    let plots = table(history, |key, series| match series.kind.as_str() {
+        "numeric" => sparkline(history, series, columns),
+        _ => timeline(history, series, columns, key == "availability"),
+    });
+    format!("{}, {} a column\n{plots}", printable(&head), show_duration(column))
+}
+
+fn table(history: &History, plot: impl Fn(&str, &Series) -> String) -> String {
     let mut table = Table::new(&["SERIES", "UNIT", ">MIN", ">MEAN", ">MAX", ">LAST", "PLOT"]);
     for (key, series) in &history.series {
         let name = if series.name.is_empty() { key.clone() } else { series.name.clone() };
-        let plot = match series.kind.as_str() {
-            "numeric" => sparkline(history, series, columns),
-            _ => timeline(history, series, columns, key == "availability"),
-        };
         let [min, mean, max, last] = figures(series);
-        table.plain([name, series.unit.clone(), min, mean, max, last, plot]);
+        table.plain([name, series.unit.clone(), min, mean, max, last, plot(key, series)]);
     }
-    format!("{}\n{}", printable(text.trim_end()), table.render(false))
+    table.render(false)
 }
 
 /// How many columns the plots of an answer have.
@@ -223,7 +226,7 @@ mod tests {
             &history(json!({"t": {
                 "kind": "numeric", "name": "Temperature", "unit": "°C", "decimals": 1, "points": points, "last": 10.5,
             }})),
-            60,
+            None,
         );
         let lines: Vec<&str> = shown.lines().collect();
         assert_eq!(
@@ -248,7 +251,7 @@ mod tests {
         assert_eq!(plot("on"), "▁▁███ █▁▁▁");
         assert_eq!(plot("phase"), " rrrrsssss");
         assert_eq!(plot("availability"), "█████████▁");
-        assert!(shown(&history, 10).contains("off"));
+        assert!(shown(&history, Some(80)).contains("off"));
     }
 
     #[test]
@@ -258,9 +261,9 @@ mod tests {
             json!({"a": {"kind": "numeric", "points": [[], [1], ["x", 1, 2, 3], [1, null, null, null]]}}),
             json!({"a": {"kind": "state", "points": [[], [1], [null, true], [i64::MAX, true]]}}),
         ] {
-            assert!(!shown(&history(series), 10).is_empty());
+            assert!(!shown(&history(series), Some(1)).is_empty());
         }
-        assert!(shown(&History::default(), 10).contains("nothing is known"));
+        assert!(shown(&History::default(), None).contains("nothing is known"));
         let flat: String = [1.0, 1.0].iter().map(|mean| height(*mean, 1.0, 1.0)).collect();
         assert_eq!(flat, "▄▄");
     }

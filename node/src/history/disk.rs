@@ -56,7 +56,7 @@ const MARK_EVERY_S: u64 = 3_600;
 
 /// What is to be written now; unless it `must`, nothing of what stayed as it was.
 pub(super) fn jobs(recorder: &Recorder, now: u64, must: bool) -> Vec<Job> {
-    let is_recording = !recorder.devices().is_empty();
+    let is_recording = !recorder.is_empty();
     let job = |ring| {
         let batch = recorder.batch(ring, now, None);
         let lasted = batch.to.saturating_sub(batch.from);

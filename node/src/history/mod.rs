@@ -107,6 +107,8 @@ pub struct History {
     megabytes: u32,
     /// None when it cannot be opened, which is tried again at each flush.
     disk: Option<Disk>,
+    /// Devices whose objects are there and complete.
+    known: BTreeSet<Arc<str>>,
     /// Devices that the rings hold and no object has been seen of; forgotten at the first flush.
     unseen: BTreeSet<Arc<str>>,
     flushed_at: Instant,
@@ -142,6 +144,7 @@ impl History {
             folder: parts.folder,
             megabytes: parts.megabytes,
             disk: None,
+            known: BTreeSet::new(),
             unseen: BTreeSet::new(),
             flushed_at: Instant::now(),
             is_failing: false,
@@ -156,7 +159,7 @@ impl History {
             debug!("the event loop is gone: the history stops");
         }
         self.requests.close();
-        self.flush(true).await;
+        self.flush(self.seconds(), true).await;
     }
 
     /// Serves until the node stops; an error means that the event loop is gone.
@@ -181,12 +184,12 @@ impl History {
                             }
                             if changes.caught_up {
                                 is_live = true;
-                                std::mem::take(&mut absent).iter().for_each(|device| self.recorder.forget(device));
+                                std::mem::take(&mut absent).iter().for_each(|device| self.forget(device));
                             }
                         }
                         // It fell too far behind. A new one begins with what is there, not with what went.
                         Err(ServiceError::NoSuchWatcher) => {
-                            absent = self.recorder.devices().into_iter().cloned().collect();
+                            absent.clone_from(&self.known);
                             watcher = watch_objects(&self.service).await?;
                         }
                         Err(stopped) => return Err(stopped),
@@ -211,16 +214,23 @@ impl History {
             return;
         }
         let device: Arc<str> = change.id.name().into();
-        let is_of_old = self.unseen.remove(&device);
         match change.object {
             Some(object) => {
-                if is_of_old && self.is_made_anew(&object) {
+                if self.unseen.remove(&device) && self.is_made_anew(&object) {
                     self.recorder.forget(&device);
                 }
+                self.known.insert(device.clone());
                 let now = self.seconds();
                 self.recorder.see(&device, observed::observed(&object), now);
             }
-            None => self.recorder.forget(&device),
+            None => self.forget(&device),
+        }
+    }
+
+    /// A device that was there is gone. One that never was is just being made, or comes from another node in pieces.
+    fn forget(&mut self, device: &Arc<str>) {
+        if self.known.remove(device) {
+            self.recorder.forget(device);
         }
     }
 
@@ -235,7 +245,7 @@ impl History {
         let now = self.clock.now_ms() / 1_000;
         if now.saturating_add(BACK_S) < self.now || self.now.saturating_add(ON_S) < now {
             debug!(from = self.now, to = now, "the clock was set: the history begins anew");
-            self.flush(true).await;
+            self.flush(self.now, true).await;
             self.recorder.begin_again(now);
         }
         self.now = now;
@@ -244,7 +254,7 @@ impl History {
             for device in std::mem::take(&mut self.unseen) {
                 self.recorder.forget(&device);
             }
-            self.flush(false).await;
+            self.flush(now, false).await;
         }
     }
 
@@ -264,14 +274,15 @@ impl History {
         }
     }
 
-    /// Writes what waits. Unless it `must`, nothing is written when nothing has changed for less than an hour.
-    async fn flush(&mut self, must: bool) {
+    /// Writes what waits, up to this second. Unless it `must`, nothing is written when nothing has changed for less
+    /// than an hour.
+    async fn flush(&mut self, now: u64, must: bool) {
         self.flushed_at = Instant::now();
         if self.disk.is_none() {
             self.open().await;
         }
         let Some(disk) = self.disk.take() else { return };
-        let (jobs, now) = (disk::jobs(&self.recorder, self.now, must), self.now);
+        let jobs = disk::jobs(&self.recorder, now, must);
         if jobs.is_empty() {
             self.disk = Some(disk);
             return;
