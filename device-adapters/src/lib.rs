@@ -12,6 +12,7 @@ pub mod model;
 
 mod board;
 mod digest;
+mod ending;
 mod gpio;
 mod http;
 mod hue;

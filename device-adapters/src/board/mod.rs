@@ -17,11 +17,11 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
 use crate::adapter::{AdapterError, Context, Reading};
+use crate::ending::{pass_on, stopped};
 use crate::model::{Change, Description, DeviceId, IdError, Measurement, State};
 
 pub(crate) use self::attribute::{Attribute, AttributeError, entries};
@@ -177,7 +177,7 @@ pub(crate) async fn run<H: Hardware>(
         }
     }
     keeper.shut_down();
-    pass_on(&mut keeper, &readings);
+    pass_on(&readings, || keeper.poll_reading());
     Ok(())
 }
 
@@ -213,20 +213,6 @@ fn take<P: Clone>(keeper: &mut Keeper<P>, done: Done<P>) {
         // As if it had happened here: the node restarts an adapter that panics, and tells.
         Done::Panicked(payload) => std::panic::resume_unwind(payload),
     }
-}
-
-/// Passes on what fits; nobody may be reading any more.
-fn pass_on<P: Clone>(keeper: &mut Keeper<P>, readings: &mpsc::Sender<Reading>) {
-    while let Some(reading) = keeper.poll_reading() {
-        if let Err(TrySendError::Full(_) | TrySendError::Closed(_)) = readings.try_send(reading) {
-            return;
-        }
-    }
-}
-
-/// Returns once the adapter must stop, or nobody is left to say so.
-async fn stopped(shutdown: &mut watch::Receiver<bool>) {
-    let _ = shutdown.wait_for(|stop| *stop).await;
 }
 
 /// What waits to be passed on.

@@ -27,13 +27,10 @@ use std::future::Future;
 use std::pin::Pin;
 
 use futures_util::StreamExt as _;
-use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
-use crate::adapter::{
-    Adapter, AdapterError, Context, Descriptor, Reading, Registration, Scope, SettingsError,
-};
+use crate::adapter::{Adapter, AdapterError, Context, Descriptor, Registration, Scope, SettingsError};
+use crate::ending::{pass_on, stopped};
 
 use self::config::Config;
 use self::hub::Hub;
@@ -105,20 +102,6 @@ async fn run(config: Config, ctx: Context) -> Result<(), AdapterError> {
         }
     };
     hub.shut_down();
-    pass_on(&mut hub, &readings);
+    pass_on(&readings, || hub.poll_reading());
     ended
-}
-
-/// Passes on what fits; nobody may be reading any more.
-fn pass_on(hub: &mut Hub, readings: &mpsc::Sender<Reading>) {
-    while let Some(reading) = hub.poll_reading() {
-        if let Err(TrySendError::Full(_) | TrySendError::Closed(_)) = readings.try_send(reading) {
-            return;
-        }
-    }
-}
-
-/// Returns once the adapter must stop, or nobody is left to say so.
-async fn stopped(shutdown: &mut watch::Receiver<bool>) {
-    let _ = shutdown.wait_for(|stop| *stop).await;
 }

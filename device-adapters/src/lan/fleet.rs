@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::adapter::{AdapterError, Context, Directive, Hint, Reading};
+use crate::ending::stopped;
 use crate::http::Origin;
 use crate::model::{DeviceId, Stage};
 
@@ -277,9 +278,4 @@ impl Place {
     fn new(configured: bool, now: Instant) -> Self {
         Self { configured, due: now, asked: None, failures: 0, is_asked: false, hardware: None }
     }
-}
-
-/// Returns once the adapter must stop, or nobody is left to say so.
-async fn stopped(shutdown: &mut watch::Receiver<bool>) {
-    let _ = shutdown.wait_for(|stop| *stop).await;
 }

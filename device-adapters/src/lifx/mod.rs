@@ -27,13 +27,10 @@ use std::io;
 use std::pin::Pin;
 use std::time::Duration;
 
-use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::adapter::{
-    Adapter, AdapterError, Context, Descriptor, Reading, Registration, Scope, SettingsError,
-};
+use crate::adapter::{Adapter, AdapterError, Context, Descriptor, Registration, Scope, SettingsError};
+use crate::ending::{pass_on, stopped};
 
 use self::config::Config;
 use self::driver::Driver;
@@ -119,23 +116,9 @@ async fn run(config: Config, ctx: Context) -> Result<(), AdapterError> {
         }
     }
     driver.shut_down();
-    pass_on(&mut driver, &readings);
+    pass_on(&readings, || driver.poll_reading());
     tracing::debug!(dropped = ?driver.dropped(), "LIFX adapter stopped");
     Ok(())
-}
-
-/// Passes on what fits; nobody may be reading any more.
-fn pass_on(driver: &mut Driver, readings: &mpsc::Sender<Reading>) {
-    while let Some(reading) = driver.poll_reading() {
-        if let Err(TrySendError::Full(_) | TrySendError::Closed(_)) = readings.try_send(reading) {
-            return;
-        }
-    }
-}
-
-/// Returns once the adapter must stop, or nobody is left to say so.
-async fn stopped(shutdown: &mut watch::Receiver<bool>) {
-    let _ = shutdown.wait_for(|stop| *stop).await;
 }
 
 fn failed(what: &str, config: &Config, source: io::Error) -> AdapterError {

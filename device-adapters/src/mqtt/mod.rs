@@ -20,13 +20,10 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::pin::Pin;
 use std::time::Duration;
 
-use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
-use crate::adapter::{
-    Adapter, AdapterError, Context, Descriptor, Reading, Registration, Scope, SettingsError,
-};
+use crate::adapter::{Adapter, AdapterError, Context, Descriptor, Registration, Scope, SettingsError};
+use crate::ending::{pass_on, stopped};
 
 use self::config::{Broker, Config};
 use self::driver::Driver;
@@ -124,7 +121,7 @@ async fn run(config: Config, ctx: Context) -> Result<(), AdapterError> {
         }
     };
     driver.shut_down(if ended.is_ok() { "the MQTT adapter stops" } else { "the MQTT broker is lost" });
-    pass_on(&mut driver, &readings);
+    pass_on(&readings, || driver.poll_reading());
     line.end(&mut driver).await;
     tracing::debug!(dropped = ?driver.dropped(), "MQTT adapter stopped");
     ended
@@ -240,20 +237,6 @@ impl Line {
             link.end(std::iter::from_fn(|| driver.poll_transmit()).take(64)).await;
         }
     }
-}
-
-/// Passes on what fits; nobody may be reading any more.
-fn pass_on(driver: &mut Driver, readings: &mpsc::Sender<Reading>) {
-    while let Some(reading) = driver.poll_reading() {
-        if let Err(TrySendError::Full(_) | TrySendError::Closed(_)) = readings.try_send(reading) {
-            return;
-        }
-    }
-}
-
-/// Returns once the adapter must stop, or nobody is left to say so.
-async fn stopped(shutdown: &mut watch::Receiver<bool>) {
-    let _ = shutdown.wait_for(|stop| *stop).await;
 }
 
 async fn until(moment: Option<Instant>) {

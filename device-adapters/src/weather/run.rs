@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
-use crate::adapter::{AdapterError, Context, Reading};
+use crate::adapter::{AdapterError, Context};
+use crate::ending::{pass_on, stopped};
 use crate::http::{AGENT, Client, Origin, public_tls};
 use crate::model::Description;
 
@@ -70,7 +70,7 @@ pub(crate) async fn run<S: Service + Sync>(
         let now = Instant::now();
         station.handle_timeout(now);
         if let Some(error) = station.gives_up(now) {
-            pass_on(&mut station, &readings);
+            pass_on(&readings, || station.poll_reading());
             return Err(error);
         }
         if station.is_due(now)
@@ -125,20 +125,6 @@ async fn until(at: Option<Instant>) {
         Some(at) => sleep_until(at).await,
         None => pending().await,
     }
-}
-
-/// Passes on what fits; nobody may be reading any more.
-fn pass_on<S: Service>(station: &mut Station<S>, readings: &mpsc::Sender<Reading>) {
-    while let Some(reading) = station.poll_reading() {
-        if readings.try_send(reading).is_err() {
-            return;
-        }
-    }
-}
-
-/// Returns once the adapter must stop, or nobody is left to say so.
-async fn stopped(shutdown: &mut watch::Receiver<bool>) {
-    let _ = shutdown.wait_for(|stop| *stop).await;
 }
 
 /// Another one each time, on each board.
