@@ -39,6 +39,8 @@ const MOST_EVENTS: usize = 16;
 const MOST_PENDING: usize = 16;
 /// The most that the library holds; less than it needs for all that is pending is never asked of it.
 const MOST_REQUESTS: usize = 64;
+/// Messages that may wait for the broker's acknowledgement.
+const MOST_INFLIGHT: u16 = 256;
 /// How often the broker is asked whether it is there, in seconds.
 const KEEP_ALIVE: u16 = 10;
 /// How long a connection may take to be made.
@@ -270,6 +272,8 @@ fn options(
         .set_keep_alive(KEEP_ALIVE)
         .set_clean_start(true)
         .set_connect_timeout(CONNECTS_WITHIN)
+        // The library makes room for all of them at once: without a limit 65,536, which is 14 MB.
+        .set_outgoing_inflight_upper_limit(MOST_INFLIGHT)
         .set_request_channel_capacity(MOST_REQUESTS)
         .set_read_batch_size(MOST_EVENTS)
         .set_max_packet_size(Some(MOST_PACKET));
