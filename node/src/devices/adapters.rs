@@ -32,6 +32,9 @@ use super::{
 };
 use crate::service::{Change, ObjectView};
 
+/// For how long others go before a node on which an adapter failed.
+const IN_VAIN: Duration = Duration::from_secs(60);
+
 /// Where an adapter stands on one node, in the field `state.NODE`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Standing {
@@ -40,6 +43,9 @@ pub(super) struct Standing {
     pub(super) reason: Option<String>,
     #[serde(default)]
     pub(super) restarts: u32,
+    /// It tried in vain with what it is told now: of which one runs, others go before it.
+    #[serde(default)]
+    pub(super) in_vain: bool,
 }
 
 /// What the household decided of an adapter, and what its nodes say of it.
@@ -69,6 +75,8 @@ pub(super) struct Slot {
     plans: watch::Sender<Plan>,
     /// Where it stands here.
     pub(super) here: Standing,
+    /// What it tried last in vain, and until when that counts; without an end as long as nobody sets anything else.
+    vain: Option<(Plan, Option<Instant>)>,
     /// Where its directives and hints go while it runs.
     pub(super) running: Option<(mpsc::Sender<Directive>, mpsc::Sender<Hint>)>,
     /// The pairing that it was told of.
@@ -86,7 +94,7 @@ pub(super) fn slots(registry: &'static [Registration], local: &BTreeMap<String, 
         let id = registration.descriptor.id;
         let object = ObjectId::new(&format!("adapter/{id}")).ok()?;
         let rest = Plan::Rest(AdapterState::Off, "the node starts".to_owned());
-        let here = Standing { state: AdapterState::Off, reason: None, restarts: 0 };
+        let here = Standing { state: AdapterState::Off, reason: None, restarts: 0, in_vain: false };
         let local = local.get(id).cloned().unwrap_or_default();
         let slot = Slot {
             registration: *registration,
@@ -95,6 +103,7 @@ pub(super) fn slots(registry: &'static [Registration], local: &BTreeMap<String, 
             decided: Decided::default(),
             plans: watch::channel(rest).0,
             here,
+            vain: None,
             running: None,
             told_pair: None,
             unshown: BTreeSet::new(),
@@ -233,7 +242,11 @@ impl Devices {
 
     fn settle_adapter(&mut self, id: &'static str) {
         let Some(slot) = self.slots.get(id) else { return };
-        let plan = self.plan_of(slot);
+        let (plan, own) = (self.plan_of(slot), self.own_plan(slot));
+        let Some(slot) = self.slots.get_mut(id) else { return };
+        let is_over = |until: Option<Instant>| until.is_some_and(|until| until <= Instant::now());
+        slot.vain = slot.vain.take().filter(|(tried, until)| *tried == own && !is_over(*until));
+        slot.here.in_vain = slot.vain.is_some();
         slot.plans.send_if_modified(|planned| {
             let differs = *planned != plan;
             *planned = plan;
@@ -257,10 +270,15 @@ impl Devices {
             Some(node) if node != self.me => {
                 Plan::Rest(AdapterState::Elsewhere, format!("node {} runs it", self.call(node)))
             }
-            _ => match slot.settings(&self.vault, self.me) {
-                Ok(settings) => Plan::Run { settings, round: slot.decided.round },
-                Err(reason) => Plan::Rest(AdapterState::Waiting, reason),
-            },
+            _ => self.own_plan(slot),
+        }
+    }
+
+    /// What this node does when it is the one that runs it.
+    fn own_plan(&self, slot: &Slot) -> Plan {
+        match slot.settings(&self.vault, self.me) {
+            Ok(settings) => Plan::Run { settings, round: slot.decided.round },
+            Err(reason) => Plan::Rest(AdapterState::Waiting, reason),
         }
     }
 
@@ -270,11 +288,12 @@ impl Devices {
             return None;
         }
         let standing = |node: &ShortId| {
-            let here = (*node == self.me).then_some(slot.here.state);
-            here.or_else(|| slot.decided.standing.get(node).map(|standing| standing.state))
+            let here = (*node == self.me).then_some(&slot.here);
+            here.or_else(|| slot.decided.standing.get(node))
         };
+        let state = |node: &ShortId| standing(node).map(|standing| standing.state);
         let never = |node: &ShortId| {
-            let state = standing(node).filter(|_| *node != self.me);
+            let state = state(node).filter(|_| *node != self.me);
             matches!(state, Some(AdapterState::Off | AdapterState::Refused))
         };
         let able: BTreeSet<ShortId> = self
@@ -283,22 +302,34 @@ impl Devices {
             .copied()
             .filter(|node| slot.may_run(*node, &self.call(*node)) && !never(node))
             .collect();
-        let of = |wanted: &dyn Fn(Option<AdapterState>) -> bool| {
-            let nodes = able.iter().copied().filter(|node| wanted(standing(node)));
+        let of = |wanted: &dyn Fn(&ShortId) -> bool| {
+            let nodes = able.iter().copied().filter(wanted);
             ownership::winner(nodes, slot.registration.descriptor.id)
         };
-        // Where it runs it stays; where it failed it is tried again when all others did as well.
-        of(&|state| state == Some(AdapterState::Running))
-            .or_else(|| of(&|state| !matches!(state, Some(AdapterState::Failed | AdapterState::Waiting))))
+        let fails = |node: &ShortId| {
+            matches!(state(node), Some(AdapterState::Failed | AdapterState::Waiting))
+                || standing(node).is_some_and(|standing| standing.in_vain)
+        };
+        // Where it runs it stays; where it failed it is tried again when all others did as well. One that gives way to
+        // another forgets nothing, or two that both fail would hand it to each other without a pause.
+        of(&|node| state(node) == Some(AdapterState::Running))
+            .or_else(|| of(&|node| !fails(node)))
             .or_else(|| of(&|_| true))
     }
 
     /// Notes where an adapter stands here, and says so.
     pub(super) fn set_standing(&mut self, id: &str, state: AdapterState, reason: Option<String>) {
+        let Some(own) = self.slots.get(id).map(|slot| self.own_plan(slot)) else { return };
         let Some(slot) = self.slots.get_mut(id) else { return };
         let is_again = state == AdapterState::Running && slot.here.state == AdapterState::Failed;
         let restarts = slot.here.restarts + u32::from(is_again);
-        slot.here = Standing { state, reason: reason.as_deref().map(clipped), restarts };
+        match state {
+            AdapterState::Failed => slot.vain = Some((own, Some(Instant::now() + IN_VAIN))),
+            AdapterState::Waiting => slot.vain = Some((own, None)),
+            _ => {}
+        }
+        let in_vain = slot.vain.is_some();
+        slot.here = Standing { state, reason: reason.as_deref().map(clipped), restarts, in_vain };
         let status = AdapterStatus { id: id.to_owned(), state, reason, restarts };
         self.statuses.insert(id.to_owned(), status);
         self.status.send_replace(self.statuses.values().cloned().collect());
