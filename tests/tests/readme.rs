@@ -1,7 +1,13 @@
-//! README.md word by word: its tour and its Python as a newcomer pastes them, on other ports and in another folder.
+//! README.md word by word: its tour and its Python as a newcomer pastes them, on other ports and in another folder. And
+//! docs/devices.md, as far as what it names can be counted.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-use std::{fmt::Write as _, path::Path, process::Stdio};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+    path::Path,
+    process::Stdio,
+};
 
 use hearth_tests::daemon::{self, Folder, PATIENCE, free_port};
 use hearth_tests::fakes::weather::{Service, Weather};
@@ -14,6 +20,7 @@ use tokio::{
 };
 
 const README: &str = include_str!("../../README.md");
+const DEVICES: &str = include_str!("../../docs/devices.md");
 const WATCH: &str = include_str!("../watch.py");
 const BULB: &str = "device/lifx-d073d5000001";
 const LIFE: [&str; 4] = ["accepted", "sent", "acknowledged", "confirmed"];
@@ -175,7 +182,7 @@ async fn the_tour_does_what_it_says_and_so_does_its_python() {
     };
     assert!(of("/b get note/shopping").contains("oat milk"), "{}", terminal.said);
     assert!(life(&of(" on --brightness 40 --color orange")).ends_with(&LIFE), "{}", terminal.said);
-    // What is pushed to everybody needs no acknowledgement.
+    // That the broker took it is no acknowledgement of the bulb.
     assert!(life(&of("light Hall on")).ends_with(&["confirmed"]), "{}", terminal.said);
     let announced = of("-t 'homeassistant/device/+/config'");
     let own = "homeassistant/device/hearth_lifx-d073d5000001/config";
@@ -219,4 +226,28 @@ fn the_python_that_is_shown_is_the_one_that_is_tested() {
     let (usage, program) = WATCH.split_once("\"\"\"\n").unwrap();
     assert!(usage.starts_with("\"\"\"") && usage.lines().count() == 1, "{usage}");
     assert_eq!(shown, program);
+}
+
+/// The names of the settings of a schema, with those of the objects that lists of it hold.
+fn settings(schema: &Value) -> Vec<&str> {
+    let properties = schema["properties"].as_object().into_iter().flatten();
+    properties.flat_map(|(key, setting)| [vec![key.as_str()], settings(&setting["items"])].concat()).collect()
+}
+
+#[test]
+fn every_adapter_stands_in_the_guide_with_all_its_settings_and_no_others() {
+    let sections: BTreeMap<&str, &str> =
+        DEVICES.split("\n### `").skip(1).filter_map(|section| section.split_once("`\n")).collect();
+    let adapters: Vec<&str> =
+        device_adapters::registry().iter().map(|adapter| adapter.descriptor.id).collect();
+    assert_eq!(sections.keys().copied().collect::<Vec<_>>(), adapters);
+    for adapter in device_adapters::registry() {
+        let id = adapter.descriptor.id;
+        let list =
+            sections[id].split_once("\nSettings: ").unwrap_or_else(|| panic!("{id} lists no settings")).1;
+        let list = list.split_once("Source:").unwrap_or_else(|| panic!("{id} names no source")).0;
+        let told: BTreeSet<&str> = list.split('`').skip(1).step_by(2).collect();
+        let schema = (adapter.descriptor.settings_schema)();
+        assert_eq!(told, settings(&schema).into_iter().collect(), "the settings of {id}");
+    }
 }
