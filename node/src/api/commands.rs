@@ -84,6 +84,10 @@ pub(super) async fn submit(
             let is_over = wait && command.state.is_final();
             Ok((if is_over { StatusCode::OK } else { StatusCode::ACCEPTED }, Json(to_json(&command))))
         }
+        Target::Many { name, .. } if wait => Err(Problem::invalid(
+            format!("`wait` is for one device, and `{}` is {name}", asked.device),
+            "leave it out, and look at each command by its id",
+        )),
         Target::Many { name, devices } => submit_to_all(&context, &asked, name, devices).await,
     }
 }

@@ -25,13 +25,16 @@ use tracing::error;
 
 use super::{
     AdapterSettings, Devices,
-    convert::{clipped, decode, encode, from_json, map, millis, text, to_json},
+    convert::{clipped, decode, encode, map, millis, text, to_json},
     ownership,
+    secrets::Boxes,
     supervise::{AdapterState, AdapterStatus, Plan, supervise},
     vault::Vault,
 };
 use crate::service::{Change, ObjectView};
 
+/// How long a node that starts waits to hear of the others.
+const ASKS: Duration = Duration::from_secs(5);
 /// For how long others go before a node on which an adapter failed.
 const IN_VAIN: Duration = Duration::from_secs(60);
 
@@ -46,17 +49,20 @@ pub(super) struct Standing {
     /// It tried in vain with what it is told now: of which one runs, others go before it.
     #[serde(default)]
     pub(super) in_vain: bool,
+    /// It cannot run there whatever the household wants: that node's configuration file says so.
+    #[serde(default)]
+    pub(super) never: bool,
 }
 
 /// What the household decided of an adapter, and what its nodes say of it.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Decided {
     pub(super) enabled: Option<bool>,
-    /// Names or ids of the nodes that may run it; empty for all.
+    /// Ids of the nodes that may run it; empty for all.
     pub(super) nodes: Vec<String>,
     pub(super) settings: Map<String, Json>,
-    /// Boxes by setting and node.
-    pub(super) sealed: BTreeMap<String, BTreeMap<ShortId, Box<[u8]>>>,
+    /// The secrets by setting.
+    pub(super) sealed: BTreeMap<String, Boxes>,
     pub(super) round: i64,
     pub(super) standing: BTreeMap<ShortId, Standing>,
     /// Until when somebody wants to pair, in milliseconds since 1970.
@@ -72,15 +78,19 @@ pub(super) struct Slot {
     /// What this board's configuration file says.
     pub(super) local: AdapterSettings,
     pub(super) decided: Decided,
+    /// The settings that hold here, or which secret is missing. Opened once: that costs the processor something.
+    pub(super) settings: Result<Json, String>,
     plans: watch::Sender<Plan>,
     /// Where it stands here.
     pub(super) here: Standing,
+    /// Whether its supervisor has said so.
+    is_settled: bool,
     /// What it tried last in vain, and until when that counts; without an end as long as nobody sets anything else.
     vain: Option<(Plan, Option<Instant>)>,
     /// Where its directives and hints go while it runs.
     pub(super) running: Option<(mpsc::Sender<Directive>, mpsc::Sender<Hint>)>,
     /// The pairing that it was told of.
-    told_pair: Option<u64>,
+    pub(super) told_pair: Option<u64>,
     /// Devices that it is to be shown, because it shows the home.
     pub(super) unshown: BTreeSet<DeviceId>,
 }
@@ -94,15 +104,18 @@ pub(super) fn slots(registry: &'static [Registration], local: &BTreeMap<String, 
         let id = registration.descriptor.id;
         let object = ObjectId::new(&format!("adapter/{id}")).ok()?;
         let rest = Plan::Rest(AdapterState::Off, "the node starts".to_owned());
-        let here = Standing { state: AdapterState::Off, reason: None, restarts: 0, in_vain: false };
+        let here =
+            Standing { state: AdapterState::Off, reason: None, restarts: 0, in_vain: false, never: false };
         let local = local.get(id).cloned().unwrap_or_default();
         let slot = Slot {
             registration: *registration,
             object,
-            local,
             decided: Decided::default(),
+            settings: Ok(local.settings.clone()),
+            local,
             plans: watch::channel(rest).0,
             here,
+            is_settled: false,
             vain: None,
             running: None,
             told_pair: None,
@@ -111,11 +124,6 @@ pub(super) fn slots(registry: &'static [Registration], local: &BTreeMap<String, 
         Some((id, slot))
     };
     registry.iter().filter_map(slot).collect()
-}
-
-/// What a secret of an adapter is sealed for.
-pub(super) fn sealed_for(adapter: &str, key: &str) -> String {
-    format!("adapter/{adapter} {key}")
 }
 
 impl Decided {
@@ -132,8 +140,8 @@ impl Decided {
             self.settings.insert(key.to_owned(), to_json(value));
         } else if let Some((key, node)) = name.strip_prefix("sealed.").and_then(|rest| rest.rsplit_once('.'))
         {
-            if let (Ok(node), Value::Bytes(sealed)) = (node.parse(), value) {
-                self.sealed.entry(key.to_owned()).or_default().insert(node, sealed.as_ref().into());
+            if let Ok(node) = node.parse() {
+                self.sealed.entry(key.to_owned()).or_default().take(node, value);
             }
         } else if let Some(node) = name.strip_prefix("state.") {
             if let (Ok(node), Some(standing)) = (node.parse(), decode(value)) {
@@ -158,20 +166,27 @@ impl Slot {
         self.registration.descriptor.shows_home && self.running.is_some()
     }
 
-    /// Whether a node may run it, called by its name or id; nobody is named: all may.
-    fn may_run(&self, node: ShortId, name: &str) -> bool {
+    /// Whether a node may run it; where none is named all may.
+    fn may_run(&self, node: ShortId) -> bool {
         let id = node.to_string();
-        self.decided.nodes.is_empty()
-            || self.decided.nodes.iter().any(|allowed| *allowed == id || allowed == name)
+        self.decided.nodes.is_empty() || self.decided.nodes.contains(&id)
+    }
+
+    /// Takes in what its object says now.
+    fn decide(&mut self, decided: Decided, vault: &Vault, me: ShortId) {
+        let is_same = decided.settings == self.decided.settings && decided.sealed == self.decided.sealed;
+        self.decided = decided;
+        if !is_same {
+            self.settings = self.opened(vault, me);
+        }
     }
 
     /// The settings that hold here, secrets opened. An error says which secret this node cannot read yet.
-    pub(super) fn settings(&self, vault: &Vault, me: ShortId) -> Result<Json, String> {
+    fn opened(&self, vault: &Vault, me: ShortId) -> Result<Json, String> {
         let id = self.registration.descriptor.id;
         let mut settings = self.decided.settings.clone();
         for (key, boxes) in &self.decided.sealed {
-            let secret = boxes.get(&me).and_then(|sealed| vault.open(&sealed_for(id, key), sealed));
-            match secret {
+            match boxes.open(vault, me, id, key) {
                 Some(secret) => drop(settings.insert(key.clone(), Json::from(secret.as_str()))),
                 None if self.local.settings.get(key).is_some() => {}
                 None => {
@@ -224,7 +239,8 @@ impl Devices {
     pub(super) fn see_adapter(&mut self, change: &Change, is_started: bool) {
         let Some(slot) = self.slots.values_mut().find(|slot| slot.object == change.id) else { return };
         let id = slot.registration.descriptor.id;
-        slot.decided = change.object.as_ref().map(Decided::of).unwrap_or_default();
+        let decided = change.object.as_ref().map(Decided::of).unwrap_or_default();
+        slot.decide(decided, &self.vault, self.me);
         if is_started {
             self.settle_adapter(id);
             self.settle_pairing(id);
@@ -236,13 +252,14 @@ impl Devices {
         let ids: Vec<&'static str> = self.slots.keys().copied().collect();
         for id in ids {
             self.settle_adapter(id);
+            self.settle_pairing(id);
             self.reseal(id);
         }
     }
 
     fn settle_adapter(&mut self, id: &'static str) {
         let Some(slot) = self.slots.get(id) else { return };
-        let (plan, own) = (self.plan_of(slot), self.own_plan(slot));
+        let (plan, own) = (self.plan_of(slot), Self::own_plan(slot));
         let Some(slot) = self.slots.get_mut(id) else { return };
         let is_over = |until: Option<Instant>| until.is_some_and(|until| until <= Instant::now());
         slot.vain = slot.vain.take().filter(|(tried, until)| *tried == own && !is_over(*until));
@@ -263,22 +280,42 @@ impl Devices {
         if slot.decided.enabled == Some(false) {
             return off("switched off for the household".to_owned());
         }
-        if !slot.may_run(self.me, &self.call(self.me)) {
-            return off(format!("only {} may run it", slot.decided.nodes.join(", ")));
+        if !slot.may_run(self.me) {
+            let named = slot
+                .decided
+                .nodes
+                .iter()
+                .map(|node| node.parse().map_or_else(|_| node.clone(), |id| self.call(id)));
+            return off(format!("only {} may run it", named.collect::<Vec<_>>().join(", ")));
+        }
+        if self.living.is_empty() {
+            return off("this node stands outside of its household".to_owned());
+        }
+        if slot.registration.descriptor.scope == Scope::Single && self.must_ask(slot) {
+            let reason = "this node waits a moment to hear whether another one runs it".to_owned();
+            return Plan::Rest(AdapterState::Elsewhere, reason);
         }
         match self.runner(slot) {
             Some(node) if node != self.me => {
                 Plan::Rest(AdapterState::Elsewhere, format!("node {} runs it", self.call(node)))
             }
-            _ => self.own_plan(slot),
+            _ => Self::own_plan(slot),
         }
     }
 
+    /// Whether a node that has just started has not heard yet who else runs it: the one that does shall go on.
+    fn must_ask(&self, slot: &Slot) -> bool {
+        let mut others = self.living.iter().filter(|node| **node != self.me).peekable();
+        let is_known = others.peek().is_some() && others.all(|node| slot.decided.standing.contains_key(node));
+        let is_alone = self.vault.members().len() == 1;
+        !is_alone && !is_known && Instant::now() < self.started_at + ASKS
+    }
+
     /// What this node does when it is the one that runs it.
-    fn own_plan(&self, slot: &Slot) -> Plan {
-        match slot.settings(&self.vault, self.me) {
-            Ok(settings) => Plan::Run { settings, round: slot.decided.round },
-            Err(reason) => Plan::Rest(AdapterState::Waiting, reason),
+    fn own_plan(slot: &Slot) -> Plan {
+        match &slot.settings {
+            Ok(settings) => Plan::Run { settings: settings.clone(), round: slot.decided.round },
+            Err(reason) => Plan::Rest(AdapterState::Waiting, reason.clone()),
         }
     }
 
@@ -292,22 +329,16 @@ impl Devices {
             here.or_else(|| slot.decided.standing.get(node))
         };
         let state = |node: &ShortId| standing(node).map(|standing| standing.state);
-        let never = |node: &ShortId| {
-            let state = state(node).filter(|_| *node != self.me);
-            matches!(state, Some(AdapterState::Off | AdapterState::Refused))
-        };
-        let able: BTreeSet<ShortId> = self
-            .living
-            .iter()
-            .copied()
-            .filter(|node| slot.may_run(*node, &self.call(*node)) && !never(node))
-            .collect();
+        let never =
+            |node: &ShortId| *node != self.me && standing(node).is_some_and(|standing| standing.never);
+        let able: BTreeSet<ShortId> =
+            self.living.iter().copied().filter(|node| slot.may_run(*node) && !never(node)).collect();
         let of = |wanted: &dyn Fn(&ShortId) -> bool| {
             let nodes = able.iter().copied().filter(wanted);
             ownership::winner(nodes, slot.registration.descriptor.id)
         };
         let fails = |node: &ShortId| {
-            matches!(state(node), Some(AdapterState::Failed | AdapterState::Waiting))
+            matches!(state(node), Some(AdapterState::Failed | AdapterState::Waiting | AdapterState::Refused))
                 || standing(node).is_some_and(|standing| standing.in_vain)
         };
         // Where it runs it stays; where it failed it is tried again when all others did as well. One that gives way to
@@ -319,17 +350,19 @@ impl Devices {
 
     /// Notes where an adapter stands here, and says so.
     pub(super) fn set_standing(&mut self, id: &str, state: AdapterState, reason: Option<String>) {
-        let Some(own) = self.slots.get(id).map(|slot| self.own_plan(slot)) else { return };
         let Some(slot) = self.slots.get_mut(id) else { return };
+        let own = Self::own_plan(slot);
         let is_again = state == AdapterState::Running && slot.here.state == AdapterState::Failed;
         let restarts = slot.here.restarts + u32::from(is_again);
         match state {
             AdapterState::Failed => slot.vain = Some((own, Some(Instant::now() + IN_VAIN))),
-            AdapterState::Waiting => slot.vain = Some((own, None)),
+            AdapterState::Waiting | AdapterState::Refused => slot.vain = Some((own, None)),
             _ => {}
         }
         let in_vain = slot.vain.is_some();
-        slot.here = Standing { state, reason: reason.as_deref().map(clipped), restarts, in_vain };
+        let never = !slot.local.enabled;
+        slot.here = Standing { state, reason: reason.as_deref().map(clipped), restarts, in_vain, never };
+        slot.is_settled = true;
         let status = AdapterStatus { id: id.to_owned(), state, reason, restarts };
         self.statuses.insert(id.to_owned(), status);
         self.status.send_replace(self.statuses.values().cloned().collect());
@@ -338,43 +371,12 @@ impl Devices {
 
     /// Says where an adapter stands here, unless its object shows it.
     fn say_standing(&mut self, id: &str) {
-        let Some(slot) = self.slots.get(id) else { return };
+        // Before its supervisor has said anything there is nothing to say.
+        let Some(slot) = self.slots.get(id).filter(|slot| slot.is_settled) else { return };
         if slot.decided.standing.get(&self.me) != Some(&slot.here)
             && let Ok(field) = FieldName::new(&format!("state.{}", self.me))
         {
             self.state.put(&slot.object, field, Some(encode(&slot.here)));
-        }
-    }
-
-    /// Hands the secrets of an adapter to nodes that are new, and takes those of nodes that are gone out: one node of those that
-    /// are able to does so for all.
-    fn reseal(&mut self, id: &str) {
-        let Some(slot) = self.slots.get(id).filter(|slot| !slot.decided.sealed.is_empty()) else { return };
-        let members = self.vault.members();
-        let mut changes = Vec::new();
-        for (key, boxes) in &slot.decided.sealed {
-            let able = boxes.keys().copied().filter(|node| self.living.contains(node));
-            if ownership::winner(able, id) != Some(self.me) {
-                continue;
-            }
-            let context = sealed_for(id, key);
-            let Some(secret) = boxes.get(&self.me).and_then(|sealed| self.vault.open(&context, sealed))
-            else {
-                continue;
-            };
-            for (node, whole) in members.iter().filter(|(node, _)| !boxes.contains_key(*node)) {
-                if let Ok(sealed) = Vault::seal(whole, &context, &secret) {
-                    changes
-                        .push((format!("sealed.{key}.{node}"), Some(Value::Bytes(sealed.as_slice().into()))));
-                }
-            }
-            let gone = boxes.keys().filter(|node| !members.contains_key(*node));
-            changes.extend(gone.map(|node| (format!("sealed.{key}.{node}"), None)));
-        }
-        for (name, value) in changes {
-            if let Ok(field) = FieldName::new(&name) {
-                self.config.put(&slot.object, field, value);
-            }
         }
     }
 
@@ -404,58 +406,4 @@ impl Devices {
         ]);
         self.state.put(&slot.object, field, Some(value));
     }
-
-    /// An adapter learnt a setting: it is kept for the household, sealed if it is a secret.
-    pub(super) fn learnt(&mut self, id: &str, key: &str, value: &str) {
-        let Some(slot) = self.slots.get(id) else { return };
-        match self.setting_fields(slot, key, &Json::from(value)) {
-            Ok(fields) => {
-                for (field, value) in fields {
-                    self.config.put(&slot.object, field, value);
-                }
-            }
-            Err(reason) => {
-                error!(adapter = id, setting = key, %reason, "what an adapter learnt cannot be kept")
-            }
-        }
-    }
-
-    /// The fields that a setting is written as; null takes it out.
-    pub(super) fn setting_fields(
-        &self,
-        slot: &Slot,
-        key: &str,
-        value: &Json,
-    ) -> Result<Vec<(FieldName, Option<Value>)>, String> {
-        let id = slot.registration.descriptor.id;
-        let field = |name: String| FieldName::new(&name).map_err(|rule| rule.to_string());
-        let plain = field(format!("settings.{key}"))?;
-        let boxes = slot.decided.sealed.get(key).into_iter().flat_map(BTreeMap::keys);
-        let mut fields = BTreeMap::new();
-        for node in boxes {
-            fields.insert(field(format!("sealed.{key}.{node}"))?, None);
-        }
-        if is_secret(&slot.registration, key) {
-            fields.insert(plain, None);
-            if let Some(secret) = value.as_str() {
-                for (node, whole) in self.vault.members() {
-                    let sealed =
-                        Vault::seal(&whole, &sealed_for(id, key), secret).map_err(|rule| rule.to_string())?;
-                    fields.insert(
-                        field(format!("sealed.{key}.{node}"))?,
-                        Some(Value::Bytes(sealed.as_slice().into())),
-                    );
-                }
-            }
-        } else {
-            fields.insert(plain, Some(from_json(value.clone())).filter(|value| *value != Value::Null));
-        }
-        Ok(fields.into_iter().collect())
-    }
-}
-
-/// Whether a setting is a secret, by the schema.
-pub(super) fn is_secret(registration: &Registration, key: &str) -> bool {
-    let schema = (registration.descriptor.settings_schema)();
-    schema.pointer(&format!("/properties/{key}/writeOnly")) == Some(&Json::Bool(true))
 }

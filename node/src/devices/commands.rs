@@ -138,6 +138,11 @@ impl Book {
         self.records.get(&id).is_some_and(|record| record.state().is_final())
     }
 
+    /// Whether it is known to have been on its way to the device.
+    pub(super) fn is_sent(&self, id: CommandId) -> bool {
+        self.records.get(&id).is_some_and(|record| record.state() >= CommandState::Sent)
+    }
+
     /// How a command ended, if it has.
     pub(super) fn end_of(&self, id: CommandId) -> Option<Step> {
         self.records.get(&id).and_then(Record::last).filter(|step| step.state.is_final()).cloned()

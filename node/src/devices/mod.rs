@@ -28,6 +28,7 @@ mod outbox;
 pub mod ownership;
 mod readings;
 mod requests;
+mod secrets;
 mod submit;
 mod supervise;
 mod table;
@@ -209,6 +210,7 @@ pub struct Devices {
     status: watch::Sender<Vec<AdapterStatus>>,
     /// Nothing is unreached before the adapters had time to look around.
     looked_around_at: Instant,
+    started_at: Instant,
 }
 
 impl Devices {
@@ -266,6 +268,7 @@ impl Devices {
             statuses: BTreeMap::new(),
             status,
             looked_around_at: Instant::now(),
+            started_at: Instant::now(),
         })
     }
 
@@ -278,6 +281,8 @@ impl Devices {
         }
         let _ = stop.send(true); // no adapter was started
         self.port.requests.close();
+        // A supervisor that waits for room in the queue would wait for ever.
+        self.events.close();
         let last_writes = timeout(LAST_WRITES, self.last_writes());
         let (_, ()) = tokio::join!(last_writes, async { while supervisors.join_next().await.is_some() {} });
     }

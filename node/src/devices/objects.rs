@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use device_adapters::{
     Directive, Scope,
-    model::{Availability, CommandId, DeviceId, Tolerance},
+    model::{Availability, Change as Wanted, CommandId, DeviceId, Tolerance},
 };
 use mesh_proto::{FieldName, ObjectId, ShortId};
 use tokio::time::Instant;
@@ -252,6 +252,11 @@ impl Devices {
             return;
         }
         let (adapter, object) = (device.adapter_id(), device.object.clone());
+        // Of all commands only a press is another one when it is carried out twice.
+        if asked.change == Wanted::Press && self.book.is_sent(asked.command) {
+            let reason = "whoever pressed it was interrupted: it is not known whether it was pressed";
+            return self.advance_owned(asked.command, CommandState::Failed, Some(reason.to_owned()));
+        }
         let is_shown = device.shows(&asked, &Tolerance::default());
         let Asked { command, change, at_ms, within_ms } = asked;
         self.know(
@@ -307,6 +312,12 @@ impl Devices {
         let spokesman = ownership::winner(self.living.iter().copied(), id.as_str());
         let is_offline = device.available.as_ref().is_some_and(|known| known.state == Availability::Offline);
         // Its own adapter being down says nothing about the device; that reason stands already.
+        // One that is switched off for the household is nowhere looked for.
+        let is_off =
+            |adapter: &str| self.slots.get(adapter).is_some_and(|slot| slot.decided.enabled == Some(false));
+        if device.adapter.as_deref().is_some_and(is_off) {
+            return;
+        }
         let can_tell = device.adapter.as_deref().is_some_and(|adapter| self.runs(adapter))
             || device.last_owner.is_none_or(|owner| owner != self.me);
         if !is_due || is_offline || spokesman != Some(self.me) || !can_tell {

@@ -52,6 +52,7 @@ impl Devices {
     fn adapter_down(&mut self, adapter: &str, reason: &str) {
         if let Some(slot) = self.slots.get_mut(adapter) {
             slot.running = None;
+            slot.told_pair = None;
         }
         let found = |found: &Description| found.adapter == adapter;
         let of_it = self.devices.values().filter(|device| device.found.as_ref().is_some_and(found));

@@ -5,17 +5,21 @@ use serde_json::{Map, Value as Json};
 
 use super::{
     Devices,
-    adapters::{Slot, is_secret},
+    adapters::Slot,
     convert::encode,
+    secrets::{Boxes, is_secret, is_setting},
+    supervise::AdapterState,
 };
 use crate::{
     api::ports::{
         PortError, Reply,
         adapters::{AdapterChange, AdapterOnNode, AdapterView, AdaptersRequest},
     },
-    service::{Op, ServiceError},
+    service::{Op, Service, ServiceError},
 };
 
+/// Most changes of one write.
+const MAX_OPS: usize = 1_000;
 /// Longest time that may be paired, in milliseconds: five minutes.
 pub(super) const MAX_PAIR_MS: u64 = 300_000;
 
@@ -46,8 +50,11 @@ impl Devices {
         let decided = &slot.decided;
         let mut secrets: Vec<String> = decided.sealed.keys().cloned().collect();
         let local = slot.local.settings.as_object().cloned().unwrap_or_default();
-        let (hidden, shown): (Map<_, _>, Map<_, _>) =
-            local.into_iter().partition(|(key, _)| is_secret(&slot.registration, key));
+        // A key that the schema does not know may be a secret that somebody mistyped.
+        let may_be_shown =
+            |key: &str| is_setting(&slot.registration, key) && !is_secret(&slot.registration, key);
+        let (shown, hidden): (Map<_, _>, Map<_, _>) =
+            local.into_iter().partition(|(key, _)| may_be_shown(key));
         secrets.extend(hidden.into_iter().map(|(key, _)| key));
         secrets.sort();
         secrets.dedup();
@@ -61,7 +68,11 @@ impl Devices {
                 device_adapters::Scope::Board => "board",
             },
             enabled: decided.enabled.unwrap_or(true),
-            nodes: decided.nodes.clone(),
+            nodes: decided
+                .nodes
+                .iter()
+                .map(|node| node.parse().map_or_else(|_| node.clone(), |id| self.call(id)))
+                .collect(),
             settings: decided.settings.clone(),
             local: shown,
             secrets,
@@ -100,10 +111,8 @@ impl Devices {
             put("enabled", Some(Value::Bool(enabled)))?;
         }
         if let Some(nodes) = &change.nodes {
-            for node in nodes {
-                self.named(node)?;
-            }
-            put("nodes", (!nodes.is_empty()).then(|| encode(nodes)))?;
+            let ids = nodes.iter().map(|node| self.named(node)).collect::<Result<Vec<_>, _>>()?;
+            put("nodes", (!ids.is_empty()).then(|| encode(&ids)))?;
         }
         if change.restart {
             put("round", Some(Value::Int(slot.decided.round.wrapping_add(1))))?;
@@ -121,11 +130,11 @@ impl Devices {
         Ok(ops)
     }
 
-    /// A node by its name or id.
-    fn named(&self, node: &str) -> Result<(), PortError> {
-        let is_it = |(id, name): (&mesh_proto::ShortId, &String)| name == node || id.to_string() == node;
-        if self.called.iter().any(is_it) {
-            return Ok(());
+    /// The id of a node that is given by its name or id. The id is kept: whoever renames a node must not move what it runs.
+    fn named(&self, node: &str) -> Result<String, PortError> {
+        let is_it = |(id, name): &(&mesh_proto::ShortId, &String)| *name == node || id.to_string() == node;
+        if let Some((id, _)) = self.called.iter().find(is_it) {
+            return Ok(id.to_string());
         }
         let known = self.called.values().cloned().collect::<Vec<_>>().join(", ");
         let node: String = node.chars().take(64).collect();
@@ -137,25 +146,31 @@ impl Devices {
 
     /// Has the adapter judge the settings as they would be.
     fn check_settings(&self, slot: &Slot, changed: &Map<String, Json>) -> Result<(), PortError> {
-        let mut whole = match slot.settings(&self.vault, self.me) {
-            Ok(Json::Object(whole)) => whole,
+        let mut whole = match &slot.settings {
+            Ok(Json::Object(whole)) => whole.clone(),
             _ => slot.decided.settings.clone(),
         };
         for (key, value) in changed {
-            // Null takes a setting out; one that does not exist must be named all the same.
-            let known = (slot.registration.descriptor.settings_schema)();
-            let is_known = known.pointer(&format!("/properties/{key}")).is_some();
-            if value.is_null() && is_known {
-                whole.remove(key);
-            } else {
+            // Null takes a setting out, also one of another version that this adapter does not know; one that is not there
+            // and does not exist must be named all the same.
+            let was_there = whole.remove(key).is_some();
+            if !value.is_null() || !(was_there || is_setting(&slot.registration, key)) {
                 whole.insert(key.clone(), value.clone());
             }
         }
-        let judged = (slot.registration.build)(&Json::Object(whole)).map(drop);
-        judged.map_err(|error| PortError::Invalid {
-            detail: error.to_string(),
-            fix: format!("`hearth adapter show {}` explains each setting", slot.registration.descriptor.id),
-        })
+        let whole = Json::Object(whole);
+        // As where it is started: an adapter that panics costs nothing but its answer.
+        let judge = || (slot.registration.build)(&whole).map(drop).map_err(|error| error.to_string());
+        let judged = std::panic::catch_unwind(std::panic::AssertUnwindSafe(judge));
+        judged.unwrap_or_else(|_| Err("the adapter panicked when it saw these settings".to_owned())).map_err(
+            |detail| {
+                let fix = format!(
+                    "`hearth adapter show {}` explains each setting",
+                    slot.registration.descriptor.id
+                );
+                PortError::Invalid { detail, fix }
+            },
+        )
     }
 
     fn pair_ops(&self, id: &str, seconds: u32) -> Result<Vec<Op>, PortError> {
@@ -163,6 +178,13 @@ impl Devices {
         let within_ms = u64::from(seconds) * 1_000;
         if within_ms == 0 || within_ms > MAX_PAIR_MS {
             return Err(invalid(format!("{seconds} s to pair: 1 to {} are possible", MAX_PAIR_MS / 1_000)));
+        }
+        let mut standing = slot.decided.standing.iter().filter(|(node, _)| self.living.contains(node));
+        if !standing.any(|(_, standing)| standing.state == AdapterState::Running) {
+            return Err(PortError::Conflict {
+                detail: format!("{id} runs on no node, so nobody waits for a button"),
+                fix: format!("`hearth adapter show {id}` says why"),
+            });
         }
         let until_ms = self.clock.now_ms().saturating_add(within_ms);
         let field = FieldName::new("pair").map_err(|rule| invalid(rule.to_string()))?;
@@ -177,8 +199,8 @@ impl Devices {
         let devices = self.devices.values().filter(of_it).map(|device| Op::Delete(device.object.clone()));
         let gone = slot.decided.settings.keys().map(|key| format!("settings.{key}"));
         let boxes = slot.decided.sealed.iter();
-        let boxes =
-            boxes.flat_map(|(key, boxes)| boxes.keys().map(move |node| format!("sealed.{key}.{node}")));
+        let boxes = boxes
+            .flat_map(|(key, boxes)| Boxes::nodes(boxes).map(move |node| format!("sealed.{key}.{node}")));
         let fields =
             gone.chain(boxes).chain(["nodes".to_owned()]).filter_map(|name| FieldName::new(&name).ok());
         let mut ops = vec![Op::Set(slot.object.clone(), off, Value::Bool(false))];
@@ -191,9 +213,16 @@ impl Devices {
     fn write_for(&self, ops: Vec<Op>, reply: Reply<()>) {
         let service = self.service.clone();
         tokio::spawn(async move {
-            let written = service.write(Author::Node, ops).await.map_err(|reason| match reason {
+            let written = write_all(&service, ops).await.map_err(|reason| match reason {
                 ServiceError::Overloaded => PortError::Overloaded,
                 ServiceError::Stopping => PortError::Stopping,
+                ServiceError::Outside(outside) => {
+                    PortError::Conflict { detail: outside.detail, fix: outside.fix }
+                }
+                ServiceError::Value { field, reason } => PortError::Invalid {
+                    detail: format!("`{field}`: {reason}"),
+                    fix: "make it shorter: a value has 3,900 bytes".to_owned(),
+                },
                 other => PortError::Failed {
                     detail: other.to_string(),
                     fix: "`hearth doctor` shows what is wrong with the store".to_owned(),
@@ -202,6 +231,15 @@ impl Devices {
             let _ = reply.send(written); // whoever asked is gone
         });
     }
+}
+
+/// Writes in pieces that a request may have; what switches an adapter off comes first.
+async fn write_all(service: &Service, mut ops: Vec<Op>) -> Result<(), ServiceError> {
+    while ops.len() > MAX_OPS {
+        let rest = ops.split_off(MAX_OPS);
+        service.write(Author::Node, std::mem::replace(&mut ops, rest)).await?;
+    }
+    service.write(Author::Node, ops).await
 }
 
 fn set_or_unset(slot: &Slot, field: FieldName, value: Option<Value>) -> Op {
