@@ -113,7 +113,10 @@ pub struct History {
     unseen: BTreeSet<Arc<str>>,
     flushed_at: Instant,
     is_failing: bool,
+    /// Histories that are read or wait for it.
     readers: Arc<Semaphore>,
+    /// Of them those that are read.
+    turns: Arc<Semaphore>,
 }
 
 impl History {
@@ -149,6 +152,7 @@ impl History {
             flushed_at: Instant::now(),
             is_failing: false,
             readers: Arc::new(Semaphore::new(READERS + WAITING)),
+            turns: Arc::new(Semaphore::new(READERS)),
         }
     }
 
@@ -207,7 +211,8 @@ impl History {
     fn see(&mut self, change: Change, is_live: bool) {
         let mine = change.object.iter().flat_map(|object| object.fields.values());
         if is_live {
-            let mine = mine.filter(|field| field.by == self.by_me);
+            // What lasts may have been written long ago.
+            let mine = mine.filter(|field| !field.durable && field.by == self.by_me);
             mine.for_each(|field| self.clock.learn(field.at_ms));
         }
         if change.id.kind() != "device" {
@@ -251,8 +256,11 @@ impl History {
         self.now = now;
         self.recorder.settle(now);
         if self.flushed_at.elapsed() >= FLUSH_EVERY {
-            for device in std::mem::take(&mut self.unseen) {
-                self.recorder.forget(&device);
+            // A store that was mended to nothing has no device before its peers are there.
+            if !self.known.is_empty() {
+                for device in std::mem::take(&mut self.unseen) {
+                    self.recorder.forget(&device);
+                }
             }
             self.flush(now, false).await;
         }
@@ -339,9 +347,13 @@ impl History {
         }
         let grid = answer::Grid::new(since, until, query.points);
         let reading = Reading::new(&query, grid, &self.recorder, self.disk.as_ref(), now);
-        tokio::task::spawn_blocking(move || {
-            let _ = reply.send(reading.answer());
-            drop(permit);
+        let turns = self.turns.clone();
+        tokio::spawn(async move {
+            let turn = turns.acquire_owned().await;
+            // A thread is taken only in its turn: many at once would hold up everything else on a card.
+            let answered = tokio::task::spawn_blocking(move || reply.send(reading.answer()));
+            let _ = answered.await; // whoever asked is gone
+            drop((turn, permit));
         });
     }
 }

@@ -120,9 +120,10 @@ impl Ring {
         self.newest.as_ref().map(|newest| newest.to)
     }
 
-    /// The beginning of the oldest batch.
+    /// The beginning of the oldest batch since when the clock was not set.
     pub(super) fn from(&self) -> Option<u64> {
-        self.segments.iter().map(|segment| segment.from).min()
+        let since = self.segments.iter().rposition(|segment| !segment.follows).unwrap_or(0);
+        self.segments.iter().skip(since).map(|segment| segment.from).min()
     }
 
     /// The devices of the newest segment.
