@@ -12,10 +12,10 @@ use crate::adapter::{AdapterError, Context, Directive, Handle, Hint, Reading, Re
 use crate::model::{
     Availability, Capabilities, Change, CommandId, Description, DeviceId, Measurement, Source, Stage, State,
     Tolerance,
-    sensor::{MOST_SENSORS, is_sensor_key},
 };
 
 use super::SHUTDOWN_WITHIN;
+use super::rules::{describes, most_in_a_second};
 
 /// How long an adapter may take to find a device, or to hear of one that it owns.
 const HEARS_WITHIN: Duration = Duration::from_secs(20);
@@ -469,34 +469,4 @@ fn start(
 
 fn is_available(reading: &Reading, wanted: Availability) -> bool {
     matches!(reading, Reading::Availability { availability, .. } if *availability == wanted)
-}
-
-/// Checks what an adapter says of a device that it found.
-fn describes(registration: &Registration, found: &Description) -> Result<(), String> {
-    let id = registration.descriptor.id;
-    let prefix = format!("{}-", id.replace('_', "-"));
-    if found.adapter != id {
-        return Err(format!("{} says that it is of {:?}", found.id, found.adapter));
-    }
-    if !found.id.as_str().starts_with(&prefix) {
-        return Err(format!("the id {} does not begin with {prefix:?}", found.id));
-    }
-    if found.model.trim().is_empty() {
-        return Err(format!("{} has no model", found.id));
-    }
-    if found.sensors.len() > MOST_SENSORS {
-        return Err(format!("{} has {} sensors, more than {MOST_SENSORS}", found.id, found.sensors.len()));
-    }
-    match found.sensors.keys().find(|key| !is_sensor_key(key)) {
-        Some(key) => Err(format!("{} has a sensor {key:?}: 1 to 48 bytes of a-z, 0-9 and '_'", found.id)),
-        None => Ok(()),
-    }
-}
-
-/// The most that happened in any second.
-fn most_in_a_second(moments: &[Instant]) -> usize {
-    let within = |from: &Instant| {
-        moments.iter().filter(|at| **at >= *from && **at < *from + Duration::from_secs(1)).count()
-    };
-    moments.iter().map(within).max().unwrap_or(0)
 }

@@ -4,6 +4,7 @@
 //! Each returns what is wrong as text, so that a test is one line: `contract::descriptor(&R).unwrap()`.
 
 mod live;
+mod rules;
 
 use std::time::Duration;
 

@@ -44,9 +44,9 @@ const IDLE: Duration = Duration::from_secs(30);
 
 const NDJSON: &str = "application/x-ndjson";
 
-/// What is not of this home but of this moment, or secret.
+/// What is not of this home but of this moment, or secret, or sealed for its nodes: a backup holds the settings of adapters.
 fn is_portable(kind: &str) -> bool {
-    !matches!(kind, "token" | "command")
+    !matches!(kind, "token" | "command" | "adapter")
 }
 
 pub(super) async fn export(State(context): State<Arc<ApiContext>>) -> Response {
