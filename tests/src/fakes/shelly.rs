@@ -13,8 +13,8 @@ use super::wled::hint;
 
 /// What the device calls itself, which is also the realm of its password.
 const NAME: &str = "shellyfake-a8032ab12345";
-/// The nonce of HTTP, in hexadecimal, and that of frames, a number.
-const HTTP_NONCE: &str = "60dc2c69";
+/// The first nonce of HTTP, told in hexadecimal, and that of frames.
+const HTTP_NONCE: u64 = 0x60dc_2c69;
 const FRAME_NONCE: u64 = 1_625_038_762;
 
 /// A Shelly device.
@@ -37,8 +37,8 @@ struct Shown {
     config: Value,
     password: Option<String>,
     ignores: bool,
-    /// The last uses of the nonces that were taken.
-    counts: (u64, u64),
+    /// How often each nonce of HTTP was used. Everybody who is turned away gets another one.
+    nonces: BTreeMap<String, u64>,
     /// Methods that were called, with their parameters.
     called: Vec<(String, Value)>,
     /// What is told after an answer.
@@ -65,7 +65,7 @@ impl Shelly {
             config: config(),
             password: password.map(str::to_owned),
             ignores: false,
-            counts: (0, 0),
+            nonces: BTreeMap::new(),
             called: Vec::new(),
             news: Vec::new(),
         };
@@ -122,7 +122,7 @@ impl Shelly {
 
     /// The nonces are used up: who goes on counting is asked again.
     pub fn forget_nonces(&self) {
-        self.board.shown().counts = (u64::MAX, u64::MAX);
+        self.board.shown().nonces.values_mut().for_each(|count| *count = u64::MAX);
     }
 
     fn notify(&self, method: &str, params: &Value) {
@@ -240,29 +240,34 @@ impl Shown {
     }
 
     /// Whether who asks knows the password: RFC 7616, with `subject` for the method and the URI.
-    fn knows(
-        &mut self,
-        given: &BTreeMap<String, String>,
-        subject: &str,
-        nonce: &str,
-        is_frame: bool,
-    ) -> bool {
+    fn knows(&mut self, given: &BTreeMap<String, String>, subject: &str, is_frame: bool) -> bool {
         let Some(password) = &self.password else { return true };
         let of = |name: &str| given.get(name).map(String::as_str).unwrap_or_default();
         let secret = hash(&format!("admin:{NAME}:{password}"));
-        let (nc, cnonce) = (of("nc"), of("cnonce"));
+        let (nonce, nc, cnonce) = (of("nonce"), of("nc"), of("cnonce"));
         let wanted = hash(&format!("{secret}:{nonce}:{nc}:{cnonce}:auth:{}", hash(subject)));
-        let count = u64::from_str_radix(nc, 16).unwrap_or(0);
-        let last = if is_frame { &mut self.counts.1 } else { &mut self.counts.0 };
+        let frames = FRAME_NONCE.to_string();
         // The same use of a nonce twice is somebody who listened.
-        let is_fresh = is_frame || count > *last;
-        let fits = of("username") == "admin"
-            && of("realm") == NAME
-            && of("nonce") == nonce
-            && of("response") == wanted;
-        let known = fits && is_fresh && !cnonce.is_empty();
-        *last = if known { count } else { 0 };
-        known
+        let is_fresh = if is_frame {
+            nonce == frames
+        } else {
+            let count = u64::from_str_radix(nc, 16).unwrap_or(0);
+            let is_next = self.nonces.get(nonce).is_some_and(|last| count > *last);
+            if is_next {
+                self.nonces.insert(nonce.to_owned(), count);
+            }
+            is_next
+        };
+        let fits = of("username") == "admin" && of("realm") == NAME && of("response") == wanted;
+        fits && is_fresh && !cnonce.is_empty()
+    }
+
+    /// A nonce that nobody had before.
+    fn nonce(&mut self) -> String {
+        let number = HTTP_NONCE + u64::try_from(self.nonces.len()).unwrap_or(0);
+        let nonce = format!("{number:x}");
+        self.nonces.insert(nonce.clone(), 0);
+        nonce
     }
 }
 
@@ -294,9 +299,10 @@ impl Site for Board {
         }
         let given = parameters(heard.headers.get("authorization").map(String::as_str).unwrap_or_default());
         let is_open = heard.body["method"] == "Shelly.GetDeviceInfo";
-        if !is_open && !shown.knows(&given, "POST:/rpc", HTTP_NONCE, false) {
+        if !is_open && !shown.knows(&given, "POST:/rpc", false) {
+            let nonce = shown.nonce();
             let challenge =
-                format!("Digest qop=\"auth\", realm=\"{NAME}\", nonce=\"{HTTP_NONCE}\", algorithm=SHA-256");
+                format!("Digest qop=\"auth\", realm=\"{NAME}\", nonce=\"{nonce}\", algorithm=SHA-256");
             return Reply { headers: vec![("WWW-Authenticate", challenge)], ..Reply::status(401) };
         }
         let answer = shown.call(&heard.body);
@@ -316,8 +322,7 @@ impl Site for Board {
         let frame: Value = serde_json::from_str(text).unwrap_or(Value::Null);
         let mut shown = self.shown();
         let is_open = frame["method"] == "Shelly.GetDeviceInfo";
-        let nonce = FRAME_NONCE.to_string();
-        if !is_open && !shown.knows(&members(&frame), "dummy_method:dummy_uri", &nonce, true) {
+        if !is_open && !shown.knows(&members(&frame), "dummy_method:dummy_uri", true) {
             let challenge = json!({
                 "auth_type": "digest", "nonce": FRAME_NONCE, "nc": 1, "realm": NAME, "algorithm": "SHA-256",
             });
