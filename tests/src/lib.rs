@@ -9,3 +9,4 @@ pub mod hostile;
 pub mod network;
 pub mod python;
 pub mod strace;
+pub mod takeover;

@@ -2,72 +2,118 @@
 //! within ten seconds.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-use std::time::Duration;
-
 use hearth_tests::{
-    daemon::{Daemon, PATIENCE, Plan, wait_until},
+    daemon::{Daemon, wait_until},
     emulator::{COLOR_BULB, Emulator},
+    fakes::{
+        hue::{Bridge, PLUG},
+        mosquitto::Mosquitto,
+        shelly::Shelly,
+        weather::{Service, Weather},
+        wled::Wled,
+        zigbee::{Bulb, SERIAL},
+    },
+    takeover::{TAKEOVER, owner_and_heir, takes_over, two_nodes, writer},
 };
-use serde_json::{Value, json};
 
-/// What a takeover may take, from the moment in which the owner is killed.
-const TAKEOVER: Duration = Duration::from_secs(10);
+/// What keeps the other adapters of a node from looking around.
+const ALONE: &str = "[adapters.lifx]\nenabled = false\n";
 
-/// Two daemons with the same configuration; the one that owns the device is the first.
-async fn owner_and_heir(config: &str, device: &str) -> (Daemon, Daemon) {
-    let one = Plan::new("one").config(config).start().await.unwrap();
-    let two = one.joined_by(Plan::new("two").config(config)).await.unwrap();
-    for node in [&one, &two] {
-        wait_until("the device is online and both nodes know it", PATIENCE, async || {
-            Ok(node.fields(device).await.is_ok_and(|fields| fields["availability"]["state"] == "online"))
-        })
-        .await
-        .unwrap();
-    }
-    let mut owner = String::new();
-    wait_until("both know of its owner", PATIENCE, async || {
-        owner = written_by(&one, device, "availability").await;
-        Ok(!owner.is_empty() && owner == written_by(&two, device, "availability").await)
-    })
-    .await
-    .unwrap();
-    if one.id().await.unwrap().starts_with(&owner) { (one, two) } else { (two, one) }
+/// Two nodes with this in their configuration files; one dies, and the other commands the device.
+async fn by_configuration(adapter: &str, settings: &str, device: &str, reached_by: usize) {
+    let lifx = if adapter == "lifx" { "" } else { ALONE };
+    let (one, two) = two_nodes(&format!("{lifx}[adapters.{adapter}]\n{settings}")).await.unwrap();
+    dies(one, two, device, reached_by).await;
 }
 
-/// The short id of the node that wrote a field last.
-async fn written_by(node: &Daemon, object: &str, field: &str) -> String {
-    let answer = node.client().get(&format!("/api/v1/objects/{object}")).await.unwrap();
-    let object = answer.success().unwrap_or(Value::Null);
-    object["meta"][field]["by"].as_str().unwrap_or_default().to_owned()
+/// Two nodes, one of which is told the settings, and the secret on stdin; it need not be the one that dies.
+async fn by_command(settings: &[&str], secret: &str, device: &str, reached_by: usize) {
+    let (one, two) = two_nodes(ALONE).await.unwrap();
+    let words = [&["adapter", "set"], settings].concat();
+    one.cli_with(&words, secret.as_bytes()).await.unwrap().ok().unwrap();
+    dies(one, two, device, reached_by).await;
 }
 
-/// Kills the owner, and has the heir carry out a command.
-async fn takes_over(config: &str, device: &str) {
-    let (mut owner, heir) = owner_and_heir(config, device).await;
-    let before = command(&heir, device, true, 20_000).await;
-    assert_eq!(before["state"], "confirmed", "{before}");
-    owner.kill().await.unwrap();
-    let mut on = false;
-    wait_until("a command to the survivor is confirmed", TAKEOVER, async || {
-        let done = command(&heir, device, on, 2_000).await["state"] == "confirmed";
-        on = !on;
-        Ok(done)
-    })
-    .await
-    .unwrap();
-}
-
-async fn command(node: &Daemon, device: &str, on: bool, deadline_ms: u32) -> Value {
-    let body = json!({"device": device, "change": {"on": on}, "deadline_ms": deadline_ms, "wait": true});
-    node.client().send("POST", "/api/v1/commands", Some(&body)).await.unwrap().success().unwrap()
+async fn dies(one: Daemon, two: Daemon, device: &str, reached_by: usize) {
+    let (owner, heir) = owner_and_heir(one, two, device, reached_by).await.unwrap();
+    takes_over(owner, &heir, device).await.unwrap();
+    // What nobody set up on either node is not handed to and fro.
+    let rests = heir.log().matches("an adapter rests").count();
+    assert!(rests < 60, "adapters came to rest {rests} times");
 }
 
 #[tokio::test]
 async fn a_lifx_bulb() {
     let emulator = Emulator::start(&[COLOR_BULB]).await.unwrap();
-    let config = format!(
-        "[adapters.lifx]\naddresses = [\"{}\"]\nbroadcast = []\nbind = \"127.0.0.1:0\"\ndiscover_s = 1\npoll_s = 1\n",
+    let settings = format!(
+        "addresses = [\"{}\"]\nbroadcast = []\nbind = \"127.0.0.1:0\"\ndiscover_s = 1\npoll_s = 1\n",
         emulator.address()
     );
-    takes_over(&config, "device/lifx-d073d5000001").await;
+    by_configuration("lifx", &settings, "device/lifx-d073d5000001", 2).await;
+}
+
+#[tokio::test]
+async fn a_wled_strip() {
+    let wled = Wled::start(1, 1).await.unwrap();
+    let settings = format!("addresses = [\"{}\"]\n", wled.web.address());
+    by_configuration("wled", &settings, &format!("device/wled-{}", Wled::MAC), 2).await;
+}
+
+#[tokio::test]
+async fn a_shelly_switch_behind_a_password_that_one_node_was_told() {
+    let shelly = Shelly::start(Some("correct horse")).await.unwrap();
+    let addresses = format!("addresses:=[\"{}\"]", shelly.web.address());
+    let device = format!("device/shelly-{}-switch-0", Shelly::MAC);
+    by_command(&["shelly", &addresses, "password=-"], "correct horse\n", &device, 2).await;
+}
+
+#[tokio::test]
+async fn a_hue_plug_with_the_key_that_one_node_was_told() {
+    let bridge = Bridge::start("ecb5fafffe123456").await.unwrap();
+    let addresses = format!("addresses:=[\"{}\"]", bridge.address());
+    let device = format!("device/hue-{}", PLUG.replace('-', ""));
+    by_command(&["hue", &addresses, "keys=-"], &bridge.paired(), &device, 1).await;
+}
+
+#[tokio::test]
+async fn a_bulb_at_a_broker_whose_password_one_node_was_told() {
+    let broker = Mosquitto::with_password("hearth", "right").await.unwrap();
+    let _bulb = Bulb::start(&broker).await.unwrap();
+    let address = format!("broker={}", broker.address());
+    let device = format!("device/mqtt-{SERIAL}-light-zigbee2mqtt");
+    by_command(&["mqtt", &address, "username=hearth", "password=-"], "right\n", &device, 1).await;
+}
+
+/// The survivor is the one that asks the service, and tells what it says.
+async fn weather_goes_on(service: Service, adapter: &str, device: &str) {
+    let fake = Weather::start(service).await.unwrap();
+    let settings = format!(
+        "latitude = 59.9139\nlongitude = 10.7522\ncontact = \"tests@hearth.example\"\nurl = \"{}\"\nrefresh_minutes = 0.01\n",
+        fake.url()
+    );
+    let (one, two) = two_nodes(&format!("{ALONE}[adapters.{adapter}]\n{settings}")).await.unwrap();
+    let (mut owner, heir) = owner_and_heir(one, two, device, 1).await.unwrap();
+    let id = heir.id().await.unwrap();
+    let temperature =
+        async || heir.fields(device).await.unwrap()["readings"]["temperature"]["value"].as_f64();
+    let before = temperature().await.unwrap();
+    owner.kill().await.unwrap();
+    fake.renew(5.0);
+    wait_until("the survivor tells how warm it became", TAKEOVER, async || {
+        let is_news = temperature().await.is_some_and(|now| now > before + 4.0);
+        let is_online = heir.fields(device).await?["availability"]["state"] == "online";
+        Ok(is_news && is_online && id.starts_with(&writer(&heir, device, "readings").await?))
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test]
+async fn the_weather_of_open_meteo() {
+    weather_goes_on(Service::OpenMeteo, "open_meteo", "device/open-meteo-home").await;
+}
+
+#[tokio::test]
+async fn the_weather_of_met_norway() {
+    weather_goes_on(Service::MetNorway, "met_norway", "device/met-norway-home").await;
 }

@@ -28,7 +28,7 @@ const MOST_PACKET: u32 = 200 * 1_024 * 1_024;
 #[derive(Debug)]
 pub struct Mosquitto {
     port: u16,
-    /// Where it speaks without TLS, for the clients of the tests.
+    /// Where it speaks without TLS and lets everybody in, for the clients of the tests.
     plain: u16,
     process: Option<Child>,
     folder: Folder,
@@ -64,8 +64,12 @@ impl Mosquitto {
         let mut make = Command::new("/usr/bin/mosquitto_passwd");
         make.args(["-b", "-c"]).arg(&file).args([name, password]).stderr(Stdio::null());
         ensure!(make.status().await?.success(), "mosquitto_passwd failed");
-        let config = format!("allow_anonymous false\npassword_file {}\n", file.display());
-        Self::run(folder, &config, "").await
+        let plain = free_port()?;
+        let listener = format!(
+            "per_listener_settings true\nallow_anonymous false\npassword_file {}\nlistener {plain} 127.0.0.1\n",
+            file.display()
+        );
+        Ok(Self { plain, ..Self::run(folder, "allow_anonymous true\n", &listener).await? })
     }
 
     /// Starts one that speaks TLS, with a certificate of its own.
