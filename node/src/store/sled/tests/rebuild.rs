@@ -89,7 +89,7 @@ fn without_room_it_stays_as_it_is_and_works() {
     let (grown, records) = grown();
     copy(grown.path(), disk.path());
     let room = crate::store::free_bytes(disk.path()).unwrap();
-    fs::write(disk.path().join("filler"), vec![0; usize::try_from(room - (5 << 19)).unwrap()]).unwrap();
+    fs::write(disk.path().join("filler"), vec![0; usize::try_from(room - (4 << 19)).unwrap()]).unwrap();
     let mut store = open_clean(disk.path());
     assert_eq!(store.size().rebuilt, None);
     let error = store.rebuild_if_grown(&mut || ()).unwrap_err();
