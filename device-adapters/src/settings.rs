@@ -34,7 +34,7 @@ impl<'a> Settings<'a> {
         SettingsError::Invalid {
             adapter: self.adapter,
             key: format!("{}{key}", self.within),
-            value: shorten(&value.to_string()),
+            value: without_password(&value.to_string()),
             rule: rule.to_owned(),
         }
     }
@@ -216,6 +216,15 @@ fn kind_of(value: &Value) -> &'static str {
     }
 }
 
+/// A value as an error shows it: an address with a name and a password in it is not for logs.
+fn without_password(text: &str) -> String {
+    if text.contains('@') {
+        "\"…\" (not shown, for an @ may stand behind a password)".to_owned()
+    } else {
+        shorten(text)
+    }
+}
+
 /// At most 60 characters of a text, so that an error about a huge value stays readable.
 fn shorten(text: &str) -> String {
     let mut short: String = text.chars().take(60).collect();
@@ -223,4 +232,16 @@ fn shorten(text: &str) -> String {
         short.push('…');
     }
     short
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_with_a_password_in_it_is_not_shown() {
+        let shown = without_password("\"mqtt://me:hunter2@broker\"");
+        assert!(!shown.contains("hunter2") && shown.contains("not shown"), "{shown}");
+        assert_eq!(without_password("\"mqtt.local:99999\""), "\"mqtt.local:99999\"");
+    }
 }

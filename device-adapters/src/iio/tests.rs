@@ -112,6 +112,16 @@ fn values_become_the_units_of_the_model() {
         (&[("in_resistance_input", "12946")], "resistance", 12_946.0),
         (&[("in_voltage0_raw", "26400\n"), ("in_voltage0_scale", "0.125\n")], "voltage_0", 3.3),
         (&[("in_voltage0_raw", "100\n"), ("in_voltage_scale", "10\n")], "voltage_0", 1.0),
+        // What differential channels share is not what the others share.
+        (
+            &[
+                ("in_voltage0-voltage1_raw", "100\n"),
+                ("in_voltage-voltage_scale", "20\n"),
+                ("in_voltage_scale", "10\n"),
+            ],
+            "voltage_0_voltage1",
+            2.0,
+        ),
         // AHT20: (raw + offset) * scale
         (
             &[("in_temp_raw", "419430"), ("in_temp_offset", "-262144"), ("in_temp_scale", "0.190734863")],

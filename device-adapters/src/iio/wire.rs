@@ -100,7 +100,13 @@ impl Channel {
     /// The files in which its offset or scale may stand: its own, or that of all channels of its kind.
     pub(super) fn shared(&self, what: &str) -> [String; 2] {
         let kind = self.kind.name;
-        [format!("in_{kind}{}_{what}", self.which), format!("in_{kind}_{what}")]
+        // What all differential channels share has a name of its own: the scale of the others is another one.
+        let of_all = if self.which.contains('-') {
+            format!("in_{kind}-{kind}_{what}")
+        } else {
+            format!("in_{kind}_{what}")
+        };
+        [format!("in_{kind}{}_{what}", self.which), of_all]
     }
 
     /// A value in the kernel's unit, in that of the description.

@@ -15,6 +15,8 @@ use super::board::{Action, Board};
 
 /// While more readings than this wait for a slow node, nothing new is taken in.
 const MOST_BACKLOG: usize = 256;
+/// How soon a board that was held back is heard again.
+const LOOK_AGAIN: std::time::Duration = std::time::Duration::from_millis(100);
 
 /// What a station is told.
 #[derive(Debug)]
@@ -58,10 +60,13 @@ pub(super) async fn serve<P: Protocol>(mut protocol: P, mut board: Board, mut en
             feed = Some(protocol.feed());
         }
         let (at, action) = board.next(protocol.ready());
+        // A board that tells more than the node takes is held back.
+        let has_room = board.backlog() < MOST_BACKLOG;
+        let at = if has_room { at } else { at.min(Instant::now() + LOOK_AGAIN) };
         if at > Instant::now() {
             let next = async {
                 tokio::select! {
-                    event = told(&mut feed) => Some(event),
+                    event = told(&mut feed), if has_room => Some(event),
                     () = sleep_until(at) => None,
                 }
             };

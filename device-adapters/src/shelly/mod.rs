@@ -131,6 +131,8 @@ impl Protocol for Rpc {
     }
 
     fn move_to(&mut self, to: Origin) {
+        // What the board at the old address asked to be answered is no business of the one at the new.
+        self.challenge = None;
         self.caller.move_to(to);
     }
 

@@ -7,9 +7,12 @@ use futures_util::{
     StreamExt as _,
     stream::{BoxStream, SelectAll, select_all},
 };
+use if_addrs::Interface;
 use mdns_sd::{ResolvedService, ServiceDaemon, ServiceEvent};
 use tokio::sync::mpsc;
 use tracing::debug;
+
+use super::nearby::dialable;
 
 /// Longest text that is taken over of an announcement, in bytes.
 const MAX_TEXT: usize = 255;
@@ -57,9 +60,9 @@ impl DeviceHints {
     }
 
     /// Passes on what an event tells.
-    pub(super) fn pass_on(&self, service: &'static str, event: ServiceEvent) {
+    pub(super) fn pass_on(&self, service: &'static str, event: ServiceEvent, own: &[Interface]) {
         let announced = match event {
-            ServiceEvent::ServiceResolved(resolved) => Announced::Here(hint(service, &resolved)),
+            ServiceEvent::ServiceResolved(resolved) => Announced::Here(hint(service, &resolved, own)),
             ServiceEvent::ServiceRemoved(_, fullname) => {
                 Announced::Gone { service: service.to_owned(), name: instance(&fullname, service) }
             }
@@ -71,14 +74,21 @@ impl DeviceHints {
     }
 }
 
-fn hint(service: &'static str, resolved: &ResolvedService) -> Hint {
+/// Addresses beyond the networks of this home are left out: anybody may announce anything.
+fn hint(service: &'static str, resolved: &ResolvedService, own: &[Interface]) -> Hint {
     let txt = resolved.get_properties().iter().take(MAX_TXT);
     let txt: BTreeMap<String, String> =
         txt.map(|pair| (clipped(pair.key()), clipped(pair.val_str()))).collect();
     Hint {
         service: service.to_owned(),
         name: instance(&resolved.fullname, service),
-        addresses: resolved.addresses.iter().take(MAX_ADDRESSES).map(mdns_sd::ScopedIp::to_ip_addr).collect(),
+        addresses: resolved
+            .addresses
+            .iter()
+            .filter_map(|ip| dialable(ip.to_ip_addr(), 0, resolved.port, own))
+            .map(|at| at.ip())
+            .take(MAX_ADDRESSES)
+            .collect(),
         port: resolved.port,
         txt,
     }

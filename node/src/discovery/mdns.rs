@@ -202,7 +202,9 @@ impl Mdns {
                         tell_at.get_or_insert(heard.told.map_or_else(Instant::now, |told| told + PACE));
                     }
                 }
-                Some((service, event)) = announcements.next() => self.devices.pass_on(service, event),
+                Some((service, event)) = announcements.next() => {
+                    self.devices.pass_on(service, event, &self.choice.present());
+                }
                 Ok(()) = self.members.changed() => {
                     heard.hints.keep(&self.members.borrow_and_update());
                     // What was announced by those who are members only now is in the library's memory.

@@ -24,8 +24,7 @@ impl Rig {
     async fn new(name: &str) -> Self {
         let emulator = Emulator::start(&[COLOR_BULB]).await.unwrap();
         let link = Link::to(emulator.address(), 7).await.unwrap();
-        let settings =
-            json!({"addresses": [link.address().to_string()], "broadcast": [], "discover_s": 2, "poll_s": 1});
+        let settings = json!({"bind": "127.0.0.1", "addresses": [link.address().to_string()], "broadcast": [], "discover_s": 2, "poll_s": 1});
         let device = format!("lifx-{SERIAL}");
         let home =
             Home::of(std::slice::from_ref(find("lifx").unwrap()), name, &device, 2, |_| settings.clone())

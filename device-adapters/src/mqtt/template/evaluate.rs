@@ -51,7 +51,21 @@ impl<'a> Scope<'a> {
         Ok(otherwise)
     }
 
+    /// What an expression yields. No text on the way is longer than the longest that may come out: a filter that quotes what
+    /// another has quoted doubles it each time.
     fn value(&self, expression: &Expression) -> Result<Found<'a>, TemplateError> {
+        let found = self.evaluate(expression)?;
+        match &found {
+            Some(Cow::Owned(Value::String(text))) => within(text)?,
+            Some(Cow::Owned(Value::Array(items))) => {
+                items.iter().filter_map(Value::as_str).try_for_each(within)?;
+            }
+            _ => {}
+        }
+        Ok(found)
+    }
+
+    fn evaluate(&self, expression: &Expression) -> Result<Found<'a>, TemplateError> {
         Ok(match expression {
             Expression::Literal(value) => made(value.clone()),
             Expression::Name(name) => {

@@ -117,6 +117,14 @@ fn no_template_makes_more_than_its_bound() {
     );
 }
 
+/// A text that is quoted again and again doubles each time: sixty times are more than any machine has.
+#[test]
+fn filters_that_feed_on_each_other_end_before_they_eat_the_memory() {
+    let steps = "|tojson".repeat(20);
+    let template = Template::parse(&format!("{{{{ ((value{steps}){steps}){steps} }}}}")).unwrap();
+    assert!(matches!(template.of_message("a"), Err(TemplateError::TooMuch)));
+}
+
 proptest! {
     #[test]
     fn any_text_is_taken_or_refused(source in "[ -~äé]{0,80}", message in "[ -~]{0,60}") {
