@@ -24,6 +24,7 @@ mod mqtt;
 mod net;
 mod onewire;
 mod open_meteo;
+mod press;
 mod settings;
 mod shelly;
 mod sysfs_led;

@@ -236,7 +236,7 @@ impl<P> Device<P> {
         if !self.owned {
             return;
         }
-        self.presses += 1;
+        self.presses = crate::press::after(self.presses);
         let state = State::Button { event: event.to_owned(), count: self.presses };
         self.report_state(state, out);
     }

@@ -102,7 +102,7 @@ impl News {
         }
         let (event, count) = self.presses.entry(press.device.clone()).or_default();
         event.clone_from(&press.event);
-        *count += 1;
+        *count = crate::press::after(*count);
         let state = State::Button { event: event.clone(), count: *count };
         self.told.entry(press.device.clone()).or_default().state = Some((state.clone(), None));
         out.push_back(reported(&press.device, state, None));

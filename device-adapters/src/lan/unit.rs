@@ -190,7 +190,7 @@ impl Unit {
 
     /// Somebody pressed it.
     pub(super) fn pressed(&mut self, event: String, out: &mut VecDeque<Reading>) {
-        self.presses += 1;
+        self.presses = crate::press::after(self.presses);
         let state = State::Button { event, count: self.presses };
         self.report(state, out);
     }

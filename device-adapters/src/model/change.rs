@@ -38,7 +38,8 @@ pub enum State {
     Button {
         /// What happened last, one of the events that it is able to tell.
         event: String,
-        /// How many events this run of its adapter has told, so that the same again is news.
+        /// Another number for each press, also across runs, so that the same again is news; zero for one from before the
+        /// run, which is told so that it is known and was no press now.
         count: u64,
     },
 }

@@ -102,7 +102,8 @@ impl Export {
         self.left_over.remove(&id);
         if let Some(State::Button { event, count }) = &shown.state {
             let told = self.events.insert(id.clone(), *count);
-            if self.connected && told.is_some_and(|told| told != *count) {
+            let is_press = *count != 0 && told.is_some_and(|told| told != *count);
+            if self.connected && is_press {
                 out.publish(self.topics.of(&id, "event"), payloads::event(event), false);
             }
         }
