@@ -102,14 +102,21 @@ fn request(chip: &Path, info: &line::Info, line: &LineConfig) -> gpiocdev::Resul
 /// An output. What something drives already keeps its level, so that a relay does not drop when Hearth is started again;
 /// what is an input, as after power-on, begins as off.
 fn output(builder: &mut Builder, info: &line::Info, line: &LineConfig) -> gpiocdev::Result<Request> {
-    polarity(builder, line);
     if info.direction != Direction::Output {
+        polarity(builder, line);
         return builder.as_output(Value::Inactive).request();
     }
+    if line.active_low {
+        builder.as_active_low();
+    }
+    // The kernel takes no bias without a direction.
     let request = builder.as_is().request()?;
     let level = request.value(info.offset)?;
     let mut config = request.config();
     config.with_line(info.offset).as_output(level);
+    if let Some(bias) = line.bias {
+        config.with_bias(of_kernel(bias));
+    }
     request.reconfigure(&config)?;
     Ok(request)
 }
@@ -119,11 +126,15 @@ fn polarity(builder: &mut Builder, line: &LineConfig) {
         builder.as_active_low();
     }
     if let Some(bias) = line.bias {
-        builder.with_bias(match bias {
-            Bias::PullUp => line::Bias::PullUp,
-            Bias::PullDown => line::Bias::PullDown,
-            Bias::Disabled => line::Bias::Disabled,
-        });
+        builder.with_bias(of_kernel(bias));
+    }
+}
+
+fn of_kernel(bias: Bias) -> line::Bias {
+    match bias {
+        Bias::PullUp => line::Bias::PullUp,
+        Bias::PullDown => line::Bias::PullDown,
+        Bias::Disabled => line::Bias::Disabled,
     }
 }
 

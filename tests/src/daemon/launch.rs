@@ -13,7 +13,8 @@ use super::{Cli, place::free_port, program};
 use crate::network::inside;
 
 /// A config file of a node that speaks to no devices.
-pub(super) const NO_DEVICES: &str = "[adapters.lifx]\nenabled = false\n";
+pub(super) const NO_DEVICES: &str = "[adapters.lifx]\nenabled = false\n[adapters.iio]\nenabled = false\n\
+     [adapters.onewire]\nenabled = false\n";
 
 /// How to start a daemon.
 #[derive(Debug, Clone, Default)]
