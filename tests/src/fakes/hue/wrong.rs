@@ -1,10 +1,10 @@
 //! Ways of a bridge to answer wrongly.
 
 use anyhow::Result;
-use serde_json::Value;
 use tokio::io::AsyncWriteExt as _;
 use tokio::sync::watch;
 
+use super::super::web::twisted;
 use super::web::{Stream, chunk, write};
 use super::{Mood, Reply};
 
@@ -162,18 +162,4 @@ pub(super) async fn events(stream: &mut Stream, wrong: Wrong) -> Result<()> {
         _ => {}
     }
     Ok(())
-}
-
-/// Every value with another type.
-fn twisted(value: &Value) -> Value {
-    match value {
-        Value::Null => Value::Bool(true),
-        Value::Bool(_) => serde_json::json!({}),
-        Value::Number(number) => Value::String(number.to_string()),
-        Value::String(text) => text.len().into(),
-        Value::Array(items) => items.iter().map(twisted).collect(),
-        Value::Object(members) => {
-            members.iter().map(|(name, value)| (name.clone(), twisted(value))).collect()
-        }
-    }
 }
