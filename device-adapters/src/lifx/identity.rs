@@ -105,7 +105,7 @@ impl Identity {
     /// What it can do, with a remark when that is a guess; `None` while unknown or for what is no light.
     pub(crate) fn capabilities(&self) -> Option<(LightCapabilities, Option<String>)> {
         let (vendor, product) = self.version?;
-        let (mut capabilities, note) = match products::lookup(vendor, product) {
+        let (mut capabilities, note) = match products::lookup(vendor, product, self.firmware) {
             Product::Light(capabilities) => (capabilities, None),
             Product::Unknown(capabilities) => {
                 let note = format!(
@@ -163,7 +163,9 @@ impl Identity {
     }
 
     fn is_switch(&self) -> bool {
-        self.version.is_some_and(|(vendor, product)| products::lookup(vendor, product) == Product::Switch)
+        self.version.is_some_and(|(vendor, product)| {
+            products::lookup(vendor, product, self.firmware) == Product::Switch
+        })
     }
 
     fn learnt(&mut self, now: Instant) {

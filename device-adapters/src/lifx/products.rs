@@ -101,24 +101,31 @@ pub(crate) fn layout(vendor: u32, product: u32, firmware: Option<(u16, u16)>) ->
     }
 }
 
-/// Looks a product up.
-pub(crate) fn lookup(vendor: u32, product: u32) -> Product {
+/// Looks a product up, with the firmware that it has, as far as that is known.
+pub(crate) fn lookup(vendor: u32, product: u32, firmware: Option<(u16, u16)>) -> Product {
+    let since = |version| firmware.is_some_and(|firmware| firmware >= version);
     if vendor != VENDOR_LIFX {
         return Product::Unknown(light(true, 1_500, 9_000));
     }
     match product {
         70 | 71 | 84 | 89 | 115 | 116 | 226 => Product::Switch,
-        10 | 11 | 18 | 19 => Product::Light(light(false, 2_700, 6_500)),
+        10 | 11 => Product::Light(light(false, 2_700, 6_500)),
+        18 | 19 => Product::Light(light(false, 2_500, 9_000)),
         12 | 13 | 51 | 54 | 61 | 66 | 87 | 88 | 127 | 128 | 133 | 134 => {
             Product::Light(light(false, 2_700, 2_700))
         }
-        39 | 50 | 60 => Product::Light(light(false, 2_500, 9_000)),
+        39 => Product::Light(light(false, if since((2, 80)) { 1_500 } else { 2_500 }, 9_000)),
+        50 | 60 => Product::Light(light(false, 1_500, if since((3, 70)) { 9_000 } else { 6_500 })),
         67 | 81 | 96 => Product::Light(light(false, 2_200, 6_500)),
-        82 | 86 | 100 | 102 => Product::Light(light(false, 2_200, 2_200)),
+        82 | 100 => Product::Light(light(false, 2_100, 2_100)),
+        86 | 102 => Product::Light(light(false, 2_200, 2_200)),
         85 | 101 => Product::Light(light(false, 2_000, 2_000)),
         113 | 114 | 125 | 126 | 131 | 132 => Product::Light(light(false, 1_500, 9_000)),
-        15 | 191 | 192 | 207 | 208 | 211 | 300 => Product::Light(light(true, 2_700, 6_500)),
-        1..=3 | 14 | 20..=33 | 36..=38 | 40 | 43..=46 | 55 | 56 => Product::Light(light(true, 2_500, 9_000)),
+        191 | 192 | 207 | 208 | 211 | 300 => Product::Light(light(true, 2_700, 6_500)),
+        27..=30 | 32 | 36..=38 | 40 | 43..=46 if since((2, 80)) => Product::Light(light(true, 1_500, 9_000)),
+        1..=3 | 14 | 15 | 20..=33 | 36..=38 | 40 | 43..=46 | 55 | 56 => {
+            Product::Light(light(true, 2_500, 9_000))
+        }
         49 | 52 | 53 | 57 | 59 | 62..=65 | 68 | 72 | 90..=94 | 97..=99 | 109..=112 | 117..=124 => {
             Product::Light(light(true, 1_500, 9_000))
         }
@@ -137,5 +144,37 @@ fn light(color: bool, min_k: u16, max_k: u16) -> LightCapabilities {
         color: color.then_some(Gamut::SRGB),
         transition: true,
         ..LightCapabilities::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+    use super::*;
+
+    /// As the published list has them: whether it has colours, and its whites with the firmware.
+    #[test]
+    fn whites_are_those_of_the_product_and_its_firmware() {
+        for (product, firmware, color, min_k, max_k) in [
+            (15, None, true, 2_500, 9_000),
+            (18, None, false, 2_500, 9_000),
+            (11, None, false, 2_700, 6_500),
+            (27, None, true, 2_500, 9_000),
+            (27, Some((2, 79)), true, 2_500, 9_000),
+            (27, Some((2, 80)), true, 1_500, 9_000),
+            (32, Some((3, 0)), true, 1_500, 9_000),
+            (31, Some((3, 0)), true, 2_500, 9_000),
+            (39, Some((2, 80)), false, 1_500, 9_000),
+            (50, Some((3, 60)), false, 1_500, 6_500),
+            (60, Some((3, 70)), false, 1_500, 9_000),
+            (82, None, false, 2_100, 2_100),
+            (86, None, false, 2_200, 2_200),
+            (207, None, true, 2_700, 6_500),
+            (163, None, true, 1_500, 9_000),
+        ] {
+            let known = lookup(VENDOR_LIFX, product, firmware);
+            assert_eq!(known, Product::Light(light(color, min_k, max_k)), "product {product} {firmware:?}");
+        }
     }
 }
