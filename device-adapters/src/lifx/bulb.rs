@@ -11,29 +11,24 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::adapter::Reading;
-use crate::model::{
-    Availability, Capabilities, Change, CommandId, DeviceId, LightState, Source, Stage, State,
-};
+use crate::model::{Availability, Capabilities, Change, CommandId, DeviceId, LightState, Stage};
 
 use super::action::{Action, most_urgent};
-use super::command::{Base, InFlight, Means, Need, Verdict};
+use super::basis::Basis;
+use super::command::{InFlight, Means, Need, Verdict};
 use super::identity::Identity;
+use super::news::News;
 use super::output::{Output, Transmit};
 use super::pace::{Pace, Timing};
 use super::pending::{Pending, Requests};
 use super::poll::{Poll, Tick};
-use super::reading::{self, Partial};
+use super::reading::Partial;
 use super::wire::{self, Effect, Hsbk, Reply, Request, Serial};
-
-/// How old what is known of a bulb may be to build a Set on it. Somebody with another app may have
-/// changed the colour since, and a command for brightness must not undo that.
-const BASE_FRESH: Duration = Duration::from_secs(1);
 
 /// One bulb.
 #[derive(Debug)]
 pub(crate) struct Bulb {
-    id: DeviceId,
+    news: News,
     serial: Serial,
     source: u32,
     addr: SocketAddr,
@@ -41,14 +36,12 @@ pub(crate) struct Bulb {
     pace: Pace,
     requests: Requests,
     identity: Identity,
-    announced: bool,
     last_heard: Instant,
     next_reach: Instant,
     owned: bool,
-    availability: Option<Availability>,
     poll: Poll,
     command: Option<InFlight>,
-    base: Option<Base>,
+    basis: Basis,
     reading: Partial,
     /// The effect that it ran when it was last read, or was last told to run.
     effect: Option<Effect>,
@@ -56,9 +49,6 @@ pub(crate) struct Bulb {
     sets: u64,
     /// Counts everything that makes an answer on its way out of date.
     epoch: u64,
-    /// The newest command all of whose Sets were acknowledged.
-    followed: Option<CommandId>,
-    last_report: Option<(LightState, Option<CommandId>)>,
 }
 
 impl Bulb {
@@ -72,7 +62,7 @@ impl Bulb {
         now: Instant,
     ) -> Self {
         Self {
-            id,
+            news: News::new(id),
             serial,
             source,
             addr,
@@ -80,20 +70,16 @@ impl Bulb {
             pace: Pace::new(now),
             requests: Requests::default(),
             identity: Identity::new(now),
-            announced: false,
             last_heard: now,
             next_reach: now,
             owned: false,
-            availability: None,
             poll: Poll::new(now),
             command: None,
-            base: None,
+            basis: Basis::default(),
             reading: Partial::new(now),
             effect: None,
             sets: 0,
             epoch: 0,
-            followed: None,
-            last_report: None,
         }
     }
 
@@ -119,8 +105,7 @@ impl Bulb {
             return;
         }
         self.owned = owned;
-        self.availability = None;
-        self.last_report = None;
+        self.news.forget();
         self.reading.clear();
         self.reading.retry();
         if owned {
@@ -133,7 +118,7 @@ impl Bulb {
 
     /// Reads the state at once and reports it in any case.
     pub(crate) fn refresh(&mut self, now: Instant) {
-        self.last_report = None;
+        self.news.repeat();
         self.reading.retry();
         self.poll.hurry(now);
     }
@@ -153,10 +138,11 @@ impl Bulb {
         let wanted = match self.fit(change) {
             Ok(Change::Light(wanted)) if self.owned => wanted,
             Ok(_) => {
-                let reason = format!("this node does not own {}: its owner carries commands out", self.id);
-                return self.progress(id, Stage::Failed { reason }, out);
+                let reason =
+                    format!("this node does not own {}: its owner carries commands out", self.news.device());
+                return self.news.progress(id, Stage::Failed { reason }, out);
             }
-            Err(reason) => return self.progress(id, Stage::Failed { reason }, out),
+            Err(reason) => return self.news.progress(id, Stage::Failed { reason }, out),
         };
         let older = self.command.take();
         let wanted = match &older {
@@ -164,7 +150,7 @@ impl Bulb {
             None => wanted,
         };
         if let Some(older) = older {
-            self.progress(older.id, Stage::Superseded, out);
+            self.news.progress(older.id, Stage::Superseded, out);
         }
         self.outdate();
         self.command = Some(InFlight::new(id, wanted, deadline, now, self.sets));
@@ -199,7 +185,8 @@ impl Bulb {
                 self.read(now, &pending, &reply, out);
                 self.identified(now, Reply::StateLabel(label.clone()), out);
             }
-            Reply::StateZones { .. } => {
+            Reply::StateZones { .. } | Reply::State64 { .. } => {
+                self.zones_read(now, &pending, &reply);
                 self.read(now, &pending, &reply, out);
                 self.identified(now, reply, out);
             }
@@ -220,7 +207,7 @@ impl Bulb {
         if let Some(command) = &self.command {
             next = next.min(command.deadline);
         }
-        if self.announced {
+        if self.news.is_found() {
             next = next.min(self.last_heard + self.timing.lost());
         }
         next
@@ -231,14 +218,12 @@ impl Bulb {
         self.requests.forget_old(now);
         if let Some(command) = self.command.as_ref().filter(|command| command.deadline <= now) {
             let reason = command.why_timed_out(now);
-            self.base = None; // its Sets may have arrived, or may yet
+            self.basis.forget(); // its Sets may have arrived, or may yet
             self.end_command(Stage::TimedOut { reason }, out);
             self.poll.hurry(now);
         }
-        if self.announced && now >= self.last_heard + self.timing.lost() {
-            self.announced = false;
-            let reason = format!("no answer for {}", ago(now, self.last_heard));
-            out.readings.push_back(Reading::Lost { device: self.id.clone(), reason });
+        if self.news.is_found() && now >= self.last_heard + self.timing.lost() {
+            self.news.lost(format!("no answer for {}", ago(now, self.last_heard)), out);
         }
         self.plan(now);
         loop {
@@ -269,7 +254,7 @@ impl Bulb {
                     command.send_read(now);
                 }
                 if need == Need::Base {
-                    self.send(now, Request::LightGet, None, out);
+                    self.ask_for_basis(now, out);
                 } else {
                     self.begin_read(now, out);
                 }
@@ -277,6 +262,7 @@ impl Bulb {
             Action::Part => self.ask_next(now, out),
             Action::Poll => match self.poll.tick(now, self.timing.poll) {
                 Tick::Ask => self.begin_read(now, out),
+                Tick::Missed if self.reading.is_stuck() => self.identity.look_again(now),
                 Tick::Missed => {}
                 Tick::Silent(missed) => self.silent(now, missed, out),
             },
@@ -297,10 +283,11 @@ impl Bulb {
         let Some(request) = command.send_step(now, index) else { return };
         let (id, first) = (command.id, command.first_sent());
         self.sets += 1;
+        self.basis.outdate();
         self.outdate();
         self.send(now, request, None, out);
         if first {
-            self.progress(id, Stage::Sent, out);
+            self.news.progress(id, Stage::Sent, out);
         }
     }
 
@@ -308,6 +295,15 @@ impl Bulb {
     fn outdate(&mut self) {
         self.epoch += 1;
         self.reading.clear();
+    }
+
+    /// Asks for what the command builds on.
+    fn ask_for_basis(&mut self, now: Instant, out: &mut Output) {
+        let Some(command) = &self.command else { return };
+        let layout = self.identity.layout();
+        let questions = self.basis.questions(now, &command.needs(layout), layout);
+        self.reading.ask(now, questions);
+        self.ask_next(now, out);
     }
 
     /// Asks for what is missing to know the state, one question after the other.
@@ -335,9 +331,13 @@ impl Bulb {
     fn heard(&mut self, now: Instant, out: &mut Output) {
         self.last_heard = now;
         self.next_reach = now;
-        if self.owned && self.availability != Some(Availability::Online) {
-            let again = if self.availability.is_some() { " again" } else { "" };
-            self.set_availability(Availability::Online, format!("the bulb answers{again}"), out);
+        let before = self.news.availability();
+        if self.owned && before != Some(Availability::Online) {
+            let again = if before.is_some() { " again" } else { "" };
+            self.news.available(Availability::Online, format!("the bulb answers{again}"), out);
+            if before.is_some() {
+                self.identity.look_again(now);
+            }
             self.reading.retry();
             self.poll.hurry(now);
         }
@@ -347,7 +347,7 @@ impl Bulb {
 
     /// So many polls in a row stayed without an answer.
     fn silent(&mut self, now: Instant, missed: u32, out: &mut Output) {
-        if self.availability == Some(Availability::Offline) {
+        if self.news.availability() == Some(Availability::Offline) {
             return;
         }
         let reason = format!(
@@ -355,45 +355,44 @@ impl Bulb {
             self.addr,
             ago(now, self.last_heard)
         );
-        self.set_availability(Availability::Offline, reason, out);
-        // What it shows after its return must be reported even if it is the same as before.
-        self.last_report = None;
-        self.base = None;
-    }
-
-    fn set_availability(&mut self, availability: Availability, reason: String, out: &mut Output) {
-        self.availability = Some(availability);
-        out.readings.push_back(Reading::Availability { device: self.id.clone(), availability, reason });
+        self.news.available(Availability::Offline, reason, out);
+        self.news.repeat();
+        self.basis.forget();
     }
 
     fn acknowledged(&mut self, now: Instant, pending: &Pending, out: &mut Output) {
-        if let Some(base) = self.base.as_mut().filter(|base| base.sets < pending.sets) {
-            base.take(now, pending.sets, &pending.request);
-        }
-        if matches!(pending.request, Request::SetColorZones(..) | Request::SetExtendedColorZones(..)) {
-            self.base = None; // what the bulb makes of its zones it must tell
-        }
+        self.basis.acknowledged(now, pending);
         if let Request::SetMultiZoneEffect(effect) | Request::SetTileEffect(effect) = pending.request {
             self.effect = Some(effect);
         }
         let Some(command) = &mut self.command else { return };
         let (id, all) = (command.id, command.acknowledge(now, pending.sets, &pending.request));
         if command.is_acknowledged() {
-            self.followed = Some(id);
+            self.news.follow(id);
         }
         if all {
-            self.progress(id, Stage::Acknowledged, out);
+            self.news.progress(id, Stage::Acknowledged, out);
         }
     }
 
     /// What a command builds on, whether or not it may be reported.
     fn light_read(&mut self, now: Instant, pending: &Pending, hsbk: Hsbk, on: bool) {
         if pending.sets == self.sets {
-            self.base = Some(Base { hsbk, on, at: pending.at, sets: pending.sets });
+            self.basis.light_told(pending, hsbk, on);
         }
         self.plan(now);
         if pending.epoch != Some(self.epoch) {
             self.poll.answered(now, self.timing.poll);
+        }
+    }
+
+    /// The same of zones.
+    fn zones_read(&mut self, now: Instant, pending: &Pending, reply: &Reply) {
+        if let Some(told) = self.identity.layout().told(reply)
+            && pending.sets == self.sets
+        {
+            self.basis.zones_told(now, pending, told);
+            self.plan(now);
         }
     }
 
@@ -406,7 +405,7 @@ impl Bulb {
         }
         match reply {
             Reply::StateUnhandled(_) => self.reading.refused(pending.at, &pending.request),
-            _ => self.reading.take(pending.at, reply),
+            _ => self.reading.take(pending.at, reply, self.identity.layout()),
         }
         if let Some((asked, state, effect)) = self.reading.complete(self.identity.layout()) {
             self.poll.answered(now, self.timing.poll);
@@ -416,18 +415,9 @@ impl Bulb {
     }
 
     fn state_read(&mut self, now: Instant, asked: Instant, state: LightState, out: &mut Output) {
-        let told = (reading::bounded(state.clone()), self.followed);
-        if self.last_report.as_ref() != Some(&told) {
-            out.readings.push_back(Reading::Reported {
-                device: self.id.clone(),
-                state: State::Light(told.0.clone()),
-                command: self.followed,
-                source: Source::ReadBack,
-            });
-            self.last_report = Some(told);
-        }
-        let sets = self.sets;
-        let verdict = self.command.as_mut().map(|command| command.judge(now, asked, sets, &state));
+        self.news.report(&state, out);
+        let (sets, layout) = (self.sets, self.identity.layout());
+        let verdict = self.command.as_mut().map(|command| command.judge(now, asked, sets, &state, layout));
         if verdict == Some(Verdict::Confirmed) {
             self.end_command(Stage::Confirmed, out);
         }
@@ -438,20 +428,22 @@ impl Bulb {
         let layout = self.identity.layout();
         let means =
             Means { whites: self.identity.whites(), layout, runs_effect: self.effect != Some(Effect::Off) };
-        let base = self.base.filter(|base| base.at + BASE_FRESH > now);
         let Some(command) = &mut self.command else { return };
-        let unplanned = matches!(command.need(), (_, Need::Base));
-        if unplanned && (base.is_some() || !command.needs_base(layout)) {
-            command.plan(now, base.as_ref(), means);
+        let is_planned = !matches!(command.need(), (_, Need::Base));
+        if let Some((base, kept)) = self.basis.known(now, &command.needs(layout)).filter(|_| !is_planned) {
+            command.plan(now, base, &kept, means);
         }
     }
 
     fn unhandled(&mut self, now: Instant, pending: &Pending, out: &mut Output) {
         let request = &pending.request;
         self.read(now, pending, &Reply::StateUnhandled(request.kind()), out);
-        if request.is_set() {
-            let reason = "the bulb says that it does not know this message: it may not be a light";
-            self.end_command(Stage::Failed { reason: reason.to_owned() }, out);
+        if matches!(request, Request::SetMultiZoneEffect(_) | Request::SetTileEffect(_)) {
+            self.effect = Some(Effect::Off); // what it does not know it does not run
+        }
+        if self.command.as_mut().is_some_and(|command| command.refused(request)) {
+            let reason = format!("the bulb says that it does not know messages of type {}", request.kind());
+            self.end_command(Stage::Failed { reason }, out);
         }
         self.identity.refused(now, request);
         self.announce(out);
@@ -459,36 +451,35 @@ impl Bulb {
 
     fn identified(&mut self, now: Instant, reply: Reply, out: &mut Output) {
         if self.identity.learn(now, reply) {
-            self.announced = false;
+            self.news.is_another();
         }
         self.announce(out);
     }
 
     /// Tells what was found, once it is known what it is.
     fn announce(&mut self, out: &mut Output) {
-        if self.announced {
+        if self.news.is_found() {
             return;
         }
-        let Some(device) = self.identity.describe(&self.id, self.addr.to_string()) else { return };
-        self.announced = true;
-        out.readings.push_back(Reading::Found { device });
+        if let Some(device) = self.identity.describe(self.news.device(), self.addr.to_string()) {
+            self.news.found(device, out);
+        }
     }
 
     fn fit(&self, change: &Change) -> Result<Change, String> {
         let (can, _) = self.identity.capabilities().ok_or_else(|| {
-            format!("{} has not told yet what it is, or is no light: try again in a second", self.id)
+            format!(
+                "{} has not told yet what it is, or is no light: try again in a second",
+                self.news.device()
+            )
         })?;
         Capabilities::Light(can).fit(change).map_err(|error| error.to_string())
     }
 
     fn end_command(&mut self, stage: Stage, out: &mut Output) {
         if let Some(command) = self.command.take() {
-            self.progress(command.id, stage, out);
+            self.news.progress(command.id, stage, out);
         }
-    }
-
-    fn progress(&self, command: CommandId, stage: Stage, out: &mut Output) {
-        out.readings.push_back(Reading::Progress { device: self.id.clone(), command, stage });
     }
 }
 

@@ -8,40 +8,17 @@ use crate::model::{
     ColorMode, CommandId, KelvinRange, LightChange, LightState, NO_EFFECT, Tolerance, Zone, color,
 };
 
+use super::basis::{Base, Needs};
+use super::layout::Layout;
 use super::pace::patience;
-use super::products::Layout;
 use super::wire::{Effect, Hsbk, Request};
 
 /// How long after the end of a transition the state is read: bulbs end a fade a little late.
 const AFTER_TRANSITION: Duration = Duration::from_millis(50);
 /// How long to wait before a bulb that acknowledged and shows something else is told again.
 const TELL_AGAIN: Duration = Duration::from_millis(400);
-
-/// What a bulb showed last, or was last known to have accepted.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Base {
-    /// The colour.
-    pub(crate) hsbk: Hsbk,
-    /// Whether it was on.
-    pub(crate) on: bool,
-    /// When this was known.
-    pub(crate) at: Instant,
-    /// How many Sets had been sent when this was known.
-    pub(crate) sets: u64,
-}
-
-impl Base {
-    /// A Set, the `sets`-th, was acknowledged.
-    pub(crate) fn take(&mut self, now: Instant, sets: u64, request: &Request) {
-        match request {
-            Request::LightSetColor(hsbk, _) => self.hsbk = *hsbk,
-            Request::LightSetPower(on, _) => self.on = *on,
-            Request::SetBrightness(brightness, _) => self.hsbk.brightness = *brightness,
-            _ => return,
-        }
-        (self.at, self.sets) = (now, sets);
-    }
-}
+/// How often a Set that nobody asked for is tried: a bulb that does not know it need not say so.
+const OPTIONAL_TRIES: u32 = 4;
 
 /// What the messages of a command depend on, beside the command.
 #[derive(Debug, Clone, Copy)]
@@ -50,7 +27,7 @@ pub(crate) struct Means {
     pub(crate) whites: KelvinRange,
     /// How its zones lie.
     pub(crate) layout: Layout,
-    /// Whether it may be running an effect, as far as is known.
+    /// Whether it may be running an effect, as far as is known. That it does is not known before it was read.
     pub(crate) runs_effect: bool,
 }
 
@@ -59,9 +36,21 @@ pub(crate) struct Means {
 pub(crate) struct Step {
     /// The message.
     pub(crate) request: Request,
+    /// Whether somebody asked for it: the command does without the others.
+    required: bool,
     acknowledged: bool,
     due: Instant,
     tries: u32,
+}
+
+impl Step {
+    fn new(now: Instant, request: Request, required: bool) -> Self {
+        Self { request, required, acknowledged: false, due: now, tries: 0 }
+    }
+
+    fn is_open(&self) -> bool {
+        !self.acknowledged && (self.required || self.tries < OPTIONAL_TRIES)
+    }
 }
 
 /// What a command needs to be sent next.
@@ -131,11 +120,11 @@ impl InFlight {
         }
     }
 
-    /// Whether a `LightSetColor` of this command needs to know what the bulb shows.
+    /// What must be known before it is sent: a message says more than the command does.
     ///
-    /// That message always carries the whole colour, so what the command leaves open must be
-    /// filled in; and a bulb that fades up from dark must take its colour first.
-    pub(crate) fn needs_base(&self, layout: Layout) -> bool {
+    /// `LightSetColor` always carries the whole colour, and a bulb that fades up from dark must take its colour
+    /// first; a message for a tile holds all of its zones.
+    pub(crate) fn needs(&self, layout: Layout) -> Needs {
         let wanted = &self.wanted;
         let complete = match (wanted.brightness, wanted.color) {
             (None, None) => wanted.zones.is_some(),
@@ -143,7 +132,8 @@ impl InFlight {
             (brightness, _) => brightness.is_some(),
         };
         let fades_up = wanted.on == Some(true) && wanted.transition_ms > 0;
-        self.touches_color() && (!complete || fades_up)
+        let painted = wanted.zones.iter().flatten().map(|zone| usize::from(zone.count)).sum();
+        Needs { light: self.touches_color() && (!complete || fades_up), zones: layout.kept(painted) }
     }
 
     fn touches_color(&self) -> bool {
@@ -151,38 +141,54 @@ impl InFlight {
         wanted.brightness.is_some() || wanted.color.is_some() || wanted.zones.is_some()
     }
 
-    /// Makes the Sets, now that what they need is known.
-    pub(crate) fn plan(&mut self, now: Instant, base: Option<&Base>, means: Means) {
+    /// Makes the Sets, now that what they need is known: the colour and power, and the colours of the zones that
+    /// are kept.
+    pub(crate) fn plan(&mut self, now: Instant, base: Option<&Base>, kept: &[Hsbk], means: Means) {
         let wanted = &self.wanted;
-        let mut requests = Vec::with_capacity(3);
         let from_dark = wanted.on == Some(true) && base.is_some_and(|base| !base.on);
         let fade = if from_dark { 0 } else { wanted.transition_ms };
+        let mut steps = Vec::with_capacity(4);
+        // An effect hides colours, so one that runs ends when a colour is asked for.
+        if wanted.effect.is_none() && self.shows_colors() && means.runs_effect {
+            let off = means.layout.set_effect(Effect::Off);
+            steps.extend(off.map(|off| Step::new(now, off, false)));
+        }
+        let mut requests = self.color_sets(base, kept, means, fade);
+        let effect = wanted.effect.as_deref().map(Effect::named);
+        requests.extend(effect.and_then(|effect| means.layout.set_effect(effect)));
+        requests.extend(wanted.on.map(|on| Request::LightSetPower(on, wanted.transition_ms)));
+        steps.extend(requests.into_iter().map(|request| Step::new(now, request, true)));
+        self.steps = Some(steps);
+    }
+
+    fn color_sets(&self, base: Option<&Base>, kept: &[Hsbk], means: Means, fade: u32) -> Vec<Request> {
+        let wanted = &self.wanted;
         if let Some(zones) = &wanted.zones {
             let run =
                 |zone: &Zone| (zone.count, colored(Some(zone.color), zone.brightness, None, means.whites));
             let runs: Vec<_> = zones.iter().map(run).collect();
-            requests.extend(Request::zones(&runs, means.layout == Layout::Strip { extended: true }, fade));
-        } else if self.touches_color() {
-            requests.push(match (wanted.color, wanted.brightness) {
-                // Each zone keeps the colour that it has.
-                (None, Some(brightness)) if means.layout != Layout::Point => {
-                    Request::SetBrightness(brightness, fade)
-                }
-                _ => Request::LightSetColor(target(wanted, base, means.whites), fade),
-            });
+            return means.layout.paint(&runs, kept, fade);
         }
-        requests.extend(effect(wanted, means).and_then(|effect| means.layout.set_effect(effect)));
-        if let Some(on) = wanted.on {
-            requests.push(Request::LightSetPower(on, wanted.transition_ms));
+        match (wanted.color, wanted.brightness) {
+            (None, None) => Vec::new(),
+            // Each zone keeps the colour that it has.
+            (None, Some(brightness)) if means.layout != Layout::Point => {
+                vec![Request::SetBrightness(brightness, fade)]
+            }
+            _ => vec![Request::LightSetColor(target(wanted, base, means.whites), fade)],
         }
-        let step = |request| Step { request, acknowledged: false, due: now, tries: 0 };
-        self.steps = Some(requests.into_iter().map(step).collect());
+    }
+
+    fn shows_colors(&self) -> bool {
+        self.wanted.color.is_some() || self.wanted.zones.is_some()
     }
 
     /// What to send next and when.
     pub(crate) fn need(&self) -> (Instant, Need) {
         let Some(steps) = &self.steps else { return (self.due, Need::Base) };
-        let open = steps.iter().enumerate().filter(|(_, step)| !step.acknowledged);
+        let prepares = |step: &Step| step.is_open() && step.request.is_preparation();
+        let all = !steps.iter().any(prepares);
+        let open = steps.iter().enumerate().filter(|(_, step)| step.is_open() && (all || prepares(step)));
         match open.min_by_key(|(_, step)| step.due) {
             Some((index, step)) => (step.due, Need::Set(index)),
             None => (self.due.max(self.settled_at), Need::ReadBack),
@@ -219,7 +225,7 @@ impl InFlight {
             return false;
         };
         step.acknowledged = true;
-        if steps.iter().any(|step| !step.acknowledged) {
+        if steps.iter().any(|step| step.required && !step.acknowledged) {
             return false;
         }
         let longest = steps.iter().map(|step| step.request.fade()).max().unwrap_or_default();
@@ -229,9 +235,19 @@ impl InFlight {
         !std::mem::replace(&mut self.acknowledged, true)
     }
 
-    /// Whether no Set waits to be sent or acknowledged, so that what is read now is its effect.
+    /// The bulb does not know that Set. Whether the command fails by that.
+    pub(crate) fn refused(&mut self, request: &Request) -> bool {
+        let Some(step) = self.steps.iter_mut().flatten().find(|step| step.request == *request) else {
+            return false; // of an older command
+        };
+        step.tries = OPTIONAL_TRIES;
+        step.required
+    }
+
+    /// Whether no Set that it needs waits to be sent or acknowledged, so that what is read now is its effect.
     pub(crate) fn is_acknowledged(&self) -> bool {
-        self.steps.as_ref().is_some_and(|steps| steps.iter().all(|step| step.acknowledged))
+        let done = |step: &Step| step.acknowledged || !step.required;
+        self.steps.as_ref().is_some_and(|steps| steps.iter().all(done))
     }
 
     /// When its transition ends, once all is acknowledged.
@@ -247,6 +263,7 @@ impl InFlight {
         asked_at: Instant,
         sets: u64,
         state: &LightState,
+        layout: Layout,
     ) -> Verdict {
         if asked_at < self.settled_at {
             return Verdict::NotYet; // still fading: neither proof nor disproof
@@ -260,22 +277,33 @@ impl InFlight {
         // older one that was delayed on the way, may have arrived last.
         if self.mismatches > 1 {
             self.since = sets;
-            for step in self.steps.iter_mut().flatten() {
-                step.request = step.request.clone().without_fade();
-                (step.acknowledged, step.tries, step.due) = (false, 0, now + TELL_AGAIN);
-            }
+            self.tell_again(now + TELL_AGAIN, state, layout);
         }
         Verdict::NotYet
     }
 
+    fn tell_again(&mut self, at: Instant, state: &LightState, layout: Layout) {
+        let hidden = self.wanted.effect.is_none() && self.shows_colors() && state.effect.is_some();
+        let Some(steps) = &mut self.steps else { return };
+        for step in steps.iter_mut() {
+            step.request = step.request.clone().without_fade();
+            (step.acknowledged, step.tries, step.due) = (false, 0, at);
+        }
+        // Somebody else has started an effect since the plan was made.
+        let off = layout.set_effect(Effect::Off).filter(|_| hidden);
+        if let Some(off) = off.filter(|off| steps.iter().all(|step| step.request != *off)) {
+            steps.insert(0, Step::new(at, off, false));
+        }
+    }
+
     /// Whether the state shows what was asked for. While an effect runs the colours are those of the effect, another
-    /// each moment: then power and effect tell.
+    /// each moment: then power and effect tell, and colours that were asked for are not to be seen.
     fn is_shown_by(&self, state: &LightState) -> bool {
-        let runs_effect = self.wanted.effect.as_deref().is_some_and(|effect| effect != NO_EFFECT);
-        let asked = if runs_effect {
-            LightChange { brightness: None, color: None, zones: None, ..self.wanted.clone() }
-        } else {
-            self.wanted.clone()
+        let wanted = self.wanted.clone();
+        let asked = match wanted.effect.as_deref() {
+            None if self.shows_colors() => LightChange { effect: Some(NO_EFFECT.to_owned()), ..wanted },
+            None | Some(NO_EFFECT) => wanted,
+            Some(_) => LightChange { brightness: None, color: None, zones: None, ..wanted },
         };
         asked.matches(state, &Tolerance::default())
     }
@@ -294,20 +322,15 @@ impl InFlight {
             (None, true) => "the bulb acknowledged, but answered no read-back before the deadline".to_owned(),
             (None, false) if self.sent => "the bulb did not acknowledge before the deadline".to_owned(),
             (None, false) => {
-                "the bulb did not tell its state, which the change builds on, before the deadline \
-                              (give both brightness and color to do without)"
-                    .to_owned()
+                let without = match self.wanted.zones {
+                    Some(_) => "",
+                    None => " (give both brightness and color to do without)",
+                };
+                format!(
+                    "the bulb did not tell its state, which the change builds on, before the deadline{without}"
+                )
             }
         }
-    }
-}
-
-/// The effect to tell the bulb, if any. An effect hides colours, so one that runs ends when a colour is asked for.
-fn effect(wanted: &LightChange, means: Means) -> Option<Effect> {
-    let colored = wanted.color.is_some() || wanted.zones.is_some();
-    match wanted.effect.as_deref() {
-        Some(name) => Some(Effect::named(name)),
-        None => Some(Effect::Off).filter(|_| colored && means.runs_effect),
     }
 }
 

@@ -10,9 +10,10 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use crate::adapter::{Directive, Reading};
-use crate::model::{Change, ColorMode, CommandId, DeviceId, LightChange, Zone};
+use crate::model::{Capabilities, Change, ColorMode, CommandId, DeviceId, LightChange, Zone};
 
 use super::REGISTRATION;
+use super::chain::Chain;
 use super::config::Config;
 use super::driver::Driver;
 use super::wire::{self, Reply};
@@ -50,6 +51,10 @@ fn decodes_cleanly(datagram: &[u8]) {
                 assert!(usize::from(first) + colors.len() <= count.max(first).into());
                 return;
             }
+            Reply::StateDeviceChain(tiles) => {
+                assert!(tiles.len() <= 16 && Chain::new(&tiles).is_none_or(|chain| chain.zones() <= 1_024));
+                return;
+            }
             _ => return,
         };
         assert!(!label.chars().any(char::is_control), "{label:?}");
@@ -61,8 +66,8 @@ struct Rig {
     now: Instant,
     /// Commands that were given and have not ended.
     open: BTreeSet<CommandId>,
-    /// How often the driver said that it found the device.
-    found: usize,
+    /// How many zones the device was said to have, each time that it was found.
+    found: Vec<Option<u16>>,
 }
 
 impl Rig {
@@ -70,7 +75,7 @@ impl Rig {
         let settings = json!({ "addresses": [BULB.to_string()], "broadcast": [] });
         let config = Config::parse(&REGISTRATION.descriptor, &settings).expect("good settings");
         let now = Instant::now();
-        Self { driver: Driver::new(&config, SOURCE, now), now, open: BTreeSet::new(), found: 0 }
+        Self { driver: Driver::new(&config, SOURCE, now), now, open: BTreeSet::new(), found: Vec::new() }
     }
 
     fn play(data: &[u8]) -> Self {
@@ -108,7 +113,8 @@ impl Rig {
             }
             // As from our bulb: the script holds the sequence number, the type and the body.
             _ => {
-                if let Some(([sequence, kind], body)) = datagram.split_first_chunk::<2>() {
+                if let Some(([sequence, kind], told)) = datagram.split_first_chunk::<2>() {
+                    let body = filled_up(number(*kind), told);
                     let size = u16::try_from(36 + body.len()).expect("a short body");
                     let mut whole = size.to_le_bytes().to_vec();
                     whole.extend(HEADER);
@@ -150,7 +156,12 @@ impl Rig {
         }
         assert!(sent <= MOST_SENT, "{sent} datagrams in one step");
         while let Some(reading) = self.driver.poll_reading() {
-            self.found += usize::from(matches!(reading, Reading::Found { .. }));
+            if let Reading::Found { device } = &reading {
+                self.found.push(match &device.capabilities {
+                    Capabilities::Light(can) => can.zones,
+                    _ => None,
+                });
+            }
             if let Reading::Progress { command, stage, .. } = reading {
                 let is_open = self.open.contains(&command);
                 assert!(is_open, "{command:?} has ended, or never was: {stage:?}");
@@ -162,9 +173,24 @@ impl Rig {
     }
 }
 
+/// The bodies that are longer than a step of a script: its last byte fills them up.
+fn filled_up(kind: u16, told: &[u8]) -> Vec<u8> {
+    let length = match kind {
+        512 => 661,
+        702 => 882,
+        711 => 517,
+        _ => told.len(),
+    };
+    let mut body = told.to_vec();
+    body.resize(length.max(told.len()), told.last().copied().unwrap_or_default());
+    body
+}
+
 /// The message types, the high ones of zones and effects in place of some that nobody sends.
 fn number(kind: u8) -> u16 {
     match kind {
+        248 => 702,
+        249 => 711,
         250 => 503,
         251 => 506,
         252 => 509,
@@ -194,8 +220,9 @@ fn change(step: u8, argument: u8) -> LightChange {
 mod tests {
     use proptest::prelude::*;
 
-    /// A script in which a strip of 16 zones answers what it is asked first, and is owned.
-    fn strip() -> Vec<u8> {
+    /// A script in which a light of that product answers what it is asked first, last how many zones it has, and is
+    /// owned.
+    fn light(product: u8, kind: u8, size: &[u8]) -> Vec<u8> {
         let answer = |sequence: u8, kind: u8, body: &[u8]| {
             let length = u8::try_from(body.len() + 2).unwrap();
             [&[5, length, sequence, kind], body].concat()
@@ -203,22 +230,42 @@ mod tests {
         [
             vec![3, 0], // the first round of discovery
             answer(1, 3, &[1, 0x7c, 0xdd, 0, 0]),
-            answer(1, 33, &[1, 0, 0, 0, 31, 0, 0, 0, 0, 0, 0, 0]),
+            answer(1, 33, &[1, 0, 0, 0, product, 0, 0, 0, 0, 0, 0, 0]),
             answer(2, 25, &[0; 32]),
             answer(3, 15, &[0; 20]),
             vec![3, 4], // 80 ms
-            answer(4, 250, &[16, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
+            answer(4, kind, size),
             vec![0, 1],
         ]
         .concat()
     }
 
+    /// A strip of 16 zones.
+    fn strip() -> Vec<u8> {
+        light(31, 250, &[16, 0, 0, 0, 0, 0, 0, 0, 0, 0])
+    }
+
+    /// Two tiles of 16 x 8 zones.
+    fn matrix() -> Vec<u8> {
+        let mut tile = [0; 55];
+        [tile[16], tile[17]] = [16, 8];
+        light(201, 248, &[&[0][..], &tile, &tile, &[2]].concat())
+    }
+
     #[test]
-    fn the_script_of_a_strip_is_one() {
-        assert_eq!(super::Rig::play(&strip()).found, 1);
+    fn the_scripts_of_lights_with_zones_are_such() {
+        for (script, zones) in [(strip(), 16), (matrix(), 256)] {
+            assert_eq!(super::Rig::play(&script).found, [Some(zones)]);
+        }
     }
 
     proptest! {
+        #[test]
+        fn a_matrix_ends_every_command_in_time(data in proptest::collection::vec(any::<u8>(), 0..400)) {
+            let script = [matrix(), data].concat();
+            super::run(&script);
+        }
+
         #[test]
         fn a_strip_ends_every_command_in_time(data in proptest::collection::vec(any::<u8>(), 0..400)) {
             let script = [strip(), data].concat();

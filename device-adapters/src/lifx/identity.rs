@@ -7,8 +7,9 @@ use tokio::time::Instant;
 use crate::model::{Capabilities, Description, DeviceId, KelvinRange, LightCapabilities, Sensors};
 
 use super::ID;
-use super::products::{self, Layout, Product};
-use super::reading::MOST_ZONES;
+use super::chain::Chain;
+use super::layout::{Layout, MOST_ZONES};
+use super::products::{self, Product};
 use super::wire::{Reply, Request};
 
 /// How often what a bulb can do without telling, its firmware and its zones, is asked before it is given up.
@@ -21,13 +22,52 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 pub(crate) struct Identity {
     version: Option<(u32, u32)>,
     label: Option<String>,
-    firmware: Option<(u16, u16)>,
-    firmware_tries: u32,
-    /// How many zones it has.
-    zones: Option<u16>,
-    zones_tries: u32,
+    firmware: Optional<(u16, u16)>,
+    /// How many zones a strip has.
+    zones: Optional<u16>,
+    /// The tiles of a matrix; none of tiles that cannot be.
+    chain: Optional<Option<Chain>>,
     due: Instant,
     pause: Duration,
+}
+
+/// What a bulb is asked a few times, and does without telling.
+#[derive(Debug)]
+struct Optional<T> {
+    value: Option<T>,
+    tries_left: u32,
+}
+
+impl<T: PartialEq> Optional<T> {
+    fn new() -> Self {
+        Self { value: None, tries_left: OPTIONAL_TRIES }
+    }
+
+    fn is_asked(&self) -> bool {
+        self.tries_left > 0
+    }
+
+    fn asked(&mut self) {
+        self.tries_left = self.tries_left.saturating_sub(1);
+    }
+
+    /// It does not know the question.
+    fn refused(&mut self) {
+        self.tries_left = 0;
+    }
+
+    /// It has told. True when it was another before.
+    fn learn(&mut self, value: T) -> bool {
+        self.tries_left = 0;
+        replace(&mut self.value, value)
+    }
+
+    /// What it told once may have changed.
+    fn ask_again(&mut self) {
+        if self.value.is_some() {
+            self.tries_left = OPTIONAL_TRIES;
+        }
+    }
 }
 
 impl Identity {
@@ -36,10 +76,9 @@ impl Identity {
         Self {
             version: None,
             label: None,
-            firmware: None,
-            firmware_tries: 0,
-            zones: None,
-            zones_tries: 0,
+            firmware: Optional::new(),
+            zones: Optional::new(),
+            chain: Optional::new(),
             due: now,
             pause: Duration::from_millis(250),
         }
@@ -53,12 +92,10 @@ impl Identity {
             return None;
         } else if self.label.is_none() {
             Request::GetLabel
-        } else if self.firmware.is_none() && self.firmware_tries < OPTIONAL_TRIES {
+        } else if self.firmware.is_asked() {
             Request::GetHostFirmware
-        } else if self.zones.is_none() && self.zones_tries < OPTIONAL_TRIES && self.is_strip() {
-            Request::GetColorZones(0, 0) // every strip knows it, and its answer holds their number
         } else {
-            return None;
+            self.layout().size_question().filter(|_| self.is_size_asked())?
         };
         Some((self.due, request))
     }
@@ -66,8 +103,9 @@ impl Identity {
     /// The question that [`Identity::need`] named was asked.
     pub(crate) fn asked(&mut self, now: Instant, request: &Request) {
         match request {
-            Request::GetHostFirmware => self.firmware_tries += 1,
-            Request::GetColorZones(..) => self.zones_tries += 1,
+            Request::GetHostFirmware => self.firmware.asked(),
+            Request::GetColorZones(..) => self.zones.asked(),
+            Request::GetDeviceChain => self.chain.asked(),
             _ => {}
         }
         self.due = now + self.pause;
@@ -77,11 +115,19 @@ impl Identity {
     /// The bulb does not know the question.
     pub(crate) fn refused(&mut self, now: Instant, request: &Request) {
         match request {
-            Request::GetHostFirmware => self.firmware_tries = OPTIONAL_TRIES,
-            Request::GetColorZones(0, 0) => self.zones_tries = OPTIONAL_TRIES,
+            Request::GetHostFirmware => self.firmware.refused(),
+            Request::GetColorZones(0, 0) => self.zones.refused(),
+            Request::GetDeviceChain => self.chain.refused(),
             Request::GetLabel => self.label = self.label.take().or(Some(String::new())),
             _ => return,
         }
+        self.learnt(now);
+    }
+
+    /// It may have other tiles than it told, or a newer firmware.
+    pub(crate) fn look_again(&mut self, now: Instant) {
+        self.firmware.ask_again();
+        self.chain.ask_again();
         self.learnt(now);
     }
 
@@ -90,8 +136,9 @@ impl Identity {
         let changed = match reply {
             Reply::StateVersion { vendor, product } => replace(&mut self.version, (vendor, product)),
             Reply::StateLabel(label) => replace(&mut self.label, label),
-            Reply::StateHostFirmware { major, minor } => replace(&mut self.firmware, (major, minor)),
-            Reply::StateZones { count, .. } => replace(&mut self.zones, count.min(MOST_ZONES)),
+            Reply::StateHostFirmware { major, minor } => self.firmware.learn((major, minor)),
+            Reply::StateZones { count, .. } => self.zones.learn(count.min(MOST_ZONES)),
+            Reply::StateDeviceChain(tiles) => self.chain.learn(Chain::new(&tiles)),
             _ => return false,
         };
         self.learnt(now);
@@ -105,7 +152,7 @@ impl Identity {
     /// What it can do, with a remark when that is a guess; `None` while unknown or for what is no light.
     pub(crate) fn capabilities(&self) -> Option<(LightCapabilities, Option<String>)> {
         let (vendor, product) = self.version?;
-        let (mut capabilities, note) = match products::lookup(vendor, product, self.firmware) {
+        let (mut capabilities, note) = match products::lookup(vendor, product, self.firmware.value) {
             Product::Light(capabilities) => (capabilities, None),
             Product::Unknown(capabilities) => {
                 let note = format!(
@@ -115,9 +162,13 @@ impl Identity {
             }
             Product::Switch => return None,
         };
-        capabilities.zones = self.zones.filter(|zones| *zones > 1 && self.is_strip());
+        capabilities.zones = self.zones().filter(|zones| *zones > 1);
         let effects = self.layout().effects().iter();
         capabilities.effects = effects.filter_map(|effect| effect.name()).map(str::to_owned).collect();
+        let note = note.or_else(|| {
+            let unusable = self.chain.value == Some(None);
+            unusable.then(|| "it tells of tiles that cannot be: its zones are not used".to_owned())
+        });
         Some((capabilities, note))
     }
 
@@ -129,8 +180,9 @@ impl Identity {
 
     /// How its zones lie.
     pub(crate) fn layout(&self) -> Layout {
-        self.version
-            .map_or(Layout::Point, |(vendor, product)| products::layout(vendor, product, self.firmware))
+        let Some((vendor, product)) = self.version else { return Layout::Point };
+        let chain = self.chain.value.flatten().unwrap_or_default();
+        products::layout(vendor, product, self.firmware.value, chain)
     }
 
     /// What it is, once that is known and if it is a light.
@@ -142,7 +194,7 @@ impl Identity {
             name: self.label.clone().unwrap_or_default(),
             manufacturer: "LIFX".to_owned(),
             model: self.model(),
-            firmware: self.firmware.map(|(major, minor)| format!("{major}.{minor}")),
+            firmware: self.firmware.value.map(|(major, minor)| format!("{major}.{minor}")),
             address: Some(address),
             capabilities: Capabilities::Light(capabilities),
             sensors: Sensors::new(),
@@ -152,19 +204,36 @@ impl Identity {
 
     fn model(&self) -> String {
         match self.version {
-            Some((products::VENDOR_LIFX, product)) => format!("LIFX product {product}"),
+            Some((products::VENDOR_LIFX, product)) => match self.layout() {
+                Layout::Matrix { chain, .. } if chain.zones() > 0 => {
+                    format!("LIFX product {product}, {chain}")
+                }
+                _ => format!("LIFX product {product}"),
+            },
             Some((vendor, product)) => format!("vendor {vendor} product {product}"),
             None => "unknown".to_owned(),
         }
     }
 
-    fn is_strip(&self) -> bool {
-        matches!(self.layout(), Layout::Strip { .. })
+    fn zones(&self) -> Option<u16> {
+        match self.layout() {
+            Layout::Point => None,
+            Layout::Strip { .. } => self.zones.value,
+            Layout::Matrix { chain, .. } => u16::try_from(chain.zones()).ok(),
+        }
+    }
+
+    fn is_size_asked(&self) -> bool {
+        match self.layout() {
+            Layout::Point => false,
+            Layout::Strip { .. } => self.zones.is_asked(),
+            Layout::Matrix { .. } => self.chain.is_asked(),
+        }
     }
 
     fn is_switch(&self) -> bool {
         self.version.is_some_and(|(vendor, product)| {
-            products::lookup(vendor, product, self.firmware) == Product::Switch
+            products::lookup(vendor, product, self.firmware.value) == Product::Switch
         })
     }
 

@@ -3,13 +3,17 @@
 //! Source: the public protocol documentation, <https://lan.developer.lifx.com>.
 
 mod action;
+mod basis;
 mod bulb;
+mod chain;
 mod command;
 mod config;
 mod driver;
 #[cfg(any(fuzzing, test))]
 pub mod fuzzing;
 mod identity;
+mod layout;
+mod news;
 mod output;
 mod pace;
 mod pending;

@@ -47,7 +47,7 @@ impl Requests {
     pub(crate) fn answered_by(&mut self, sequence: u8, reply: &Reply) -> Option<Pending> {
         let is_it = |p: &Pending| p.sequence == sequence && p.request.is_answered_by(reply);
         let index = self.pending.iter().position(is_it)?;
-        if matches!(reply, Reply::StateZones { .. }) {
+        if matches!(reply, Reply::StateZones { .. } | Reply::State64 { .. }) {
             return self.pending.get(index).cloned();
         }
         Some(self.pending.swap_remove(index))

@@ -9,7 +9,8 @@
 
 use crate::model::{Gamut, KelvinRange, LightCapabilities};
 
-use super::wire::{Effect, Request};
+use super::chain::Chain;
+use super::layout::Layout;
 
 /// The vendor number of LIFX itself.
 pub(crate) const VENDOR_LIFX: u32 = 1;
@@ -25,64 +26,8 @@ pub(crate) enum Product {
     Switch,
 }
 
-/// How the zones of a product lie, which decides what it is asked and told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Layout {
-    /// It shows one colour.
-    Point,
-    /// Zones in a line.
-    Strip {
-        /// It knows the messages that hold all zones.
-        extended: bool,
-    },
-    /// Zones in rows: it is told one colour or an effect.
-    Matrix {
-        /// It knows the effect of that name.
-        sky: bool,
-    },
-}
-
-impl Layout {
-    /// The effects that it runs by itself.
-    pub(crate) fn effects(self) -> &'static [Effect] {
-        match self {
-            Self::Point => &[],
-            Self::Strip { .. } => &[Effect::Move],
-            Self::Matrix { sky: false } => &[Effect::Morph, Effect::Flame],
-            Self::Matrix { sky: true } => &[Effect::Morph, Effect::Flame, Effect::Sky],
-        }
-    }
-
-    /// The question for what its zones show.
-    pub(crate) fn zones_question(self) -> Option<Request> {
-        match self {
-            Self::Strip { extended: true } => Some(Request::GetExtendedColorZones),
-            Self::Strip { extended: false } => Some(Request::GetColorZones(0, u8::MAX)),
-            Self::Point | Self::Matrix { .. } => None,
-        }
-    }
-
-    /// The question for the effect that it runs.
-    pub(crate) fn effect_question(self) -> Option<Request> {
-        match self {
-            Self::Point => None,
-            Self::Strip { .. } => Some(Request::GetMultiZoneEffect),
-            Self::Matrix { .. } => Some(Request::GetTileEffect),
-        }
-    }
-
-    /// The message that makes it run that effect.
-    pub(crate) fn set_effect(self, effect: Effect) -> Option<Request> {
-        match self {
-            Self::Point => None,
-            Self::Strip { .. } => Some(Request::SetMultiZoneEffect(effect)),
-            Self::Matrix { .. } => Some(Request::SetTileEffect(effect)),
-        }
-    }
-}
-
-/// How the zones of a product lie, with the firmware that it has, as far as that is known.
-pub(crate) fn layout(vendor: u32, product: u32, firmware: Option<(u16, u16)>) -> Layout {
+/// How the zones of a product lie, with the firmware and the tiles that it has, as far as these are known.
+pub(crate) fn layout(vendor: u32, product: u32, firmware: Option<(u16, u16)>, chain: Chain) -> Layout {
     let since = |version| firmware.is_some_and(|firmware| firmware >= version);
     if vendor != VENDOR_LIFX {
         return Layout::Point;
@@ -93,9 +38,9 @@ pub(crate) fn layout(vendor: u32, product: u32, firmware: Option<(u16, u16)>) ->
         56 | 117..=120 | 141..=144 | 151 | 152 | 161 | 162 | 203..=208 | 211 | 213 | 214 => {
             Layout::Strip { extended: true }
         }
-        176 | 177 | 201 | 202 | 265 | 266 => Layout::Matrix { sky: since((4, 4)) },
+        176 | 177 | 201 | 202 | 265 | 266 => Layout::Matrix { sky: since((4, 4)), chain },
         55 | 57 | 68 | 137 | 138 | 171..=174 | 185 | 186 | 215..=222 | 229 | 267 | 268 => {
-            Layout::Matrix { sky: false }
+            Layout::Matrix { sky: false, chain }
         }
         _ => Layout::Point,
     }

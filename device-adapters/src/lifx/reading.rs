@@ -2,17 +2,16 @@
 //! and its effect. Pure.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::model::{ColorMode, LightState, MOST_RUNS, Zone, color};
 
-use super::products::Layout;
+use super::layout::{Layout, Told};
 use super::wire::{Effect, Hsbk, Reply, Request};
 
-/// The most zones that are kept; the longest strip that there is has 120.
-pub(crate) const MOST_ZONES: u16 = 1_024;
 /// Answers to what was asked within this time belong together.
 const TOGETHER: Duration = Duration::from_secs(2);
 /// Questions in a row that a bulb leaves unanswered, while it tells its colour, before it is read without.
@@ -34,9 +33,33 @@ pub(crate) struct Partial {
 
 /// What the zones show, as far as it is known.
 #[derive(Debug)]
-struct Zones {
-    since: Instant,
+pub(crate) struct Zones {
+    /// When the oldest of it was asked.
+    pub(crate) since: Instant,
     colors: Vec<Option<Hsbk>>,
+}
+
+impl Zones {
+    /// Takes what was told, asked at `asked`. What was known of another number of zones is forgotten.
+    pub(crate) fn take(known: &mut Option<Self>, asked: Instant, told: Told<'_>) {
+        let same = known.take().filter(|zones| zones.colors.len() == told.count);
+        let mut zones = same.unwrap_or_else(|| Self { since: asked, colors: vec![None; told.count] });
+        zones.since = zones.since.min(asked);
+        for (zone, color) in zones.colors.iter_mut().skip(told.first).zip(told.colors) {
+            *zone = Some(*color);
+        }
+        *known = Some(zones);
+    }
+
+    /// What these zones show, once all of them are known.
+    pub(crate) fn told(&self, wanted: &Range<usize>) -> Option<Vec<Hsbk>> {
+        self.colors.get(wanted.clone())?.iter().copied().collect()
+    }
+
+    /// Whether one of these zones is not known.
+    fn lacks(&self, wanted: &Range<usize>) -> bool {
+        self.colors.iter().skip(wanted.start).take(wanted.len()).any(Option::is_none)
+    }
 }
 
 impl Partial {
@@ -72,9 +95,10 @@ impl Partial {
         if !told {
             missing.push(Request::LightGet);
         }
-        if !self.has_zones(layout) {
+        let zones = self.zones_missing(layout);
+        if !zones.is_empty() {
             self.zones_unanswered += u32::from(told);
-            missing.extend(layout.zones_question());
+            missing.extend(zones);
         }
         if !self.has_effect(layout) {
             self.effect_unanswered += u32::from(told);
@@ -82,6 +106,17 @@ impl Partial {
         }
         self.questions = missing.into_iter().filter(|request| !is_asked(request)).collect();
         self.due = now;
+    }
+
+    /// Asks for something else than the state.
+    pub(crate) fn ask(&mut self, now: Instant, questions: Vec<Request>) {
+        self.questions = questions.into();
+        self.due = now;
+    }
+
+    /// Whether the bulb answers, and not all that it is asked.
+    pub(crate) fn is_stuck(&self) -> bool {
+        self.light.is_some()
     }
 
     /// Since when a question waits to be sent, if one does.
@@ -95,13 +130,13 @@ impl Partial {
     }
 
     /// Takes an answer to what was asked at `asked`.
-    pub(crate) fn take(&mut self, asked: Instant, reply: &Reply) {
+    pub(crate) fn take(&mut self, asked: Instant, reply: &Reply, layout: Layout) {
+        if let Some(told) = layout.told(reply) {
+            self.zones_unanswered = 0;
+            Zones::take(&mut self.zones, asked, told);
+        }
         match reply {
             Reply::LightState { hsbk, power, .. } => self.light = Some((asked, *hsbk, *power > 0)),
-            Reply::StateZones { count, first, colors } => {
-                self.zones_unanswered = 0;
-                self.take_zones(asked, (*count).min(MOST_ZONES).into(), (*first).into(), colors);
-            }
             Reply::StateMultiZoneEffect(effect) | Reply::StateTileEffect(effect) => {
                 self.effect_unanswered = 0;
                 self.effect = Some((asked, *effect));
@@ -113,7 +148,7 @@ impl Partial {
     /// The bulb does not know the question: it is read without.
     pub(crate) fn refused(&mut self, asked: Instant, request: &Request) {
         match request {
-            Request::GetColorZones(..) | Request::GetExtendedColorZones => {
+            Request::GetColorZones(..) | Request::GetExtendedColorZones | Request::Get64 { .. } => {
                 self.zones = Some(Zones { since: asked, colors: Vec::new() });
             }
             Request::GetMultiZoneEffect | Request::GetTileEffect => self.effect = Some((asked, Effect::Off)),
@@ -124,7 +159,7 @@ impl Partial {
     /// The state, once all is known, and since when at the latest it is so. The next one starts from nothing. It may
     /// have more runs of zones than a state that is passed on; see [`bounded`].
     pub(crate) fn complete(&mut self, layout: Layout) -> Option<(Instant, LightState, Effect)> {
-        if !self.has_zones(layout) || !self.has_effect(layout) {
+        if !self.zones_missing(layout).is_empty() || !self.has_effect(layout) {
             return None;
         }
         let (mut asked, hsbk, on) = self.light.take()?;
@@ -136,15 +171,19 @@ impl Partial {
         let mut state = LightState::plain(on, hsbk.brightness, hsbk.color());
         state.effect = effect.name().map(str::to_owned);
         // What an effect shows is another thing a moment later.
-        if let Some(zones) = zones.filter(|_| effect == Effect::Off) {
-            show_zones(&mut state, &zones.colors.into_iter().flatten().collect::<Vec<_>>());
+        let colors = zones.and_then(|zones| zones.told(&(0..zones.colors.len())));
+        if let Some(colors) = colors.filter(|_| effect == Effect::Off) {
+            show_zones(&mut state, &colors);
         }
         Some((asked, state, effect))
     }
 
-    fn has_zones(&self, layout: Layout) -> bool {
-        let told = self.zones.as_ref().is_some_and(|zones| zones.colors.iter().all(Option::is_some));
-        told || layout.zones_question().is_none() || self.zones_unanswered >= GIVE_UP_AFTER
+    /// The questions for the zones that are not known.
+    fn zones_missing(&self, layout: Layout) -> Vec<Request> {
+        if self.zones_unanswered >= GIVE_UP_AFTER {
+            return Vec::new();
+        }
+        layout.zones_questions(|zones| self.zones.as_ref().is_none_or(|known| known.lacks(zones)))
     }
 
     fn has_effect(&self, layout: Layout) -> bool {
@@ -157,16 +196,6 @@ impl Partial {
         self.light = self.light.filter(|(asked, ..)| fresh(*asked));
         self.zones = self.zones.take().filter(|zones| fresh(zones.since));
         self.effect = self.effect.filter(|(asked, _)| fresh(*asked));
-    }
-
-    fn take_zones(&mut self, asked: Instant, count: usize, first: usize, colors: &[Hsbk]) {
-        let known = self.zones.take().filter(|zones| zones.colors.len() == count);
-        let mut zones = known.unwrap_or_else(|| Zones { since: asked, colors: vec![None; count] });
-        zones.since = zones.since.min(asked);
-        for (zone, color) in zones.colors.iter_mut().skip(first).zip(colors) {
-            *zone = Some(*color);
-        }
-        self.zones = Some(zones);
     }
 }
 

@@ -4,16 +4,19 @@
 
 mod commands;
 mod datagrams;
+mod matrix;
 mod presence;
 mod settings;
 mod zones;
 
 use super::REGISTRATION;
+use super::chain::Chain;
 use super::config::Config;
 use super::driver::{Driver, Dropped};
+use super::layout::Layout;
 use super::output::Transmit;
-use super::products::{self, Layout};
-use super::wire::{self, Effect, Hsbk, Incoming, Reply, Request, Serial, WireError, peer};
+use super::products;
+use super::wire::{self, Effect, Hsbk, Incoming, Reply, Request, Serial, Tile, WireError, peer};
 use crate::adapter::{Directive, Reading, SettingsError};
 use crate::contract;
 use crate::model::{
@@ -64,6 +67,10 @@ struct World {
     power: u16,
     /// What its zones show, on one that has zones.
     zones: Vec<Hsbk>,
+    /// How these lie, on a matrix.
+    tiles: Vec<Tile>,
+    /// What was put into the buffer that nobody sees.
+    prepared: BTreeMap<usize, Hsbk>,
     effect: Effect,
     firmware: (u16, u16),
     /// Messages that it answers with "unknown".
@@ -101,6 +108,8 @@ impl World {
             hsbk: Hsbk { hue: 0, saturation: 0, brightness: 40_000, kelvin: 3_500 },
             power: 65_535,
             zones: Vec::new(),
+            tiles: Vec::new(),
+            prepared: BTreeMap::new(),
             effect: Effect::Off,
             firmware: (3, 70),
             unknown: Vec::new(),
@@ -256,8 +265,41 @@ impl World {
                 self.answer_zones(sequence, count, 8, first.into()..last + 1);
             }
             Request::GetExtendedColorZones => self.answer_zones(sequence, count, 82, 0..self.zones.len()),
+            Request::GetDeviceChain => self.answer(sequence, Reply::StateDeviceChain(self.tiles.clone())),
+            Request::Get64 { tile, length, row, width } => {
+                for tile in tile..(tile + length).min(u8::try_from(self.tiles.len()).unwrap()) {
+                    let mut colors: Vec<Hsbk> =
+                        self.cells(tile, row, width).map(|cell| self.zones[cell]).collect();
+                    colors.resize(64, Hsbk { hue: 0, saturation: 0, brightness: 0, kelvin: 3_500 });
+                    self.answer(sequence, Reply::State64 { tile, column: 0, row, width, colors });
+                }
+            }
+            Request::Set64 { tile, buffer, row, width, colors, .. } => {
+                for (cell, hsbk) in self.cells(tile, row, width).zip(colors) {
+                    match buffer {
+                        0 => self.zones[cell] = hsbk,
+                        _ => drop(self.prepared.insert(cell, hsbk)),
+                    }
+                }
+            }
+            Request::CopyFrameBuffer { tile, width, height, .. } => {
+                assert_eq!(Tile { width, height }, self.tiles[usize::from(tile)]);
+                let first = self.cells(tile, 0, width).start;
+                for cell in first..first + self.tiles[usize::from(tile)].zones() {
+                    self.zones[cell] = self.prepared[&cell]; // all of it must be there by now
+                }
+            }
             other => panic!("no bulb of these tests knows {other:?}"),
         }
+    }
+
+    /// The zones of a tile from that row on, at most 64.
+    fn cells(&self, tile: u8, row: u8, width: u8) -> std::ops::Range<usize> {
+        let size = self.tiles[usize::from(tile)];
+        assert_eq!(width, size.width, "rows of this tile");
+        let first: usize = self.tiles[..tile.into()].iter().map(Tile::zones).sum();
+        let from = first + usize::from(row) * usize::from(width);
+        from..(from + 64).min(first + size.zones())
     }
 
     fn answer_zones(&mut self, sequence: u8, count: u16, room: usize, range: std::ops::Range<usize>) {

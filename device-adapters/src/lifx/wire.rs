@@ -3,7 +3,7 @@
 //! Source: <https://lan.developer.lifx.com/docs/packet-contents> (header) and the pages "Querying
 //! the device for data", "Changing a device", "Information messages" and "Firmware effects" beside it; the
 //! numbers and sizes are also in <https://github.com/LIFX/public-protocol>. All numbers are little-endian. A
-//! header has 36 bytes; the longest message used has 700.
+//! header has 36 bytes; the longest message used has 918.
 
 mod reply;
 mod request;
@@ -84,6 +84,28 @@ impl Hsbk {
         for value in [self.hue, self.saturation, self.brightness, self.kelvin] {
             body.extend(value.to_le_bytes());
         }
+    }
+}
+
+/// A tile as bulbs speak of it: how many zones it has in a row, and how many rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Tile {
+    /// Columns.
+    pub(crate) width: u8,
+    /// Rows.
+    pub(crate) height: u8,
+}
+
+impl Tile {
+    /// How many zones it has.
+    pub(crate) fn zones(&self) -> usize {
+        usize::from(self.width) * usize::from(self.height)
+    }
+}
+
+impl fmt::Display for Tile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} x {}", self.width, self.height)
     }
 }
 

@@ -52,6 +52,20 @@ fn requests_about_zones_and_effects_have_the_bytes_of_the_documentation() {
             format!("0500000001520002{four}{four}{}", zeros(640)),
         ),
         (Request::GetExtendedColorZones, "2400", "ff01", String::new()),
+        (Request::GetDeviceChain, "2400", "bd02", String::new()),
+        (Request::Get64 { tile: 1, length: 5, row: 4, width: 16 }, "2a00", "c302", "010500000410".to_owned()),
+        (
+            Request::Set64 { tile: 2, buffer: 1, row: 4, width: 16, colors: vec![hsbk; 2], fade: 5 },
+            "2e02",
+            "cb02",
+            format!("02010100041005000000{four}{four}{}", zeros(496)),
+        ),
+        (
+            Request::CopyFrameBuffer { tile: 2, width: 16, height: 8, fade: 5 },
+            "3300",
+            "cc02",
+            "020101000000000010080500000000".to_owned(),
+        ),
         (Request::GetTileEffect, "2600", "ce02", "0000".to_owned()),
         (
             Request::SetTileEffect(Effect::Sky),
@@ -100,10 +114,30 @@ fn zoned_answers() -> Vec<(String, Reply)> {
             Reply::StateMultiZoneEffect(Effect::Move),
         ),
         (
+            format!("{}0300000410{}", head("2902", "c702"), four.repeat(64)),
+            Reply::State64 { tile: 3, column: 0, row: 4, width: 16, colors: vec![color(1); 64] },
+        ),
+        (
             format!("{}000000000003{}{}", head("df00", "d002"), "00".repeat(53), dark.repeat(16)),
             Reply::StateTileEffect(Effect::Flame),
         ),
     ]
+}
+
+/// A tile of a chain, as the emulator's own codec packs it: 5 x 6 zones, with a place, a product and a firmware.
+const TILE: &str = "01000200030000000000c03f000000c0050600010000003900000000000000090000000000000000000000000000004600030000000000";
+
+#[test]
+fn a_chain_has_the_tiles_that_it_counts() {
+    let chain = |count: &str| {
+        let head = "9603001402000000d073d500133700000000000000000007";
+        wire::decode(&bytes(&format!("{head}{}be02000000{}{count}", "00".repeat(8), TILE.repeat(16))))
+    };
+    let tile = Tile { width: 5, height: 6 };
+    for (count, tiles) in [("00", 0), ("01", 1), ("10", 16), ("ff", 16)] {
+        assert_eq!(chain(count).unwrap().reply, Reply::StateDeviceChain(vec![tile; tiles]));
+    }
+    assert_eq!(chain("").unwrap_err(), WireError::Length { stated: 918, real: 917 });
 }
 
 fn plain_answers() -> Vec<(&'static str, Reply)> {

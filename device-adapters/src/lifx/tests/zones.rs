@@ -200,12 +200,57 @@ fn a_colour_ends_the_effect_that_would_hide_it_and_brightness_does_not() {
 }
 
 #[test]
+fn an_effect_that_another_app_has_started_ends_for_a_colour() {
+    for (product, effect, set_effect) in [(57, Effect::Flame, 719), (38, Effect::Move, 508)] {
+        let mut world = World::new();
+        (world.product, world.zones) = (product, vec![WARM; if product == 38 { 80 } else { 0 }]);
+        world.own(true);
+        world.run(Duration::from_secs(2));
+        world.effect = effect; // after the poll that saw none
+        world.light(1, kelvin(3_000), PATIENCE);
+        world.run(PATIENCE);
+        assert_eq!((world.life_of(1), world.effect), (CONFIRMED.to_vec(), Effect::Off));
+        let told = world.sent.iter().filter(|(_, request)| request.kind() == set_effect).count();
+        assert_eq!(told, 1);
+    }
+}
+
+#[test]
+fn the_end_of_an_effect_that_nobody_asked_for_does_not_fail_a_colour() {
+    // Before the first read nobody knows whether an effect runs, nor whether the bulb knows of effects.
+    let effects = [507, 508, 718, 719];
+    for (product, unknown, deaf_to) in [
+        (57, effects.to_vec(), vec![]),
+        (57, vec![], effects.to_vec()),
+        (38, effects.to_vec(), vec![]),
+        (38, vec![], effects.to_vec()),
+    ] {
+        let mut world = World::new();
+        (world.product, world.zones) = (product, vec![WARM; if product == 38 { 80 } else { 0 }]);
+        (world.unknown, world.deaf_to) = (unknown.clone(), deaf_to);
+        world.run(Duration::from_secs(1));
+        world.own(true);
+        world.light(1, LightChange { on: Some(true), brightness: Some(9_000), ..kelvin(3_000) }, PATIENCE);
+        world.run(PATIENCE);
+        assert_eq!(world.life_of(1), CONFIRMED, "product {product}, unknown {unknown:?}");
+        world.light(2, effect(if product == 38 { "move" } else { "flame" }), PATIENCE);
+        world.run(PATIENCE + ms(50));
+        let life = world.life_of(2);
+        match life.last() {
+            Some(Stage::Failed { reason }) => assert!(reason.contains("does not know"), "{reason}"),
+            other => assert!(unknown.is_empty() && matches!(other, Some(Stage::TimedOut { .. })), "{life:?}"),
+        }
+    }
+}
+
+#[test]
 fn the_sky_is_for_ceilings_of_new_firmware() {
     assert_eq!(effects(&matrix(176)), ["morph", "flame", "sky"]);
-    assert_eq!(products::layout(1, 176, Some((4, 3))), Layout::Matrix { sky: false });
-    assert_eq!(products::layout(1, 176, None), Layout::Matrix { sky: false });
-    assert_eq!(products::layout(1, 32, None), Layout::Strip { extended: false });
-    assert_eq!(products::layout(2, 32, Some((9, 9))), Layout::Point);
+    let layout = |vendor, product, firmware| products::layout(vendor, product, firmware, Chain::default());
+    let no_sky = Layout::Matrix { sky: false, chain: Chain::default() };
+    assert_eq!((layout(1, 176, Some((4, 3))), layout(1, 176, None)), (no_sky, no_sky));
+    assert_eq!(layout(1, 32, None), Layout::Strip { extended: false });
+    assert_eq!(layout(2, 32, Some((9, 9))), Layout::Point);
 }
 
 #[test]

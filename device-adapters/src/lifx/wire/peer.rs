@@ -58,6 +58,24 @@ pub(crate) fn encode_reply(message: &Incoming) -> Vec<u8> {
             body.extend([0; 54]);
             (509, body)
         }
+        Reply::StateDeviceChain(tiles) => {
+            body.push(0);
+            let tile = |index: usize| tiles.get(index).copied().unwrap_or_default();
+            for Tile { width, height } in (0..16).map(tile) {
+                body.extend([0; 8]);
+                body.extend(f32::NAN.to_le_bytes());
+                body.extend(f32::INFINITY.to_le_bytes());
+                body.extend([width, height]);
+                body.extend([0; 37]);
+            }
+            body.push(u8::try_from(tiles.len()).unwrap());
+            (702, body)
+        }
+        Reply::State64 { tile, column, row, width, colors } => {
+            body.extend([*tile, 0, *column, *row, *width]);
+            colors.iter().for_each(|hsbk| hsbk.put(&mut body));
+            (711, body)
+        }
         Reply::StateTileEffect(effect) => {
             body.extend([0; 5]);
             body.push(effect.matrix_number());
@@ -119,6 +137,25 @@ pub(crate) fn decode_request(bytes: &[u8]) -> (u32, Serial, u8, bool, Request) {
             Request::SetExtendedColorZones(first, colors, fade)
         }
         511 => Request::GetExtendedColorZones,
+        701 => Request::GetDeviceChain,
+        707 => {
+            let [tile, length, buffer, column, row, width] = body.take().unwrap();
+            assert_eq!((buffer, column), (0, 0));
+            Request::Get64 { tile, length, row, width }
+        }
+        715 => {
+            let [tile, length, buffer, column, row, width] = body.take().unwrap();
+            assert_eq!((length, column), (1, 0));
+            let (fade, colors) = (body.u32().unwrap(), body.colors(64).unwrap());
+            Request::Set64 { tile, buffer, row, width, colors, fade }
+        }
+        716 => {
+            let [tile, length, from, to, x, y, left, top, width, height] = body.take().unwrap();
+            assert_eq!((length, from, to, [x, y, left, top]), (1, 1, 0, [0; 4]));
+            let fade = body.u32().unwrap();
+            assert_eq!(body.take(), Some([0]));
+            Request::CopyFrameBuffer { tile, width, height, fade }
+        }
         718 => {
             body.take::<2>().unwrap();
             Request::GetTileEffect

@@ -2,7 +2,10 @@
 //!
 //! Source: <https://lan.developer.lifx.com/docs/information-messages>.
 
-use super::{Effect, Hsbk, Reader, WireError};
+use super::{Effect, Hsbk, Reader, Tile, WireError};
+
+/// Tiles in a message, of which the first so many are there.
+const TILES: usize = 16;
 
 /// What a bulb sends that Hearth reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,6 +55,21 @@ pub(crate) enum Reply {
     },
     /// The effect that a strip runs. (509)
     StateMultiZoneEffect(Effect),
+    /// The tiles of a matrix. (702)
+    StateDeviceChain(Vec<Tile>),
+    /// What zones of a tile show, row by row; filling stands behind the last. (711)
+    State64 {
+        /// Which tile of the chain.
+        tile: u8,
+        /// The column of the first zone.
+        column: u8,
+        /// The row of the first zone.
+        row: u8,
+        /// How many zones of each row these are.
+        width: u8,
+        /// What they show.
+        colors: Vec<Hsbk>,
+    },
     /// The effect that a matrix runs. (720)
     StateTileEffect(Effect),
     /// It does not know messages of that type. (223)
@@ -72,6 +90,8 @@ pub(super) fn parse(kind: u16, body: &mut Reader<'_>) -> Result<Option<Reply>, W
         506 => zones_of_8_bits(body, 8),
         509 => strip_effect(body),
         512 => extended_zones(body),
+        702 => device_chain(body),
+        711 => tile_zones(body),
         720 => matrix_effect(body),
         other => return Err(WireError::Type(other)),
     })
@@ -124,6 +144,26 @@ fn strip_effect(body: &mut Reader<'_>) -> Option<Reply> {
     let [kind] = body.take()?;
     body.take::<54>()?; // its settings
     Some(Reply::StateMultiZoneEffect(Effect::of_strip(kind)))
+}
+
+fn device_chain(body: &mut Reader<'_>) -> Option<Reply> {
+    let [_first] = body.take()?; // always the whole chain, from tile 0 on
+    let mut tiles = (0..TILES).map(|_| tile(body)).collect::<Option<Vec<Tile>>>()?;
+    let [count] = body.take()?;
+    tiles.truncate(count.into());
+    Some(Reply::StateDeviceChain(tiles))
+}
+
+fn tile(body: &mut Reader<'_>) -> Option<Tile> {
+    body.take::<16>()?; // how it is turned, and where its user put it
+    let [width, height] = body.take()?;
+    body.take::<37>()?; // reserved, what it is, its firmware
+    Some(Tile { width, height })
+}
+
+fn tile_zones(body: &mut Reader<'_>) -> Option<Reply> {
+    let [tile, _buffer, column, row, width] = body.take()?; // always the buffer that is seen
+    Some(Reply::State64 { tile, column, row, width, colors: body.colors(64)? })
 }
 
 fn matrix_effect(body: &mut Reader<'_>) -> Option<Reply> {

@@ -7,6 +7,12 @@ use super::{Effect, Hsbk, Reply};
 
 /// Zones in one of the extended messages.
 const EXTENDED_ZONES: usize = 82;
+/// Zones in one of the messages for a matrix.
+const TILE_ZONES: usize = 64;
+/// The buffer of a tile that is seen.
+const SEEN: u8 = 0;
+/// The one that [`Request::CopyFrameBuffer`] copies from.
+const PREPARED: u8 = 1;
 /// Colours in a palette of an effect.
 const PALETTE: usize = 16;
 /// "Show it at once", in messages that can also prepare zones for later.
@@ -46,6 +52,45 @@ pub(crate) enum Request {
     SetExtendedColorZones(u16, Vec<Hsbk>, u32),
     /// Which colours in all zones? (511)
     GetExtendedColorZones,
+    /// Which tiles does the matrix have? (701)
+    GetDeviceChain,
+    /// Which colours in the zones of `length` tiles from that row on? Each tile answers. (707)
+    Get64 {
+        /// The first tile.
+        tile: u8,
+        /// How many tiles.
+        length: u8,
+        /// The first row.
+        row: u8,
+        /// How many zones a row has.
+        width: u8,
+    },
+    /// Show these colours in a tile from that row on, at most 64, fading over so many milliseconds. (715)
+    Set64 {
+        /// The tile.
+        tile: u8,
+        /// The buffer: 0 is seen; what is put into another waits for [`Request::CopyFrameBuffer`].
+        buffer: u8,
+        /// The first row.
+        row: u8,
+        /// How many zones a row has.
+        width: u8,
+        /// What to show.
+        colors: Vec<Hsbk>,
+        /// How long it fades.
+        fade: u32,
+    },
+    /// Show in a tile, of that size, what was put into buffer 1, fading over so many milliseconds. (716)
+    CopyFrameBuffer {
+        /// The tile.
+        tile: u8,
+        /// How many zones a row has.
+        width: u8,
+        /// How many rows it has.
+        height: u8,
+        /// How long it fades.
+        fade: u32,
+    },
     /// Which effect does the matrix run? (718)
     GetTileEffect,
     /// Run this effect on the matrix. (719)
@@ -70,6 +115,10 @@ impl Request {
             Self::SetMultiZoneEffect(_) => 508,
             Self::SetExtendedColorZones(..) => 510,
             Self::GetExtendedColorZones => 511,
+            Self::GetDeviceChain => 701,
+            Self::Get64 { .. } => 707,
+            Self::Set64 { .. } => 715,
+            Self::CopyFrameBuffer { .. } => 716,
             Self::GetTileEffect => 718,
             Self::SetTileEffect(_) => 719,
         }
@@ -85,8 +134,26 @@ impl Request {
                 | Self::SetColorZones(..)
                 | Self::SetMultiZoneEffect(_)
                 | Self::SetExtendedColorZones(..)
+                | Self::Set64 { .. }
+                | Self::CopyFrameBuffer { .. }
                 | Self::SetTileEffect(_)
         )
+    }
+
+    /// Whether it changes what single zones show.
+    pub(crate) fn is_of_zones(&self) -> bool {
+        matches!(
+            self,
+            Self::SetColorZones(..)
+                | Self::SetExtendedColorZones(..)
+                | Self::Set64 { .. }
+                | Self::CopyFrameBuffer { .. }
+        )
+    }
+
+    /// Whether it prepares what another message shows, which must not overtake it.
+    pub(crate) fn is_preparation(&self) -> bool {
+        matches!(self, Self::Set64 { buffer, .. } if *buffer != SEEN)
     }
 
     /// How many milliseconds it fades.
@@ -96,7 +163,9 @@ impl Request {
             | Self::LightSetPower(_, fade)
             | Self::SetBrightness(_, fade)
             | Self::SetColorZones(_, _, _, fade)
-            | Self::SetExtendedColorZones(_, _, fade) => *fade,
+            | Self::SetExtendedColorZones(_, _, fade)
+            | Self::Set64 { fade, .. }
+            | Self::CopyFrameBuffer { fade, .. } => *fade,
             _ => 0,
         }
     }
@@ -107,25 +176,25 @@ impl Request {
         | Self::LightSetPower(_, fade)
         | Self::SetBrightness(_, fade)
         | Self::SetColorZones(_, _, _, fade)
-        | Self::SetExtendedColorZones(_, _, fade) = &mut self
+        | Self::SetExtendedColorZones(_, _, fade)
+        | Self::Set64 { fade, .. }
+        | Self::CopyFrameBuffer { fade, .. } = &mut self
         {
             *fade = 0;
         }
         self
     }
 
-    /// The messages that show these runs of colours from the first zone on. More than one where one does not hold
-    /// all: each shows its part at once, so that they may arrive in any order and more than once.
-    pub(crate) fn zones(runs: &[(u16, Hsbk)], extended: bool, fade: u32) -> Vec<Self> {
-        if extended {
-            let each = runs.iter().flat_map(|(count, hsbk)| std::iter::repeat_n(*hsbk, (*count).into()));
-            let each: Vec<Hsbk> = each.collect();
-            let first = (0..u16::MAX).step_by(EXTENDED_ZONES);
-            let parts = each.chunks(EXTENDED_ZONES).zip(first);
-            return parts
-                .map(|(part, first)| Self::SetExtendedColorZones(first, part.to_vec(), fade))
-                .collect();
-        }
+    /// The messages that show these colours in a strip, one for each zone from the first on. Each shows its part at
+    /// once, so that they may arrive in any order and more than once.
+    pub(crate) fn extended_zones(colors: &[Hsbk], fade: u32) -> Vec<Self> {
+        let first = (0..u16::MAX).step_by(EXTENDED_ZONES);
+        let parts = colors.chunks(EXTENDED_ZONES).zip(first);
+        parts.map(|(part, first)| Self::SetExtendedColorZones(first, part.to_vec(), fade)).collect()
+    }
+
+    /// The same for a strip that does not know those: a message for each run of zones that show the same.
+    pub(crate) fn zones(runs: &[(u16, Hsbk)], fade: u32) -> Vec<Self> {
         let mut next = 0u16;
         let mut requests = Vec::with_capacity(runs.len());
         for (count, hsbk) in runs {
@@ -137,20 +206,26 @@ impl Request {
         requests
     }
 
-    /// Whether `reply` is of the type that answers this.
+    /// Whether `reply` answers this, or a part of it.
     pub(crate) fn is_answered_by(&self, reply: &Reply) -> bool {
-        matches!(
-            (self, reply),
+        match (self, reply) {
+            (_, Reply::Acknowledgement) => self.is_set(),
+            (_, Reply::StateUnhandled(kind)) => *kind == self.kind(),
+            (
+                Self::Get64 { tile: first, length, row, width },
+                Reply::State64 { tile, column: 0, row: from, width: wide, .. },
+            ) => (*first..first.saturating_add(*length)).contains(tile) && (row, width) == (from, wide),
             (Self::GetService, Reply::StateService { .. })
-                | (Self::GetHostFirmware, Reply::StateHostFirmware { .. })
-                | (Self::GetLabel, Reply::StateLabel(_))
-                | (Self::GetVersion, Reply::StateVersion { .. })
-                | (Self::LightGet, Reply::LightState { .. })
-                | (Self::GetColorZones(..) | Self::GetExtendedColorZones, Reply::StateZones { .. })
-                | (Self::GetMultiZoneEffect, Reply::StateMultiZoneEffect(_))
-                | (Self::GetTileEffect, Reply::StateTileEffect(_))
-        ) || (self.is_set() && *reply == Reply::Acknowledgement)
-            || matches!(reply, Reply::StateUnhandled(kind) if *kind == self.kind())
+            | (Self::GetHostFirmware, Reply::StateHostFirmware { .. })
+            | (Self::GetLabel, Reply::StateLabel(_))
+            | (Self::GetVersion, Reply::StateVersion { .. })
+            | (Self::LightGet, Reply::LightState { .. })
+            | (Self::GetColorZones(..) | Self::GetExtendedColorZones, Reply::StateZones { .. })
+            | (Self::GetMultiZoneEffect, Reply::StateMultiZoneEffect(_))
+            | (Self::GetDeviceChain, Reply::StateDeviceChain(_))
+            | (Self::GetTileEffect, Reply::StateTileEffect(_)) => true,
+            _ => false,
+        }
     }
 
     /// The bytes behind the header. `source` makes the numbers that tell one run of an effect from another.
@@ -182,6 +257,19 @@ impl Request {
                 put_colors(&mut body, colors, EXTENDED_ZONES);
             }
             Self::SetMultiZoneEffect(effect) => put_strip_effect(&mut body, source, *effect),
+            Self::Get64 { tile, length, row, width } => {
+                body.extend([*tile, *length, SEEN, 0, *row, *width]);
+            }
+            Self::Set64 { tile, buffer, row, width, colors, fade } => {
+                body.extend([*tile, 1, *buffer, 0, *row, *width]);
+                body.extend(fade.to_le_bytes());
+                put_colors(&mut body, colors, TILE_ZONES);
+            }
+            Self::CopyFrameBuffer { tile, width, height, fade } => {
+                body.extend([*tile, 1, PREPARED, SEEN, 0, 0, 0, 0, *width, *height]);
+                body.extend(fade.to_le_bytes());
+                body.push(0);
+            }
             Self::GetTileEffect => body.extend([0; 2]),
             Self::SetTileEffect(effect) => put_matrix_effect(&mut body, source, *effect),
             _ => {}

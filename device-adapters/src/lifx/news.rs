@@ -1,0 +1,98 @@
+//! What the node is told of a bulb: each thing once, until there is something new.
+
+use crate::adapter::Reading;
+use crate::model::{Availability, CommandId, Description, DeviceId, LightState, Source, Stage, State};
+
+use super::output::Output;
+use super::reading;
+
+/// What the node was told last.
+#[derive(Debug)]
+pub(crate) struct News {
+    device: DeviceId,
+    found: bool,
+    availability: Option<Availability>,
+    /// The newest command all of whose Sets were acknowledged.
+    followed: Option<CommandId>,
+    report: Option<(LightState, Option<CommandId>)>,
+}
+
+impl News {
+    /// Nothing was told.
+    pub(crate) fn new(device: DeviceId) -> Self {
+        Self { device, found: false, availability: None, followed: None, report: None }
+    }
+
+    /// Of which device.
+    pub(crate) fn device(&self) -> &DeviceId {
+        &self.device
+    }
+
+    /// Whether the node knows that it is there, and what it is.
+    pub(crate) fn is_found(&self) -> bool {
+        self.found
+    }
+
+    /// It is another than was told.
+    pub(crate) fn is_another(&mut self) {
+        self.found = false;
+    }
+
+    /// It is there, and that is what it is.
+    pub(crate) fn found(&mut self, device: Description, out: &mut Output) {
+        self.found = true;
+        out.readings.push_back(Reading::Found { device });
+    }
+
+    /// It is not there any more.
+    pub(crate) fn lost(&mut self, reason: String, out: &mut Output) {
+        self.found = false;
+        out.readings.push_back(Reading::Lost { device: self.device.clone(), reason });
+    }
+
+    /// Which availability was told, if one was.
+    pub(crate) fn availability(&self) -> Option<Availability> {
+        self.availability
+    }
+
+    /// Its availability has changed.
+    pub(crate) fn available(&mut self, availability: Availability, reason: String, out: &mut Output) {
+        self.availability = Some(availability);
+        out.readings.push_back(Reading::Availability { device: self.device.clone(), availability, reason });
+    }
+
+    /// What is read from now on shows what that command did.
+    pub(crate) fn follow(&mut self, command: CommandId) {
+        self.followed = Some(command);
+    }
+
+    /// It shows that.
+    pub(crate) fn report(&mut self, state: &LightState, out: &mut Output) {
+        let report = (reading::bounded(state.clone()), self.followed);
+        if self.report.as_ref() == Some(&report) {
+            return;
+        }
+        out.readings.push_back(Reading::Reported {
+            device: self.device.clone(),
+            state: State::Light(report.0.clone()),
+            command: self.followed,
+            source: Source::ReadBack,
+        });
+        self.report = Some(report);
+    }
+
+    /// What it shows next is told even if it is the same as before.
+    pub(crate) fn repeat(&mut self) {
+        self.report = None;
+    }
+
+    /// Nothing that was told of how it is counts: another node owned it, or will.
+    pub(crate) fn forget(&mut self) {
+        (self.availability, self.report) = (None, None);
+    }
+
+    /// A command has come so far.
+    pub(crate) fn progress(&self, command: CommandId, stage: Stage, out: &mut Output) {
+        out.readings.push_back(Reading::Progress { device: self.device.clone(), command, stage });
+    }
+}
