@@ -3,19 +3,18 @@
 
 use std::time::Duration;
 
+use device_adapters::Reading;
 use device_adapters::model::{
     Availability, Capabilities, Change, ColorMode, CommandId, Description, DeviceId, Gamut, LightChange,
     LightState, NO_EFFECT, Source, Stage, State, Zone, color,
 };
-use device_adapters::{AdapterError, Context, Directive, Handle, Reading, find};
 use hearth_tests::emulator::{
     CANDLE, COLOR_BULB, Emulator, Fault, LONG_STRIP, Link, OLD_STRIP, STRIP, WHITE_BULB,
 };
+use hearth_tests::fakes::running::Running;
 use hearth_tests::python::python;
 use serde_json::json;
-use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep_until};
 
 const SERIAL: &str = "d073d5000001";
 const LOSS: f64 = 0.3;
@@ -25,12 +24,7 @@ struct Rig {
     emulator: Emulator,
     link: Link,
     device: DeviceId,
-    directives: mpsc::Sender<Directive>,
-    readings: mpsc::Receiver<Reading>,
-    seen: Vec<Reading>,
-    stop: watch::Sender<bool>,
-    adapter: JoinHandle<Result<(), AdapterError>>,
-    commands: u8,
+    adapter: Running,
 }
 
 impl Rig {
@@ -46,36 +40,35 @@ impl Rig {
         let link = Link::to(emulator.address(), 0x9e37_79b9).await.unwrap();
         let mut settings = settings(&link);
         settings["bind"] = json!("127.0.0.1");
-        settings["poll_s"] = json!(0.5);
         settings["discover_s"] = json!(1);
-        let adapter = (find("lifx").unwrap().build)(&settings).unwrap();
-        let (context, handle) = Context::channel(64, 64);
-        let Handle { readings, commands: directives, stop, .. } = handle;
-        let run = adapter.run(context);
-        Self {
-            emulator,
-            link,
-            device: DeviceId::new(format!("lifx-{SERIAL}")).unwrap(),
-            directives,
-            readings,
-            seen: Vec::new(),
-            stop,
-            adapter: tokio::spawn(run),
-            commands: 0,
+        if settings.get("poll_s").is_none() {
+            settings["poll_s"] = json!(0.5);
         }
+        let device = DeviceId::new(format!("lifx-{SERIAL}")).unwrap();
+        Self { emulator, link, device, adapter: Running::start("lifx", &settings) }
     }
 
     /// Starts all, and owns the bulb once it is found and has reported.
     async fn owning(product: u16) -> Self {
-        let mut rig = Self::new(product).await;
-        rig.found().await;
-        rig.own(true).await;
-        rig.reported().await;
-        rig
+        Self::new(product).await.owned().await
+    }
+
+    /// The same with a bulb that is polled so seldom that no poll sees what another app does.
+    async fn seldom_polling(product: u16) -> Self {
+        let settings =
+            |link: &Link| json!({ "addresses": [link.address().to_string()], "broadcast": [], "poll_s": 60 });
+        Self::with(product, settings).await.owned().await
+    }
+
+    async fn owned(mut self) -> Self {
+        self.found().await;
+        self.own(true).await;
+        self.reported().await;
+        self
     }
 
     async fn own(&self, owned: bool) {
-        self.directives.send(Directive::Own { device: self.device.clone(), owned }).await.unwrap();
+        self.adapter.own(&self.device, owned).await;
     }
 
     /// Sends a command with a deadline of 5 s after the transition; its id counts up from 1.
@@ -84,57 +77,27 @@ impl Rig {
     }
 
     async fn change_within(&mut self, change: LightChange, patience: Duration) -> CommandId {
-        self.commands += 1;
-        let command = CommandId([self.commands; 16]);
-        let deadline = Instant::now() + patience + Duration::from_millis(u64::from(change.transition_ms));
-        let device = self.device.clone();
-        let change = Change::Light(change);
-        self.directives.send(Directive::Command { device, command, change, deadline }).await.unwrap();
-        command
-    }
-
-    /// The first thing that `pick` picks from what the adapter says from now on.
-    async fn next<T>(&mut self, what: &str, pick: impl Fn(&Reading) -> Option<T>) -> T {
-        let deadline = Instant::now() + Duration::from_secs(30);
-        loop {
-            let Ok(reading) = timeout_at(deadline, self.readings.recv()).await else {
-                panic!("waited for {what}, saw {:#?}", self.seen)
-            };
-            let reading = reading.expect("the adapter stopped");
-            self.seen.push(reading.clone());
-            if let Some(picked) = pick(&reading) {
-                return picked;
-            }
-        }
+        self.adapter.command(&self.device, Change::Light(change), patience).await
     }
 
     async fn found(&mut self) -> Description {
-        self.next("Found", |reading| match reading {
-            Reading::Found { device } => Some(device.clone()),
-            _ => None,
-        })
-        .await
+        self.adapter.found(&self.device).await
     }
 
     async fn reported(&mut self) -> (LightState, Option<CommandId>) {
-        self.next("Reported", |reading| match reading {
-            Reading::Reported { state: State::Light(state), command, source, .. } => {
-                assert_eq!(*source, Source::ReadBack);
-                Some((state.clone(), *command))
-            }
-            _ => None,
-        })
-        .await
+        self.adapter
+            .next("Reported", |reading| match reading {
+                Reading::Reported { state: State::Light(state), command, source, .. } => {
+                    assert_eq!(*source, Source::ReadBack);
+                    Some((state.clone(), *command))
+                }
+                _ => None,
+            })
+            .await
     }
 
     async fn availability(&mut self, wanted: Availability) -> String {
-        self.next("Availability", |reading| match reading {
-            Reading::Availability { availability, reason, .. } if *availability == wanted => {
-                Some(reason.clone())
-            }
-            _ => None,
-        })
-        .await
+        self.adapter.available(&self.device, wanted).await
     }
 
     /// The stages of a command, up to the final one.
@@ -142,6 +105,7 @@ impl Rig {
         let mut life = Vec::new();
         loop {
             let stage = self
+                .adapter
                 .next("Progress", |reading| match reading {
                     Reading::Progress { command, stage, .. } if *command == of => Some(stage.clone()),
                     _ => None,
@@ -177,22 +141,21 @@ impl Rig {
             Reading::Reported { state: State::Light(state), .. } => Some(state.clone()),
             _ => None,
         };
-        self.seen.iter().rev().find_map(report).unwrap()
+        self.adapter.seen.iter().rev().find_map(report).unwrap()
     }
 
     /// Waits for a report in which `shows` holds.
     async fn shows(&mut self, what: &str, shows: impl Fn(&LightState) -> bool) -> LightState {
-        self.next(what, |reading| match reading {
-            Reading::Reported { state: State::Light(state), .. } if shows(state) => Some(state.clone()),
-            _ => None,
-        })
-        .await
+        self.adapter
+            .next(what, |reading| match reading {
+                Reading::Reported { state: State::Light(state), .. } if shows(state) => Some(state.clone()),
+                _ => None,
+            })
+            .await
     }
 
     async fn stop(self) {
-        self.stop.send(true).unwrap();
-        let within = Instant::now() + Duration::from_secs(2);
-        timeout_at(within, self.adapter).await.expect("stops within 2 s").unwrap().unwrap();
+        self.adapter.stop().await;
     }
 }
 
@@ -224,7 +187,7 @@ async fn a_bulb_at_a_configured_address_is_found_and_asked_only_when_owned() {
     let refused = rig.change(on(true)).await;
     let life = rig.life_of(refused).await;
     assert!(matches!(&life[..], [Stage::Failed { reason }] if reason.contains("does not own")), "{life:?}");
-    assert!(!rig.seen.iter().any(|reading| matches!(reading, Reading::Reported { .. })));
+    assert!(!rig.adapter.seen.iter().any(|reading| matches!(reading, Reading::Reported { .. })));
 
     rig.own(true).await;
     assert_eq!(rig.availability(Availability::Online).await, "the bulb answers");
@@ -301,7 +264,7 @@ async fn a_transition_is_confirmed_when_it_has_ended_and_not_before() {
 
 #[tokio::test]
 async fn brightness_does_not_undo_a_colour_that_another_app_chose() {
-    let mut rig = Rig::owning(COLOR_BULB).await;
+    let mut rig = Rig::seldom_polling(COLOR_BULB).await;
     rig.confirmed(LightChange {
         brightness: Some(30_000),
         ..colored(ColorMode::Temperature { kelvin: 2_700 })
@@ -309,11 +272,12 @@ async fn brightness_does_not_undo_a_colour_that_another_app_chose() {
     .await;
     // Long enough for what is known of the bulb to be too old to build on.
     sleep_until(Instant::now() + Duration::from_millis(1_100)).await;
-    let green =
-        json!({ "color": { "hue": 21_845, "saturation": 65_535, "brightness": 30_000, "kelvin": 3_500 } });
-    rig.emulator.set(SERIAL, &green).await.unwrap();
+    let violet =
+        json!({ "color": { "hue": 50_000, "saturation": 60_000, "brightness": 30_000, "kelvin": 3_500 } });
+    rig.emulator.set(SERIAL, &violet).await.unwrap();
     let shown = rig.confirmed(brightness(80)).await;
-    assert_eq!(shown["color"]["hue"], 21_845, "{shown:#}");
+    let color = &shown["color"];
+    assert_eq!((&color["hue"], &color["saturation"]), (&json!(50_000), &json!(60_000)), "{shown:#}");
     rig.stop().await;
 }
 
@@ -358,13 +322,17 @@ async fn a_bulb_that_vanishes_is_offline_with_a_reason_and_comes_back() {
     let life = rig.life_of(command).await;
     assert!(matches!(&life[..], [Stage::Sent, Stage::TimedOut { .. }]), "{life:?}");
     // Three rounds of discovery, a second each, are over by now.
-    assert!(rig.seen.iter().any(|reading| matches!(reading, Reading::Lost { .. })), "{:#?}", rig.seen);
+    assert!(
+        rig.adapter.seen.iter().any(|reading| matches!(reading, Reading::Lost { .. })),
+        "{:#?}",
+        rig.adapter.seen
+    );
 
     rig.emulator.answer_all().await.unwrap();
     rig.availability(Availability::Online).await;
     rig.reported().await;
     rig.confirmed(on(false)).await;
-    let founds = rig.seen.iter().filter(|reading| matches!(reading, Reading::Found { .. })).count();
+    let founds = rig.adapter.seen.iter().filter(|reading| matches!(reading, Reading::Found { .. })).count();
     assert_eq!(founds, 2, "found, lost, found again");
     rig.stop().await;
 }
@@ -373,32 +341,33 @@ async fn a_bulb_that_vanishes_is_offline_with_a_reason_and_comes_back() {
 async fn a_slider_at_30_a_second_never_shows_an_older_command_after_a_newer() {
     let mut rig = Rig::owning(COLOR_BULB).await;
     rig.confirmed(on(true)).await;
-    let (first, begun) = (rig.commands + 1, Instant::now());
+    let (mut commands, begun) = (Vec::new(), Instant::now());
     for step in 0..90 {
         sleep_until(begun + Duration::from_millis(u64::from(step) * 1_000 / 30)).await;
-        rig.change(brightness(step + 5)).await;
+        commands.push(rig.change(brightness(step + 5)).await);
     }
-    let last = CommandId([rig.commands; 16]);
+    let last = *commands.last().unwrap();
     assert_eq!(rig.life_of(last).await.last(), Some(&Stage::Confirmed));
     let shown = rig.emulator.device(SERIAL).await.unwrap();
     assert_eq!(shown["color"]["brightness"], color::from_percent(94));
 
-    let followed: Vec<u8> = rig
+    let followed: Vec<CommandId> = rig
+        .adapter
         .seen
         .iter()
         .filter_map(|reading| match reading {
-            Reading::Reported { command, .. } => command.map(|command| command.0[0]),
+            Reading::Reported { command, .. } => *command,
             _ => None,
         })
         .collect();
     assert!(followed.is_sorted(), "reports followed commands {followed:?}");
-    assert_eq!(followed.last(), Some(&rig.commands));
-    for number in first..=rig.commands {
-        let finals = rig.seen.iter().filter(|reading| {
+    assert_eq!(followed.last(), Some(&last));
+    for number in commands {
+        let finals = rig.adapter.seen.iter().filter(|reading| {
             matches!(reading, Reading::Progress { command, stage, .. }
-                if *command == CommandId([number; 16]) && stage.is_final())
+                if *command == number && stage.is_final())
         });
-        assert_eq!(finals.count(), 1, "command {number} must end exactly once");
+        assert_eq!(finals.count(), 1, "command {number:?} must end exactly once");
     }
     rig.stop().await;
 }

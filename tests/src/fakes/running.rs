@@ -60,16 +60,25 @@ impl Running {
         self.handle.commands.send(Directive::Refresh { device: device.clone() }).await.unwrap();
     }
 
+    /// Sends a command that has so long after its transition. Their ids count up from 1.
+    ///
+    /// # Panics
+    /// When the adapter ended.
+    pub async fn command(&mut self, device: &DeviceId, change: Change, patience: Duration) -> CommandId {
+        self.commands += 1;
+        let command = CommandId(self.commands.to_be_bytes());
+        let deadline = Instant::now() + patience + Duration::from_millis(change.transition_ms().into());
+        let directive = Directive::Command { device: device.clone(), command, change, deadline };
+        self.handle.commands.send(directive).await.unwrap();
+        command
+    }
+
     /// Sends a command, and gives the stage in which it ends.
     ///
     /// # Panics
     /// When it does not end.
     pub async fn change(&mut self, device: &DeviceId, change: Change) -> Stage {
-        self.commands += 1;
-        let command = CommandId(self.commands.to_be_bytes());
-        let deadline = Instant::now() + PATIENCE / 4 + Duration::from_millis(change.transition_ms().into());
-        let directive = Directive::Command { device: device.clone(), command, change, deadline };
-        self.handle.commands.send(directive).await.unwrap();
+        let command = self.command(device, change, PATIENCE / 4).await;
         let end = |reading: &Reading| match reading {
             Reading::Progress { command: of, stage, .. } if *of == command && stage.is_final() => {
                 Some(stage.clone())
@@ -130,6 +139,16 @@ impl Running {
             _ => None,
         })
         .await
+    }
+
+    /// Stops it.
+    ///
+    /// # Panics
+    /// When it takes longer than an adapter may, or ends with an error.
+    pub async fn stop(self) {
+        self.handle.stop.send(true).unwrap();
+        let within = Instant::now() + Duration::from_secs(2);
+        timeout_at(within, self.run).await.expect("it stops within 2 s").unwrap().unwrap();
     }
 
     /// Waits for a state of a device that fits.
