@@ -3,15 +3,18 @@
 Usage: lifx.py PORT [CHANGE]
 
 PORT is where the bulb listens on 127.0.0.1. CHANGE is a JSON object of `power` (a truth value), `color`, `zones` (a
-list of [first, last, color]) and `effect` (a name); a color is [hue, saturation, brightness, kelvin]. Prints one JSON
-object: `serial`, `power`, `color`, `zones` and `effect`, the last two null on a bulb without.
+list of [first, last, color]), `tile` (a list of colors for the first zones of the first tile) and `effect` (a name); a
+color is [hue, saturation, brightness, kelvin]. Prints one JSON object: `serial`, `power`, `color`, `zones` and
+`effect`, the last two null on a bulb without.
 """
 
 import asyncio
+import functools
 import json
 import sys
 
 from aiolifx import aiolifx
+from aiolifx.msgtypes import TileGet64, TileState64
 
 PATIENCE = 20
 
@@ -50,6 +53,11 @@ async def change(bulb, wanted, features):
         await answered(lambda done: bulb.set_color(wanted["color"], callb=done))
     for first, last, color in wanted.get("zones", []):
         await answered(lambda done: bulb.set_color_zones(first, last, color, callb=done))
+    if "tile" in wanted:
+        await answered(lambda done: bulb.get_device_chain(callb=done))
+        colors = [tuple(color) for color in wanted["tile"]]
+        width = bulb.tile_devices[0]["width"]
+        await answered(lambda done: bulb.set64(width=width, colors=colors, callb=done))
     if "effect" in wanted and features.matrix:
         # A shorter palette makes a message that is too short.
         palette = [[hue * 4_000, 65_535, 65_535, 3_500] for hue in range(16)]
@@ -60,7 +68,29 @@ async def change(bulb, wanted, features):
         await answered(lambda done: bulb.set_power(wanted["power"], callb=done))
 
 
+async def tile_zones(bulb):
+    """The zones of all tiles, each row by row."""
+    chain = await answered(lambda done: bulb.get_device_chain(callb=done))
+    told = []
+    for index, tile in enumerate(chain.tile_devices[: chain.tile_devices_count]):
+        width, height = tile["width"], tile["height"]
+        rows = 64 // width
+        for first in range(0, height, rows):
+            ask = functools.partial(one_tile, bulb, index, first, width)
+            answer = await answered(ask)
+            told += answer.colors[: width * min(rows, height - first)]
+    return told
+
+
+def one_tile(bulb, index, first, width, done):
+    """As the bulb's get64, which asks five tiles of a chain at once and tells of the first answer."""
+    place = {"tile_index": index, "length": 1, "x": 0, "y": first, "width": width}
+    bulb.req_with_resp(TileGet64, TileState64, payload=place, callb=done)
+
+
 async def zones(bulb, features):
+    if features.matrix:
+        return await tile_zones(bulb)
     if not features.multizone:
         return None
     first = await answered(lambda done: bulb.get_color_zones(0, 7, callb=done))

@@ -33,17 +33,22 @@ pub const STRIP: u16 = 38;
 pub const OLD_STRIP: u16 = 31;
 /// The product number of a strip whose zones do not fit into one message (LIFX Outdoor Neon, 60 zones or more).
 pub const LONG_STRIP: u16 = 161;
-/// The product number of a matrix that runs effects (LIFX Candle).
+/// The product number of a matrix (LIFX Candle, 5 x 6 zones).
 pub const CANDLE: u16 = 57;
+/// The product number of a chain of matrices (LIFX Tile, five tiles of 8 x 8 zones).
+pub const TILE: u16 = 55;
+/// The product number of a matrix whose zones do not fit into one message (LIFX Ceiling, 16 x 8 zones).
+pub const CEILING: u16 = 201;
 
 /// The port of LIFX bulbs.
 const LIFX_PORT: u16 = 56_700;
 /// How long the emulator may take to start, on a busy machine.
 const START_WITHIN: Duration = Duration::from_secs(60);
 /// The message types that Hearth sends.
-const REQUESTS: [u16; 16] = [2, 14, 23, 32, 101, 102, 117, 119, 501, 502, 507, 508, 510, 511, 718, 719];
+const REQUESTS: [u16; 20] =
+    [2, 14, 23, 32, 101, 102, 117, 119, 501, 502, 507, 508, 510, 511, 701, 707, 715, 716, 718, 719];
 /// Those of them that change something.
-const SETS: [u16; 7] = [102, 117, 119, 501, 508, 510, 719];
+const SETS: [u16; 9] = [102, 117, 119, 501, 508, 510, 715, 716, 719];
 
 /// A running emulator.
 #[derive(Debug)]

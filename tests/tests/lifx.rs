@@ -9,7 +9,7 @@ use device_adapters::model::{
     LightState, NO_EFFECT, Source, Stage, State, Zone, color,
 };
 use hearth_tests::emulator::{
-    CANDLE, COLOR_BULB, Emulator, Fault, LONG_STRIP, Link, OLD_STRIP, STRIP, WHITE_BULB,
+    CANDLE, CEILING, COLOR_BULB, Emulator, Fault, LONG_STRIP, Link, OLD_STRIP, STRIP, TILE, WHITE_BULB,
 };
 use hearth_tests::fakes::running::Running;
 use hearth_tests::python::python;
@@ -418,6 +418,20 @@ async fn zones_of_strips_old_and_new_are_confirmed_by_what_each_shows() {
 }
 
 #[tokio::test]
+async fn zones_of_a_matrix_that_another_app_chose_are_reported() {
+    let mut rig = Rig::owning(CEILING).await;
+    let zone = |hue: u16| json!({ "hue": hue, "saturation": 65_535, "brightness": 30_000, "kelvin": 3_500 });
+    let colors: Vec<_> = (0..128).map(|index| zone(if index < 70 { 0 } else { 50_000 })).collect();
+    let change = json!({ "tile_colors": [{ "tile_index": 0, "colors": colors }] });
+    rig.emulator.set(SERIAL, &change).await.unwrap();
+    let two = |state: &LightState| state.zones.as_ref().is_some_and(|zones| zones.len() == 2);
+    let counts: Vec<u16> =
+        rig.shows("two colours", two).await.zones.unwrap().iter().map(|zone| zone.count).collect();
+    assert_eq!(counts, [70, 58]);
+    rig.stop().await;
+}
+
+#[tokio::test]
 async fn zones_that_another_app_chose_are_reported() {
     let mut rig = Rig::owning(STRIP).await;
     let zone = |hue: u16| json!({ "hue": hue, "saturation": 65_535, "brightness": 30_000, "kelvin": 3_500 });
@@ -432,7 +446,7 @@ async fn zones_that_another_app_chose_are_reported() {
 
 #[tokio::test]
 async fn zones_are_confirmed_with_30_percent_lost_both_ways() {
-    for product in [STRIP, OLD_STRIP] {
+    for product in [STRIP, OLD_STRIP, TILE, CEILING] {
         let mut rig = Rig::owning(product).await;
         rig.link.set(Fault { lose_requests: LOSS, lose_answers: LOSS, ..Fault::default() });
         for round in 1..=3 {
@@ -440,6 +454,74 @@ async fn zones_are_confirmed_with_30_percent_lost_both_ways() {
             let command = rig.change_within(change, Duration::from_secs(10)).await;
             assert_eq!(rig.life_of(command).await.last(), Some(&Stage::Confirmed));
         }
+        rig.stop().await;
+    }
+}
+
+/// Kelvin and brightness of all zones of a matrix, in the order in which they count.
+fn cells(bulb: &serde_json::Value) -> Vec<(u64, u8)> {
+    let tiles = bulb["tile_devices"].as_array().unwrap().iter();
+    tiles.flat_map(|tile| tile["colors"].as_array().unwrap()).map(shown).collect()
+}
+
+/// The matrices, with how many zones each has and in how many rows and columns.
+const MATRICES: [(u16, u16, &str); 3] =
+    [(TILE, 320, "5 tiles of 8 x 8 zones"), (CANDLE, 30, "5 x 6 zones"), (CEILING, 128, "16 x 8 zones")];
+
+#[tokio::test]
+async fn zones_of_matrices_are_confirmed_by_what_each_shows() {
+    for (product, count, size) in MATRICES {
+        let mut rig = Rig::new(product).await;
+        let found = rig.found().await;
+        assert!(found.model.ends_with(size), "{}", found.model);
+        let Capabilities::Light(can) = found.capabilities else { panic!("no light") };
+        assert_eq!(can.zones, Some(count));
+        rig.own(true).await;
+        rig.reported().await;
+        rig.confirmed(colored(ColorMode::Temperature { kelvin: 3_000 })).await;
+
+        let bulb = rig.confirmed(zoned(&[zone(3, 2_500, 100), zone(5, 6_500, 20)])).await;
+        let zones = cells(&bulb);
+        assert_eq!((zones.len(), zones[2], zones[3]), (count.into(), (2_500, 100), (6_500, 20)));
+        assert!(zones[8..].iter().all(|zone| zone.0 == 3_000), "zones behind the last run stay as they are");
+
+        let bulb = rig.confirmed(brightness(40)).await;
+        let zones = cells(&bulb);
+        assert_eq!((zones[0], zones[7]), ((2_500, 40), (6_500, 40)), "each zone keeps its colour");
+
+        let change =
+            LightChange { transition_ms: 600, ..zoned(&[zone(count - 1, 4_000, 50), zone(1, 9_000, 60)]) };
+        let zones = cells(&rig.confirmed(change).await);
+        assert_eq!((zones[0], zones.last()), ((4_000, 50), Some(&(9_000, 60))));
+
+        rig.confirmed(colored(ColorMode::Temperature { kelvin: 4_000 })).await;
+        let state = rig.last_report();
+        assert_eq!((state.zones, state.color), (None, ColorMode::Temperature { kelvin: 4_000 }));
+        rig.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn zones_do_not_undo_those_beside_them_that_another_app_chose() {
+    for (product, count, _) in MATRICES {
+        let mut rig = Rig::seldom_polling(product).await;
+        let bulb = rig.confirmed(colored(ColorMode::Temperature { kelvin: 3_000 })).await;
+        // All zones of its first tile.
+        let cells_of_first = bulb["tile_devices"][0]["colors"].as_array().unwrap().len();
+        let zone_of =
+            |kelvin: u16| json!({ "hue": 0, "saturation": 0, "brightness": 30_000, "kelvin": kelvin });
+        let colors: Vec<_> =
+            (0..cells_of_first).map(|cell| zone_of(if cell == 9 { 9_000 } else { 5_000 })).collect();
+        // Long enough for what is known of its zones to be too old to build on.
+        sleep_until(Instant::now() + Duration::from_millis(1_100)).await;
+        let change = json!({ "tile_colors": [{ "tile_index": 0, "colors": colors }] });
+        rig.emulator.set(SERIAL, &change).await.unwrap();
+        let zones = cells(&rig.confirmed(zoned(&[zone(2, 2_500, 100)])).await);
+        assert_eq!((zones[1], zones[2].0, zones[9].0, zones[10].0), ((2_500, 100), 5_000, 9_000, 5_000));
+        assert_eq!(zones.len(), usize::from(count));
+        let counts: Vec<u16> = rig.last_report().zones.unwrap().iter().map(|zone| zone.count).collect();
+        let behind = u16::try_from(cells_of_first).unwrap() - 10;
+        assert_eq!(counts[..4], [2, 7, 1, behind]);
         rig.stop().await;
     }
 }
@@ -492,6 +574,33 @@ async fn a_second_reader_sees_zones_and_effects_as_the_adapter_left_them_and_the
             rig.shows("what aiolifx set", |state| state.zones.is_some() && state.effect.is_none()).await;
         let zones = state.zones.unwrap();
         assert_eq!((zones.len(), zones[0].count, zones[0].brightness), (3, 2, 9_000), "{zones:?}");
+        rig.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_second_reader_sees_zones_of_a_matrix_as_the_adapter_left_them_and_the_other_way_round() {
+    for (product, count, _) in MATRICES {
+        let mut rig = Rig::owning(product).await;
+        rig.confirmed(zoned(&[zone(4, 2_500, 100), zone(count - 4, 6_500, 20)])).await;
+        let told = rig.second_reader(&json!({})).await;
+        let shown = |zone: &serde_json::Value| (zone[3].clone(), zone[2].clone());
+        let zones: Vec<_> = told["zones"].as_array().unwrap().iter().map(shown).collect();
+        let warm = (json!(2_500), json!(color::from_percent(100)));
+        let cold = (json!(6_500), json!(color::from_percent(20)));
+        assert_eq!(zones, [vec![warm; 4], vec![cold; usize::from(count) - 4]].concat());
+
+        // It fills the message up with dark zones.
+        let (red, green) = ([0, 65_535, 9_000, 3_500], [21_845, 65_535, 9_000, 3_500]);
+        rig.second_reader(&json!({ "tile": [red, red, green] })).await;
+        let state = rig.shows("what aiolifx set", |state| {
+            state.zones.as_ref().is_some_and(|zones| (zones[0].count, zones[0].brightness) == (2, 9_000))
+        });
+        let zones = state.await.zones.unwrap();
+        assert_eq!(
+            (zones[1].count, zones[1].color),
+            (1, ColorMode::Color(color::hue_saturation_to_xy(21_845, 65_535)))
+        );
         rig.stop().await;
     }
 }

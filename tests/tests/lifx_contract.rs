@@ -1,10 +1,10 @@
-//! What the node relies on, checked with the LIFX adapter and the emulator: bulbs of colours, of whites, strips.
+//! What the node relies on, checked with the LIFX adapter and the emulator: bulbs of colours, of whites, strips, matrices.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use device_adapters::model::{Change, ColorMode, DeviceId, Gamut, LightChange, NO_EFFECT, Zone};
 use device_adapters::{contract, find};
 use hearth_tests::emulator::{
-    CANDLE, COLOR_BULB, Emulator, Fault, Link, OLD_STRIP, STRIP, WHITE_BULB, wrong,
+    CANDLE, CEILING, COLOR_BULB, Emulator, Fault, Link, OLD_STRIP, STRIP, TILE, WHITE_BULB, wrong,
 };
 use serde_json::json;
 use tokio::time::Instant;
@@ -137,6 +137,31 @@ async fn an_old_strip_keeps_the_contract() {
 
 #[tokio::test]
 async fn a_candle_keeps_the_contract() {
-    keeps_the_contract(CANDLE, vec![effect("flame"), effect("morph"), red(), dim(5_000), kelvin(3_000)])
-        .await;
+    keeps_the_contract(
+        CANDLE,
+        vec![effect("flame"), zones(7, 23), effect("morph"), red(), dim(5_000), zones(2, 3), kelvin(3_000)],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_chain_of_tiles_keeps_the_contract() {
+    keeps_the_contract(
+        TILE,
+        vec![zones(100, 220), dim(9_000), zones(3, 5), on(false), kelvin(3_000), on(true)],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_ceiling_keeps_the_contract() {
+    let changes = vec![
+        zones(100, 28),
+        LightChange { on: Some(false), transition_ms: 200, ..zones(3, 5) },
+        dim(9_000),
+        LightChange { on: Some(true), ..red() },
+        effect("sky"),
+        zones(64, 64),
+    ];
+    keeps_the_contract(CEILING, changes).await;
 }
