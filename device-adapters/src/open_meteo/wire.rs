@@ -3,6 +3,7 @@
 //! Source: the documentation of the API, <https://open-meteo.com/en/docs>, and its OpenAPI description,
 //! <https://github.com/open-meteo/open-meteo/blob/main/openapi/forecast.yml>.
 
+use jiff::Timestamp;
 use jiff::tz::{Offset, TimeZone};
 use serde::Deserialize;
 
@@ -25,6 +26,7 @@ pub(super) const SENSORS: [&str; 10] = [
 ];
 
 const HOUR: i64 = 60 * 60;
+const HALF_A_DAY: i64 = 12 * HOUR;
 
 /// What is asked of which place, after the path. The numbers come in our units; times are seconds since 1970.
 pub(super) fn query(place: Place) -> String {
@@ -45,8 +47,10 @@ pub(super) fn query(place: Place) -> String {
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub(super) struct Answer {
-    /// How far the place is ahead of UTC, in seconds.
+    /// How far the place is ahead of UTC at present, in seconds.
     utc_offset_seconds: i32,
+    /// Its time zone, by the IANA name.
+    timezone: String,
     current: Current,
     hourly: Hourly,
     daily: Daily,
@@ -84,7 +88,7 @@ struct Hourly {
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default)]
 struct Daily {
-    /// Midnight at the place.
+    /// Midnight at the place, by the offset from UTC that it has at present.
     time: Vec<i64>,
     weather_code: Vec<Option<f64>>,
     temperature_2m_max: Vec<Option<f64>>,
@@ -120,7 +124,7 @@ pub(super) fn read(body: &[u8]) -> Result<Answer, BodyError> {
 pub(super) fn view(answer: &Answer, now: i64) -> View {
     let Answer { current, hourly, daily, .. } = answer;
     let mut view = View {
-        forecast: Forecast { hourly: hourly.not_over(now), daily: daily.not_over(now) },
+        forecast: Forecast { hourly: hourly.not_over(now), daily: daily.not_over(now, &zone(answer)) },
         ..View::default()
     };
     view.number("temperature", current.temperature_2m);
@@ -142,9 +146,11 @@ pub(super) fn view(answer: &Answer, now: i64) -> View {
     view
 }
 
-/// The time zone of the place, as far as times of today need it.
+/// The time zone of the place; of one that this system does not know, the offset from UTC at present.
 pub(super) fn zone(answer: &Answer) -> TimeZone {
-    Offset::from_seconds(answer.utc_offset_seconds).map_or(TimeZone::UTC, TimeZone::fixed)
+    TimeZone::get(&answer.timezone).unwrap_or_else(|_| {
+        Offset::from_seconds(answer.utc_offset_seconds).map_or(TimeZone::UTC, TimeZone::fixed)
+    })
 }
 
 impl Hourly {
@@ -163,20 +169,32 @@ impl Hourly {
 }
 
 impl Daily {
-    /// The days that are not over: a day ends when the next begins.
-    fn not_over(&self, now: i64) -> Vec<Day> {
-        let is_over = |index: usize| self.time.get(index + 1).is_some_and(|next| *next <= now);
-        let days = self.time.iter().enumerate().filter(|(index, at)| is_time(**at) && !is_over(*index));
-        let days = days.map(|(index, at)| Day {
-            at: *at,
-            condition: condition(value(&self.weather_code, index), true),
-            high: value(&self.temperature_2m_max, index),
-            low: value(&self.temperature_2m_min, index),
-            precipitation: value(&self.precipitation_sum, index),
-            wind_speed: value(&self.wind_speed_10m_max, index),
+    /// The days that are not over.
+    fn not_over(&self, now: i64, zone: &TimeZone) -> Vec<Day> {
+        let days = self.time.iter().take(MOST_DAYS).enumerate().filter_map(|(index, at)| {
+            let (begin, end) = day_of(*at, zone)?;
+            (end > now).then(|| Day {
+                at: begin,
+                condition: condition(value(&self.weather_code, index), true),
+                high: value(&self.temperature_2m_max, index),
+                low: value(&self.temperature_2m_min, index),
+                precipitation: value(&self.precipitation_sum, index),
+                wind_speed: value(&self.wind_speed_10m_max, index),
+            })
         });
-        days.take(MOST_DAYS).collect()
+        days.collect()
     }
+}
+
+/// When the day that the service lets begin at `at` begins and ends. It takes each for 24 hours by the offset of today, so
+/// that those after a change of the clock begin an hour off (<https://github.com/open-meteo/open-meteo/issues/1545>), in
+/// autumn on the evening before. The middle of them is in the day that is meant.
+fn day_of(at: i64, zone: &TimeZone) -> Option<(i64, i64)> {
+    let middle = Timestamp::from_second(Some(at).filter(|at| is_time(*at))? + HALF_A_DAY).ok()?;
+    let middle = middle.to_zoned(zone.clone());
+    let begin = middle.start_of_day().ok()?;
+    let end = middle.tomorrow().ok()?.start_of_day().ok()?;
+    Some((begin.timestamp().as_second(), end.timestamp().as_second()))
 }
 
 /// The word for a code of the WMO, as Open-Meteo uses them ("WMO Weather interpretation codes" in its documentation).
