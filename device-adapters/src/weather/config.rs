@@ -20,10 +20,27 @@ const LEAST_OWN_MINUTES: f64 = 0.005;
 pub(crate) struct Defaults {
     /// The address of the public service.
     pub(crate) url: &'static str,
+    /// The domain that all its servers are in.
+    pub(crate) domain: &'static str,
     /// How often it is asked where nobody chose, in minutes.
     pub(crate) refresh: f64,
     /// How often the public service may be asked at most, in minutes.
     pub(crate) least: f64,
+}
+
+impl Defaults {
+    /// How often a server may be asked at most, in minutes. By its host, for the terms of the public service hold however
+    /// its address is written.
+    fn least_at(&self, server: Option<&(Origin, String)>) -> f64 {
+        let Some((Origin { host, .. }, _)) = server else { return self.least };
+        let host = host.trim_end_matches('.').to_ascii_lowercase();
+        let before = host.strip_suffix(self.domain);
+        if before.is_some_and(|before| before.is_empty() || before.ends_with('.')) {
+            self.least
+        } else {
+            LEAST_OWN_MINUTES
+        }
+    }
 }
 
 /// A place to four decimals, about eleven metres: more are refused by MET Norway, and are no use to anybody.
@@ -130,7 +147,7 @@ impl Config {
             None,
             |text| Origin::parse(text).ok().map(Some),
         )?;
-        let least = if server.is_some() { LEAST_OWN_MINUTES } else { defaults.least };
+        let least = defaults.least_at(server.as_ref());
         let minutes = settings.number("refresh_minutes", least..=MOST_MINUTES, "minutes")?;
         Ok(Self {
             latitude: settings.number("latitude", -90.0..=90.0, "degrees")?,

@@ -417,7 +417,29 @@ const DESCRIPTOR: Descriptor = Descriptor {
     shows_home: false,
     settings_schema: || schema(&DEFAULTS, json!({})),
 };
-const DEFAULTS: Defaults = Defaults { url: "https://weather.example", refresh: 15.0, least: 5.0 };
+const DEFAULTS: Defaults =
+    Defaults { url: "https://weather.example", domain: "weather.example", refresh: 15.0, least: 5.0 };
+
+#[test]
+fn the_public_service_is_spared_however_its_address_is_written() {
+    let parse = |url| {
+        let settings = json!({ "url": url, "refresh_minutes": 1 });
+        Config::parse(&DESCRIPTOR, &DEFAULTS, &settings).map_err(|error| error.to_string())
+    };
+    for public in [
+        DEFAULTS.url,
+        "https://WEATHER.example/v2",
+        "http://weather.example:8080",
+        "https://weather.example.",
+        "https://customers.weather.example",
+    ] {
+        let refused = parse(public).unwrap_err();
+        assert!(refused.contains("from 5 to 1440"), "{public}: {refused}");
+    }
+    for own in ["http://127.0.0.1", "https://myweather.example", "https://weather.example.lan"] {
+        assert!(parse(own).is_ok(), "{own}");
+    }
+}
 
 #[test]
 fn settings_name_the_key_the_value_and_the_rule() {
