@@ -134,6 +134,21 @@ fn what_is_now_is_measured() {
 }
 
 #[test]
+fn what_was_expected_of_an_hour_is_now_when_the_answer_is_old() {
+    let mut body = body();
+    body["hourly"]["relative_humidity_2m"] = json!([80, 70, 60]);
+    let answer = read(&body);
+    let at = |seconds: i64, key: &str| wire::view(&answer, MIDNIGHT + seconds).values.get(key).cloned();
+    let number = |number| Some(Measurement::Number(number));
+    assert_eq!(at(0, "temperature"), number(13.4), "a clock that is behind");
+    assert_eq!((at(4_499, "temperature"), at(4_499, "humidity")), (number(13.4), number(82.0)));
+    assert_eq!((at(4_500, "temperature"), at(4_500, "humidity")), (number(12.7), number(70.0)));
+    assert_eq!(at(4_500, "condition"), Some(Measurement::Text("clear-night".into())));
+    assert_eq!((at(7_200, "temperature"), at(7_200, "humidity")), (None, number(60.0)));
+    assert!(wire::view(&answer, MIDNIGHT + 10_800).values.is_empty(), "no hour of the answer is left");
+}
+
+#[test]
 fn hours_and_days_that_are_over_are_left_out() {
     let answer = read(&body());
     let forecast = wire::view(&answer, MIDNIGHT + 3_600).forecast;
@@ -234,7 +249,9 @@ fn every_documented_code_has_a_word() {
 
 #[test]
 fn what_a_model_does_not_have_is_none_and_what_is_no_weather_is_refused() {
-    let little = read(&json!({ "current": { "temperature_2m": 1.5, "uv_index": null, "new_thing": [1] } }));
+    let little = read(
+        &json!({ "current": { "time": MIDNIGHT, "temperature_2m": 1.5, "uv_index": null, "new_thing": [1] } }),
+    );
     let view = wire::view(&little, 0);
     assert_eq!(view.values.len(), 1);
     assert_eq!(view.forecast, crate::model::Forecast::default());

@@ -27,6 +27,9 @@ pub(super) const SENSORS: [&str; 10] = [
 
 const HOUR: i64 = 60 * 60;
 const HALF_A_DAY: i64 = 12 * HOUR;
+/// What is asked of the present moment, and of each hour: when the answer is old, what was expected of the hour is now.
+const OF_A_MOMENT: &str = "temperature_2m,apparent_temperature,relative_humidity_2m,pressure_msl,wind_speed_10m,\
+                           wind_gusts_10m,wind_direction_10m,cloud_cover,uv_index,weather_code,is_day";
 
 /// What is asked of which place, after the path. The numbers come in our units; times are seconds since 1970.
 pub(super) fn query(place: Place) -> String {
@@ -35,9 +38,7 @@ pub(super) fn query(place: Place) -> String {
     let hours = MOST_HOURS + 1;
     format!(
         "latitude={latitude}&longitude={longitude}\
-         &current=temperature_2m,apparent_temperature,relative_humidity_2m,pressure_msl,wind_speed_10m,wind_gusts_10m,\
-         wind_direction_10m,cloud_cover,uv_index,weather_code,is_day\
-         &hourly=temperature_2m,precipitation,weather_code,wind_speed_10m,is_day\
+         &current={OF_A_MOMENT}&hourly=precipitation,{OF_A_MOMENT}\
          &daily=weather_code,temperature_2m_max,temperature_2m_min,precipitation_sum,wind_speed_10m_max\
          &wind_speed_unit=ms&timeformat=unixtime&timezone=auto&forecast_hours={hours}&forecast_days={MOST_DAYS}"
     )
@@ -51,14 +52,16 @@ pub(super) struct Answer {
     utc_offset_seconds: i32,
     /// Its time zone, by the IANA name.
     timezone: String,
-    current: Current,
+    current: Moment,
     hourly: Hourly,
     daily: Daily,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default)]
-struct Current {
+struct Moment {
+    /// When.
+    time: i64,
     temperature_2m: Option<f64>,
     apparent_temperature: Option<f64>,
     relative_humidity_2m: Option<f64>,
@@ -77,11 +80,18 @@ struct Current {
 #[serde(default)]
 struct Hourly {
     time: Vec<i64>,
-    temperature_2m: Vec<Option<f64>>,
     /// Of the hour before.
     precipitation: Vec<Option<f64>>,
-    weather_code: Vec<Option<f64>>,
+    temperature_2m: Vec<Option<f64>>,
+    apparent_temperature: Vec<Option<f64>>,
+    relative_humidity_2m: Vec<Option<f64>>,
+    pressure_msl: Vec<Option<f64>>,
     wind_speed_10m: Vec<Option<f64>>,
+    wind_gusts_10m: Vec<Option<f64>>,
+    wind_direction_10m: Vec<Option<f64>>,
+    cloud_cover: Vec<Option<f64>>,
+    uv_index: Vec<Option<f64>>,
+    weather_code: Vec<Option<f64>>,
     is_day: Vec<Option<f64>>,
 }
 
@@ -114,7 +124,8 @@ pub(super) fn reason(body: &[u8]) -> Option<String> {
 /// [`BodyError`] for what is not documented, or holds neither now nor later.
 pub(super) fn read(body: &[u8]) -> Result<Answer, BodyError> {
     let answer: Answer = serde_json::from_slice(body)?;
-    if answer.current == Current::default() && answer.hourly.time.is_empty() {
+    let nothing = Moment { time: answer.current.time, ..Moment::default() };
+    if answer.current == nothing && answer.hourly.time.is_empty() {
         return Err(BodyError::Empty("weather, neither of now nor of the hours to come"));
     }
     Ok(answer)
@@ -127,20 +138,22 @@ pub(super) fn view(answer: &Answer, now: i64) -> View {
         forecast: Forecast { hourly: hourly.not_over(now), daily: daily.not_over(now, &zone(answer)) },
         ..View::default()
     };
-    view.number("temperature", current.temperature_2m);
-    view.number("apparent_temperature", current.apparent_temperature);
-    view.number("humidity", current.relative_humidity_2m);
-    view.number("pressure", current.pressure_msl);
-    view.number("wind_speed", current.wind_speed_10m);
-    view.number("wind_gust", current.wind_gusts_10m);
-    view.number("wind_bearing", current.wind_direction_10m);
-    view.number("cloud_cover", current.cloud_cover);
-    view.number("uv_index", current.uv_index);
+    let of_hour = hourly.time.iter().position(|at| holds_at(*at, now)).map(|index| hourly.moment(index));
+    let moment = if holds_at(current.time, now) { current.clone() } else { of_hour.unwrap_or_default() };
+    view.number("temperature", moment.temperature_2m);
+    view.number("apparent_temperature", moment.apparent_temperature);
+    view.number("humidity", moment.relative_humidity_2m);
+    view.number("pressure", moment.pressure_msl);
+    view.number("wind_speed", moment.wind_speed_10m);
+    view.number("wind_gust", moment.wind_gusts_10m);
+    view.number("wind_bearing", moment.wind_direction_10m);
+    view.number("cloud_cover", moment.cloud_cover);
+    view.number("uv_index", moment.uv_index);
     view.number(
         "precipitation",
         view.forecast.hourly.first().filter(|hour| hour.at <= now).and_then(|hour| hour.precipitation),
     );
-    if let Some(condition) = condition(current.weather_code, is_day(current.is_day)) {
+    if let Some(condition) = moment.condition() {
         view.values.insert(CONDITION, Measurement::Text(condition.word().to_owned()));
     }
     view
@@ -153,16 +166,43 @@ pub(super) fn zone(answer: &Answer) -> TimeZone {
     })
 }
 
+impl Moment {
+    fn condition(&self) -> Option<Condition> {
+        condition(self.weather_code, is_day(self.is_day))
+    }
+}
+
 impl Hourly {
+    /// What is expected at the beginning of an hour.
+    fn moment(&self, index: usize) -> Moment {
+        Moment {
+            time: self.time.get(index).copied().unwrap_or_default(),
+            temperature_2m: value(&self.temperature_2m, index),
+            apparent_temperature: value(&self.apparent_temperature, index),
+            relative_humidity_2m: value(&self.relative_humidity_2m, index),
+            pressure_msl: value(&self.pressure_msl, index),
+            wind_speed_10m: value(&self.wind_speed_10m, index),
+            wind_gusts_10m: value(&self.wind_gusts_10m, index),
+            wind_direction_10m: value(&self.wind_direction_10m, index),
+            cloud_cover: value(&self.cloud_cover, index),
+            uv_index: value(&self.uv_index, index),
+            weather_code: value(&self.weather_code, index),
+            is_day: value(&self.is_day, index),
+        }
+    }
+
     /// The hours that are not over.
     fn not_over(&self, now: i64) -> Vec<Hour> {
         let hours = self.time.iter().enumerate().filter(|(_, at)| is_time(**at) && **at + HOUR > now);
-        let hours = hours.map(|(index, at)| Hour {
-            at: *at,
-            condition: condition(value(&self.weather_code, index), is_day(value(&self.is_day, index))),
-            temperature: value(&self.temperature_2m, index),
-            precipitation: value(&self.precipitation, index + 1),
-            wind_speed: value(&self.wind_speed_10m, index),
+        let hours = hours.map(|(index, at)| {
+            let moment = self.moment(index);
+            Hour {
+                at: *at,
+                condition: moment.condition(),
+                temperature: moment.temperature_2m,
+                precipitation: value(&self.precipitation, index + 1),
+                wind_speed: moment.wind_speed_10m,
+            }
         });
         hours.take(MOST_HOURS).collect()
     }
@@ -222,6 +262,11 @@ pub(super) fn condition(code: Option<f64>, is_day: bool) -> Option<Condition> {
 /// Where it is not said, it is day.
 fn is_day(is_day: Option<f64>) -> bool {
     is_day.is_none_or(|is_day| is_day != 0.0)
+}
+
+/// Whether what is told of one moment still holds at another: it does for an hour. A clock that is behind changes nothing.
+fn holds_at(at: i64, now: i64) -> bool {
+    is_time(at) && now < at + HOUR
 }
 
 fn is_time(at: i64) -> bool {
