@@ -273,6 +273,33 @@ fn the_day_of_an_old_answer_is_told() {
 }
 
 #[test]
+fn an_old_answer_tells_nothing_of_now_while_the_service_fails() {
+    let mut rig = Rig::owning();
+    rig.answer(fresh(20.0));
+    rig.answer(silence(false));
+    let begun = rig.now;
+    let said = loop {
+        rig.now = rig.station.poll_timeout(true).unwrap();
+        assert!(rig.now - begun < Duration::from_secs(5 * 3_600), "it never ages");
+        rig.station.handle_timeout(rig.now);
+        let said = rig.said();
+        if temperature(&said).is_some() {
+            break said;
+        }
+    };
+    let hours = (rig.now - begun).as_secs() / 3_600;
+    assert!((2..4).contains(&hours), "after {hours} hours");
+    let why = "the last answer is of 14:00: too old to tell what is now";
+    assert_eq!(temperature(&said), Some(&Measurement::Unknown(why.to_owned())));
+    let expects = |reading: &Reading| matches!(reading, Reading::Forecast { forecast, .. } if !forecast.hourly.is_empty());
+    assert!(said.iter().any(expects), "what it expected is still told");
+    assert_eq!(temperature(&rig.answer(fresh(21.0))), Some(&Measurement::Number(21.0)));
+    // An answer of the same age is as new as somebody wants it, where nothing failed.
+    rig.now += Duration::from_secs(5 * 3_600);
+    assert_eq!(temperature(&rig.refresh()), Some(&Measurement::Number(21.0)));
+}
+
+#[test]
 fn a_board_that_reaches_nothing_lets_another_try_but_never_throws_a_young_answer_away() {
     let mut rig = Rig::owning();
     for _ in 0..2 {
