@@ -1,5 +1,6 @@
 //! The settings that weather services share: the place, who asks, and how often.
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -91,6 +92,8 @@ pub(crate) struct Config {
     pub(crate) refresh: Duration,
     /// Over which interface.
     pub(crate) route: Route,
+    /// Another number for other settings, those of one service among them.
+    pub(crate) number: u64,
 }
 
 /// The JSON schema of the shared settings, with `more` keys of one service.
@@ -148,6 +151,8 @@ impl Config {
             |text| Origin::parse(text).ok().map(Some),
         )?;
         let least = defaults.least_at(server.as_ref());
+        let mut number = DefaultHasher::new();
+        value.hash(&mut number);
         let minutes = settings.number("refresh_minutes", least..=MOST_MINUTES, "minutes")?;
         Ok(Self {
             latitude: settings.number("latitude", -90.0..=90.0, "degrees")?,
@@ -169,6 +174,7 @@ impl Config {
                     |text| parse_interface(text).map(Some),
                 )?,
             },
+            number: number.finish(),
         })
     }
 

@@ -18,6 +18,7 @@ use crate::model::{
 use super::Service;
 use super::fetch::{Fault, Freshness, Outcome};
 use super::schedule::Policy;
+use super::trouble::Trouble;
 
 /// Readings that may wait for a slow node; then no directive is taken in.
 const MOST_BACKLOG: usize = 64;
@@ -95,6 +96,18 @@ impl<S: Service> Station<S> {
             readings: VecDeque::from([found]),
             told: Told::default(),
         }
+    }
+
+    /// Goes on where the last run gave up.
+    pub(crate) fn go_on_from(&mut self, trouble: Trouble) {
+        let Trouble { fault, failures, next_request } = trouble;
+        (self.fault, self.failures, self.next_request) = (Some(fault), failures, next_request);
+    }
+
+    /// What the next run goes on from.
+    pub(crate) fn into_trouble(self) -> Option<Trouble> {
+        let (failures, next_request) = (self.failures, self.next_request);
+        self.fault.map(|fault| Trouble { fault, failures, next_request })
     }
 
     /// What to send as `If-Modified-Since`.

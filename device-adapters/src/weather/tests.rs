@@ -300,6 +300,26 @@ fn an_old_answer_tells_nothing_of_now_while_the_service_fails() {
 }
 
 #[test]
+fn who_goes_on_after_giving_up_asks_as_seldom_as_before() {
+    let mut rig = Rig::owning();
+    for _ in 0..3 {
+        rig.answer(silence(true));
+    }
+    assert!(rig.station.gives_up(rig.now).is_some());
+    let Rig { station, now, .. } = rig;
+    let trouble = station.into_trouble().unwrap();
+    let mut rig = Rig { now, ..Rig::new() };
+    rig.station.go_on_from(trouble.clone());
+    let said = rig.own(true);
+    assert_eq!(availability(&said).unwrap().0, Availability::Offline, "why is told before anybody is asked");
+    assert!(rig.station.gives_up(now).is_none());
+    rig.answer(silence(true));
+    assert!(rig.now == trouble.next_request && rig.now - now >= REFRESH * 4 / 10);
+    let next = rig.station.poll_timeout(false).unwrap();
+    assert!(next - rig.now >= REFRESH * 8 / 10, "the pause after it was {:?}", next - rig.now);
+}
+
+#[test]
 fn a_board_that_reaches_nothing_lets_another_try_but_never_throws_a_young_answer_away() {
     let mut rig = Rig::owning();
     for _ in 0..2 {
