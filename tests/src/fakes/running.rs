@@ -1,14 +1,16 @@
 //! An adapter that runs in a test, and what it says.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use device_adapters::contract::SHUTDOWN_WITHIN;
 use device_adapters::model::{
     Availability, Change, CommandId, Description, DeviceId, Measurement, Stage, State,
 };
 use device_adapters::{AdapterError, Context, Directive, Handle, Hint, Reading, find};
 use serde_json::Value;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, interval, timeout_at};
+use tokio::time::{Instant, interval, timeout, timeout_at};
 
 /// How long anything may take.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -132,6 +134,15 @@ impl Running {
         .await
     }
 
+    /// The next measurements of a device, all of them.
+    pub async fn measured(&mut self, id: &DeviceId) -> BTreeMap<String, Measurement> {
+        self.next(&format!("measurements of {id}"), |reading| match reading {
+            Reading::Measured { device, values } if device == id => Some(values.clone()),
+            _ => None,
+        })
+        .await
+    }
+
     /// Waits for a state of a device that fits.
     pub async fn reports(&mut self, id: &DeviceId, fits: impl Fn(&State) -> bool) {
         self.next(&format!("a state of {id}"), |reading| match reading {
@@ -150,6 +161,23 @@ impl Running {
             _ => None,
         })
         .await;
+    }
+
+    /// How it ends by itself.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub async fn ended(mut self) -> Result<(), AdapterError> {
+        timeout(PATIENCE, &mut self.run).await.expect("it ends").unwrap()
+    }
+
+    /// Stops it, which it has 2 s for.
+    ///
+    /// # Panics
+    /// When it takes longer, or ends with an error.
+    pub async fn stop(self) {
+        self.handle.stop.send(true).unwrap();
+        timeout(SHUTDOWN_WITHIN, self.run).await.expect("it stops in time").unwrap().unwrap();
     }
 }
 
