@@ -404,8 +404,21 @@ fn an_attribute_is_bounded_and_says_what_is_wrong_with_it() {
         Attribute::of(folder.0.parent().unwrap(), folder.0.file_name().unwrap().to_str().unwrap());
     assert!(matches!(directory.text(), Err(AttributeError::Read { .. })));
     assert!(directory.write("1").is_err());
-    assert_eq!(entries(&folder.0.join("nowhere")).unwrap(), Vec::<String>::new());
-    assert!(entries(&folder.0.join("value")).unwrap_err().to_string().contains("cannot list"));
+    let all = |_: &str| true;
+    assert_eq!(entries(&folder.0.join("nowhere"), all).unwrap(), Vec::<String>::new());
+    assert!(entries(&folder.0.join("value"), all).unwrap_err().to_string().contains("cannot list"));
+}
+
+#[test]
+fn of_a_folder_with_too_many_names_the_first_that_fit_are_taken() {
+    let folder = Folder::new();
+    for number in 0..1_500 {
+        folder.file(&format!("tty{number:04}"), "");
+    }
+    folder.file("zigbee0", "");
+    assert_eq!(entries(&folder.0, |name| name.starts_with("zigbee")).unwrap(), ["zigbee0"]);
+    let first: Vec<String> = (0..1_024).map(|number| format!("tty{number:04}")).collect();
+    assert_eq!(entries(&folder.0, |_| true).unwrap(), first);
 }
 
 /// A folder that is gone when it is dropped.

@@ -47,9 +47,9 @@ impl Lines for Kernel {
 impl Kernel {
     /// The chip that has the line, and what the kernel says of it.
     fn find(&self, line: &LineConfig) -> Result<Option<(PathBuf, line::Info)>, String> {
-        let names = entries(&self.root).map_err(|error| error.to_string())?;
+        let names = entries(&self.root, |name| name.starts_with("gpiochip"));
         let mut failure = None;
-        for name in names.iter().filter(|name| name.starts_with("gpiochip")) {
+        for name in &names.map_err(|error| error.to_string())? {
             let path = self.root.join(name);
             match of_chip(&path, name, line) {
                 Ok(Some(info)) => return Ok(Some((path, info))),

@@ -80,7 +80,7 @@ impl Hardware for Buses {
     const ADAPTER: &'static str = ID;
 
     fn list(&self, _known: &BTreeMap<DeviceId, Thermometer>) -> io::Result<Listing<Thermometer>> {
-        let names = entries(&self.folder)?;
+        let names = entries(&self.folder, |name| Rom::parse(name).is_some())?;
         let found = names.iter().filter_map(|name| self.found(name)).collect();
         Ok(Listing { found, remarks: Vec::new() })
     }

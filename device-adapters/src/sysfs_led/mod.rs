@@ -92,7 +92,7 @@ impl Hardware for Leds {
 
     fn list(&self, _known: &BTreeMap<DeviceId, Led>) -> io::Result<Listing<Led>> {
         let mut listing = Listing::default();
-        let there = entries(&self.folder)?;
+        let there = entries(&self.folder, |_| true)?;
         let names = match &self.which {
             Which::Free => &there,
             Which::Named(names) => names,
