@@ -1,7 +1,7 @@
 //! The bookkeeping of a board's devices in simulated time, and what its files may hold.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -150,7 +150,7 @@ impl Bench {
             Task::List { .. } => {
                 self.done.push("list".to_owned());
                 let found = self.there.iter().map(|(number, lane)| found(*number, lane)).collect();
-                Outcome::Listed(Ok(Listing { found, remarks: Vec::new() }))
+                Outcome::Listed(Ok(Listing { found, ..Listing::default() }))
             }
             Task::Read { device, place, .. } => {
                 self.done.push(format!("read {place}"));
@@ -339,11 +339,31 @@ fn what_is_not_owned_takes_no_commands_and_tells_nothing() {
 }
 
 #[test]
-fn a_folder_that_cannot_be_listed_loses_what_was_in_it() {
+fn a_folder_that_cannot_be_listed_keeps_what_was_in_it() {
     let mut bench = Bench::owning(&[(1, "a")]);
     bench.keeper.handle_done(bench.now, "", Outcome::Listed(Err(io::Error::other("I/O error"))));
+    bench.switch(1, 1, true, POLL);
+    assert_eq!(bench.life_of(1).last(), Some(&Stage::Confirmed));
+    assert!(!bench.readings.iter().any(|reading| matches!(reading, Reading::Lost { .. })));
+}
+
+#[test]
+fn a_device_of_which_nobody_knows_whether_it_is_there_stays() {
+    let mut bench = Bench::owning(&[(1, "a"), (2, "b")]);
+    let listing = Listing { unsure: BTreeSet::from([device(1), device(3)]), ..Listing::default() };
+    bench.keeper.handle_done(bench.now, "", Outcome::Listed(Ok(listing)));
     bench.work();
-    assert!(matches!(bench.readings.last(), Some(Reading::Lost { .. })), "{:?}", bench.readings.last());
+    let lost: Vec<_> = bench
+        .readings
+        .iter()
+        .filter_map(|reading| match reading {
+            Reading::Lost { device, .. } => Some(device.clone()),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(lost, [device(2)]);
+    bench.switch(1, 1, true, POLL);
+    assert_eq!(bench.life_of(1).last(), Some(&Stage::Confirmed));
 }
 
 proptest! {

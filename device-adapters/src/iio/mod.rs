@@ -76,13 +76,16 @@ impl Hardware for Chips {
     type Place = Chip;
     const ADAPTER: &'static str = ID;
 
-    fn list(&self, _known: &BTreeMap<DeviceId, Chip>) -> io::Result<Listing<Chip>> {
+    fn list(&self, known: &BTreeMap<DeviceId, Chip>) -> io::Result<Listing<Chip>> {
         let mut listing = Listing::default();
         for device in entries(&self.folder, |name| name.starts_with("iio:device"))? {
             match self.found(&device) {
                 Ok(Some(found)) => listing.found.push(found),
                 Ok(None) => {} // an accelerometer, a converter that only puts out
-                Err(why) => listing.remarks.push(format!("{device}: {why}")),
+                Err(why) => {
+                    let here = self.folder.join(&device);
+                    listing.doubt(known, format!("{device}: {why}"), |chip| chip.folder == here);
+                }
             }
         }
         Ok(listing)

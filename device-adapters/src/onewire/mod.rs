@@ -82,7 +82,7 @@ impl Hardware for Buses {
     fn list(&self, _known: &BTreeMap<DeviceId, Thermometer>) -> io::Result<Listing<Thermometer>> {
         let names = entries(&self.folder, |name| Rom::parse(name).is_some())?;
         let found = names.iter().filter_map(|name| self.found(name)).collect();
-        Ok(Listing { found, remarks: Vec::new() })
+        Ok(Listing { found, ..Listing::default() })
     }
 
     fn read(&self, thermometer: &Thermometer, last: Option<&Sample>) -> Result<Sample, String> {

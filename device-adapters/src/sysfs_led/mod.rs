@@ -90,7 +90,7 @@ impl Hardware for Leds {
     type Place = Led;
     const ADAPTER: &'static str = ID;
 
-    fn list(&self, _known: &BTreeMap<DeviceId, Led>) -> io::Result<Listing<Led>> {
+    fn list(&self, known: &BTreeMap<DeviceId, Led>) -> io::Result<Listing<Led>> {
         let mut listing = Listing::default();
         let there = entries(&self.folder, |_| true)?;
         let names = match &self.which {
@@ -101,7 +101,12 @@ impl Hardware for Leds {
             match self.found(name) {
                 Ok(Some(found)) => listing.found.push(found),
                 Ok(None) => {} // the kernel's own use of it goes first
-                Err(why) => listing.remarks.push(format!("LED {name}: {why}")),
+                Err(why) => {
+                    let here = self.folder.join(name);
+                    let may_be_there = !matches!(here.try_exists(), Ok(false));
+                    let why = format!("LED {name}: {why}");
+                    listing.doubt(known, why, |led| may_be_there && led.folder == here);
+                }
             }
         }
         Ok(listing)

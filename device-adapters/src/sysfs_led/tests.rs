@@ -137,6 +137,22 @@ fn leds_of_the_kernel_are_left_alone_unless_they_are_named() {
 }
 
 #[test]
+fn a_led_whose_file_cannot_be_read_for_once_stays() {
+    let folder = Folder::new();
+    folder.file("class/leds/a/max_brightness", "255\n");
+    folder.file("class/leds/a/brightness", "0\n");
+    let hardware = leds(&folder, &["a"]);
+    let found = hardware.list(&Default::default()).unwrap().found.remove(0);
+    let known = std::collections::BTreeMap::from([(found.description.id.clone(), found.place)]);
+    folder.file("class/leds/a/max_brightness", "\n");
+    let listing = hardware.list(&known).unwrap();
+    assert!(listing.found.is_empty() && listing.unsure.contains(&found.description.id), "{listing:?}");
+    std::fs::remove_dir_all(folder.0.join("class/leds/a")).unwrap();
+    let listing = hardware.list(&known).unwrap();
+    assert!(listing.unsure.is_empty() && listing.remarks[0].contains("LED a"), "it was pulled: {listing:?}");
+}
+
+#[test]
 fn a_led_without_levels_is_a_light_that_does_not_dim() {
     let folder = Folder::new();
     folder.file("class/leds/a/max_brightness", "1\n");
