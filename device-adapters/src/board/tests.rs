@@ -339,6 +339,28 @@ fn what_is_not_owned_takes_no_commands_and_tells_nothing() {
 }
 
 #[test]
+fn what_a_device_tells_while_it_is_read_is_newer_than_what_the_read_yields() {
+    let mut bench = Bench::owning(&[(1, "a")]);
+    let shown = |bench: &Bench| {
+        let states = bench.readings.iter().rev().find_map(|reading| match reading {
+            Reading::Reported { state, .. } => state.is_on(),
+            _ => None,
+        });
+        states.unwrap()
+    };
+    bench.hangs = true;
+    bench.direct(Directive::Refresh { device: device(1) });
+    bench.keeper.handle_event(bench.now, Event::Sampled { device: device(1), sample: sample(true, 20.0) });
+    bench.come_back(); // with what it showed before
+    bench.work();
+    assert!(shown(&bench));
+    // The next read begins after that, and counts.
+    bench.hangs = false;
+    bench.run(POLL);
+    assert!(!shown(&bench));
+}
+
+#[test]
 fn a_folder_that_cannot_be_listed_keeps_what_was_in_it() {
     let mut bench = Bench::owning(&[(1, "a")]);
     bench.keeper.handle_done(bench.now, "", Outcome::Listed(Err(io::Error::other("I/O error"))));
