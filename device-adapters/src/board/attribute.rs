@@ -88,6 +88,11 @@ impl Attribute {
         Self(folder.join(name))
     }
 
+    /// Its file.
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
     /// Its text, without white space at the end.
     pub(crate) fn text(&self) -> Result<String, AttributeError> {
         self.at_most(MOST_VALUE)
