@@ -3,17 +3,16 @@
 
 use std::path::Path;
 use std::process::Stdio;
-use std::time::Duration;
 
 use device_adapters::model::{
-    Availability, Change, DeviceId, LightChange, LightState, Measurement, Stage, State, color,
+    Availability, Change, ColorMode, DeviceId, Gamut, LightChange, LightState, Measurement, Stage, State,
+    color,
 };
-use device_adapters::{AdapterError, Context, Directive, Handle, Reading, Registration, contract, find};
+use device_adapters::{Reading, Registration, contract, find};
+use hearth_tests::fakes::running::Running;
 use hearth_tests::fakes::sysfs::{Strange, SysfsPeer};
 use hearth_tests::python::python;
 use serde_json::{Value, json};
-use tokio::task::JoinHandle;
-use tokio::time::{Instant, timeout_at};
 
 const LED: &str = "sysfs-led-0000000000000000-lamp";
 const ROM: &str = "28-0316a2794cff";
@@ -101,74 +100,36 @@ async fn a_chip_keeps_the_contract_live() {
 struct Rig {
     peer: SysfsPeer,
     device: DeviceId,
-    handle: Handle,
-    run: JoinHandle<Result<(), AdapterError>>,
-    commands: u8,
+    running: Running,
 }
 
 impl Rig {
     async fn new(id: &str, peer: SysfsPeer, more: Value) -> Self {
-        let built = (adapter(id).build)(&settings(&peer, more)).unwrap();
-        let (context, handle) = Context::channel(64, 64);
+        let running = Running::start(id, &settings(&peer, more));
         let device = contract::Peer::device(&peer);
-        handle.commands.send(Directive::Own { device: device.clone(), owned: true }).await.unwrap();
-        Self { peer, device, handle, run: tokio::spawn(built.run(context)), commands: 0 }
-    }
-
-    async fn next<T>(&mut self, what: &str, pick: impl Fn(&Reading) -> Option<T>) -> T {
-        let end = Instant::now() + Duration::from_secs(30);
-        let mut seen = Vec::new();
-        loop {
-            let Ok(reading) = timeout_at(end, self.handle.readings.recv()).await else {
-                panic!("waited for {what}, saw {seen:#?}")
-            };
-            let reading = reading.expect("the adapter stopped");
-            if let Some(picked) = pick(&reading) {
-                return picked;
-            }
-            seen.push(reading);
-        }
+        running.own(&device, true).await;
+        Self { peer, device, running }
     }
 
     async fn end_of(&mut self, change: LightChange) -> Stage {
-        self.commands += 1;
-        let command = device_adapters::model::CommandId([self.commands; 16]);
-        let (device, deadline) = (self.device.clone(), Instant::now() + Duration::from_secs(2));
-        let change = Change::Light(change);
-        self.handle.commands.send(Directive::Command { device, command, change, deadline }).await.unwrap();
-        self.next("the end of a command", |reading| match reading {
-            Reading::Progress { command: of, stage, .. } if *of == command && stage.is_final() => {
-                Some(stage.clone())
-            }
-            _ => None,
-        })
-        .await
+        self.running.change(&self.device, Change::Light(change)).await
     }
 
     async fn light(&mut self, wanted: impl Fn(&LightState) -> bool) {
-        self.next("a state", |reading| match reading {
-            Reading::Reported { state: State::Light(light), .. } => wanted(light).then_some(()),
-            _ => None,
-        })
-        .await;
+        let fits = |state: &State| matches!(state, State::Light(light) if wanted(light));
+        self.running.reports(&self.device, fits).await;
     }
 
     async fn measured(&mut self, key: &str, wanted: impl Fn(&Measurement) -> bool) {
-        self.next("a measurement", |reading| match reading {
+        let pick = |reading: &Reading| match reading {
             Reading::Measured { values, .. } => values.get(key).filter(|value| wanted(value)).map(|_| ()),
             _ => None,
-        })
-        .await;
+        };
+        self.running.next("a measurement", pick).await;
     }
 
     async fn available(&mut self, wanted: Availability) -> String {
-        self.next("an availability", |reading| match reading {
-            Reading::Availability { availability, reason, .. } if *availability == wanted => {
-                Some(reason.clone())
-            }
-            _ => None,
-        })
-        .await
+        self.running.available(&self.device, wanted).await
     }
 }
 
@@ -190,6 +151,25 @@ async fn a_led_is_as_bright_as_it_was_when_it_is_turned_on_again() {
         assert_eq!(rig.end_of(change.clone()).await, Stage::Confirmed, "{change:?}");
         assert_eq!(rig.peer.sysfs.text(&brightness), wanted, "{change:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_led_of_three_colours_uses_its_range_and_is_on_when_it_gives_light() {
+    let files = [
+        ("brightness", "31\n"),
+        ("max_brightness", "31\n"),
+        ("multi_index", "red green blue\n"),
+        ("multi_intensity", "0 0 0\n"),
+    ];
+    let peer = SysfsPeer::new(LED, "class/leds", "lamp", &files).unwrap();
+    let mut rig = Rig::new("sysfs_led", peer, json!({ "leds": ["lamp"] })).await;
+    rig.light(|light| !light.on).await;
+    let red = LightChange { color: Some(ColorMode::Color(Gamut::SRGB.red)), ..on(true) };
+    for (change, intensities) in [(on(true), "31 31 31\n"), (red, "31 0 0\n"), (at(50), "31 0 0\n")] {
+        assert_eq!(rig.end_of(change.clone()).await, Stage::Confirmed, "{change:?}");
+        assert_eq!(rig.peer.sysfs.text(&rig.peer.path("multi_intensity")), intensities, "{change:?}");
+    }
+    assert_eq!(rig.peer.sysfs.text(&rig.peer.path("brightness")), "16\n");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -247,9 +227,7 @@ async fn a_read_that_hangs_is_told_and_does_not_keep_the_adapter_from_stopping()
     let mut rig = Rig::new("onewire", peer, json!({ "poll_s": 1 })).await;
     let reason = rig.available(Availability::Offline).await;
     assert!(reason.contains("has not come back"), "{reason}");
-    rig.handle.stop.send(true).unwrap();
-    let within = Instant::now() + contract::SHUTDOWN_WITHIN;
-    timeout_at(within, rig.run).await.expect("it stops in time").unwrap().unwrap();
+    rig.running.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,6 +3,7 @@
 //! A file there has at most a page, and what the kernel calls a value ends with a line feed. Anything else may stand in a
 //! folder that somebody configured, so everything is bounded.
 
+use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -11,7 +12,7 @@ use std::path::{Path, PathBuf};
 const MOST_VALUE: u64 = 4_096;
 /// The most bytes of a list that outgrows a page: a LED's triggers, one for each processor.
 const MOST_LIST: u64 = 65_536;
-/// The most names of a folder that are looked at.
+/// The most names of a folder that are taken.
 const MOST_ENTRIES: usize = 1_024;
 
 /// Why an attribute has no value.
@@ -87,6 +88,11 @@ impl Attribute {
         Self(folder.join(name))
     }
 
+    /// Its file.
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
     /// Its text, without white space at the end.
     pub(crate) fn text(&self) -> Result<String, AttributeError> {
         self.at_most(MOST_VALUE)
@@ -143,17 +149,26 @@ impl Attribute {
     }
 }
 
-/// The names in a folder, sorted; none when it is not there.
-pub(crate) fn entries(folder: &Path) -> io::Result<Vec<String>> {
+/// The names in a folder that fit, sorted; none when it is not there. Of too many the first in that order, so that they
+/// are the same at each look.
+///
+/// # Errors
+/// When it cannot be listed to its end: what is missing then may be there all the same.
+pub(crate) fn entries(folder: &Path, fits: impl Fn(&str) -> bool) -> io::Result<Vec<String>> {
+    let failed =
+        |error: io::Error| io::Error::new(error.kind(), format!("cannot list {}: {error}", folder.display()));
     let listed = match std::fs::read_dir(folder) {
         Ok(listed) => listed,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => {
-            return Err(io::Error::new(error.kind(), format!("cannot list {}: {error}", folder.display())));
-        }
+        Err(error) => return Err(failed(error)),
     };
-    let names = listed.take(MOST_ENTRIES).filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-    let mut names: Vec<String> = names.collect();
-    names.sort();
-    Ok(names)
+    let mut names = BTreeSet::new();
+    for entry in listed {
+        let name = entry.map_err(failed)?.file_name();
+        names.extend(name.to_str().filter(|name| fits(name)).map(str::to_owned));
+        if names.len() > MOST_ENTRIES {
+            names.pop_last();
+        }
+    }
+    Ok(names.into_iter().collect())
 }

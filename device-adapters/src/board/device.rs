@@ -59,6 +59,8 @@ pub(super) struct Device<P> {
     misses: u32,
     /// What it yielded the last time that it answered.
     last: Option<Sample>,
+    /// It told something unasked since the job that is under way began: that is newer than what a read yields.
+    told_meanwhile: bool,
     told_state: Option<(State, Option<CommandId>)>,
     told_values: BTreeMap<String, Measurement>,
     command: Option<InFlight>,
@@ -81,6 +83,7 @@ impl<P> Device<P> {
             ready: now,
             misses: 0,
             last: None,
+            told_meanwhile: false,
             told_state: None,
             told_values: BTreeMap::new(),
             command: None,
@@ -165,6 +168,7 @@ impl<P> Device<P> {
     /// The command goes out, or the device is read.
     pub(super) fn started(&mut self, now: Instant, due: &Due, out: &mut Readings) {
         self.next_poll = now + self.poll;
+        self.told_meanwhile = false;
         let Due::Apply(id, _) = due else { return };
         self.ready = now + PACE;
         if let Some(command) = self.command.as_mut().filter(|command| command.id == *id)
@@ -180,7 +184,10 @@ impl<P> Device<P> {
             return;
         }
         match result {
-            Ok(sample) => self.answers(sample, out),
+            Ok(sample) => {
+                let newer = self.last.clone().filter(|_| self.told_meanwhile);
+                self.answers(newer.unwrap_or(sample), out);
+            }
             Err(why) => {
                 self.misses += 1;
                 let times = self.misses;
@@ -227,6 +234,7 @@ impl<P> Device<P> {
     /// It tells something unasked.
     pub(super) fn told(&mut self, sample: Sample, out: &mut Readings) {
         if self.owned {
+            self.told_meanwhile = true;
             self.answers(sample, out);
         }
     }

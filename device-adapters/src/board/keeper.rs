@@ -241,8 +241,9 @@ impl<P: Clone> Keeper<P> {
     }
 
     fn listed(&mut self, now: Instant, listing: io::Result<Listing<P>>) {
-        let Listing { found, remarks } = listing.unwrap_or_else(|error| Listing {
+        let Listing { found, unsure, remarks } = listing.unwrap_or_else(|error| Listing {
             found: Vec::new(),
+            unsure: self.devices.keys().cloned().collect(),
             remarks: vec![format!("devices cannot be listed: {error}")],
         });
         let mut here = BTreeSet::new();
@@ -259,6 +260,7 @@ impl<P: Clone> Keeper<P> {
                 ));
             }
         }
+        here.extend(unsure);
         self.forget(&here);
         for remark in remarks.difference(&self.remarks) {
             tracing::warn!(adapter = self.adapter, reason = %remark, "hardware of this board cannot be used");

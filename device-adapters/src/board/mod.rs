@@ -12,7 +12,7 @@ mod keeper;
 pub(crate) mod tests;
 mod work;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,6 +45,9 @@ pub(crate) trait Hardware: Send + Sync + 'static {
     const ADAPTER: &'static str;
 
     /// All devices that are there. `known` is where those are that were there the last time.
+    ///
+    /// # Errors
+    /// When it cannot be told which are there: all stay as they are.
     fn list(&self, known: &BTreeMap<DeviceId, Self::Place>) -> io::Result<Listing<Self::Place>>;
 
     /// Reads a device; `last` is what it yielded the last time that it was believed.
@@ -65,13 +68,29 @@ pub(crate) trait Hardware: Send + Sync + 'static {
 pub(crate) struct Listing<P> {
     /// Those that can be used.
     pub(crate) found: Vec<Found<P>>,
+    /// Those that were there the last time and may still be: they stay as they are, for an error is no absence.
+    pub(crate) unsure: BTreeSet<DeviceId>,
     /// What cannot be used and why, for people: told once.
     pub(crate) remarks: Vec<String>,
 }
 
 impl<P> Default for Listing<P> {
     fn default() -> Self {
-        Self { found: Vec::new(), remarks: Vec::new() }
+        Self { found: Vec::new(), unsure: BTreeSet::new(), remarks: Vec::new() }
+    }
+}
+
+impl<P> Listing<P> {
+    /// Something went wrong with the devices of `known` that are there.
+    pub(crate) fn doubt(
+        &mut self,
+        known: &BTreeMap<DeviceId, P>,
+        why: String,
+        is_there: impl Fn(&P) -> bool,
+    ) {
+        let doubted = known.iter().filter(|(_, place)| is_there(place));
+        self.unsure.extend(doubted.map(|(id, _)| id.clone()));
+        self.remarks.push(why);
     }
 }
 

@@ -1,7 +1,7 @@
 //! The bookkeeping of a board's devices in simulated time, and what its files may hold.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -150,7 +150,7 @@ impl Bench {
             Task::List { .. } => {
                 self.done.push("list".to_owned());
                 let found = self.there.iter().map(|(number, lane)| found(*number, lane)).collect();
-                Outcome::Listed(Ok(Listing { found, remarks: Vec::new() }))
+                Outcome::Listed(Ok(Listing { found, ..Listing::default() }))
             }
             Task::Read { device, place, .. } => {
                 self.done.push(format!("read {place}"));
@@ -339,11 +339,53 @@ fn what_is_not_owned_takes_no_commands_and_tells_nothing() {
 }
 
 #[test]
-fn a_folder_that_cannot_be_listed_loses_what_was_in_it() {
+fn what_a_device_tells_while_it_is_read_is_newer_than_what_the_read_yields() {
+    let mut bench = Bench::owning(&[(1, "a")]);
+    let shown = |bench: &Bench| {
+        let states = bench.readings.iter().rev().find_map(|reading| match reading {
+            Reading::Reported { state, .. } => state.is_on(),
+            _ => None,
+        });
+        states.unwrap()
+    };
+    bench.hangs = true;
+    bench.direct(Directive::Refresh { device: device(1) });
+    bench.keeper.handle_event(bench.now, Event::Sampled { device: device(1), sample: sample(true, 20.0) });
+    bench.come_back(); // with what it showed before
+    bench.work();
+    assert!(shown(&bench));
+    // The next read begins after that, and counts.
+    bench.hangs = false;
+    bench.run(POLL);
+    assert!(!shown(&bench));
+}
+
+#[test]
+fn a_folder_that_cannot_be_listed_keeps_what_was_in_it() {
     let mut bench = Bench::owning(&[(1, "a")]);
     bench.keeper.handle_done(bench.now, "", Outcome::Listed(Err(io::Error::other("I/O error"))));
+    bench.switch(1, 1, true, POLL);
+    assert_eq!(bench.life_of(1).last(), Some(&Stage::Confirmed));
+    assert!(!bench.readings.iter().any(|reading| matches!(reading, Reading::Lost { .. })));
+}
+
+#[test]
+fn a_device_of_which_nobody_knows_whether_it_is_there_stays() {
+    let mut bench = Bench::owning(&[(1, "a"), (2, "b")]);
+    let listing = Listing { unsure: BTreeSet::from([device(1), device(3)]), ..Listing::default() };
+    bench.keeper.handle_done(bench.now, "", Outcome::Listed(Ok(listing)));
     bench.work();
-    assert!(matches!(bench.readings.last(), Some(Reading::Lost { .. })), "{:?}", bench.readings.last());
+    let lost: Vec<_> = bench
+        .readings
+        .iter()
+        .filter_map(|reading| match reading {
+            Reading::Lost { device, .. } => Some(device.clone()),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(lost, [device(2)]);
+    bench.switch(1, 1, true, POLL);
+    assert_eq!(bench.life_of(1).last(), Some(&Stage::Confirmed));
 }
 
 proptest! {
@@ -404,8 +446,21 @@ fn an_attribute_is_bounded_and_says_what_is_wrong_with_it() {
         Attribute::of(folder.0.parent().unwrap(), folder.0.file_name().unwrap().to_str().unwrap());
     assert!(matches!(directory.text(), Err(AttributeError::Read { .. })));
     assert!(directory.write("1").is_err());
-    assert_eq!(entries(&folder.0.join("nowhere")).unwrap(), Vec::<String>::new());
-    assert!(entries(&folder.0.join("value")).unwrap_err().to_string().contains("cannot list"));
+    let all = |_: &str| true;
+    assert_eq!(entries(&folder.0.join("nowhere"), all).unwrap(), Vec::<String>::new());
+    assert!(entries(&folder.0.join("value"), all).unwrap_err().to_string().contains("cannot list"));
+}
+
+#[test]
+fn of_a_folder_with_too_many_names_the_first_that_fit_are_taken() {
+    let folder = Folder::new();
+    for number in 0..1_500 {
+        folder.file(&format!("tty{number:04}"), "");
+    }
+    folder.file("zigbee0", "");
+    assert_eq!(entries(&folder.0, |name| name.starts_with("zigbee")).unwrap(), ["zigbee0"]);
+    let first: Vec<String> = (0..1_024).map(|number| format!("tty{number:04}")).collect();
+    assert_eq!(entries(&folder.0, |_| true).unwrap(), first);
 }
 
 /// A folder that is gone when it is dropped.

@@ -57,41 +57,46 @@ impl Input {
         self.settled
     }
 
-    /// It has this level now.
-    pub(super) fn edge(&mut self, now: Instant, level: bool) -> Option<Told> {
+    /// It has this level from then on. What was due before that must have been done.
+    pub(super) fn edge(&mut self, at: Instant, level: bool) -> Option<Told> {
         if level == self.settled {
             self.settles = None;
             None
         } else if self.timing.debounce.is_zero() {
-            self.settle(now, level)
+            self.settle(at, level)
         } else {
-            self.settles = Some((level, now + self.timing.debounce));
+            // Who says the same again, as a poll does, does not make it begin anew.
+            self.settles.get_or_insert((level, at + self.timing.debounce));
             None
         }
     }
 
-    /// When [`Input::handle_timeout`] must be called, unless an edge comes first.
+    /// When [`Input::handle_timeout`] must be called, unless an edge was before that.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         let settles = self.settles.map(|(_, at)| at);
         settles.into_iter().chain(self.long_at).min()
     }
 
-    /// Does what is due; one thing at a time.
+    /// Does what is due; one thing at a time, what was due first before the other.
     pub(super) fn handle_timeout(&mut self, now: Instant) -> Option<Told> {
-        // First what happened first: a press that was let go just in time is no long one.
-        if let Some((level, _)) = self.settles.filter(|(_, at)| *at <= now) {
-            return self.settle(now, level);
+        let long_at = self.long_at.filter(|at| *at <= now);
+        let settles = self.settles.filter(|(_, at)| *at <= now);
+        match settles {
+            // A press that was let go just in time is no long one.
+            Some((level, at)) if long_at.is_none_or(|long_at| at <= long_at) => self.settle(at, level),
+            _ => {
+                long_at?;
+                (self.long_at, self.is_long) = (None, true);
+                Some(Told::Pressed(LONG_PRESS))
+            }
         }
-        self.long_at.filter(|at| *at <= now)?;
-        (self.long_at, self.is_long) = (None, true);
-        Some(Told::Pressed(LONG_PRESS))
     }
 
-    fn settle(&mut self, now: Instant, level: bool) -> Option<Told> {
+    fn settle(&mut self, at: Instant, level: bool) -> Option<Told> {
         (self.settled, self.settles) = (level, None);
         let Some(long_press) = self.timing.long_press else { return Some(Told::Level(level)) };
         if level {
-            (self.long_at, self.is_long) = (Some(now + long_press), false);
+            (self.long_at, self.is_long) = (Some(at + long_press), false);
             return None;
         }
         let was_told = self.long_at.take().is_none() && self.is_long;

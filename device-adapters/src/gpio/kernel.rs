@@ -5,17 +5,20 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use gpiocdev::line::{self, Direction, EdgeDetection, EdgeKind, Value};
 use gpiocdev::request::Builder;
 use gpiocdev::{Chip, Request};
+use rustix::time::{ClockId, clock_gettime};
 use tokio::io::unix::AsyncFd;
 use tokio::runtime::Handle;
+use tokio::time::Instant;
 
 use crate::board::entries;
 
 use super::config::{Bias, LineConfig, Role, Which};
-use super::{Line, Lines};
+use super::{Edge, Line, Lines, OpenError};
 
 /// Where somebody finds what to do about a chip that is hidden from the service, or refused.
 const WAY_OUT: &str =
@@ -30,16 +33,17 @@ pub(super) struct Kernel {
 }
 
 impl Lines for Kernel {
-    fn open(&self, line: &LineConfig, runtime: &Handle) -> Result<Arc<dyn Line>, String> {
+    fn open(&self, line: &LineConfig, runtime: &Handle) -> Result<Arc<dyn Line>, OpenError> {
         let place = line.place();
-        let found = self.find(line)?;
-        let found =
-            found.ok_or_else(|| format!("no chip in {} has {place}: {WAY_OUT}", self.root.display()))?;
-        let (chip, info) = found;
-        let denied = |error: gpiocdev::Error| format!("{place} of {} cannot be had: {error}", chip.display());
+        let absent =
+            || OpenError::Absent(format!("no chip in {} has {place}: {WAY_OUT}", self.root.display()));
+        let (chip, info) = self.find(line).map_err(OpenError::Failed)?.ok_or_else(absent)?;
+        let denied =
+            |error| OpenError::Failed(format!("{place} of {} cannot be had: {error}", chip.display()));
         let (request, is_debounced) = request(&chip, &info, line).map_err(denied)?;
         let _entered = runtime.enter();
-        let request = watched(request).map_err(|error| format!("{place} cannot be watched: {error}"))?;
+        let deaf = |error| OpenError::Failed(format!("{place} cannot be watched: {error}"));
+        let request = watched(request).map_err(deaf)?;
         Ok(Arc::new(KernelLine { request, is_debounced }))
     }
 }
@@ -47,9 +51,9 @@ impl Lines for Kernel {
 impl Kernel {
     /// The chip that has the line, and what the kernel says of it.
     fn find(&self, line: &LineConfig) -> Result<Option<(PathBuf, line::Info)>, String> {
-        let names = entries(&self.root).map_err(|error| error.to_string())?;
+        let names = entries(&self.root, |name| name.starts_with("gpiochip"));
         let mut failure = None;
-        for name in names.iter().filter(|name| name.starts_with("gpiochip")) {
+        for name in &names.map_err(|error| error.to_string())? {
             let path = self.root.join(name);
             match of_chip(&path, name, line) {
                 Ok(Some(info)) => return Ok(Some((path, info))),
@@ -167,21 +171,56 @@ impl Line for KernelLine {
         self.is_debounced
     }
 
-    fn edge(&self) -> Pin<Box<dyn Future<Output = io::Result<bool>> + Send + '_>> {
+    fn queued(&self) -> io::Result<Option<Edge>> {
+        queued(self.request.get_ref())
+    }
+
+    fn edge(&self) -> Pin<Box<dyn Future<Output = io::Result<Edge>> + Send + '_>> {
         Box::pin(async move {
             loop {
                 let mut ready = self.request.readable().await?;
                 let read = ready.try_io(|request| {
-                    let request = request.get_ref();
-                    if !request.has_edge_event().map_err(io::Error::other)? {
-                        return Err(io::ErrorKind::WouldBlock.into());
-                    }
-                    request.read_edge_event().map_err(io::Error::other)
+                    queued(request.get_ref())?.ok_or_else(|| io::ErrorKind::WouldBlock.into())
                 });
                 if let Ok(edge) = read {
-                    return edge.map(|edge| edge.kind == EdgeKind::Rising);
+                    return edge;
                 }
             }
         })
+    }
+}
+
+/// Reads an edge without waiting for one.
+fn queued(request: &Request) -> io::Result<Option<Edge>> {
+    if !request.has_edge_event().map_err(io::Error::other)? {
+        return Ok(None);
+    }
+    let event = request.read_edge_event().map_err(io::Error::other)?;
+    let at = moment(Duration::from_nanos(event.timestamp_ns));
+    Ok(Some(Edge { at, level: event.kind == EdgeKind::Rising }))
+}
+
+/// A moment of the kernel's monotonic clock, by which it stamps edges where nobody asks for another.
+fn moment(stamp: Duration) -> Instant {
+    let clock = clock_gettime(ClockId::Monotonic);
+    let seconds = u64::try_from(clock.tv_sec).unwrap_or_default();
+    let nanoseconds = u32::try_from(clock.tv_nsec).unwrap_or_default();
+    let age = Duration::new(seconds, nanoseconds).saturating_sub(stamp);
+    let now = Instant::now();
+    now.checked_sub(age).unwrap_or(now)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stamp_of_the_kernel_is_a_moment_of_the_past() {
+        let clock = clock_gettime(ClockId::Monotonic);
+        let now = Duration::new(clock.tv_sec.try_into().unwrap(), clock.tv_nsec.try_into().unwrap());
+        let second = Duration::from_secs(1);
+        let age = Instant::now().duration_since(moment(now - second));
+        assert!(age >= second && age < second * 10, "{age:?}");
+        assert!(moment(now + second * 60) <= Instant::now(), "nothing is of the future");
     }
 }

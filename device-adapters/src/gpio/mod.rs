@@ -19,6 +19,7 @@ use std::sync::Arc;
 
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use crate::adapter::{Adapter, AdapterError, Context, Descriptor, Registration, Scope, SettingsError};
 use crate::board::{self, Applied, Event, Fault, Found, Hardware, Listing, Sample};
@@ -62,8 +63,28 @@ trait Lines: Send + Sync + 'static {
     /// Takes a line for this program; `runtime` waits for its edges.
     ///
     /// # Errors
-    /// Why it cannot be had, for people.
-    fn open(&self, line: &LineConfig, runtime: &Handle) -> Result<Arc<dyn Line>, String>;
+    /// Why it cannot be had.
+    fn open(&self, line: &LineConfig, runtime: &Handle) -> Result<Arc<dyn Line>, OpenError>;
+}
+
+/// Why a line cannot be had, for people.
+#[derive(Debug, thiserror::Error)]
+enum OpenError {
+    /// The board has no such line at present.
+    #[error("{0}")]
+    Absent(String),
+    /// It has one, or may have.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// An edge of an input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Edge {
+    /// When it was, which is before somebody hears of it.
+    at: Instant,
+    /// The level after it.
+    level: bool,
 }
 
 /// A line that this program holds. Levels are logical: on is on, whatever the voltage.
@@ -77,8 +98,11 @@ trait Line: fmt::Debug + Send + Sync {
     /// Whether the kernel keeps bounces from us.
     fn is_debounced(&self) -> bool;
 
-    /// The level after the next edge.
-    fn edge(&self) -> Pin<Box<dyn Future<Output = io::Result<bool>> + Send + '_>>;
+    /// The next edge, if there was one by now.
+    fn queued(&self) -> io::Result<Option<Edge>>;
+
+    /// The next edge. Safe to cancel.
+    fn edge(&self) -> Pin<Box<dyn Future<Output = io::Result<Edge>> + Send + '_>>;
 }
 
 struct Gpio<L> {
@@ -133,30 +157,29 @@ impl<L: Lines> Hardware for Wiring<L> {
         let mut listing = Listing::default();
         for config in &self.lines {
             let id = board::board_id(ID, &self.board, &config.name).map_err(io::Error::other)?;
-            let held = known.get(&id).filter(|wired| wired.is_alive()).map(|wired| Ok(Arc::clone(wired)));
-            match held.unwrap_or_else(|| self.wire(&id, config)) {
+            match self.place(&id, config, known.get(&id)) {
                 Ok(place) => {
                     let lane = format!("line {}", config.name);
                     listing.found.push(Found { description: describe(id, config), lane, place });
                 }
-                Err(why) => listing.remarks.push(format!("{}: {why}", config.name)),
+                Err(error) => {
+                    listing.remarks.push(format!("{}: {error}", config.name));
+                    if matches!(error, OpenError::Failed(_)) {
+                        listing.unsure.insert(id);
+                    }
+                }
             }
         }
         Ok(listing)
     }
 
     fn read(&self, wired: &Arc<Wired>, _last: Option<&Sample>) -> Result<Sample, String> {
-        let level = wired.line.level().map_err(|error| format!("the line cannot be read: {error}"))?;
-        Ok(match (wired.role, &wired.watch) {
-            (Role::Switch, _) => Sample::state(State::Switch { on: level }),
-            (Role::Sensor, Some(watch)) => sensed(watch.compare(level)),
-            (Role::Sensor, None) => sensed(level),
-            (Role::Button, watch) => {
-                if let Some(watch) = watch {
-                    watch.compare(level);
-                }
-                Sample::default()
-            }
+        let level = wired.watch.as_ref().map_or_else(|| wired.line.level(), Watch::look);
+        let level = level.map_err(|error| format!("the line cannot be read: {error}"))?;
+        Ok(match wired.role {
+            Role::Switch => Sample::state(State::Switch { on: level }),
+            Role::Sensor => sensed(level),
+            Role::Button => Sample::default(),
         })
     }
 
@@ -173,20 +196,31 @@ impl<L: Lines> Hardware for Wiring<L> {
 }
 
 impl<L: Lines> Wiring<L> {
-    fn wire(&self, id: &DeviceId, config: &LineConfig) -> Result<Arc<Wired>, String> {
+    /// A line that is held, or taken anew where it cannot be read any more: a chip on USB may have been pulled.
+    fn place(
+        &self,
+        id: &DeviceId,
+        config: &LineConfig,
+        held: Option<&Arc<Wired>>,
+    ) -> Result<Arc<Wired>, OpenError> {
+        if let Some(wired) = held
+            && let Ok(level) = wired.line.level()
+        {
+            let is_watched = wired.watch.as_ref().is_none_or(Watch::is_running);
+            let again = || self.wire(id, config, Arc::clone(&wired.line), level);
+            return Ok(if is_watched { Arc::clone(wired) } else { again() });
+        }
         let line = self.source.open(config, &self.runtime)?;
-        let level = line.level().map_err(|error| format!("the line cannot be read: {error}"))?;
+        let level = line.level();
+        let level = level.map_err(|error| OpenError::Failed(format!("the line cannot be read: {error}")))?;
+        Ok(self.wire(id, config, line, level))
+    }
+
+    fn wire(&self, id: &DeviceId, config: &LineConfig, line: Arc<dyn Line>, level: bool) -> Arc<Wired> {
         let watch = (config.role != Role::Switch).then(|| {
             Watch::start(&self.runtime, Arc::clone(&line), config, level, id.clone(), self.events.clone())
         });
-        Ok(Arc::new(Wired { line, role: config.role, watch }))
-    }
-}
-
-impl Wired {
-    /// Whether it can be used on: a chip on USB may have been pulled.
-    fn is_alive(&self) -> bool {
-        self.line.level().is_ok() && self.watch.as_ref().is_none_or(Watch::is_running)
+        Arc::new(Wired { line, role: config.role, watch })
     }
 }
 

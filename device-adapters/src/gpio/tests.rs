@@ -4,19 +4,25 @@
 
 mod script;
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use tokio::time::Instant;
+use tokio::runtime;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, advance, timeout};
 
-use self::script::{SCRIPTED, Script, ScriptedPeer};
+use self::script::{Fault, SCRIPTED, Script, Scripted, ScriptedPeer};
 use super::config::{Bias, Config, Role, Which};
 use super::input::{Input, LONG_PRESS, PRESS, RELEASE, Timing, Told};
 use super::kernel::Kernel;
-use super::{Lines, REGISTRATION};
+use super::watch::Watch;
+use super::{Lines, REGISTRATION, Wiring};
 use crate::adapter::{Context, Directive, Handle, Reading};
 use crate::board::tests::Folder;
+use crate::board::{Event, Hardware};
 use crate::model::{Availability, DeviceId, Measurement, State};
 use crate::{AdapterError, contract};
 
@@ -45,7 +51,7 @@ async fn a_chip_that_is_none_or_not_there_is_named_with_the_way_out() {
     let lines = json!([{ "name": "Pump", "line": "GPIO17", "role": "switch" }]);
     let config = Config::parse(&REGISTRATION.descriptor, &json!({ "lines": lines })).unwrap();
     let kernel = Kernel { root: folder.0.clone() };
-    let open = || kernel.open(&config.lines[0], &tokio::runtime::Handle::current()).unwrap_err();
+    let open = || kernel.open(&config.lines[0], &runtime::Handle::current()).unwrap_err().to_string();
     assert!(open().contains("has GPIO17") && open().contains("gpio.conf"), "{}", open());
     folder.file("gpiochip0", "not a chip");
     assert!(open().contains("gpiochip0 cannot be used") && open().contains("gpio.conf"), "{}", open());
@@ -84,7 +90,7 @@ impl Rig {
         let peer = ScriptedPeer::new(chip);
         let adapter = (SCRIPTED.build)(&peer.settings(&line)).unwrap();
         let (context, handle) = Context::channel(64, 64);
-        let device = DeviceId::new("gpio-0000000000000000-pump").unwrap();
+        let device = pump();
         handle.commands.send(Directive::Own { device: device.clone(), owned: true }).await.unwrap();
         let run = tokio::spawn(adapter.run(context));
         let mut rig = Self { script: peer.script, device, handle, _run: run };
@@ -161,6 +167,94 @@ async fn a_level_whose_edge_was_lost_is_seen_by_a_poll() {
     rig.script.set(true);
     rig.handle.commands.send(Directive::Refresh { device: rig.device.clone() }).await.unwrap();
     while !rig.truth().await {}
+}
+
+fn pump() -> DeviceId {
+    DeviceId::new("gpio-0000000000000000-pump").unwrap()
+}
+
+/// A line whose edges are watched, without anybody who polls it.
+fn watched(line: Value) -> (Script, Watch, mpsc::Receiver<Event>) {
+    let script = Script::default();
+    let peer = ScriptedPeer::new("watched");
+    let lines = Config::parse(&REGISTRATION.descriptor, &peer.settings(&line)).unwrap().lines;
+    let (events, told) = mpsc::channel(8);
+    let line = Arc::new(script.clone());
+    let watch = Watch::start(&runtime::Handle::current(), line, &lines[0], false, pump(), events);
+    (script, watch, told)
+}
+
+async fn pressed(told: &mut mpsc::Receiver<Event>) -> &'static str {
+    match timeout(Duration::from_secs(10), told.recv()).await {
+        Ok(Some(Event::Pressed { event, .. })) => event,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_button_that_was_let_go_in_time_was_not_held_however_late_that_is_heard_of() {
+    for debounce in [0, 20] {
+        let line = json!({ "name": "Pump", "role": "button", "debounce_ms": debounce, "long_press_ms": 800 });
+        let (script, _watch, mut told) = watched(line);
+        let begun = Instant::now();
+        script.edge(true);
+        script.awaited().await;
+        script.late_edge(begun + ms(200), false);
+        assert_eq!(pressed(&mut told).await, PRESS, "debounced for {debounce} ms");
+        // And one that was held long enough was, although nobody had the time to tell before it was let go.
+        let begun = Instant::now();
+        script.late_edge(begun, true);
+        script.late_edge(begun + ms(900), false);
+        advance(ms(1_000)).await;
+        script.edge(false);
+        assert_eq!(pressed(&mut told).await, LONG_PRESS, "debounced for {debounce} ms");
+        assert_eq!(pressed(&mut told).await, RELEASE, "debounced for {debounce} ms");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_poll_that_an_edge_overtakes_takes_nothing_back() {
+    let line = json!({ "name": "Pump", "role": "button", "debounce_ms": 0, "long_press_ms": 100 });
+    let (script, watch, mut told) = watched(line);
+    script.overtake(true);
+    let watch = tokio::task::spawn_blocking(move || {
+        watch.look().unwrap(); // it reads that nobody presses, as it was
+        watch
+    });
+    let _watch = watch.await.unwrap();
+    assert_eq!(pressed(&mut told).await, LONG_PRESS, "it is held");
+}
+
+#[tokio::test]
+async fn a_line_that_cannot_be_read_for_once_stays_and_one_that_is_pulled_does_not() {
+    let peer = ScriptedPeer::new("unsure");
+    let line = json!({ "name": "Pump", "role": "sensor" });
+    let lines = Config::parse(&REGISTRATION.descriptor, &peer.settings(&line)).unwrap().lines;
+    let (events, _told) = mpsc::channel(8);
+    let board = "0000000000000000".to_owned();
+    let wiring = Wiring { source: Scripted, lines, board, events, runtime: runtime::Handle::current() };
+    let place = wiring.list(&BTreeMap::new()).unwrap().found.remove(0).place;
+    let known = BTreeMap::from([(pump(), Arc::clone(&place))]);
+    let is_same = |wiring: &Wiring<Scripted>| {
+        let found = wiring.list(&known).unwrap().found;
+        Arc::ptr_eq(&found[0].place, &place)
+    };
+    assert!(is_same(&wiring));
+    peer.script.fault(Fault::Mute);
+    let listing = wiring.list(&known).unwrap();
+    assert!(listing.found.is_empty() && listing.unsure.contains(&pump()), "{listing:?}");
+    peer.script.fault(Fault::Gone);
+    let listing = wiring.list(&known).unwrap();
+    assert!(listing.found.is_empty() && listing.unsure.is_empty(), "{listing:?}");
+    // Whoever watched it has ended with the chip; the line is watched again when it can be read.
+    let ended = timeout(Duration::from_secs(10), async {
+        while place.watch.as_ref().unwrap().is_running() {
+            tokio::task::yield_now().await;
+        }
+    });
+    ended.await.unwrap();
+    peer.script.fault(Fault::None);
+    assert!(!is_same(&wiring));
 }
 
 #[test]
@@ -246,6 +340,8 @@ const CONTACT: Timing = Timing { debounce: Duration::from_millis(20), long_press
 fn a_contact_that_bounces_tells_one_change() {
     let bouncing = [(0, true), (3, false), (5, true), (9, false), (11, true)];
     assert_eq!(told(CONTACT, &bouncing, 1_000), [(31, Told::Level(true))]);
+    let polled = [(0, true), (15, true), (30, true)];
+    assert_eq!(told(CONTACT, &polled, 1_000), [(20, Told::Level(true))], "a poll delays nothing");
     let glitch = [(0, true), (5, false)];
     assert_eq!(told(CONTACT, &glitch, 1_000), []);
     let timing = Timing { debounce: Duration::ZERO, ..CONTACT };

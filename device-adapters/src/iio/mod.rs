@@ -76,13 +76,16 @@ impl Hardware for Chips {
     type Place = Chip;
     const ADAPTER: &'static str = ID;
 
-    fn list(&self, _known: &BTreeMap<DeviceId, Chip>) -> io::Result<Listing<Chip>> {
+    fn list(&self, known: &BTreeMap<DeviceId, Chip>) -> io::Result<Listing<Chip>> {
         let mut listing = Listing::default();
-        for device in entries(&self.folder)?.iter().filter(|name| name.starts_with("iio:device")) {
-            match self.found(device) {
+        for device in entries(&self.folder, |name| name.starts_with("iio:device"))? {
+            match self.found(&device) {
                 Ok(Some(found)) => listing.found.push(found),
                 Ok(None) => {} // an accelerometer, a converter that only puts out
-                Err(why) => listing.remarks.push(format!("{device}: {why}")),
+                Err(why) => {
+                    let here = self.folder.join(&device);
+                    listing.doubt(known, format!("{device}: {why}"), |chip| chip.folder == here);
+                }
             }
         }
         Ok(listing)
@@ -114,7 +117,7 @@ impl Hardware for Chips {
 impl Chips {
     fn found(&self, device: &str) -> io::Result<Option<Found<Chip>>> {
         let folder = self.folder.join(device);
-        let names = entries(&folder)?;
+        let names = entries(&folder, |name| name.starts_with("in_"))?;
         let mut channels = BTreeMap::new();
         for channel in Channel::all(&names).into_iter().take(MOST_SENSORS) {
             channels.insert(channel.key(), channel);

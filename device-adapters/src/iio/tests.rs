@@ -168,6 +168,22 @@ fn a_chip_is_known_by_where_it_is_wired() {
     assert_eq!(unit, "°C");
 }
 
+#[test]
+fn a_chip_whose_name_cannot_be_read_for_once_stays() {
+    let folder = Folder::new();
+    folder.file("bus/iio/devices/iio:device0/in_temp_input", "21000\n");
+    folder.file("bus/iio/devices/iio:device0/name", "bme280\n");
+    let chips = Chips { folder: folder.0.join("bus/iio/devices"), board: "0123456789abcdef".to_owned() };
+    let found = chips.list(&BTreeMap::new()).unwrap().found.remove(0);
+    let known = BTreeMap::from([(found.description.id.clone(), found.place)]);
+    folder.file("bus/iio/devices/iio:device0/name", "\n");
+    let listing = chips.list(&known).unwrap();
+    assert!(listing.found.is_empty() && listing.unsure.contains(&found.description.id), "{listing:?}");
+    assert!(listing.remarks[0].contains("name holds"), "{:?}", listing.remarks);
+    std::fs::remove_dir_all(folder.0.join("bus/iio/devices/iio:device0")).unwrap();
+    assert!(chips.list(&known).unwrap().unsure.is_empty(), "it was pulled");
+}
+
 proptest! {
     #[test]
     fn any_name_of_a_file_is_read_without_a_panic(name in "(in_)?(temp|voltage|pressure)?.{0,60}(_raw|_input)?") {

@@ -33,7 +33,8 @@ const ABOUT: About = About {
     attribution: "Data from MET Norway (https://api.met.no/), CC BY 4.0",
     sensors: &outlook::SENSORS,
 };
-const DEFAULTS: Defaults = Defaults { url: "https://api.met.no/weatherapi", refresh: 30.0, least: 10.0 };
+const DEFAULTS: Defaults =
+    Defaults { url: "https://api.met.no/weatherapi", domain: "met.no", refresh: 30.0, least: 10.0 };
 /// The lowest shore and the highest summit, in metres, generously.
 const ALTITUDES: std::ops::RangeInclusive<f64> = -500.0..=9_000.0;
 

@@ -129,6 +129,8 @@ async fn what_is_missing_is_named_with_the_way_to_set_it() {
         assert!(matches!(&error, AdapterError::Unconfigured { .. }), "{error}");
         assert!(error.to_string().contains(what), "{error}");
     }
+    let error = build(&json!({ "url": DEFAULTS.url, "refresh_minutes": 9 })).err().unwrap().to_string();
+    assert!(error.contains("a number of minutes from 10 to 1440"), "{error}");
     let error = build(&json!({ "altitude": 10_000 })).err().unwrap().to_string();
     assert!(error.contains("a number of metres from -500 to 9000"), "{error}");
 }

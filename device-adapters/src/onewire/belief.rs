@@ -8,7 +8,7 @@
 //! - What the sensor is not able to measure, such as 127.9 °C for too little power or the -127 °C of other software, and
 //!   what has a wrong checksum, is read again; after [`MOST_TRIES`] readings the temperature is unknown.
 
-use super::wire::{Rom, WireError};
+use super::wire::Rom;
 
 /// Readings in a row before the temperature is unknown; each takes up to 750 ms.
 pub(super) const MOST_TRIES: u32 = 4;
@@ -47,15 +47,15 @@ impl Belief {
         Self { rom, last, before: None, tries: 0 }
     }
 
-    /// Takes a reading; after at most [`MOST_TRIES`] it knows.
-    pub(super) fn take(&mut self, reading: Result<f64, WireError>) -> Verdict {
+    /// Takes a reading, or why it is none; after at most [`MOST_TRIES`] it knows.
+    pub(super) fn take(&mut self, reading: Result<f64, String>) -> Verdict {
         self.tries += 1;
         let why = match reading {
             Ok(celsius) => match self.doubt(celsius) {
                 None => return Verdict::Believed(celsius),
                 Some(why) => why,
             },
-            Err(error) => error.to_string(),
+            Err(why) => why,
         };
         if self.tries < MOST_TRIES { Verdict::Again } else { Verdict::Unknown(why) }
     }

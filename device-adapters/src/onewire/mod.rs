@@ -15,7 +15,9 @@ use std::path::{Path, PathBuf};
 use std::pin::Pin;
 
 use crate::adapter::{Adapter, AdapterError, Context, Descriptor, Registration, Scope, SettingsError};
-use crate::board::{self, Applied, Attribute, Fault, Found, Hardware, Listing, Polled, Sample, entries};
+use crate::board::{
+    self, Applied, Attribute, AttributeError, Fault, Found, Hardware, Listing, Polled, Sample, entries,
+};
 use crate::model::{Capabilities, Change, Description, DeviceId, Measurement, SensorDescription, Sensors};
 
 use self::belief::{Belief, Verdict};
@@ -23,6 +25,8 @@ use self::wire::{Rom, WireError};
 
 /// The id of the adapter, and the prefix of its device ids.
 const ID: &str = "onewire";
+/// What to do where the kernel's driver got no answer that it could print.
+const WAY_OUT: &str = "the sensor did not answer in full, so look at its wires, their pull-up and its supply";
 /// The one sensor of a thermometer.
 const TEMPERATURE: &str = "temperature";
 
@@ -80,9 +84,9 @@ impl Hardware for Buses {
     const ADAPTER: &'static str = ID;
 
     fn list(&self, _known: &BTreeMap<DeviceId, Thermometer>) -> io::Result<Listing<Thermometer>> {
-        let names = entries(&self.folder)?;
+        let names = entries(&self.folder, |name| Rom::parse(name).is_some())?;
         let found = names.iter().filter_map(|name| self.found(name)).collect();
-        Ok(Listing { found, remarks: Vec::new() })
+        Ok(Listing { found, ..Listing::default() })
     }
 
     fn read(&self, thermometer: &Thermometer, last: Option<&Sample>) -> Result<Sample, String> {
@@ -129,21 +133,37 @@ impl Buses {
 }
 
 impl Thermometer {
-    /// Has the sensor convert, which takes 750 ms, and reads it: by the file that tells the checksum, if it is there.
-    fn convert(&self) -> Result<Result<f64, WireError>, String> {
-        let checked = Attribute::of(&self.folder, "w1_slave").text();
-        let (text, parse): (_, Parse) = match checked {
+    /// Has the sensor convert, which takes 750 ms, and reads it: by the file that tells the checksum, if it is there. What
+    /// is there and cannot be believed may be right the next time.
+    fn convert(&self) -> Result<Result<f64, String>, String> {
+        let checked = Attribute::of(&self.folder, "w1_slave");
+        match checked.text() {
             Err(error) if error.is_missing() => {
-                (Attribute::of(&self.folder, "temperature").text(), wire::parse_temperature)
+                let simple = Attribute::of(&self.folder, "temperature");
+                reading(&simple, simple.text(), wire::parse_temperature, wire::TEMPERATURE)
             }
-            other => (other, wire::parse_w1_slave),
-        };
-        match text {
-            Ok(text) => Ok(parse(&text)),
-            Err(error) if error.is_strange() => Ok(Err(WireError::NotATemperature(error.to_string()))),
-            Err(error) => Err(error.to_string()),
+            text => reading(&checked, text, wire::parse_w1_slave, wire::W1_SLAVE),
         }
     }
+}
+
+/// What a file that was read says; `wanted` is what belongs there.
+fn reading(
+    file: &Attribute,
+    text: Result<String, AttributeError>,
+    parse: Parse,
+    wanted: &'static str,
+) -> Result<Result<f64, String>, String> {
+    let text = match text {
+        Ok(text) => text,
+        Err(AttributeError::Strange { found, .. }) => found,
+        Err(error) if error.is_strange() => return Ok(Err(error.to_string())),
+        Err(error) => return Err(error.to_string()),
+    };
+    Ok(parse(&text).map_err(|error| match error {
+        WireError::NoReading => format!("{}: {WAY_OUT}", file.strange(&text, wanted)),
+        told => format!("{}: {told}", file.path().display()),
+    }))
 }
 
 /// The bus of a thermometer: its folder is a link into the folder of the bus master.

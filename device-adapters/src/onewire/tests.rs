@@ -59,15 +59,15 @@ fn both_files_of_the_kernel_are_read() {
     assert_eq!(parse_w1_slave(zeros), Err(WireError::Shorted));
     assert_eq!(parse_temperature("23125\n"), Ok(23.125));
     for bad in ["", "YES", "t=1", ": crc=57 YES\n", &GOLDEN.replace("YES", ""), &GOLDEN.replace("t=", "")] {
-        assert!(matches!(parse_w1_slave(bad), Err(WireError::NotATemperature(_))), "{bad:?}");
+        assert_eq!(parse_w1_slave(bad), Err(WireError::NoReading), "{bad:?}");
     }
     for bad in ["", "23.1", "NaN", "99999999999", "t=1"] {
-        assert!(matches!(parse_temperature(bad), Err(WireError::NotATemperature(_))), "{bad:?}");
+        assert_eq!(parse_temperature(bad), Err(WireError::NoReading), "{bad:?}");
     }
 }
 
 /// What a poll makes of readings, and how many it took.
-fn poll(last: Option<f64>, readings: &[Result<f64, WireError>]) -> (Verdict, usize) {
+fn poll(last: Option<f64>, readings: &[Result<f64, String>]) -> (Verdict, usize) {
     let mut belief = Belief::new(Rom::parse("28-0316a2794cff").unwrap(), last);
     for (index, reading) in readings.iter().enumerate() {
         match belief.take(reading.clone()) {
@@ -103,8 +103,7 @@ fn what_cannot_be_is_unknown_after_some_tries() {
     for (wrong, why) in [
         (Ok(-127.0), "able to measure"),
         (Ok(127.937), "able to measure"),
-        (Err(WireError::Checksum), "checksum"),
-        (Err(WireError::Shorted), "shorted"),
+        (Err("the checksum is wrong".to_owned()), "checksum"),
     ] {
         let tries = usize::try_from(MOST_TRIES).unwrap();
         let (verdict, took) = poll(Some(21.0), &vec![wrong.clone(); tries]);
@@ -128,6 +127,38 @@ fn a_thermometer_is_known_by_its_own_number_on_every_board() {
         let sample = buses.read(&found.place, None).unwrap();
         assert_eq!(sample.values[TEMPERATURE], Measurement::Number(celsius));
     }
+}
+
+#[test]
+fn what_is_no_reading_is_told_with_its_file_what_belongs_there_and_the_way_out() {
+    let folder = Folder::new();
+    let file = "bus/w1/devices/28-0316a2794cff/w1_slave";
+    folder.file(file, "");
+    let buses = Buses { folder: folder.0.join("bus/w1/devices") };
+    let place = buses.list(&Default::default()).unwrap().found.remove(0).place;
+    let told = |text: &str| {
+        folder.file(file, text);
+        match &buses.read(&place, None).unwrap().values[TEMPERATURE] {
+            Measurement::Unknown(why) => why.clone(),
+            other => panic!("{other:?}"),
+        }
+    };
+    let path = folder.0.join(file).display().to_string();
+    for (text, found) in [("", "\"\""), ("\n", "\"\\n\""), ("72 01 4b", "\"72 01 4b\"")] {
+        let wanted = format!(
+            "{path} holds {found}, which is not nine bytes, whether their checksum is right, and the temperature: \
+             the sensor did not answer in full, so look at its wires, their pull-up and its supply"
+        );
+        assert_eq!(told(text), wanted);
+    }
+    let wrong = told(&GOLDEN.replace("YES", "NO"));
+    assert!(wrong.starts_with(&format!("{path}: the checksum of what the sensor sent is wrong")), "{wrong}");
+    std::fs::remove_file(folder.0.join(file)).unwrap();
+    folder.file("bus/w1/devices/28-0316a2794cff/temperature", "warm\n");
+    let Measurement::Unknown(why) = buses.read(&place, None).unwrap().values[TEMPERATURE].clone() else {
+        panic!()
+    };
+    assert!(why.contains("temperature holds \"warm\", which is not a temperature in thousandths"), "{why}");
 }
 
 #[test]

@@ -13,9 +13,14 @@ pub(super) enum WireError {
     #[error("the sensor sent nothing but zeros: its data wire is shorted to ground")]
     Shorted,
     /// The file holds something else.
-    #[error("no temperature but {0:?}")]
-    NotATemperature(String),
+    #[error("it is no reading of a thermometer")]
+    NoReading,
 }
+
+/// What belongs into `w1_slave`.
+pub(super) const W1_SLAVE: &str = "nine bytes, whether their checksum is right, and the temperature";
+/// What belongs into `temperature`.
+pub(super) const TEMPERATURE: &str = "a temperature in thousandths of °C";
 
 /// The 64 bits that tell a sensor from all others, without their checksum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,31 +65,29 @@ impl Rom {
 /// 72 01 4b 46 7f ff 0e 10 57 t=23125
 /// ```
 pub(super) fn parse_w1_slave(text: &str) -> Result<f64, WireError> {
-    let strange = || WireError::NotATemperature(text.chars().take(60).collect());
-    let (first, rest) = text.split_once('\n').ok_or_else(strange)?;
-    let (bytes, verdict) = first.split_once(": crc=").ok_or_else(strange)?;
+    let (first, rest) = text.split_once('\n').ok_or(WireError::NoReading)?;
+    let (bytes, verdict) = first.split_once(": crc=").ok_or(WireError::NoReading)?;
     let is_right = match verdict.split_whitespace().nth(1) {
         Some("YES") => true,
         Some("NO") => false,
-        _ => return Err(strange()),
+        _ => return Err(WireError::NoReading),
     };
     if !is_right {
         return Err(WireError::Checksum);
     }
     let bytes: Vec<&str> = bytes.split_whitespace().collect();
     if bytes.len() != BYTES {
-        return Err(strange());
+        return Err(WireError::NoReading);
     }
     if bytes.iter().all(|byte| *byte == "00") {
         return Err(WireError::Shorted);
     }
-    let (_, milli) = rest.rsplit_once("t=").ok_or_else(strange)?;
+    let (_, milli) = rest.rsplit_once("t=").ok_or(WireError::NoReading)?;
     parse_temperature(milli)
 }
 
 /// Reads `temperature`: thousandths of °C.
 pub(super) fn parse_temperature(text: &str) -> Result<f64, WireError> {
-    let milli = text.trim().parse::<i32>();
-    let milli = milli.map_err(|_| WireError::NotATemperature(text.chars().take(60).collect()))?;
+    let milli = text.trim().parse::<i32>().map_err(|_| WireError::NoReading)?;
     Ok(f64::from(milli) / 1_000.0)
 }

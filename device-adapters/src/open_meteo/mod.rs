@@ -36,7 +36,7 @@ const ABOUT: About = About {
 const PUBLIC: &str = "https://api.open-meteo.com";
 const CUSTOMERS: &str = "https://customer-api.open-meteo.com";
 /// Its models make a new value each quarter of an hour.
-const DEFAULTS: Defaults = Defaults { url: PUBLIC, refresh: 15.0, least: 5.0 };
+const DEFAULTS: Defaults = Defaults { url: PUBLIC, domain: "open-meteo.com", refresh: 15.0, least: 5.0 };
 
 /// The adapter's line in the registry.
 pub(crate) const REGISTRATION: Registration = Registration {

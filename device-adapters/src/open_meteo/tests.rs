@@ -134,6 +134,21 @@ fn what_is_now_is_measured() {
 }
 
 #[test]
+fn what_was_expected_of_an_hour_is_now_when_the_answer_is_old() {
+    let mut body = body();
+    body["hourly"]["relative_humidity_2m"] = json!([80, 70, 60]);
+    let answer = read(&body);
+    let at = |seconds: i64, key: &str| wire::view(&answer, MIDNIGHT + seconds).values.get(key).cloned();
+    let number = |number| Some(Measurement::Number(number));
+    assert_eq!(at(0, "temperature"), number(13.4), "a clock that is behind");
+    assert_eq!((at(4_499, "temperature"), at(4_499, "humidity")), (number(13.4), number(82.0)));
+    assert_eq!((at(4_500, "temperature"), at(4_500, "humidity")), (number(12.7), number(70.0)));
+    assert_eq!(at(4_500, "condition"), Some(Measurement::Text("clear-night".into())));
+    assert_eq!((at(7_200, "temperature"), at(7_200, "humidity")), (None, number(60.0)));
+    assert!(wire::view(&answer, MIDNIGHT + 10_800).values.is_empty(), "no hour of the answer is left");
+}
+
+#[test]
 fn hours_and_days_that_are_over_are_left_out() {
     let answer = read(&body());
     let forecast = wire::view(&answer, MIDNIGHT + 3_600).forecast;
@@ -152,8 +167,56 @@ fn hours_and_days_that_are_over_are_left_out() {
     let tomorrow = wire::view(&answer, MIDNIGHT + 86_400).forecast;
     assert!(tomorrow.hourly.is_empty());
     assert_eq!(tomorrow.daily[0].condition, Some(Condition::Sunny));
-    // The last day has no end that is told: better an old day than none.
-    assert_eq!(wire::view(&answer, i64::MAX).forecast.daily.len(), 1);
+    assert!(wire::view(&answer, MIDNIGHT + 2 * 86_400).forecast.daily.is_empty());
+}
+
+/// Ten days from the midnight at `first`, all of 24 hours, as the service tells them.
+fn days_from(first: &str, zone: &str, ahead: i32) -> wire::Answer {
+    let first = first.parse::<jiff::Timestamp>().unwrap().as_second();
+    let times: Vec<i64> = (0..10).map(|day| first + day * 86_400).collect();
+    let highs: Vec<i64> = (0..10).collect();
+    read(&json!({
+        "utc_offset_seconds": ahead, "timezone": zone, "current": { "temperature_2m": 1 },
+        "daily": { "time": times, "temperature_2m_max": highs }
+    }))
+}
+
+#[test]
+fn days_are_those_of_the_calendar_over_a_change_of_the_clock() {
+    for (first, zone, ahead, changes) in [
+        ("2025-10-23T22:00:00Z", "Europe/Berlin", 7_200, "2025-10-26"),
+        ("2026-03-26T23:00:00Z", "Europe/Berlin", 3_600, "2026-03-29"),
+        ("2026-03-06T07:00:00Z", "America/Denver", -25_200, "2026-03-08"),
+        ("2026-10-02T13:30:00Z", "Australia/Lord_Howe", 37_800, "2026-10-04"),
+        ("2026-06-30T22:00:00Z", "Europe/Berlin", 7_200, "none"),
+    ] {
+        let answer = days_from(first, zone, ahead);
+        let begin = first.parse::<jiff::Timestamp>().unwrap();
+        let days = wire::view(&answer, begin.as_second()).forecast.daily;
+        let place = TimeZone::get(zone).unwrap();
+        let mut wanted = begin.to_zoned(place.clone());
+        let mut dates = Vec::new();
+        for (index, day) in days.iter().enumerate() {
+            let at = jiff::Timestamp::from_second(day.at).unwrap().to_zoned(place.clone());
+            assert_eq!(at, wanted, "{zone}, day {index}");
+            assert_eq!(day.high, Some(index as f64));
+            dates.push(at.date().to_string());
+            wanted = wanted.tomorrow().unwrap();
+        }
+        assert_eq!(days.len(), 10, "{zone}");
+        assert!(changes == "none" || dates.iter().any(|date| date == changes), "{zone}: {dates:?}");
+        // In the last hour of the place's own day it is still that day, and after it the next one.
+        let third = days[2].at;
+        assert_eq!(wire::view(&answer, third - 1).forecast.daily[0].at, days[1].at, "{zone}");
+        assert_eq!(wire::view(&answer, third).forecast.daily[0].at, third, "{zone}");
+    }
+}
+
+#[test]
+fn the_days_of_a_zone_that_nobody_knows_are_as_they_are_told() {
+    let answer = days_from("2025-10-23T22:00:00Z", "Mars/Olympus", 7_200);
+    let days = wire::view(&answer, 0).forecast.daily;
+    assert!(days.len() == 10 && days.windows(2).all(|two| two[1].at - two[0].at == 86_400));
 }
 
 #[test]
@@ -186,7 +249,9 @@ fn every_documented_code_has_a_word() {
 
 #[test]
 fn what_a_model_does_not_have_is_none_and_what_is_no_weather_is_refused() {
-    let little = read(&json!({ "current": { "temperature_2m": 1.5, "uv_index": null, "new_thing": [1] } }));
+    let little = read(
+        &json!({ "current": { "time": MIDNIGHT, "temperature_2m": 1.5, "uv_index": null, "new_thing": [1] } }),
+    );
     let view = wire::view(&little, 0);
     assert_eq!(view.values.len(), 1);
     assert_eq!(view.forecast, crate::model::Forecast::default());

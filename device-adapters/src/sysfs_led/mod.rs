@@ -27,7 +27,7 @@ use crate::model::{
 };
 
 use self::config::{Config, Which};
-use self::wire::{Channels, Target};
+use self::wire::{Channels, Shown, Target};
 
 /// The id of the adapter.
 const ID: &str = "sysfs_led";
@@ -82,7 +82,7 @@ struct Led {
     folder: PathBuf,
     /// Its brightest.
     most: u32,
-    /// Where its three colours stand among its channels, if it has them.
+    /// What it is mixed of, if it has several colours.
     channels: Option<Channels>,
 }
 
@@ -90,9 +90,9 @@ impl Hardware for Leds {
     type Place = Led;
     const ADAPTER: &'static str = ID;
 
-    fn list(&self, _known: &BTreeMap<DeviceId, Led>) -> io::Result<Listing<Led>> {
+    fn list(&self, known: &BTreeMap<DeviceId, Led>) -> io::Result<Listing<Led>> {
         let mut listing = Listing::default();
-        let there = entries(&self.folder)?;
+        let there = entries(&self.folder, |_| true)?;
         let names = match &self.which {
             Which::Free => &there,
             Which::Named(names) => names,
@@ -101,27 +101,33 @@ impl Hardware for Leds {
             match self.found(name) {
                 Ok(Some(found)) => listing.found.push(found),
                 Ok(None) => {} // the kernel's own use of it goes first
-                Err(why) => listing.remarks.push(format!("LED {name}: {why}")),
+                Err(why) => {
+                    let here = self.folder.join(name);
+                    let may_be_there = !matches!(here.try_exists(), Ok(false));
+                    let why = format!("LED {name}: {why}");
+                    listing.doubt(known, why, |led| may_be_there && led.folder == here);
+                }
             }
         }
         Ok(listing)
     }
 
     fn read(&self, led: &Led, last: Option<&Sample>) -> Result<Sample, String> {
-        led.state(last).map(Sample::state).map_err(|error| error.to_string())
+        let shown = led.shows().map_err(|error| error.to_string())?;
+        Ok(Sample::state(State::Light(led.light(&shown, remembered(last)))))
     }
 
     fn apply(&self, led: &Led, change: &Change, last: Option<&Sample>) -> Result<Applied, Fault> {
         let Change::Light(change) = change else {
             return Err(Fault::Refused("a LED takes changes of a light".to_owned()));
         };
-        let now = led.state(last).map_err(|error| failed(&error))?;
-        let target = Target::of(change, &now, led.most, led.channels.is_some());
-        led.write(&target).map_err(|error| failed(&error))?;
-        let (level, intensities) = led.shows().map_err(|error| failed(&error))?;
-        let follows = target.is_shown_by(level, intensities);
-        let sample = Sample::state(State::Light(led.light(level, intensities, Some(&target.light))));
-        Ok(Applied { sample, follows })
+        let before = led.shows().map_err(|error| failed(&error))?;
+        let now = led.light(&before, remembered(last));
+        let target = Target::of(change, &now, &before, led.most, led.channels.as_ref());
+        led.write(&before, &target.shown).map_err(|error| failed(&error))?;
+        let after = led.shows().map_err(|error| failed(&error))?;
+        let sample = Sample::state(State::Light(led.light(&after, Some(&target.light))));
+        Ok(Applied { sample, follows: after == target.shown })
     }
 }
 
@@ -137,12 +143,15 @@ impl Leds {
         let most = most.ok_or_else(|| {
             Attribute::of(&folder, "max_brightness").strange("0", "the brightness of a LED at its brightest")
         })?;
-        let index = Attribute::of(&folder, "multi_index").optional();
-        let channels = index.as_deref().and_then(Channels::parse);
+        let channels = match Attribute::of(&folder, "multi_index").text() {
+            Ok(index) => Channels::parse(&index),
+            Err(error) if error.is_missing() => None, // it has one colour
+            Err(error) => return Err(error),
+        };
         let Ok(id) = board::board_id(ID, &self.board, name) else { return Ok(None) };
         let capabilities = LightCapabilities {
             brightness: most > 1,
-            color: channels.as_ref().map(|_| Gamut::SRGB),
+            color: channels.as_ref().filter(|channels| channels.have_colors()).map(|_| Gamut::SRGB),
             ..LightCapabilities::default()
         };
         let note = trigger
@@ -164,56 +173,51 @@ impl Leds {
 }
 
 impl Led {
-    fn state(&self, last: Option<&Sample>) -> Result<State, AttributeError> {
-        let remembered = match last {
-            Some(Sample { state: Some(State::Light(light)), .. }) => Some(light),
-            _ => None,
-        };
-        let (level, intensities) = self.shows()?;
-        Ok(State::Light(self.light(level, intensities, remembered)))
-    }
-
     /// What it shows, as the kernel says it.
-    fn shows(&self) -> Result<(u32, Option<[u32; 3]>), AttributeError> {
+    fn shows(&self) -> Result<Shown, AttributeError> {
         let brightness = Attribute::of(&self.folder, "brightness");
         let level = brightness.integer()?;
         let fits = u32::try_from(level).ok().filter(|level| *level <= self.most);
         let level =
             fits.ok_or_else(|| brightness.strange(&level.to_string(), "from 0 to its max_brightness"))?;
-        let Some(channels) = &self.channels else { return Ok((level, None)) };
+        let Some(channels) = &self.channels else { return Ok(Shown { level, intensities: Vec::new() }) };
         let attribute = Attribute::of(&self.folder, "multi_intensity");
         let text = attribute.text()?;
         let intensities = channels.read(&text);
         let strange = || attribute.strange(&text, "a number for each colour of multi_index");
-        Ok((level, Some(intensities.ok_or_else(strange)?)))
+        Ok(Shown { level, intensities: intensities.ok_or_else(strange)? })
     }
 
     /// That, as a light; what the LED does not tell while it is off is as remembered.
-    fn light(
-        &self,
-        level: u32,
-        intensities: Option<[u32; 3]>,
-        remembered: Option<&LightState>,
-    ) -> LightState {
+    fn light(&self, shown: &Shown, remembered: Option<&LightState>) -> LightState {
+        let level = shown.light(self.most);
         let brightness = match level {
             0 => remembered.map_or(u16::MAX, |light| light.brightness),
             level => wire::brightness_of(level, self.most),
         };
-        let color = intensities.and_then(wire::color_of).map(ColorMode::Color);
+        let channels = self.channels.as_ref();
+        let color = channels.and_then(|channels| channels.color_of(&shown.intensities)).map(ColorMode::Color);
         LightState::plain(level > 0, brightness, color.unwrap_or(ColorMode::None))
     }
 
-    fn write(&self, target: &Target) -> Result<(), AttributeError> {
+    fn write(&self, before: &Shown, target: &Shown) -> Result<(), AttributeError> {
         // Else the trigger would take the LED back at its next turn.
         if active_trigger(&self.folder)?.is_some() {
             Attribute::of(&self.folder, "trigger").write("none")?;
         }
-        if let (Some(channels), Some(intensities)) = (&self.channels, target.intensities) {
-            let attribute = Attribute::of(&self.folder, "multi_intensity");
-            let present = attribute.text()?;
-            attribute.write(&channels.write(&present, intensities))?;
+        if target.intensities != before.intensities {
+            let intensities: Vec<String> = target.intensities.iter().map(u32::to_string).collect();
+            Attribute::of(&self.folder, "multi_intensity").write(&intensities.join(" "))?;
         }
         Attribute::of(&self.folder, "brightness").write(&target.level.to_string())
+    }
+}
+
+/// How the light was the last time.
+fn remembered(last: Option<&Sample>) -> Option<&LightState> {
+    match last?.state.as_ref()? {
+        State::Light(light) => Some(light),
+        _ => None,
     }
 }
 

@@ -1,5 +1,6 @@
 //! The settings that weather services share: the place, who asks, and how often.
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -20,10 +21,27 @@ const LEAST_OWN_MINUTES: f64 = 0.005;
 pub(crate) struct Defaults {
     /// The address of the public service.
     pub(crate) url: &'static str,
+    /// The domain that all its servers are in.
+    pub(crate) domain: &'static str,
     /// How often it is asked where nobody chose, in minutes.
     pub(crate) refresh: f64,
     /// How often the public service may be asked at most, in minutes.
     pub(crate) least: f64,
+}
+
+impl Defaults {
+    /// How often a server may be asked at most, in minutes. By its host, for the terms of the public service hold however
+    /// its address is written.
+    fn least_at(&self, server: Option<&(Origin, String)>) -> f64 {
+        let Some((Origin { host, .. }, _)) = server else { return self.least };
+        let host = host.trim_end_matches('.').to_ascii_lowercase();
+        let before = host.strip_suffix(self.domain);
+        if before.is_some_and(|before| before.is_empty() || before.ends_with('.')) {
+            self.least
+        } else {
+            LEAST_OWN_MINUTES
+        }
+    }
 }
 
 /// A place to four decimals, about eleven metres: more are refused by MET Norway, and are no use to anybody.
@@ -74,6 +92,8 @@ pub(crate) struct Config {
     pub(crate) refresh: Duration,
     /// Over which interface.
     pub(crate) route: Route,
+    /// Another number for other settings, those of one service among them.
+    pub(crate) number: u64,
 }
 
 /// The JSON schema of the shared settings, with `more` keys of one service.
@@ -130,7 +150,9 @@ impl Config {
             None,
             |text| Origin::parse(text).ok().map(Some),
         )?;
-        let least = if server.is_some() { LEAST_OWN_MINUTES } else { defaults.least };
+        let least = defaults.least_at(server.as_ref());
+        let mut number = DefaultHasher::new();
+        value.hash(&mut number);
         let minutes = settings.number("refresh_minutes", least..=MOST_MINUTES, "minutes")?;
         Ok(Self {
             latitude: settings.number("latitude", -90.0..=90.0, "degrees")?,
@@ -152,6 +174,7 @@ impl Config {
                     |text| parse_interface(text).map(Some),
                 )?,
             },
+            number: number.finish(),
         })
     }
 

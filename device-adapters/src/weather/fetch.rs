@@ -126,7 +126,6 @@ pub(crate) fn judge<S: Service>(
         return Outcome::Unchanged(freshness);
     }
     let failed = |words: String, is_futile| {
-        let words = without_secret(service, &words);
         let retry_after = retry_after(response, freshness.date.unwrap_or(now));
         Outcome::Failed(Fault { words, is_unreachable: false, is_futile, retry_after })
     };
@@ -135,7 +134,7 @@ pub(crate) fn judge<S: Service>(
         let body = unpacked.unwrap_or_default();
         let moved = location(response).map(|there| format!("it has moved to {there}: see the setting `url`"));
         let why = moved.or_else(|| service.refusal(status, &body));
-        let why = why.map(|words| format!(": {}", shortened(&words)));
+        let why = why.map(|words| format!(": {}", shown(service, &words)));
         let words = format!("{origin} answered {}{}", named(status), why.unwrap_or_default());
         // Too early, too late and too often pass; what else the service blames on us does not.
         let passes = status.is_server_error()
@@ -200,15 +199,12 @@ fn named(status: StatusCode) -> String {
     }
 }
 
-/// What a service says, fit for a line.
-fn shortened(words: &str) -> String {
-    words.chars().filter(|c| !c.is_control()).take(MOST_WORDS).collect()
-}
-
-/// A service may repeat what it was asked.
-fn without_secret<S: Service>(service: &S, words: &str) -> String {
-    match service.secret().filter(|secret| !secret.0.is_empty()) {
-        Some(secret) => words.replace(&secret.0, "…"),
-        None => words.to_owned(),
+/// What a service says, fit for a line. It may repeat what it was asked: the secret is taken out before anything is cut,
+/// or a part of it would be left.
+fn shown<S: Service>(service: &S, words: &str) -> String {
+    let mut line: String = words.chars().filter(|c| !c.is_control()).collect();
+    if let Some(secret) = service.secret().filter(|secret| !secret.0.is_empty()) {
+        line = line.replace(&secret.0, "…");
     }
+    line.chars().take(MOST_WORDS).collect()
 }

@@ -12,6 +12,7 @@ mod sensors;
 mod station;
 #[cfg(test)]
 mod tests;
+mod trouble;
 
 use std::collections::BTreeMap;
 

@@ -17,6 +17,7 @@ use crate::model::Description;
 use super::config::Config;
 use super::fetch::{Outcome, fetch};
 use super::station::Station;
+use super::trouble;
 use super::{About, Service};
 
 /// A request under way; it owns the client and gives it back.
@@ -29,6 +30,8 @@ pub(crate) struct Server {
     adapter: &'static str,
     description: Description,
     refresh: Duration,
+    /// That of [`Config::number`].
+    settings: u64,
     client: Client,
 }
 
@@ -50,7 +53,8 @@ impl Server {
         };
         let description = about.describe(config.name.as_deref(), &origin)?;
         let client = Client::new(origin, config.route.clone(), tls).with_agent(agent);
-        Ok(Self { base, adapter: about.adapter, description, refresh: config.refresh, client })
+        let (adapter, refresh, settings) = (about.adapter, config.refresh, config.number);
+        Ok(Self { base, adapter, description, refresh, settings, client })
     }
 }
 
@@ -62,8 +66,11 @@ pub(crate) async fn run<S: Service + Sync>(
 ) -> Result<(), AdapterError> {
     let Context { readings, mut commands, mut shutdown, .. } = ctx;
     let service = Arc::new(service);
-    let Server { adapter, description, refresh, client, .. } = server;
+    let Server { adapter, description, refresh, settings, client, .. } = server;
     let mut station = Station::new(adapter, service.clone(), description, refresh, seed(), Instant::now());
+    if let Some(trouble) = trouble::take(adapter, settings, Instant::now()) {
+        station.go_on_from(trouble);
+    }
     let mut idle = Some(client);
     let mut asking: Option<Asking<S::Answer>> = None;
     loop {
@@ -71,6 +78,9 @@ pub(crate) async fn run<S: Service + Sync>(
         station.handle_timeout(now);
         if let Some(error) = station.gives_up(now) {
             pass_on(&readings, || station.poll_reading());
+            if let Some(trouble) = station.into_trouble() {
+                trouble::leave(adapter, settings, trouble);
+            }
             return Err(error);
         }
         if station.is_due(now)

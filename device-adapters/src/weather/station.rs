@@ -18,12 +18,13 @@ use crate::model::{
 use super::Service;
 use super::fetch::{Fault, Freshness, Outcome};
 use super::schedule::Policy;
+use super::trouble::Trouble;
 
 /// Readings that may wait for a slow node; then no directive is taken in.
 const MOST_BACKLOG: usize = 64;
 /// Requests in a row that reach nothing, after which another board should try.
 const MOST_UNREACHABLE: u32 = 3;
-/// An answer older than this is no reason to go on where nothing is reached.
+/// An answer older than this is no reason to go on where nothing is reached, and tells nothing of now where nothing comes.
 const TOO_OLD: Duration = Duration::from_secs(3 * 60 * 60);
 /// From this age on the day is told with the time of an answer, in seconds.
 const OF_ANOTHER_DAY: i64 = 20 * 60 * 60;
@@ -95,6 +96,18 @@ impl<S: Service> Station<S> {
             readings: VecDeque::from([found]),
             told: Told::default(),
         }
+    }
+
+    /// Goes on where the last run gave up.
+    pub(crate) fn go_on_from(&mut self, trouble: Trouble) {
+        let Trouble { fault, failures, next_request } = trouble;
+        (self.fault, self.failures, self.next_request) = (Some(fault), failures, next_request);
+    }
+
+    /// What the next run goes on from.
+    pub(crate) fn into_trouble(self) -> Option<Trouble> {
+        let (failures, next_request) = (self.failures, self.next_request);
+        self.fault.map(|fault| Trouble { fault, failures, next_request })
     }
 
     /// What to send as `If-Modified-Since`.
@@ -257,10 +270,13 @@ impl<S: Service> Station<S> {
         let left = u64::try_from(HOUR - unix.rem_euclid(HOUR)).unwrap_or(1);
         self.next_view = Some(now + Duration::from_secs(left));
         let mut view = self.service.view(&kept.answer, unix);
+        let mut why = "the service does not tell it for this place and hour".to_owned();
+        if self.fault.is_some() && now.duration_since(kept.at) > TOO_OLD {
+            view.values.clear();
+            why = format!("the last answer is of {}: too old to tell what is now", self.time_of(kept, now));
+        }
         let measured = self.description.sensors.iter().map(|(key, sensor)| {
-            let value = view.values.remove(key.as_str()).unwrap_or_else(|| {
-                Measurement::Unknown("the service does not tell it for this place and hour".to_owned())
-            });
+            let value = view.values.remove(key.as_str()).unwrap_or_else(|| Measurement::Unknown(why.clone()));
             (key.clone(), sensor.fit(value))
         });
         let values: BTreeMap<_, _> = measured.collect();
@@ -283,7 +299,7 @@ impl<S: Service> Station<S> {
             (None, None) => return,
             (Some(_), None) => (Availability::Online, "the service answers".to_owned()),
             (Some(kept), Some(words)) => {
-                let time = clock(kept.unix, kept.unix_at(now), self.service.zone(&kept.answer));
+                let time = self.time_of(kept, now);
                 (Availability::Stale, format!("last answer of {time}, now: {words}"))
             }
             (None, Some(words)) => (Availability::Offline, format!("no answer yet: {words}")),
@@ -295,6 +311,11 @@ impl<S: Service> Station<S> {
             let device = self.description.id.clone();
             self.readings.push_back(Reading::Availability { device, availability, reason });
         }
+    }
+
+    /// The time of an answer as people read it.
+    fn time_of(&self, kept: &Kept<S::Answer>, now: Instant) -> String {
+        clock(kept.unix, kept.unix_at(now), self.service.zone(&kept.answer))
     }
 
     /// xorshift64: enough to spread requests.

@@ -273,6 +273,53 @@ fn the_day_of_an_old_answer_is_told() {
 }
 
 #[test]
+fn an_old_answer_tells_nothing_of_now_while_the_service_fails() {
+    let mut rig = Rig::owning();
+    rig.answer(fresh(20.0));
+    rig.answer(silence(false));
+    let begun = rig.now;
+    let said = loop {
+        rig.now = rig.station.poll_timeout(true).unwrap();
+        assert!(rig.now - begun < Duration::from_secs(5 * 3_600), "it never ages");
+        rig.station.handle_timeout(rig.now);
+        let said = rig.said();
+        if temperature(&said).is_some() {
+            break said;
+        }
+    };
+    let hours = (rig.now - begun).as_secs() / 3_600;
+    assert!((2..4).contains(&hours), "after {hours} hours");
+    let why = "the last answer is of 14:00: too old to tell what is now";
+    assert_eq!(temperature(&said), Some(&Measurement::Unknown(why.to_owned())));
+    let expects = |reading: &Reading| matches!(reading, Reading::Forecast { forecast, .. } if !forecast.hourly.is_empty());
+    assert!(said.iter().any(expects), "what it expected is still told");
+    assert_eq!(temperature(&rig.answer(fresh(21.0))), Some(&Measurement::Number(21.0)));
+    // An answer of the same age is as new as somebody wants it, where nothing failed.
+    rig.now += Duration::from_secs(5 * 3_600);
+    assert_eq!(temperature(&rig.refresh()), Some(&Measurement::Number(21.0)));
+}
+
+#[test]
+fn who_goes_on_after_giving_up_asks_as_seldom_as_before() {
+    let mut rig = Rig::owning();
+    for _ in 0..3 {
+        rig.answer(silence(true));
+    }
+    assert!(rig.station.gives_up(rig.now).is_some());
+    let Rig { station, now, .. } = rig;
+    let trouble = station.into_trouble().unwrap();
+    let mut rig = Rig { now, ..Rig::new() };
+    rig.station.go_on_from(trouble.clone());
+    let said = rig.own(true);
+    assert_eq!(availability(&said).unwrap().0, Availability::Offline, "why is told before anybody is asked");
+    assert!(rig.station.gives_up(now).is_none());
+    rig.answer(silence(true));
+    assert!(rig.now == trouble.next_request && rig.now - now >= REFRESH * 4 / 10);
+    let next = rig.station.poll_timeout(false).unwrap();
+    assert!(next - rig.now >= REFRESH * 8 / 10, "the pause after it was {:?}", next - rig.now);
+}
+
+#[test]
 fn a_board_that_reaches_nothing_lets_another_try_but_never_throws_a_young_answer_away() {
     let mut rig = Rig::owning();
     for _ in 0..2 {
@@ -417,7 +464,29 @@ const DESCRIPTOR: Descriptor = Descriptor {
     shows_home: false,
     settings_schema: || schema(&DEFAULTS, json!({})),
 };
-const DEFAULTS: Defaults = Defaults { url: "https://weather.example", refresh: 15.0, least: 5.0 };
+const DEFAULTS: Defaults =
+    Defaults { url: "https://weather.example", domain: "weather.example", refresh: 15.0, least: 5.0 };
+
+#[test]
+fn the_public_service_is_spared_however_its_address_is_written() {
+    let parse = |url| {
+        let settings = json!({ "url": url, "refresh_minutes": 1 });
+        Config::parse(&DESCRIPTOR, &DEFAULTS, &settings).map_err(|error| error.to_string())
+    };
+    for public in [
+        DEFAULTS.url,
+        "https://WEATHER.example/v2",
+        "http://weather.example:8080",
+        "https://weather.example.",
+        "https://customers.weather.example",
+    ] {
+        let refused = parse(public).unwrap_err();
+        assert!(refused.contains("from 5 to 1440"), "{public}: {refused}");
+    }
+    for own in ["http://127.0.0.1", "https://myweather.example", "https://weather.example.lan"] {
+        assert!(parse(own).is_ok(), "{own}");
+    }
+}
 
 #[test]
 fn settings_name_the_key_the_value_and_the_rule() {

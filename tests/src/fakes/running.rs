@@ -1,7 +1,9 @@
 //! An adapter that runs in a test, and what it says.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use device_adapters::contract::SHUTDOWN_WITHIN;
 use device_adapters::model::{
     Availability, Change, CommandId, Description, DeviceId, Measurement, Stage, State,
 };
@@ -44,12 +46,20 @@ impl Running {
         self.handle.hints.send(hint).await.unwrap();
     }
 
+    /// Tells the adapter something.
+    ///
+    /// # Panics
+    /// When it ended.
+    pub async fn direct(&self, directive: Directive) {
+        self.handle.commands.send(directive).await.unwrap();
+    }
+
     /// Owns the device from now on, or no longer does.
     ///
     /// # Panics
     /// When the adapter ended.
     pub async fn own(&self, device: &DeviceId, owned: bool) {
-        self.handle.commands.send(Directive::Own { device: device.clone(), owned }).await.unwrap();
+        self.direct(Directive::Own { device: device.clone(), owned }).await;
     }
 
     /// Asks for the state now.
@@ -57,20 +67,15 @@ impl Running {
     /// # Panics
     /// When the adapter ended.
     pub async fn refresh(&self, device: &DeviceId) {
-        self.handle.commands.send(Directive::Refresh { device: device.clone() }).await.unwrap();
+        self.direct(Directive::Refresh { device: device.clone() }).await;
     }
 
-    /// Sends a command that has so long after its transition. Their ids count up from 1.
+    /// Asks a bridge that waits for its button for a key, for so long.
     ///
     /// # Panics
     /// When the adapter ended.
-    pub async fn command(&mut self, device: &DeviceId, change: Change, patience: Duration) -> CommandId {
-        self.commands += 1;
-        let command = CommandId(self.commands.to_be_bytes());
-        let deadline = Instant::now() + patience + Duration::from_millis(change.transition_ms().into());
-        let directive = Directive::Command { device: device.clone(), command, change, deadline };
-        self.handle.commands.send(directive).await.unwrap();
-        command
+    pub async fn pair(&self, within: Duration) {
+        self.direct(Directive::Pair { until: Instant::now() + within }).await;
     }
 
     /// Sends a command, and gives the stage in which it ends.
@@ -79,13 +84,71 @@ impl Running {
     /// When it does not end.
     pub async fn change(&mut self, device: &DeviceId, change: Change) -> Stage {
         let command = self.command(device, change, PATIENCE / 4).await;
+        self.end_of(command).await
+    }
+
+    /// Sends a command that has so long after its transition. Their ids count up from 1.
+    ///
+    /// # Panics
+    /// When the adapter ended.
+    pub async fn command(&mut self, device: &DeviceId, change: Change, within: Duration) -> CommandId {
+        self.commands += 1;
+        let command = CommandId(self.commands.to_be_bytes());
+        let deadline = Instant::now() + within + Duration::from_millis(change.transition_ms().into());
+        self.direct(Directive::Command { device: device.clone(), command, change, deadline }).await;
+        command
+    }
+
+    /// The stage in which a command ends, or ended.
+    ///
+    /// # Panics
+    /// When it does not end.
+    pub async fn end_of(&mut self, command: CommandId) -> Stage {
         let end = |reading: &Reading| match reading {
             Reading::Progress { command: of, stage, .. } if *of == command && stage.is_final() => {
                 Some(stage.clone())
             }
             _ => None,
         };
-        self.next("the end of a command", end).await
+        match self.seen.iter().find_map(end) {
+            Some(stage) => stage,
+            None => self.next("the end of a command", end).await,
+        }
+    }
+
+    /// How the run ends by itself.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub async fn ends(&mut self) -> Result<(), AdapterError> {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            match timeout_at(end, self.handle.readings.recv()).await {
+                Ok(Some(reading)) => self.seen.push(reading),
+                Ok(None) => return (&mut self.run).await.unwrap(),
+                Err(_) => panic!("it does not end; saw {:#?}", self.seen),
+            }
+        }
+    }
+
+    /// Whether the run is over.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.run.is_finished()
+    }
+
+    /// Stops it, and gives all that it said.
+    ///
+    /// # Panics
+    /// When it does not stop in time, or ends with an error.
+    pub async fn stop(mut self) -> Vec<Reading> {
+        self.handle.stop.send(true).unwrap();
+        let end = Instant::now() + SHUTDOWN_WITHIN;
+        while let Ok(Some(reading)) = timeout_at(end, self.handle.readings.recv()).await {
+            self.seen.push(reading);
+        }
+        timeout_at(end, self.run).await.expect("it stops in time").unwrap().unwrap();
+        self.seen
     }
 
     /// The first thing that `pick` picks of what it says from now on.
@@ -141,14 +204,35 @@ impl Running {
         .await
     }
 
-    /// Stops it.
-    ///
-    /// # Panics
-    /// When it takes longer than an adapter may, or ends with an error.
-    pub async fn stop(self) {
-        self.handle.stop.send(true).unwrap();
-        let within = Instant::now() + Duration::from_secs(2);
-        timeout_at(within, self.run).await.expect("it stops within 2 s").unwrap().unwrap();
+    /// Waits until what was said last of each of these devices is what is wanted, and gives the reasons.
+    pub async fn all_available(&mut self, devices: &[DeviceId], wanted: Availability) -> Vec<String> {
+        loop {
+            let last = |id: &DeviceId| {
+                self.seen.iter().rev().find_map(|reading| match reading {
+                    Reading::Availability { device, availability, reason } if device == id => {
+                        Some((*availability, reason.clone()))
+                    }
+                    _ => None,
+                })
+            };
+            let reasons: Option<Vec<String>> = devices
+                .iter()
+                .map(|id| last(id).filter(|(is, _)| *is == wanted).map(|(_, why)| why))
+                .collect();
+            match reasons {
+                Some(reasons) => return reasons,
+                None => self.next(&format!("{devices:?} to be {wanted:?}"), |_| Some(())).await,
+            }
+        }
+    }
+
+    /// The next measurements of a device, all of them.
+    pub async fn measured(&mut self, id: &DeviceId) -> BTreeMap<String, Measurement> {
+        self.next(&format!("measurements of {id}"), |reading| match reading {
+            Reading::Measured { device, values } if device == id => Some(values.clone()),
+            _ => None,
+        })
+        .await
     }
 
     /// Waits for a state of a device that fits.

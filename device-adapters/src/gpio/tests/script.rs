@@ -1,10 +1,11 @@
 //! Lines that a test holds instead of the kernel.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::runtime::Handle;
@@ -12,7 +13,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::super::config::{Config, LineConfig};
-use super::super::{Gpio, Line, Lines, REGISTRATION};
+use super::super::{Edge, Gpio, Line, Lines, OpenError, REGISTRATION};
 use crate::adapter::{Adapter, Registration, SettingsError};
 use crate::contract::Peer;
 use crate::model::{Change, DeviceId};
@@ -35,14 +36,18 @@ pub(super) struct Script(Arc<(Mutex<State>, Notify)>);
 #[derive(Debug, Default)]
 struct State {
     level: bool,
-    edges: Vec<bool>,
+    edges: VecDeque<Edge>,
+    /// Somebody waits for the next edge.
+    is_awaited: bool,
+    /// The next read returns the level from before this one's edge, which comes while it lasts.
+    overtaken_by: Option<bool>,
     fault: Fault,
     asked: Vec<Instant>,
 }
 
 /// What is wrong with the line.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-enum Fault {
+pub(super) enum Fault {
     #[default]
     None,
     /// The chip was pulled.
@@ -62,9 +67,33 @@ impl Script {
     pub(super) fn edge(&self, level: bool) {
         let mut state = self.state();
         state.level = level;
-        state.edges.push(level);
+        state.edges.push_back(Edge { at: Instant::now(), level });
+        state.is_awaited = false;
         drop(state);
         self.0.1.notify_one();
+    }
+
+    /// The level changed at that time, and nobody has been woken for its edge yet.
+    pub(super) fn late_edge(&self, at: Instant, level: bool) {
+        let mut state = self.state();
+        state.level = level;
+        state.edges.push_back(Edge { at, level });
+    }
+
+    /// Returns when all edges were taken and somebody waits for the next.
+    pub(super) async fn awaited(&self) {
+        for _ in 0..1_000 {
+            if self.state().is_awaited {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+        panic!("nobody waits for an edge");
+    }
+
+    /// While the next read lasts the level changes to this one, and its edge is told.
+    pub(super) fn overtake(&self, level: bool) {
+        self.state().overtaken_by = Some(level);
     }
 
     /// The level changes, and its edge is lost.
@@ -72,7 +101,7 @@ impl Script {
         self.state().level = level;
     }
 
-    fn fault(&self, fault: Fault) {
+    pub(super) fn fault(&self, fault: Fault) {
         self.state().fault = fault;
         self.0.1.notify_one();
     }
@@ -81,16 +110,14 @@ impl Script {
         self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn next_edge(&self) -> Option<io::Result<bool>> {
-        let mut state = self.state();
-        match state.fault {
-            Fault::Gone => Some(Err(Self::gone())),
-            Fault::Storm => {
-                state.level = !state.level;
-                Some(Ok(state.level))
-            }
-            _ if state.edges.is_empty() => None,
-            _ => Some(Ok(state.edges.remove(0))),
+    /// What comes while a read lasts, if something does; returns when it was taken.
+    fn is_overtaken(&self) {
+        let Some(level) = self.state().overtaken_by.take() else { return };
+        self.edge(level);
+        let end = std::time::Instant::now() + Duration::from_secs(10);
+        while !self.state().edges.is_empty() {
+            assert!(std::time::Instant::now() < end, "nobody takes an edge");
+            std::thread::yield_now();
         }
     }
 
@@ -99,16 +126,17 @@ impl Script {
     }
 }
 
-struct Scripted;
+pub(super) struct Scripted;
 
 impl Lines for Scripted {
-    fn open(&self, line: &LineConfig, _: &Handle) -> Result<Arc<dyn Line>, String> {
+    fn open(&self, line: &LineConfig, _: &Handle) -> Result<Arc<dyn Line>, OpenError> {
         let scripts = SCRIPTS.lock().unwrap_or_else(PoisonError::into_inner);
         let script = scripts[line.chip.as_deref().unwrap()].clone();
-        if script.state().fault == Fault::Gone {
-            Err("no such chip".to_owned())
-        } else {
-            Ok(Arc::new(script))
+        let fault = script.state().fault;
+        match fault {
+            Fault::Gone => Err(OpenError::Absent("no such chip".to_owned())),
+            Fault::Mute => Err(OpenError::Failed("Device or resource busy".to_owned())),
+            _ => Ok(Arc::new(script)),
         }
     }
 }
@@ -117,11 +145,14 @@ impl Line for Script {
     fn level(&self) -> io::Result<bool> {
         let mut state = self.state();
         state.asked.push(Instant::now());
-        match state.fault {
+        let level = match state.fault {
             Fault::Gone | Fault::Mute => Err(Self::gone()),
             Fault::Flaky if state.asked.len().is_multiple_of(2) => Err(Self::gone()),
             _ => Ok(state.level),
-        }
+        };
+        drop(state);
+        self.is_overtaken();
+        level
     }
 
     fn set(&self, on: bool) -> io::Result<()> {
@@ -138,13 +169,29 @@ impl Line for Script {
         false
     }
 
-    fn edge(&self) -> Pin<Box<dyn Future<Output = io::Result<bool>> + Send + '_>> {
+    fn queued(&self) -> io::Result<Option<Edge>> {
+        let mut state = self.state();
+        match state.fault {
+            Fault::Gone => Err(Self::gone()),
+            Fault::Storm => {
+                state.level = !state.level;
+                Ok(Some(Edge { at: Instant::now(), level: state.level }))
+            }
+            _ => Ok(state.edges.pop_front()),
+        }
+    }
+
+    fn edge(&self) -> Pin<Box<dyn Future<Output = io::Result<Edge>> + Send + '_>> {
         Box::pin(async move {
             loop {
                 tokio::task::yield_now().await; // a storm leaves the others their turn
-                match self.next_edge() {
-                    Some(edge) => return edge,
-                    None => self.0.1.notified().await,
+                match self.queued()? {
+                    Some(edge) => return Ok(edge),
+                    None => {
+                        self.state().is_awaited = true;
+                        self.0.1.notified().await;
+                        self.state().is_awaited = false;
+                    }
                 }
             }
         })

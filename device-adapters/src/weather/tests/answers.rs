@@ -62,6 +62,17 @@ fn a_secret_that_comes_back_is_not_shown() {
 }
 
 #[test]
+fn no_part_of_a_secret_is_left_where_words_are_cut() {
+    for before in 180..=200 {
+        let body = format!("{} geheim", "x".repeat(before));
+        let words = fault(judged(400, &[], body.as_bytes())).words;
+        assert!(!words.contains(" g"), "{words}");
+    }
+    let torn = fault(judged(400, &[], b"the key ge\nheim is no key"));
+    assert!(torn.words.contains("the key … is"), "{}", torn.words);
+}
+
+#[test]
 fn a_redirect_is_followed_on_the_same_server_alone() {
     let to = |status, location: &str| redirect(&origin(), &response(status, &[("location", location)], b""));
     assert_eq!(to(302, "/v2/?lat=1").as_deref(), Some("/v2/?lat=1"));
