@@ -8,10 +8,11 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::model::{Change, Measurement, SensorDescription, State, sensor::MOST_SENSOR_TEXT};
-use crate::mqtt::template::Template;
+use crate::mqtt::template::{MOST_TEXT, Template};
 use crate::mqtt::wire::body::Body;
 use crate::mqtt::wire::discovery::Announced;
 use crate::mqtt::wire::fields::{FieldError, Fields, is_topic};
+use crate::mqtt::wire::incoming::Incoming;
 use crate::mqtt::wire::light::{Light, Message, Parts};
 
 use super::physical::Physical;
@@ -176,7 +177,7 @@ impl Entity {
     }
 
     /// What a message at one of its topics tells of it.
-    pub(crate) fn told(&self, topic: &str, message: &str) -> Option<Told> {
+    pub(crate) fn told(&self, topic: &str, message: &Incoming) -> Option<Told> {
         match &self.kind {
             Kind::Light(light) => {
                 let told = light.told(topic, message);
@@ -250,7 +251,7 @@ impl Switch {
         })
     }
 
-    fn told(&self, topic: &str, message: &str) -> Option<bool> {
+    fn told(&self, topic: &str, message: &Incoming) -> Option<bool> {
         self.state.as_deref().filter(|state| *state == topic)?;
         let told = value_of(self.value.as_ref(), message)?;
         let [off, on] = &self.states;
@@ -306,7 +307,7 @@ impl Sensor {
         })
     }
 
-    fn told(&self, topic: &str, message: &str) -> Option<Measurement> {
+    fn told(&self, topic: &str, message: &Incoming) -> Option<Measurement> {
         if self.state != topic {
             return None;
         }
@@ -363,16 +364,16 @@ impl Source {
     }
 
     /// Whether a message says that it is there; none where it says neither.
-    pub(crate) fn told(&self, message: &str) -> Option<bool> {
+    pub(crate) fn told(&self, message: &Incoming) -> Option<bool> {
         let told = value_of(self.value.as_ref(), message)?;
         if told == self.there { Some(true) } else { (told == self.gone).then_some(false) }
     }
 }
 
 /// What a message says; none where it says nothing of it.
-fn value_of(template: Option<&Template>, message: &str) -> Option<String> {
+fn value_of(template: Option<&Template>, message: &Incoming) -> Option<String> {
     let told = match template {
-        None => message.trim().to_owned(),
+        None => Some(message.text().trim()).filter(|text| text.len() <= MOST_TEXT)?.to_owned(),
         Some(template) => template.of_message(message).ok()?,
     };
     (!told.is_empty()).then_some(told)

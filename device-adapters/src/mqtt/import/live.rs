@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use tokio::time::Instant;
 
 use crate::model::Measurement;
+use crate::mqtt::wire::incoming::Incoming;
 use crate::mqtt::wire::light::Parts;
 
 use super::entity::{Entity, Kind, Mode, Told};
@@ -61,7 +62,7 @@ impl Live {
     }
 
     /// Takes a message at one of its topics.
-    pub(crate) fn take(&mut self, now: Instant, topic: &str, message: &str) -> Heard {
+    pub(crate) fn take(&mut self, now: Instant, topic: &str, message: &Incoming) -> Heard {
         let mut heard = Heard::default();
         for source in self.entity.presence.sources.iter().filter(|source| source.topic == topic) {
             if let Some(there) = source.told(message) {

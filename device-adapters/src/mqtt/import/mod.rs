@@ -20,6 +20,7 @@ use crate::model::{DeviceId, Stage};
 
 use super::output::{Output, Token};
 use super::wire::discovery::{self, Announced, Place, Slot};
+use super::wire::incoming::Incoming;
 use device::{Components, Device};
 use entity::Entity;
 use live::Live;
@@ -165,14 +166,15 @@ impl Import {
         out: &mut Output,
     ) {
         let Some(listeners) = self.topics.get(topic) else { return };
-        let Ok(message) = std::str::from_utf8(payload) else {
+        let Ok(text) = std::str::from_utf8(payload) else {
             self.dropped.malformed += 1;
             return;
         };
+        let message = Incoming::new(text);
         let mut touched = BTreeSet::new();
         for slot in listeners {
             let Some(live) = self.parts.get_mut(slot) else { continue };
-            let heard = live.take(now, topic, message);
+            let heard = live.take(now, topic, &message);
             if heard == live::Heard::default() {
                 continue;
             }

@@ -14,6 +14,7 @@ use crate::model::{
 use self::json::Json;
 use self::simple::Simple;
 use super::fields::{FieldError, Fields};
+use super::incoming::Incoming;
 
 /// The names that devices give to "no effect", the most usual first.
 const ENDS_EFFECT: [&str; 4] = [NO_EFFECT, "off", "stop_effect", "finish_effect"];
@@ -129,7 +130,7 @@ impl Light {
     }
 
     /// What a message at one of its topics tells.
-    pub(crate) fn told(&self, topic: &str, message: &str) -> Parts {
+    pub(crate) fn told(&self, topic: &str, message: &Incoming) -> Parts {
         let mut told = match &self.schema {
             Schema::Json(json) => json.told(message),
             Schema::Simple(simple) => simple.told(topic, message),

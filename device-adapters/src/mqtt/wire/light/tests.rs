@@ -33,6 +33,10 @@ fn tasmota() -> Light {
     }))
 }
 
+fn hear(light: &Light, topic: &str, message: &str) -> Parts {
+    light.told(topic, &Incoming::new(message))
+}
+
 fn change(json: Value) -> LightChange {
     serde_json::from_value(json).unwrap()
 }
@@ -48,7 +52,8 @@ fn a_zigbee_bulb_says_what_it_can_and_tells_it() {
     assert_eq!(bulb.can.effects, ["blink", "breathe"]);
     assert!(bulb.can.color.is_some() && bulb.can.brightness && bulb.can.transition);
     assert_eq!(bulb.topics(), ["zigbee2mqtt/lamp"]);
-    let told = bulb.told(
+    let told = hear(
+        &bulb,
         "zigbee2mqtt/lamp",
         r#"{"brightness":127,"color":{"x":0.4599,"y":0.4106},"color_mode":"color_temp","color_temp":370,"linkquality":94,"state":"ON"}"#,
     );
@@ -56,7 +61,8 @@ fn a_zigbee_bulb_says_what_it_can_and_tells_it() {
     assert_eq!(told.brightness, Some(32_768));
     assert_eq!(told.color, Some(ColorMode::Temperature { kelvin: 2_703 }));
     assert_eq!(told.effect, None);
-    let told = bulb.told(
+    let told = hear(
+        &bulb,
         "zigbee2mqtt/lamp",
         r#"{"color":{"x":0.7,"y":0.29},"color_mode":"xy","state":"OFF","effect":"stop_effect"}"#,
     );
@@ -100,7 +106,11 @@ fn an_esphome_light_of_kelvin_and_rgb_is_understood() {
         &Parts::default(),
     );
     assert_eq!(sent[0].1, r#"{"color":{"b":255,"c":0,"g":0,"r":0,"w":0},"effect":"None","state":"ON"}"#);
-    let told = strip.told("", r#"{"state":"ON","brightness":255,"color_mode":"rgbww","color":{"r":0,"g":255,"b":0},"effect":"Rainbow"}"#);
+    let told = hear(
+        &strip,
+        "",
+        r#"{"state":"ON","brightness":255,"color_mode":"rgbww","color":{"r":0,"g":255,"b":0},"effect":"Rainbow"}"#,
+    );
     assert!(
         matches!(told.color, Some(ColorMode::Color(_))) && told.effect == Some(Some("Rainbow".to_owned()))
     );
@@ -109,16 +119,16 @@ fn an_esphome_light_of_kelvin_and_rgb_is_understood() {
 #[test]
 fn a_tasmota_light_is_told_and_commanded_topic_by_topic() {
     let lamp = tasmota();
-    let told = lamp.told("tele/t/STATE", r#"{"POWER":"ON","Dimmer":40,"Color":"102,0,0,0,0","CT":250}"#);
+    let told = hear(&lamp, "tele/t/STATE", r#"{"POWER":"ON","Dimmer":40,"Color":"102,0,0,0,0","CT":250}"#);
     assert_eq!((told.on, told.brightness), (Some(true), Some(color::from_percent(40))));
     assert!(matches!(told.color, Some(ColorMode::Color(_))));
-    let white = lamp.told("tele/t/STATE", r#"{"POWER":"ON","Dimmer":40,"Color":"0,0,0,80,20","CT":250}"#);
+    let white = hear(&lamp, "tele/t/STATE", r#"{"POWER":"ON","Dimmer":40,"Color":"0,0,0,80,20","CT":250}"#);
     assert_eq!(white.color, Some(ColorMode::Temperature { kelvin: 4_000 }));
     assert_eq!(
-        lamp.told("tele/t/STATE", r#"{"POWER":"OFF"}"#),
+        hear(&lamp, "tele/t/STATE", r#"{"POWER":"OFF"}"#),
         Parts { on: Some(false), ..Parts::default() }
     );
-    assert_eq!(lamp.told("somewhere", r#"{"POWER":"OFF"}"#), Parts::default());
+    assert_eq!(hear(&lamp, "somewhere", r#"{"POWER":"OFF"}"#), Parts::default());
 
     let pair = |topic: &str, payload: &str| (topic.to_owned(), payload.to_owned());
     assert_eq!(sent(&lamp, json!({"on": false}), &told), [pair("cmnd/t/POWER", "OFF")]);
@@ -170,7 +180,7 @@ fn what_was_told_matches_what_was_asked() {
         let message = bulb.messages(&asked, &Parts::default()).unwrap().remove(0);
         let mut echo: Value = serde_json::from_str(&message.payload).unwrap();
         echo["color_mode"] = json!(if echo.get("color_temp").is_some() { "color_temp" } else { "xy" });
-        let told = bulb.told("zigbee2mqtt/lamp", &echo.to_string());
+        let told = hear(&bulb, "zigbee2mqtt/lamp", &echo.to_string());
         assert!(asked.matches(&told.state().unwrap(), &Tolerance::default()), "{asked:?} {told:?}");
     }
 }
@@ -184,14 +194,14 @@ fn nothing_that_is_told_breaks_a_light() {
             br#"{"POWER":"ON","Dimmer":1e999,"Color":",,"}"#.to_vec(),
         ]) {
             let topic = light.topics()[0].to_owned();
-            let _ = light.told(&topic, &String::from_utf8_lossy(&message));
+            let _ = hear(&light, &topic, &String::from_utf8_lossy(&message));
         }
         for odd in [
             r#"{"state":1,"brightness":"x","color":[],"color_temp":-1}"#,
             r#"{"state":"ON","brightness":1e300,"color":{"x":2,"y":-1},"color_mode":"xy"}"#,
             r#"{"state":"ON","brightness":-5,"color_temp":0,"color_mode":"color_temp"}"#,
         ] {
-            let told = light.told("zigbee2mqtt/lamp", odd);
+            let told = hear(&light, "zigbee2mqtt/lamp", odd);
             assert!(told.brightness.is_none() && told.color.is_none(), "{told:?}");
         }
     }
