@@ -153,17 +153,20 @@ impl Entity {
         Ok(Some(Self { unique, name, kind, presence: Presence::parse(fields)?, physical }))
     }
 
-    /// The topics to listen to.
-    pub(crate) fn topics(&self) -> Vec<&str> {
-        let mut topics: Vec<&str> =
-            self.presence.sources.iter().map(|source| source.topic.as_str()).collect();
+    /// What a unique id is unique among: the components of one kind, as in Home Assistant.
+    pub(crate) fn domain(&self) -> &'static str {
         match &self.kind {
-            Kind::Light(light) => topics.extend(light.topics()),
-            Kind::Switch(switch) => topics.extend(switch.state.as_deref()),
-            Kind::Sensor(sensor) => topics.push(&sensor.state),
-            Kind::Button(_) => {}
+            Kind::Light(_) => "light",
+            Kind::Switch(_) => "switch",
+            Kind::Button(_) => "button",
+            Kind::Sensor(sensor) if sensor.truth.is_some() => "binary_sensor",
+            Kind::Sensor(_) => "sensor",
         }
-        topics
+    }
+
+    /// The topics to listen to.
+    pub(crate) fn topics(&self) -> impl Iterator<Item = &str> {
+        self.presence.topics().chain(self.kind.topics())
     }
 
     /// Whether it tells its state.
@@ -211,18 +214,27 @@ impl Entity {
         }
     }
 
-    /// The message by which Zigbee2MQTT is asked for the state of a device
+    /// The message by which Zigbee2MQTT is asked for the state of a device: as it is commanded, with `get` for `set`
     /// (<https://www.zigbee2mqtt.io/guide/usage/mqtt_topics_and_messages.html#zigbee2mqtt-friendly-name-get>).
     pub(crate) fn question(&self) -> Option<Message> {
-        if self.physical.origin.as_deref() != Some("Zigbee2MQTT") {
+        if self.physical.origin.as_deref() != Some("Zigbee2MQTT") || !self.reads_back() {
             return None;
         }
-        let (topic, can) = match &self.kind {
-            Kind::Light(light) => (light.topics().first().copied()?, Some(&light.can)),
-            Kind::Switch(switch) => (switch.state.as_deref()?, None),
+        let (command, can) = match &self.kind {
+            Kind::Light(light) => (light.command()?, Some(&light.can)),
+            Kind::Switch(switch) => (switch.command.as_str(), None),
             Kind::Sensor(_) | Kind::Button(_) => return None,
         };
-        let mut asked = Body::of(json!({ "state": "" }));
+        // …/set, or …/set/KEY for something else than its state.
+        let (device, key) = match command.strip_suffix("/set") {
+            Some(device) => (device, "state"),
+            None => {
+                let (set, key) = command.rsplit_once('/')?;
+                (set.strip_suffix("/set")?, key)
+            }
+        };
+        let mut asked = Body::of(json!({}));
+        asked.set(key, json!(""));
         if can.is_some_and(|can| can.brightness) {
             asked.set("brightness", json!(""));
         }
@@ -232,7 +244,36 @@ impl Entity {
         if can.is_some_and(|can| can.color.is_some()) {
             asked.set("color", json!({ "x": "", "y": "" }));
         }
-        Some(Message { topic: format!("{topic}/get"), payload: asked.to_string() })
+        Some(Message { topic: format!("{device}/get"), payload: asked.to_string() })
+    }
+}
+
+impl Kind {
+    /// The topics at which it tells what it shows or measures.
+    pub(crate) fn topics(&self) -> impl Iterator<Item = &str> {
+        let topics = match self {
+            Self::Light(light) => light.topics(),
+            Self::Switch(switch) => switch.state.as_deref().into_iter().collect(),
+            Self::Sensor(sensor) => vec![sensor.state.as_str()],
+            Self::Button(_) => Vec::new(),
+        };
+        topics.into_iter()
+    }
+
+    /// Whether it tells the same as another in the same way, so that what the other told is true of it.
+    pub(crate) fn tells_as(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Light(a), Self::Light(b)) => a.tells_as(b),
+            (Self::Switch(a), Self::Switch(b)) => {
+                (&a.state, &a.value, &a.states) == (&b.state, &b.value, &b.states)
+            }
+            (Self::Sensor(a), Self::Sensor(b)) => {
+                let kind = |sensor: &Sensor| sensor.description.kind.clone();
+                (&a.state, &a.value, &a.truth, kind(a)) == (&b.state, &b.value, &b.truth, kind(b))
+            }
+            (Self::Button(_), Self::Button(_)) => true,
+            _ => false,
+        }
     }
 }
 
@@ -333,6 +374,11 @@ impl Sensor {
 }
 
 impl Presence {
+    /// The topics at which it is told.
+    pub(crate) fn topics(&self) -> impl Iterator<Item = &str> {
+        self.sources.iter().map(|source| source.topic.as_str())
+    }
+
     fn parse(fields: Fields<'_>) -> Result<Self, FieldError> {
         let mode = match fields.text("availability_mode").as_deref() {
             Some("all") => Mode::All,

@@ -12,7 +12,7 @@ use crate::mqtt::wire::incoming::Incoming;
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Json {
     pub(super) state: Option<String>,
-    command: String,
+    pub(super) command: String,
     scale: u32,
     in_kelvin: bool,
     form: Option<Form>,

@@ -129,6 +129,21 @@ impl Light {
         }
     }
 
+    /// The topic at which it is switched on and off.
+    pub(crate) fn command(&self) -> Option<&str> {
+        match &self.schema {
+            Schema::Json(json) => Some(&json.command),
+            Schema::Simple(simple) => simple.power.command.as_deref(),
+        }
+    }
+
+    /// Whether it tells of the same things as another, at the same topics.
+    pub(crate) fn tells_as(&self, other: &Self) -> bool {
+        let shows =
+            |can: &LightCapabilities| (can.brightness, can.color_temperature.is_some(), can.color.is_some());
+        self.topics() == other.topics() && shows(&self.can) == shows(&other.can)
+    }
+
     /// What a message at one of its topics tells.
     pub(crate) fn told(&self, topic: &str, message: &Incoming) -> Parts {
         let mut told = match &self.schema {

@@ -15,7 +15,7 @@ const WHITE: f64 = 3.0;
 /// A light of the default schema.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Simple {
-    power: Aspect,
+    pub(super) power: Aspect,
     brightness: Option<Aspect>,
     white: Option<Aspect>,
     color: Option<(Form, Aspect)>,
@@ -30,10 +30,10 @@ pub(super) struct Simple {
 
 /// One thing that is told, commanded, or both.
 #[derive(Debug, Clone, PartialEq)]
-struct Aspect {
+pub(super) struct Aspect {
     state: Option<String>,
     value: Option<Template>,
-    command: Option<String>,
+    pub(super) command: Option<String>,
     format: Option<Template>,
 }
 
