@@ -275,7 +275,7 @@ impl Device {
                 };
                 let tokens: BTreeSet<Token> = messages.into_iter().map(publish).collect();
                 let is_first = !flight.told_sent;
-                flight.sent(tokens, &live.parts, live.entity.state(&live.parts).as_ref());
+                flight.sent(tokens, &live.parts);
                 let id = flight.id;
                 self.last_sent = Some(now);
                 if is_first {
@@ -288,17 +288,16 @@ impl Device {
     fn judge(&mut self, now: Instant, parts: &Components, link: &Link, out: &mut Output) {
         let live = self.actuator.as_ref().and_then(|slot| parts.get(slot));
         let Some(flight) = &mut self.flight else { return };
-        let state = live.and_then(|live| live.entity.state(&live.parts));
         let (none, mut ended) = (Parts::default(), None);
         let known = live.map_or(&none, |live| &live.parts);
         let reads_back = live.is_some_and(|live| live.entity.reads_back());
-        match flight.verdict(now, reads_back, known, state.as_ref()) {
+        match flight.verdict(now, reads_back, known) {
             Verdict::Confirmed => ended = Some(Stage::Confirmed),
             Verdict::Assumed => ended = Some(Stage::Assumed),
             Verdict::Open if flight.deadline <= now => {
                 let topics = live.and_then(|live| live.entity.kind.topics().last()).map(str::to_owned);
                 let connected = matches!(link, Link::Up(_));
-                let reason = flight.why_timed_out(connected, &topics.unwrap_or_default(), state.as_ref());
+                let reason = flight.why_timed_out(connected, &topics.unwrap_or_default(), known);
                 ended = Some(Stage::TimedOut { reason });
             }
             Verdict::Open => {
