@@ -114,6 +114,23 @@ fn after_a_cut_only_what_the_device_tells_anew_confirms() {
 }
 
 #[test]
+fn dimming_alone_does_not_switch_a_light_on() {
+    let mut world = with_bulb();
+    world.message("zigbee2mqtt/bulb", r#"{"state":"OFF","brightness":254}"#);
+    world.take_all();
+    world.ask(BULB, 1, light(json!({ "brightness": 32768 })));
+    assert!(
+        matches!(&world.stages(1)[..], [Stage::Failed { reason }] if reason.contains("it is off")),
+        "{:?}",
+        world.stages(1)
+    );
+    assert!(world.take_all().is_empty());
+    world.message("zigbee2mqtt/bulb", r#"{"state":"ON","brightness":254}"#);
+    world.ask(BULB, 2, light(json!({ "brightness": 32768 })));
+    assert_eq!(world.take_all()[0].payload, r#"{"brightness":127,"state":"ON"}"#);
+}
+
+#[test]
 fn an_effect_that_no_state_names_is_assumed() {
     let mut world = with_bulb();
     world.message("zigbee2mqtt/bulb", r#"{"state":"ON"}"#);

@@ -99,19 +99,23 @@ impl Json {
         }
     }
 
-    pub(super) fn message(&self, change: &LightChange) -> Message {
+    /// What carries out a change; `is_on` as far as that is known.
+    pub(super) fn message(&self, change: &LightChange, is_on: Option<bool>) -> Message {
         let mut body = Map::new();
         let mut set = |key: &str, value: Value| {
             body.insert(key.to_owned(), value);
         };
         if change.transition_ms > 0 {
-            set("transition", json!(f64::from(change.transition_ms) / 1_000.0));
+            set("transition", seconds(change.transition_ms));
         }
         if change.on == Some(false) {
             // Everything else would switch it on again.
             set("state", json!("OFF"));
         } else {
-            set("state", json!("ON"));
+            // What is asked for beside it is for a light that is on; nobody asked to switch on one of which that is not known.
+            if change.on.or(is_on) == Some(true) {
+                set("state", json!("ON"));
+            }
             if let Some(brightness) = change.brightness {
                 set("brightness", json!(colors::to_scale(brightness, self.scale)));
             }
@@ -146,6 +150,11 @@ impl Json {
             }
         }
     }
+}
+
+/// A time in seconds: whole ones without a point, for ESPHome takes no others.
+fn seconds(ms: u32) -> Value {
+    if ms.is_multiple_of(1_000) { json!(ms / 1_000) } else { json!(f64::from(ms) / 1_000.0) }
 }
 
 /// The colour in whichever form it is told.

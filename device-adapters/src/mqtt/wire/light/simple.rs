@@ -213,7 +213,7 @@ impl Simple {
         if by_brightness {
             return Ok(messages);
         }
-        if change.on == Some(true) || known.on != Some(true) {
+        if change.on == Some(true) {
             let on = self.power.message(self.on.clone(), &[])?;
             let at = if self.sends == Sends::First { 0 } else { messages.len() };
             messages.splice(at..at, on);
