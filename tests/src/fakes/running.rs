@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use device_adapters::contract::SHUTDOWN_WITHIN;
 use device_adapters::model::{
     Availability, Change, CommandId, Description, DeviceId, Measurement, Stage, State,
 };
@@ -44,12 +45,20 @@ impl Running {
         self.handle.hints.send(hint).await.unwrap();
     }
 
+    /// Tells the adapter something.
+    ///
+    /// # Panics
+    /// When it ended.
+    pub async fn direct(&self, directive: Directive) {
+        self.handle.commands.send(directive).await.unwrap();
+    }
+
     /// Owns the device from now on, or no longer does.
     ///
     /// # Panics
     /// When the adapter ended.
     pub async fn own(&self, device: &DeviceId, owned: bool) {
-        self.handle.commands.send(Directive::Own { device: device.clone(), owned }).await.unwrap();
+        self.direct(Directive::Own { device: device.clone(), owned }).await;
     }
 
     /// Asks for the state now.
@@ -57,7 +66,7 @@ impl Running {
     /// # Panics
     /// When the adapter ended.
     pub async fn refresh(&self, device: &DeviceId) {
-        self.handle.commands.send(Directive::Refresh { device: device.clone() }).await.unwrap();
+        self.direct(Directive::Refresh { device: device.clone() }).await;
     }
 
     /// Sends a command, and gives the stage in which it ends.
@@ -65,18 +74,67 @@ impl Running {
     /// # Panics
     /// When it does not end.
     pub async fn change(&mut self, device: &DeviceId, change: Change) -> Stage {
+        let within = PATIENCE / 4 + Duration::from_millis(change.transition_ms().into());
+        let command = self.command(device, change, within).await;
+        self.end_of(command).await
+    }
+
+    /// Sends a command that has so much time.
+    ///
+    /// # Panics
+    /// When the adapter ended.
+    pub async fn command(&mut self, device: &DeviceId, change: Change, within: Duration) -> CommandId {
         self.commands += 1;
         let command = CommandId(self.commands.to_be_bytes());
-        let deadline = Instant::now() + PATIENCE / 4 + Duration::from_millis(change.transition_ms().into());
-        let directive = Directive::Command { device: device.clone(), command, change, deadline };
-        self.handle.commands.send(directive).await.unwrap();
+        let deadline = Instant::now() + within;
+        self.direct(Directive::Command { device: device.clone(), command, change, deadline }).await;
+        command
+    }
+
+    /// The stage in which a command ends, or ended.
+    ///
+    /// # Panics
+    /// When it does not end.
+    pub async fn end_of(&mut self, command: CommandId) -> Stage {
         let end = |reading: &Reading| match reading {
             Reading::Progress { command: of, stage, .. } if *of == command && stage.is_final() => {
                 Some(stage.clone())
             }
             _ => None,
         };
-        self.next("the end of a command", end).await
+        match self.seen.iter().find_map(end) {
+            Some(stage) => stage,
+            None => self.next("the end of a command", end).await,
+        }
+    }
+
+    /// How the run ends by itself.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub async fn ends(&mut self) -> Result<(), AdapterError> {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            match timeout_at(end, self.handle.readings.recv()).await {
+                Ok(Some(reading)) => self.seen.push(reading),
+                Ok(None) => return (&mut self.run).await.unwrap(),
+                Err(_) => panic!("it does not end; saw {:#?}", self.seen),
+            }
+        }
+    }
+
+    /// Stops it, and gives all that it said.
+    ///
+    /// # Panics
+    /// When it does not stop in time, or ends with an error.
+    pub async fn stop(mut self) -> Vec<Reading> {
+        self.handle.stop.send(true).unwrap();
+        let end = Instant::now() + SHUTDOWN_WITHIN;
+        while let Ok(Some(reading)) = timeout_at(end, self.handle.readings.recv()).await {
+            self.seen.push(reading);
+        }
+        timeout_at(end, self.run).await.expect("it stops in time").unwrap().unwrap();
+        self.seen
     }
 
     /// The first thing that `pick` picks of what it says from now on.
