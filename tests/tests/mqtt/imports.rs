@@ -99,6 +99,65 @@ async fn an_announcement_that_is_taken_back_loses_the_device_and_a_thief_gets_no
     rig.stop().await;
 }
 
+/// Another bulb of the same Zigbee2MQTT.
+fn second() -> (DeviceId, Value) {
+    let text = announcement().to_string().replace(SERIAL, "0x00178801aaaaaaaa");
+    let id = DeviceId::new("mqtt-0x00178801aaaaaaaa-light-zigbee2mqtt").unwrap();
+    (id, serde_json::from_str(&text.replace(STATE, "zigbee2mqtt/other")).unwrap())
+}
+
+/// What the broker keeps at a topic that is listened to since long is given to who comes now.
+#[tokio::test]
+async fn a_bulb_that_joins_later_is_online_as_soon_as_it_is_announced() {
+    let (_broker, zigbee, mut rig) = with_bulb(json!({})).await;
+    let (other, announced) = second();
+    zigbee.tell("zigbee2mqtt/other/availability", r#"{"state":"online"}"#).await.unwrap();
+    zigbee.tell("homeassistant/light/0x00178801aaaaaaaa/light/config", announced.to_string()).await.unwrap();
+    rig.owning(&other).await;
+    let offline = |reading: &Reading| {
+        matches!(reading, Reading::Availability { availability: Availability::Offline, .. })
+    };
+    assert!(!rig.seen.iter().any(offline), "{:#?}", rig.seen);
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_bulb_that_is_announced_anew_stays_what_it_is() {
+    let (_broker, zigbee, mut rig) = with_bulb(json!({})).await;
+    let on = rig.change(&bulb(), light(json!({ "on": true }))).await;
+    assert_eq!(on, Stage::Confirmed);
+    let before = rig.seen.len();
+    let mut renamed = announcement();
+    renamed["device"]["name"] = json!("Reading lamp");
+    zigbee.tell(CONFIG, renamed.to_string()).await.unwrap();
+    let name = |reading: &Reading| match reading {
+        Reading::Found { device } => Some(device.name.clone()),
+        _ => None,
+    };
+    assert_eq!(rig.next("its name", name).await, "Reading lamp");
+    // Asked for what it shows already, it says so, and no more than that changed.
+    let again = rig.change(&bulb(), light(json!({ "on": true, "brightness": 20_000 }))).await;
+    assert_eq!(again, Stage::Confirmed);
+    let changed = |reading: &Reading| matches!(reading, Reading::Availability { .. } | Reading::Lost { .. });
+    assert!(!rig.seen[before..].iter().any(changed), "{:#?}", &rig.seen[before..]);
+    rig.stop().await;
+}
+
+/// While it was away somebody used the switch on the wall.
+#[tokio::test]
+async fn a_bulb_that_comes_back_is_asked_what_it_shows() {
+    let (_broker, zigbee, mut rig) = with_bulb(json!({})).await;
+    let shows = |on: bool| move |state: &State| state.is_on() == Some(on);
+    rig.refresh(&bulb()).await;
+    rig.reports(&bulb(), shows(false)).await;
+    zigbee.available(false).await.unwrap();
+    rig.available(&bulb(), Availability::Offline).await;
+    zigbee.shows("state", json!("ON"));
+    zigbee.available(true).await.unwrap();
+    rig.reports(&bulb(), shows(true)).await;
+    rig.stop().await;
+}
+
 /// What Tasmota announced with its option 19, and what ESPHome does, side by side.
 #[tokio::test]
 async fn a_tasmota_plug_and_an_esphome_light_work_as_they_announce() {
