@@ -12,14 +12,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use device_adapters::contract::{self, Peer};
-use device_adapters::model::{
-    Availability, Change, CommandId, Description, DeviceId, Measurement, Stage, State,
-};
-use device_adapters::{AdapterError, Context, Directive, Handle, Reading, find};
+use device_adapters::model::{Availability, Change, DeviceId, Measurement, Stage, State};
+use device_adapters::{AdapterError, Reading, find};
 use hearth_tests::fakes::mosquitto::Mosquitto;
+use hearth_tests::fakes::running::Running;
 use hearth_tests::fakes::zigbee::{Bulb, Mood, SERIAL, WRONG};
 use serde_json::{Value, json};
-use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 
 /// The bulb, as the adapter names it.
@@ -31,109 +29,24 @@ fn light(change: Value) -> Change {
     Change::Light(serde_json::from_value(change).unwrap())
 }
 
-/// The adapter in this process.
-struct Rig {
-    handle: Handle,
-    run: JoinHandle<Result<(), AdapterError>>,
-    seen: Vec<Reading>,
-    commands: u8,
+/// How long a command may take.
+const WITHIN: Duration = Duration::from_secs(5);
+
+/// The adapter at a broker.
+fn start(broker: &Mosquitto, mut settings: Value) -> Running {
+    if settings.get("broker").is_none() {
+        settings["broker"] = json!(broker.address());
+    }
+    Running::start("mqtt", &settings)
 }
 
-impl Rig {
-    fn start(broker: &Mosquitto, settings: Value) -> Self {
-        let mut settings = settings;
-        if settings.get("broker").is_none() {
-            settings["broker"] = json!(broker.address());
-        }
-        let adapter = (find("mqtt").unwrap().build)(&settings).unwrap();
-        let (context, handle) = Context::channel(64, 64);
-        Self { handle, run: tokio::spawn(adapter.run(context)), seen: Vec::new(), commands: 0 }
-    }
-
-    async fn direct(&self, directive: Directive) {
-        self.handle.commands.send(directive).await.unwrap();
-    }
-
-    async fn own(&self, device: &DeviceId) {
-        self.direct(Directive::Own { device: device.clone(), owned: true }).await;
-    }
-
-    async fn command(&mut self, device: &DeviceId, change: Change) -> CommandId {
-        self.commands += 1;
-        let command = CommandId([self.commands; 16]);
-        let deadline = Instant::now() + Duration::from_secs(5);
-        self.direct(Directive::Command { device: device.clone(), command, change, deadline }).await;
-        command
-    }
-
-    /// The first thing that `pick` picks of what it says from now on.
-    async fn next<T>(&mut self, what: &str, pick: impl Fn(&Reading) -> Option<T>) -> T {
-        let end = Instant::now() + Duration::from_secs(30);
-        loop {
-            let Ok(reading) = timeout_at(end, self.handle.readings.recv()).await else {
-                panic!("waited for {what}, saw {:#?}", self.seen)
-            };
-            let reading = reading.unwrap_or_else(|| panic!("waited for {what}, and it ended"));
-            self.seen.push(reading.clone());
-            if let Some(picked) = pick(&reading) {
-                return picked;
-            }
-        }
-    }
-
-    async fn found(&mut self, wanted: &DeviceId) -> Description {
-        self.next("a device", |reading| match reading {
-            Reading::Found { device } if device.id == *wanted => Some(device.clone()),
-            _ => None,
-        })
-        .await
-    }
-
-    async fn availability(&mut self, wanted: Availability) -> String {
-        self.next("its availability", |reading| match reading {
-            Reading::Availability { availability, reason, .. } if *availability == wanted => {
-                Some(reason.clone())
-            }
-            _ => None,
-        })
-        .await
-    }
-
-    async fn end_of(&mut self, wanted: CommandId) -> Stage {
-        self.next("the end of a command", |reading| match reading {
-            Reading::Progress { command, stage, .. } if *command == wanted && stage.is_final() => {
-                Some(stage.clone())
-            }
-            _ => None,
-        })
-        .await
-    }
-
-    async fn state(&mut self) -> State {
-        self.next("a state", |reading| match reading {
-            Reading::Reported { state, .. } => Some(state.clone()),
-            _ => None,
-        })
-        .await
-    }
-
-    /// Why it ended by itself.
-    async fn error(mut self) -> AdapterError {
-        let end = Instant::now() + Duration::from_secs(30);
-        let readings = async { while self.handle.readings.recv().await.is_some() {} };
-        timeout_at(end, readings).await.expect("it ends");
-        self.run.await.unwrap().expect_err("it ends with an error")
-    }
-
-    async fn stop(mut self) -> Vec<Reading> {
-        self.handle.stop.send(true).unwrap();
-        let end = Instant::now() + contract::SHUTDOWN_WITHIN;
-        while let Ok(Some(reading)) = timeout_at(end, self.handle.readings.recv()).await {
-            self.seen.push(reading);
-        }
-        timeout_at(end, self.run).await.expect("it stops in time").unwrap().unwrap();
-        self.seen
-    }
+/// The next state that it tells.
+async fn state(rig: &mut Running) -> State {
+    rig.next("a state", |reading| match reading {
+        Reading::Reported { state, .. } => Some(state.clone()),
+        _ => None,
+    })
+    .await
 }
 
 /// The bulb behind Zigbee2MQTT, for the contract.

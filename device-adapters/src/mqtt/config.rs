@@ -90,7 +90,7 @@ pub(crate) fn schema() -> Value {
             },
             "import": {
                 "type": "boolean", "default": true,
-                "description": "Whether what Zigbee2MQTT, Tasmota, ESPHome and others announce becomes devices of Hearth."
+                "description": "Whether what Zigbee2MQTT, ESPHome and others announce becomes devices of Hearth."
             },
             "interface": {
                 "type": "string",

@@ -1,5 +1,7 @@
 //! Both ways over one connection: what comes from the broker, and what goes there. Pure.
 
+use std::time::Duration;
+
 use tokio::time::Instant;
 
 use crate::adapter::{Directive, Reading};
@@ -10,6 +12,10 @@ use super::import::{Dropped, Import};
 use super::output::{Output, Token, Transmit};
 use super::wire::discovery::{self, Place};
 
+/// How long after one announcement made room for another all are listened to again: once for all that come by then, and
+/// soon enough that a device which only changes hands is not lost meanwhile.
+const LISTENS_AFTER: Duration = Duration::from_millis(100);
+
 /// The adapter without its sockets.
 #[derive(Debug)]
 pub(crate) struct Driver {
@@ -18,6 +24,8 @@ pub(crate) struct Driver {
     import: Import,
     export: Export,
     out: Output,
+    /// When the announcements of others are listened to again, because one of them has room now.
+    listens_at: Option<Instant>,
     /// When something is due, and whether that is still so: it is asked for after every reading that is passed on, and
     /// to find out takes a look at every device.
     due: Option<Instant>,
@@ -33,6 +41,7 @@ impl Driver {
             import: Import::new(broker),
             export: Export::new(&config.discovery_prefix, &config.topic_prefix, config.export),
             out: Output::default(),
+            listens_at: None,
             due: None,
             is_due_known: false,
         }
@@ -46,7 +55,7 @@ impl Driver {
     /// The broker is there.
     pub(crate) fn connected(&mut self, now: Instant) {
         self.is_due_known = false;
-        self.out.transmits.clear();
+        self.out.clear();
         if self.imports {
             self.listen();
         }
@@ -59,8 +68,8 @@ impl Driver {
         self.is_due_known = false;
         self.export.disconnected();
         self.import.disconnected(now, why, &mut self.out);
-        // What was not sent is made anew for the next connection.
-        self.out.transmits.clear();
+        self.listens_at = None;
+        self.out.clear();
     }
 
     /// Takes a message; `retained` is what the broker kept from before.
@@ -94,8 +103,8 @@ impl Driver {
     /// When [`Driver::handle_timeout`] must be called next, if at all.
     pub(crate) fn poll_timeout(&mut self, now: Instant) -> Option<Instant> {
         if !self.is_due_known {
-            self.due =
-                [self.import.poll_timeout(now), self.export.poll_timeout()].into_iter().flatten().min();
+            let due = [self.import.poll_timeout(now), self.export.poll_timeout(), self.listens_at];
+            self.due = due.into_iter().flatten().min();
             self.is_due_known = true;
         }
         self.due
@@ -109,16 +118,21 @@ impl Driver {
         self.is_due_known = false;
         self.import.handle_timeout(now, &mut self.out);
         self.export.handle_timeout(now);
+        if self.listens_at.is_some_and(|at| at <= now) {
+            // The broker gives again what it keeps, and with it what was refused.
+            self.listens_at = None;
+            self.listen();
+        }
     }
 
     /// The next thing to send.
     pub(crate) fn poll_transmit(&mut self) -> Option<Transmit> {
-        while self.out.transmits.is_empty() {
-            if !self.export.flush_one(&mut self.out) {
-                return None;
+        loop {
+            let next = self.out.poll_transmit();
+            if next.is_some() || !self.export.flush_one(&mut self.out) {
+                return next;
             }
         }
-        self.out.transmits.pop_front()
     }
 
     /// The next reading to pass on.
@@ -133,7 +147,7 @@ impl Driver {
 
     /// How many messages wait.
     pub(crate) fn unsent(&self) -> usize {
-        self.out.transmits.len()
+        self.out.unsent()
     }
 
     /// What was received and not used so far.
@@ -144,6 +158,8 @@ impl Driver {
     /// Ends every command that is in flight, because the adapter stops, and says good-bye.
     pub(crate) fn shut_down(&mut self, why: &str) {
         self.import.shut_down(why, &mut self.out);
+        // What waits is of no use any more, and the good-bye is.
+        self.out.clear();
         self.export.shut_down(&mut self.out);
     }
 
@@ -161,14 +177,13 @@ impl Driver {
             return;
         }
         if self.import.announced(now, place, payload, &mut self.out) {
-            // The broker gives again what it keeps, and with it what was refused.
-            self.listen();
+            self.listens_at.get_or_insert(now + LISTENS_AFTER);
         }
     }
 
     fn listen(&mut self) {
         for filter in ["+/+/config", "+/+/+/config"] {
-            self.out.transmits.push_back(Transmit::Subscribe(format!("{}/{filter}", self.discovery)));
+            self.out.listen(format!("{}/{filter}", self.discovery));
         }
     }
 }

@@ -47,8 +47,8 @@ pub(crate) const REGISTRATION: Registration = Registration {
 
 /// While more readings than this wait for a slow node, nothing new is taken in.
 const MOST_BACKLOG: usize = 1_024;
-/// While more messages than this wait for a slow broker, no directive is taken.
-const MOST_UNSENT: usize = 4_096;
+/// While more messages than this wait for a slow broker, no directive is taken: more than what others can make wait.
+const MOST_UNSENT: usize = 8_192;
 /// How long the broker may be away before another board tries.
 const GIVES_UP_AFTER: Duration = Duration::from_secs(10);
 /// The first pause before it is tried again; it doubles up to the last.

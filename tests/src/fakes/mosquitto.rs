@@ -9,7 +9,6 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail, ensure};
 use rumqttc::mqttbytes::QoS;
 use rumqttc::{AsyncClient, Broker as Address, Event, Incoming, MqttOptions, PublishOptions};
-use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -21,6 +20,10 @@ use crate::daemon::{Folder, PATIENCE, free_port, wait_until};
 const PROGRAM: &str = "/usr/sbin/mosquitto";
 /// What its certificate is called.
 const CERTIFICATE: &str = "cert.pem";
+/// Where it says what it does.
+const LOG: &str = "mosquitto.log";
+/// How many ports are tried: somebody else may take one between the look and the start.
+const MOST_TRIES: usize = 8;
 /// The largest message of a test, in bytes: the broker has no bound of its own.
 const MOST_PACKET: u32 = 200 * 1_024 * 1_024;
 
@@ -64,12 +67,9 @@ impl Mosquitto {
         let mut make = Command::new("/usr/bin/mosquitto_passwd");
         make.args(["-b", "-c"]).arg(&file).args([name, password]).stderr(Stdio::null());
         ensure!(make.status().await?.success(), "mosquitto_passwd failed");
-        let plain = free_port()?;
-        let listener = format!(
-            "per_listener_settings true\nallow_anonymous false\npassword_file {}\nlistener {plain} 127.0.0.1\n",
-            file.display()
-        );
-        Ok(Self { plain, ..Self::run(folder, "allow_anonymous true\n", &listener).await? })
+        let of_first =
+            format!("per_listener_settings true\nallow_anonymous false\npassword_file {}\n", file.display());
+        Self::run(folder, &of_first, Some("allow_anonymous true\n"), free_port).await
     }
 
     /// Starts one that speaks TLS, with a certificate of its own.
@@ -89,13 +89,8 @@ impl Mosquitto {
         ]);
         make.arg("-keyout").arg(&key).arg("-out").arg(&certificate).stderr(Stdio::null());
         ensure!(make.status().await?.success(), "openssl makes no certificate");
-        let plain = free_port()?;
-        let tls = format!(
-            "certfile {}\nkeyfile {}\nlistener {plain} 127.0.0.1\n",
-            certificate.display(),
-            key.display()
-        );
-        Ok(Self { plain, ..Self::run(folder, "allow_anonymous true\n", &tls).await? })
+        let of_first = format!("certfile {}\nkeyfile {}\n", certificate.display(), key.display());
+        Self::run(folder, &of_first, Some("allow_anonymous true\n"), free_port).await
     }
 
     /// The certificate of one that speaks TLS.
@@ -109,23 +104,60 @@ impl Mosquitto {
     /// # Errors
     /// As [`Mosquitto::start`].
     pub async fn with(config: &str) -> Result<Self> {
-        Self::run(Folder::new()?, config, "").await
+        Self::run(Folder::new()?, config, None, free_port).await
     }
 
-    async fn run(folder: Folder, config: &str, listener: &str) -> Result<Self> {
+    /// With these lines for its listener, and perhaps those of a plain one beside it.
+    async fn run(
+        folder: Folder,
+        of_first: &str,
+        of_plain: Option<&str>,
+        mut choose: impl FnMut() -> Result<u16>,
+    ) -> Result<Self> {
         ensure!(Path::new(PROGRAM).exists(), "{PROGRAM} is missing: run tests/setup, which installs it");
-        let port = free_port()?;
-        let kept = folder.join("");
-        // It gives up being root unless it is told not to, and could not write the folder then.
-        let config = format!(
-            "listener {port} 127.0.0.1\n{listener}{config}user root\npersistence true\npersistence_location {}\n\
-             set_tcp_nodelay true\nlog_dest none\nmax_queued_messages 0\n",
-            kept.display()
-        );
-        std::fs::write(folder.join("mosquitto.conf"), config)?;
-        let mut broker = Self { port, plain: port, process: None, folder };
-        broker.again().await?;
-        Ok(broker)
+        let mut broker = Self { port: 0, plain: 0, process: None, folder };
+        for _ in 0..MOST_TRIES {
+            broker.port = choose()?;
+            broker.plain = if of_plain.is_some() { choose()? } else { broker.port };
+            let (port, plain) = (broker.port, broker.plain);
+            let beside = of_plain.map(|lines| format!("listener {plain} 127.0.0.1\n{lines}"));
+            let beside = beside.unwrap_or_default();
+            // It gives up being root unless it is told not to, and could not write the folder then.
+            let config = format!(
+                "listener {port} 127.0.0.1\n{of_first}{beside}user root\npersistence true\npersistence_location {}\n\
+                 set_tcp_nodelay true\nlog_dest file {}\nlog_type error\nlog_type information\n\
+                 connection_messages false\nmax_queued_messages 0\n",
+                broker.folder.join("").display(),
+                broker.folder.join(LOG).display(),
+            );
+            std::fs::write(broker.folder.join("mosquitto.conf"), config)?;
+            if broker.begin().await? {
+                return Ok(broker);
+            }
+        }
+        bail!("mosquitto started on none of {MOST_TRIES} ports: {}", broker.said())
+    }
+
+    /// Starts the program; false when it ends at once, as it does when its port is taken.
+    async fn begin(&mut self) -> Result<bool> {
+        // Of the run before.
+        let _ = std::fs::remove_file(self.folder.join(LOG));
+        let mut command = Command::new(PROGRAM);
+        command.arg("-c").arg(self.folder.join("mosquitto.conf"));
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
+        let mut process = command.spawn().context("mosquitto does not start")?;
+        let mut runs = false;
+        wait_until("mosquitto listens, or ends", PATIENCE, async || {
+            runs = self.said().contains(" running\n");
+            Ok(runs || process.try_wait()?.is_some())
+        })
+        .await?;
+        self.process = runs.then_some(process);
+        Ok(runs)
+    }
+
+    fn said(&self) -> String {
+        std::fs::read_to_string(self.folder.join(LOG)).unwrap_or_default()
     }
 
     /// Its address.
@@ -150,16 +182,8 @@ impl Mosquitto {
     /// # Errors
     /// When it does not listen in time.
     pub async fn again(&mut self) -> Result<()> {
-        let mut command = Command::new(PROGRAM);
-        command.arg("-c").arg(self.folder.join("mosquitto.conf"));
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
-        self.process = Some(command.spawn().context("mosquitto does not start")?);
-        let address = self.address();
-        wait_until("mosquitto listens", PATIENCE, async || {
-            TcpStream::connect(&address).await?;
-            Ok(true)
-        })
-        .await
+        ensure!(self.begin().await?, "mosquitto does not start again at {}: {}", self.address(), self.said());
+        Ok(())
     }
 
     /// Holds it, so that it neither answers nor closes anything, or lets it go on.
@@ -297,5 +321,26 @@ impl Client {
     /// The next message, if it comes by then.
     pub async fn receive(&mut self) -> Option<Message> {
         self.messages.recv().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_port_that_was_taken_meanwhile_is_left_for_another() {
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let first = taken.local_addr().unwrap().port();
+        let mut ports = vec![first];
+        let choose = || ports.pop().map_or_else(free_port, Ok);
+        let folder = Folder::new().unwrap();
+        let broker = Mosquitto::run(folder, "allow_anonymous true\n", None, choose).await.unwrap();
+        assert_ne!(broker.port, first);
+        broker.client().await.unwrap().publish("a", "b", false).await.unwrap();
     }
 }

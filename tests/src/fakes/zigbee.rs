@@ -136,6 +136,12 @@ impl Bulb {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner).mood = mood;
     }
 
+    /// It becomes that, and tells nobody.
+    pub fn shows(&self, key: &str, value: Value) {
+        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        shared.state.insert(key.to_owned(), value);
+    }
+
     /// Zigbee2MQTT says whether it is there.
     ///
     /// # Errors

@@ -3,11 +3,11 @@
 
 use std::process::Stdio;
 
-use device_adapters::Shown;
 use device_adapters::model::{
-    ButtonCapabilities, Capabilities, ColorMode, Gamut, KelvinRange, LightCapabilities, LightState,
-    SensorDescription, WeatherCapabilities,
+    ButtonCapabilities, Capabilities, ColorMode, Description, Gamut, KelvinRange, LightCapabilities,
+    LightState, SensorDescription, WeatherCapabilities,
 };
+use device_adapters::{Directive, Shown};
 use hearth_tests::python::python;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout};
@@ -157,7 +157,7 @@ fn home() -> Vec<Shown> {
 async fn every_kind_of_device_is_announced_as_home_assistant_wants_it() {
     let broker = Mosquitto::start().await.unwrap();
     let mut somebody = Somebody::at(&broker).await;
-    let rig = Rig::start(&broker, json!({}));
+    let rig = start(&broker, json!({}));
     for shown in home() {
         let id = shown.device.id.to_string();
         rig.direct(Directive::Show(Box::new(shown))).await;
@@ -180,7 +180,7 @@ async fn every_kind_of_device_is_announced_as_home_assistant_wants_it() {
 async fn commands_become_wishes_and_states_come_back() {
     let broker = Mosquitto::start().await.unwrap();
     let mut somebody = Somebody::at(&broker).await;
-    let mut rig = Rig::start(&broker, json!({}));
+    let mut rig = start(&broker, json!({}));
     rig.direct(Directive::Show(Box::new(lamp()))).await;
     let config = somebody.device("lifx-1").await;
     let light_part = &config["components"]["light"];
@@ -220,7 +220,7 @@ async fn commands_become_wishes_and_states_come_back() {
 #[tokio::test]
 async fn what_is_gone_is_taken_back_after_a_restart_too() {
     let broker = Mosquitto::start().await.unwrap();
-    let rig = Rig::start(&broker, json!({}));
+    let rig = start(&broker, json!({}));
     let mut somebody = Somebody::at(&broker).await;
     rig.direct(Directive::Show(Box::new(lamp()))).await;
     rig.direct(Directive::Show(Box::new(shown("shelly", "shelly-1", Capabilities::Switch)))).await;
@@ -231,7 +231,7 @@ async fn what_is_gone_is_taken_back_after_a_restart_too() {
     rig.stop().await;
 
     // The lamp went away while nobody ran.
-    let rig = Rig::start(&broker, json!({}));
+    let rig = start(&broker, json!({}));
     rig.direct(Directive::Show(Box::new(shown("shelly", "shelly-2", Capabilities::Switch)))).await;
     assert_eq!(somebody.sees("that it is gone", gone).await, "device/hearth_lifx-1/config");
     rig.stop().await;

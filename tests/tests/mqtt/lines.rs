@@ -7,7 +7,7 @@ use hearth_tests::fakes::zigbee::STATE;
 async fn a_wrong_password_is_refused_and_the_right_one_is_let_in() {
     let broker = Mosquitto::with_password("hearth", "right").await.unwrap();
     for settings in [json!({}), json!({ "username": "hearth", "password": "wrong-secret" })] {
-        let error = Rig::start(&broker, settings).error().await;
+        let error = start(&broker, settings).ends().await.unwrap_err();
         let AdapterError::Refused { what, .. } = &error else { panic!("{error:?}") };
         assert!(
             what.contains(&broker.address()) && what.contains("`password`") && !what.contains("wrong-secret"),
@@ -15,7 +15,7 @@ async fn a_wrong_password_is_refused_and_the_right_one_is_let_in() {
         );
     }
     let rig =
-        Rig::start(&broker, json!({ "username": "hearth", "password": "right", "topic_prefix": "home/one" }));
+        start(&broker, json!({ "username": "hearth", "password": "right", "topic_prefix": "home/one" }));
     // It is there when it says so: to whoever else may come in.
     let mut probe = broker_says(&broker, "home/one/status").await;
     assert_eq!(probe.recv().await.as_deref(), Some("online"));
@@ -49,17 +49,17 @@ async fn broker_says(broker: &Mosquitto, topic: &str) -> tokio::sync::mpsc::Rece
 async fn a_broker_that_is_away_for_a_moment_makes_all_stale_and_then_well_again() {
     let mut broker = Mosquitto::start().await.unwrap();
     let zigbee = Bulb::start(&broker).await.unwrap();
-    let mut rig = Rig::start(&broker, json!({}));
+    let mut rig = start(&broker, json!({}));
     rig.found(&bulb()).await;
-    rig.own(&bulb()).await;
-    rig.availability(Availability::Online).await;
+    rig.own(&bulb(), true).await;
+    rig.available(&bulb(), Availability::Online).await;
 
     broker.stop().await.unwrap();
-    let reason = rig.availability(Availability::Stale).await;
+    let reason = rig.available(&bulb(), Availability::Stale).await;
     assert!(reason.contains(&broker.address()), "{reason}");
-    let waiting = rig.command(&bulb(), light(json!({ "on": true }))).await;
+    let waiting = rig.command(&bulb(), light(json!({ "on": true })), WITHIN).await;
     broker.again().await.unwrap();
-    rig.availability(Availability::Online).await;
+    rig.available(&bulb(), Availability::Online).await;
     // Zigbee2MQTT comes back as well, maybe later, and says so.
     zigbee.announce().await.unwrap();
     assert_eq!(rig.end_of(waiting).await, Stage::Confirmed, "it waited for the broker");
@@ -71,17 +71,17 @@ async fn a_broker_that_is_away_for_a_moment_makes_all_stale_and_then_well_again(
 async fn a_broker_that_stays_away_ends_the_run_and_every_command_with_it() {
     let mut broker = Mosquitto::start().await.unwrap();
     let _zigbee = Bulb::start(&broker).await.unwrap();
-    let mut rig = Rig::start(&broker, json!({}));
+    let mut rig = start(&broker, json!({}));
     rig.found(&bulb()).await;
-    rig.own(&bulb()).await;
-    rig.availability(Availability::Online).await;
+    rig.own(&bulb(), true).await;
+    rig.available(&bulb(), Availability::Online).await;
     broker.stop().await.unwrap();
-    rig.availability(Availability::Stale).await;
+    rig.available(&bulb(), Availability::Stale).await;
     let began = Instant::now();
-    let command = rig.command(&bulb(), light(json!({ "on": true }))).await;
+    let command = rig.command(&bulb(), light(json!({ "on": true })), WITHIN).await;
     let stage = rig.end_of(command).await;
     assert!(matches!(&stage, Stage::TimedOut { reason } if reason.contains("no connection")), "{stage:?}");
-    let error = rig.error().await;
+    let error = rig.ends().await.unwrap_err();
     assert!(began.elapsed() < Duration::from_secs(12), "it took {:?}", began.elapsed());
     let AdapterError::Unreachable { what, .. } = &error else { panic!("{error:?}") };
     assert!(what.contains(&broker.address()), "{what}");
@@ -91,17 +91,17 @@ async fn a_broker_that_stays_away_ends_the_run_and_every_command_with_it() {
 async fn a_broker_that_hangs_is_noticed() {
     let broker = Mosquitto::start().await.unwrap();
     let zigbee = Bulb::start(&broker).await.unwrap();
-    let mut rig = Rig::start(&broker, json!({}));
+    let mut rig = start(&broker, json!({}));
     rig.found(&bulb()).await;
-    rig.own(&bulb()).await;
-    rig.availability(Availability::Online).await;
+    rig.own(&bulb(), true).await;
+    rig.available(&bulb(), Availability::Online).await;
     broker.hold(true).unwrap();
-    let command = rig.command(&bulb(), light(json!({ "on": true }))).await;
+    let command = rig.command(&bulb(), light(json!({ "on": true })), WITHIN).await;
     let stage = rig.end_of(command).await;
     assert!(matches!(&stage, Stage::TimedOut { reason } if reason.contains("did not take")), "{stage:?}");
-    rig.availability(Availability::Stale).await;
+    rig.available(&bulb(), Availability::Stale).await;
     broker.hold(false).unwrap();
-    rig.availability(Availability::Online).await;
+    rig.available(&bulb(), Availability::Online).await;
     zigbee.say(STATE, r#"{"state":"OFF"}"#).await.unwrap();
     rig.stop().await;
 }
@@ -110,11 +110,13 @@ async fn a_broker_that_hangs_is_noticed() {
 async fn nobody_at_the_address_ends_the_run_with_the_address() {
     let mut broker = Mosquitto::start().await.unwrap();
     broker.stop().await.unwrap();
-    let error = Rig::start(&broker, json!({})).error().await;
+    let error = start(&broker, json!({})).ends().await.unwrap_err();
     let AdapterError::Unreachable { what, .. } = &error else { panic!("{error:?}") };
     assert!(what.contains(&broker.address()) && what.contains("refused"), "{what}");
-    let error =
-        Rig::start(&broker, json!({ "broker": broker.address(), "interface": "no-such-link" })).error().await;
+    let error = start(&broker, json!({ "broker": broker.address(), "interface": "no-such-link" }))
+        .ends()
+        .await
+        .unwrap_err();
     assert!(matches!(&error, AdapterError::Unreachable { .. }), "{error:?}");
 }
 
@@ -125,18 +127,19 @@ async fn over_tls_only_the_broker_whose_certificate_is_trusted_is_spoken_to() {
     let trusted = json!({ "broker": address, "ca": broker.certificate() });
     let mut somebody = broker.client().await.unwrap();
     somebody.subscribe("hearth/status").await.unwrap();
-    let rig = Rig::start(&broker, trusted);
+    let rig = start(&broker, trusted);
     assert_eq!(somebody.at("hearth/status").await.unwrap(), "online");
     rig.stop().await;
     assert_eq!(somebody.at("hearth/status").await.unwrap(), "offline");
 
-    let error = Rig::start(&broker, json!({ "broker": address })).error().await;
+    let error = start(&broker, json!({ "broker": address })).ends().await.unwrap_err();
     let AdapterError::Unreachable { what, .. } = &error else { panic!("{error:?}") };
     assert!(
         what.contains("certificate") || what.contains("Certificate") || what.contains("UnknownIssuer"),
         "{what}"
     );
-    let error = Rig::start(&broker, json!({ "broker": address, "ca": "/no/such/file.pem" })).error().await;
+    let error =
+        start(&broker, json!({ "broker": address, "ca": "/no/such/file.pem" })).ends().await.unwrap_err();
     assert!(
         matches!(&error, AdapterError::Io { what, .. } if what.contains("/no/such/file.pem")),
         "{error:?}"

@@ -18,7 +18,7 @@ use crate::adapter::{Reading, Shown};
 use crate::model::{Availability, DeviceId, State};
 
 use super::ID;
-use super::output::{Output, Transmit};
+use super::output::Output;
 use super::wire::discovery::Place;
 use announcement::Topics;
 
@@ -75,11 +75,11 @@ impl Export {
     pub(crate) fn connected(&mut self, now: Instant, out: &mut Output) {
         self.connected = true;
         self.takes_back_at = Some(now + TAKES_BACK_AFTER);
-        out.transmits.push_back(Transmit::Subscribe(self.topics.announcements()));
+        out.listen(self.topics.announcements());
         if self.is_on {
-            out.transmits.push_back(Transmit::Subscribe(self.topics.commands()));
-            out.transmits.push_back(Transmit::Subscribe(self.topics.birth.clone()));
-            out.transmits.push_back(Transmit::Subscribe(self.topics.status.clone()));
+            out.listen(self.topics.commands());
+            out.listen(self.topics.birth.as_str());
+            out.listen(self.topics.status.as_str());
             out.publish(&self.topics.status, "online", true);
         }
         self.show_again();
@@ -104,7 +104,7 @@ impl Export {
             let told = self.events.insert(id.clone(), *count);
             let is_press = *count != 0 && told.is_some_and(|told| told != *count);
             if self.connected && is_press {
-                out.publish(self.topics.of(&id, "event"), payloads::event(event), false);
+                out.publish_each(self.topics.of(&id, "event"), payloads::event(event));
             }
         }
         self.shown.insert(id.clone(), shown);

@@ -33,6 +33,8 @@ pub(crate) struct Device {
     pub(crate) actuator: Option<Slot>,
     /// The components that measure, by the key of the sensor.
     pub(crate) sensors: BTreeMap<String, Slot>,
+    /// When it was made of these.
+    since: Instant,
     owned: bool,
     flight: Option<Flight>,
     last_sent: Option<Instant>,
@@ -57,6 +59,7 @@ pub(crate) enum Link {
 impl Device {
     /// One that was just made of its components.
     pub(crate) fn new(
+        now: Instant,
         description: Description,
         actuator: Option<Slot>,
         sensors: BTreeMap<String, Slot>,
@@ -66,6 +69,7 @@ impl Device {
             description,
             actuator,
             sensors,
+            since: now,
             owned,
             flight: None,
             last_sent: None,
@@ -80,12 +84,12 @@ impl Device {
     /// The same device, described and made anew.
     pub(crate) fn remake(
         &mut self,
+        now: Instant,
         description: Description,
         actuator: Option<Slot>,
         sensors: BTreeMap<String, Slot>,
     ) {
-        self.description = description;
-        self.actuator = actuator;
+        (self.since, self.description, self.actuator) = (now, description, actuator);
         self.measured.retain(|key, _| sensors.contains_key(key));
         self.sensors = sensors;
     }
@@ -206,7 +210,7 @@ impl Device {
     /// When something may have to be done.
     pub(crate) fn poll_timeout(&self, now: Instant, link: &Link) -> Option<Instant> {
         let unsaid = match link {
-            Link::Up(since) if self.owned => Some(*since + SAYS_WITHIN).filter(|at| *at > now),
+            Link::Up(since) if self.owned => Some(self.says_by(*since)).filter(|at| *at > now),
             _ => None,
         };
         let flight = self.flight.as_ref().map(|flight| match link {
@@ -233,6 +237,14 @@ impl Device {
 
     fn acting<'a>(&self, parts: &'a Components) -> Option<&'a Live> {
         self.actuator.as_ref().and_then(|slot| parts.get(slot))
+    }
+
+    /// Asks it what it shows, where it did not tell that since its components are what they are.
+    pub(crate) fn ask_what_is_unknown(&self, parts: &Components, link: &Link, out: &mut Output) {
+        let is_unknown = self.acting(parts).is_some_and(|live| live.entity.state(&live.parts).is_none());
+        if self.owned && is_unknown && matches!(link, Link::Up(_)) {
+            self.ask(parts, out);
+        }
     }
 
     fn ask(&self, parts: &Components, out: &mut Output) {
@@ -263,7 +275,7 @@ impl Device {
                 };
                 let tokens: BTreeSet<Token> = messages.into_iter().map(publish).collect();
                 let is_first = !flight.told_sent;
-                flight.sent(tokens, &live.parts, live.entity.state(&live.parts).as_ref());
+                flight.sent(tokens, &live.parts);
                 let id = flight.id;
                 self.last_sent = Some(now);
                 if is_first {
@@ -276,18 +288,16 @@ impl Device {
     fn judge(&mut self, now: Instant, parts: &Components, link: &Link, out: &mut Output) {
         let live = self.actuator.as_ref().and_then(|slot| parts.get(slot));
         let Some(flight) = &mut self.flight else { return };
-        let state = live.and_then(|live| live.entity.state(&live.parts));
         let (none, mut ended) = (Parts::default(), None);
         let known = live.map_or(&none, |live| &live.parts);
         let reads_back = live.is_some_and(|live| live.entity.reads_back());
-        match flight.verdict(now, reads_back, known, state.as_ref()) {
+        match flight.verdict(now, reads_back, known) {
             Verdict::Confirmed => ended = Some(Stage::Confirmed),
             Verdict::Assumed => ended = Some(Stage::Assumed),
             Verdict::Open if flight.deadline <= now => {
-                let topics =
-                    live.map(|live| live.entity.topics().last().copied().unwrap_or_default().to_owned());
+                let topics = live.and_then(|live| live.entity.kind.topics().last()).map(str::to_owned);
                 let connected = matches!(link, Link::Up(_));
-                let reason = flight.why_timed_out(connected, &topics.unwrap_or_default(), state.as_ref());
+                let reason = flight.why_timed_out(connected, &topics.unwrap_or_default(), known);
                 ended = Some(Stage::TimedOut { reason });
             }
             Verdict::Open => {
@@ -319,8 +329,13 @@ impl Device {
         if let Some((availability, reason)) = self.presence(now, parts, link)
             && self.availability.as_ref().map(|(known, _)| *known) != Some(availability)
         {
+            // While it was away, or the broker, it may have become something else than it told last.
+            let is_back = self.availability.is_some() && availability == Availability::Online;
             self.availability = Some((availability, reason.clone()));
             out.tell(Reading::Availability { device: self.id(), availability, reason });
+            if is_back {
+                self.ask(parts, out);
+            }
         }
         self.report(parts, out);
         let mut news = BTreeMap::new();
@@ -353,6 +368,11 @@ impl Device {
         out.tell(Reading::Reported { device: self.id(), state, command, source });
     }
 
+    /// Until when it may say that it is there, on a connection since then: the broker is asked for that when the device is made.
+    fn says_by(&self, connected: Instant) -> Instant {
+        connected.max(self.since) + SAYS_WITHIN
+    }
+
     /// Whether it answers, and why that is so; none while nothing can be said.
     fn presence(&self, now: Instant, parts: &Components, link: &Link) -> Option<(Availability, String)> {
         let since = match link {
@@ -373,7 +393,7 @@ impl Device {
             let reason = format!("{} says that it is not there", live.doubts());
             return Some((Availability::Offline, reason));
         }
-        let live = is(Presence::Unsaid).filter(|_| now >= since + SAYS_WITHIN)?;
+        let live = is(Presence::Unsaid).filter(|_| now >= self.says_by(since))?;
         let reason = format!("nothing at {} says that it is there", live.doubts());
         Some((Availability::Offline, reason))
     }

@@ -8,10 +8,11 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::model::{Change, Measurement, SensorDescription, State, sensor::MOST_SENSOR_TEXT};
-use crate::mqtt::template::Template;
+use crate::mqtt::template::{MOST_TEXT, Template};
 use crate::mqtt::wire::body::Body;
 use crate::mqtt::wire::discovery::Announced;
 use crate::mqtt::wire::fields::{FieldError, Fields, is_topic};
+use crate::mqtt::wire::incoming::Incoming;
 use crate::mqtt::wire::light::{Light, Message, Parts};
 
 use super::physical::Physical;
@@ -152,17 +153,20 @@ impl Entity {
         Ok(Some(Self { unique, name, kind, presence: Presence::parse(fields)?, physical }))
     }
 
-    /// The topics to listen to.
-    pub(crate) fn topics(&self) -> Vec<&str> {
-        let mut topics: Vec<&str> =
-            self.presence.sources.iter().map(|source| source.topic.as_str()).collect();
+    /// What a unique id is unique among: the components of one kind, as in Home Assistant.
+    pub(crate) fn domain(&self) -> &'static str {
         match &self.kind {
-            Kind::Light(light) => topics.extend(light.topics()),
-            Kind::Switch(switch) => topics.extend(switch.state.as_deref()),
-            Kind::Sensor(sensor) => topics.push(&sensor.state),
-            Kind::Button(_) => {}
+            Kind::Light(_) => "light",
+            Kind::Switch(_) => "switch",
+            Kind::Button(_) => "button",
+            Kind::Sensor(sensor) if sensor.truth.is_some() => "binary_sensor",
+            Kind::Sensor(_) => "sensor",
         }
-        topics
+    }
+
+    /// The topics to listen to.
+    pub(crate) fn topics(&self) -> impl Iterator<Item = &str> {
+        self.presence.topics().chain(self.kind.topics())
     }
 
     /// Whether it tells its state.
@@ -176,7 +180,7 @@ impl Entity {
     }
 
     /// What a message at one of its topics tells of it.
-    pub(crate) fn told(&self, topic: &str, message: &str) -> Option<Told> {
+    pub(crate) fn told(&self, topic: &str, message: &Incoming) -> Option<Told> {
         match &self.kind {
             Kind::Light(light) => {
                 let told = light.told(topic, message);
@@ -210,18 +214,27 @@ impl Entity {
         }
     }
 
-    /// The message by which Zigbee2MQTT is asked for the state of a device
+    /// The message by which Zigbee2MQTT is asked for the state of a device: as it is commanded, with `get` for `set`
     /// (<https://www.zigbee2mqtt.io/guide/usage/mqtt_topics_and_messages.html#zigbee2mqtt-friendly-name-get>).
     pub(crate) fn question(&self) -> Option<Message> {
-        if self.physical.origin.as_deref() != Some("Zigbee2MQTT") {
+        if self.physical.origin.as_deref() != Some("Zigbee2MQTT") || !self.reads_back() {
             return None;
         }
-        let (topic, can) = match &self.kind {
-            Kind::Light(light) => (light.topics().first().copied()?, Some(&light.can)),
-            Kind::Switch(switch) => (switch.state.as_deref()?, None),
+        let (command, can) = match &self.kind {
+            Kind::Light(light) => (light.command()?, Some(&light.can)),
+            Kind::Switch(switch) => (switch.command.as_str(), None),
             Kind::Sensor(_) | Kind::Button(_) => return None,
         };
-        let mut asked = Body::of(json!({ "state": "" }));
+        // …/set, or …/set/KEY for something else than its state.
+        let (device, key) = match command.strip_suffix("/set") {
+            Some(device) => (device, "state"),
+            None => {
+                let (set, key) = command.rsplit_once('/')?;
+                (set.strip_suffix("/set")?, key)
+            }
+        };
+        let mut asked = Body::of(json!({}));
+        asked.set(key, json!(""));
         if can.is_some_and(|can| can.brightness) {
             asked.set("brightness", json!(""));
         }
@@ -231,7 +244,36 @@ impl Entity {
         if can.is_some_and(|can| can.color.is_some()) {
             asked.set("color", json!({ "x": "", "y": "" }));
         }
-        Some(Message { topic: format!("{topic}/get"), payload: asked.to_string() })
+        Some(Message { topic: format!("{device}/get"), payload: asked.to_string() })
+    }
+}
+
+impl Kind {
+    /// The topics at which it tells what it shows or measures.
+    pub(crate) fn topics(&self) -> impl Iterator<Item = &str> {
+        let topics = match self {
+            Self::Light(light) => light.topics(),
+            Self::Switch(switch) => switch.state.as_deref().into_iter().collect(),
+            Self::Sensor(sensor) => vec![sensor.state.as_str()],
+            Self::Button(_) => Vec::new(),
+        };
+        topics.into_iter()
+    }
+
+    /// Whether it tells the same as another in the same way, so that what the other told is true of it.
+    pub(crate) fn tells_as(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Light(a), Self::Light(b)) => a.tells_as(b),
+            (Self::Switch(a), Self::Switch(b)) => {
+                (&a.state, &a.value, &a.states) == (&b.state, &b.value, &b.states)
+            }
+            (Self::Sensor(a), Self::Sensor(b)) => {
+                let kind = |sensor: &Sensor| sensor.description.kind.clone();
+                (&a.state, &a.value, &a.truth, kind(a)) == (&b.state, &b.value, &b.truth, kind(b))
+            }
+            (Self::Button(_), Self::Button(_)) => true,
+            _ => false,
+        }
     }
 }
 
@@ -250,7 +292,7 @@ impl Switch {
         })
     }
 
-    fn told(&self, topic: &str, message: &str) -> Option<bool> {
+    fn told(&self, topic: &str, message: &Incoming) -> Option<bool> {
         self.state.as_deref().filter(|state| *state == topic)?;
         let told = value_of(self.value.as_ref(), message)?;
         let [off, on] = &self.states;
@@ -306,7 +348,7 @@ impl Sensor {
         })
     }
 
-    fn told(&self, topic: &str, message: &str) -> Option<Measurement> {
+    fn told(&self, topic: &str, message: &Incoming) -> Option<Measurement> {
         if self.state != topic {
             return None;
         }
@@ -332,6 +374,11 @@ impl Sensor {
 }
 
 impl Presence {
+    /// The topics at which it is told.
+    pub(crate) fn topics(&self) -> impl Iterator<Item = &str> {
+        self.sources.iter().map(|source| source.topic.as_str())
+    }
+
     fn parse(fields: Fields<'_>) -> Result<Self, FieldError> {
         let mode = match fields.text("availability_mode").as_deref() {
             Some("all") => Mode::All,
@@ -363,16 +410,16 @@ impl Source {
     }
 
     /// Whether a message says that it is there; none where it says neither.
-    pub(crate) fn told(&self, message: &str) -> Option<bool> {
+    pub(crate) fn told(&self, message: &Incoming) -> Option<bool> {
         let told = value_of(self.value.as_ref(), message)?;
         if told == self.there { Some(true) } else { (told == self.gone).then_some(false) }
     }
 }
 
 /// What a message says; none where it says nothing of it.
-fn value_of(template: Option<&Template>, message: &str) -> Option<String> {
+fn value_of(template: Option<&Template>, message: &Incoming) -> Option<String> {
     let told = match template {
-        None => message.trim().to_owned(),
+        None => Some(message.text().trim()).filter(|text| text.len() <= MOST_TEXT)?.to_owned(),
         Some(template) => template.of_message(message).ok()?,
     };
     (!told.is_empty()).then_some(told)

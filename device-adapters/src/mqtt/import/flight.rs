@@ -1,7 +1,8 @@
 //! One command on its way to a device. Pure.
 //!
 //! A broker takes a message at once and says so; that says nothing of the device. What confirms is what the device tells
-//! of itself after the broker took the message. What the broker kept from before (a retained message) never does.
+//! of itself after the broker took the message: all of that which was asked for and it ever tells. What was known before, be
+//! it told or kept by the broker (a retained message), never does.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -70,9 +71,8 @@ impl Flight {
     }
 
     /// It was given to the broker under these names; `known` is what the device showed before.
-    pub(crate) fn sent(&mut self, tokens: BTreeSet<Token>, known: &Parts, state: Option<&State>) {
-        let was_so =
-            state.is_some_and(|state| asked_of(&self.wanted, known).is_some_and(|asked| fits(&asked, state)));
+    pub(crate) fn sent(&mut self, tokens: BTreeSet<Token>, known: &Parts) {
+        let was_so = asked_of(&self.wanted, known).is_some() && self.is_shown(known);
         self.told_sent = true;
         self.sent = Some(Sent { waits_for: tokens, taken: None, was_so, fresh: Parts::default() });
     }
@@ -115,32 +115,46 @@ impl Flight {
     }
 
     /// How it stands.
-    pub(crate) fn verdict(
-        &self,
-        now: Instant,
-        reads_back: bool,
-        known: &Parts,
-        state: Option<&State>,
-    ) -> Verdict {
+    pub(crate) fn verdict(&self, now: Instant, reads_back: bool, known: &Parts) -> Verdict {
         let Some((sent, taken)) = self.sent.as_ref().and_then(|sent| Some((sent, sent.taken?))) else {
             return Verdict::Open;
         };
         if !reads_back {
             return Verdict::Assumed;
         }
-        let Some(state) = state else { return Verdict::Open };
-        let asked = asked_of(&self.wanted, known);
-        let shows = asked.as_ref().is_none_or(|asked| fits(asked, state));
+        let mut shown = known.clone();
+        shown.absorb(sent.fresh.clone());
+        let (asked, told) = (asked_of(&self.wanted, &shown), asked_of(&self.wanted, &sent.fresh));
         let waited = now.saturating_duration_since(taken);
         let has_told = sent.fresh != Parts::default();
-        let has_told_all = asked == asked_of(&self.wanted, &sent.fresh) && asked == Some(plain(&self.wanted));
-        match asked {
+        match &asked {
             // Told nothing of what was asked for: an effect that no state names.
             None if has_told && waited >= GRACE => Verdict::Assumed,
-            Some(_) if shows && has_told && (has_told_all || waited >= GRACE) => Verdict::Confirmed,
-            // It showed this before, and some devices do not repeat themselves.
-            Some(_) if shows && !has_told && sent.was_so && waited >= QUIET => Verdict::Assumed,
+            Some(_) if !self.is_shown(&shown) => Verdict::Open,
+            Some(all) if told == asked && (*all == plain(&self.wanted) || waited >= GRACE) => {
+                Verdict::Confirmed
+            }
+            // The rest of it was so before, and some devices do not repeat themselves.
+            Some(_) if has_told && waited >= GRACE => Verdict::Assumed,
+            Some(_) if sent.was_so && waited >= QUIET => Verdict::Assumed,
             _ => Verdict::Open,
+        }
+    }
+
+    /// Whether all that was asked for and is told is as it was asked for.
+    fn is_shown(&self, parts: &Parts) -> bool {
+        asked_of(&self.wanted, parts).is_none_or(|asked| {
+            let state = self.state(parts);
+            state.is_some_and(|state| asked.matches(&state, &Tolerance::default()))
+        })
+    }
+
+    /// The state that parts make of what it is for.
+    fn state(&self, parts: &Parts) -> Option<State> {
+        match &self.wanted {
+            Change::Light(_) => parts.state().map(State::Light),
+            Change::Switch { .. } => parts.on.map(|on| State::Switch { on }),
+            Change::Press => None,
         }
     }
 
@@ -163,7 +177,7 @@ impl Flight {
     }
 
     /// Why it timed out, for people.
-    pub(crate) fn why_timed_out(&self, connected: bool, topics: &str, state: Option<&State>) -> String {
+    pub(crate) fn why_timed_out(&self, connected: bool, topics: &str, known: &Parts) -> String {
         match &self.sent {
             None if !connected => "there was no connection with the broker before the deadline".to_owned(),
             None => "it was not sent before the deadline".to_owned(),
@@ -173,7 +187,10 @@ impl Flight {
             Some(sent) if sent.fresh == Parts::default() => {
                 format!("the broker took the message, but the device told nothing at {topics} since")
             }
-            Some(_) => format!("the device told at {topics} that it shows something else: {}", shown(state)),
+            Some(_) => format!(
+                "the device told at {topics} that it shows something else: {}",
+                shown(self.state(known))
+            ),
         }
     }
 
@@ -207,18 +224,14 @@ fn plain(wanted: &Change) -> Change {
     }
 }
 
-fn fits(asked: &Change, state: &State) -> bool {
-    asked.matches(state, &Tolerance::default())
-}
-
-fn shown(state: Option<&State>) -> String {
+fn shown(state: Option<State>) -> String {
     match state {
         Some(State::Light(light)) => {
             let on = if light.on { "on" } else { "off" };
             let percent = crate::model::color::to_percent(light.brightness);
             format!("{on}, brightness {percent} %, {:?}", light.color)
         }
-        Some(State::Switch { on }) => (if *on { "on" } else { "off" }).to_owned(),
+        Some(State::Switch { on }) => (if on { "on" } else { "off" }).to_owned(),
         Some(State::Button { .. }) | None => "nothing".to_owned(),
     }
 }

@@ -1,10 +1,12 @@
 //! A component with what it told so far. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::mem;
 
 use tokio::time::Instant;
 
 use crate::model::Measurement;
+use crate::mqtt::wire::incoming::Incoming;
 use crate::mqtt::wire::light::Parts;
 
 use super::entity::{Entity, Kind, Mode, Told};
@@ -23,6 +25,8 @@ pub(crate) struct Live {
     /// What each topic of presence said.
     there: BTreeMap<String, bool>,
     latest: Option<bool>,
+    /// The topics at which it heard something on this connection.
+    heard: BTreeSet<String>,
 }
 
 /// What a message changed.
@@ -57,12 +61,46 @@ impl Live {
             lapse: None,
             there: BTreeMap::new(),
             latest: None,
+            heard: BTreeSet::new(),
         }
     }
 
-    /// Takes a message at one of its topics.
-    pub(crate) fn take(&mut self, now: Instant, topic: &str, message: &str) -> Heard {
+    /// The same component, announced anew: what it told stays true where it tells it in the same way. Gives what it was
+    /// announced as before.
+    pub(crate) fn renew(&mut self, entity: Entity) -> Entity {
+        let before = mem::replace(&mut self.entity, entity);
+        let mut forgotten: Vec<&str> = Vec::new();
+        if !self.entity.kind.tells_as(&before.kind) {
+            (self.parts, self.measured, self.lapse) = (Parts::default(), None, None);
+            forgotten.extend(self.entity.kind.topics());
+        }
+        if self.entity.presence != before.presence {
+            self.there.clear();
+            self.latest = None;
+            forgotten.extend(self.entity.presence.topics());
+        }
+        self.heard.retain(|topic| {
+            let is_known = !forgotten.contains(&topic.as_str());
+            is_known && self.entity.topics().any(|listened| listened == topic)
+        });
+        before
+    }
+
+    /// Whether it heard something at a topic on this connection.
+    pub(crate) fn has_heard(&self, topic: &str) -> bool {
+        self.heard.contains(topic)
+    }
+
+    /// Takes a message at one of its topics; `retained` is what the broker kept from before.
+    pub(crate) fn take(&mut self, now: Instant, topic: &str, message: &Incoming, retained: bool) -> Heard {
         let mut heard = Heard::default();
+        if retained && self.heard.contains(topic) {
+            // Told once more, for another one who listens: it is not newer than what is known.
+            return heard;
+        }
+        if !self.heard.contains(topic) {
+            self.heard.insert(topic.to_owned());
+        }
         for source in self.entity.presence.sources.iter().filter(|source| source.topic == topic) {
             if let Some(there) = source.told(message) {
                 self.there.insert(topic.to_owned(), there);
@@ -120,6 +158,7 @@ impl Live {
     pub(crate) fn disconnected(&mut self) {
         self.there.clear();
         self.latest = None;
+        self.heard.clear();
     }
 
     /// When something that it measured is no longer true.

@@ -9,9 +9,9 @@ mod flight;
 mod group;
 mod live;
 mod physical;
+mod register;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -19,61 +19,32 @@ use crate::adapter::{Directive, Reading};
 use crate::model::{DeviceId, Stage};
 
 use super::output::{Output, Token};
-use super::wire::discovery::{self, Announced, Place, Slot};
-use device::{Components, Device};
-use entity::Entity;
-use live::Live;
+use super::wire::discovery::{Place, Slot};
+use device::Device;
+use register::{Register, SETTLE};
 
 pub(crate) use device::Link;
+pub(crate) use register::Dropped;
 
-/// The most components; a large home has some hundreds.
-const MOST_COMPONENTS: usize = 2_048;
-/// The most topics that are listened to.
-const MOST_TOPICS: usize = 4_096;
 /// The most devices that may be owned before they are found.
 const MOST_EXPECTED: usize = 1_024;
-/// The most announcements of which it is remembered that they were refused.
-const MOST_REFUSED: usize = 256;
-/// How long after an announcement its device is made: the others of it come at the same time.
-const SETTLE: Duration = Duration::from_millis(300);
-
-/// What was received and not used, by reason.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Dropped {
-    /// An announcement, or a message, that cannot be read.
-    pub(crate) malformed: u64,
-    /// An announcement that takes what another has: its unique id, or the id of its device.
-    pub(crate) taken: u64,
-    /// One too many.
-    pub(crate) overflow: u64,
-    /// One of a kind that is not imported, or that is meant to stay unused.
-    pub(crate) unused: u64,
-}
+/// The most devices of which it is remembered that another has their id.
+const MOST_CONTESTED: usize = 256;
 
 /// All that is announced by others.
 #[derive(Debug)]
 pub(crate) struct Import {
     broker: String,
-    parts: Components,
-    /// Which component has a unique id.
-    uniques: BTreeMap<String, Slot>,
-    /// Who listens to a topic.
-    topics: BTreeMap<String, BTreeSet<Slot>>,
-    /// The components of each physical device.
-    groups: BTreeMap<String, BTreeSet<Slot>>,
-    /// Those that changed, and when they are made anew.
-    dirty: BTreeMap<String, Instant>,
+    register: Register,
     devices: BTreeMap<DeviceId, Device>,
     /// Of which physical device each was made.
     origins: BTreeMap<DeviceId, String>,
     /// What each component is part of.
     owners: BTreeMap<Slot, DeviceId>,
     owned: BTreeSet<DeviceId>,
-    refused: BTreeMap<Slot, String>,
     /// Which physical device would have made a device, were its id not taken.
     contested: BTreeMap<DeviceId, String>,
     link: Link,
-    dropped: Dropped,
 }
 
 impl Import {
@@ -82,38 +53,32 @@ impl Import {
         let link = Link::Down(format!("there is no connection with the broker {broker} yet"));
         Self {
             broker,
-            parts: BTreeMap::new(),
-            uniques: BTreeMap::new(),
-            topics: BTreeMap::new(),
-            groups: BTreeMap::new(),
-            dirty: BTreeMap::new(),
+            register: Register::default(),
             devices: BTreeMap::new(),
             origins: BTreeMap::new(),
             owners: BTreeMap::new(),
             owned: BTreeSet::new(),
-            refused: BTreeMap::new(),
             contested: BTreeMap::new(),
             link,
-            dropped: Dropped::default(),
         }
     }
 
     /// What was received and not used so far.
     pub(crate) fn dropped(&self) -> Dropped {
-        self.dropped
+        self.register.dropped
     }
 
     /// The broker is there: everything that was listened to is listened to again.
     pub(crate) fn connected(&mut self, now: Instant, out: &mut Output) {
         self.link = Link::Up(now);
-        out.transmits.extend(self.topics.keys().cloned().map(super::output::Transmit::Subscribe));
+        self.register.connected(out);
         self.each_device(now, out);
     }
 
     /// The broker is gone.
     pub(crate) fn disconnected(&mut self, now: Instant, why: &str, out: &mut Output) {
         self.link = Link::Down(why.to_owned());
-        self.parts.values_mut().for_each(Live::disconnected);
+        self.register.disconnected();
         self.devices.values_mut().for_each(Device::disconnected);
         self.each_device(now, out);
     }
@@ -126,33 +91,7 @@ impl Import {
         payload: &[u8],
         out: &mut Output,
     ) -> bool {
-        let announced = match discovery::parse(place, payload) {
-            Ok(announced) => announced,
-            Err(error) => {
-                self.dropped.malformed += 1;
-                tracing::debug!(%place, %error, "announcement refused");
-                return false;
-            }
-        };
-        let kept: BTreeSet<Slot> = announced.iter().map(|one| one.slot.clone()).collect();
-        // The key is empty in the first of a place.
-        let first = Slot { place: place.clone(), key: String::new() };
-        let gone: Vec<Slot> = self
-            .parts
-            .range(first..)
-            .map(|(slot, _)| slot)
-            .take_while(|slot| slot.place == *place)
-            .filter(|slot| !kept.contains(*slot))
-            .cloned()
-            .collect();
-        let mut makes_room = false;
-        for slot in gone {
-            makes_room |= self.remove(now, &slot, out);
-        }
-        for one in announced {
-            makes_room |= self.take_announced(now, one, out);
-        }
-        makes_room
+        self.register.announced(now, place, payload, out)
     }
 
     /// Takes a message at a topic that somebody listens to. `retained` is what the broker kept from before.
@@ -164,24 +103,17 @@ impl Import {
         retained: bool,
         out: &mut Output,
     ) {
-        let Some(listeners) = self.topics.get(topic) else { return };
-        let Ok(message) = std::str::from_utf8(payload) else {
-            self.dropped.malformed += 1;
-            return;
-        };
         let mut touched = BTreeSet::new();
-        for slot in listeners {
-            let Some(live) = self.parts.get_mut(slot) else { continue };
-            let heard = live.take(now, topic, message);
-            if heard == live::Heard::default() {
-                continue;
-            }
-            let Some(id) = self.owners.get(slot) else { continue };
+        for (slot, heard) in self.register.message(now, topic, payload, retained) {
+            let Some(id) = self.owners.get(&slot) else { continue };
             touched.insert(id.clone());
-            let device =
-                self.devices.get_mut(id).filter(|device| !retained && device.actuator.as_ref() == Some(slot));
-            let Some(device) = device else { continue };
-            if heard.presence && live.presence() == live::Presence::There {
+            let device = self.devices.get_mut(id);
+            let Some(device) = device.filter(|device| !retained && device.actuator.as_ref() == Some(&slot))
+            else {
+                continue;
+            };
+            let is_there = |live: &live::Live| live.presence() == live::Presence::There;
+            if heard.presence && self.register.parts.get(&slot).is_some_and(is_there) {
                 device.came_back(now);
             }
             if let Some(told) = heard.parts {
@@ -190,7 +122,7 @@ impl Import {
         }
         for id in touched {
             if let Some(device) = self.devices.get_mut(&id) {
-                device.handle_timeout(now, &self.parts, &self.link, out);
+                device.handle_timeout(now, &self.register.parts, &self.link, out);
             }
         }
     }
@@ -205,7 +137,7 @@ impl Import {
     ) {
         for device in self.devices.values_mut() {
             if device.published(now, token, result, out) {
-                device.handle_timeout(now, &self.parts, &self.link, out);
+                device.handle_timeout(now, &self.register.parts, &self.link, out);
                 return;
             }
         }
@@ -217,13 +149,13 @@ impl Import {
             Directive::Own { device, owned } => self.own(now, device, owned, out),
             Directive::Refresh { device } => {
                 if let Some(device) = self.devices.get_mut(&device) {
-                    device.refresh(now, &self.parts, &self.link, out);
+                    device.refresh(now, &self.register.parts, &self.link, out);
                 }
             }
             Directive::Command { device, command, change, deadline } => match self.devices.get_mut(&device) {
                 Some(known) => {
                     known.command(now, command, &change, deadline, out);
-                    known.handle_timeout(now, &self.parts, &self.link, out);
+                    known.handle_timeout(now, &self.register.parts, &self.link, out);
                 }
                 None => {
                     let reason = format!("nothing announces {device} at the broker {}", self.broker);
@@ -243,33 +175,26 @@ impl Import {
     /// When [`Import::handle_timeout`] must be called next.
     pub(crate) fn poll_timeout(&self, now: Instant) -> Option<Instant> {
         let devices = self.devices.values().filter_map(|device| device.poll_timeout(now, &self.link));
-        let lapses = self.parts.values().filter_map(Live::lapse);
-        devices.chain(lapses).chain(self.dirty.values().copied()).min()
+        devices.chain(self.register.poll_timeout()).min()
     }
 
     /// Does what is due.
     pub(crate) fn handle_timeout(&mut self, now: Instant, out: &mut Output) {
-        let due: Vec<String> =
-            self.dirty.iter().filter(|(_, due)| **due <= now).map(|(key, _)| key.clone()).collect();
-        for key in due {
-            self.dirty.remove(&key);
+        for key in self.register.handle_timeout(now, out) {
             self.regroup(now, &key, out);
-        }
-        for live in self.parts.values_mut() {
-            live.handle_timeout(now);
         }
         self.each_device(now, out);
     }
 
     fn each_device(&mut self, now: Instant, out: &mut Output) {
         for device in self.devices.values_mut() {
-            device.handle_timeout(now, &self.parts, &self.link, out);
+            device.handle_timeout(now, &self.register.parts, &self.link, out);
         }
     }
 
     fn own(&mut self, now: Instant, id: DeviceId, owned: bool, out: &mut Output) {
         if let Some(device) = self.devices.get_mut(&id) {
-            device.set_owned(now, owned, &self.parts, &self.link, out);
+            device.set_owned(now, owned, &self.register.parts, &self.link, out);
         }
         if !owned {
             self.owned.remove(&id);
@@ -280,117 +205,15 @@ impl Import {
         }
     }
 
-    fn take_announced(&mut self, now: Instant, announced: Announced, out: &mut Output) -> bool {
-        let slot = announced.slot.clone();
-        let entity = match Entity::parse(&announced) {
-            Ok(Some(entity)) => entity,
-            Ok(None) => {
-                self.dropped.unused += 1;
-                return self.remove(now, &slot, out);
-            }
-            Err(error) => {
-                self.dropped.malformed += 1;
-                self.refuse(&slot, &format!("{error}"));
-                return self.remove(now, &slot, out);
-            }
-        };
-        if self.parts.get(&slot).is_some_and(|live| live.entity == entity) {
-            return false;
-        }
-        if let Some(first) = self.uniques.get(&entity.unique).filter(|first| **first != slot) {
-            self.dropped.taken += 1;
-            let why = format!("{} announced the unique id {:?} first", first, entity.unique);
-            self.refuse(&slot, &why);
-            return self.remove(now, &slot, out);
-        }
-        let (mut makes_room, known) = (false, self.parts.remove(&slot));
-        if let Some(known) = &known {
-            // What it told stays true where it still tells in the same way; topics are counted anew.
-            makes_room = self.unlink(now, &slot, &known.entity, &entity, out);
-        }
-        self.link_up(now, slot, entity, out);
-        makes_room
-    }
-
-    /// Puts a component into every table.
-    fn link_up(&mut self, now: Instant, slot: Slot, entity: Entity, out: &mut Output) {
-        let new = entity.topics().into_iter().filter(|topic| !self.topics.contains_key(*topic)).count();
-        if self.parts.len() >= MOST_COMPONENTS || self.topics.len() + new > MOST_TOPICS {
-            self.dropped.overflow += 1;
-            self.refuse(&slot, &format!("there are {} others already", self.parts.len()));
-            return;
-        }
-        for topic in entity.topics() {
-            let listeners = self.topics.entry(topic.to_owned()).or_default();
-            if listeners.is_empty() && matches!(self.link, Link::Up(_)) {
-                out.transmits.push_back(super::output::Transmit::Subscribe(topic.to_owned()));
-            }
-            listeners.insert(slot.clone());
-        }
-        let key = entity.physical.key.clone();
-        self.uniques.insert(entity.unique.clone(), slot.clone());
-        self.groups.entry(key.clone()).or_default().insert(slot.clone());
-        self.dirty.entry(key).or_insert(now + SETTLE);
-        self.refused.remove(&slot);
-        self.parts.insert(slot, Live::new(entity));
-    }
-
-    /// Takes a component out of every table. True where that makes room for one that was refused.
-    fn remove(&mut self, now: Instant, slot: &Slot, out: &mut Output) -> bool {
-        let Some(live) = self.parts.remove(slot) else { return false };
-        self.unlink(now, slot, &live.entity, &live.entity, out)
-    }
-
-    /// The same for what an announcement said before; what the next one says as well is not listened to anew.
-    fn unlink(
-        &mut self,
-        now: Instant,
-        slot: &Slot,
-        entity: &Entity,
-        next: &Entity,
-        out: &mut Output,
-    ) -> bool {
-        for topic in entity.topics() {
-            let Some(listeners) = self.topics.get_mut(topic) else { continue };
-            listeners.remove(slot);
-            if listeners.is_empty() {
-                self.topics.remove(topic);
-                let is_kept = !std::ptr::eq(entity, next) && next.topics().contains(&topic);
-                if !is_kept && matches!(self.link, Link::Up(_)) {
-                    out.transmits.push_back(super::output::Transmit::Unsubscribe(topic.to_owned()));
-                }
-            }
-        }
-        self.uniques.remove(&entity.unique);
-        let key = &entity.physical.key;
-        if let Some(group) = self.groups.get_mut(key) {
-            group.remove(slot);
-        }
-        self.dirty.entry(key.clone()).or_insert(now + SETTLE);
-        self.refused.values().any(|unique| *unique == entity.unique)
-    }
-
-    /// Says once, and counts always, that an announcement is not used.
-    fn refuse(&mut self, slot: &Slot, why: &str) {
-        let is_new = !self.refused.contains_key(slot);
-        if is_new && self.refused.len() < MOST_REFUSED {
-            let unique = why.split('"').nth(1).unwrap_or_default().to_owned();
-            self.refused.insert(slot.clone(), unique);
-            tracing::warn!(announcement = %slot, why, "an MQTT announcement is refused");
-        } else {
-            tracing::debug!(announcement = %slot, why, "an MQTT announcement is refused");
-        }
-    }
-
     /// Makes the devices of a physical device anew.
     fn regroup(&mut self, now: Instant, key: &str, out: &mut Output) {
-        let slots = self.groups.get(key).cloned().unwrap_or_default();
+        let slots = self.register.groups.get(key).cloned().unwrap_or_default();
         if slots.is_empty() {
-            self.groups.remove(key);
+            self.register.groups.remove(key);
         }
         let plans = group::plan(
             &self.broker,
-            slots.iter().filter_map(|slot| Some((slot, &self.parts.get(slot)?.entity))),
+            slots.iter().filter_map(|slot| Some((slot, &self.register.parts.get(slot)?.entity))),
         );
         let mut planned = BTreeSet::new();
         self.owners.retain(|_, id| self.origins.get(id).is_none_or(|origin| origin != key));
@@ -399,8 +222,8 @@ impl Import {
             let is_taken =
                 self.origins.get(&id).is_some_and(|origin| origin != key) || !planned.insert(id.clone());
             if is_taken {
-                self.dropped.taken += 1;
-                let is_new = self.contested.len() < MOST_REFUSED && !self.contested.contains_key(&id);
+                self.register.dropped.taken += 1;
+                let is_new = self.contested.len() < MOST_CONTESTED && !self.contested.contains_key(&id);
                 if is_new {
                     tracing::warn!(device = %id, of = key, "an MQTT device is refused: another has the same id");
                     self.contested.insert(id, key.to_owned());
@@ -414,8 +237,10 @@ impl Import {
         let gone: Vec<DeviceId> = of_key.filter(|id| !planned.contains(*id)).cloned().collect();
         for id in gone {
             self.origins.remove(&id);
-            if let Some(other) = self.contested.remove(&id).filter(|other| self.groups.contains_key(other)) {
-                self.dirty.entry(other).or_insert(now + SETTLE);
+            if let Some(other) =
+                self.contested.remove(&id).filter(|other| self.register.groups.contains_key(other))
+            {
+                self.register.dirty.entry(other).or_insert(now + SETTLE);
             }
             if let Some(mut device) = self.devices.remove(&id) {
                 let reason = format!("its announcement at the broker {} was taken back", self.broker);
@@ -432,16 +257,17 @@ impl Import {
         match self.devices.get_mut(&id) {
             Some(known) => {
                 let is_new = known.description != description;
-                known.remake(description.clone(), actuator, sensors);
+                known.remake(now, description.clone(), actuator, sensors);
                 if is_new {
                     out.tell(Reading::Found { device: description });
                 }
+                known.ask_what_is_unknown(&self.register.parts, &self.link, out);
             }
             None => {
                 out.tell(Reading::Found { device: description.clone() });
                 let owned = self.owned.contains(&id);
-                let mut device = Device::new(description, actuator, sensors, owned);
-                device.refresh(now, &self.parts, &self.link, out);
+                let mut device = Device::new(now, description, actuator, sensors, owned);
+                device.refresh(now, &self.register.parts, &self.link, out);
                 self.devices.insert(id, device);
             }
         }

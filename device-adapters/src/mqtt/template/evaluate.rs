@@ -3,13 +3,14 @@
 use std::borrow::Cow;
 use std::cmp::Ordering;
 
-use serde_json::{Number, Value};
+use serde_json::Value;
 
+use super::numbers::{computed, equal, from_f64, no_number, number_of, order, rounded, whole};
 use super::parse::{Callee, Expression, Node};
 use super::{MOST_TEXT, TemplateError, as_text};
 
 /// A value; none where there is no such thing.
-type Found<'a> = Option<Cow<'a, Value>>;
+pub(super) type Found<'a> = Option<Cow<'a, Value>>;
 
 /// The names that a template may use.
 pub(super) struct Scope<'a> {
@@ -51,12 +52,13 @@ impl<'a> Scope<'a> {
         Ok(otherwise)
     }
 
-    /// What an expression yields. No text on the way is longer than the longest that may come out: a filter that quotes what
-    /// another has quoted doubles it each time.
+    /// What an expression yields. No text on the way is longer than the longest that may come out, be it of the message (a
+    /// long one may hold a short one that is asked for) or made here: a filter that quotes what another has quoted doubles it
+    /// each time.
     fn value(&self, expression: &Expression) -> Result<Found<'a>, TemplateError> {
         let found = self.evaluate(expression)?;
         match &found {
-            Some(Cow::Owned(Value::String(text))) => within(text)?,
+            Some(text) if text.is_string() => within(text.as_str().unwrap_or_default())?,
             Some(Cow::Owned(Value::Array(items))) => {
                 items.iter().filter_map(Value::as_str).try_for_each(within)?;
             }
@@ -128,24 +130,26 @@ impl<'a> Scope<'a> {
             "and" | "or" => return self.value(right),
             _ => {}
         }
-        let (left, right) = (plain(left), plain(self.value(right)?));
+        let right = self.value(right)?;
+        let (left, right) =
+            (left.as_deref().unwrap_or(&Value::Null), right.as_deref().unwrap_or(&Value::Null));
         let truth = |truth| Ok(made(Value::Bool(truth)));
         match operator {
-            "==" => truth(equal(&left, &right)),
-            "!=" => truth(!equal(&left, &right)),
-            "<" => truth(order(&left, &right)? == Ordering::Less),
-            ">" => truth(order(&left, &right)? == Ordering::Greater),
-            "<=" => truth(order(&left, &right)? != Ordering::Greater),
-            ">=" => truth(order(&left, &right)? != Ordering::Less),
-            "in" => truth(match &right {
-                Value::Array(items) => items.iter().any(|item| equal(item, &left)),
-                Value::Object(map) => map.contains_key(&as_text(&left)),
-                Value::String(text) => text.contains(&as_text(&left)),
+            "==" => truth(equal(left, right)),
+            "!=" => truth(!equal(left, right)),
+            "<" => truth(order(left, right)? == Ordering::Less),
+            ">" => truth(order(left, right)? == Ordering::Greater),
+            "<=" => truth(order(left, right)? != Ordering::Greater),
+            ">=" => truth(order(left, right)? != Ordering::Less),
+            "in" => truth(match right {
+                Value::Array(items) => items.iter().any(|item| equal(item, left)),
+                Value::Object(map) => map.contains_key(&as_text(left)),
+                Value::String(text) => text.contains(&as_text(left)),
                 _ => false,
             }),
-            "~" => Ok(made(joined(&left, &right)?)),
-            "+" if left.is_string() && right.is_string() => Ok(made(joined(&left, &right)?)),
-            _ => Ok(made(computed(operator, &left, &right)?)),
+            "~" => Ok(made(joined(left, right)?)),
+            "+" if left.is_string() && right.is_string() => Ok(made(joined(left, right)?)),
+            _ => Ok(made(computed(operator, left, right)?)),
         }
     }
 
@@ -200,6 +204,7 @@ impl<'a> Scope<'a> {
             (Callee::Filter, "trim") | (Callee::Method, "strip") => {
                 made(text_of(subject, |text| text.trim().to_owned()))
             }
+            (Callee::Filter, "truncate") => made(truncated(&subject, &arguments)),
             (Callee::Filter | Callee::Method, "replace") => made(replaced(&subject, &arguments)?),
             (Callee::Filter | Callee::Method, "split") => made(split(&subject, first)),
             (Callee::Method, "get") => {
@@ -222,7 +227,7 @@ pub(super) fn is_known(callee: Callee, name: &str) -> bool {
     const FUNCTIONS: [&str; 3] = ["float", "int", "iif"];
     const METHODS: [&str; 8] =
         ["lower", "upper", "strip", "replace", "split", "get", "startswith", "endswith"];
-    const FILTERS: [&str; 21] = [
+    const FILTERS: [&str; 22] = [
         "default",
         "d",
         "is_defined",
@@ -243,6 +248,7 @@ pub(super) fn is_known(callee: Callee, name: &str) -> bool {
         "lower",
         "upper",
         "trim",
+        "truncate",
         "replace",
     ];
     match callee {
@@ -369,6 +375,23 @@ fn replaced(of: &Found<'_>, arguments: &[Value]) -> Result<Value, TemplateError>
     Ok(Value::String(text.replace(&old, &new)))
 }
 
+/// At most so many characters (255), the end of it included (`...`), and some more (5) where nothing else would be cut off.
+/// Words are cut as well, which is what Zigbee2MQTT asks for.
+fn truncated(of: &Found<'_>, arguments: &[Value]) -> Value {
+    let text = of.as_deref().map(as_text).unwrap_or_default();
+    let number = |at: usize, default: usize| {
+        let number = arguments.get(at).and_then(Value::as_u64);
+        number.and_then(|number| usize::try_from(number).ok()).unwrap_or(default)
+    };
+    let (most, end, more) =
+        (number(0, 255), arguments.get(2).map_or("...".to_owned(), as_text), number(3, 5));
+    if text.chars().count() <= most.saturating_add(more) {
+        return Value::String(text);
+    }
+    let kept = most.saturating_sub(end.chars().count());
+    Value::String(text.chars().take(kept).chain(end.chars()).collect())
+}
+
 fn split(of: &Found<'_>, by: Option<&Value>) -> Value {
     let text = of.as_deref().map(as_text).unwrap_or_default();
     let by = by.map(as_text).filter(|by| !by.is_empty());
@@ -377,103 +400,4 @@ fn split(of: &Found<'_>, by: Option<&Value>) -> Value {
         Some(by) => text.split(&by).map(part).collect(),
         None => text.split_whitespace().map(part).collect(),
     })
-}
-
-fn from_f64(number: f64) -> Option<Value> {
-    Number::from_f64(number).map(Value::Number)
-}
-
-/// A number, or a text that is one.
-fn number_of(value: Option<&Value>) -> Option<Value> {
-    match value? {
-        Value::Number(number) => Some(Value::Number(number.clone())),
-        Value::Bool(truth) => Some(Value::from(i64::from(*truth))),
-        Value::String(text) => {
-            let text = text.trim();
-            text.parse::<i64>().ok().map(Value::from).or_else(|| text.parse::<f64>().ok().and_then(from_f64))
-        }
-        _ => None,
-    }
-}
-
-fn whole(number: &Value) -> Option<Value> {
-    let exact = number.as_i64();
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "`as` saturates, and what is no number is none before"
-    )]
-    let cut = |number: f64| number.trunc() as i64;
-    exact.or_else(|| number.as_f64().map(cut)).map(Value::from)
-}
-
-fn no_number(found: &Found<'_>) -> TemplateError {
-    match found {
-        None => TemplateError::Missing,
-        Some(value) => TemplateError::Unfit(format!(
-            "{:?} is no number",
-            as_text(value).chars().take(40).collect::<String>()
-        )),
-    }
-}
-
-/// To so many digits; without, or with 0, a whole number as in Home Assistant.
-fn rounded(of: &Found<'_>, digits: Option<&Value>) -> Result<Value, TemplateError> {
-    let number = number_of(of.as_deref()).and_then(|number| number.as_f64()).ok_or_else(|| no_number(of))?;
-    let digits = digits.and_then(Value::as_i64).unwrap_or(0).clamp(0, 9);
-    let scale = 10_f64.powi(i32::try_from(digits).unwrap_or(0));
-    let scaled = (number * scale).round() / scale;
-    let scaled = from_f64(if scaled.is_finite() { scaled } else { number }).ok_or(TemplateError::Missing)?;
-    Ok(if digits == 0 { whole(&scaled).unwrap_or(scaled) } else { scaled })
-}
-
-fn computed(operator: &str, left: &Value, right: &Value) -> Result<Value, TemplateError> {
-    let unfit = || TemplateError::Unfit(format!("{operator:?} needs two numbers"));
-    // A text is no number here: `"5" * 2` is "55" in Python, and nobody means that.
-    let is_fit = |value: &Value| value.is_number() || value.is_boolean();
-    if !is_fit(left) || !is_fit(right) {
-        return Err(unfit());
-    }
-    let (left, right) = (number_of(Some(left)).ok_or_else(unfit)?, number_of(Some(right)).ok_or_else(unfit)?);
-    if let (Some(a), Some(b)) = (left.as_i64(), right.as_i64()) {
-        let exact = match operator {
-            "+" => a.checked_add(b),
-            "-" => a.checked_sub(b),
-            "*" => a.checked_mul(b),
-            "//" => a.checked_div_euclid(b),
-            "%" => a.checked_rem_euclid(b),
-            _ => None,
-        };
-        if let Some(exact) = exact {
-            return Ok(Value::from(exact));
-        }
-    }
-    let (a, b) = (left.as_f64().ok_or_else(unfit)?, right.as_f64().ok_or_else(unfit)?);
-    let result = match operator {
-        "+" => a + b,
-        "-" => a - b,
-        "*" => a * b,
-        "/" => a / b,
-        "//" => (a / b).floor(),
-        "%" => a.rem_euclid(b),
-        _ => return Err(unfit()),
-    };
-    from_f64(result).ok_or_else(|| TemplateError::Unfit("a result that is no number".to_owned()))
-}
-
-fn equal(left: &Value, right: &Value) -> bool {
-    match (left.as_f64(), right.as_f64()) {
-        (Some(a), Some(b)) => a == b,
-        _ => left == right,
-    }
-}
-
-fn order(left: &Value, right: &Value) -> Result<Ordering, TemplateError> {
-    let unfit = || TemplateError::Unfit("two values that cannot be compared".to_owned());
-    match (left, right) {
-        (Value::String(a), Value::String(b)) => Ok(a.cmp(b)),
-        _ => {
-            let (a, b) = (left.as_f64().ok_or_else(unfit)?, right.as_f64().ok_or_else(unfit)?);
-            a.partial_cmp(&b).ok_or_else(unfit)
-        }
-    }
 }

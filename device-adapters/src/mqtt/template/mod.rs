@@ -7,6 +7,7 @@
 //! <https://jinja.palletsprojects.com/en/stable/templates/>.
 
 mod evaluate;
+mod numbers;
 mod parse;
 #[cfg(test)]
 mod tests;
@@ -15,10 +16,11 @@ use serde_json::Value;
 
 use self::evaluate::Scope;
 use self::parse::Node;
+use super::wire::incoming::Incoming;
 
 /// The longest template, in bytes.
 pub(crate) const MOST_TEMPLATE: usize = 1_024;
-/// The longest text that goes into one or comes out of one, in bytes.
+/// The longest text in one, on its way or coming out, in bytes.
 pub(crate) const MOST_TEXT: usize = 32 * 1_024;
 
 /// Why a template cannot be used, or yields nothing.
@@ -66,17 +68,10 @@ impl Template {
     ///
     /// # Errors
     /// That it makes nothing of this message.
-    pub(crate) fn of_message(&self, message: &str) -> Result<String, TemplateError> {
-        if message.len() > MOST_TEXT {
-            return Err(TemplateError::TooMuch);
-        }
+    pub(crate) fn of_message(&self, message: &Incoming) -> Result<String, TemplateError> {
         // Where the message is no JSON the name stays undefined, as Home Assistant leaves it.
-        let json: Option<Value> = serde_json::from_str(message).ok();
-        let text = Value::String(message.to_owned());
-        self.render(
-            &[("value", &text), ("value_json", json.as_ref().unwrap_or(&Value::Null))],
-            json.is_none(),
-        )
+        let json = message.json().map(|json| ("value_json", json));
+        self.render([("value", message.value())].into_iter().chain(json).collect())
     }
 
     /// What it makes of named values, for a command.
@@ -84,11 +79,10 @@ impl Template {
     /// # Errors
     /// That it makes nothing of them.
     pub(crate) fn of_values(&self, values: &[(&str, &Value)]) -> Result<String, TemplateError> {
-        self.render(values, false)
+        self.render(values.to_vec())
     }
 
-    fn render(&self, values: &[(&str, &Value)], no_json: bool) -> Result<String, TemplateError> {
-        let values = values.iter().copied().filter(|(name, _)| !(no_json && *name == "value_json")).collect();
+    fn render(&self, values: Vec<(&str, &Value)>) -> Result<String, TemplateError> {
         let mut text = String::new();
         Scope::new(values).render(&self.nodes, &mut text)?;
         Ok(text.trim().to_owned())

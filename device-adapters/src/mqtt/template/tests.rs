@@ -7,7 +7,7 @@ use serde_json::json;
 use super::*;
 
 fn of(template: &str, message: &str) -> Result<String, TemplateError> {
-    Template::parse(template)?.of_message(message)
+    Template::parse(template)?.of_message(&Incoming::new(message))
 }
 
 #[test]
@@ -35,6 +35,14 @@ fn what_the_three_products_announce_is_understood() {
         ("{{ value_json.get('state', 'OFF') }}", "ON"),
         ("{{ value_json.state in ['ON', 'on'] and not value_json.contact }}", "True"),
         ("{{ -1 * value_json.update.installed_version + 2 }}", "-7"),
+        (r#"{{ value_json["nothing"] | default('',True) | string | truncate(254, True, '', 0) }}"#, ""),
+        (
+            "{{ value_json.state | truncate(1, True, '', 0) }}{{ 'abcdefgh' | truncate(5, true, '..', 0) }}",
+            "Oabc..",
+        ),
+        (r#"{% if value_json["contact"] %}true{% else %}false{% endif %}"#, "false"),
+        ("{{ value_json.contact | lower }}", "false"),
+        (r#"{{ "offline" }}"#, "offline"),
         ("prefix {{- ' ' ~ value_json.state -}} suffix", "prefix ONsuffix"),
     ] {
         assert_eq!(of(template, z2m).as_deref(), Ok(expected), "{template}");
@@ -92,7 +100,7 @@ fn what_is_not_understood_is_refused_before_a_message_comes() {
         let long = format!("{{{{ {}1 }}}}", chain.repeat(200));
         assert_eq!(Template::parse(&long), Err(TemplateError::TooDeep), "{chain}");
         let fits = format!("{{{{ {}1 }}}}", chain.repeat(70));
-        assert!(Template::parse(&fits).unwrap().of_message("").is_ok(), "{chain}");
+        assert!(Template::parse(&fits).unwrap().of_message(&Incoming::new("")).is_ok(), "{chain}");
     }
 }
 
@@ -111,6 +119,10 @@ fn no_template_makes_more_than_its_bound() {
     assert!(of("{{ 'a' * 100000000 }}", "").is_err());
     assert!(of("{{ [1] * 100000000 }}", "").is_err());
     assert_eq!(of("{{ value }}", &"x".repeat(MOST_TEXT + 1)), Err(TemplateError::TooMuch));
+    // Zigbee2MQTT tells of itself in more than that, and short answers are in it.
+    let info = json!({ "permit_join": false, "schema": "x".repeat(3 * MOST_TEXT) }).to_string();
+    assert_eq!(of("{{ value_json.permit_join | lower }}", &info).as_deref(), Ok("false"));
+    assert_eq!(of("{{ value_json.schema.split('x') | length }}", &info), Err(TemplateError::TooMuch));
     assert!(of("{{ 9223372036854775807 * 2 }}", "").is_ok());
     assert!(
         of("{{ 1 / 0 }}", "").is_err() && of("{{ 1 // 0 }}", "").is_err() && of("{{ 1 % 0 }}", "").is_err()
@@ -122,7 +134,7 @@ fn no_template_makes_more_than_its_bound() {
 fn filters_that_feed_on_each_other_end_before_they_eat_the_memory() {
     let steps = "|tojson".repeat(20);
     let template = Template::parse(&format!("{{{{ ((value{steps}){steps}){steps} }}}}")).unwrap();
-    assert!(matches!(template.of_message("a"), Err(TemplateError::TooMuch)));
+    assert!(matches!(template.of_message(&Incoming::new("a")), Err(TemplateError::TooMuch)));
 }
 
 proptest! {
@@ -130,7 +142,7 @@ proptest! {
     fn any_text_is_taken_or_refused(source in "[ -~äé]{0,80}", message in "[ -~]{0,60}") {
         for source in [source.clone(), format!("{{{{ {source} }}}}"), format!("{{% if {source} %}}a{{% endif %}}")] {
             if let Ok(template) = Template::parse(&source) {
-                let _ = template.of_message(&message);
+                let _ = template.of_message(&Incoming::new(&message));
             }
         }
     }
@@ -147,7 +159,7 @@ proptest! {
         message in prop::sample::select(vec!["", "1", "{}", r#"{"x":{"y":[1,2]}}"#, "[1,2]", "\"a\""]),
     ) {
         if let Ok(template) = Template::parse(&format!("{{{{ {} }}}}", words.join(" "))) {
-            let _ = template.of_message(message);
+            let _ = template.of_message(&Incoming::new(message));
         }
     }
 }

@@ -78,6 +78,59 @@ fn a_device_that_tells_something_else_times_out_and_says_what() {
 }
 
 #[test]
+fn what_was_told_before_the_command_completes_no_confirmation() {
+    let mut world = with_bulb();
+    world.message("zigbee2mqtt/bulb", r#"{"state":"OFF","brightness":254}"#);
+    world.take_all();
+    world.ask(BULB, 1, light(json!({ "on": true, "brightness": 32768 })));
+    world.take_all();
+    world.message("zigbee2mqtt/bulb", r#"{"state":"ON"}"#);
+    world.driver.disconnected(world.now, "gone");
+    world.driver.connected(world.now);
+    world.settle();
+    // Kept by the broker, from whenever.
+    world.retained("zigbee2mqtt/bulb", r#"{"state":"ON","brightness":127}"#);
+    world.wait(ms(1_100));
+    assert_eq!(world.stages(1), [Stage::Sent, Stage::Assumed]);
+}
+
+#[test]
+fn after_a_cut_only_what_the_device_tells_anew_confirms() {
+    let mut world = with_bulb();
+    world.message("zigbee2mqtt/bulb", r#"{"state":"OFF"}"#);
+    world.take_all();
+    world.driver.disconnected(world.now, "gone");
+    world.ask(BULB, 1, on(true));
+    world.driver.connected(world.now);
+    world.settle();
+    world.take_all();
+    world.retained("zigbee2mqtt/bulb", r#"{"state":"ON"}"#);
+    world.retained("zigbee2mqtt/bridge/state", r#"{"state":"online"}"#);
+    world.retained("zigbee2mqtt/bulb/availability", r#"{"state":"online"}"#);
+    assert_eq!(world.stages(1), [Stage::Sent]);
+    assert!(world.take_all().iter().any(|sent| sent.topic == "zigbee2mqtt/bulb/get"));
+    world.message("zigbee2mqtt/bulb", r#"{"state":"ON"}"#);
+    assert_eq!(world.stages(1), [Stage::Sent, Stage::Confirmed]);
+}
+
+#[test]
+fn dimming_alone_does_not_switch_a_light_on() {
+    let mut world = with_bulb();
+    world.message("zigbee2mqtt/bulb", r#"{"state":"OFF","brightness":254}"#);
+    world.take_all();
+    world.ask(BULB, 1, light(json!({ "brightness": 32768 })));
+    assert!(
+        matches!(&world.stages(1)[..], [Stage::Failed { reason }] if reason.contains("it is off")),
+        "{:?}",
+        world.stages(1)
+    );
+    assert!(world.take_all().is_empty());
+    world.message("zigbee2mqtt/bulb", r#"{"state":"ON","brightness":254}"#);
+    world.ask(BULB, 2, light(json!({ "brightness": 32768 })));
+    assert_eq!(world.take_all()[0].payload, r#"{"brightness":127,"state":"ON"}"#);
+}
+
+#[test]
 fn an_effect_that_no_state_names_is_assumed() {
     let mut world = with_bulb();
     world.message("zigbee2mqtt/bulb", r#"{"state":"ON"}"#);

@@ -32,6 +32,7 @@ fn an_announcement_does_not_take_over_what_another_has() {
     world.announce("light/evil/light", &thief);
     world.listens.clear();
     world.retained("homeassistant/light/0x0017880104e45517/light/config", "");
+    world.wait(ms(600));
     assert!(world.listens.contains(&"homeassistant/+/+/config".to_owned()), "{:?}", world.listens);
     world.announce("light/evil/light", &thief);
     world.wait(ms(1_000));
@@ -67,6 +68,62 @@ fn thousands_of_announcements_fill_a_table_and_no_more() {
     world.wait(ms(400));
     assert_eq!(world.driver.dropped().overflow, 5_000 - 2_048);
     assert_eq!(world.found().len(), 2_048);
+}
+
+/// The broker takes nothing for now, and somebody floods it.
+#[test]
+fn what_others_announce_does_not_pile_up_for_a_slow_broker() {
+    let mut world = with_bulb();
+    world.take_all();
+    for number in 0..10_000 {
+        let topic = format!("homeassistant/switch/s{}/config", number % 7);
+        let body = json!({ "command_topic": "c", "state_topic": format!("s/{number}"), "unique_id": "u" })
+            .to_string();
+        for payload in [body.as_bytes(), b""] {
+            world.driver.message(world.now, &topic, payload, false);
+        }
+        world.driver.message(world.now, "hearth/status", b"offline", false);
+        world.now += ms(1);
+        world.driver.handle_timeout(world.now);
+    }
+    assert!(world.driver.unsent() < 4_200, "{} wait", world.driver.unsent());
+    // What matters is among it, and what was left again is not.
+    let listened: Vec<String> = world.listens.clone();
+    let deadline = world.now + ms(10_000);
+    let change = light(json!({ "on": true }));
+    world
+        .driver
+        .directive(world.now, Directive::Command { device: id(BULB), command: command(1), change, deadline });
+    world.settle();
+    assert!(world.sent.iter().any(|sent| sent.topic == "hearth/status" && sent.payload == "online"));
+    assert!(world.sent.iter().any(|sent| sent.topic == "zigbee2mqtt/bulb/set"));
+    world.listens.sort();
+    world.listens.dedup();
+    let mut listened = listened;
+    listened.sort();
+    assert_eq!(world.listens, listened);
+}
+
+#[test]
+fn an_announcement_that_is_given_again_changes_nothing() {
+    let mut world = World::new();
+    let begin = "k".repeat(70);
+    let switch =
+        |key: &str| json!({ "p": "switch", "cmd_t": format!("c/{key}"), "uniq_id": format!("u{key}") });
+    let body = json!({ "dev": { "ids": "d" }, "cmps": { format!("{begin}1"): switch("1"), format!("{begin}2"): switch("2") } });
+    world.announce("device/d", &body);
+    // Another that wants the name of one of them, in vain.
+    let thief = json!({ "command_topic": "evil", "unique_id": "u1" });
+    world.announce("switch/evil", &thief);
+    world.wait(ms(400));
+    assert_eq!(world.found().keys().collect::<Vec<_>>(), ["mqtt-u1", "mqtt-u2"]);
+    let (readings, listens) = (world.readings.len(), world.listens.len());
+    for _ in 0..3 {
+        world.announce("device/d", &body);
+        world.announce("switch/evil", &thief);
+        world.wait(ms(2_000));
+    }
+    assert_eq!((world.readings.len(), world.listens.len()), (readings, listens));
 }
 
 #[test]

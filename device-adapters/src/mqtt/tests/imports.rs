@@ -253,3 +253,140 @@ fn a_broker_that_is_gone_makes_all_stale_and_its_return_makes_them_listen_again(
     world.retained("zigbee2mqtt/bulb/availability", r#"{"state":"online"}"#);
     assert_eq!(world.availability(BULB).unwrap().0, Availability::Online);
 }
+
+/// Another bulb of the same bridge.
+fn second_bulb() -> Value {
+    let text = zigbee_bulb().to_string().replace("0x0017880104e45517", "0x00178801aaaaaaaa");
+    serde_json::from_str(&text.replace("zigbee2mqtt/bulb", "zigbee2mqtt/other")).unwrap()
+}
+
+const SECOND: &str = "mqtt-0x00178801aaaaaaaa-light-zigbee2mqtt";
+
+fn was_offline(world: &World, device: &str) -> bool {
+    world.readings.iter().any(|reading| {
+        matches!(reading, Reading::Availability { device: of, availability: Availability::Offline, .. } if of.as_str() == device)
+    })
+}
+
+#[test]
+fn a_device_that_is_announced_later_gets_what_the_broker_keeps_at_topics_that_are_listened_to() {
+    let mut world = with_bulb();
+    world.message("zigbee2mqtt/bulb", r#"{"state":"ON"}"#);
+    world.wait(ms(60_000));
+    world.listens.clear();
+    world.announce("light/0x00178801aaaaaaaa/light", &second_bulb());
+    world.wait(ms(400));
+    world.own(SECOND);
+    let again = world.listens.iter().filter(|topic| *topic == "zigbee2mqtt/bridge/state").count();
+    assert_eq!(again, 1, "{:?}", world.listens);
+    world.wait(ms(1_000));
+    world.retained("zigbee2mqtt/bridge/state", r#"{"state":"online"}"#);
+    world.retained("zigbee2mqtt/other/availability", r#"{"state":"online"}"#);
+    assert_eq!(world.availability(SECOND).unwrap().0, Availability::Online);
+    assert!(!was_offline(&world, SECOND), "it has as long to say so as one that was there at the start");
+
+    // What is told once more for another is not newer than what is known.
+    world.announce(
+        "sensor/0x0017880104e45517/power",
+        &zigbee_sensor("power", json!({ "unit_of_measurement": "W" })),
+    );
+    world.wait(ms(400));
+    world.retained("zigbee2mqtt/bulb", r#"{"state":"OFF","power":7}"#);
+    assert_eq!(world.state(BULB).unwrap().0.is_on(), Some(true));
+    assert_eq!(world.measured(BULB, "power"), Some(Measurement::Number(7.0)));
+}
+
+#[test]
+fn what_is_known_outlives_an_announcement_that_changed() {
+    let mut world = with_bulb();
+    world.announce(
+        "sensor/0x0017880104e45517/power",
+        &zigbee_sensor("power", json!({ "unit_of_measurement": "W" })),
+    );
+    world.wait(ms(400));
+    world.retained("zigbee2mqtt/bridge/state", r#"{"state":"online"}"#);
+    world.retained("zigbee2mqtt/bulb/availability", r#"{"state":"online"}"#);
+    world.message("zigbee2mqtt/bulb", r#"{"state":"ON","brightness":254,"power":7}"#);
+    world.wait(ms(60_000));
+    world.listens.clear();
+    let before = world.readings.len();
+    let mut renamed = zigbee_bulb();
+    renamed["device"]["name"] = json!("Reading lamp");
+    renamed["effect_list"] = json!(["blink"]);
+    world.announce("light/0x0017880104e45517/light", &renamed);
+    world.announce(
+        "sensor/0x0017880104e45517/power",
+        &zigbee_sensor("power", json!({ "unit_of_measurement": "W", "name": "Draw" })),
+    );
+    world.wait(ms(10_000));
+    assert_eq!(world.found()[BULB].name, "Reading lamp");
+    let more: Vec<&Reading> = world.readings[before..].iter().collect();
+    assert!(matches!(more[..], [Reading::Found { .. }]), "{more:#?}");
+    assert!(world.listens.is_empty(), "all was heard: {:?}", world.listens);
+    assert_eq!(world.availability(BULB).unwrap().0, Availability::Online);
+
+    // A sensor of another unit told nothing yet, and another topic of presence must be heard first.
+    renamed["availability"] =
+        json!([{ "topic": "zigbee2mqtt/bridge/state", "value_template": "{{ value_json.state }}" }]);
+    world.announce("light/0x0017880104e45517/light", &renamed);
+    world.announce(
+        "sensor/0x0017880104e45517/power",
+        &zigbee_sensor("power", json!({ "unit_of_measurement": "kW" })),
+    );
+    world.wait(ms(1_000));
+    assert!(world.listens.contains(&"zigbee2mqtt/bridge/state".to_owned()), "{:?}", world.listens);
+    assert!(world.listens.contains(&"zigbee2mqtt/bulb".to_owned()), "{:?}", world.listens);
+    assert!(matches!(world.measured(BULB, "power"), Some(Measurement::Unknown(_))));
+    world.retained("zigbee2mqtt/bridge/state", r#"{"state":"online"}"#);
+    assert!(!was_offline(&world, BULB));
+    assert_eq!(world.state(BULB).unwrap().0.is_on(), Some(true));
+}
+
+#[test]
+fn a_device_that_comes_back_is_asked_what_it_shows_by_the_topic_of_its_commands() {
+    let mut world = with_bulb();
+    let outlet = |key: &str, command: &str| {
+        zigbee_sensor(
+            key,
+            json!({
+                "command_topic": command, "unique_id": key, "device": { "identifiers": [key] },
+                "availability": [{ "topic": "zigbee2mqtt/bridge/state", "value_template": "{{ value_json.state }}" }]
+            }),
+        )
+    };
+    world.announce("switch/x/switch_l1", &outlet("state_l1", "zigbee2mqtt/strip/l1/set"));
+    world.announce("switch/x/child_lock", &outlet("child_lock", "zigbee2mqtt/strip/set/child_lock"));
+    world.announce("switch/x/permit", &outlet("permit", "zigbee2mqtt/bridge/request/permit_join"));
+    world.wait(ms(400));
+    for device in ["mqtt-state-l1", "mqtt-child-lock", "mqtt-permit"] {
+        world.own(device);
+    }
+    let asked = |world: &mut World| -> Vec<String> {
+        let sent = world.take_all().into_iter().filter(|sent| sent.topic.ends_with("/get"));
+        let mut asked: Vec<String> = sent.map(|sent| format!("{} {}", sent.topic, sent.payload)).collect();
+        asked.sort();
+        asked
+    };
+    let bulb = r#"zigbee2mqtt/bulb/get {"brightness":"","color":{"x":"","y":""},"color_temp":"","state":""}"#;
+    let all =
+        [bulb, r#"zigbee2mqtt/strip/get {"child_lock":""}"#, r#"zigbee2mqtt/strip/l1/get {"state":""}"#];
+    world.retained("zigbee2mqtt/bridge/state", r#"{"state":"online"}"#);
+    assert_eq!(asked(&mut world), all);
+    world.driver.disconnected(world.now, "gone");
+    world.driver.connected(world.now);
+    world.settle();
+    assert_eq!(asked(&mut world), [""; 0], "who is there is not known yet");
+    world.retained("zigbee2mqtt/bridge/state", r#"{"state":"online"}"#);
+    world.retained("zigbee2mqtt/bulb/availability", r#"{"state":"online"}"#);
+    assert_eq!(asked(&mut world), all);
+}
+
+#[test]
+fn a_unique_id_is_unique_among_its_kind() {
+    let mut world = World::new();
+    let door = json!({ "state_topic": "door", "unique_id": "door", "device": { "identifiers": "d" } });
+    world.announce("binary_sensor/door", &door);
+    world.announce("sensor/door", &door);
+    world.wait(ms(400));
+    assert_eq!((world.found()["mqtt-d"].sensors.len(), world.driver.dropped().taken), (2, 0));
+}

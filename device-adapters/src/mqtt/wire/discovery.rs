@@ -12,6 +12,8 @@ use super::fields::Fields;
 
 /// The most components of one device.
 const MOST_COMPONENTS: usize = 128;
+/// The longest key of a component of a device, in bytes: a component is known by it.
+const MOST_KEY: usize = 128;
 /// The component that stands for a whole device.
 const DEVICE: &str = "device";
 /// What a device shares with its components, unless they say otherwise.
@@ -66,6 +68,9 @@ pub(crate) enum DiscoveryError {
     /// A device of too many components.
     #[error("it announces {0} components, and at most {MOST_COMPONENTS} are read")]
     TooMany(usize),
+    /// A component whose key is none.
+    #[error("it announces a component {0:?}: a key has 1 to {MOST_KEY} bytes and no control characters")]
+    Key(String),
 }
 
 impl Place {
@@ -155,6 +160,9 @@ fn components(place: &Place, mut body: Map<String, Value>) -> Result<Vec<Announc
     }
     let mut announced = Vec::new();
     for (key, component) in components {
+        if !(1..=MOST_KEY).contains(&key.len()) || key.chars().any(char::is_control) {
+            return Err(DiscoveryError::Key(key.chars().take(40).collect()));
+        }
         let Value::Object(mut component) = component else { continue };
         let Some(Value::String(platform)) = component.remove("platform") else { continue };
         // One that holds nothing else is gone.
@@ -168,7 +176,7 @@ fn components(place: &Place, mut body: Map<String, Value>) -> Result<Vec<Announc
             }
         }
         fill_in_base(&mut component);
-        let slot = Slot { place: place.clone(), key: key.chars().take(64).collect() };
+        let slot = Slot { place: place.clone(), key };
         announced.push(Announced { slot, component: platform, body: component });
     }
     Ok(announced)
@@ -240,5 +248,20 @@ mod tests {
         let payload = format!(r#"{{"cmps":{{{}}}}}"#, many.join(","));
         assert_eq!(parse(&place, payload.as_bytes()), Err(DiscoveryError::TooMany(200)));
         assert_eq!(parse(&place, b""), Ok(Vec::new()));
+    }
+
+    #[test]
+    fn components_with_long_keys_are_told_apart_to_the_last_letter() {
+        let place = Place::parse(PREFIX, "homeassistant/device/x/config").unwrap();
+        let announced = |keys: [&str; 2]| {
+            let [a, b] = keys.map(|key| format!(r#""{key}":{{"p":"switch","cmd_t":"c"}}"#));
+            parse(&place, format!(r#"{{"cmps":{{{a},{b}}}}}"#).as_bytes())
+        };
+        let begin = "k".repeat(MOST_KEY - 1);
+        let both = announced([&format!("{begin}1"), &format!("{begin}2")]).unwrap();
+        assert_ne!(both[0].slot, both[1].slot);
+        for wrong in [format!("{begin}12"), String::new(), "a\\u0007".to_owned()] {
+            assert!(matches!(announced(["a", &wrong]), Err(DiscoveryError::Key(_))), "{wrong:?}");
+        }
     }
 }

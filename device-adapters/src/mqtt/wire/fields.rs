@@ -61,11 +61,16 @@ impl<'a> Fields<'a> {
         self.0.get(key).and_then(Value::as_bool).unwrap_or(false)
     }
 
-    /// A whole number above zero.
+    /// A number above zero, to the next whole one: ESPHome announces mireds with a fraction.
     pub(crate) fn number(&self, key: &str) -> Option<u32> {
         let number = self.0.get(key)?;
-        let whole = number.as_u64().or_else(|| number.as_str()?.parse().ok())?;
-        u32::try_from(whole).ok().filter(|number| *number > 0)
+        let number = number.as_f64().or_else(|| number.as_str()?.parse().ok())?.round();
+        if !(1.0..=f64::from(u32::MAX)).contains(&number) {
+            return None;
+        }
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the range was checked")]
+        let whole = number as u32;
+        Some(whole)
     }
 
     /// A list of texts; a single one counts as a list of one.

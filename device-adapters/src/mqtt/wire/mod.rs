@@ -5,4 +5,5 @@ pub(crate) mod body;
 pub(crate) mod colors;
 pub(crate) mod discovery;
 pub(crate) mod fields;
+pub(crate) mod incoming;
 pub(crate) mod light;

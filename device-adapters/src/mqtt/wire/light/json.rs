@@ -1,18 +1,18 @@
 //! Lights of the JSON schema: everything in one message each way.
 
-use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::{COLORS, Message, Parts, temperature, temperature_value, whites};
 use crate::model::{self, ColorMode, LightCapabilities, LightChange, Xy};
 use crate::mqtt::wire::colors;
 use crate::mqtt::wire::fields::{FieldError, Fields};
+use crate::mqtt::wire::incoming::Incoming;
 
 /// A light of the JSON schema.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Json {
     pub(super) state: Option<String>,
-    command: String,
+    pub(super) command: String,
     scale: u32,
     in_kelvin: bool,
     form: Option<Form>,
@@ -29,22 +29,6 @@ enum Form {
     Rgbw,
     /// Red, green, blue, cold and warm white.
     Rgbww,
-}
-
-/// What it tells; only what is read here.
-#[derive(Debug, Deserialize)]
-struct Told {
-    #[serde(default)]
-    state: Value,
-    #[serde(default)]
-    brightness: Value,
-    #[serde(default)]
-    color_mode: Value,
-    #[serde(default)]
-    color_temp: Value,
-    #[serde(default)]
-    color: Map<String, Value>,
-    effect: Option<Value>,
 }
 
 impl Json {
@@ -82,47 +66,56 @@ impl Json {
         Ok((light, can))
     }
 
-    pub(super) fn told(&self, message: &str) -> Parts {
-        let Ok(told) = serde_json::from_str::<Told>(message) else { return Parts::default() };
-        let on = match told.state.as_str() {
+    pub(super) fn told(&self, message: &Incoming) -> Parts {
+        let Some(told) = message.json().and_then(Value::as_object) else { return Parts::default() };
+        let on = match told.get("state").and_then(Value::as_str) {
             Some("ON") => Some(true),
             Some("OFF") => Some(false),
             _ => None,
         };
         // Zero is no brightness: it means off, which is told as such.
-        let brightness = told.brightness.as_f64().filter(|value| *value > 0.0 && self.dims);
-        let effect = told.effect.map(|effect| effect.as_str().map(str::to_owned));
+        let brightness = told.get("brightness").and_then(Value::as_f64);
+        let brightness = brightness.filter(|value| *value > 0.0 && self.dims);
+        // Named, null, or not told of.
+        let effect = told.get("effect").map(|effect| effect.as_str().map(str::to_owned));
         Parts {
             on,
             brightness: brightness.and_then(|value| colors::from_scale(value, self.scale)),
-            color: self.color_told(&told.color_mode, &told.color_temp, &told.color),
+            color: self.color_told(told),
             effect,
         }
     }
 
-    fn color_told(&self, mode: &Value, white: &Value, color: &Map<String, Value>) -> Option<ColorMode> {
-        let white = || white.as_f64().and_then(|value| temperature(value, self.in_kelvin));
-        match mode.as_str() {
+    fn color_told(&self, told: &Map<String, Value>) -> Option<ColorMode> {
+        let white = || temperature(told.get("color_temp")?.as_f64()?, self.in_kelvin);
+        let color = || {
+            self.form?;
+            xy(told.get("color")?.as_object()?).map(ColorMode::Color)
+        };
+        match told.get("color_mode").and_then(Value::as_str) {
             Some("color_temp") => white(),
-            Some(_) if self.form.is_some() => xy(color).map(ColorMode::Color),
-            Some(_) => None,
-            None => self.form.and_then(|_| xy(color)).map(ColorMode::Color).or_else(white),
+            Some(_) => color(),
+            None => color().or_else(white),
         }
     }
 
-    pub(super) fn message(&self, change: &LightChange) -> Message {
+    /// What carries out a change; `is_on` as far as that is known.
+    pub(super) fn message(&self, change: &LightChange, is_on: Option<bool>) -> Message {
         let mut body = Map::new();
         let mut set = |key: &str, value: Value| {
             body.insert(key.to_owned(), value);
         };
         if change.transition_ms > 0 {
-            set("transition", json!(f64::from(change.transition_ms) / 1_000.0));
+            set("transition", seconds(change.transition_ms));
         }
         if change.on == Some(false) {
             // Everything else would switch it on again.
             set("state", json!("OFF"));
         } else {
-            set("state", json!("ON"));
+            // What is asked for beside it is for a light that is on; nobody asked to switch on one of which that is not known.
+            if change.on.or(is_on) == Some(true) {
+                set("state", json!("ON"));
+            }
             if let Some(brightness) = change.brightness {
                 set("brightness", json!(colors::to_scale(brightness, self.scale)));
             }
@@ -157,6 +150,11 @@ impl Json {
             }
         }
     }
+}
+
+/// A time in seconds: whole ones without a point, for ESPHome takes no others.
+fn seconds(ms: u32) -> Value {
+    if ms.is_multiple_of(1_000) { json!(ms / 1_000) } else { json!(f64::from(ms) / 1_000.0) }
 }
 
 /// The colour in whichever form it is told.

@@ -7,16 +7,23 @@ mod simple;
 #[cfg(test)]
 mod tests;
 
+use serde_json::Value;
+
 use crate::model::{
     ColorMode, Gamut, KelvinRange, LightCapabilities, LightChange, LightState, NO_EFFECT, color,
 };
 
 use self::json::Json;
 use self::simple::Simple;
-use super::fields::{FieldError, Fields};
+use super::fields::{FieldError, Fields, shortened};
+use super::incoming::Incoming;
 
 /// The names that devices give to "no effect", the most usual first.
 const ENDS_EFFECT: [&str; 4] = [NO_EFFECT, "off", "stop_effect", "finish_effect"];
+/// The longest name of an effect, in bytes. A longer one is left out: the beginning of a name commands nothing.
+const MOST_EFFECT: usize = 64;
+/// What the names of all effects of a light may take, in bytes; those behind are left out.
+const MOST_EFFECTS: usize = 4 * 1_024;
 /// What Home Assistant takes for the range of whites when nothing is said of it, in kelvin.
 const WHITES: KelvinRange = KelvinRange { min_k: 2_000, max_k: 6_535 };
 
@@ -99,7 +106,7 @@ impl Light {
     /// # Errors
     /// The field that is missing or wrong.
     pub(crate) fn parse(fields: Fields<'_>) -> Result<Self, FieldError> {
-        let listed = fields.texts("effect_list");
+        let listed = effects(fields);
         let ends_effect = ENDS_EFFECT
             .iter()
             .find_map(|end| listed.iter().find(|effect| effect.eq_ignore_ascii_case(end)).cloned());
@@ -128,13 +135,29 @@ impl Light {
         }
     }
 
+    /// The topic at which it is switched on and off.
+    pub(crate) fn command(&self) -> Option<&str> {
+        match &self.schema {
+            Schema::Json(json) => Some(&json.command),
+            Schema::Simple(simple) => simple.power.command.as_deref(),
+        }
+    }
+
+    /// Whether it tells of the same things as another, at the same topics.
+    pub(crate) fn tells_as(&self, other: &Self) -> bool {
+        let shows =
+            |can: &LightCapabilities| (can.brightness, can.color_temperature.is_some(), can.color.is_some());
+        self.topics() == other.topics() && shows(&self.can) == shows(&other.can)
+    }
+
     /// What a message at one of its topics tells.
-    pub(crate) fn told(&self, topic: &str, message: &str) -> Parts {
+    pub(crate) fn told(&self, topic: &str, message: &Incoming) -> Parts {
         let mut told = match &self.schema {
             Schema::Json(json) => json.told(message),
             Schema::Simple(simple) => simple.told(topic, message),
         };
-        told.effect = told.effect.map(|effect| effect.filter(|effect| !ends(effect)));
+        told.effect =
+            told.effect.map(|effect| effect.filter(|effect| !ends(effect)).map(|effect| shortened(&effect)));
         told
     }
 
@@ -143,6 +166,12 @@ impl Light {
     /// # Errors
     /// What the light has no message for.
     pub(crate) fn messages(&self, change: &LightChange, known: &Parts) -> Result<Vec<Message>, String> {
+        // Most devices take any other change for an order to switch on as well, and nobody gave that.
+        if change.on.is_none() && known.on == Some(false) {
+            return Err("it is off, and over MQTT the rest of a light can only be changed while it is on: \
+                        ask for on as well"
+                .to_owned());
+        }
         let effect = match change.effect.as_deref() {
             None => None,
             Some(NO_EFFECT) => Some(self.end_of_effect(known)?).filter(|effect| !effect.is_empty()),
@@ -150,7 +179,7 @@ impl Light {
         };
         let change = LightChange { effect, ..change.clone() };
         match &self.schema {
-            Schema::Json(json) => Ok(vec![json.message(&change)]),
+            Schema::Json(json) => Ok(vec![json.message(&change, known.on)]),
             Schema::Simple(simple) => simple.messages(&change, known),
         }
     }
@@ -166,6 +195,20 @@ impl Light {
             }
         }
     }
+}
+
+/// The effects that an announcement lists, as many as fit.
+fn effects(fields: Fields<'_>) -> Vec<String> {
+    let listed = fields.0.get("effect_list").and_then(Value::as_array);
+    let names = listed.into_iter().flatten().filter_map(Value::as_str);
+    let mut left = MOST_EFFECTS;
+    names
+        .filter(|name| name.len() <= MOST_EFFECT && !name.chars().any(char::is_control))
+        .map_while(|name| {
+            left = left.checked_sub(name.len())?;
+            Some(name.to_owned())
+        })
+        .collect()
 }
 
 fn ends(effect: &str) -> bool {

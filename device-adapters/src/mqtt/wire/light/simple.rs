@@ -6,7 +6,8 @@ use super::{COLORS, Message, Parts, temperature, temperature_value, whites};
 use crate::model::{self, ColorMode, LightCapabilities, LightChange, Xy};
 use crate::mqtt::template::Template;
 use crate::mqtt::wire::colors;
-use crate::mqtt::wire::fields::{FieldError, Fields};
+use crate::mqtt::wire::fields::{FieldError, Fields, shortened};
+use crate::mqtt::wire::incoming::Incoming;
 
 /// Below this saturation, in percent, a colour that is told together with a temperature is white.
 const WHITE: f64 = 3.0;
@@ -14,7 +15,7 @@ const WHITE: f64 = 3.0;
 /// A light of the default schema.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Simple {
-    power: Aspect,
+    pub(super) power: Aspect,
     brightness: Option<Aspect>,
     white: Option<Aspect>,
     color: Option<(Form, Aspect)>,
@@ -29,10 +30,10 @@ pub(super) struct Simple {
 
 /// One thing that is told, commanded, or both.
 #[derive(Debug, Clone, PartialEq)]
-struct Aspect {
+pub(super) struct Aspect {
     state: Option<String>,
     value: Option<Template>,
-    command: Option<String>,
+    pub(super) command: Option<String>,
     format: Option<Template>,
 }
 
@@ -68,10 +69,10 @@ impl Aspect {
     }
 
     /// What a message at that topic tells of it; none where it is not of it, or tells nothing.
-    fn told(&self, topic: &str, message: &str) -> Option<String> {
+    fn told(&self, topic: &str, message: &Incoming) -> Option<String> {
         self.state.as_deref().filter(|state| *state == topic)?;
         match &self.value {
-            None => Some(message.trim().to_owned()),
+            None => Some(shortened(message.text().trim())),
             Some(template) => template.of_message(message).ok(),
         }
         .filter(|value| !value.is_empty() && value != "None")
@@ -146,7 +147,7 @@ impl Simple {
         all.filter_map(|aspect| aspect.state.as_deref()).collect()
     }
 
-    pub(super) fn told(&self, topic: &str, message: &str) -> Parts {
+    pub(super) fn told(&self, topic: &str, message: &Incoming) -> Parts {
         let of = |aspect: &Option<Aspect>| aspect.as_ref().and_then(|aspect| aspect.told(topic, message));
         let number = |aspect: &Option<Aspect>| of(aspect).and_then(|text| text.parse::<f64>().ok());
         let on = self.power.told(topic, message).and_then(|told| match told {
@@ -166,7 +167,7 @@ impl Simple {
     fn color_told(
         &self,
         topic: &str,
-        message: &str,
+        message: &Incoming,
         mode: Option<&str>,
         white: Option<f64>,
     ) -> Option<ColorMode> {
@@ -212,7 +213,7 @@ impl Simple {
         if by_brightness {
             return Ok(messages);
         }
-        if change.on == Some(true) || known.on != Some(true) {
+        if change.on == Some(true) {
             let on = self.power.message(self.on.clone(), &[])?;
             let at = if self.sends == Sends::First { 0 } else { messages.len() };
             messages.splice(at..at, on);

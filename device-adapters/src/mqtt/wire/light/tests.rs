@@ -33,6 +33,15 @@ fn tasmota() -> Light {
     }))
 }
 
+fn hear(light: &Light, topic: &str, message: &str) -> Parts {
+    light.told(topic, &Incoming::new(message))
+}
+
+/// Of a light that is on.
+fn lit() -> Parts {
+    Parts { on: Some(true), ..Parts::default() }
+}
+
 fn change(json: Value) -> LightChange {
     serde_json::from_value(json).unwrap()
 }
@@ -48,7 +57,8 @@ fn a_zigbee_bulb_says_what_it_can_and_tells_it() {
     assert_eq!(bulb.can.effects, ["blink", "breathe"]);
     assert!(bulb.can.color.is_some() && bulb.can.brightness && bulb.can.transition);
     assert_eq!(bulb.topics(), ["zigbee2mqtt/lamp"]);
-    let told = bulb.told(
+    let told = hear(
+        &bulb,
         "zigbee2mqtt/lamp",
         r#"{"brightness":127,"color":{"x":0.4599,"y":0.4106},"color_mode":"color_temp","color_temp":370,"linkquality":94,"state":"ON"}"#,
     );
@@ -56,7 +66,8 @@ fn a_zigbee_bulb_says_what_it_can_and_tells_it() {
     assert_eq!(told.brightness, Some(32_768));
     assert_eq!(told.color, Some(ColorMode::Temperature { kelvin: 2_703 }));
     assert_eq!(told.effect, None);
-    let told = bulb.told(
+    let told = hear(
+        &bulb,
         "zigbee2mqtt/lamp",
         r#"{"color":{"x":0.7,"y":0.29},"color_mode":"xy","state":"OFF","effect":"stop_effect"}"#,
     );
@@ -67,7 +78,7 @@ fn a_zigbee_bulb_says_what_it_can_and_tells_it() {
 #[test]
 fn a_zigbee_bulb_is_commanded_in_one_message() {
     let bulb = zigbee();
-    let known = Parts::default();
+    let known = lit();
     let one = |asked: Value| sent(&bulb, asked, &known).remove(0).1;
     assert_eq!(
         one(json!({"on": false, "brightness": 3, "transition_ms": 1500})),
@@ -87,6 +98,62 @@ fn a_zigbee_bulb_is_commanded_in_one_message() {
 }
 
 #[test]
+fn a_light_that_is_off_is_not_switched_on_by_anything_else() {
+    let off = Parts { on: Some(false), ..Parts::default() };
+    for light in [zigbee(), tasmota()] {
+        for asked in [
+            json!({"brightness": 32768}),
+            json!({"color": {"mode": "temperature", "kelvin": 2700}}),
+            json!({"color": {"mode": "color", "x": 20493, "y": 21561}, "brightness": 5}),
+        ] {
+            let refused = light.messages(&change(asked), &off).unwrap_err();
+            assert!(refused.contains("it is off") && refused.contains("ask for on"), "{refused}");
+        }
+        assert!(light.messages(&change(json!({"on": true, "brightness": 32768})), &off).is_ok());
+    }
+    // Of one that never told, nothing is said that it was not asked for.
+    assert_eq!(
+        sent(&zigbee(), json!({"brightness": 32768}), &Parts::default())[0].1,
+        r#"{"brightness":127}"#
+    );
+    let simple = light(&json!({ "command_topic": "p", "brightness_command_topic": "b" }));
+    assert_eq!(
+        sent(&simple, json!({"brightness": 65535}), &Parts::default()),
+        [("b".to_owned(), "255".to_owned())]
+    );
+}
+
+#[test]
+fn names_of_effects_are_kept_whole_and_only_as_many_as_fit() {
+    let listed: Vec<String> = (0..256).map(|number| format!("{number:0>60}")).collect();
+    let strip = |list: Value| {
+        light(&json!({ "schema": "json", "command_topic": "a", "effect": true, "effect_list": list }))
+            .can
+            .effects
+    };
+    let kept = strip(json!(listed));
+    assert_eq!(kept, listed[..68]);
+    assert_eq!(strip(json!(["Rainbow", "x".repeat(65), "a\u{1b}[2J", 7, "Fire"])), ["Rainbow", "Fire"]);
+}
+
+#[test]
+fn an_esphome_light_of_fractions_is_understood_and_fades_for_whole_seconds() {
+    let lamp = light(&json!({
+        "schema": "json", "supported_color_modes": ["color_temp"], "brightness": true, "min_mireds": 152.9,
+        "max_mireds": 500.0, "state_topic": "a", "command_topic": "b"
+    }));
+    assert_eq!(lamp.can.color_temperature, Some(KelvinRange { min_k: 2_000, max_k: 6_536 }));
+    let fade = |ms: u32| sent(&lamp, json!({"on": true, "transition_ms": ms}), &lit())[0].1.clone();
+    assert_eq!(
+        (fade(2_000).as_str(), fade(1_500).as_str()),
+        (r#"{"state":"ON","transition":2}"#, r#"{"state":"ON","transition":1.5}"#)
+    );
+    // What it does not know yet is null, and hides nothing else.
+    let told = hear(&lamp, "a", r#"{"state":"ON","color":null,"color_mode":null,"brightness":255}"#);
+    assert_eq!((told.on, told.brightness), (Some(true), Some(u16::MAX)));
+}
+
+#[test]
 fn an_esphome_light_of_kelvin_and_rgb_is_understood() {
     let strip = light(&json!({
         "schema": "json", "supported_color_modes": ["rgbww"], "brightness": true, "effect": true,
@@ -94,13 +161,14 @@ fn an_esphome_light_of_kelvin_and_rgb_is_understood() {
         "state_topic": "esp/light/strip/state", "command_topic": "esp/light/strip/command"
     }));
     assert_eq!(strip.can.effects, ["Rainbow"]);
-    let sent = sent(
-        &strip,
-        json!({"color": {"mode": "color", "x": 9830, "y": 3932}, "effect": "none"}),
-        &Parts::default(),
-    );
+    let sent =
+        sent(&strip, json!({"color": {"mode": "color", "x": 9830, "y": 3932}, "effect": "none"}), &lit());
     assert_eq!(sent[0].1, r#"{"color":{"b":255,"c":0,"g":0,"r":0,"w":0},"effect":"None","state":"ON"}"#);
-    let told = strip.told("", r#"{"state":"ON","brightness":255,"color_mode":"rgbww","color":{"r":0,"g":255,"b":0},"effect":"Rainbow"}"#);
+    let told = hear(
+        &strip,
+        "",
+        r#"{"state":"ON","brightness":255,"color_mode":"rgbww","color":{"r":0,"g":255,"b":0},"effect":"Rainbow"}"#,
+    );
     assert!(
         matches!(told.color, Some(ColorMode::Color(_))) && told.effect == Some(Some("Rainbow".to_owned()))
     );
@@ -109,16 +177,16 @@ fn an_esphome_light_of_kelvin_and_rgb_is_understood() {
 #[test]
 fn a_tasmota_light_is_told_and_commanded_topic_by_topic() {
     let lamp = tasmota();
-    let told = lamp.told("tele/t/STATE", r#"{"POWER":"ON","Dimmer":40,"Color":"102,0,0,0,0","CT":250}"#);
+    let told = hear(&lamp, "tele/t/STATE", r#"{"POWER":"ON","Dimmer":40,"Color":"102,0,0,0,0","CT":250}"#);
     assert_eq!((told.on, told.brightness), (Some(true), Some(color::from_percent(40))));
     assert!(matches!(told.color, Some(ColorMode::Color(_))));
-    let white = lamp.told("tele/t/STATE", r#"{"POWER":"ON","Dimmer":40,"Color":"0,0,0,80,20","CT":250}"#);
+    let white = hear(&lamp, "tele/t/STATE", r#"{"POWER":"ON","Dimmer":40,"Color":"0,0,0,80,20","CT":250}"#);
     assert_eq!(white.color, Some(ColorMode::Temperature { kelvin: 4_000 }));
     assert_eq!(
-        lamp.told("tele/t/STATE", r#"{"POWER":"OFF"}"#),
+        hear(&lamp, "tele/t/STATE", r#"{"POWER":"OFF"}"#),
         Parts { on: Some(false), ..Parts::default() }
     );
-    assert_eq!(lamp.told("somewhere", r#"{"POWER":"OFF"}"#), Parts::default());
+    assert_eq!(hear(&lamp, "somewhere", r#"{"POWER":"OFF"}"#), Parts::default());
 
     let pair = |topic: &str, payload: &str| (topic.to_owned(), payload.to_owned());
     assert_eq!(sent(&lamp, json!({"on": false}), &told), [pair("cmnd/t/POWER", "OFF")]);
@@ -167,10 +235,10 @@ fn what_was_told_matches_what_was_asked() {
         json!({"color": {"mode": "color", "x": 30000, "y": 20000}}),
     ] {
         let asked = change(asked);
-        let message = bulb.messages(&asked, &Parts::default()).unwrap().remove(0);
+        let message = bulb.messages(&asked, &lit()).unwrap().remove(0);
         let mut echo: Value = serde_json::from_str(&message.payload).unwrap();
         echo["color_mode"] = json!(if echo.get("color_temp").is_some() { "color_temp" } else { "xy" });
-        let told = bulb.told("zigbee2mqtt/lamp", &echo.to_string());
+        let told = hear(&bulb, "zigbee2mqtt/lamp", &echo.to_string());
         assert!(asked.matches(&told.state().unwrap(), &Tolerance::default()), "{asked:?} {told:?}");
     }
 }
@@ -184,14 +252,14 @@ fn nothing_that_is_told_breaks_a_light() {
             br#"{"POWER":"ON","Dimmer":1e999,"Color":",,"}"#.to_vec(),
         ]) {
             let topic = light.topics()[0].to_owned();
-            let _ = light.told(&topic, &String::from_utf8_lossy(&message));
+            let _ = hear(&light, &topic, &String::from_utf8_lossy(&message));
         }
         for odd in [
             r#"{"state":1,"brightness":"x","color":[],"color_temp":-1}"#,
             r#"{"state":"ON","brightness":1e300,"color":{"x":2,"y":-1},"color_mode":"xy"}"#,
             r#"{"state":"ON","brightness":-5,"color_temp":0,"color_mode":"color_temp"}"#,
         ] {
-            let told = light.told("zigbee2mqtt/lamp", odd);
+            let told = hear(&light, "zigbee2mqtt/lamp", odd);
             assert!(told.brightness.is_none() && told.color.is_none(), "{told:?}");
         }
     }
