@@ -184,9 +184,10 @@ fn light_component(topics: &Topics, id: &DeviceId, light: &LightCapabilities) ->
 
 fn sensor_component(topic: &str, key: &str, sensor: &SensorDescription) -> Value {
     let platform = if sensor.kind == SensorKind::Binary { "binary_sensor" } else { "sensor" };
+    // In brackets: behind a dot a key could be a function of the message (`update`), or no name at all (`1st`).
+    let template = format!("{{{{ value_json['{key}'] }}}}");
     let mut component = Body::of(json!({
-        "platform": platform, "name": sensor.name, "state_topic": topic,
-        "value_template": format!("{{{{ value_json.{key} }}}}"),
+        "platform": platform, "name": sensor.name, "state_topic": topic, "value_template": template,
     }));
     let class = sensor.class.as_deref();
     match &sensor.kind {
