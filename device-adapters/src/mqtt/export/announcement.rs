@@ -11,7 +11,7 @@ use crate::mqtt::wire::body::Body;
 use crate::mqtt::wire::discovery::Place;
 
 use super::ORIGIN;
-use super::classes::{self, StateClass};
+use super::classes;
 use super::payloads::SCALE;
 
 /// Every part of a device that has a topic of its own.
@@ -198,13 +198,7 @@ fn sensor_component(topic: &str, key: &str, sensor: &SensorDescription) -> Value
                 component.set("device_class", json!(class));
             }
             if let Some(state_class) = state_class {
-                component.set(
-                    "state_class",
-                    json!(match state_class {
-                        StateClass::Measurement => "measurement",
-                        StateClass::Rising => "total_increasing",
-                    }),
-                );
+                component.set("state_class", json!(state_class.name()));
             }
             if !unit.is_empty() {
                 component.set("unit_of_measurement", json!(unit));
