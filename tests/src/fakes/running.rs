@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use device_adapters::contract::SHUTDOWN_WITHIN;
 use device_adapters::model::{
     Availability, Change, CommandId, Description, DeviceId, Measurement, Stage, State,
 };
@@ -44,12 +45,20 @@ impl Running {
         self.handle.hints.send(hint).await.unwrap();
     }
 
+    /// Tells the adapter something.
+    ///
+    /// # Panics
+    /// When it ended.
+    pub async fn direct(&self, directive: Directive) {
+        self.handle.commands.send(directive).await.unwrap();
+    }
+
     /// Owns the device from now on, or no longer does.
     ///
     /// # Panics
     /// When the adapter ended.
     pub async fn own(&self, device: &DeviceId, owned: bool) {
-        self.handle.commands.send(Directive::Own { device: device.clone(), owned }).await.unwrap();
+        self.direct(Directive::Own { device: device.clone(), owned }).await;
     }
 
     /// Asks for the state now.
@@ -57,7 +66,7 @@ impl Running {
     /// # Panics
     /// When the adapter ended.
     pub async fn refresh(&self, device: &DeviceId) {
-        self.handle.commands.send(Directive::Refresh { device: device.clone() }).await.unwrap();
+        self.direct(Directive::Refresh { device: device.clone() }).await;
     }
 
     /// Sends a command, and gives the stage in which it ends.
@@ -69,7 +78,7 @@ impl Running {
         let command = CommandId(self.commands.to_be_bytes());
         let deadline = Instant::now() + PATIENCE / 4 + Duration::from_millis(change.transition_ms().into());
         let directive = Directive::Command { device: device.clone(), command, change, deadline };
-        self.handle.commands.send(directive).await.unwrap();
+        self.direct(directive).await;
         let end = |reading: &Reading| match reading {
             Reading::Progress { command: of, stage, .. } if *of == command && stage.is_final() => {
                 Some(stage.clone())
@@ -150,6 +159,17 @@ impl Running {
             _ => None,
         })
         .await;
+    }
+
+    /// Stops it.
+    ///
+    /// # Panics
+    /// When it does not stop in time, or ends with an error.
+    pub async fn stop(mut self) {
+        self.handle.stop.send(true).unwrap();
+        let end = Instant::now() + SHUTDOWN_WITHIN;
+        while let Ok(Some(_)) = timeout_at(end, self.handle.readings.recv()).await {}
+        timeout_at(end, self.run).await.expect("it stops in time").unwrap().unwrap();
     }
 }
 
