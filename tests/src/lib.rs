@@ -5,6 +5,7 @@
 pub mod daemon;
 pub mod emulator;
 pub mod fakes;
+pub mod home_assistant;
 pub mod hostile;
 pub mod network;
 pub mod python;

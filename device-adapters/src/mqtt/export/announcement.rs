@@ -11,7 +11,7 @@ use crate::mqtt::wire::body::Body;
 use crate::mqtt::wire::discovery::Place;
 
 use super::ORIGIN;
-use super::classes::{self, StateClass};
+use super::classes;
 use super::payloads::SCALE;
 
 /// Every part of a device that has a topic of its own.
@@ -184,9 +184,10 @@ fn light_component(topics: &Topics, id: &DeviceId, light: &LightCapabilities) ->
 
 fn sensor_component(topic: &str, key: &str, sensor: &SensorDescription) -> Value {
     let platform = if sensor.kind == SensorKind::Binary { "binary_sensor" } else { "sensor" };
+    // In brackets: behind a dot a key could be a function of the message (`update`), or no name at all (`1st`).
+    let template = format!("{{{{ value_json['{key}'] }}}}");
     let mut component = Body::of(json!({
-        "platform": platform, "name": sensor.name, "state_topic": topic,
-        "value_template": format!("{{{{ value_json.{key} }}}}"),
+        "platform": platform, "name": sensor.name, "state_topic": topic, "value_template": template,
     }));
     let class = sensor.class.as_deref();
     match &sensor.kind {
@@ -197,13 +198,7 @@ fn sensor_component(topic: &str, key: &str, sensor: &SensorDescription) -> Value
                 component.set("device_class", json!(class));
             }
             if let Some(state_class) = state_class {
-                component.set(
-                    "state_class",
-                    json!(match state_class {
-                        StateClass::Measurement => "measurement",
-                        StateClass::Rising => "total_increasing",
-                    }),
-                );
+                component.set("state_class", json!(state_class.name()));
             }
             if !unit.is_empty() {
                 component.set("unit_of_measurement", json!(unit));
