@@ -94,6 +94,19 @@ fn numbers_beyond_sense_become_the_nearest_end() {
 }
 
 #[test]
+fn a_lamp_is_told_every_temperature_that_it_says_it_has() {
+    let mut wide = lamp();
+    wide["color_temperature"]["mirek_schema"] = json!({ "mirek_minimum": 50, "mirek_maximum": 1_000 });
+    let resources = wire::resources(json!({ "data": [wide] }).to_string().as_bytes()).unwrap();
+    let white = super::super::view::capabilities(&resources[0]).color_temperature.unwrap();
+    for (kelvin, mirek) in [(white.min_k, 1_000), (white.max_k, 50)] {
+        let color = Some(ColorMode::Temperature { kelvin });
+        let body = super::super::view::body(&Change::Light(LightChange { color, ..LightChange::default() }));
+        assert_eq!(body["color_temperature"]["mirek"], json!(mirek));
+    }
+}
+
+#[test]
 fn messages_of_strangers_harm_nothing() {
     let valid: Vec<Vec<u8>> = [
         json!({ "errors": [], "data": [lamp()] }).to_string(),
