@@ -509,7 +509,7 @@ async fn a_light_without_power_is_offline_and_its_command_says_why() {
     let command = rig.change(LAMP, on()).await;
     let stage = rig.end_of(command).await;
     assert!(
-        matches!(&stage, Stage::TimedOut { reason } if reason.contains("communication issues")),
+        matches!(&stage, Stage::Failed { reason } if reason.contains("communication issues")),
         "{stage:?}"
     );
     let command = rig.change(PLUG, on()).await;

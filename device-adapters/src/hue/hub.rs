@@ -242,7 +242,7 @@ impl Hub {
                 session.client = Some(client);
                 match result {
                     Ok(answer) => session.driver.handle_answer(now, Ok(answer)),
-                    Err(Failure::OtherKey(why)) => session.driver.refuse(why),
+                    Err(Failure::OtherKey(why)) => session.driver.refuse(now, why),
                     Err(failure) => session.driver.handle_answer(now, Err(failure.text())),
                 }
             }
@@ -258,8 +258,8 @@ impl Hub {
         match heard {
             Heard::Opened => driver.stream_opened(now),
             Heard::Events(events) => driver.handle_events(now, events),
-            Heard::Ended(Failure::OtherKey(why)) => driver.refuse(why),
-            Heard::Ended(Failure::Status(401 | 403)) => driver.withdrawn(),
+            Heard::Ended(Failure::OtherKey(why)) => driver.refuse(now, why),
+            Heard::Ended(Failure::Status(401 | 403)) => driver.withdrawn(now),
             Heard::Ended(failure) => driver.stream_ended(now, &failure.text()),
         }
     }
@@ -308,7 +308,7 @@ impl Hub {
     fn turn_of(&mut self, now: Instant, bridge: BridgeId) {
         let Some(session) = self.sessions.get_mut(&bridge) else { return };
         session.driver.handle_timeout(now);
-        if session.driver.is_deaf() {
+        if session.driver.is_deaf(now) {
             tracing::debug!(%bridge, "the stream of events of a Hue bridge tells nothing: it is opened anew");
             session.hang_up();
             session.driver.stream_ended(now, "it tells nothing any more");

@@ -76,7 +76,19 @@ fn answers_with_errors_say_them() {
     let put = wire::put(
         br#"{"data":[{"rid":"4413c8fd-6643-48b5-ad02-59453edf8a61","rtype":"light"}],"errors":[]}"#,
     );
-    assert_eq!(put.unwrap(), wire::Put { taken: true, objection: None });
+    assert_eq!(put.unwrap(), wire::Put { taken: true, is_unreached: false, objection: None });
+    let of_radio = "device (light) has communication issues, command (.on) may not have effect";
+    let off = "device (light) is \"soft off\", command (.dimming.brightness) may not have effect";
+    for (error, is_unreached) in [
+        (json!({ "description": of_radio, "error_code": "communication_error" }), true),
+        (json!({ "description": of_radio }), true),
+        (json!({ "description": off, "error_code": "attribute_may_have_no_effect" }), false),
+        (json!({ "description": off }), false),
+    ] {
+        let answer = json!({ "data": [reference("light", LAMP)], "errors": [error] }).to_string();
+        let put = wire::put(answer.as_bytes()).unwrap();
+        assert_eq!((put.taken, put.is_unreached), (true, is_unreached), "{answer}");
+    }
 }
 
 #[test]
