@@ -60,23 +60,73 @@ impl Running {
         self.handle.commands.send(Directive::Refresh { device: device.clone() }).await.unwrap();
     }
 
+    /// Asks a bridge that waits for its button for a key, for so long.
+    ///
+    /// # Panics
+    /// When the adapter ended.
+    pub async fn pair(&self, within: Duration) {
+        self.handle.commands.send(Directive::Pair { until: Instant::now() + within }).await.unwrap();
+    }
+
     /// Sends a command, and gives the stage in which it ends.
     ///
     /// # Panics
     /// When it does not end.
     pub async fn change(&mut self, device: &DeviceId, change: Change) -> Stage {
+        let within = PATIENCE / 4 + Duration::from_millis(change.transition_ms().into());
+        let command = self.command(device, change, within).await;
+        self.end_of(command).await
+    }
+
+    /// Sends a command that has so much time.
+    ///
+    /// # Panics
+    /// When the adapter ended.
+    pub async fn command(&mut self, device: &DeviceId, change: Change, within: Duration) -> CommandId {
         self.commands += 1;
         let command = CommandId(self.commands.to_be_bytes());
-        let deadline = Instant::now() + PATIENCE / 4 + Duration::from_millis(change.transition_ms().into());
+        let deadline = Instant::now() + within;
         let directive = Directive::Command { device: device.clone(), command, change, deadline };
         self.handle.commands.send(directive).await.unwrap();
+        command
+    }
+
+    /// The stage in which a command ends, or ended.
+    ///
+    /// # Panics
+    /// When it does not end.
+    pub async fn end_of(&mut self, command: CommandId) -> Stage {
         let end = |reading: &Reading| match reading {
             Reading::Progress { command: of, stage, .. } if *of == command && stage.is_final() => {
                 Some(stage.clone())
             }
             _ => None,
         };
-        self.next("the end of a command", end).await
+        match self.seen.iter().find_map(end) {
+            Some(stage) => stage,
+            None => self.next("the end of a command", end).await,
+        }
+    }
+
+    /// How the run ends by itself.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub async fn ends(&mut self) -> Result<(), AdapterError> {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            match timeout_at(end, self.handle.readings.recv()).await {
+                Ok(Some(reading)) => self.seen.push(reading),
+                Ok(None) => return (&mut self.run).await.unwrap(),
+                Err(_) => panic!("it does not end; saw {:#?}", self.seen),
+            }
+        }
+    }
+
+    /// Whether the run is over.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.run.is_finished()
     }
 
     /// The first thing that `pick` picks of what it says from now on.
