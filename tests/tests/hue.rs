@@ -11,15 +11,17 @@ use device_adapters::model::{
     Availability, Capabilities, Change, ColorMode, CommandId, Description, DeviceId, Gamut, LightChange,
     Measurement, Stage, State, color,
 };
-use device_adapters::{AdapterError, Context, Directive, Handle, Hint, Reading, find};
-use hearth_tests::fakes::hue::{BUTTON, Bridge, GROUP, LAMP, MOTION, Mood, PLUG, SENSOR, WRONG};
+use device_adapters::{AdapterError, Hint, Reading, find};
+use hearth_tests::fakes::hue::{BUTTON, Bridge, GROUP, LAMP, MOTION, Mood, PLUG, SENSOR, Wrong};
+use hearth_tests::fakes::running::{Running, until};
+use hearth_tests::fakes::web;
 use hearth_tests::python::python;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
-use tokio::task::JoinHandle;
-use tokio::time::{Instant, interval, sleep_until, timeout, timeout_at};
+use tokio::time::{Instant, timeout};
 
 const BRIDGE: &str = "ecb5fafffe123456";
+const OTHER: &str = "ecb5fafffe654321";
 const PATIENCE: Duration = Duration::from_secs(30);
 
 fn device(rid: &str) -> DeviceId {
@@ -38,148 +40,73 @@ fn dim(percent: u8) -> Change {
     light(LightChange { brightness: Some(color::from_percent(percent)), ..LightChange::default() })
 }
 
-/// The adapter in this process, and all that it said.
-struct Rig {
-    handle: Handle,
-    run: JoinHandle<Result<(), AdapterError>>,
-    seen: Vec<Reading>,
-    commands: u8,
-}
+/// The adapter in this process, which knows devices by the ids of their resources.
+struct Rig(Running);
 
 impl Rig {
     fn start(settings: &Value) -> Self {
-        let adapter = (find("hue").unwrap().build)(settings).unwrap();
-        let (context, handle) = Context::channel(64, 64);
-        Self { handle, run: tokio::spawn(adapter.run(context)), seen: Vec::new(), commands: 0 }
+        Self(Running::start("hue", settings))
     }
 
     /// Paired with the bridge, which announces itself; owns these once they are found.
     async fn owning(bridge: &Bridge, owned: &[&str]) -> Self {
         let mut rig = Self::start(&json!({ "keys": bridge.paired(), "poll_s": 1 }));
-        rig.hint(bridge).await;
-        for rid in owned {
-            rig.own(rid).await;
-        }
-        for rid in owned {
-            rig.found(rid).await;
-            rig.availability(rid, Availability::Online).await;
-        }
+        rig.own(bridge, owned).await;
         rig
     }
 
-    async fn hint(&self, bridge: &Bridge) {
-        self.handle.hints.send(bridge.hint()).await.unwrap();
-    }
-
-    async fn own(&self, rid: &str) {
-        self.handle.commands.send(Directive::Own { device: device(rid), owned: true }).await.unwrap();
-    }
-
-    async fn pair(&self, within: Duration) {
-        self.handle.commands.send(Directive::Pair { until: Instant::now() + within }).await.unwrap();
+    /// Hears of a bridge, and owns these once they are found.
+    async fn own(&mut self, bridge: &Bridge, owned: &[&str]) {
+        self.0.hint(bridge.hint()).await;
+        for rid in owned {
+            self.0.owning(&device(rid)).await;
+        }
     }
 
     async fn change(&mut self, rid: &str, change: Change) -> CommandId {
-        self.commands += 1;
-        let command = CommandId([self.commands; 16]);
-        let deadline = Instant::now() + Duration::from_secs(10);
-        let directive = Directive::Command { device: device(rid), command, change, deadline };
-        self.handle.commands.send(directive).await.unwrap();
-        command
+        self.0.command(&device(rid), change, Duration::from_secs(10)).await
     }
 
-    /// The first thing that `pick` picks of all that it said and says.
-    async fn any<T>(&mut self, what: &str, pick: impl Fn(&Reading) -> Option<T>) -> T {
-        if let Some(picked) = self.seen.iter().find_map(&pick) {
-            return picked;
-        }
-        self.next(what, pick).await
-    }
-
-    /// The first thing that `pick` picks of what it says from now on.
-    async fn next<T>(&mut self, what: &str, pick: impl Fn(&Reading) -> Option<T>) -> T {
-        let end = Instant::now() + PATIENCE;
-        loop {
-            let Ok(reading) = timeout_at(end, self.handle.readings.recv()).await else {
-                panic!("waited for {what}, saw {:#?}", self.seen)
-            };
-            let Some(reading) = reading else {
-                panic!("waited for {what}, but it ended; saw {:#?}", self.seen)
-            };
-            self.seen.push(reading.clone());
-            if let Some(picked) = pick(&reading) {
-                return picked;
-            }
-        }
+    async fn end_of(&mut self, command: CommandId) -> Stage {
+        self.0.end_of(command).await
     }
 
     async fn found(&mut self, rid: &str) -> Description {
-        let wanted = device(rid);
-        self.any("that it is found", |reading| match reading {
-            Reading::Found { device } if device.id == wanted => Some(device.clone()),
-            _ => None,
-        })
-        .await
+        self.0.found(&device(rid)).await
     }
 
+    /// Why a device is what is wanted, now or soon.
     async fn availability(&mut self, rid: &str, wanted: Availability) -> String {
-        let wanted_device = device(rid);
-        let pick = |reading: &Reading| match reading {
-            Reading::Availability { device, availability, reason }
-                if *device == wanted_device && *availability == wanted =>
-            {
-                Some(reason.clone())
+        let of = device(rid);
+        let last = self.0.seen.iter().rev().find_map(|reading| match reading {
+            Reading::Availability { device, availability, reason } if *device == of => {
+                Some((*availability, reason.clone()))
             }
             _ => None,
-        };
-        let last = self.seen.iter().rev().find(
-            |reading| matches!(reading, Reading::Availability { device, .. } if *device == wanted_device),
-        );
-        match last.and_then(pick) {
-            Some(reason) => reason,
-            None => self.next("its availability", pick).await,
+        });
+        match last {
+            Some((is, reason)) if is == wanted => reason,
+            _ => self.0.available(&of, wanted).await,
         }
-    }
-
-    async fn state(&mut self, rid: &str, is_so: impl Fn(&State) -> bool) -> State {
-        let wanted = device(rid);
-        self.next("a state", |reading| match reading {
-            Reading::Reported { device, state, .. } if *device == wanted && is_so(state) => {
-                Some(state.clone())
-            }
-            _ => None,
-        })
-        .await
-    }
-
-    async fn end_of(&mut self, of: CommandId) -> Stage {
-        self.any("the end of a command", |reading| match reading {
-            Reading::Progress { command, stage, .. } if *command == of && stage.is_final() => {
-                Some(stage.clone())
-            }
-            _ => None,
-        })
-        .await
     }
 
     async fn pairing(&mut self, over: bool) -> String {
-        self.next("news of the pairing", |reading| match reading {
-            Reading::Pairing { is_over, detail } if *is_over == over => Some(detail.clone()),
-            _ => None,
-        })
-        .await
+        self.0
+            .next("news of the pairing", |reading| match reading {
+                Reading::Pairing { is_over, detail } if *is_over == over => Some(detail.clone()),
+                _ => None,
+            })
+            .await
     }
 
-    /// How the run ends by itself.
-    async fn end(&mut self) -> Result<(), AdapterError> {
-        let end = Instant::now() + PATIENCE;
-        loop {
-            tokio::select! {
-                ended = &mut self.run => return ended.unwrap(),
-                Some(reading) = self.handle.readings.recv() => self.seen.push(reading),
-                () = sleep_until(end) => panic!("it does not end; saw {:#?}", self.seen),
-            }
-        }
+    /// The next value of the setting that it learns by itself.
+    async fn learnt(&mut self) -> String {
+        self.0
+            .next("the keys", |reading| match reading {
+                Reading::Learnt { setting: "keys", value } => Some(value.0.clone()),
+                _ => None,
+            })
+            .await
     }
 }
 
@@ -225,11 +152,12 @@ impl Peer for Hall {
 
     async fn misbehave(&mut self, number: usize) -> bool {
         self.recover().await;
-        match WRONG.get(number) {
-            Some(wrong) => self.0.set(Mood::Wrong(*wrong)),
-            None if number == WRONG.len() => self.0.ignore_changes(true),
-            None if number == WRONG.len() + 1 => self.0.tell_events(false),
-            None if number == WRONG.len() + 2 => {
+        let most = Wrong::all().count();
+        match Wrong::all().nth(number) {
+            Some(wrong) => self.0.set(Mood::Wrong(wrong)),
+            None if number == most => self.0.ignore_changes(true),
+            None if number == most + 1 => self.0.tell_events(false),
+            None if number == most + 2 => {
                 let odd = json!([{ "type": "update", "data": [
                     { "id": LAMP, "type": "light", "on": { "on": "yes" } }, { "id": "?", "type": "light" }, 7,
                     { "id": LAMP, "type": "button", "button": { "button_report": { "event": "" } } }
@@ -261,8 +189,8 @@ async fn the_adapter_keeps_the_contract() {
 async fn a_bridge_is_paired_by_its_button_and_its_things_are_found() {
     let bridge = Bridge::start(BRIDGE).await.unwrap();
     let mut rig = Rig::start(&json!({ "addresses": [bridge.address().to_string()], "name": "flat 7" }));
-    rig.own(PLUG).await;
-    rig.pair(PATIENCE).await;
+    rig.0.own(&device(PLUG), true).await;
+    rig.0.pair(PATIENCE).await;
     let asked = loop {
         let detail = rig.pairing(false).await;
         if detail.contains("press the button") {
@@ -270,17 +198,10 @@ async fn a_bridge_is_paired_by_its_button_and_its_things_are_found() {
         }
     };
     assert!(asked.contains("Hall bridge") && asked.contains("127.0.0.1"), "{asked}");
-    let mut pace = interval(Duration::from_millis(20));
-    while bridge.log().iter().filter(|(_, what)| what == "POST /api").count() < 2 {
-        pace.tick().await; // it asks again by itself, until the run is over
-    }
+    // It asks again by itself, until the run is over.
+    until(|| bridge.log().iter().filter(|(_, what)| what == "POST /api").count() >= 2).await;
     bridge.press_button();
-    let keys = rig
-        .next("the key", |reading| match reading {
-            Reading::Learnt { setting: "keys", value } => Some(value.0.clone()),
-            _ => None,
-        })
-        .await;
+    let keys = rig.learnt().await;
     assert!(keys.starts_with(&format!("{BRIDGE}=fake-0-")), "{keys}");
     assert!(keys.ends_with(&format!("@{}", bridge.pin())), "{keys}");
     assert!(rig.pairing(true).await.contains("is paired"));
@@ -289,23 +210,23 @@ async fn a_bridge_is_paired_by_its_button_and_its_things_are_found() {
     // What was learnt works after a restart, and on another board.
     let mut other = Rig::start(&json!({ "keys": keys, "addresses": [bridge.address().to_string()] }));
     other.found(LAMP).await;
-    assert!(!format!("{:?}", rig.seen).contains("fake-0-"), "the key is shown");
+    assert!(!format!("{:?}", rig.0.seen).contains("fake-0-"), "the key is shown");
 }
 
 #[tokio::test]
 async fn a_button_that_nobody_presses_ends_the_pairing_with_the_way_out() {
     let bridge = Bridge::start(BRIDGE).await.unwrap();
     let mut rig = Rig::start(&json!({}));
-    rig.pair(Duration::from_secs(2)).await;
+    rig.0.pair(Duration::from_secs(2)).await;
     assert!(rig.pairing(false).await.contains("looking for one"));
-    rig.hint(&bridge).await;
+    rig.0.hint(bridge.hint()).await;
     let began = Instant::now();
     let detail = rig.pairing(true).await;
     assert!(detail.contains("no button was pressed"), "{detail}");
     assert!(began.elapsed() < Duration::from_secs(4));
-    rig.pair(Duration::from_millis(300)).await;
+    rig.0.pair(Duration::from_millis(300)).await;
     rig.pairing(true).await;
-    assert!(!rig.run.is_finished(), "it stays, so that somebody may pair later");
+    assert!(!rig.0.is_over(), "it stays, so that somebody may pair later");
 }
 
 #[tokio::test]
@@ -314,13 +235,7 @@ async fn a_key_written_by_hand_is_pinned_to_the_first_that_answers() {
     let (key, _) =
         bridge.paired().split_once('@').map(|(key, pin)| (key.to_owned(), pin.to_owned())).unwrap();
     let mut rig = Rig::start(&json!({ "keys": key, "addresses": [bridge.address().to_string()] }));
-    let learnt = rig
-        .next("the pin", |reading| match reading {
-            Reading::Learnt { setting: "keys", value } => Some(value.0.clone()),
-            _ => None,
-        })
-        .await;
-    assert_eq!(learnt, format!("{key}@{}", bridge.pin()));
+    assert_eq!(rig.learnt().await, format!("{key}@{}", bridge.pin()));
     rig.found(LAMP).await;
 }
 
@@ -330,7 +245,7 @@ async fn another_machine_that_poses_as_the_bridge_is_refused() {
     let keys = bridge.paired();
     bridge.change_certificate().unwrap();
     let mut rig = Rig::start(&json!({ "keys": keys, "addresses": [bridge.address().to_string()] }));
-    let error = rig.end().await.unwrap_err();
+    let error = rig.0.ends().await.unwrap_err();
     assert!(matches!(error, AdapterError::Refused { .. }), "{error:?}");
     let text = error.to_string();
     assert!(text.contains("another public key") && text.contains("pair again"), "{text}");
@@ -343,8 +258,8 @@ async fn a_machine_that_takes_the_place_of_the_bridge_is_refused() {
     let bridge = Bridge::start(BRIDGE).await.unwrap();
     let mut rig = Rig::owning(&bridge, &[LAMP]).await;
     bridge.change_certificate().unwrap();
-    bridge.set(Mood::Wrong(WRONG[8])); // it closes what is open
-    let error = rig.end().await.unwrap_err();
+    bridge.set(Mood::Wrong(Wrong::Common(web::Wrong::Closes))); // and what is open
+    let error = rig.0.ends().await.unwrap_err();
     assert!(error.to_string().contains("another public key"), "{error}");
     let reason = rig.availability(LAMP, Availability::Offline).await;
     assert!(reason.contains("another public key"), "{reason}");
@@ -355,7 +270,7 @@ async fn a_withdrawn_key_ends_the_run_with_the_way_out() {
     let bridge = Bridge::start(BRIDGE).await.unwrap();
     let mut rig = Rig::owning(&bridge, &[LAMP]).await;
     bridge.withdraw_keys();
-    let error = rig.end().await.unwrap_err();
+    let error = rig.0.ends().await.unwrap_err();
     assert!(matches!(error, AdapterError::Refused { .. }), "{error:?}");
     assert!(error.to_string().contains("pair again"), "{error}");
     rig.availability(LAMP, Availability::Offline).await;
@@ -368,7 +283,7 @@ async fn a_bridge_that_is_gone_ends_the_run_so_that_another_board_tries() {
     bridge.set(Mood::Silent);
     let reason = rig.availability(LAMP, Availability::Offline).await;
     assert!(reason.contains("127.0.0.1") && reason.contains("last heard"), "{reason}");
-    let error = rig.end().await.unwrap_err();
+    let error = rig.0.ends().await.unwrap_err();
     assert!(matches!(error, AdapterError::Unreachable { .. }), "{error:?}");
     assert!(error.to_string().contains("10 s"), "{error}");
 }
@@ -380,7 +295,7 @@ async fn a_bridge_that_never_answers_is_unreachable() {
     let address = bridge.address().to_string();
     drop(bridge);
     let mut rig = Rig::start(&json!({ "keys": keys, "addresses": [address] }));
-    let error = rig.end().await.unwrap_err();
+    let error = rig.0.ends().await.unwrap_err();
     assert!(matches!(error, AdapterError::Unreachable { .. }), "{error:?}");
     assert!(error.to_string().contains(&address), "{error}");
 }
@@ -392,16 +307,10 @@ async fn what_others_change_is_known_within_a_second() {
     let began = Instant::now();
     bridge.change(LAMP, &json!({ "on": { "on": true }, "dimming": { "brightness": 33.07 } }));
     let is_so = |state: &State| matches!(state, State::Light(light) if light.on && color::to_percent(light.brightness) == 33);
-    rig.state(LAMP, is_so).await;
+    rig.0.reports(&device(LAMP), is_so).await;
     assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
     bridge.change(MOTION, &json!({ "motion": { "motion": true, "motion_report": { "motion": true } } }));
-    let values = rig
-        .next("the motion", |reading| match reading {
-            Reading::Measured { device: of, values } if *of == device(SENSOR) => Some(values.clone()),
-            _ => None,
-        })
-        .await;
-    assert_eq!(values.get("motion"), Some(&Measurement::Truth(true)));
+    rig.0.measures(&device(SENSOR), "motion", &Measurement::Truth(true)).await;
 }
 
 #[tokio::test]
@@ -420,7 +329,7 @@ async fn every_press_of_a_button_is_told() {
             }
             _ => false,
         };
-        rig.state(BUTTON, is_last).await;
+        rig.0.reports(&device(BUTTON), is_last).await;
         assert!(last == 0 || number.get() == last + 2, "each press has its number: {last}, {}", number.get());
         last = number.get();
     }
@@ -509,13 +418,100 @@ async fn a_light_without_power_is_offline_and_its_command_says_why() {
     let command = rig.change(LAMP, on()).await;
     let stage = rig.end_of(command).await;
     assert!(
-        matches!(&stage, Stage::TimedOut { reason } if reason.contains("communication issues")),
+        matches!(&stage, Stage::Failed { reason } if reason.contains("communication issues")),
         "{stage:?}"
     );
     let command = rig.change(PLUG, on()).await;
     assert_eq!(rig.end_of(command).await, Stage::Confirmed, "the others go on");
     bridge.change(&connection, &json!({ "status": "connected" }));
     rig.availability(LAMP, Availability::Online).await;
+}
+
+#[tokio::test]
+async fn a_light_whose_plug_was_pulled_is_not_confirmed_though_the_bridge_shows_what_it_told() {
+    let bridge = Bridge::start(BRIDGE).await.unwrap();
+    let mut rig = Rig::owning(&bridge, &[LAMP]).await;
+    bridge.unplug(LAMP);
+    let command = rig.change(LAMP, on()).await;
+    let stage = rig.end_of(command).await;
+    assert!(matches!(&stage, Stage::Failed { reason } if reason.contains("does not reach it")), "{stage:?}");
+    assert_eq!(bridge.resource(LAMP)["on"]["on"], true);
+}
+
+#[tokio::test]
+async fn a_stream_that_died_without_a_word_is_opened_anew() {
+    let bridge = Bridge::start(BRIDGE).await.unwrap();
+    let mut rig = Rig::owning(&bridge, &[LAMP]).await;
+    bridge.tell_events(false);
+    let opened = || bridge.log().iter().filter(|(_, what)| what == "GET /eventstream/clip/v2").count();
+    let before = opened();
+    bridge.change(LAMP, &json!({ "on": { "on": true } }));
+    rig.0.reports(&device(LAMP), |state| state.is_on() == Some(true)).await;
+    until(|| opened() > before).await;
+}
+
+#[tokio::test]
+async fn who_poses_as_a_bridge_is_not_paired_and_the_bridge_goes_on() {
+    let bridge = Bridge::start(BRIDGE).await.unwrap();
+    let mut rig = Rig::owning(&bridge, &[LAMP]).await;
+    let impostor = Bridge::start(BRIDGE).await.unwrap();
+    impostor.press_button();
+    rig.0.hint(impostor.hint()).await;
+    rig.0.pair(Duration::from_secs(3)).await;
+    let place = impostor.address().to_string();
+    let detail = loop {
+        let detail = rig.pairing(true).await;
+        if detail.contains(&place) {
+            break detail;
+        }
+        rig.0.pair(Duration::from_secs(3)).await; // it was not heard of yet
+    };
+    assert!(detail.contains("another machine poses as it"), "{detail}");
+    let asked = impostor.log();
+    assert!(asked.iter().all(|(_, what)| what == "GET /api/0/config"), "{asked:?}");
+    assert!(!rig.0.seen.iter().any(|reading| matches!(reading, Reading::Learnt { .. })));
+    let command = rig.change(LAMP, on()).await;
+    assert_eq!(rig.end_of(command).await, Stage::Confirmed);
+}
+
+#[tokio::test]
+async fn a_bridge_that_withdraws_its_key_leaves_the_other_alone() {
+    let (bridge, other) = (Bridge::start(BRIDGE).await.unwrap(), Bridge::start(OTHER).await.unwrap());
+    let keys = format!("{} {}", bridge.paired(), other.paired());
+    other.withdraw_keys();
+    let mut rig = Rig::start(&json!({ "keys": keys, "poll_s": 1 }));
+    rig.0.hint(other.hint()).await;
+    until(|| other.log().iter().any(|(_, what)| what.contains("clip/v2"))).await;
+    rig.own(&bridge, &[LAMP]).await;
+    for change in [on(), dim(30)] {
+        let command = rig.change(LAMP, change).await;
+        assert_eq!(rig.end_of(command).await, Stage::Confirmed);
+    }
+    assert!(!rig.0.is_over());
+    // The other is no reason to stay when the one that knows its key is gone.
+    bridge.set(Mood::Silent);
+    let error = rig.0.ends().await.unwrap_err();
+    assert!(matches!(error, AdapterError::Unreachable { .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_second_bridge_with_the_same_devices_does_not_take_them() {
+    let (bridge, copy) = (Bridge::start(BRIDGE).await.unwrap(), Bridge::start(OTHER).await.unwrap());
+    let mut rig =
+        Rig::start(&json!({ "keys": format!("{} {}", copy.paired(), bridge.paired()), "poll_s": 1 }));
+    rig.own(&bridge, &[LAMP]).await;
+    rig.0.hint(copy.hint()).await;
+    until(|| copy.log().iter().any(|(_, what)| what == "GET /clip/v2/resource")).await;
+    copy.change(LAMP, &json!({ "dimming": { "brightness": 77.0 } }));
+    let command = rig.change(LAMP, on()).await;
+    assert_eq!(rig.end_of(command).await, Stage::Confirmed);
+    assert_eq!(bridge.resource(LAMP)["on"]["on"], true);
+    assert_eq!(copy.resource(LAMP)["on"]["on"], false);
+    let is_copy =
+        |state: &State| matches!(state, State::Light(light) if color::to_percent(light.brightness) == 77);
+    let told =
+        rig.0.seen.iter().any(|reading| matches!(reading, Reading::Reported { state, .. } if is_copy(state)));
+    assert!(!told, "{:?}", rig.0.seen);
 }
 
 #[tokio::test]

@@ -53,7 +53,8 @@ pub(crate) struct InFlight {
     saw_event: bool,
     mismatches: u32,
     settled: Instant,
-    last_read: Option<State>,
+    /// What was seen last after the acknowledgement: a state that is not what was asked for, or why none counts.
+    last_seen: Option<Result<State, String>>,
     objection: Option<String>,
 }
 
@@ -72,7 +73,7 @@ impl InFlight {
             saw_event: false,
             mismatches: 0,
             settled: now,
-            last_read: None,
+            last_seen: None,
             objection: None,
         }
     }
@@ -125,18 +126,23 @@ impl InFlight {
         !std::mem::replace(&mut self.was_acknowledged, true)
     }
 
-    /// Judges a state: one that was read by a question of `asked`, or one that the bridge pushed. What was asked for before the
-    /// acknowledgement proves nothing.
-    pub(crate) fn judge(&mut self, now: Instant, asked: Option<Instant>, state: &State) -> Verdict {
+    /// Judges what is seen: what was read by a question of `asked`, or what the bridge pushed. What was asked for before the
+    /// acknowledgement proves nothing. After a read that shows no effect the next one is not due at once, whatever the bridge says.
+    pub(crate) fn judge(
+        &mut self,
+        now: Instant,
+        asked: Option<Instant>,
+        seen: Result<State, String>,
+    ) -> Verdict {
         let Some(acknowledged) = self.acknowledged else { return Verdict::NotYet };
         if asked.is_some_and(|asked| asked < acknowledged) {
             return Verdict::NotYet;
         }
         self.saw_event |= asked.is_none();
-        if self.matches(state) {
+        if seen.as_ref().is_ok_and(|state| self.matches(state)) {
             return Verdict::Confirmed;
         }
-        self.last_read = Some(state.clone());
+        self.last_seen = Some(seen);
         if asked.is_some() {
             self.mismatches += 1;
             let pause = (EVENT_WITHIN * self.mismatches).min(LONGEST_READ_PAUSE);
@@ -160,8 +166,9 @@ impl InFlight {
         let objection = self.objection.as_ref().map(|objection| format!(" (it said: {objection})"));
         let objection = objection.unwrap_or_default();
         let trouble = trouble.map(|trouble| format!(": {trouble}")).unwrap_or_default();
-        match (&self.last_read, self.was_acknowledged) {
-            (Some(state), _) => format!(
+        match (&self.last_seen, self.was_acknowledged) {
+            (Some(Err(why)), _) => format!("the bridge acknowledged{objection}, but {why}"),
+            (Some(Ok(state)), _) => format!(
                 "the bridge acknowledged{objection}, but shows {} instead of {}",
                 describe(&as_change(state)),
                 describe(&self.wanted)

@@ -53,7 +53,7 @@ pub(crate) fn schema() -> Value {
             "poll_s": {
                 "type": "number", "minimum": 1, "maximum": 3600, "default": 20,
                 "description": "Seconds without a word after which a bridge is asked whether it is still there. What its devices \
-                                do is told by the bridge at once."
+                                do is told by the bridge at once; after six times as long without that, all is read."
             },
             "interface": {
                 "type": "string",

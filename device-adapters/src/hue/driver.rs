@@ -1,6 +1,7 @@
 //! One bridge: what is asked of it next, and what its answers and events mean. Pure.
 
 mod answers;
+mod stream;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -11,11 +12,11 @@ use tokio::time::Instant;
 use crate::adapter::Reading;
 use crate::model::{Change, CommandId, DeviceId, Stage};
 
-use super::command::{InFlight, Need, Verdict};
+use self::stream::Stream;
+use super::command::{InFlight, Need};
 use super::home::{Home, Part};
 use super::news::News;
 use super::pace::Pace;
-use super::resource::Rid;
 use super::view;
 use super::wire::Event;
 
@@ -24,12 +25,9 @@ const STREAM_WITHIN: Duration = Duration::from_secs(4);
 /// The least time between two reads of all that events ask for, and the most between any two.
 const LEAST_BETWEEN_ALL: Duration = Duration::from_secs(2);
 const MOST_BETWEEN_ALL: Duration = Duration::from_secs(600);
-/// The pauses before a stream that ended is opened anew: the first and the longest. One that lasted so long counts as good.
-const FIRST_STREAM_PAUSE: Duration = Duration::from_millis(500);
-const LONGEST_STREAM_PAUSE: Duration = Duration::from_secs(10);
-const GOOD_STREAM: Duration = Duration::from_secs(60);
-/// Effects that no event told, in a row, after which the stream is opened anew.
-const MOST_MISSED_EVENTS: u32 = 2;
+/// How many times as long as until it is asked whether it is there may an open stream say nothing before all is read: it may have
+/// died without a word.
+const SILENT_POLLS: u32 = 6;
 
 /// What is asked of the bridge.
 #[derive(Debug, Clone, PartialEq)]
@@ -65,13 +63,6 @@ pub(crate) struct Answer {
     pub(crate) body: Vec<u8>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stream {
-    Down,
-    Opening,
-    Up,
-}
-
 /// One bridge.
 #[derive(Debug)]
 pub(crate) struct Driver {
@@ -88,14 +79,11 @@ pub(crate) struct Driver {
     all_due: Instant,
     read_all: Option<Instant>,
     stream: Stream,
-    stream_due: Instant,
-    /// When it was opened last, and how often it ended without an event since one came.
-    opened: Instant,
-    ends: u32,
-    missed_events: u32,
     failures: u32,
     trouble: Option<String>,
     heard: Instant,
+    /// When the first was asked of what has no good answer yet.
+    unanswered: Option<Instant>,
     refused: Option<String>,
 }
 
@@ -114,14 +102,11 @@ impl Driver {
             asked: None,
             all_due: now + STREAM_WITHIN,
             read_all: None,
-            stream: Stream::Down,
-            stream_due: now,
-            opened: now,
-            ends: 0,
-            missed_events: 0,
+            stream: Stream::new(now),
             failures: 0,
             trouble: None,
             heard: now,
+            unanswered: None,
             refused: None,
         }
     }
@@ -146,27 +131,29 @@ impl Driver {
         self.refused.as_deref()
     }
 
-    /// How long it has been failing, and with what; none while all is well.
+    /// How long it has been failing, and with what; none while all is well. The time in which nothing was asked does not count.
     pub(crate) fn failing(&self, now: Instant) -> Option<(Duration, &str)> {
         let trouble = self.trouble.as_deref().filter(|_| self.failures > 0)?;
-        Some((now.saturating_duration_since(self.heard), trouble))
+        Some((now.saturating_duration_since(self.unanswered?), trouble))
     }
 
-    /// The bridge is elsewhere now.
+    /// The bridge is to be asked there from now on, also one that refused.
     pub(crate) fn moved(&mut self, now: Instant, host: String) {
         self.host = host;
+        self.refused = None;
         if let Some((ask, _)) = self.asked.take() {
             self.again(now, &ask);
         }
-        self.stream = Stream::Down;
-        (self.stream_due, self.all_due) = (now, now);
+        self.stream.restart(now);
+        self.all_due = now;
     }
 
     /// Whether the stream of events is to be opened now; it then is being opened.
     pub(crate) fn poll_stream(&mut self, now: Instant) -> bool {
-        let is_due = self.stream == Stream::Down && self.stream_due <= now && self.may_ask(now);
+        let is_due = self.stream.due().is_some_and(|due| due <= now) && self.may_ask(now);
         if is_due {
-            self.stream = Stream::Opening;
+            self.stream.opening();
+            self.unanswered.get_or_insert(now);
             self.pace.spend(now, false);
         }
         is_due
@@ -185,18 +172,19 @@ impl Driver {
         self.pace.spend(now, is_for_group);
         self.asking(now, &ask);
         self.asked = Some((ask.clone(), now));
+        self.unanswered.get_or_insert(now);
         Some(ask)
     }
 
     /// When [`Driver::handle_timeout`] must be called next, and the polls after it.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         let deadline = self.commands.values().map(|command| command.deadline).min();
-        if self.asked.is_some() || self.stream == Stream::Opening || self.refused.is_some() {
+        if self.asked.is_some() || self.stream.is_opening() || self.refused.is_some() {
             return deadline;
         }
         let ready = self.pace.ready();
         let next = self.next_ask().0.max(ready);
-        let stream = (self.stream == Stream::Down).then(|| self.stream_due.max(ready));
+        let stream = self.stream.due().map(|due| due.max(ready));
         [deadline, Some(next), stream].into_iter().flatten().min()
     }
 
@@ -261,23 +249,15 @@ impl Driver {
 
     /// The stream of events is open.
     pub(crate) fn stream_opened(&mut self, now: Instant) {
-        self.stream = Stream::Up;
-        (self.opened, self.missed_events) = (now, 0);
+        self.stream.opened(now);
         self.hear(now);
-        self.all_due = now; // what happened before it was open
+        self.read_all_soon(now); // what happened before it was open
     }
 
     /// The stream of events ended, or could not be opened.
     pub(crate) fn stream_ended(&mut self, now: Instant, why: &str) {
-        let was = std::mem::replace(&mut self.stream, Stream::Down);
         tracing::debug!(bridge = self.host, why, "the stream of events of a Hue bridge ended");
-        if was == Stream::Up && self.opened + GOOD_STREAM <= now {
-            self.ends = 0;
-        }
-        let pause = FIRST_STREAM_PAUSE * 2_u32.saturating_pow(self.ends.min(8));
-        self.stream_due = now + pause.min(LONGEST_STREAM_PAUSE);
-        self.ends = self.ends.saturating_add(1);
-        if was == Stream::Opening {
+        if self.stream.ended(now) {
             self.fail(now, why);
         }
         if self.read_all.is_none() {
@@ -286,23 +266,22 @@ impl Driver {
     }
 
     /// Whether the stream of events is to be dropped, because it tells nothing any more.
-    pub(crate) fn is_deaf(&self) -> bool {
-        self.missed_events >= MOST_MISSED_EVENTS && self.stream == Stream::Up
+    pub(crate) fn is_deaf(&self, now: Instant) -> bool {
+        self.stream.is_deaf(now)
     }
 
     /// Events came.
     pub(crate) fn handle_events(&mut self, now: Instant, events: Vec<Event>) {
         self.hear(now);
-        (self.missed_events, self.ends) = (0, 0);
+        self.stream.heard(now);
         let applied = self.home.apply(events);
         if applied.is_incomplete {
-            let earliest = self.read_all.map_or(now, |read| read + LEAST_BETWEEN_ALL);
-            self.all_due = self.all_due.min(earliest.max(now));
+            self.read_all_soon(now);
         }
         for press in applied.presses {
             self.news.press(&press, &mut self.out);
         }
-        self.judge(now, &applied.touched, None);
+        self.judge_touched(now, &applied.touched);
         self.tell();
     }
 
@@ -317,8 +296,8 @@ impl Driver {
     }
 
     /// The bridge does not know the key.
-    pub(crate) fn withdrawn(&mut self) {
-        self.refuse(format!(
+    pub(crate) fn withdrawn(&mut self, now: Instant) {
+        self.refuse(now, format!(
             "the bridge at {} does not know the application key any more: take its part out of the setting \"keys\" and pair again \
              by its button",
             self.host
@@ -326,9 +305,9 @@ impl Driver {
     }
 
     /// The bridge cannot be asked any more before a person does something.
-    pub(crate) fn refuse(&mut self, why: String) {
+    pub(crate) fn refuse(&mut self, now: Instant, why: String) {
         self.asked = None;
-        self.stream = Stream::Down;
+        self.stream.ended(now);
         self.news.lose(&self.home, &why, &mut self.out);
         let commands = std::mem::take(&mut self.commands);
         for (device, command) in commands {
@@ -353,7 +332,7 @@ impl Driver {
 
     fn may_ask(&self, now: Instant) -> bool {
         self.asked.is_none()
-            && self.stream != Stream::Opening
+            && !self.stream.is_opening()
             && self.refused.is_none()
             && self.pace.ready() <= now
     }
@@ -368,8 +347,11 @@ impl Driver {
             }
         };
         // Without events all that is known is what was read.
-        let without_events = self.read_all.filter(|_| self.stream != Stream::Up).map(|read| read + self.poll);
-        offer(without_events.map_or(self.all_due, |due| due.min(self.all_due)), Ask::All);
+        let stale = self.read_all.map(|read| match self.stream.told() {
+            Some(told) => told.max(read) + self.poll * SILENT_POLLS,
+            None => read + self.poll,
+        });
+        offer(stale.map_or(self.all_due, |stale| stale.min(self.all_due)), Ask::All);
         for device in &self.refresh {
             offer(self.pace.ready(), self.read_of(device));
         }
@@ -434,34 +416,10 @@ impl Driver {
         *ask == Ask::All || self.read_of(device) == *ask
     }
 
-    fn judge(&mut self, now: Instant, touched: &BTreeSet<Rid>, asked: Option<Instant>) {
-        let roles = self.home.roles();
-        let concerned = |device: &DeviceId| {
-            roles.get(device).is_some_and(|role| touched.iter().any(|rid| role.shows(*rid)))
-        };
-        let devices = self.commands.keys().filter(|device| concerned(device)).cloned().collect();
-        self.judge_these(now, devices, asked);
-    }
-
-    fn judge_all(&mut self, now: Instant, asked: Instant) {
-        self.judge_these(now, self.commands.keys().cloned().collect(), Some(asked));
-        for command in self.commands.values_mut() {
-            command.failed(now);
-        }
-    }
-
-    fn judge_these(&mut self, now: Instant, devices: Vec<DeviceId>, asked: Option<Instant>) {
-        for device in devices {
-            let state = self.home.roles().get(&device).and_then(|role| self.home.state(role));
-            let (Some(command), Some(state)) = (self.commands.get_mut(&device), state) else { continue };
-            if command.judge(now, asked, &state) == Verdict::Confirmed {
-                let (id, missed) = (command.id, asked.is_some() && command.missed_event());
-                self.missed_events = if missed { self.missed_events.saturating_add(1) } else { 0 };
-                self.commands.remove(&device);
-                self.news.follow(&device, id);
-                self.progress(device, id, Stage::Confirmed);
-            }
-        }
+    /// All is read soon, but not again and again.
+    fn read_all_soon(&mut self, now: Instant) {
+        let earliest = self.read_all.map_or(now, |read| read + LEAST_BETWEEN_ALL);
+        self.all_due = self.all_due.min(earliest.max(now));
     }
 
     fn fit(&self, device: &DeviceId, change: &Change) -> Result<Change, String> {

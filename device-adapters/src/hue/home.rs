@@ -40,12 +40,19 @@ pub(crate) enum Part {
         /// The `grouped_light`.
         rid: Rid,
         /// Its lights.
-        members: Vec<Rid>,
+        members: Vec<Member>,
     },
     /// A button.
     Button(Rid),
     /// A housing with sensors.
     Sensor,
+}
+
+/// A light of a room or zone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Member {
+    light: Rid,
+    connection: Option<Rid>,
 }
 
 /// A device of the model.
@@ -56,7 +63,8 @@ pub(crate) struct Role {
     /// What it is for people.
     pub(crate) description: Description,
     sensors: Vec<Rid>,
-    connections: Vec<Rid>,
+    /// How the bridge reaches it; that of a group is that of its lights.
+    connection: Option<Rid>,
 }
 
 impl Role {
@@ -73,7 +81,9 @@ impl Role {
     pub(crate) fn shows(&self, resource: Rid) -> bool {
         match &self.part {
             Part::Light(rid) | Part::Plug(rid) | Part::Button(rid) => *rid == resource,
-            Part::Group { rid, members } => *rid == resource || members.contains(&resource),
+            Part::Group { rid, members } => {
+                *rid == resource || members.iter().any(|member| member.light == resource)
+            }
             Part::Sensor => false,
         }
     }
@@ -107,11 +117,13 @@ pub(crate) struct Home {
 }
 
 impl Home {
-    /// Takes all resources; `host` is where the bridge is, for people.
-    pub(crate) fn replace(&mut self, resources: Vec<Resource>, host: &str) {
-        self.resources = resources.into_iter().map(|resource| (resource.id, resource)).collect();
+    /// Takes all resources, and says whether one that was known shows what no event told; `host` is where the bridge is, for people.
+    pub(crate) fn replace(&mut self, resources: Vec<Resource>, host: &str) -> bool {
+        let newer = resources.into_iter().map(|resource| (resource.id, resource)).collect();
+        let older = std::mem::replace(&mut self.resources, newer);
         self.pressed.retain(|button, _| self.resources.contains_key(button));
         self.roles = self.build(host);
+        older.iter().any(|(rid, older)| self.resources.get(rid).is_some_and(|newer| newer.differs(older)))
     }
 
     /// Takes some resources as they were read.
@@ -156,7 +168,10 @@ impl Home {
                 let on = self.resources.get(rid)?.on?.on;
                 Some(State::Switch { on })
             }
-            Part::Group { rid, members } => self.group_state(*rid, members),
+            Part::Group { rid, members } => {
+                let (reached, others): (Vec<_>, Vec<_>) = members.iter().partition(|one| self.reaches(one));
+                self.group_state(*rid, reached.into_iter().chain(others))
+            }
             Part::Button(_) | Part::Sensor => None,
         }
     }
@@ -177,23 +192,53 @@ impl Home {
 
     /// Whether the bridge reaches a device, and why not.
     pub(crate) fn availability(&self, role: &Role) -> (Availability, String) {
-        let statuses: Vec<_> =
-            role.connections.iter().filter_map(|rid| self.resources.get(rid)?.status.as_deref()).collect();
-        let is_reached = |status: &&str| matches!(*status, "connected" | "unidirectional_incoming");
-        match statuses.first() {
-            Some(status) if !statuses.iter().any(is_reached) => {
-                let who = match role.part {
-                    Part::Group { .. } => "any of its lights",
-                    _ => "it",
-                };
-                let status = text(status);
+        let (who, status) = match &role.part {
+            Part::Group { members, .. } => {
+                let cut_off: Option<Vec<&str>> =
+                    members.iter().map(|member| self.cut_off(member.connection)).collect();
+                ("any of its lights", cut_off.and_then(|statuses| statuses.first().copied()))
+            }
+            // Battery sensors of other makers only speak: "unidirectional_incoming" is all they ever are.
+            Part::Button(_) | Part::Sensor => {
+                ("it", self.cut_off(role.connection).filter(|status| *status != "unidirectional_incoming"))
+            }
+            Part::Light(_) | Part::Plug(_) => ("it", self.cut_off(role.connection)),
+        };
+        match status.map(text) {
+            Some(status) => {
                 let why = format!(
                     "the bridge does not reach {who} ({status}): without power, or too far from other lights"
                 );
                 (Availability::Offline, why)
             }
-            _ => (Availability::Online, "the bridge reaches it".to_owned()),
+            None => (Availability::Online, "the bridge reaches it".to_owned()),
         }
+    }
+
+    /// What a device shows, or why nothing that is told of it proves that it is so: bridges show what a lamp was told last, whether
+    /// it heard that or not.
+    pub(crate) fn evidence(&self, device: &DeviceId) -> Result<State, String> {
+        let untold = || "the bridge does not tell its state".to_owned();
+        let role = self.roles.get(device).ok_or_else(untold)?;
+        if let (Availability::Offline, why) = self.availability(role) {
+            return Err(why);
+        }
+        let state = match &role.part {
+            Part::Group { rid, members } => {
+                self.group_state(*rid, members.iter().filter(|one| self.reaches(one)))
+            }
+            _ => self.state(role),
+        };
+        state.ok_or_else(untold)
+    }
+
+    /// Whether the bridge is known to reach some lights of a group and not others.
+    pub(crate) fn is_reached_in_part(&self, device: &DeviceId) -> bool {
+        let Some(Part::Group { members, .. }) = self.roles.get(device).map(|role| &role.part) else {
+            return false;
+        };
+        let reached = members.iter().filter(|member| self.reaches(member)).count();
+        (1..members.len()).contains(&reached)
     }
 
     /// The change as it will show; see [`view::attainable`].
@@ -230,14 +275,24 @@ impl Home {
         }
     }
 
-    /// Whether it is on and how bright, as the bridge tells; the colour is that of the first light that is on, for groups tell none.
-    fn group_state(&self, rid: Rid, members: &[Rid]) -> Option<State> {
+    /// The status of a connection by which the bridge cannot tell anybody anything; none if it can, or says nothing of it.
+    fn cut_off(&self, connection: Option<Rid>) -> Option<&str> {
+        let status = self.resources.get(&connection?)?.status.as_deref()?;
+        (status != "connected").then_some(status)
+    }
+
+    fn reaches(&self, member: &Member) -> bool {
+        self.cut_off(member.connection).is_none()
+    }
+
+    /// Whether it is on and how bright, as the bridge tells; groups tell no colour, so it is that of the first of these lights that is
+    /// on.
+    fn group_state<'a>(&self, rid: Rid, members: impl Iterator<Item = &'a Member>) -> Option<State> {
         let group = self.resources.get(&rid)?;
         group.on?;
-        let lights = || members.iter().filter_map(|rid| self.resources.get(rid));
         let has_color = |light: &&Resource| light.color.is_some() || light.color_temperature.is_some();
-        let shown = lights().filter(has_color).find(|light| light.on.is_some_and(|on| on.on));
-        let shown = shown.or_else(|| lights().find(has_color));
+        let lights = members.filter_map(|member| self.resources.get(&member.light)).filter(has_color);
+        let shown = lights.min_by_key(|light| light.on.is_none_or(|on| !on.on));
         let mut state = view::state(group);
         if let Some(light) = shown {
             state.color = view::color_mode(light);
@@ -266,7 +321,6 @@ impl Home {
     fn housing(&self, housing: &Resource, host: &str) -> Vec<Role> {
         let services: Vec<&Resource> = self.resolved(housing.services.as_deref());
         let of = |kind: Kind| services.iter().copied().filter(move |service| service.kind == kind);
-        let connections: Vec<Rid> = of(Kind::ZigbeeConnectivity).map(|service| service.id).collect();
         let measuring: Vec<&Resource> =
             services.iter().copied().filter(|service| view::sensor(service).is_some()).collect();
         let is_own =
@@ -315,10 +369,15 @@ impl Home {
                 host,
             ));
         }
-        for role in &mut roles {
-            role.connections.clone_from(&connections);
-        }
+        let connection = self.connection(housing);
+        roles.iter_mut().for_each(|role| role.connection = connection);
         roles
+    }
+
+    fn connection(&self, housing: &Resource) -> Option<Rid> {
+        let services = self.resolved(housing.services.as_deref());
+        let connection = services.into_iter().find(|service| service.kind == Kind::ZigbeeConnectivity);
+        connection.map(|connection| connection.id)
     }
 
     /// The lights of a room or zone as one.
@@ -326,34 +385,25 @@ impl Home {
         let grouped = self.resolved(group.services.as_deref());
         let grouped = grouped.into_iter().find(|service| service.kind == Kind::GroupedLight)?;
         // A room holds housings, a zone lights.
-        let children = self.resolved(group.children.as_deref());
-        let mut members: Vec<&Resource> = Vec::new();
-        let mut connections = Vec::new();
-        for child in children {
-            let of_housing = match child.kind {
-                Kind::Device => self.resolved(child.services.as_deref()),
-                _ => vec![child],
+        let mut members = Vec::new();
+        for child in self.resolved(group.children.as_deref()) {
+            let (housing, services) = match child.kind {
+                Kind::Device => (Some(child), self.resolved(child.services.as_deref())),
+                _ => (child.owner.and_then(|owner| self.resources.get(&owner.rid)), vec![child]),
             };
-            members.extend(of_housing.iter().filter(|service| service.kind == Kind::Light));
-            let beside = match (child.kind, child.owner) {
-                (Kind::Light, Some(owner)) => {
-                    let housing = self.resources.get(&owner.rid);
-                    self.resolved(housing.and_then(|housing| housing.services.as_deref()))
-                }
-                _ => of_housing,
-            };
-            let connection = beside.into_iter().find(|service| service.kind == Kind::ZigbeeConnectivity);
-            connections.extend(connection.map(|connection| connection.id));
+            let connection = housing.and_then(|housing| self.connection(housing));
+            let lights = services.into_iter().filter(|service| service.kind == Kind::Light);
+            members.extend(lights.map(|light| (light, connection)));
         }
-        let abilities = view::union(members.iter().map(|light| view::capabilities(light)));
+        let abilities = view::union(members.iter().map(|(light, _)| view::capabilities(light)));
         let capabilities =
             LightCapabilities { brightness: abilities.brightness || grouped.dimming.is_some(), ..abilities };
-        let members = members.iter().map(|light| light.id).collect();
+        let members =
+            members.into_iter().map(|(light, connection)| Member { light: light.id, connection }).collect();
         let part = Part::Group { rid: grouped.id, members };
         let (name, capabilities) = (name_of(group), Capabilities::Light(capabilities));
         let mut role = self.role(group, part, grouped.id, name, capabilities, &mut Vec::new(), host)?;
         role.description.model = if group.kind == Kind::Room { "Room" } else { "Zone" }.to_owned();
-        role.connections = connections;
         Some(role)
     }
 
@@ -390,7 +440,7 @@ impl Home {
             note: None,
         };
         let sensors = std::mem::take(sensors); // only the first of a housing has them
-        Some(Role { part, description, sensors, connections: Vec::new() })
+        Some(Role { part, description, sensors, connection: None })
     }
 
     fn resolved(&self, references: Option<&[Ref]>) -> Vec<&Resource> {

@@ -7,29 +7,29 @@ use std::time::Duration;
 
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::mpsc;
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::adapter::{AdapterError, Directive, Hint, Reading, Secret};
+use crate::adapter::{AdapterError, Directive, Hint, Reading};
 use crate::http::Client;
 use crate::model::{DeviceId, Stage};
 use crate::net::Route;
 
 use super::ID;
+use super::claims::Claims;
 use super::config::Config;
 use super::driver::{Answer, Driver};
-use super::keys::{BridgeId, Entry, Keyring};
+use super::keys::{BridgeId, Entry, Keyring, MOST_BRIDGES};
 use super::link::{self, Failure, Heard, Link};
 use super::pairing::Pairing;
 use super::places::{Known, Places};
+use super::session::Session;
 use super::wire::Paired;
 
 /// How long no bridge that should answer may answer before the run ends, so that another board tries.
 const GONE_AFTER: Duration = Duration::from_secs(10);
 /// How long a bridge with another key than it should have may be the only one that answers.
 const REFUSED_AFTER: Duration = Duration::from_secs(3);
-/// A bridge that fails for so long may be elsewhere.
-const MISSED_AFTER: Duration = Duration::from_secs(4);
 /// The most devices that may be owned before they are found.
 const MOST_EXPECTED: usize = 1_024;
 /// Messages of event streams that wait; a stream that is faster waits itself.
@@ -49,29 +49,15 @@ pub(crate) enum Done {
 
 type Work = Pin<Box<dyn Future<Output = Done> + Send>>;
 
-/// A bridge that is spoken to.
-struct Session {
-    driver: Driver,
-    link: Link,
-    key: Secret,
-    number: u64,
-    /// The client, while it is not asking.
-    client: Option<Client>,
-    listener: Option<AbortHandle>,
-    /// The number of the listener: what an older one said is past.
-    listening: u64,
-}
-
 /// All bridges.
 pub(crate) struct Hub {
     config: Config,
     keys: Keyring,
     places: Places,
     sessions: BTreeMap<BridgeId, Session>,
+    claims: Claims,
     owned: BTreeSet<DeviceId>,
     pairing: Option<Pairing>,
-    /// Why a bridge that has a key is not spoken to.
-    refused: BTreeMap<BridgeId, String>,
     began: Instant,
     /// When somebody answered who should: a bridge with a key, or where there is none, any.
     answered: Instant,
@@ -96,9 +82,9 @@ impl Hub {
             places: Places::new(&config.addresses, now),
             config,
             sessions: BTreeMap::new(),
+            claims: Claims::default(),
             owned: BTreeSet::new(),
             pairing: None,
-            refused: BTreeMap::new(),
             began: now,
             answered: now,
             trouble: None,
@@ -114,8 +100,17 @@ impl Hub {
 
     /// The next reading to pass on.
     pub(crate) fn poll_reading(&mut self) -> Option<Reading> {
-        let of_bridges = || self.sessions.values_mut().find_map(|session| session.driver.poll_reading());
-        self.out.pop_front().or_else(of_bridges)
+        if let Some(reading) = self.out.pop_front() {
+            return Some(reading);
+        }
+        for (bridge, session) in &mut self.sessions {
+            while let Some(reading) = session.driver.poll_reading() {
+                if self.claims.admit(*bridge, &reading) {
+                    return Some(reading);
+                }
+            }
+        }
+        None
     }
 
     /// How many readings wait.
@@ -144,7 +139,7 @@ impl Hub {
     /// Does what is due.
     pub(crate) fn turn(&mut self, now: Instant) {
         while self.listeners.try_join_next().is_some() {}
-        if self.sessions.values().any(|session| is_missed(&session.driver, now)) {
+        if self.sessions.values().any(|session| session.is_missed(now)) {
             self.places.hurry(now);
         }
         let served = self.served(now);
@@ -171,19 +166,19 @@ impl Hub {
             let what = "it found no bridge, and nothing can announce one any more: give its address in the setting \"addresses\"";
             return Some(AdapterError::Unconfigured { adapter: ID, what: what.to_owned() });
         }
-        let refusals: Vec<&str> = self.keys.bridges().filter_map(|id| self.refusal(id, now)).collect();
+        let refusals: Vec<String> = self.keys.bridges().filter_map(|id| self.refusal(id, now)).collect();
         if !self.keys.is_empty() && refusals.len() == self.keys.bridges().count() {
             return Some(AdapterError::Refused { adapter: ID, what: refusals.join("; ") });
         }
         let is_expected = !self.keys.is_empty() || !self.config.addresses.is_empty();
-        if self.keys.is_empty() && !self.places.known().is_empty() {
+        if self.keys.is_empty() && self.places.is_answered() {
             return None; // one is there, and waits to be paired
         }
-        let heard =
-            self.sessions.values().map(|session| session.driver.failing(now)).any(|failing| match failing {
-                None => true,
-                Some((silent, _)) => silent < GONE_AFTER,
-            });
+        // One that refuses its key is no reason to stay.
+        let asked = self.sessions.values().filter(|session| session.driver.refused().is_none());
+        let heard = asked
+            .map(|session| session.driver.failing(now))
+            .any(|failing| failing.is_none_or(|(silent, _)| silent < GONE_AFTER));
         if !is_expected || heard || now < self.answered + GONE_AFTER {
             return None;
         }
@@ -213,7 +208,8 @@ impl Hub {
                 }
             }
             Directive::Command { device, command, change, deadline } => {
-                match self.sessions.values_mut().find(|session| session.driver.has(&device)) {
+                let bridge = self.claims.bridge(&device);
+                match bridge.and_then(|bridge| self.sessions.get_mut(&bridge)) {
                     Some(session) => session.driver.command(now, device, command, &change, deadline),
                     None => {
                         let reason = format!("no bridge that this node reaches has {device}");
@@ -242,7 +238,7 @@ impl Hub {
                 session.client = Some(client);
                 match result {
                     Ok(answer) => session.driver.handle_answer(now, Ok(answer)),
-                    Err(Failure::OtherKey(why)) => session.driver.refuse(why),
+                    Err(Failure::OtherKey(why)) => session.driver.refuse(now, why),
                     Err(failure) => session.driver.handle_answer(now, Err(failure.text())),
                 }
             }
@@ -258,8 +254,8 @@ impl Hub {
         match heard {
             Heard::Opened => driver.stream_opened(now),
             Heard::Events(events) => driver.handle_events(now, events),
-            Heard::Ended(Failure::OtherKey(why)) => driver.refuse(why),
-            Heard::Ended(Failure::Status(401 | 403)) => driver.withdrawn(),
+            Heard::Ended(Failure::OtherKey(why)) => driver.refuse(now, why),
+            Heard::Ended(Failure::Status(401 | 403)) => driver.withdrawn(now),
             Heard::Ended(failure) => driver.stream_ended(now, &failure.text()),
         }
     }
@@ -284,31 +280,35 @@ impl Hub {
 
     /// The bridges that answer, and need not be looked for.
     fn served(&self, now: Instant) -> BTreeSet<BridgeId> {
-        let is_well =
-            |session: &Session| session.driver.refused().is_none() && !is_missed(&session.driver, now);
-        self.sessions.iter().filter(|(_, session)| is_well(session)).map(|(id, _)| *id).collect()
+        self.sessions.iter().filter(|(_, session)| session.is_well(now)).map(|(id, _)| *id).collect()
     }
 
     /// The bridges that wait for their button: no key opens them.
     fn waiting(&self) -> BTreeMap<BridgeId, &Known> {
         let mut known = self.places.known();
-        known.retain(|id, _| self.sessions.get(id).is_none_or(|session| session.driver.refused().is_some()));
+        known.retain(|id, _| match self.sessions.get(id) {
+            Some(session) => session.driver.refused().is_some(),
+            None => self.keys.get(*id).is_none(),
+        });
         known
     }
 
-    fn refusal(&self, id: BridgeId, now: Instant) -> Option<&str> {
-        let of_session = self.sessions.get(&id).map(|session| session.driver.refused());
-        match of_session {
-            Some(refused) => refused,
-            None if now >= self.began + REFUSED_AFTER => self.refused.get(&id).map(String::as_str),
-            None => None,
+    fn refusal(&self, id: BridgeId, now: Instant) -> Option<String> {
+        if let Some(session) = self.sessions.get(&id) {
+            return session.driver.refused().map(str::to_owned);
         }
+        let mut doubted = self.places.doubted().filter(|_| now >= self.began + REFUSED_AFTER);
+        let (place, _, why) = doubted.find(|(_, posed, _)| *posed == id)?;
+        Some(format!("the one at {place}: {why}"))
     }
 
     fn turn_of(&mut self, now: Instant, bridge: BridgeId) {
         let Some(session) = self.sessions.get_mut(&bridge) else { return };
         session.driver.handle_timeout(now);
-        if session.driver.is_deaf() {
+        if session.driver.refused().is_some() {
+            session.hang_up();
+        }
+        if session.driver.is_deaf(now) {
             tracing::debug!(%bridge, "the stream of events of a Hue bridge tells nothing: it is opened anew");
             session.hang_up();
             session.driver.stream_ended(now, "it tells nothing any more");
@@ -340,6 +340,7 @@ impl Hub {
             self.answered = now; // those who end for want of an answer begin to wait now
             return;
         }
+        self.out.extend(self.places.doubted().filter_map(|(place, _, why)| pairing.doubt(place, why)));
         loop {
             let (ask, told) = pairing.poll(now, &self.waiting());
             if ask.is_none() && told.is_none() {
@@ -371,32 +372,31 @@ impl Hub {
     }
 
     fn probed(&mut self, now: Instant, place: &str, result: Result<Known, Failure>) {
-        let known = match result {
-            Ok(known) => known,
-            Err(failure) => {
-                tracing::debug!(place, why = failure.text(), "no Hue bridge answers there");
-                self.trouble = Some(failure.text());
-                return self.places.answered(now, place, None);
-            }
+        if let Err(failure) = &result {
+            tracing::debug!(place, why = failure.text(), "no Hue bridge answers there");
+            self.trouble = Some(failure.text());
+        }
+        let known = result.ok();
+        self.places.answered(now, place, known.clone());
+        for (place, why) in self.places.judge(&self.keys) {
+            tracing::warn!(place, why, "who answers there is not taken for a Hue bridge of this home");
+        }
+        let Some(known) = known.filter(|_| !self.places.doubted().any(|(doubted, _, _)| doubted == place))
+        else {
+            return;
         };
-        self.places.answered(now, place, Some(known.clone()));
         if self.keys.is_empty() {
             self.answered = now;
             tracing::debug!(bridge = %known.id, name = known.name, place, "a Hue bridge waits to be paired");
         }
         let Some(entry) = self.keys.get(known.id).cloned() else { return };
-        if entry.pin.is_some_and(|pin| pin != known.pin) {
-            let why = super::tls::RefusedCertificate::OtherKey { id: known.id };
-            let is_news = self.refused.insert(known.id, format!("the one at {place}: {why}")).is_none();
-            if is_news {
-                tracing::warn!(bridge = %known.id, place, %why, "a Hue bridge is not trusted");
-            }
-            return;
-        }
         match self.sessions.get(&known.id) {
             None => self.begin(now, &known, entry),
-            Some(session) if *session.link.origin() == known.origin => {}
-            Some(session) if is_missed(&session.driver, now) => self.follow(now, &known, entry),
+            // It may know its key again, or the one that posed as it is not in its place any more.
+            Some(session) if session.driver.refused().is_some() => self.follow(now, &known, entry),
+            Some(session) if session.is_missed(now) && *session.link.origin() != known.origin => {
+                self.follow(now, &known, entry);
+            }
             Some(_) => {}
         }
     }
@@ -414,7 +414,6 @@ impl Hub {
         let client = Some(link.client());
         let (number, key) = (self.numbers, entry.key);
         let session = Session { driver, link, key, number, client, listener: None, listening: 0 };
-        self.refused.remove(&known.id);
         self.sessions.insert(known.id, session);
         self.answered = now;
     }
@@ -423,7 +422,7 @@ impl Hub {
     fn follow(&mut self, now: Instant, known: &Known, entry: Entry) {
         let Some(link) = self.link(known) else { return };
         let Some(session) = self.sessions.get_mut(&known.id) else { return };
-        tracing::info!(bridge = %known.id, address = %known.origin, "a Hue bridge moved");
+        tracing::debug!(bridge = %known.id, address = %known.origin, "a Hue bridge is looked for where it answered");
         session.hang_up();
         self.numbers += 1;
         session.number = self.numbers;
@@ -438,25 +437,34 @@ impl Hub {
         link.inspect_err(|failure| tracing::warn!(why = failure.text(), "cannot use TLS")).ok()
     }
 
-    fn learn(&mut self, id: BridgeId, entry: Entry) {
-        if self.keys.insert(id, entry) {
+    /// Keeps a key; false when there are too many.
+    fn learn(&mut self, id: BridgeId, entry: Entry) -> bool {
+        let fits = self.keys.insert(id, entry);
+        if fits {
             self.out.push_back(Reading::Learnt { setting: "keys", value: self.keys.to_secret() });
         }
+        fits
     }
 
     fn paired(&mut self, now: Instant, known: Known, result: Result<Paired, Failure>) {
-        match result {
-            Ok(Paired::Key(key)) => {
-                let entry = Entry { key, pin: Some(known.pin) };
-                self.learn(known.id, entry.clone());
-                self.out.push_back(Pairing::done(&known));
-                self.pairing = None;
-                self.sessions.remove(&known.id); // one that was refused
-                self.begin(now, &known, entry);
-            }
-            Ok(Paired::NotPressed) => self.still_pairing(now, known.id, None),
-            Err(failure) => self.still_pairing(now, known.id, Some(failure.text())),
+        let key = match result {
+            Ok(Paired::Key(key)) => key,
+            Ok(Paired::NotPressed) => return self.still_pairing(now, known.id, None),
+            Err(failure) => return self.still_pairing(now, known.id, Some(failure.text())),
+        };
+        let place = known.origin.to_string();
+        if self.places.doubted().any(|(doubted, _, _)| doubted == place) {
+            return self.still_pairing(now, known.id, None); // somebody else of its name was found meanwhile
         }
+        let entry = Entry { key, pin: Some(known.pin) };
+        if !self.learn(known.id, entry.clone()) {
+            let trouble = format!("the setting \"keys\" holds no more than {MOST_BRIDGES} bridges");
+            return self.still_pairing(now, known.id, Some(trouble));
+        }
+        self.out.push_back(Pairing::done(&known));
+        self.pairing = None;
+        self.sessions.remove(&known.id); // one that was refused
+        self.begin(now, &known, entry);
     }
 
     fn still_pairing(&mut self, now: Instant, id: BridgeId, trouble: Option<String>) {
@@ -464,23 +472,4 @@ impl Hub {
             pairing.answered(now, id, trouble);
         }
     }
-}
-
-impl Session {
-    fn hang_up(&mut self) {
-        self.listening = 0;
-        if let Some(listener) = self.listener.take() {
-            listener.abort();
-        }
-    }
-}
-
-impl Drop for Session {
-    fn drop(&mut self) {
-        self.hang_up();
-    }
-}
-
-fn is_missed(driver: &Driver, now: Instant) -> bool {
-    driver.failing(now).is_some_and(|(silent, _)| silent >= MISSED_AFTER)
 }

@@ -4,6 +4,7 @@
 //! Source: <https://developers.meethue.com/develop/hue-api-v2/>. Bridges of the first generation (round) do not speak it. What is
 //! trusted, and why, is told in [`tls`].
 
+mod claims;
 mod command;
 mod config;
 mod driver;
@@ -16,6 +17,7 @@ mod pace;
 mod pairing;
 mod places;
 mod resource;
+mod session;
 mod sse;
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,6 @@
 //! Pairing by the button: which bridges are asked for a key, how often, and what people are told. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -21,13 +21,17 @@ pub(crate) struct Pairing {
     /// When each bridge is asked next; none while it is being asked.
     asked: BTreeMap<BridgeId, Option<Instant>>,
     told_of_none: bool,
+    /// Where somebody is not asked, of which people know.
+    told_of: BTreeSet<String>,
+    doubt: Option<String>,
     trouble: Option<String>,
 }
 
 impl Pairing {
     /// Begins now.
     pub(crate) fn new(now: Instant, until: Instant) -> Self {
-        Self { began: now, until, asked: BTreeMap::new(), told_of_none: false, trouble: None }
+        let (asked, told_of) = (BTreeMap::new(), BTreeSet::new());
+        Self { began: now, until, asked, told_of_none: false, told_of, doubt: None, trouble: None }
     }
 
     /// When it is given up.
@@ -73,6 +77,13 @@ impl Pairing {
         (None, None)
     }
 
+    /// Somebody answers at a place who is not believed, and is not asked: what people must know of it, the first time.
+    pub(crate) fn doubt(&mut self, place: &str, why: &str) -> Option<Reading> {
+        let doubt = format!("the one at {place} is not asked for a key: {why}");
+        self.doubt = Some(doubt.clone());
+        self.told_of.insert(place.to_owned()).then(|| going_on(doubt))
+    }
+
     /// When [`Pairing::poll`] has something to do next.
     pub(crate) fn poll_timeout(&self, waiting: &BTreeMap<BridgeId, &Known>) -> Instant {
         let due = |id: &BridgeId| match self.asked.get(id) {
@@ -91,7 +102,7 @@ impl Pairing {
     /// Nobody pressed a button in time.
     pub(crate) fn given_up(&self) -> Reading {
         let seconds = self.until.saturating_duration_since(self.began).as_secs();
-        let detail = match (&self.trouble, self.asked.len()) {
+        let detail = match (self.trouble.as_ref().or(self.doubt.as_ref()), self.asked.len()) {
             (Some(trouble), _) => format!("no bridge gave a key within {seconds} s: {trouble}"),
             (None, 0) => format!(
                 "no bridge that is not paired yet was found within {seconds} s: give its address in the setting \"addresses\" and \

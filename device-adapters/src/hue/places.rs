@@ -9,7 +9,8 @@ use tokio::time::Instant;
 use crate::adapter::Hint;
 use crate::http::Origin;
 
-use super::keys::{BridgeId, Pin};
+use super::keys::{BridgeId, Keyring, Pin};
+use super::tls::RefusedCertificate;
 
 /// The most places that are kept; whoever is on the network can announce any number.
 const MOST_PLACES: usize = 64;
@@ -41,6 +42,9 @@ struct Place {
     is_asked: bool,
     failures: u32,
     known: Option<Known>,
+    /// Why who answers there is not believed; whether that was told already.
+    doubt: Option<String>,
+    is_told: bool,
 }
 
 /// Everywhere a bridge may be, by host and port.
@@ -119,9 +123,62 @@ impl Places {
         }
     }
 
-    /// The bridges that answered, each once.
+    /// Decides anew who is believed, and gives the places where somebody answers who is not, with the reason, each once.
+    pub(crate) fn judge(&mut self, keys: &Keyring) -> Vec<(String, String)> {
+        let mut news = Vec::new();
+        let doubts: Vec<_> = self.0.values().map(|place| self.doubt(place, keys)).collect();
+        for ((name, place), doubt) in self.0.iter_mut().zip(doubts) {
+            if let Some(why) = &doubt
+                && !std::mem::replace(&mut place.is_told, true)
+            {
+                news.push((name.clone(), why.clone()));
+            }
+            place.doubt = doubt;
+        }
+        news
+    }
+
+    /// Where somebody answers who is not believed: the place, whom he poses as, and why not.
+    pub(crate) fn doubted(&self) -> impl Iterator<Item = (&str, BridgeId, &str)> {
+        self.0.iter().filter_map(|(name, place)| {
+            Some((name.as_str(), place.known.as_ref()?.id, place.doubt.as_deref()?))
+        })
+    }
+
+    /// Whether somebody answered anywhere, believed or not.
+    pub(crate) fn is_answered(&self) -> bool {
+        self.0.values().any(|place| place.known.is_some())
+    }
+
+    /// The bridges that answered and are believed, each once.
     pub(crate) fn known(&self) -> BTreeMap<BridgeId, &Known> {
-        self.0.values().filter_map(|place| place.known.as_ref()).map(|known| (known.id, known)).collect()
+        let believed = self.0.values().filter(|place| place.doubt.is_none());
+        believed.filter_map(|place| place.known.as_ref()).map(|known| (known.id, known)).collect()
+    }
+
+    /// Whoever was paired with is known by his key. Anybody else must be who he was announced to be, and the only one of his name;
+    /// an address that was written into the settings counts for more than an announcement, which can come from anybody.
+    fn doubt(&self, place: &Place, keys: &Keyring) -> Option<String> {
+        let known = place.known.as_ref()?;
+        if let Some(pin) = keys.get(known.id).and_then(|entry| entry.pin) {
+            return (pin != known.pin).then(|| RefusedCertificate::OtherKey { id: known.id }.to_string());
+        }
+        if let Some(expected) = place.expected.filter(|id| *id != known.id && !place.is_configured) {
+            return Some(format!(
+                "it was announced as the bridge {expected}, but is the bridge {}",
+                known.id
+            ));
+        }
+        let is_rival = |other: &&Place| {
+            let is_other = other.known.as_ref().is_some_and(|one| one.id == known.id && one.pin != known.pin);
+            is_other && other.is_configured >= place.is_configured
+        };
+        let rival = self.0.values().find(is_rival)?;
+        Some(format!(
+            "it calls itself {}, and so does another machine at {}: one of them poses as the bridge; write the address of the bridge \
+             into the setting \"addresses\"",
+            known.id, rival.origin
+        ))
     }
 
     /// All places are asked again soon: a bridge is missed.
@@ -145,8 +202,17 @@ impl Places {
             );
             return;
         }
-        let place =
-            Place { origin, is_configured, expected, next: now, is_asked: false, failures: 0, known: None };
+        let place = Place {
+            origin,
+            is_configured,
+            expected,
+            next: now,
+            is_asked: false,
+            failures: 0,
+            known: None,
+            doubt: None,
+            is_told: false,
+        };
         self.0.insert(name, place);
     }
 

@@ -246,6 +246,18 @@ pub(crate) struct Resource {
 }
 
 impl Resource {
+    /// Whether it shows another state than that one; only what every bridge tells by events at once.
+    pub(crate) fn differs(&self, other: &Self) -> bool {
+        let brightness = |one: &Self| one.dimming.and_then(|dimming| dimming.brightness);
+        let is_other_light = self.on != other.on || brightness(self) != brightness(other);
+        match self.kind {
+            Kind::Light => is_other_light,
+            Kind::Contact => self.contact_report != other.contact_report,
+            Kind::ZigbeeConnectivity => self.status != other.status,
+            _ => false,
+        }
+    }
+
     /// Lays what an event says over it.
     pub(crate) fn update(&mut self, newer: Self) {
         let lay = |metadata: &mut Metadata, newer: Metadata| {

@@ -26,6 +26,7 @@ const LAMP: &str = "4413c8fd-6643-48b5-ad02-59453edf8a61";
 const LAMP_HOUSING: &str = "0ba2b4a4-0000-4000-8000-000000000001";
 const LAMP_ZIGBEE: &str = "0ba2b4a4-0000-4000-8000-000000000002";
 const PLUG: &str = "0ba2b4a4-0000-4000-8000-000000000003";
+const PLUG_ZIGBEE: &str = "0ba2b4a4-0000-4000-8000-000000000010";
 const PLUG_HOUSING: &str = "0ba2b4a4-0000-4000-8000-000000000004";
 const ROOM: &str = "0ba2b4a4-0000-4000-8000-000000000005";
 const GROUP: &str = "0ba2b4a4-0000-4000-8000-000000000006";
@@ -100,7 +101,13 @@ fn home() -> Vec<Value> {
         lamp(),
         json!({ "id": LAMP_ZIGBEE, "type": "zigbee_connectivity", "owner": reference("device", LAMP_HOUSING),
                 "status": "connected", "mac_address": "00:17:88:01:02:03:04:05" }),
-        housing(PLUG_HOUSING, "Fan", "plug", vec![reference("light", PLUG)]),
+        housing(
+            PLUG_HOUSING,
+            "Fan",
+            "plug",
+            vec![reference("light", PLUG), reference("zigbee_connectivity", PLUG_ZIGBEE)],
+        ),
+        json!({ "id": PLUG_ZIGBEE, "type": "zigbee_connectivity", "status": "connected" }),
         json!({ "id": PLUG, "type": "light", "owner": reference("device", PLUG_HOUSING), "on": { "on": true },
                 "metadata": { "name": "Fan", "archetype": "plug" }, "mode": "normal" }),
         json!({ "id": ROOM, "type": "room", "children": [reference("device", LAMP_HOUSING), reference("device", PLUG_HOUSING)],

@@ -119,8 +119,7 @@ pub(crate) fn body(change: &Change) -> Value {
             }
             match change.color {
                 Some(ColorMode::Temperature { kelvin }) => {
-                    let mirek = f64::from(color::kelvin_to_mired(kelvin)).clamp(MIREK.0, MIREK.1);
-                    put("color_temperature", json!({ "mirek": whole(mirek) }));
+                    put("color_temperature", json!({ "mirek": color::kelvin_to_mired(kelvin) }));
                 }
                 Some(ColorMode::Color(xy)) => {
                     let (x, y) = (coordinate(xy.x), coordinate(xy.y));

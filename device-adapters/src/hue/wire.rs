@@ -29,6 +29,9 @@ pub(crate) enum WireError {
     /// The bridge says no more than what is wrong.
     #[error("the bridge answered: {0}")]
     Refused(String),
+    /// It cannot tell the lamp.
+    #[error("the bridge does not reach it, or not all of its lights: {0}")]
+    Unreached(String),
 }
 
 /// What happened to resources.
@@ -60,6 +63,18 @@ pub(crate) fn events(data: &[u8]) -> Result<Vec<Event>, WireError> {
 struct ErrorText {
     #[serde(default)]
     description: String,
+    /// `communication_error`, `attribute_may_have_no_effect` (the lamp is off), `client_error` or `internal_error`; older firmware
+    /// sends none.
+    error_code: Option<String>,
+}
+
+impl ErrorText {
+    fn is_of_radio(&self) -> bool {
+        match self.error_code.as_deref() {
+            Some(code) => code == "communication_error",
+            None => self.description.contains("communication issues"),
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -84,6 +99,8 @@ pub(crate) fn resources(body: &[u8]) -> Result<Vec<Resource>, WireError> {
 pub(crate) struct Put {
     /// It took at least a part of it.
     pub(crate) taken: bool,
+    /// It does not reach the lamp, or one of a group. It took the change all the same, and shows it as if it were so.
+    pub(crate) is_unreached: bool,
     /// What it objects to.
     pub(crate) objection: Option<String>,
 }
@@ -98,7 +115,11 @@ pub(crate) fn put(body: &[u8]) -> Result<Put, WireError> {
         data: Vec<Ref>,
     }
     let answer: Taken = serde_json::from_slice(body)?;
-    Ok(Put { taken: !answer.data.is_empty(), objection: errors(&answer.errors) })
+    Ok(Put {
+        taken: !answer.data.is_empty(),
+        is_unreached: answer.errors.iter().any(ErrorText::is_of_radio),
+        objection: errors(&answer.errors),
+    })
 }
 
 fn errors(errors: &[ErrorText]) -> Option<String> {

@@ -26,7 +26,9 @@ use tokio_rustls::TlsAcceptor;
 
 use self::resources::Resources;
 pub use self::resources::{BUTTON, GROUP, LAMP, MOTION, PLUG, SENSOR, STRIP};
-pub use self::wrong::{WRONG, Wrong};
+pub use self::wrong::Wrong;
+use super::web as server;
+use super::web::{Heard, Reply};
 
 /// How long a press of the button counts.
 const PRESS: Duration = Duration::from_secs(30);
@@ -79,23 +81,6 @@ struct State {
     tells_events: bool,
     gathers: Duration,
     pending: BTreeMap<String, Value>,
-}
-
-/// What was asked.
-#[derive(Debug, Clone)]
-struct Heard {
-    method: String,
-    path: String,
-    headers: BTreeMap<String, String>,
-    body: Value,
-}
-
-/// What is answered.
-#[derive(Debug, Clone)]
-struct Reply {
-    status: u16,
-    headers: Vec<(&'static str, String)>,
-    body: Value,
 }
 
 impl Reply {
@@ -227,6 +212,12 @@ impl Bridge {
     pub fn change(&self, rid: &str, patch: &Value) {
         let told = self.state().resources.patch(rid, patch);
         self.shared.happened(told);
+    }
+
+    /// Somebody pulls the plug of a light. The bridge finds that out by telling it something, and only then objects; what it shows is
+    /// what it told.
+    pub fn unplug(&self, rid: &str) {
+        self.state().resources.unplug(rid);
     }
 
     /// Somebody presses a button of the dimmer switch.

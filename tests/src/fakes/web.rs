@@ -1,6 +1,7 @@
 //! A board with a web server: HTTP/1.1 and WebSocket on loopback, that can fall silent, come back, and answer wrongly.
 
 use std::collections::BTreeMap;
+use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -8,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::Value;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{broadcast, watch};
 use tokio::task::JoinSet;
@@ -18,7 +19,7 @@ use tokio_tungstenite::tungstenite::Message;
 /// The longest head and the longest body that are read.
 const MOST_HEARD: usize = 64 * 1024;
 /// What a huge answer holds.
-const HUGE: usize = 100 * 1024 * 1024;
+pub(super) const HUGE: usize = 100 * 1024 * 1024;
 
 /// What was asked.
 #[derive(Debug, Clone, Default)]
@@ -276,7 +277,9 @@ async fn serve(mut stream: TcpStream, site: Arc<impl Site>, shared: Arc<Shared>)
         shared.pass_on(site.news());
         match mood {
             Mood::Wrong(wrong) => {
-                if !answer_wrongly(&mut stream, reply, wrong, &shared).await? {
+                let mut moods = shared.mood.subscribe();
+                let well = when(&mut moods, |now| *now != mood);
+                if !answer_wrongly(&mut stream, &reply, wrong, well).await? {
                     return Ok(());
                 }
             }
@@ -335,7 +338,8 @@ fn text_of(body: &Value) -> String {
     if body.is_null() { String::new() } else { body.to_string() }
 }
 
-async fn write(stream: &mut TcpStream, reply: &Reply, body: &str) -> Result<()> {
+/// Writes a reply with that body instead of its own.
+pub(super) async fn write<S: AsyncWrite + Unpin>(stream: &mut S, reply: &Reply, body: &str) -> Result<()> {
     let mut head = format!("HTTP/1.1 {} -\r\ncontent-type: application/json\r\n", reply.status);
     for (name, value) in &reply.headers {
         head.push_str(&format!("{name}: {value}\r\n"));
@@ -343,11 +347,17 @@ async fn write(stream: &mut TcpStream, reply: &Reply, body: &str) -> Result<()> 
     head.push_str(&format!("content-length: {}\r\n\r\n", body.len()));
     stream.write_all(head.as_bytes()).await?;
     stream.write_all(body.as_bytes()).await?;
+    stream.flush().await?;
     Ok(())
 }
 
-/// False when the connection is over.
-async fn answer_wrongly(stream: &mut TcpStream, reply: Reply, wrong: Wrong, shared: &Shared) -> Result<bool> {
+/// Answers in that way, which ends with `well` where it is to wait; false when the connection is over.
+pub(super) async fn answer_wrongly<S: AsyncWrite + Unpin>(
+    stream: &mut S,
+    reply: &Reply,
+    wrong: Wrong,
+    well: impl Future<Output = Result<()>>,
+) -> Result<bool> {
     let good = Reply { status: 200, ..reply.clone() };
     let text = text_of(&reply.body);
     match wrong {
@@ -364,16 +374,18 @@ async fn answer_wrongly(stream: &mut TcpStream, reply: Reply, wrong: Wrong, shar
         Wrong::Locked => write(stream, &Reply::status(401), "").await?,
         Wrong::Hangs => {
             stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n").await?;
-            let mut mood = shared.mood.subscribe();
-            mood.wait_for(|mood| *mood != Mood::Wrong(Wrong::Hangs)).await?;
+            stream.flush().await?;
+            well.await?;
             return Ok(false);
         }
         Wrong::Noise => {
             stream.write_all(&[0xff; 200]).await?;
+            stream.flush().await?;
             return Ok(false);
         }
         Wrong::Closes => {
             stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n{\"state\":").await?;
+            stream.flush().await?;
             return Ok(false);
         }
         Wrong::Head => {
@@ -397,7 +409,7 @@ async fn answer_wrongly(stream: &mut TcpStream, reply: Reply, wrong: Wrong, shar
 }
 
 /// Every value with another type.
-pub(super) fn twisted(value: &Value) -> Value {
+fn twisted(value: &Value) -> Value {
     match value {
         Value::Null => Value::Bool(true),
         Value::Bool(_) => serde_json::json!({}),

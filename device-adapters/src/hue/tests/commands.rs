@@ -149,14 +149,9 @@ fn a_group_is_confirmed_by_itself_and_the_colours_of_its_lights() {
 #[test]
 fn an_objection_is_told_when_nothing_happens() {
     let mut world = World::with(&[LAMP]);
-    world.command(LAMP, 1, on());
-    world.ask();
-    let why = "device (light) has communication issues, command (on) may not have effect";
-    world.answer(207, &json!({ "data": [reference("light", LAMP)], "errors": [{ "description": why }] }));
-    for _ in 0..20 {
-        if world.life(1).last().is_some_and(Stage::is_final) {
-            break;
-        }
+    let why = "device (light) is \"soft off\", command (.dimming.brightness) may not have effect";
+    world.command(LAMP, 1, dim(80));
+    while world.life(1).last().is_none_or(|stage| !stage.is_final()) {
         match world.ask() {
             Ask::Put { .. } => {
                 world.answer(
@@ -170,7 +165,141 @@ fn an_objection_is_told_when_nothing_happens() {
     let Some(Stage::TimedOut { reason }) = world.life(1).last().cloned() else {
         panic!("{:?}", world.life(1))
     };
-    assert!(reason.contains("communication issues") && reason.contains(r#""on":false"#), "{reason}");
+    assert!(reason.contains("soft off") && reason.contains(r#""brightness":50.0"#), "{reason}");
+}
+
+/// What a bridge says of a lamp whose plug was pulled a moment ago.
+fn unreached(kind: &str, rid: &str) -> Value {
+    let why = format!("device ({kind}) {rid} has communication issues, command (.on.on) may not have effect");
+    json!({ "data": [reference(kind, rid)], "errors": [{ "description": why, "error_code": "communication_error" }] })
+}
+
+fn connection(status: &str) -> Value {
+    json!({ "id": LAMP_ZIGBEE, "type": "zigbee_connectivity", "status": status })
+}
+
+#[test]
+fn a_lamp_that_does_not_hear_is_not_confirmed_by_what_the_bridge_shows() {
+    let mut world = World::with(&[LAMP]);
+    world.command(LAMP, 1, on());
+    world.ask();
+    world.answer(207, &unreached("light", LAMP));
+    world.event(vec![json!({ "id": LAMP, "type": "light", "on": { "on": true } })]);
+    let life = world.life(1);
+    assert!(
+        matches!(&life[..], [Stage::Sent, Stage::Failed { reason }]
+            if reason.contains("does not reach it") && reason.contains("communication issues")),
+        "{life:?}"
+    );
+}
+
+#[test]
+fn a_lamp_that_is_offline_is_confirmed_when_it_is_back_and_not_before() {
+    let mut world = World::with(&[LAMP]);
+    world.event(vec![connection("connectivity_issue")]);
+    let mut shown = lamp();
+    shown["on"]["on"] = json!(true);
+    for (number, is_back) in [(1, false), (2, true)] {
+        world.command(LAMP, number, on());
+        let mut reads = 0;
+        while world.life(number).last().is_none_or(|stage| !stage.is_final()) {
+            match world.ask() {
+                Ask::Put { .. } => {
+                    world.acknowledge("light", LAMP);
+                    world.event(vec![json!({ "id": LAMP, "type": "light", "on": { "on": true } })]);
+                }
+                _ => world.answer(200, &json!({ "data": [shown.clone()] })),
+            }
+            reads += 1;
+            if is_back && reads == 2 {
+                world.event(vec![connection("connected")]);
+            }
+        }
+    }
+    let Some(Stage::TimedOut { reason }) = world.life(1).last().cloned() else {
+        panic!("{:?}", world.life(1))
+    };
+    assert!(reason.contains("connectivity_issue") && reason.contains("without power"), "{reason}");
+    assert_eq!(world.life(2).last(), Some(&Stage::Confirmed));
+}
+
+#[test]
+fn a_room_goes_on_without_the_light_that_is_known_to_have_no_power() {
+    let mut world = World::with(&[GROUP]);
+    world.command(GROUP, 1, on());
+    world.ask();
+    world.answer(207, &unreached("grouped_light", GROUP));
+    let life = world.life(1);
+    assert!(
+        matches!(&life[..], [_, Stage::Failed { reason }] if reason.contains("all of its lights")),
+        "{life:?}"
+    );
+    world.event(vec![connection("connectivity_issue")]);
+    world.command(GROUP, 2, on());
+    world.ask();
+    world.answer(207, &unreached("grouped_light", GROUP));
+    world.event(vec![json!({ "id": GROUP, "type": "grouped_light", "on": { "on": true } })]);
+    assert_eq!(world.life(2).last(), Some(&Stage::Confirmed));
+    // The colour of the lamp that does not hear is not that of the room, whatever the bridge shows.
+    let color = Some(ColorMode::Temperature { kelvin: 4_000 });
+    world.command(GROUP, 3, Change::Light(LightChange { color, ..LightChange::default() }));
+    while !matches!(world.ask(), Ask::Put { .. }) {
+        world.answer(200, &json!({ "data": home() }));
+    }
+    world.answer(207, &unreached("grouped_light", GROUP));
+    let white = json!({ "mirek": 250, "mirek_valid": true });
+    world.event(vec![json!({ "id": LAMP, "type": "light", "color_temperature": white })]);
+    assert_eq!(world.life(3).last(), Some(&Stage::Acknowledged));
+}
+
+/// How often is asked within five seconds, where each answer is that.
+fn asked(world: &mut World, mut answer: impl FnMut(&Ask) -> (u16, Value)) -> Vec<Ask> {
+    let end = world.now + ms(5_000);
+    let mut asked = Vec::new();
+    while world.now < end {
+        let ask = world.ask();
+        let (status, body) = answer(&ask);
+        world.answer(status, &body);
+        asked.push(ask);
+    }
+    asked
+}
+
+#[test]
+fn a_bridge_that_knows_nothing_any_more_is_not_asked_without_end() {
+    let mut world = World::with(&[LAMP]);
+    world.driver.refresh(device(LAMP));
+    let nothing =
+        asked(&mut world, |_| (404, json!({ "errors": [{ "description": "Not Found" }], "data": [] })));
+    assert!(nothing.len() <= 12, "{nothing:?}");
+}
+
+#[test]
+fn a_light_that_is_listed_and_cannot_be_read_is_not_asked_without_end() {
+    for (status, body) in [(404, json!({})), (200, json!({ "data": [] }))] {
+        let mut world = World::with(&[LAMP]);
+        world.command(LAMP, 1, on());
+        world.driver.refresh(device(LAMP));
+        let asked = asked(&mut world, |ask| match ask {
+            Ask::Put { .. } => (200, json!({ "data": [reference("light", LAMP)] })),
+            Ask::Light { .. } => (status, body.clone()),
+            _ => (200, json!({ "data": home() })),
+        });
+        assert!(asked.len() <= 12, "with status {status}: {asked:?}");
+    }
+}
+
+#[test]
+fn a_group_that_tells_no_state_is_not_read_without_end() {
+    let mut world = World::with(&[GROUP]);
+    world.command(GROUP, 1, dim(80));
+    let mut home = home();
+    home.iter_mut().filter(|one| one["id"] == GROUP).for_each(|group| drop(group["on"].take()));
+    let asked = asked(&mut world, |ask| match ask {
+        Ask::Put { .. } => (200, json!({ "data": [reference("grouped_light", GROUP)] })),
+        _ => (200, json!({ "data": home })),
+    });
+    assert!(asked.len() <= 12, "{asked:?}");
 }
 
 #[test]
@@ -229,7 +358,49 @@ fn a_stream_that_tells_nothing_is_found_out() {
         world.answer(200, &json!({ "data": [lamp] }));
         assert_eq!(world.life(number).last(), Some(&Stage::Confirmed));
     }
-    assert!(world.driver.is_deaf());
+    assert!(world.driver.is_deaf(world.now));
+}
+
+/// Lets an open stream be silent until all is read.
+fn silence(world: &mut World, all: Value) {
+    let began = world.now;
+    while world.ask() != Ask::All {
+        world.answer(200, &json!({ "data": [] }));
+    }
+    assert!(world.now - began <= ms(130_000), "after {:?}", world.now - began);
+    world.answer(200, &all);
+}
+
+#[test]
+fn a_stream_that_died_without_a_word_is_found_out_by_reading() {
+    let mut world = World::with(&[LAMP]);
+    silence(&mut world, json!({ "data": home() }));
+    assert!(!world.driver.is_deaf(world.now + ms(60_000)), "nothing happened");
+    let mut changed = home();
+    changed.iter_mut().filter(|one| one["id"] == LAMP).for_each(|lamp| lamp["on"]["on"] = json!(true));
+    silence(&mut world, json!({ "data": changed }));
+    let (state, _) = world.last_state(LAMP).unwrap();
+    assert_eq!(state.is_on(), Some(true));
+    assert!(!world.driver.is_deaf(world.now + ms(1_500)), "the event may be under way");
+    assert!(world.driver.is_deaf(world.now + ms(2_000)));
+    // Anew, it need not tell what happened before.
+    world.driver.stream_ended(world.now, "it tells nothing any more");
+    while !world.driver.poll_stream(world.now) {
+        world.now += ms(50);
+    }
+    world.driver.stream_opened(world.now);
+    silence(&mut world, json!({ "data": home() }));
+    assert!(!world.driver.is_deaf(world.now + ms(60_000)));
+}
+
+#[test]
+fn an_event_that_comes_late_clears_the_stream() {
+    let mut world = World::with(&[LAMP]);
+    let mut changed = home();
+    changed.iter_mut().filter(|one| one["id"] == LAMP).for_each(|lamp| lamp["on"]["on"] = json!(true));
+    silence(&mut world, json!({ "data": changed }));
+    world.event(vec![json!({ "id": LAMP, "type": "light", "on": { "on": true } })]);
+    assert!(!world.driver.is_deaf(world.now + ms(60_000)));
 }
 
 #[test]
@@ -270,6 +441,23 @@ fn every_command_ends_by_its_deadline_while_the_bridge_is_gone() {
         matches!(reading, Reading::Availability { availability: Availability::Online, .. })
     }));
     assert!(world.last_state(LAMP).is_some());
+}
+
+#[test]
+fn one_answer_that_does_not_come_after_a_quiet_time_is_no_end() {
+    let mut world = World::with(&[LAMP]);
+    let quiet = world.now;
+    assert_eq!(world.ask(), Ask::Alive);
+    assert!(world.now - quiet >= ms(15_000));
+    for (wait, is_gone) in [(2_500, false), (3_000, true)] {
+        world.now += ms(wait);
+        world.driver.handle_answer(world.now, Err("connection refused".into()));
+        world.take();
+        assert_eq!(world.said.iter().any(is_offline), is_gone, "{:?}", world.said);
+        let (failing, _) = world.driver.failing(world.now).unwrap();
+        assert!(failing < ms(6_000), "{failing:?}");
+        world.ask();
+    }
 }
 
 fn is_offline(reading: &Reading) -> bool {

@@ -76,7 +76,19 @@ fn answers_with_errors_say_them() {
     let put = wire::put(
         br#"{"data":[{"rid":"4413c8fd-6643-48b5-ad02-59453edf8a61","rtype":"light"}],"errors":[]}"#,
     );
-    assert_eq!(put.unwrap(), wire::Put { taken: true, objection: None });
+    assert_eq!(put.unwrap(), wire::Put { taken: true, is_unreached: false, objection: None });
+    let of_radio = "device (light) has communication issues, command (.on) may not have effect";
+    let off = "device (light) is \"soft off\", command (.dimming.brightness) may not have effect";
+    for (error, is_unreached) in [
+        (json!({ "description": of_radio, "error_code": "communication_error" }), true),
+        (json!({ "description": of_radio }), true),
+        (json!({ "description": off, "error_code": "attribute_may_have_no_effect" }), false),
+        (json!({ "description": off }), false),
+    ] {
+        let answer = json!({ "data": [reference("light", LAMP)], "errors": [error] }).to_string();
+        let put = wire::put(answer.as_bytes()).unwrap();
+        assert_eq!((put.taken, put.is_unreached), (true, is_unreached), "{answer}");
+    }
 }
 
 #[test]
@@ -91,6 +103,19 @@ fn numbers_beyond_sense_become_the_nearest_end() {
     assert_eq!(state.color, ColorMode::Temperature { kelvin: 20_000 });
     let white = super::super::view::capabilities(&resources[0]).color_temperature.unwrap();
     assert_eq!((white.min_k, white.max_k), (2_000, 6_536));
+}
+
+#[test]
+fn a_lamp_is_told_every_temperature_that_it_says_it_has() {
+    let mut wide = lamp();
+    wide["color_temperature"]["mirek_schema"] = json!({ "mirek_minimum": 50, "mirek_maximum": 1_000 });
+    let resources = wire::resources(json!({ "data": [wide] }).to_string().as_bytes()).unwrap();
+    let white = super::super::view::capabilities(&resources[0]).color_temperature.unwrap();
+    for (kelvin, mirek) in [(white.min_k, 1_000), (white.max_k, 50)] {
+        let color = Some(ColorMode::Temperature { kelvin });
+        let body = super::super::view::body(&Change::Light(LightChange { color, ..LightChange::default() }));
+        assert_eq!(body["color_temperature"]["mirek"], json!(mirek));
+    }
 }
 
 #[test]

@@ -139,8 +139,11 @@ fn each_press_is_told_once() {
 #[test]
 fn a_light_without_power_is_offline_and_says_why() {
     let mut world = World::with(&[LAMP, GROUP]);
-    let status = |status: &str| json!({ "id": LAMP_ZIGBEE, "type": "zigbee_connectivity", "status": status });
-    world.event(vec![status("connectivity_issue")]);
+    let status =
+        |rid: &str, status: &str| json!({ "id": rid, "type": "zigbee_connectivity", "status": status });
+    world.event(vec![status(LAMP_ZIGBEE, "connectivity_issue")]);
+    assert_eq!(world.said.len(), 1, "the room has its plug, and its colour is what it was: {:?}", world.said);
+    world.event(vec![status(PLUG_ZIGBEE, "disconnected")]);
     let offline: Vec<_> = world
         .said
         .iter()
@@ -153,7 +156,7 @@ fn a_light_without_power_is_offline_and_says_why() {
         .collect();
     assert_eq!(offline.len(), 2, "{:?}", world.said);
     assert!(offline.iter().all(|(_, reason)| reason.contains("connectivity_issue")));
-    world.event(vec![status("connected")]);
+    world.event(vec![status(LAMP_ZIGBEE, "connected")]);
     assert!(matches!(
         world.said.last(),
         Some(Reading::Availability { availability: Availability::Online, .. })
@@ -222,4 +225,37 @@ fn a_light_is_not_dimmed_below_its_least() {
     world.acknowledge("light", LAMP);
     world.event(vec![json!({ "id": LAMP, "type": "light", "dimming": { "brightness": 0.2 } })]);
     assert_eq!(world.life(1).last(), Some(&Stage::Confirmed));
+}
+
+#[test]
+fn a_room_without_power_is_offline_though_its_switch_has_a_battery() {
+    let mut world = World::new();
+    assert!(world.driver.poll_stream(world.now));
+    world.driver.stream_opened(world.now);
+    world.ask();
+    let wireless = "0ba2b4a4-0000-4000-8000-0000000000a0";
+    let mut home = home();
+    for one in &mut home {
+        if one["id"] == ROOM {
+            one["children"] = json!([reference("device", LAMP_HOUSING), reference("device", DIMMER)]);
+        } else if one["id"] == DIMMER {
+            one["services"].as_array_mut().unwrap().push(reference("zigbee_connectivity", wireless));
+        } else if one["id"] == LAMP_ZIGBEE {
+            one["status"] = json!("disconnected");
+        }
+    }
+    home.push(json!({ "id": wireless, "type": "zigbee_connectivity", "status": "unidirectional_incoming" }));
+    world.answer(200, &json!({ "data": home }));
+    for rid in [GROUP, BUTTON] {
+        world.driver.own(device(rid), true);
+    }
+    world.take();
+    let is = |rid: &str, wanted: Availability| {
+        world.said.iter().any(|reading| {
+            matches!(reading, Reading::Availability { device: of, availability, .. }
+                if *of == device(rid) && *availability == wanted)
+        })
+    };
+    assert!(is(GROUP, Availability::Offline), "{:?}", world.said);
+    assert!(is(BUTTON, Availability::Online), "a switch that only speaks is heard");
 }

@@ -1,5 +1,7 @@
 //! What the bridge knows: two lights, a plug, a room, a motion sensor, a dimmer switch, and itself.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Map, Value, json};
 
 use super::Reply;
@@ -33,6 +35,7 @@ fn housing_of(rid: &str) -> String {
 #[derive(Debug)]
 pub(super) struct Resources {
     list: Vec<Value>,
+    unplugged: BTreeSet<String>,
     presses: u32,
 }
 
@@ -46,7 +49,7 @@ impl Resources {
         list.extend(room());
         list.extend(sensor());
         list.extend(dimmer());
-        Self { list, presses: 0 }
+        Self { list, unplugged: BTreeSet::new(), presses: 0 }
     }
 
     pub(super) fn get(&self, rid: &str) -> Option<&Value> {
@@ -100,19 +103,20 @@ impl Resources {
         match kind {
             "light" => {
                 let patch = change(&known, body)?;
+                let mut reply = Reply::data(taken());
                 if self.is_cut_off(rid) {
-                    let mut reply = Reply::error(
-                        207,
-                        "device (light) has communication issues, command (on) may not have effect",
-                    );
-                    reply.body["data"] = taken();
-                    return Ok((reply, Vec::new()));
+                    reply.status = 207;
+                    reply.body["errors"] = unreached(kind, rid);
                 }
-                Ok((Reply::data(taken()), self.patch(rid, &patch)))
+                Ok((reply, self.patch(rid, &patch)))
             }
             "grouped_light" => {
-                let mut told = Vec::new();
+                let (mut reply, mut told) = (Reply::data(taken()), Vec::new());
                 for member in [LAMP, STRIP, PLUG] {
+                    if self.is_cut_off(member) {
+                        reply.status = 207;
+                        reply.body["errors"] = unreached(kind, rid);
+                    }
                     let light = self.get(member).cloned().unwrap_or_default();
                     // A light does what it is able to.
                     let able: Map<String, Value> = body
@@ -122,15 +126,20 @@ impl Resources {
                         .collect();
                     told.extend(self.patch(member, &change(&light, &able)?));
                 }
-                Ok((Reply::data(taken()), told))
+                Ok((reply, told))
             }
             _ => Err(Reply::error(405, "method not allowed")),
         }
     }
 
+    pub(super) fn unplug(&mut self, rid: &str) {
+        self.unplugged.insert(rid.to_owned());
+    }
+
     fn is_cut_off(&self, rid: &str) -> bool {
         let connection = self.get(&connection_of(rid));
-        connection.is_some_and(|connection| connection["status"] != "connected")
+        let is_known = connection.is_some_and(|connection| connection["status"] != "connected");
+        is_known || self.unplugged.contains(rid)
     }
 
     /// What the room shows now: on if one is, and the mean of those that are on.
@@ -147,6 +156,12 @@ impl Resources {
         lay(group, &patch);
         (*group != before).then(|| tell(group, &patch))
     }
+}
+
+/// What a bridge objects when a lamp does not answer; it takes the command all the same.
+fn unreached(kind: &str, rid: &str) -> Value {
+    let why = format!("device ({kind}) {rid} has communication issues, command (.on.on) may not have effect");
+    json!([{ "description": why, "error_code": "communication_error" }])
 }
 
 /// Lays the members of a patch over those of a value, and of objects in it.

@@ -13,7 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::{Heard, Mood, Reply, Shared, Wrong, wrong};
+use super::{Heard, Mood, Reply, Shared, Wrong, server, wrong};
 
 /// The longest head and the longest body that are read.
 const MOST_HEARD: usize = 64 * 1024;
@@ -71,7 +71,7 @@ async fn serve(stream: TcpStream, shared: Arc<Shared>) -> Result<()> {
         let goes_on = match mood {
             Mood::Wrong(wrong) => wrong::answer(&mut stream, &reply, wrong, &shared.mood).await?,
             Mood::Well | Mood::Silent => {
-                write(&mut stream, &reply, &reply.body.to_string()).await.map(|()| true)?
+                server::write(&mut stream, &reply, &reply.body.to_string()).await.map(|()| true)?
             }
         };
         if !goes_on {
@@ -115,23 +115,12 @@ async fn read(stream: &mut Stream) -> Result<Option<Heard>> {
     Ok(Some(Heard { method: method.to_owned(), path: path.to_owned(), headers, body }))
 }
 
-pub(super) async fn write(stream: &mut Stream, reply: &Reply, body: &str) -> Result<()> {
-    let mut text = format!("HTTP/1.1 {} -\r\ncontent-type: application/json\r\n", reply.status);
-    for (name, value) in &reply.headers {
-        text.push_str(&format!("{name}: {value}\r\n"));
-    }
-    text.push_str(&format!("content-length: {}\r\n\r\n{body}", body.len()));
-    stream.write_all(text.as_bytes()).await?;
-    stream.flush().await?;
-    Ok(())
-}
-
 /// The event stream, until the client is gone or the bridge falls silent or wrong.
 async fn tell(mut stream: Stream, shared: &Shared, heard: &Heard) -> Result<()> {
     let key = heard.headers.get("hue-application-key").cloned().unwrap_or_default();
     let mood = *shared.mood.borrow();
-    if !shared.lock().keys.contains(&key) || matches!(mood, Mood::Wrong(Wrong::Locked)) {
-        return write(&mut stream, &Reply::error(403, "unauthorized user"), "").await;
+    if !shared.lock().keys.contains(&key) || mood == Mood::Wrong(Wrong::Common(server::Wrong::Locked)) {
+        return server::write(&mut stream, &Reply::error(403, "unauthorized user"), "").await;
     }
     let mut events = shared.events.subscribe();
     let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
