@@ -147,6 +147,17 @@ fn each_channel_is_a_device_and_the_rest_is_one_more() {
 }
 
 #[test]
+fn what_is_not_understood_takes_no_place_of_what_is() {
+    let mut status = status();
+    for number in 200..300 {
+        status[format!("bthomesensor:{number}")] = json!({ "id": number, "value": 1 });
+    }
+    let (_, devices) = Parts::of(&info(), &config(), &status, "").unwrap();
+    assert_eq!(devices.len(), parts().1.len());
+    device(&devices, "shelly-84cca87c1f90-switch-1");
+}
+
+#[test]
 fn a_status_becomes_states_and_measurements_in_our_units() {
     let (mut parts, _) = parts();
     let snapshot = parts.take(&status(), true).unwrap();
