@@ -186,6 +186,44 @@ async fn a_nonce_that_grew_old_is_replaced() {
 }
 
 #[tokio::test]
+async fn devices_that_swap_addresses_are_never_taken_for_each_other() {
+    const SECOND: &str = "a8032ab12346";
+    let polled = json!({ "poll_s": 1, "discover_s": 3_600 });
+    for (settings, is_cut) in [(rare(), true), (polled, false)] {
+        let devices = [Shelly::start(None).await.unwrap(), Shelly::start(None).await.unwrap()];
+        devices[1].set_hardware(SECOND);
+        let ids = [id("-switch-0"), DeviceId::new(format!("shelly-{SECOND}-switch-0")).unwrap()];
+        let mut adapter = Running::start("shelly", &settings);
+        for (device, id) in devices.iter().zip(&ids) {
+            device.web.refuse_sockets(!is_cut);
+            adapter.hint(device.hint()).await;
+            adapter.found(id).await;
+            adapter.own(id, true).await;
+        }
+        adapter.all_available(&ids, Availability::Online).await;
+        if is_cut {
+            devices[0].web.told(1).await;
+            devices[1].web.told(1).await;
+        }
+        devices[0].swap_addresses(&devices[1]);
+        if is_cut {
+            devices.iter().for_each(|device| device.web.cut());
+        }
+        let reasons = adapter.all_available(&ids, Availability::Offline).await;
+        assert!(reasons[0].contains(SECOND) && reasons[1].contains(Shelly::MAC), "{reasons:?}");
+        let stage = adapter.change(&ids[0], Change::Switch { on: true }).await;
+        assert_eq!(devices[0].status("switch:0")["output"], json!(false), "{stage:?}: the other was told");
+        adapter.all_available(&ids, Availability::Online).await;
+        for (mine, id) in devices.iter().rev().zip(&ids) {
+            // The second is still off, so the first was not taken for it.
+            assert!(*id == ids[0] || mine.status("switch:0")["output"] == json!(false));
+            assert_eq!(adapter.change(id, Change::Switch { on: true }).await, Stage::Confirmed);
+            assert_eq!(mine.status("switch:0")["output"], json!(true));
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_device_of_another_node_is_asked_for_nothing_but_who_it_is() {
     let shelly = Shelly::start(None).await.unwrap();
     let mut adapter = Running::start("shelly", &json!({ "poll_s": 1, "discover_s": 1 }));

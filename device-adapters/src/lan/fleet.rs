@@ -1,9 +1,10 @@
 //! All boards of a kind: which addresses are asked, and which task a directive goes to.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -16,7 +17,7 @@ use super::board::Board;
 use super::config::Lan;
 use super::station::{self, Ends, Order};
 use super::unit::progress;
-use super::{Fault, Identity, Protocol, hardware_of, is_hardware};
+use super::{Address, Fault, Identity, Protocol, hardware_of, is_hardware};
 
 /// The most addresses that are known; a hint beyond that is dropped.
 const MOST_PLACES: usize = 256;
@@ -57,6 +58,8 @@ struct Fleet<P: Protocol> {
     owned: BTreeSet<DeviceId>,
     probes: JoinSet<(Origin, P, Result<Identity, Fault>)>,
     stations: JoinSet<String>,
+    /// Told by a task whose board has to be looked for.
+    sought: Arc<Notify>,
     out: VecDeque<Reading>,
 }
 
@@ -69,6 +72,7 @@ pub(crate) async fn run<P: Protocol>(
     let Context { readings, mut commands, mut hints, mut shutdown, .. } = ctx;
     let mut fleet = Fleet::<P>::new(lan, settings, readings.clone());
     let mut hinted = true;
+    let sought = fleet.sought.clone();
     loop {
         fleet.probe();
         let due = fleet.due();
@@ -90,8 +94,9 @@ pub(crate) async fn run<P: Protocol>(
                 Some(hint) => fleet.hint(&hint),
                 None => hinted = false,
             },
-            Some(probed) = fleet.probes.join_next() => fleet.probed(probed).await,
+            Some(probed) = fleet.probes.join_next() => fleet.probed(probed),
             Some(ended) = fleet.stations.join_next() => fleet.ended(ended),
+            () = sought.notified() => fleet.look_around(),
             () = sleep_until(due) => {}
         }
     }
@@ -112,6 +117,7 @@ impl<P: Protocol> Fleet<P> {
             owned: BTreeSet::new(),
             probes: JoinSet::new(),
             stations: JoinSet::new(),
+            sought: Arc::new(Notify::new()),
             out: VecDeque::new(),
         }
     }
@@ -131,8 +137,8 @@ impl<P: Protocol> Fleet<P> {
                 return;
             }
             (place.is_asked, place.asked) = (true, Some(now));
-            let mut protocol = P::new(&self.settings, &self.lan.route, at);
             let at = at.clone();
+            let mut protocol = P::new(&self.settings, &self.lan.route, &place.address(&at));
             self.probes.spawn(async move {
                 let answer = protocol.identify().await;
                 (at, protocol, answer)
@@ -140,7 +146,13 @@ impl<P: Protocol> Fleet<P> {
         }
     }
 
-    async fn probed(&mut self, probed: Result<(Origin, P, Result<Identity, Fault>), JoinError>) {
+    /// Asks all addresses again, for a board is not where it was.
+    fn look_around(&mut self) {
+        let now = Instant::now();
+        self.places.values_mut().for_each(|place| place.ask_soon(now));
+    }
+
+    fn probed(&mut self, probed: Result<(Origin, P, Result<Identity, Fault>), JoinError>) {
         let Ok((at, protocol, answer)) = probed else { return };
         let now = Instant::now();
         let Some(place) = self.places.get_mut(&at) else { return };
@@ -151,7 +163,8 @@ impl<P: Protocol> Fleet<P> {
                 // Who keeps a task asks by itself; here it is asked now and then whether another board has come.
                 place.due = now + self.lan.timing.discover * 10;
                 place.hardware = Some(identity.hardware.clone());
-                self.seen(now, at, protocol, identity).await;
+                let address = place.address(&at);
+                self.seen(now, address, protocol, identity);
             }
             Err(fault) => {
                 place.failures = place.failures.saturating_add(1);
@@ -165,20 +178,21 @@ impl<P: Protocol> Fleet<P> {
         }
     }
 
-    async fn seen(&mut self, now: Instant, at: Origin, protocol: P, identity: Identity) {
+    fn seen(&mut self, now: Instant, at: Address, protocol: P, identity: Identity) {
         if !is_hardware(&identity.hardware) {
             return;
         }
         if let Some(orders) = self.boards.get(&identity.hardware) {
-            let _ = orders.send(Order::Seen(at)).await; // a task that just ended is found again later
+            // A task that just ended, or has no room, hears of it when the address is asked again.
+            let _ = orders.try_send(Order::Seen(at));
             return;
         }
         if self.boards.len() >= MOST_BOARDS {
-            tracing::debug!(adapter = P::ID, %at, most = MOST_BOARDS, "too many devices: this one is ignored");
+            tracing::debug!(adapter = P::ID, at = %at.origin, most = MOST_BOARDS, "too many devices: this one is ignored");
             return;
         }
         let hardware = identity.hardware.clone();
-        let mut board = Board::new(identity, at.to_string(), self.lan.timing, now);
+        let mut board = Board::new(identity, at, self.lan.timing, now);
         for device in
             self.owned.iter().filter(|device| hardware_of(device, P::ID).as_ref() == Some(&hardware))
         {
@@ -186,7 +200,7 @@ impl<P: Protocol> Fleet<P> {
         }
         let (orders, receiver) = mpsc::channel(MOST_ORDERS);
         self.boards.insert(hardware.clone(), orders);
-        let ends = Ends { orders: receiver, readings: self.readings.clone(), moved: None };
+        let ends = Ends { orders: receiver, readings: self.readings.clone(), sought: self.sought.clone() };
         self.stations.spawn(async move {
             station::serve(protocol, board, ends).await;
             hardware
@@ -229,8 +243,7 @@ impl<P: Protocol> Fleet<P> {
         let now = Instant::now();
         let is_full = self.places.len() >= MOST_PLACES;
         match self.places.get_mut(&at) {
-            Some(place) if place.asked.is_none_or(|asked| now >= asked + HINT_PAUSE) => place.due = now,
-            Some(_) => {}
+            Some(place) => place.ask_soon(now),
             None if is_full => {
                 tracing::debug!(adapter = P::ID, %at, most = MOST_PLACES, "too many addresses: a hint is dropped");
             }
@@ -277,5 +290,90 @@ impl<P: Protocol> Fleet<P> {
 impl Place {
     fn new(configured: bool, now: Instant) -> Self {
         Self { configured, due: now, asked: None, failures: 0, is_asked: false, hardware: None }
+    }
+
+    fn address(&self, origin: &Origin) -> Address {
+        Address { origin: origin.clone(), configured: self.configured }
+    }
+
+    /// As soon as it may be asked again.
+    fn ask_soon(&mut self, now: Instant) {
+        let free = self.asked.map_or(now, |asked| now.max(asked + HINT_PAUSE));
+        self.due = self.due.min(free);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic)]
+
+    use super::super::{Layout, Snapshot, Timing};
+    use super::*;
+    use crate::model::Change;
+    use crate::net::Route;
+    use crate::websocket::Feed;
+
+    /// A kind of board of which there is none.
+    struct Nothing;
+
+    impl Protocol for Nothing {
+        type Settings = ();
+        const ID: &'static str = "wled";
+        const SERVICE: &'static str = "_wled._tcp";
+
+        fn new((): &(), _: &Route, _: &Address) -> Self {
+            Self
+        }
+
+        fn move_to(&mut self, _: Address) {}
+
+        fn ready(&self) -> Instant {
+            Instant::now()
+        }
+
+        async fn identify(&mut self) -> Result<Identity, Fault> {
+            std::future::pending().await
+        }
+
+        async fn describe(&mut self) -> Result<Layout, Fault> {
+            std::future::pending().await
+        }
+
+        async fn read(&mut self) -> Result<Snapshot, Fault> {
+            std::future::pending().await
+        }
+
+        async fn change(&mut self, _: &DeviceId, _: &Change) -> Result<(), Fault> {
+            std::future::pending().await
+        }
+
+        fn feed(&self) -> Feed {
+            panic!("nobody listens to it")
+        }
+
+        fn told(&mut self, _: &str) -> Result<Snapshot, Fault> {
+            Ok(Snapshot::default())
+        }
+    }
+
+    fn fleet(addresses: Vec<Origin>) -> Fleet<Nothing> {
+        let timing = Timing { poll: Duration::from_secs(10), discover: Duration::from_secs(60) };
+        let lan = Lan { addresses, route: Route::default(), timing };
+        Fleet::new(lan, (), mpsc::channel(1).0)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_looked_for_is_looked_for_everywhere_and_not_too_often() {
+        let mut fleet = fleet((1..=3).map(|host| Origin::plain(format!("192.0.2.{host}"), 80)).collect());
+        let asked = Instant::now();
+        for place in fleet.places.values_mut() {
+            (place.asked, place.due) = (Some(asked), asked + Duration::from_secs(600));
+        }
+        fleet.look_around();
+        assert_eq!(fleet.due(), asked + HINT_PAUSE);
+        assert!(fleet.places.values().all(|place| place.due == asked + HINT_PAUSE));
+        tokio::time::advance(HINT_PAUSE * 2).await;
+        fleet.look_around();
+        assert!(fleet.due() <= Instant::now());
     }
 }

@@ -27,10 +27,10 @@ use crate::adapter::{
     Adapter, AdapterError, Context, Descriptor, Registration, Scope, Secret, SettingsError,
 };
 use crate::digest::{Challenge, Credentials};
-use crate::http::{Origin, Request, Response};
+use crate::http::{Request, Response};
 use crate::lan::client::Caller;
 use crate::lan::config::{self, Lan};
-use crate::lan::{Fault, Identity, Layout, Protocol, Snapshot, fleet};
+use crate::lan::{Address, Fault, Identity, Layout, Protocol, Snapshot, fleet};
 use crate::model::{Change, DeviceId};
 use crate::net::Route;
 use crate::settings::Settings;
@@ -119,9 +119,9 @@ impl Protocol for Rpc {
     const ID: &'static str = ID;
     const SERVICE: &'static str = SERVICE;
 
-    fn new(credentials: &Option<Credentials>, route: &Route, to: &Origin) -> Self {
+    fn new(credentials: &Option<Credentials>, route: &Route, to: &Address) -> Self {
         Self {
-            caller: Caller::new(route, to, GAP),
+            caller: Caller::new(route, &to.origin, GAP),
             credentials: credentials.clone(),
             challenge: None,
             requests: 0,
@@ -130,10 +130,10 @@ impl Protocol for Rpc {
         }
     }
 
-    fn move_to(&mut self, to: Origin) {
+    fn move_to(&mut self, to: Address) {
         // What the board at the old address asked to be answered is no business of the one at the new.
         self.challenge = None;
-        self.caller.move_to(to);
+        self.caller.move_to(to.origin);
     }
 
     fn ready(&self) -> Instant {
@@ -146,6 +146,7 @@ impl Protocol for Rpc {
         let info: Info = self.caller.read("/shelly", &answer)?;
         let identity =
             info.identity().map_err(|why| Fault::Failed(format!("{}: {why}", self.caller.origin())))?;
+        self.caller.meets(&identity.hardware)?;
         self.info = Some(info);
         Ok(identity)
     }
@@ -154,7 +155,7 @@ impl Protocol for Rpc {
         self.identify().await?;
         let config = self.call("Shelly.GetConfig", None).await;
         let status = match &config {
-            Ok(_) => self.call("Shelly.GetStatus", None).await,
+            Ok(_) => self.status().await,
             Err(fault) => Err(fault.clone()),
         };
         let (Some(info), place) = (&self.info, self.caller.origin().to_string()) else {
@@ -175,7 +176,7 @@ impl Protocol for Rpc {
     }
 
     async fn read(&mut self) -> Result<Snapshot, Fault> {
-        let status = self.call("Shelly.GetStatus", None).await?;
+        let status = self.status().await?;
         self.parts.take(&status, true).ok_or_else(|| {
             Fault::Failed(format!("{} tells a status that is no object", self.caller.origin()))
         })
@@ -193,18 +194,30 @@ impl Protocol for Rpc {
         Feed::start(route, to, RPC, greeting, PAUSE)
     }
 
-    fn told(&mut self, text: &str) -> Snapshot {
-        match wire::read(text) {
+    fn told(&mut self, text: &str) -> Result<Snapshot, Fault> {
+        Ok(match wire::read(text) {
             Some(Answer::Status { status, is_whole }) => {
+                self.meet(&status)?;
                 self.parts.take(&status, is_whole).unwrap_or_default()
             }
             Some(Answer::Events(events)) => self.parts.events(&events),
             Some(Answer::Refused { .. } | Answer::Challenged { .. }) | None => Snapshot::default(),
-        }
+        })
     }
 }
 
 impl Rpc {
+    async fn status(&mut self) -> Result<Value, Fault> {
+        let status = self.call("Shelly.GetStatus", None).await?;
+        self.meet(&status)?;
+        Ok(status)
+    }
+
+    /// A status says whose it is; what changed says it seldom.
+    fn meet(&mut self, status: &Value) -> Result<(), Fault> {
+        wire::hardware_in(status).map_or(Ok(()), |hardware| self.caller.meets(&hardware))
+    }
+
     /// Calls a method over HTTP, and gives what it results in.
     async fn call(&mut self, method: &str, parameters: Option<Value>) -> Result<Value, Fault> {
         self.requests += 1;
@@ -212,18 +225,12 @@ impl Rpc {
         let mut answer = self.post(&frame).await?;
         // Once for a nonce that is not known yet or has grown old, and never twice with the same password.
         if answer.status == StatusCode::UNAUTHORIZED {
-            self.challenge = None;
-            let Some(_) = &self.credentials else { return Err(self.locked("asks for a password")) };
-            let header = answer.header("www-authenticate").unwrap_or_default().to_owned();
-            let challenge = Challenge::parse(&header);
-            let challenge =
-                challenge.map_err(|why| self.locked(&format!("wants to know who asks: {why}")))?;
-            self.challenge = Some(challenge);
+            self.challenge = Some(self.challenged(&answer)?);
             answer = self.post(&frame).await?;
         }
         if answer.status == StatusCode::UNAUTHORIZED {
             self.challenge = None;
-            return Err(self.locked("refuses the password"));
+            return Err(self.locked("refuses the password: set \"password\" of shelly"));
         }
         let told: wire::Told = match answer.status.is_success() {
             true => self.caller.read(RPC, &answer)?,
@@ -234,6 +241,26 @@ impl Rpc {
             },
         };
         told.result(self.requests, method, self.caller.origin())
+    }
+
+    /// What the device wants to have answered.
+    fn challenged(&mut self, answer: &Response) -> Result<Challenge, Fault> {
+        let before = self.challenge.take();
+        if self.credentials.is_none() {
+            return Err(self.locked("asks for a password: set \"password\" of shelly"));
+        }
+        let challenge = Challenge::parse(answer.header("www-authenticate").unwrap_or_default());
+        let challenge = challenge.map_err(|why| {
+            self.locked(&format!("wants to know who asks: {why}: set \"password\" of shelly"))
+        })?;
+        // The realm is the device.
+        if before.is_some_and(|before| before.realm != challenge.realm) {
+            return Err(Fault::Failed(format!(
+                "another device asks for the password at {}",
+                self.caller.origin()
+            )));
+        }
+        Ok(challenge)
     }
 
     async fn post(&mut self, frame: &Value) -> Result<Response, Fault> {
@@ -247,7 +274,7 @@ impl Rpc {
     }
 
     fn locked(&self, what: &str) -> Fault {
-        Fault::Locked(format!("the Shelly at {} {what}: set \"password\" of shelly", self.caller.origin()))
+        Fault::Locked(format!("the Shelly at {} {what}", self.caller.origin()))
     }
 }
 

@@ -10,6 +10,7 @@ use super::parts::Parts;
 use super::wire::{self, Answer, Info};
 use super::*;
 use crate::contract;
+use crate::http::Origin;
 use crate::model::{
     Capabilities, ColorMode, Description, Gamut, LightChange, LightState, Measurement, SensorKind, State,
     Tolerance,
@@ -94,6 +95,39 @@ fn a_password_is_never_in_an_error() {
     assert!((REGISTRATION.build)(&json!({ "password": "" })).is_ok());
     let credentials = Credentials { user: "admin", password: Secret("hunter2".to_owned()) };
     assert!(!format!("{:?}", credentials.password).contains("hunter2"));
+}
+
+fn address(configured: bool) -> Address {
+    Address { origin: Origin::plain("192.0.2.7", 80), configured }
+}
+
+fn refusal(realm: &str) -> Response {
+    let mut headers = hyper::HeaderMap::new();
+    let challenge = format!("Digest qop=\"auth\", realm=\"{realm}\", nonce=\"1\", algorithm=SHA-256");
+    headers.insert("www-authenticate", challenge.parse().unwrap());
+    Response { status: StatusCode::UNAUTHORIZED, headers, body: Vec::new() }
+}
+
+#[test]
+fn another_device_that_asks_for_the_password_gets_no_answer() {
+    let credentials = Some(Credentials { user: "admin", password: Secret("hunter2".to_owned()) });
+    let mut rpc = Rpc::new(&credentials, &Route::default(), &address(true));
+    rpc.challenge = Some(rpc.challenged(&refusal("shellyplus1-a8032ab12345")).unwrap());
+    rpc.challenge = Some(rpc.challenged(&refusal("shellyplus1-a8032ab12345")).unwrap());
+    assert!(matches!(rpc.challenged(&refusal("shellyplus1-000000000000")), Err(Fault::Failed(_))));
+}
+
+#[test]
+fn a_status_of_another_device_is_not_taken_in() {
+    let mut rpc = Rpc::new(&None, &Route::default(), &address(true));
+    let told =
+        |mac: &str| json!({ "method": "NotifyFullStatus", "params": { "sys": { "mac": mac } } }).to_string();
+    assert!(rpc.told(&told("A8032AB12345")).is_ok());
+    assert_eq!(rpc.told(&told("000000000000")), Err(Fault::Other("000000000000".to_owned())));
+    assert!(
+        rpc.told("{\"method\":\"NotifyStatus\",\"params\":{}}").is_ok(),
+        "what changed need not say whose it is"
+    );
 }
 
 #[test]

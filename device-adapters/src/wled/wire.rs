@@ -172,6 +172,11 @@ impl Shown {
 }
 
 impl StateAndInfo {
+    /// Whose it is.
+    pub(super) fn identity(&self) -> Result<Identity, String> {
+        self.info.identity()
+    }
+
     /// Whether the same devices are on the board.
     pub(super) fn has_layout_of(&self, other: &Self) -> bool {
         let ids = |both: &Self| {

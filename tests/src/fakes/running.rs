@@ -132,6 +132,28 @@ impl Running {
         .await
     }
 
+    /// Waits until what was said last of each of these devices is what is wanted, and gives the reasons.
+    pub async fn all_available(&mut self, devices: &[DeviceId], wanted: Availability) -> Vec<String> {
+        loop {
+            let last = |id: &DeviceId| {
+                self.seen.iter().rev().find_map(|reading| match reading {
+                    Reading::Availability { device, availability, reason } if device == id => {
+                        Some((*availability, reason.clone()))
+                    }
+                    _ => None,
+                })
+            };
+            let reasons: Option<Vec<String>> = devices
+                .iter()
+                .map(|id| last(id).filter(|(is, _)| *is == wanted).map(|(_, why)| why))
+                .collect();
+            match reasons {
+                Some(reasons) => return reasons,
+                None => self.next(&format!("{devices:?} to be {wanted:?}"), |_| Some(())).await,
+            }
+        }
+    }
+
     /// Waits for a state of a device that fits.
     pub async fn reports(&mut self, id: &DeviceId, fits: impl Fn(&State) -> bool) {
         self.next(&format!("a state of {id}"), |reading| match reading {

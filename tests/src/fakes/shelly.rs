@@ -91,6 +91,17 @@ impl Shelly {
         self.board.shown().called.clone()
     }
 
+    /// The two devices take each other's address, as a router may lend them: this is the other device at the old address.
+    pub fn swap_addresses(&self, other: &Self) {
+        std::mem::swap(&mut *self.board.shown(), &mut *other.board.shown());
+    }
+
+    /// It has another MAC address.
+    pub fn set_hardware(&self, mac: &str) {
+        let mut shown = self.board.shown();
+        (shown.info["mac"], shown.status["sys"]["mac"]) = (json!(mac), json!(mac));
+    }
+
     /// A component changes by itself, and is told to who listens.
     pub fn set(&self, component: &str, change: &Value) {
         merge(&mut self.board.shown().status[component], change);

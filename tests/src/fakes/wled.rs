@@ -98,6 +98,11 @@ impl Wled {
         }
     }
 
+    /// The two boards take each other's address, as a router may lend them: this is the other board at the old address.
+    pub fn swap_addresses(&self, other: &Self) {
+        std::mem::swap(&mut *self.board.shown(), &mut *other.board.shown());
+    }
+
     /// Something about it changes.
     pub fn set_info(&self, key: &str, value: Value) {
         self.board.shown().info[key] = value;
