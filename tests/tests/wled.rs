@@ -289,6 +289,25 @@ async fn a_board_that_announces_itself_at_the_address_of_another_is_news_for_bot
 }
 
 #[tokio::test]
+async fn a_brightness_alone_leaves_a_light_off() {
+    let wled = Wled::start(2, 1).await.unwrap();
+    let mut adapter = Running::start("wled", &rare());
+    adapter.hint(wled.hint()).await;
+    adapter.owning(&id("")).await;
+    adapter.own(&id("-1"), true).await;
+    wled.web.told(1).await;
+    wled.set(&json!({ "on": false, "seg": [{ "id": 1, "on": false }] }));
+    adapter.reports(&id(""), |state| state.is_on() == Some(false)).await;
+    for (light, brightness) in [("", 33), ("-1", 44)] {
+        let dimmed = adapter.change(&id(light), dim(color::from_byte(brightness))).await;
+        assert_eq!(dimmed, Stage::Confirmed);
+    }
+    let state = wled.state();
+    assert_eq!((&state["on"], &state["bri"]), (&json!(false), &json!(33)));
+    assert_eq!((&state["seg"][1]["on"], &state["seg"][1]["bri"]), (&json!(false), &json!(44)));
+}
+
+#[tokio::test]
 async fn a_board_that_is_renamed_is_described_again() {
     let wled = Wled::start(1, 1).await.unwrap();
     let mut adapter = Running::start("wled", &json!({ "poll_s": 1, "discover_s": 1 }));

@@ -6,6 +6,7 @@
 //!
 //! Source: <https://kno.wled.ge/interfaces/json-api/>, <https://kno.wled.ge/interfaces/websocket/>.
 
+mod names;
 #[cfg(test)]
 mod tests;
 mod wire;
@@ -28,7 +29,8 @@ use crate::net::Route;
 use crate::settings::Settings;
 use crate::websocket::{Feed, Greeting};
 
-use self::wire::{Info, Names, StateAndInfo};
+use self::names::Names;
+use self::wire::{Info, StateAndInfo};
 
 /// The id of the adapter, and the prefix of its device ids.
 const ID: &str = "wled";
@@ -127,7 +129,9 @@ impl Protocol for Json {
         let Change::Light(light) = change else {
             return Err(Fault::Rejected(format!("{device} is a light")));
         };
-        let shown = match self.shown.clone() {
+        // A board that is told a brightness alone goes on, so it has to be told whether it is on now, not some time ago.
+        let leaves_power = light.brightness.is_some() && light.on.is_none();
+        let shown = match self.shown.clone().filter(|_| !leaves_power) {
             Some(shown) => shown,
             None => self.look().await?,
         };
