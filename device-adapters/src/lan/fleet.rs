@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::mpsc::error::SendTimeoutError;
 use tokio::sync::{Notify, mpsc};
-use tokio::task::{JoinError, JoinSet};
+use tokio::task::{AbortHandle, JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::adapter::{AdapterError, Context, Directive, Hint, Reading};
@@ -35,6 +36,9 @@ const MOST_FAILURES: u32 = 10;
 const HINT_PAUSE: Duration = Duration::from_secs(5);
 /// Orders that wait for a board.
 const MOST_ORDERS: usize = 64;
+/// How long the task of a board may take to have room for one more. It takes orders whatever it waits for, but for a node
+/// that takes no readings.
+const ORDER_WITHIN: Duration = Duration::from_secs(2);
 /// How long the tasks of boards may take to end.
 const END_WITHIN: Duration = Duration::from_millis(1_000);
 
@@ -49,12 +53,19 @@ struct Place {
     hardware: Option<String>,
 }
 
+/// The task of a board.
+#[derive(Debug)]
+struct Task {
+    orders: mpsc::Sender<Order>,
+    abort: AbortHandle,
+}
+
 struct Fleet<P: Protocol> {
     lan: Lan,
     settings: P::Settings,
     readings: mpsc::Sender<Reading>,
     places: BTreeMap<Origin, Place>,
-    boards: BTreeMap<String, mpsc::Sender<Order>>,
+    boards: BTreeMap<String, Task>,
     owned: BTreeSet<DeviceId>,
     probes: JoinSet<(Origin, P, Result<Identity, Fault>)>,
     stations: JoinSet<String>,
@@ -182,9 +193,9 @@ impl<P: Protocol> Fleet<P> {
         if !is_hardware(&identity.hardware) {
             return;
         }
-        if let Some(orders) = self.boards.get(&identity.hardware) {
+        if let Some(task) = self.boards.get(&identity.hardware) {
             // A task that just ended, or has no room, hears of it when the address is asked again.
-            let _ = orders.try_send(Order::Seen(at));
+            let _ = task.orders.try_send(Order::Seen(at));
             return;
         }
         if self.boards.len() >= MOST_BOARDS {
@@ -199,12 +210,13 @@ impl<P: Protocol> Fleet<P> {
             board.directive(now, Directive::Own { device: device.clone(), owned: true });
         }
         let (orders, receiver) = mpsc::channel(MOST_ORDERS);
-        self.boards.insert(hardware.clone(), orders);
         let ends = Ends { orders: receiver, readings: self.readings.clone(), sought: self.sought.clone() };
-        self.stations.spawn(async move {
+        let name = hardware.clone();
+        let abort = self.stations.spawn(async move {
             station::serve(protocol, board, ends).await;
-            hardware
+            name
         });
+        self.boards.insert(hardware, Task { orders, abort });
     }
 
     fn ended(&mut self, ended: Result<String, JoinError>) {
@@ -222,7 +234,7 @@ impl<P: Protocol> Fleet<P> {
             Err(error) => {
                 // A task that broke left no name behind: every board whose orders nobody takes is forgotten.
                 tracing::warn!(adapter = P::ID, %error, "the task of a device broke");
-                self.boards.retain(|_, orders| !orders.is_closed());
+                self.boards.retain(|_, task| !task.orders.is_closed());
                 self.places.values_mut().for_each(|place| place.due = place.due.min(now + FIRST_PAUSE));
             }
         }
@@ -266,13 +278,24 @@ impl<P: Protocol> Fleet<P> {
             Directive::Command { device, .. } | Directive::Refresh { device } => device.clone(),
             Directive::Probe | Directive::Pair { .. } | Directive::Show(_) | Directive::Hide { .. } => return,
         };
-        let board = hardware_of(&device, P::ID).and_then(|hardware| self.boards.get(&hardware));
-        let failed = match board {
-            Some(orders) => orders.send(Order::Directive(directive)).await.err().map(|error| error.0),
-            None => Some(Order::Directive(directive)),
+        let order = Order::Directive(directive);
+        let (refused, why) = match hardware_of(&device, P::ID).and_then(|hardware| self.boards.get(&hardware))
+        {
+            None => (order, "this node does not reach it: another that does can own it"),
+            Some(task) => match task.orders.send_timeout(order, ORDER_WITHIN).await {
+                Ok(()) => return,
+                Err(SendTimeoutError::Closed(order)) => {
+                    (order, "this node just lost it: send the command again")
+                }
+                Err(SendTimeoutError::Timeout(order)) => {
+                    // What it owns would not be known to it any more: it begins anew.
+                    task.abort.abort();
+                    (order, "its task takes no more commands and begins anew: send the command again")
+                }
+            },
         };
-        if let Some(Order::Directive(Directive::Command { device, command, .. })) = failed {
-            let reason = format!("this node does not reach {device}: another that does can own it");
+        if let Order::Directive(Directive::Command { device, command, .. }) = refused {
+            let reason = format!("{device} was not told: {why}");
             self.out.push_back(progress(&device, command, Stage::Failed { reason }));
         }
     }
@@ -309,9 +332,11 @@ mod tests {
 
     use super::super::{Layout, Snapshot, Timing};
     use super::*;
-    use crate::model::Change;
+    use crate::model::{Change, CommandId};
     use crate::net::Route;
     use crate::websocket::Feed;
+
+    const HARDWARE: &str = "60019423b441";
 
     /// A kind of board of which there is none.
     struct Nothing;
@@ -360,6 +385,28 @@ mod tests {
         let timing = Timing { poll: Duration::from_secs(10), discover: Duration::from_secs(60) };
         let lan = Lan { addresses, route: Route::default(), timing };
         Fleet::new(lan, (), mpsc::channel(1).0)
+    }
+
+    fn id() -> DeviceId {
+        DeviceId::new(format!("wled-{HARDWARE}")).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_task_that_takes_no_orders_ends_and_the_command_fails_in_time() {
+        let mut fleet = fleet(Vec::new());
+        let (orders, _untaken) = mpsc::channel(1);
+        orders.try_send(Order::Directive(Directive::Refresh { device: id() })).unwrap();
+        let abort = fleet.stations.spawn(std::future::pending());
+        fleet.boards.insert(HARDWARE.to_owned(), Task { orders, abort });
+        let command = CommandId([1; 16]);
+        let (change, deadline) = (Change::Switch { on: true }, Instant::now() + Duration::from_secs(5));
+        let directive = Directive::Command { device: id(), command, change, deadline };
+        timeout(Duration::from_secs(3), fleet.direct(directive)).await.unwrap();
+        let Some(Reading::Progress { stage: Stage::Failed { reason }, .. }) = fleet.out.pop_front() else {
+            panic!("the command did not fail")
+        };
+        assert!(reason.contains("begins anew"), "{reason}");
+        assert!(fleet.stations.join_next().await.unwrap().unwrap_err().is_cancelled());
     }
 
     #[tokio::test(start_paused = true)]
