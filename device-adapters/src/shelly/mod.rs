@@ -5,6 +5,9 @@
 //! is told over the WebSocket. What a device is made of takes two requests, which every node makes that finds it; all else
 //! its owner alone asks for. Covers are not driven, and devices of the first generation are not spoken to.
 //!
+//! What answers a challenge lets the one who made it guess the password as fast as they can compute. So it is answered only
+//! where a person said that a device is (`addresses`), and at another address only to the device that accepted it there.
+//!
 //! A device on a battery sleeps and cannot be asked: it is read when it announces itself on waking, and counts as
 //! online until nothing was heard of it for twice the time between two wakings.
 //!
@@ -69,7 +72,8 @@ fn schema() -> Value {
     let mut properties = config::properties("Shelly devices of generation 2 and later");
     let password = json!({
         "type": "string", "writeOnly": true,
-        "description": "The password of the Shelly devices that ask for one; the same for all. The user is always admin."
+        "description": "The password of the Shelly devices that ask for one; the same for all. The user is always admin. \
+                        Devices that ask for it have to be named in addresses: it is not used for what only announces itself."
     });
     properties.insert("password".to_owned(), password);
     json!({ "type": "object", "additionalProperties": false, "properties": properties })
@@ -107,6 +111,10 @@ impl Adapter for Shelly {
 struct Rpc {
     caller: Caller,
     credentials: Option<Credentials>,
+    /// A person named the address in the settings.
+    named: bool,
+    /// It accepted the password, at this address or another.
+    accepted: bool,
     challenge: Option<Challenge>,
     requests: u64,
     info: Option<Info>,
@@ -123,6 +131,8 @@ impl Protocol for Rpc {
         Self {
             caller: Caller::new(route, &to.origin, GAP),
             credentials: credentials.clone(),
+            named: to.configured,
+            accepted: false,
             challenge: None,
             requests: 0,
             info: None,
@@ -133,6 +143,7 @@ impl Protocol for Rpc {
     fn move_to(&mut self, to: Address) {
         // What the board at the old address asked to be answered is no business of the one at the new.
         self.challenge = None;
+        self.named = to.configured;
         self.caller.move_to(to.origin);
     }
 
@@ -190,7 +201,7 @@ impl Protocol for Rpc {
 
     fn feed(&self) -> Feed {
         let (route, to) = (self.caller.route().clone(), self.caller.origin().clone());
-        let greeting = Asks { credentials: self.credentials.clone(), was_challenged: false };
+        let greeting = Asks { credentials: self.credentials().cloned(), was_challenged: false };
         Feed::start(route, to, RPC, greeting, PAUSE)
     }
 
@@ -218,6 +229,11 @@ impl Rpc {
         wire::hardware_in(status).map_or(Ok(()), |hardware| self.caller.meets(&hardware))
     }
 
+    /// Who asks, where that may be proved.
+    fn credentials(&self) -> Option<&Credentials> {
+        self.credentials.as_ref().filter(|_| self.named || self.accepted)
+    }
+
     /// Calls a method over HTTP, and gives what it results in.
     async fn call(&mut self, method: &str, parameters: Option<Value>) -> Result<Value, Fault> {
         self.requests += 1;
@@ -232,6 +248,7 @@ impl Rpc {
             self.challenge = None;
             return Err(self.locked("refuses the password: set \"password\" of shelly"));
         }
+        self.accepted |= self.challenge.is_some();
         let told: wire::Told = match answer.status.is_success() {
             true => self.caller.read(RPC, &answer)?,
             // An error of the method comes with a status of its own.
@@ -243,11 +260,17 @@ impl Rpc {
         told.result(self.requests, method, self.caller.origin())
     }
 
-    /// What the device wants to have answered.
+    /// What the device wants to have answered, if that may be answered.
     fn challenged(&mut self, answer: &Response) -> Result<Challenge, Fault> {
         let before = self.challenge.take();
         if self.credentials.is_none() {
             return Err(self.locked("asks for a password: set \"password\" of shelly"));
+        }
+        if self.credentials().is_none() {
+            return Err(self.locked(
+                "asks for the password, which is not used for what only announces itself: if it is yours, add its address to \
+                 \"addresses\" of shelly",
+            ));
         }
         let challenge = Challenge::parse(answer.header("www-authenticate").unwrap_or_default());
         let challenge = challenge.map_err(|why| {

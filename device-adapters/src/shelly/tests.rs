@@ -109,6 +109,27 @@ fn refusal(realm: &str) -> Response {
 }
 
 #[test]
+fn a_challenge_is_answered_where_a_person_said_so_or_to_who_accepted_the_password() {
+    let credentials = || Some(Credentials { user: "admin", password: Secret("hunter2".to_owned()) });
+    let route = Route::default();
+    let mut found = Rpc::new(&credentials(), &route, &address(false));
+    let Err(Fault::Locked(why)) = found.challenged(&refusal("a")) else { panic!("it was answered") };
+    assert!(why.contains("add its address") && !why.contains("hunter2"), "{why}");
+    assert!(found.credentials().is_none());
+    let mut named = Rpc::new(&credentials(), &route, &address(true));
+    assert!(named.challenged(&refusal("a")).is_ok());
+    named.move_to(address(false));
+    assert!(named.challenged(&refusal("a")).is_err(), "nobody accepted it yet");
+    named.accepted = true;
+    named.move_to(address(false));
+    assert!(named.challenged(&refusal("a")).is_ok());
+    let mut without = Rpc::new(&None, &route, &address(true));
+    assert!(
+        matches!(without.challenged(&refusal("a")), Err(Fault::Locked(why)) if why.contains("set \"password\""))
+    );
+}
+
+#[test]
 fn another_device_that_asks_for_the_password_gets_no_answer() {
     let credentials = Some(Credentials { user: "admin", password: Secret("hunter2".to_owned()) });
     let mut rpc = Rpc::new(&credentials, &Route::default(), &address(true));
