@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rustix::net::sockopt;
 use tokio::net::{TcpSocket, TcpStream, lookup_host};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 /// A connection on which nothing comes is asked by TCP whether somebody is still at the other end (tcp(7)): after so long, how often,
 /// and how many times in vain before it counts as broken. Who loses his power closes nothing, and a stream that only tells is never
@@ -28,24 +28,29 @@ pub(crate) struct Route {
 impl Route {
     /// Connects to the first address of a host that answers.
     pub(crate) async fn connect(&self, host: &str, port: u16, within: Duration) -> io::Result<TcpStream> {
-        let connected = timeout(within, self.any_of(host, port)).await;
-        connected.unwrap_or_else(|_| {
-            let why = format!("no connection to {host}:{port} within {} ms", within.as_millis());
-            Err(io::Error::new(io::ErrorKind::TimedOut, why))
-        })
+        let end = Instant::now() + within;
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let found = timeout_at(end, lookup_host((host, port))).await.unwrap_or_else(|_| Err(late(within)));
+        let found =
+            found.map_err(|error| io::Error::new(error.kind(), format!("cannot look up {host}: {error}")))?;
+        let addresses: Vec<SocketAddr> = found.take(MOST_ADDRESSES).collect();
+        if addresses.is_empty() {
+            return Err(io::Error::new(io::ErrorKind::NotFound, format!("{host} has no address")));
+        }
+        self.any_of(&addresses, end).await
     }
 
-    async fn any_of(&self, host: &str, port: u16) -> io::Result<TcpStream> {
-        let host = host.trim_start_matches('[').trim_end_matches(']');
-        let mut last = io::Error::new(io::ErrorKind::NotFound, format!("{host} has no address"));
-        let addresses = lookup_host((host, port)).await;
-        let addresses = addresses
-            .map_err(|error| io::Error::new(error.kind(), format!("cannot look up {host}: {error}")))?;
-        for address in addresses.take(MOST_ADDRESSES) {
-            match self.to(address).await {
+    /// Tries one address after the other. Each has its share of the time that is left, so that a dead one leaves some to those
+    /// behind it: many a name has an IPv6 address that leads nowhere.
+    async fn any_of(&self, addresses: &[SocketAddr], end: Instant) -> io::Result<TcpStream> {
+        let mut last = io::Error::from(io::ErrorKind::NotFound);
+        for (tried, address) in addresses.iter().enumerate() {
+            let left = u32::try_from(addresses.len() - tried).unwrap_or(1);
+            let share = end.saturating_duration_since(Instant::now()) / left;
+            match timeout(share, self.to(*address)).await.unwrap_or_else(|_| Err(late(share))) {
                 Ok(stream) => return Ok(stream),
                 Err(error) => {
-                    last = io::Error::new(error.kind(), format!("cannot connect to {address}: {error}"))
+                    last = io::Error::new(error.kind(), format!("cannot connect to {address}: {error}"));
                 }
             }
         }
@@ -72,9 +77,15 @@ fn keep_alive(stream: &TcpStream) -> io::Result<()> {
     Ok(())
 }
 
+fn late(within: Duration) -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, format!("nothing came within {} ms", within.as_millis()))
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+
+    use std::net::Ipv4Addr;
 
     use tokio::net::TcpListener;
 
@@ -88,5 +99,42 @@ mod tests {
         assert!(sockopt::socket_keepalive(&stream).unwrap());
         let unanswered = sockopt::tcp_keepintvl(&stream).unwrap() * sockopt::tcp_keepcnt(&stream).unwrap();
         assert!(sockopt::tcp_keepidle(&stream).unwrap() + unanswered <= Duration::from_secs(30));
+    }
+
+    const WITHIN: Duration = Duration::from_millis(2_000);
+
+    /// An address that answers nothing, as long as what comes with it lives: its queue is full, and the kernel drops what
+    /// knocks.
+    async fn dead() -> (SocketAddr, Box<dyn Send>) {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+        let listener = socket.listen(1).unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut waiting = Vec::new();
+        while let Ok(stream) = timeout(Duration::from_secs(1), TcpStream::connect(address)).await {
+            waiting.push(stream.unwrap());
+        }
+        (address, Box::new((listener, waiting)))
+    }
+
+    #[tokio::test]
+    async fn a_dead_address_leaves_time_to_the_next() {
+        let (dead, _kept) = dead().await;
+        let alive = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let addresses = [dead, alive.local_addr().unwrap()];
+        let began = Instant::now();
+        let stream = Route::default().any_of(&addresses, began + WITHIN).await.unwrap();
+        assert_eq!(stream.peer_addr().unwrap(), addresses[1]);
+        assert!(began.elapsed() >= WITHIN / 2, "the first had its share");
+    }
+
+    #[tokio::test]
+    async fn who_does_not_answer_is_told_within_the_time() {
+        let (dead, _kept) = dead().await;
+        let began = Instant::now();
+        let error = Route::default().any_of(&[dead, dead], began + WITHIN / 2).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert!(error.to_string().contains(&dead.to_string()), "{error}");
+        assert!(began.elapsed() < WITHIN);
     }
 }

@@ -16,8 +16,10 @@ use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 use crate::http::Origin;
 use crate::net::Route;
 
-/// The longest message, in bytes: more than any device tells of itself.
-const MOST_MESSAGE: usize = 256 * 1024;
+/// The longest message, in bytes: a WLED with 32 segments tells some 16 KiB at once, a Shelly with all its components less.
+const MOST_MESSAGE: usize = 64 * 1024;
+/// What is read at once, in bytes; the library would take 128 KiB for each connection.
+const READ_BUFFER: usize = 4 * 1024;
 /// How long a connection may take.
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 /// After so long without a word the other side is asked for a sign of life.
@@ -27,7 +29,7 @@ const SILENCE: Duration = Duration::from_secs(50);
 /// How long a message may take to be written.
 const WRITE_WITHIN: Duration = Duration::from_secs(5);
 /// What was told and not yet taken in; then the other side has to wait.
-const MOST_WAITING: usize = 16;
+const MOST_WAITING: usize = 4;
 
 /// Why a connection ended.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +40,9 @@ pub(crate) enum SocketError {
     /// It took too long.
     #[error("nothing was heard within {} s", .0.as_secs())]
     Silent(Duration),
+    /// The other side takes nothing.
+    #[error("a message was not taken within {} s", .0.as_secs())]
+    Stuck(Duration),
     /// The handshake, or what came after it, is not the protocol.
     #[error("{0}")]
     Protocol(Box<tungstenite::Error>),
@@ -60,6 +65,8 @@ impl Socket {
             let stream = route.connect(&to.host, to.port, CONNECT_WITHIN).await;
             let stream = stream.map_err(SocketError::Connect)?;
             let mut config = WebSocketConfig::default();
+            config.read_buffer_size = READ_BUFFER;
+            config.write_buffer_size = 0; // each message is written at once
             config.max_message_size = Some(MOST_MESSAGE);
             config.max_frame_size = Some(MOST_MESSAGE);
             config.max_write_buffer_size = MOST_MESSAGE * 2;
@@ -104,7 +111,7 @@ impl Socket {
 
     async fn write(&mut self, message: Message) -> Result<(), SocketError> {
         let sent = timeout(WRITE_WITHIN, self.stream.send(message)).await;
-        sent.unwrap_or(Ok(())).map_err(protocol)
+        sent.map_err(|_| SocketError::Stuck(WRITE_WITHIN))?.map_err(protocol)
     }
 }
 
@@ -214,5 +221,66 @@ async fn tell(
         } else if events.send(FeedEvent::Text(told)).await.is_err() {
             return Ok(());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic)]
+
+    use std::net::Ipv4Addr;
+
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// A device that speaks first.
+    struct Speaks;
+
+    impl Greeting for Speaks {
+        fn open(&mut self) -> Option<String> {
+            None
+        }
+
+        fn answer(&mut self, _: &str) -> Result<Option<String>, String> {
+            Ok(None)
+        }
+    }
+
+    async fn listener() -> (TcpListener, Origin) {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let at = listener.local_addr().unwrap();
+        (listener, Origin::plain(at.ip(), at.port()))
+    }
+
+    #[tokio::test]
+    async fn a_message_of_any_device_arrives_and_a_longer_one_ends_the_connection() {
+        let (listener, at) = listener().await;
+        let mut feed = Feed::start(Route::default(), at, "/ws", Speaks, Duration::from_secs(60));
+        let mut device = tokio_tungstenite::accept_async(listener.accept().await.unwrap().0).await.unwrap();
+        assert!(matches!(feed.next().await, FeedEvent::Open));
+        device.send(Message::text("x".repeat(40 * 1024))).await.unwrap();
+        let FeedEvent::Text(text) = feed.next().await else { panic!("a long message did not arrive") };
+        assert_eq!(text.len(), 40 * 1024);
+        device.send(Message::text("x".repeat(MOST_MESSAGE + 1))).await.unwrap();
+        let FeedEvent::Closed(why) = feed.next().await else { panic!("a longer one arrived") };
+        assert!(why.contains("too long"), "{why}");
+    }
+
+    #[tokio::test]
+    async fn a_device_that_takes_nothing_is_given_up() {
+        let (listener, at) = listener().await;
+        let (route, device) = (Route::default(), async {
+            tokio_tungstenite::accept_async(listener.accept().await.unwrap().0).await.unwrap()
+        });
+        let (socket, _device) = tokio::join!(Socket::connect(&route, &at, "/ws"), device);
+        let mut socket = socket.unwrap();
+        tokio::time::pause(); // the time passes as soon as nothing moves
+        let error = loop {
+            if let Err(error) = socket.send("x".repeat(MOST_MESSAGE)).await {
+                break error;
+            }
+        };
+        assert!(matches!(error, SocketError::Stuck(_)), "{error}");
     }
 }

@@ -88,7 +88,8 @@ async fn a_light_behind_a_password_keeps_the_contract() {
     let changes = vec![dim(10_000), dim(60_000)];
     let mut device =
         Device { shelly: Shelly::start(Some(PASSWORD)).await.unwrap(), part: "light-0", changes };
-    let settings = json!({ "poll_s": 1, "discover_s": 5, "password": PASSWORD });
+    let addresses = [device.shelly.web.address().to_string()];
+    let settings = json!({ "poll_s": 1, "discover_s": 5, "password": PASSWORD, "addresses": addresses });
     contract::live(find("shelly").unwrap(), &settings, &mut device).await.unwrap();
 }
 
@@ -107,6 +108,9 @@ async fn what_happens_is_told_at_once_with_and_without_a_password() {
         let shelly = Shelly::start(password).await.unwrap();
         let mut settings = rare();
         settings["password"] = json!(password.unwrap_or_default());
+        if password.is_some() {
+            settings["addresses"] = json!([shelly.web.address().to_string()]);
+        }
         let mut adapter = Running::start("shelly", &settings);
         adapter.hint(shelly.hint()).await;
         adapter.owning(&id("-switch-0")).await;
@@ -156,8 +160,9 @@ async fn every_kind_of_light_is_driven() {
 async fn a_wrong_password_is_told_with_the_way_out_and_never_shown() {
     for given in ["", "wrong password"] {
         let shelly = Shelly::start(Some(PASSWORD)).await.unwrap();
-        let mut adapter = Running::start("shelly", &json!({ "password": given, "poll_s": 1 }));
-        adapter.hint(shelly.hint()).await;
+        let addresses = [shelly.web.address().to_string()];
+        let settings = json!({ "password": given, "addresses": addresses, "poll_s": 1 });
+        let mut adapter = Running::start("shelly", &settings);
         let found = adapter.found(&id("")).await;
         assert_eq!(found.capabilities, Capabilities::Sensor);
         assert!(found.note.unwrap().contains("set \"password\" of shelly"));
@@ -176,12 +181,81 @@ async fn a_nonce_that_grew_old_is_replaced() {
     let shelly = Shelly::start(Some(PASSWORD)).await.unwrap();
     let mut settings = rare();
     settings["password"] = json!(PASSWORD);
+    settings["addresses"] = json!([shelly.web.address().to_string()]);
     let mut adapter = Running::start("shelly", &settings);
-    adapter.hint(shelly.hint()).await;
     adapter.owning(&id("-switch-0")).await;
     for on in [true, false, true] {
         shelly.forget_nonces();
         assert_eq!(adapter.change(&id("-switch-0"), Change::Switch { on }).await, Stage::Confirmed);
+    }
+}
+
+#[tokio::test]
+async fn a_device_that_only_announces_itself_gets_nothing_to_guess_the_password_by() {
+    let shelly = Shelly::start(Some(PASSWORD)).await.unwrap();
+    let mut adapter = Running::start("shelly", &json!({ "password": PASSWORD, "poll_s": 1 }));
+    adapter.hint(shelly.hint()).await;
+    let found = adapter.found(&id("")).await;
+    assert!(found.note.unwrap().contains("add its address to \"addresses\" of shelly"));
+    adapter.own(&id(""), true).await;
+    let why = adapter.available(&id(""), Availability::Offline).await;
+    assert!(why.contains("add its address to \"addresses\" of shelly"), "{why}");
+    assert_eq!(shelly.answers(), 0);
+    assert!(shelly.called().is_empty());
+}
+
+#[tokio::test]
+async fn a_device_that_accepted_the_password_is_followed_to_another_address() {
+    let (old, new) =
+        (Shelly::start(Some(PASSWORD)).await.unwrap(), Shelly::start(Some(PASSWORD)).await.unwrap());
+    let addresses = [old.web.address().to_string()];
+    let settings = json!({ "password": PASSWORD, "addresses": addresses, "poll_s": 1, "discover_s": 1 });
+    let mut adapter = Running::start("shelly", &settings);
+    adapter.owning(&id("-switch-0")).await;
+    old.web.set(Mood::Silent);
+    old.web.cut();
+    adapter.available(&id("-switch-0"), Availability::Offline).await;
+    adapter.hint(new.hint()).await;
+    adapter.available(&id("-switch-0"), Availability::Online).await;
+    assert_eq!(adapter.change(&id("-switch-0"), Change::Switch { on: true }).await, Stage::Confirmed);
+    assert_eq!(new.status("switch:0")["output"], json!(true));
+}
+
+#[tokio::test]
+async fn devices_that_swap_addresses_are_never_taken_for_each_other() {
+    const SECOND: &str = "a8032ab12346";
+    let polled = json!({ "poll_s": 1, "discover_s": 3_600 });
+    for (settings, is_cut) in [(rare(), true), (polled, false)] {
+        let devices = [Shelly::start(None).await.unwrap(), Shelly::start(None).await.unwrap()];
+        devices[1].set_hardware(SECOND);
+        let ids = [id("-switch-0"), DeviceId::new(format!("shelly-{SECOND}-switch-0")).unwrap()];
+        let mut adapter = Running::start("shelly", &settings);
+        for (device, id) in devices.iter().zip(&ids) {
+            device.web.refuse_sockets(!is_cut);
+            adapter.hint(device.hint()).await;
+            adapter.found(id).await;
+            adapter.own(id, true).await;
+        }
+        adapter.all_available(&ids, Availability::Online).await;
+        if is_cut {
+            devices[0].web.told(1).await;
+            devices[1].web.told(1).await;
+        }
+        devices[0].swap_addresses(&devices[1]);
+        if is_cut {
+            devices.iter().for_each(|device| device.web.cut());
+        }
+        let reasons = adapter.all_available(&ids, Availability::Offline).await;
+        assert!(reasons[0].contains(SECOND) && reasons[1].contains(Shelly::MAC), "{reasons:?}");
+        let stage = adapter.change(&ids[0], Change::Switch { on: true }).await;
+        assert_eq!(devices[0].status("switch:0")["output"], json!(false), "{stage:?}: the other was told");
+        adapter.all_available(&ids, Availability::Online).await;
+        for (mine, id) in devices.iter().rev().zip(&ids) {
+            // The second is still off, so the first was not taken for it.
+            assert!(*id == ids[0] || mine.status("switch:0")["output"] == json!(false));
+            assert_eq!(adapter.change(id, Change::Switch { on: true }).await, Stage::Confirmed);
+            assert_eq!(mine.status("switch:0")["output"], json!(true));
+        }
     }
 }
 

@@ -214,6 +214,99 @@ async fn a_board_that_took_another_address_is_followed() {
     assert_eq!(new.state()["bri"], json!(77));
 }
 
+const SECOND: &str = "60019423b442";
+
+/// Two boards that an adapter knows by hints and owns, with their lights.
+async fn two_boards(
+    settings: &serde_json::Value,
+    refuse_sockets: bool,
+) -> (Running, [Wled; 2], [DeviceId; 2]) {
+    let boards = [Wled::start(1, 1).await.unwrap(), Wled::start(1, 1).await.unwrap()];
+    boards[1].set_info("mac", json!(SECOND));
+    let ids = [id(""), DeviceId::new(format!("wled-{SECOND}")).unwrap()];
+    let mut adapter = Running::start("wled", settings);
+    for board in &boards {
+        board.web.refuse_sockets(refuse_sockets);
+        adapter.hint(board.hint()).await;
+    }
+    for id in &ids {
+        adapter.found(id).await;
+        adapter.own(id, true).await;
+    }
+    adapter.all_available(&ids, Availability::Online).await;
+    (adapter, boards, ids)
+}
+
+/// Commands to both reach the one that is meant, which is at the other's address now.
+async fn each_is_told_its_own(adapter: &mut Running, boards: &[Wled; 2], ids: &[DeviceId; 2]) {
+    for (number, id) in ids.iter().enumerate() {
+        let brightness = 77 + u8::try_from(number).unwrap();
+        let (mine, other) = (&boards[1 - number], &boards[number]);
+        let was = other.state();
+        assert_eq!(adapter.change(id, dim(color::from_byte(brightness))).await, Stage::Confirmed);
+        assert_eq!((mine.state()["bri"].clone(), other.state()), (json!(brightness), was));
+    }
+}
+
+#[tokio::test]
+async fn boards_that_swap_addresses_are_never_taken_for_each_other() {
+    // What ended their connections is a sign; where nothing ends, what they tell and what is read from them is.
+    let polled = json!({ "poll_s": 1, "discover_s": 3_600 });
+    for (settings, refuses, is_cut) in [(rare(), false, true), (rare(), false, false), (polled, true, false)]
+    {
+        let (mut adapter, boards, ids) = two_boards(&settings, refuses).await;
+        if !refuses {
+            boards[0].web.told(1).await;
+            boards[1].web.told(1).await;
+        }
+        boards[0].swap_addresses(&boards[1]);
+        for board in &boards {
+            if is_cut {
+                board.web.cut();
+            } else {
+                board.set(&json!({ "transition": 9 }));
+            }
+        }
+        let reasons = adapter.all_available(&ids, Availability::Offline).await;
+        assert!(reasons[0].contains(SECOND) && reasons[1].contains(Wled::MAC), "{reasons:?}");
+        // They are not found yet: nothing goes to the old addresses.
+        let stage = adapter.change(&ids[0], dim(color::from_byte(5))).await;
+        assert_eq!(boards[0].state()["bri"], json!(127), "{stage:?}: the other board was told");
+        adapter.all_available(&ids, Availability::Online).await;
+        each_is_told_its_own(&mut adapter, &boards, &ids).await;
+    }
+}
+
+#[tokio::test]
+async fn a_board_that_announces_itself_at_the_address_of_another_is_news_for_both() {
+    let (mut adapter, boards, ids) = two_boards(&rare(), true).await;
+    boards[0].swap_addresses(&boards[1]);
+    // One announcement; the other board is looked for.
+    adapter.hint(boards[0].hint()).await;
+    adapter.all_available(&ids, Availability::Offline).await;
+    adapter.all_available(&ids, Availability::Online).await;
+    each_is_told_its_own(&mut adapter, &boards, &ids).await;
+}
+
+#[tokio::test]
+async fn a_brightness_alone_leaves_a_light_off() {
+    let wled = Wled::start(2, 1).await.unwrap();
+    let mut adapter = Running::start("wled", &rare());
+    adapter.hint(wled.hint()).await;
+    adapter.owning(&id("")).await;
+    adapter.own(&id("-1"), true).await;
+    wled.web.told(1).await;
+    wled.set(&json!({ "on": false, "seg": [{ "id": 1, "on": false }] }));
+    adapter.reports(&id(""), |state| state.is_on() == Some(false)).await;
+    for (light, brightness) in [("", 33), ("-1", 44)] {
+        let dimmed = adapter.change(&id(light), dim(color::from_byte(brightness))).await;
+        assert_eq!(dimmed, Stage::Confirmed);
+    }
+    let state = wled.state();
+    assert_eq!((&state["on"], &state["bri"]), (&json!(false), &json!(33)));
+    assert_eq!((&state["seg"][1]["on"], &state["seg"][1]["bri"]), (&json!(false), &json!(44)));
+}
+
 #[tokio::test]
 async fn a_board_that_is_renamed_is_described_again() {
     let wled = Wled::start(1, 1).await.unwrap();

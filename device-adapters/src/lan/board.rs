@@ -1,5 +1,7 @@
 //! One board with its devices: what to ask it next, and what its answers mean. Pure; takes the time as an argument.
 
+mod failing;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
@@ -10,12 +12,9 @@ use crate::model::{Availability, Change, CommandId, DeviceId, Stage};
 
 use super::command::Need;
 use super::unit::{Unit, progress};
-use super::{Fault, Identity, Layout, Snapshot, Timing};
+use super::whereabouts::Whereabouts;
+use super::{Address, Fault, Identity, Layout, Snapshot, Timing};
 
-/// Requests in vain after which a board is offline.
-const MOST_FAILURES: u32 = 3;
-/// The first wait after a request in vain; it doubles.
-const FIRST_RETRY: Duration = Duration::from_secs(1);
 /// A board that tells by itself is polled so many times more rarely.
 const RARER: u32 = 3;
 /// How long after an acknowledgement a state that comes by itself may be older than the command.
@@ -44,8 +43,7 @@ pub(super) enum Action {
 #[derive(Debug)]
 pub(super) struct Board {
     identity: Identity,
-    /// Where it is, for people.
-    place: String,
+    place: Whereabouts,
     timing: Timing,
     units: BTreeMap<DeviceId, Unit>,
     /// Devices of it that this node owns, found or not.
@@ -58,6 +56,8 @@ pub(super) struct Board {
     tells: bool,
     /// It wants a password, or another one.
     locked: bool,
+    /// Another board has its address, and it is to be looked for.
+    sought: bool,
     describe_at: Option<Instant>,
     identify_at: Instant,
     read_at: Instant,
@@ -66,10 +66,10 @@ pub(super) struct Board {
 
 impl Board {
     /// A board that just told who it is.
-    pub(super) fn new(identity: Identity, place: String, timing: Timing, now: Instant) -> Self {
+    pub(super) fn new(identity: Identity, place: Address, timing: Timing, now: Instant) -> Self {
         Self {
             identity,
-            place,
+            place: Whereabouts::new(place),
             timing,
             units: BTreeMap::new(),
             owned: BTreeSet::new(),
@@ -80,6 +80,7 @@ impl Board {
             last_acknowledged: None,
             tells: false,
             locked: false,
+            sought: false,
             describe_at: Some(now),
             identify_at: now + timing.discover,
             read_at: now,
@@ -102,19 +103,25 @@ impl Board {
         self.units.values().any(|unit| unit.owned)
     }
 
-    /// Whether it should tell by itself what happens: not while it refuses the password.
+    /// Whether it should tell by itself what happens: not while it refuses the password, or another board has its address.
     pub(super) fn listens(&self) -> bool {
-        self.is_owned() && !self.locked
+        self.is_owned() && !self.locked && !self.place.is_taken()
     }
 
-    /// Where it is, for people.
-    pub(super) fn place(&self) -> &str {
+    /// Where it is.
+    pub(super) fn place(&self) -> &Whereabouts {
         &self.place
     }
 
-    /// Whether it is worth another address: it does not answer, or it sleeps and has just woken.
+    /// Whether it is worth another address: it does not answer, another board has its address, or it sleeps and has just
+    /// woken.
     pub(super) fn wants_address(&self) -> bool {
         self.failures > 0 || self.sleeps.is_some()
+    }
+
+    /// Whether all addresses have to be asked for it, because another board has its own. True once for each time.
+    pub(super) fn is_sought(&mut self) -> bool {
+        std::mem::take(&mut self.sought)
     }
 
     /// Whether nobody needs it any more.
@@ -130,11 +137,15 @@ impl Board {
         self.units.values().filter_map(|unit| unit.command.as_ref()).map(|command| command.deadline).min()
     }
 
-    /// What to ask next, and when: what commands need goes before everything else that is due by then.
+    /// What to ask next, and when: what commands need goes before everything else that is due by then. While its address
+    /// is not proven it is asked for nothing but who it is, for anything else may be another board's business.
     pub(super) fn next(&self, ready: Instant) -> (Instant, Action) {
+        if !self.place.is_proven() {
+            return (self.identify_at.max(ready), Action::Identify);
+        }
         let mut others = vec![(self.identify_at, Action::Identify)];
-        others.extend(self.describe_at.map(|at| (at, Action::Describe)));
         others.extend((self.is_owned()).then_some((self.read_at, Action::Read)));
+        others.extend(self.describe_at.map(|at| (at, Action::Describe)));
         let other = others.into_iter().min_by_key(|(at, _)| *at).unwrap_or((ready, Action::Identify));
         let (other_at, other) = (other.0.max(ready), other.1);
         match self.next_of_commands() {
@@ -172,7 +183,12 @@ impl Board {
                 }
             }
             Directive::Command { device, command, change, deadline } => match self.units.get_mut(&device) {
-                Some(unit) => unit.command(now, command, &change, deadline, &mut self.out),
+                Some(unit) => {
+                    unit.command(now, command, &change, deadline, &mut self.out);
+                    if !self.place.is_proven() {
+                        self.identify_at = now; // it waits for that
+                    }
+                }
                 None => {
                     let reason = format!("{} tells of no device {device}", self.place);
                     self.out.push_back(progress(&device, command, Stage::Failed { reason }));
@@ -190,12 +206,22 @@ impl Board {
         }
     }
 
-    /// It was seen, there or at another address.
-    pub(super) fn seen(&mut self, now: Instant, place: String) {
-        self.place = place;
-        self.read_at = now;
-        self.identify_at = now;
-        self.describe_at = self.describe_at.map(|_| now);
+    /// It answered at an address to somebody else than its own task.
+    pub(super) fn seen(&mut self, now: Instant, at: Address) {
+        if self.place.seen(at) {
+            self.doubt(now);
+        }
+    }
+
+    /// The address to ask from now on, when it is another or the connections to it are worth nothing any more.
+    pub(super) fn moves(&mut self, now: Instant) -> Option<Address> {
+        let moved = self.place.go(self.wants_address())?;
+        self.tells = false;
+        (self.read_at, self.identify_at) = (now, now);
+        if moved.is_new || self.describe_at.is_some() {
+            self.describe_at = Some(now); // the address is a part of the description
+        }
+        Some(moved.to)
     }
 
     /// Whether it tells by itself from now on.
@@ -203,6 +229,9 @@ impl Board {
         if tells != self.tells {
             self.tells = tells;
             self.read_at = now; // what happened meanwhile was not told
+            if !tells {
+                self.doubt(now); // it may have left
+            }
         }
     }
 
@@ -210,19 +239,19 @@ impl Board {
     pub(super) fn identified(&mut self, now: Instant, answer: Result<Identity, Fault>) {
         self.identify_at = now + self.timing.discover;
         match answer {
-            Ok(identity) if identity.hardware == self.identity.hardware => {
-                // One that is owned has to tell its state as well before it counts as heard.
-                if !self.is_owned() {
+            Ok(identity) => {
+                self.place.prove();
+                // That it knows its name is not enough where more is asked for: its state by who owns it, what it is made of.
+                if !self.is_owned() && self.describe_at.is_none() {
                     self.heard(now);
+                }
+                if self.failures == 0 {
+                    self.place.stay();
                 }
                 if identity != self.identity || !self.announced {
                     self.describe_at = Some(now);
                 }
                 self.identity = identity;
-            }
-            Ok(other) => {
-                let why = format!("another board, {}, answers at {}", other.hardware, self.place);
-                self.failed(now, why);
             }
             Err(fault) => self.fault(now, fault),
         }
@@ -253,21 +282,17 @@ impl Board {
                 self.read_at = now + self.timing.poll * if self.tells { RARER } else { 1 };
                 self.take(now, Some(asked_at), snapshot);
             }
-            Err(fault) => {
-                let why = fault.to_string();
-                for unit in self.units.values_mut() {
-                    let waits = unit.command.as_mut().filter(|command| command.need().1 == Need::ReadBack);
-                    if let Some(command) = waits {
-                        command.failed(now, why.clone());
-                    }
-                }
-                self.fault(now, fault);
-            }
+            Err(fault) => self.fault(now, fault),
         }
     }
 
     /// It told something by itself.
-    pub(super) fn told(&mut self, now: Instant, mut snapshot: Snapshot) {
+    pub(super) fn told(&mut self, now: Instant, told: Result<Snapshot, Fault>) {
+        let mut snapshot = match told {
+            Ok(snapshot) => snapshot,
+            Err(fault @ Fault::Other(_)) => return self.fault(now, fault),
+            Err(_) => return, // it is asked all the same, and answers that as it should or not
+        };
         if snapshot == Snapshot::default() {
             return; // nothing that is understood: no sign that it works
         }
@@ -293,24 +318,23 @@ impl Board {
         command: CommandId,
         answer: Result<(), Fault>,
     ) {
-        if answer.is_ok() {
-            self.heard(now);
-            self.last_acknowledged = Some(now);
-            self.read_at = self.read_at.max(now + READ_SOON);
-        }
-        let Some(unit) = self.units.get_mut(device) else { return };
+        let unit = self.units.get_mut(device);
         match answer {
-            Ok(()) => unit.told(now, command, None, &mut self.out),
+            Ok(()) => {
+                if let Some(unit) = unit {
+                    unit.told(now, command, &mut self.out);
+                }
+                self.heard(now);
+                self.last_acknowledged = Some(now);
+                self.read_at = self.read_at.max(now + READ_SOON);
+            }
             Err(Fault::Rejected(reason)) => {
-                if unit.command.as_ref().is_some_and(|in_flight| in_flight.id == command) {
+                if let Some(unit) = unit.filter(|unit| unit.is_carrying_out(command)) {
                     unit.end(Stage::Failed { reason }, &mut self.out);
                 }
                 self.heard(now);
             }
-            Err(fault) => {
-                unit.told(now, command, Some(fault.to_string()), &mut self.out);
-                self.fault(now, fault);
-            }
+            Err(fault) => self.fault(now, fault),
         }
     }
 
@@ -397,66 +421,5 @@ impl Board {
         if !self.announced && self.describe_at.is_none() {
             self.describe_at = Some(now);
         }
-    }
-
-    fn fault(&mut self, now: Instant, fault: Fault) {
-        match fault {
-            Fault::Failed(why) => self.failed(now, why),
-            Fault::Rejected(why) => {
-                self.heard(now);
-                self.read_at = now + self.timing.poll;
-                self.offline(&why);
-            }
-            Fault::Locked(why) => {
-                self.heard(now);
-                self.locked = true;
-                self.read_at = now + self.timing.poll.max(LOCKED_PAUSE);
-                self.offline(&why);
-                for unit in self.units.values_mut() {
-                    unit.end(Stage::Failed { reason: why.clone() }, &mut self.out);
-                }
-            }
-        }
-    }
-
-    fn failed(&mut self, now: Instant, why: String) {
-        self.failures = self.failures.saturating_add(1);
-        self.read_at = now + self.retry(self.timing.poll);
-        self.identify_at = now + self.retry(self.timing.discover);
-        tracing::debug!(board = %self.identity.hardware, failures = self.failures, why, "a request failed");
-        let silent = now.saturating_duration_since(self.last_heard);
-        // One that sleeps is not gone because it sleeps.
-        if self.failures < MOST_FAILURES || self.sleeps.is_some_and(|period| silent < period * 2) {
-            return;
-        }
-        let reason = format!(
-            "no good answer from {} to {} requests, last heard {} s ago: {why}",
-            self.place,
-            self.failures,
-            silent.as_secs()
-        );
-        self.offline(&reason);
-        if self.announced && silent >= self.lost_after() {
-            self.announced = false;
-            let lost = self
-                .units
-                .keys()
-                .map(|device| Reading::Lost { device: device.clone(), reason: reason.clone() });
-            self.out.extend(lost);
-        }
-    }
-
-    fn offline(&mut self, why: &str) {
-        for unit in self.units.values_mut().filter(|unit| unit.owned) {
-            unit.available(Availability::Offline, why, &mut self.out);
-        }
-    }
-
-    fn retry(&self, most: Duration) -> Duration {
-        (FIRST_RETRY * 2_u32.saturating_pow(self.failures.saturating_sub(1).min(8))).min(most)
-    }
-
-    fn lost_after(&self) -> Duration {
-        self.timing.lost().max(self.sleeps.unwrap_or_default() * 2)
     }
 }

@@ -19,18 +19,32 @@ pub(crate) struct Caller {
     route: Route,
     gap: Duration,
     ready: Instant,
+    /// The MAC address of the board, once it said it.
+    peer: Option<String>,
 }
 
 impl Caller {
     /// Nothing is connected yet; `gap` is the least time between two requests.
     pub(crate) fn new(route: &Route, to: &Origin, gap: Duration) -> Self {
         let client = Client::new(to.clone(), route.clone(), None);
-        Self { client, route: route.clone(), gap, ready: Instant::now() }
+        Self { client, route: route.clone(), gap, ready: Instant::now(), peer: None }
     }
 
     /// Asks there from now on.
     pub(crate) fn move_to(&mut self, to: Origin) {
         self.client = Client::new(to, self.route.clone(), None);
+    }
+
+    /// A board said who it is. The first to do so is the one that is spoken to.
+    pub(crate) fn meets(&mut self, hardware: &str) -> Result<(), Fault> {
+        match &self.peer {
+            Some(peer) if peer != hardware => Err(Fault::Other(hardware.to_owned())),
+            Some(_) => Ok(()),
+            None => {
+                self.peer = Some(hardware.to_owned());
+                Ok(())
+            }
+        }
     }
 
     /// When the next request may be sent.

@@ -10,7 +10,7 @@ use crate::model::{Change, CommandId, LightChange, State, Tolerance, color};
 const AFTER_TRANSITION: Duration = Duration::from_millis(100);
 /// How long to wait before a board that acknowledged and shows something else is looked at again.
 const LOOK_AGAIN: Duration = Duration::from_millis(300);
-/// The first wait after a request that failed; it doubles up to the last.
+/// The first wait after a read that was refused; it doubles up to the last.
 const FIRST_RETRY: Duration = Duration::from_millis(250);
 const LAST_RETRY: Duration = Duration::from_secs(2);
 
@@ -81,11 +81,16 @@ impl InFlight {
         !std::mem::replace(&mut self.acknowledged, true)
     }
 
-    /// The request for what it needs failed.
-    pub(super) fn failed(&mut self, now: Instant, why: String) {
+    /// The board answers nothing good: why, for people.
+    pub(super) fn note(&mut self, why: &str) {
+        self.last_fault = Some(why.to_owned());
+    }
+
+    /// The board tells no state.
+    pub(super) fn refused(&mut self, now: Instant, why: &str) {
         self.due = now + (FIRST_RETRY * 2_u32.saturating_pow(self.tries.min(8))).min(LAST_RETRY);
         self.tries += 1;
-        self.last_fault = Some(why);
+        self.note(why);
     }
 
     /// Judges a state that was asked for at `asked_at`; true when it confirms.

@@ -1,10 +1,12 @@
 //! All boards of a kind: which addresses are asked, and which task a directive goes to.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
-use tokio::task::{JoinError, JoinSet};
+use tokio::sync::mpsc::error::SendTimeoutError;
+use tokio::sync::{Notify, mpsc};
+use tokio::task::{AbortHandle, JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::adapter::{AdapterError, Context, Directive, Hint, Reading};
@@ -16,7 +18,7 @@ use super::board::Board;
 use super::config::Lan;
 use super::station::{self, Ends, Order};
 use super::unit::progress;
-use super::{Fault, Identity, Protocol, hardware_of, is_hardware};
+use super::{Address, Fault, Identity, Protocol, hardware_of, is_hardware};
 
 /// The most addresses that are known; a hint beyond that is dropped.
 const MOST_PLACES: usize = 256;
@@ -34,6 +36,9 @@ const MOST_FAILURES: u32 = 10;
 const HINT_PAUSE: Duration = Duration::from_secs(5);
 /// Orders that wait for a board.
 const MOST_ORDERS: usize = 64;
+/// How long the task of a board may take to have room for one more. It takes orders whatever it waits for, but for a node
+/// that takes no readings.
+const ORDER_WITHIN: Duration = Duration::from_secs(2);
 /// How long the tasks of boards may take to end.
 const END_WITHIN: Duration = Duration::from_millis(1_000);
 
@@ -48,15 +53,24 @@ struct Place {
     hardware: Option<String>,
 }
 
+/// The task of a board.
+#[derive(Debug)]
+struct Task {
+    orders: mpsc::Sender<Order>,
+    abort: AbortHandle,
+}
+
 struct Fleet<P: Protocol> {
     lan: Lan,
     settings: P::Settings,
     readings: mpsc::Sender<Reading>,
     places: BTreeMap<Origin, Place>,
-    boards: BTreeMap<String, mpsc::Sender<Order>>,
+    boards: BTreeMap<String, Task>,
     owned: BTreeSet<DeviceId>,
     probes: JoinSet<(Origin, P, Result<Identity, Fault>)>,
     stations: JoinSet<String>,
+    /// Told by a task whose board has to be looked for.
+    sought: Arc<Notify>,
     out: VecDeque<Reading>,
 }
 
@@ -69,6 +83,7 @@ pub(crate) async fn run<P: Protocol>(
     let Context { readings, mut commands, mut hints, mut shutdown, .. } = ctx;
     let mut fleet = Fleet::<P>::new(lan, settings, readings.clone());
     let mut hinted = true;
+    let sought = fleet.sought.clone();
     loop {
         fleet.probe();
         let due = fleet.due();
@@ -90,8 +105,9 @@ pub(crate) async fn run<P: Protocol>(
                 Some(hint) => fleet.hint(&hint),
                 None => hinted = false,
             },
-            Some(probed) = fleet.probes.join_next() => fleet.probed(probed).await,
+            Some(probed) = fleet.probes.join_next() => fleet.probed(probed),
             Some(ended) = fleet.stations.join_next() => fleet.ended(ended),
+            () = sought.notified() => fleet.look_around(),
             () = sleep_until(due) => {}
         }
     }
@@ -112,6 +128,7 @@ impl<P: Protocol> Fleet<P> {
             owned: BTreeSet::new(),
             probes: JoinSet::new(),
             stations: JoinSet::new(),
+            sought: Arc::new(Notify::new()),
             out: VecDeque::new(),
         }
     }
@@ -131,8 +148,8 @@ impl<P: Protocol> Fleet<P> {
                 return;
             }
             (place.is_asked, place.asked) = (true, Some(now));
-            let mut protocol = P::new(&self.settings, &self.lan.route, at);
             let at = at.clone();
+            let mut protocol = P::new(&self.settings, &self.lan.route, &place.address(&at));
             self.probes.spawn(async move {
                 let answer = protocol.identify().await;
                 (at, protocol, answer)
@@ -140,7 +157,13 @@ impl<P: Protocol> Fleet<P> {
         }
     }
 
-    async fn probed(&mut self, probed: Result<(Origin, P, Result<Identity, Fault>), JoinError>) {
+    /// Asks all addresses again, for a board is not where it was.
+    fn look_around(&mut self) {
+        let now = Instant::now();
+        self.places.values_mut().for_each(|place| place.ask_soon(now));
+    }
+
+    fn probed(&mut self, probed: Result<(Origin, P, Result<Identity, Fault>), JoinError>) {
         let Ok((at, protocol, answer)) = probed else { return };
         let now = Instant::now();
         let Some(place) = self.places.get_mut(&at) else { return };
@@ -151,7 +174,8 @@ impl<P: Protocol> Fleet<P> {
                 // Who keeps a task asks by itself; here it is asked now and then whether another board has come.
                 place.due = now + self.lan.timing.discover * 10;
                 place.hardware = Some(identity.hardware.clone());
-                self.seen(now, at, protocol, identity).await;
+                let address = place.address(&at);
+                self.seen(now, address, protocol, identity);
             }
             Err(fault) => {
                 place.failures = place.failures.saturating_add(1);
@@ -165,32 +189,34 @@ impl<P: Protocol> Fleet<P> {
         }
     }
 
-    async fn seen(&mut self, now: Instant, at: Origin, protocol: P, identity: Identity) {
+    fn seen(&mut self, now: Instant, at: Address, protocol: P, identity: Identity) {
         if !is_hardware(&identity.hardware) {
             return;
         }
-        if let Some(orders) = self.boards.get(&identity.hardware) {
-            let _ = orders.send(Order::Seen(at)).await; // a task that just ended is found again later
+        if let Some(task) = self.boards.get(&identity.hardware) {
+            // A task that just ended, or has no room, hears of it when the address is asked again.
+            let _ = task.orders.try_send(Order::Seen(at));
             return;
         }
         if self.boards.len() >= MOST_BOARDS {
-            tracing::debug!(adapter = P::ID, %at, most = MOST_BOARDS, "too many devices: this one is ignored");
+            tracing::debug!(adapter = P::ID, at = %at.origin, most = MOST_BOARDS, "too many devices: this one is ignored");
             return;
         }
         let hardware = identity.hardware.clone();
-        let mut board = Board::new(identity, at.to_string(), self.lan.timing, now);
+        let mut board = Board::new(identity, at, self.lan.timing, now);
         for device in
             self.owned.iter().filter(|device| hardware_of(device, P::ID).as_ref() == Some(&hardware))
         {
             board.directive(now, Directive::Own { device: device.clone(), owned: true });
         }
         let (orders, receiver) = mpsc::channel(MOST_ORDERS);
-        self.boards.insert(hardware.clone(), orders);
-        let ends = Ends { orders: receiver, readings: self.readings.clone(), moved: None };
-        self.stations.spawn(async move {
+        let ends = Ends { orders: receiver, readings: self.readings.clone(), sought: self.sought.clone() };
+        let name = hardware.clone();
+        let abort = self.stations.spawn(async move {
             station::serve(protocol, board, ends).await;
-            hardware
+            name
         });
+        self.boards.insert(hardware, Task { orders, abort });
     }
 
     fn ended(&mut self, ended: Result<String, JoinError>) {
@@ -208,7 +234,7 @@ impl<P: Protocol> Fleet<P> {
             Err(error) => {
                 // A task that broke left no name behind: every board whose orders nobody takes is forgotten.
                 tracing::warn!(adapter = P::ID, %error, "the task of a device broke");
-                self.boards.retain(|_, orders| !orders.is_closed());
+                self.boards.retain(|_, task| !task.orders.is_closed());
                 self.places.values_mut().for_each(|place| place.due = place.due.min(now + FIRST_PAUSE));
             }
         }
@@ -229,8 +255,7 @@ impl<P: Protocol> Fleet<P> {
         let now = Instant::now();
         let is_full = self.places.len() >= MOST_PLACES;
         match self.places.get_mut(&at) {
-            Some(place) if place.asked.is_none_or(|asked| now >= asked + HINT_PAUSE) => place.due = now,
-            Some(_) => {}
+            Some(place) => place.ask_soon(now),
             None if is_full => {
                 tracing::debug!(adapter = P::ID, %at, most = MOST_PLACES, "too many addresses: a hint is dropped");
             }
@@ -253,13 +278,24 @@ impl<P: Protocol> Fleet<P> {
             Directive::Command { device, .. } | Directive::Refresh { device } => device.clone(),
             Directive::Probe | Directive::Pair { .. } | Directive::Show(_) | Directive::Hide { .. } => return,
         };
-        let board = hardware_of(&device, P::ID).and_then(|hardware| self.boards.get(&hardware));
-        let failed = match board {
-            Some(orders) => orders.send(Order::Directive(directive)).await.err().map(|error| error.0),
-            None => Some(Order::Directive(directive)),
+        let order = Order::Directive(directive);
+        let (refused, why) = match hardware_of(&device, P::ID).and_then(|hardware| self.boards.get(&hardware))
+        {
+            None => (order, "this node does not reach it: another that does can own it"),
+            Some(task) => match task.orders.send_timeout(order, ORDER_WITHIN).await {
+                Ok(()) => return,
+                Err(SendTimeoutError::Closed(order)) => {
+                    (order, "this node just lost it: send the command again")
+                }
+                Err(SendTimeoutError::Timeout(order)) => {
+                    // What it owns would not be known to it any more: it begins anew.
+                    task.abort.abort();
+                    (order, "its task takes no more commands and begins anew: send the command again")
+                }
+            },
         };
-        if let Some(Order::Directive(Directive::Command { device, command, .. })) = failed {
-            let reason = format!("this node does not reach {device}: another that does can own it");
+        if let Order::Directive(Directive::Command { device, command, .. }) = refused {
+            let reason = format!("{device} was not told: {why}");
             self.out.push_back(progress(&device, command, Stage::Failed { reason }));
         }
     }
@@ -277,5 +313,114 @@ impl<P: Protocol> Fleet<P> {
 impl Place {
     fn new(configured: bool, now: Instant) -> Self {
         Self { configured, due: now, asked: None, failures: 0, is_asked: false, hardware: None }
+    }
+
+    fn address(&self, origin: &Origin) -> Address {
+        Address { origin: origin.clone(), configured: self.configured }
+    }
+
+    /// As soon as it may be asked again.
+    fn ask_soon(&mut self, now: Instant) {
+        let free = self.asked.map_or(now, |asked| now.max(asked + HINT_PAUSE));
+        self.due = self.due.min(free);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic)]
+
+    use super::super::{Layout, Snapshot, Timing};
+    use super::*;
+    use crate::model::{Change, CommandId};
+    use crate::net::Route;
+    use crate::websocket::Feed;
+
+    const HARDWARE: &str = "60019423b441";
+
+    /// A kind of board of which there is none.
+    struct Nothing;
+
+    impl Protocol for Nothing {
+        type Settings = ();
+        const ID: &'static str = "wled";
+        const SERVICE: &'static str = "_wled._tcp";
+
+        fn new((): &(), _: &Route, _: &Address) -> Self {
+            Self
+        }
+
+        fn move_to(&mut self, _: Address) {}
+
+        fn ready(&self) -> Instant {
+            Instant::now()
+        }
+
+        async fn identify(&mut self) -> Result<Identity, Fault> {
+            std::future::pending().await
+        }
+
+        async fn describe(&mut self) -> Result<Layout, Fault> {
+            std::future::pending().await
+        }
+
+        async fn read(&mut self) -> Result<Snapshot, Fault> {
+            std::future::pending().await
+        }
+
+        async fn change(&mut self, _: &DeviceId, _: &Change) -> Result<(), Fault> {
+            std::future::pending().await
+        }
+
+        fn feed(&self) -> Feed {
+            panic!("nobody listens to it")
+        }
+
+        fn told(&mut self, _: &str) -> Result<Snapshot, Fault> {
+            Ok(Snapshot::default())
+        }
+    }
+
+    fn fleet(addresses: Vec<Origin>) -> Fleet<Nothing> {
+        let timing = Timing { poll: Duration::from_secs(10), discover: Duration::from_secs(60) };
+        let lan = Lan { addresses, route: Route::default(), timing };
+        Fleet::new(lan, (), mpsc::channel(1).0)
+    }
+
+    fn id() -> DeviceId {
+        DeviceId::new(format!("wled-{HARDWARE}")).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_task_that_takes_no_orders_ends_and_the_command_fails_in_time() {
+        let mut fleet = fleet(Vec::new());
+        let (orders, _untaken) = mpsc::channel(1);
+        orders.try_send(Order::Directive(Directive::Refresh { device: id() })).unwrap();
+        let abort = fleet.stations.spawn(std::future::pending());
+        fleet.boards.insert(HARDWARE.to_owned(), Task { orders, abort });
+        let command = CommandId([1; 16]);
+        let (change, deadline) = (Change::Switch { on: true }, Instant::now() + Duration::from_secs(5));
+        let directive = Directive::Command { device: id(), command, change, deadline };
+        timeout(Duration::from_secs(3), fleet.direct(directive)).await.unwrap();
+        let Some(Reading::Progress { stage: Stage::Failed { reason }, .. }) = fleet.out.pop_front() else {
+            panic!("the command did not fail")
+        };
+        assert!(reason.contains("begins anew"), "{reason}");
+        assert!(fleet.stations.join_next().await.unwrap().unwrap_err().is_cancelled());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_looked_for_is_looked_for_everywhere_and_not_too_often() {
+        let mut fleet = fleet((1..=3).map(|host| Origin::plain(format!("192.0.2.{host}"), 80)).collect());
+        let asked = Instant::now();
+        for place in fleet.places.values_mut() {
+            (place.asked, place.due) = (Some(asked), asked + Duration::from_secs(600));
+        }
+        fleet.look_around();
+        assert_eq!(fleet.due(), asked + HINT_PAUSE);
+        assert!(fleet.places.values().all(|place| place.due == asked + HINT_PAUSE));
+        tokio::time::advance(HINT_PAUSE * 2).await;
+        fleet.look_around();
+        assert!(fleet.due() <= Instant::now());
     }
 }

@@ -2,7 +2,8 @@
 //! is asked for who it is, only what is owned is polled and told from, and commands are confirmed by what is read back.
 //!
 //! - [`fleet`] finds boards and gives each to a task of its own; a board that changes its address keeps its task.
-//! - [`station`] is that task: the sockets. [`board`] decides what it does next, and is pure.
+//! - [`station`] is that task: the sockets. [`board`] decides what it does next, and is pure. [`whereabouts`] is its address:
+//!   after anything that failed the board has to say who it is before it is told anything.
 //! - [`client`] asks over HTTP, no faster than the board bears.
 //!
 //! An adapter implements [`Protocol`] and calls [`fleet::run`].
@@ -16,6 +17,7 @@ mod station;
 #[cfg(test)]
 mod tests;
 mod unit;
+mod whereabouts;
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -34,12 +36,23 @@ pub(crate) enum Fault {
     /// Nothing came, or what came is not its protocol.
     #[error("{0}")]
     Failed(String),
+    /// Another board answered: its MAC address.
+    #[error("another device, {0}, answered")]
+    Other(String),
     /// It wants a password, or another one.
     #[error("{0}")]
     Locked(String),
     /// It understood, and will not.
     #[error("{0}")]
     Rejected(String),
+}
+
+/// Where a board is asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Address {
+    pub(crate) origin: Origin,
+    /// Whether a person named it in the settings; anybody on the network can announce one.
+    pub(crate) configured: bool,
 }
 
 /// Who a board is.
@@ -86,7 +99,8 @@ pub(crate) struct Timing {
     pub(crate) discover: Duration,
 }
 
-/// The language of a kind of board.
+/// The language of a kind of board. The first board that it meets is the one it speaks to: what another says is
+/// [`Fault::Other`], and is never taken in ([`client::Caller::meets`]).
 pub(crate) trait Protocol: Send + Sized + 'static {
     /// The settings that it needs.
     type Settings: Clone + Send + Sync + 'static;
@@ -97,10 +111,10 @@ pub(crate) trait Protocol: Send + Sized + 'static {
     const SERVICE: &'static str;
 
     /// Nothing is connected yet.
-    fn new(settings: &Self::Settings, route: &Route, to: &Origin) -> Self;
+    fn new(settings: &Self::Settings, route: &Route, to: &Address) -> Self;
 
-    /// From now on the board is there.
-    fn move_to(&mut self, to: Origin);
+    /// From now on the board is asked there, over new connections.
+    fn move_to(&mut self, to: Address);
 
     /// When the board bears the next request.
     fn ready(&self) -> Instant;
@@ -124,8 +138,8 @@ pub(crate) trait Protocol: Send + Sized + 'static {
     /// Opens what it tells by itself.
     fn feed(&self) -> Feed;
 
-    /// What a text that it told means.
-    fn told(&mut self, text: &str) -> Snapshot;
+    /// What a text that it told means; nothing of a text that is not understood.
+    fn told(&mut self, text: &str) -> Result<Snapshot, Fault>;
 }
 
 /// The MAC address in the id of a device: what follows the adapter's prefix.

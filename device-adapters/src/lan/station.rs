@@ -2,16 +2,16 @@
 
 use std::future::Future;
 use std::pin::pin;
+use std::sync::Arc;
 
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep_until};
 
 use crate::adapter::{Directive, Reading};
-use crate::http::Origin;
 use crate::websocket::{Feed, FeedEvent};
 
-use super::Protocol;
 use super::board::{Action, Board};
+use super::{Address, Protocol};
 
 /// While more readings than this wait for a slow node, nothing new is taken in.
 const MOST_BACKLOG: usize = 256;
@@ -24,15 +24,15 @@ pub(super) enum Order {
     /// By the node.
     Directive(Directive),
     /// The board was seen at an address.
-    Seen(Origin),
+    Seen(Address),
 }
 
 /// The two ends of a station.
 pub(super) struct Ends {
     pub(super) orders: mpsc::Receiver<Order>,
     pub(super) readings: mpsc::Sender<Reading>,
-    /// An address that is used once the request that runs has ended.
-    pub(super) moved: Option<Origin>,
+    /// Told when another board has the address of this one.
+    pub(super) sought: Arc<Notify>,
 }
 
 /// What ended a wait.
@@ -47,16 +47,17 @@ enum Woken<T> {
 pub(super) async fn serve<P: Protocol>(mut protocol: P, mut board: Board, mut ends: Ends) {
     let mut feed: Option<Feed> = None;
     while !board.is_gone(Instant::now()) {
-        if let Some(to) = ends.moved.take() {
+        if board.is_sought() {
+            ends.sought.notify_one();
+        }
+        if let Some(to) = board.moves(Instant::now()) {
             feed = None;
-            board.tells(Instant::now(), false);
-            board.seen(Instant::now(), to.to_string());
             protocol.move_to(to);
         }
         if !board.listens() {
             feed = None;
             board.tells(Instant::now(), false);
-        } else if feed.is_none() {
+        } else if feed.is_none() && board.place().is_proven() {
             feed = Some(protocol.feed());
         }
         let (at, action) = board.next(protocol.ready());
@@ -118,11 +119,11 @@ fn take(protocol: &mut impl Protocol, board: &mut Board, event: FeedEvent) {
     match event {
         FeedEvent::Open => board.tells(now, true),
         FeedEvent::Text(text) => {
-            let snapshot = protocol.told(&text);
-            board.told(now, snapshot);
+            let told = protocol.told(&text);
+            board.told(now, told);
         }
         FeedEvent::Closed(why) => {
-            tracing::debug!(place = board.place(), why, "the device tells nothing by itself: it is polled");
+            tracing::debug!(place = %board.place(), why, "the device tells nothing by itself: it is polled");
             board.tells(now, false);
         }
     }
@@ -139,7 +140,7 @@ impl Ends {
     /// Waits for something, and meanwhile passes readings on, takes orders and ends commands in time.
     async fn until<T>(&mut self, board: &mut Board, work: impl Future<Output = T>, wakes: bool) -> Woken<T> {
         let mut work = pin!(work);
-        let Self { orders, readings, moved } = self;
+        let Self { orders, readings, .. } = self;
         loop {
             board.expire(Instant::now());
             let deadline = board.deadline();
@@ -153,7 +154,7 @@ impl Ends {
                 },
                 order = orders.recv(), if free => match order {
                     Some(order) => {
-                        obey(board, order, moved);
+                        obey(board, order);
                         if wakes {
                             return Woken::ByOrder;
                         }
@@ -172,11 +173,9 @@ impl Ends {
     }
 }
 
-/// Passes a directive on, and keeps an address that the board wants.
-fn obey(board: &mut Board, order: Order, moved: &mut Option<Origin>) {
+fn obey(board: &mut Board, order: Order) {
     match order {
         Order::Directive(directive) => board.directive(Instant::now(), directive),
-        Order::Seen(at) if board.wants_address() => *moved = Some(at),
-        Order::Seen(_) => {}
+        Order::Seen(at) => board.seen(Instant::now(), at),
     }
 }

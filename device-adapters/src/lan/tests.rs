@@ -21,6 +21,10 @@ fn id() -> DeviceId {
     DeviceId::new(format!("wled-{HARDWARE}")).unwrap()
 }
 
+fn address(host: &str, configured: bool) -> Address {
+    Address { origin: Origin::plain(host, 80), configured }
+}
+
 struct Rig {
     board: Board,
     now: Instant,
@@ -32,7 +36,7 @@ impl Rig {
         let now = Instant::now();
         let timing = Timing { poll: Duration::from_secs(10), discover: Duration::from_secs(60) };
         let identity = Identity { hardware: HARDWARE.to_owned(), fingerprint: "1".to_owned() };
-        let mut board = Board::new(identity, "192.0.2.1:80".to_owned(), timing, now);
+        let mut board = Board::new(identity, address("192.0.2.1", false), timing, now);
         board.directive(now, Directive::Own { device: id(), owned: true });
         assert_eq!(board.next(now).1, Action::Describe);
         board.described(now, Ok(Layout { devices: vec![device()], sleeps, provisional: false }));
@@ -52,6 +56,13 @@ impl Rig {
 
     fn fail(&mut self) {
         self.board.read(self.now, self.now, Err(Fault::Failed("nothing came".to_owned())));
+    }
+
+    /// It says who it is.
+    fn identify(&mut self) {
+        assert_eq!(self.board.next(self.now).1, Action::Identify);
+        let identity = Identity { hardware: HARDWARE.to_owned(), fingerprint: "1".to_owned() };
+        self.board.identified(self.now, Ok(identity));
     }
 
     fn command(&mut self, number: u8, on: bool) {
@@ -178,16 +189,16 @@ fn what_comes_by_itself_never_confirms_and_is_not_believed_soon_after_a_command(
     rig.board.tells(rig.now, true);
     rig.command(1, true);
     rig.tell(Ok(()));
-    rig.board.told(rig.now, shown(true));
+    rig.board.told(rig.now, Ok(shown(true)));
     assert_eq!(rig.stages(1).len(), 2);
     rig.read(true);
     rig.take();
     rig.pass(ms(100));
-    rig.board.told(rig.now, shown(false)); // was on its way before the command
+    rig.board.told(rig.now, Ok(shown(false))); // was on its way before the command
     assert!(!rig.take().iter().any(|reading| is_report(reading, false)));
     assert!(rig.board.next(rig.now).0 <= rig.now + ms(300), "it is read instead");
     rig.pass(Duration::from_secs(2));
-    rig.board.told(rig.now, shown(false));
+    rig.board.told(rig.now, Ok(shown(false)));
     assert!(rig.take().iter().any(|reading| is_report(reading, false)));
 }
 
@@ -215,9 +226,9 @@ fn noise_that_comes_by_itself_is_no_sign_of_life() {
     let mut rig = Rig::new(None);
     (0..3).for_each(|_| rig.fail());
     rig.take();
-    rig.board.told(rig.now, Snapshot::default());
+    rig.board.told(rig.now, Ok(Snapshot::default()));
     assert_eq!(availability(&rig.take()), None);
-    rig.board.told(rig.now, Snapshot { is_whole: false, ..shown(true) });
+    rig.board.told(rig.now, Ok(Snapshot { is_whole: false, ..shown(true) }));
     assert_eq!(availability(&rig.take()).unwrap().0, Availability::Online);
 }
 
@@ -230,6 +241,7 @@ fn a_board_that_is_silent_for_long_is_lost_and_found_again() {
     }
     assert!(rig.take().iter().any(|reading| matches!(reading, Reading::Lost { .. })));
     assert!(!rig.board.is_gone(rig.now), "it is owned: it is asked as long as that is so");
+    rig.identify();
     rig.read(true);
     assert_eq!(rig.board.next(rig.now).1, Action::Describe);
     rig.board.described(rig.now, Ok(Layout { devices: vec![device()], ..Layout::default() }));
@@ -266,20 +278,170 @@ fn a_locked_board_is_offline_and_fails_commands_at_once_with_the_way_out() {
     assert!(rig.board.listens());
 }
 
+const OTHER: &str = "000000000000";
+
+fn other() -> Fault {
+    Fault::Other(OTHER.to_owned())
+}
+
 #[test]
-fn another_board_at_the_same_address_is_not_taken_for_it() {
+fn after_a_failure_a_board_says_who_it_is_before_it_is_told_anything() {
+    let mut rig = Rig::new(None);
+    rig.command(1, true);
+    rig.tell(Err(Fault::Failed("nothing came".to_owned())));
+    let (at, action) = rig.board.next(rig.now);
+    assert!(action == Action::Identify && at <= rig.now + ms(250), "{action:?}");
+    rig.pass(ms(250));
+    rig.identify();
+    rig.tell(Ok(()));
+    rig.read(true);
+    assert_eq!(rig.stages(1).last(), Some(&Stage::Confirmed));
+}
+
+#[test]
+fn a_board_whose_address_another_has_is_offline_at_once_and_told_nothing_until_it_is_found() {
+    let by_read = |rig: &mut Rig| rig.board.read(rig.now, rig.now, Err(other()));
+    let by_itself = |rig: &mut Rig| rig.board.told(rig.now, Err(other()));
+    let by_description = |rig: &mut Rig| rig.board.described(rig.now, Err(other()));
+    let by_name = |rig: &mut Rig| rig.board.identified(rig.now, Err(other()));
+    let by_command = |rig: &mut Rig| rig.board.changed(rig.now, &id(), CommandId([1; 16]), Err(other()));
+    let noticed: [fn(&mut Rig); 5] = [by_read, by_itself, by_description, by_name, by_command];
+    for notice in noticed {
+        let mut rig = Rig::new(None);
+        rig.take();
+        rig.command(1, true);
+        notice(&mut rig);
+        let (is, why) = availability(&rig.take()).unwrap();
+        assert_eq!(is, Availability::Offline);
+        assert!(why.contains(OTHER) && why.contains("192.0.2.1:80"), "{why}");
+        assert!(rig.board.is_sought() && !rig.board.is_sought(), "it is looked for, once");
+        assert!(rig.board.wants_address() && !rig.board.listens());
+        assert_eq!(rig.board.moves(rig.now), None);
+        for _ in 0..3 {
+            rig.pass(Duration::from_secs(1));
+            assert_eq!(rig.board.next(rig.now).1, Action::Identify);
+            rig.board.identified(rig.now, Err(other()));
+        }
+        let new = address("192.0.2.9", false);
+        rig.board.seen(rig.now, new.clone());
+        assert_eq!(rig.board.moves(rig.now), Some(new));
+        rig.identify();
+        rig.tell(Ok(()));
+        rig.read(true);
+        assert_eq!(rig.stages(1).last(), Some(&Stage::Confirmed));
+        assert_eq!(
+            availability(&rig.seen).unwrap(),
+            (Availability::Online, "192.0.2.9:80 answers".to_owned())
+        );
+        assert_eq!(rig.board.next(rig.now).1, Action::Describe, "the address is a part of the description");
+    }
+}
+
+#[test]
+fn a_command_to_a_board_that_is_not_found_says_who_has_its_address() {
+    let mut rig = Rig::new(None);
+    rig.board.read(rig.now, rig.now, Err(other()));
+    rig.command(1, true);
+    for _ in 0..3 {
+        rig.board.identified(rig.now, Err(other()));
+        rig.pass(Duration::from_secs(2));
+    }
+    let Some(Stage::TimedOut { reason }) = rig.stages(1).last().cloned() else { panic!() };
+    assert!(reason.contains(OTHER), "{reason}");
+}
+
+#[test]
+fn a_board_that_is_seen_elsewhere_is_asked_whether_it_left() {
+    let mut rig = Rig::new(None);
+    rig.command(1, true);
+    rig.board.seen(rig.now, address("192.0.2.9", false));
+    assert_eq!(rig.board.moves(rig.now), None, "it answers at both, as far as is known");
+    rig.identify();
+    assert!(matches!(rig.board.next(rig.now).1, Action::Tell(..)));
+    rig.fail();
+    assert_eq!(rig.board.moves(rig.now), None, "where it was seen long ago is nothing to go by");
+    let mut rig = Rig::new(None);
+    rig.board.seen(rig.now, address("192.0.2.9", false));
+    rig.board.identified(rig.now, Err(other()));
+    assert_eq!(rig.board.moves(rig.now), Some(address("192.0.2.9", false)));
+}
+
+#[test]
+fn what_ends_a_connection_may_be_that_the_board_left() {
+    let mut rig = Rig::new(None);
+    rig.board.tells(rig.now, true);
+    rig.read(false);
+    rig.board.tells(rig.now, false);
+    rig.command(1, true);
+    rig.identify();
+    assert!(matches!(rig.board.next(rig.now).1, Action::Tell(..)));
+}
+
+#[test]
+fn an_address_that_a_person_named_goes_before_one_that_was_announced() {
+    let mut rig = Rig::new(None);
+    let named = address("shelf.example", true);
+    rig.board.seen(rig.now, named.clone());
+    assert_eq!(rig.board.moves(rig.now), Some(named));
+    rig.identify();
+    rig.read(true);
+    rig.board.seen(rig.now, address("192.0.2.1", false));
+    assert_eq!(rig.board.moves(rig.now), None);
+}
+
+#[test]
+fn a_sleeper_whose_address_another_has_is_not_offline_for_it() {
+    let mut rig = Rig::new(Some(Duration::from_secs(3_600)));
+    rig.take();
+    rig.board.identified(rig.now, Err(other()));
+    assert_eq!(availability(&rig.take()), None);
+    assert_eq!(rig.board.next(rig.now).1, Action::Identify);
+}
+
+#[test]
+fn a_board_that_says_its_name_and_nothing_else_is_asked_more_and_more_rarely() {
     let mut rig = Rig::new(None);
     rig.board.directive(rig.now, Directive::Own { device: id(), owned: false });
-    let other = Identity { hardware: "000000000000".to_owned(), fingerprint: String::new() };
+    rig.board
+        .identified(rig.now, Ok(Identity { hardware: HARDWARE.to_owned(), fingerprint: "2".to_owned() }));
+    let began = rig.now;
+    let mut asked = 0;
+    while rig.now < began + Duration::from_secs(150) {
+        let (at, action) = rig.board.next(rig.now);
+        rig.now = rig.now.max(at);
+        match action {
+            Action::Identify => rig.identify(),
+            Action::Describe => rig.board.described(rig.now, Err(Fault::Failed("noise".to_owned()))),
+            other => panic!("{other:?}"),
+        }
+        asked += 1;
+    }
+    assert!(asked < 24, "{asked} requests in 150 s");
+}
+
+#[test]
+fn the_first_board_that_a_client_meets_is_the_one_it_speaks_to() {
+    let at = Origin::plain("192.0.2.1", 80);
+    let mut caller = client::Caller::new(&Route::default(), &at, ms(1));
+    assert_eq!(caller.meets(HARDWARE), Ok(()));
+    assert_eq!(caller.meets(OTHER), Err(other()));
+    caller.move_to(Origin::plain("192.0.2.9", 80));
+    assert_eq!((caller.meets(OTHER), caller.meets(HARDWARE)), (Err(other()), Ok(())));
+}
+
+#[test]
+fn a_board_of_another_node_whose_address_another_has_is_lost() {
+    let mut rig = Rig::new(None);
+    rig.board.directive(rig.now, Directive::Own { device: id(), owned: false });
     for _ in 0..4 {
         rig.pass(Duration::from_secs(60));
-        rig.board.identified(rig.now, Ok(other.clone()));
+        rig.board.identified(rig.now, Err(other()));
     }
     let lost = rig.take().into_iter().find_map(|reading| match reading {
         Reading::Lost { reason, .. } => Some(reason),
         _ => None,
     });
-    assert!(lost.unwrap().contains("another board, 000000000000"));
+    assert!(lost.unwrap().contains("another device, 000000000000"));
     assert!(rig.board.is_gone(rig.now));
 }
 

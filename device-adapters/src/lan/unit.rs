@@ -69,7 +69,7 @@ impl Unit {
         deadline: Instant,
         out: &mut VecDeque<Reading>,
     ) {
-        if self.command.as_ref().is_some_and(|command| command.id == id) {
+        if self.is_carrying_out(id) {
             return; // the same again: it is on its way
         }
         let wanted = if self.owned {
@@ -96,22 +96,16 @@ impl Unit {
         out.extend(first.map(|id| self.progress(id, Stage::Sent)));
     }
 
-    /// How telling the command of that id ended; none means acknowledged.
-    pub(super) fn told(
-        &mut self,
-        now: Instant,
-        id: CommandId,
-        fault: Option<String>,
-        out: &mut VecDeque<Reading>,
-    ) {
-        let Some(command) = self.command.as_mut().filter(|command| command.id == id) else { return };
-        match fault {
-            Some(fault) => command.failed(now, fault),
-            None => {
-                if command.told(now) {
-                    out.push_back(self.progress(id, Stage::Acknowledged));
-                }
-            }
+    /// Whether the command of that id is on its way.
+    pub(super) fn is_carrying_out(&self, id: CommandId) -> bool {
+        self.command.as_ref().is_some_and(|command| command.id == id)
+    }
+
+    /// The board acknowledged the command of that id.
+    pub(super) fn told(&mut self, now: Instant, id: CommandId, out: &mut VecDeque<Reading>) {
+        let command = self.command.as_mut().filter(|command| command.id == id);
+        if command.is_some_and(|command| command.told(now)) {
+            out.push_back(self.progress(id, Stage::Acknowledged));
         }
     }
 

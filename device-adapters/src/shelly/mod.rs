@@ -5,6 +5,9 @@
 //! is told over the WebSocket. What a device is made of takes two requests, which every node makes that finds it; all else
 //! its owner alone asks for. Covers are not driven, and devices of the first generation are not spoken to.
 //!
+//! What answers a challenge lets the one who made it guess the password as fast as they can compute. So it is answered only
+//! where a person said that a device is (`addresses`), and at another address only to the device that accepted it there.
+//!
 //! A device on a battery sleeps and cannot be asked: it is read when it announces itself on waking, and counts as
 //! online until nothing was heard of it for twice the time between two wakings.
 //!
@@ -27,10 +30,10 @@ use crate::adapter::{
     Adapter, AdapterError, Context, Descriptor, Registration, Scope, Secret, SettingsError,
 };
 use crate::digest::{Challenge, Credentials};
-use crate::http::{Origin, Request, Response};
+use crate::http::{Request, Response};
 use crate::lan::client::Caller;
 use crate::lan::config::{self, Lan};
-use crate::lan::{Fault, Identity, Layout, Protocol, Snapshot, fleet};
+use crate::lan::{Address, Fault, Identity, Layout, Protocol, Snapshot, fleet};
 use crate::model::{Change, DeviceId};
 use crate::net::Route;
 use crate::settings::Settings;
@@ -69,7 +72,8 @@ fn schema() -> Value {
     let mut properties = config::properties("Shelly devices of generation 2 and later");
     let password = json!({
         "type": "string", "writeOnly": true,
-        "description": "The password of the Shelly devices that ask for one; the same for all. The user is always admin."
+        "description": "The password of the Shelly devices that ask for one; the same for all. The user is always admin. \
+                        Devices that ask for it have to be named in addresses: it is not used for what only announces itself."
     });
     properties.insert("password".to_owned(), password);
     json!({ "type": "object", "additionalProperties": false, "properties": properties })
@@ -107,6 +111,10 @@ impl Adapter for Shelly {
 struct Rpc {
     caller: Caller,
     credentials: Option<Credentials>,
+    /// A person named the address in the settings.
+    named: bool,
+    /// It accepted the password, at this address or another.
+    accepted: bool,
     challenge: Option<Challenge>,
     requests: u64,
     info: Option<Info>,
@@ -119,10 +127,12 @@ impl Protocol for Rpc {
     const ID: &'static str = ID;
     const SERVICE: &'static str = SERVICE;
 
-    fn new(credentials: &Option<Credentials>, route: &Route, to: &Origin) -> Self {
+    fn new(credentials: &Option<Credentials>, route: &Route, to: &Address) -> Self {
         Self {
-            caller: Caller::new(route, to, GAP),
+            caller: Caller::new(route, &to.origin, GAP),
             credentials: credentials.clone(),
+            named: to.configured,
+            accepted: false,
             challenge: None,
             requests: 0,
             info: None,
@@ -130,10 +140,11 @@ impl Protocol for Rpc {
         }
     }
 
-    fn move_to(&mut self, to: Origin) {
+    fn move_to(&mut self, to: Address) {
         // What the board at the old address asked to be answered is no business of the one at the new.
         self.challenge = None;
-        self.caller.move_to(to);
+        self.named = to.configured;
+        self.caller.move_to(to.origin);
     }
 
     fn ready(&self) -> Instant {
@@ -146,6 +157,7 @@ impl Protocol for Rpc {
         let info: Info = self.caller.read("/shelly", &answer)?;
         let identity =
             info.identity().map_err(|why| Fault::Failed(format!("{}: {why}", self.caller.origin())))?;
+        self.caller.meets(&identity.hardware)?;
         self.info = Some(info);
         Ok(identity)
     }
@@ -154,7 +166,7 @@ impl Protocol for Rpc {
         self.identify().await?;
         let config = self.call("Shelly.GetConfig", None).await;
         let status = match &config {
-            Ok(_) => self.call("Shelly.GetStatus", None).await,
+            Ok(_) => self.status().await,
             Err(fault) => Err(fault.clone()),
         };
         let (Some(info), place) = (&self.info, self.caller.origin().to_string()) else {
@@ -175,7 +187,7 @@ impl Protocol for Rpc {
     }
 
     async fn read(&mut self) -> Result<Snapshot, Fault> {
-        let status = self.call("Shelly.GetStatus", None).await?;
+        let status = self.status().await?;
         self.parts.take(&status, true).ok_or_else(|| {
             Fault::Failed(format!("{} tells a status that is no object", self.caller.origin()))
         })
@@ -189,22 +201,39 @@ impl Protocol for Rpc {
 
     fn feed(&self) -> Feed {
         let (route, to) = (self.caller.route().clone(), self.caller.origin().clone());
-        let greeting = Asks { credentials: self.credentials.clone(), was_challenged: false };
+        let greeting = Asks { credentials: self.credentials().cloned(), was_challenged: false };
         Feed::start(route, to, RPC, greeting, PAUSE)
     }
 
-    fn told(&mut self, text: &str) -> Snapshot {
-        match wire::read(text) {
+    fn told(&mut self, text: &str) -> Result<Snapshot, Fault> {
+        Ok(match wire::read(text) {
             Some(Answer::Status { status, is_whole }) => {
+                self.meet(&status)?;
                 self.parts.take(&status, is_whole).unwrap_or_default()
             }
             Some(Answer::Events(events)) => self.parts.events(&events),
             Some(Answer::Refused { .. } | Answer::Challenged { .. }) | None => Snapshot::default(),
-        }
+        })
     }
 }
 
 impl Rpc {
+    async fn status(&mut self) -> Result<Value, Fault> {
+        let status = self.call("Shelly.GetStatus", None).await?;
+        self.meet(&status)?;
+        Ok(status)
+    }
+
+    /// A status says whose it is; what changed says it seldom.
+    fn meet(&mut self, status: &Value) -> Result<(), Fault> {
+        wire::hardware_in(status).map_or(Ok(()), |hardware| self.caller.meets(&hardware))
+    }
+
+    /// Who asks, where that may be proved.
+    fn credentials(&self) -> Option<&Credentials> {
+        self.credentials.as_ref().filter(|_| self.named || self.accepted)
+    }
+
     /// Calls a method over HTTP, and gives what it results in.
     async fn call(&mut self, method: &str, parameters: Option<Value>) -> Result<Value, Fault> {
         self.requests += 1;
@@ -212,19 +241,14 @@ impl Rpc {
         let mut answer = self.post(&frame).await?;
         // Once for a nonce that is not known yet or has grown old, and never twice with the same password.
         if answer.status == StatusCode::UNAUTHORIZED {
-            self.challenge = None;
-            let Some(_) = &self.credentials else { return Err(self.locked("asks for a password")) };
-            let header = answer.header("www-authenticate").unwrap_or_default().to_owned();
-            let challenge = Challenge::parse(&header);
-            let challenge =
-                challenge.map_err(|why| self.locked(&format!("wants to know who asks: {why}")))?;
-            self.challenge = Some(challenge);
+            self.challenge = Some(self.challenged(&answer)?);
             answer = self.post(&frame).await?;
         }
         if answer.status == StatusCode::UNAUTHORIZED {
             self.challenge = None;
-            return Err(self.locked("refuses the password"));
+            return Err(self.locked("refuses the password: set \"password\" of shelly"));
         }
+        self.accepted |= self.challenge.is_some();
         let told: wire::Told = match answer.status.is_success() {
             true => self.caller.read(RPC, &answer)?,
             // An error of the method comes with a status of its own.
@@ -234,6 +258,32 @@ impl Rpc {
             },
         };
         told.result(self.requests, method, self.caller.origin())
+    }
+
+    /// What the device wants to have answered, if that may be answered.
+    fn challenged(&mut self, answer: &Response) -> Result<Challenge, Fault> {
+        let before = self.challenge.take();
+        if self.credentials.is_none() {
+            return Err(self.locked("asks for a password: set \"password\" of shelly"));
+        }
+        if self.credentials().is_none() {
+            return Err(self.locked(
+                "asks for the password, which is not used for what only announces itself: if it is yours, add its address to \
+                 \"addresses\" of shelly",
+            ));
+        }
+        let challenge = Challenge::parse(answer.header("www-authenticate").unwrap_or_default());
+        let challenge = challenge.map_err(|why| {
+            self.locked(&format!("wants to know who asks: {why}: set \"password\" of shelly"))
+        })?;
+        // The realm is the device.
+        if before.is_some_and(|before| before.realm != challenge.realm) {
+            return Err(Fault::Failed(format!(
+                "another device asks for the password at {}",
+                self.caller.origin()
+            )));
+        }
+        Ok(challenge)
     }
 
     async fn post(&mut self, frame: &Value) -> Result<Response, Fault> {
@@ -247,7 +297,7 @@ impl Rpc {
     }
 
     fn locked(&self, what: &str) -> Fault {
-        Fault::Locked(format!("the Shelly at {} {what}: set \"password\" of shelly", self.caller.origin()))
+        Fault::Locked(format!("the Shelly at {} {what}", self.caller.origin()))
     }
 }
 

@@ -209,6 +209,11 @@ impl Kind {
     }
 }
 
+fn is_understood(word: &str) -> bool {
+    let is_part = Kind::of(word).is_some() || word == "input" || word == "cover";
+    is_part || ROWS.iter().any(|row| row.kinds.contains(&word))
+}
+
 /// The range of white of a channel.
 fn whites(config: Option<&Value>) -> KelvinRange {
     let end = |position: &str| {
@@ -235,10 +240,14 @@ impl Parts {
         let mut devices = Vec::new();
         let mut rest = whole.clone();
         let mut has_cover = false;
-        for (key, shown) in status.iter().take(MOST_PARTS) {
-            let config = config.get(key);
+        let numbered = status.iter().filter_map(|(key, shown)| {
             let (word, number) = key.split_once(':').unwrap_or((key, "0"));
-            let Ok(number) = number.parse::<u32>() else { continue };
+            Some((key, word, number.parse::<u32>().ok()?, shown))
+        });
+        // What is not understood takes no place: a gateway tells of dozens of sensors of others.
+        let understood = numbered.filter(|(_, word, ..)| is_understood(word));
+        for (key, word, number, shown) in understood.take(MOST_PARTS) {
+            let config = config.get(key);
             has_cover |= word == "cover";
             let part = |capabilities| part(info, &whole, (word, number), config, capabilities);
             if let Some(kind) = Kind::of(word) {

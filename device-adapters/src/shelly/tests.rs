@@ -10,6 +10,7 @@ use super::parts::Parts;
 use super::wire::{self, Answer, Info};
 use super::*;
 use crate::contract;
+use crate::http::Origin;
 use crate::model::{
     Capabilities, ColorMode, Description, Gamut, LightChange, LightState, Measurement, SensorKind, State,
     Tolerance,
@@ -96,6 +97,60 @@ fn a_password_is_never_in_an_error() {
     assert!(!format!("{:?}", credentials.password).contains("hunter2"));
 }
 
+fn address(configured: bool) -> Address {
+    Address { origin: Origin::plain("192.0.2.7", 80), configured }
+}
+
+fn refusal(realm: &str) -> Response {
+    let mut headers = hyper::HeaderMap::new();
+    let challenge = format!("Digest qop=\"auth\", realm=\"{realm}\", nonce=\"1\", algorithm=SHA-256");
+    headers.insert("www-authenticate", challenge.parse().unwrap());
+    Response { status: StatusCode::UNAUTHORIZED, headers, body: Vec::new() }
+}
+
+#[test]
+fn a_challenge_is_answered_where_a_person_said_so_or_to_who_accepted_the_password() {
+    let credentials = || Some(Credentials { user: "admin", password: Secret("hunter2".to_owned()) });
+    let route = Route::default();
+    let mut found = Rpc::new(&credentials(), &route, &address(false));
+    let Err(Fault::Locked(why)) = found.challenged(&refusal("a")) else { panic!("it was answered") };
+    assert!(why.contains("add its address") && !why.contains("hunter2"), "{why}");
+    assert!(found.credentials().is_none());
+    let mut named = Rpc::new(&credentials(), &route, &address(true));
+    assert!(named.challenged(&refusal("a")).is_ok());
+    named.move_to(address(false));
+    assert!(named.challenged(&refusal("a")).is_err(), "nobody accepted it yet");
+    named.accepted = true;
+    named.move_to(address(false));
+    assert!(named.challenged(&refusal("a")).is_ok());
+    let mut without = Rpc::new(&None, &route, &address(true));
+    assert!(
+        matches!(without.challenged(&refusal("a")), Err(Fault::Locked(why)) if why.contains("set \"password\""))
+    );
+}
+
+#[test]
+fn another_device_that_asks_for_the_password_gets_no_answer() {
+    let credentials = Some(Credentials { user: "admin", password: Secret("hunter2".to_owned()) });
+    let mut rpc = Rpc::new(&credentials, &Route::default(), &address(true));
+    rpc.challenge = Some(rpc.challenged(&refusal("shellyplus1-a8032ab12345")).unwrap());
+    rpc.challenge = Some(rpc.challenged(&refusal("shellyplus1-a8032ab12345")).unwrap());
+    assert!(matches!(rpc.challenged(&refusal("shellyplus1-000000000000")), Err(Fault::Failed(_))));
+}
+
+#[test]
+fn a_status_of_another_device_is_not_taken_in() {
+    let mut rpc = Rpc::new(&None, &Route::default(), &address(true));
+    let told =
+        |mac: &str| json!({ "method": "NotifyFullStatus", "params": { "sys": { "mac": mac } } }).to_string();
+    assert!(rpc.told(&told("A8032AB12345")).is_ok());
+    assert_eq!(rpc.told(&told("000000000000")), Err(Fault::Other("000000000000".to_owned())));
+    assert!(
+        rpc.told("{\"method\":\"NotifyStatus\",\"params\":{}}").is_ok(),
+        "what changed need not say whose it is"
+    );
+}
+
 #[test]
 fn each_channel_is_a_device_and_the_rest_is_one_more() {
     let (_, devices) = parts();
@@ -144,6 +199,17 @@ fn each_channel_is_a_device_and_the_rest_is_one_more() {
     assert_eq!(rest.sensors["smoke"].kind, SensorKind::Binary);
     assert!(rest.sensors["battery"].diagnostic);
     assert_eq!(wire::sleeps(&status()), Some(Duration::from_secs(7_200)));
+}
+
+#[test]
+fn what_is_not_understood_takes_no_place_of_what_is() {
+    let mut status = status();
+    for number in 200..300 {
+        status[format!("bthomesensor:{number}")] = json!({ "id": number, "value": 1 });
+    }
+    let (_, devices) = Parts::of(&info(), &config(), &status, "").unwrap();
+    assert_eq!(devices.len(), parts().1.len());
+    device(&devices, "shelly-84cca87c1f90-switch-1");
 }
 
 #[test]

@@ -234,6 +234,11 @@ pub(super) fn read(text: &str) -> Option<Answer> {
     }
 }
 
+/// The MAC address in a status.
+pub(super) fn hardware_in(status: &Value) -> Option<String> {
+    hardware(status.pointer("/sys/mac")?.as_str()?)
+}
+
 /// How long a device sleeps between two wakings; none of one that does not.
 pub(super) fn sleeps(status: &Value) -> Option<Duration> {
     let seconds = status.pointer("/sys/wakeup_period")?.as_u64()?;

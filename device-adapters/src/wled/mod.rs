@@ -6,6 +6,7 @@
 //!
 //! Source: <https://kno.wled.ge/interfaces/json-api/>, <https://kno.wled.ge/interfaces/websocket/>.
 
+mod names;
 #[cfg(test)]
 mod tests;
 mod wire;
@@ -19,16 +20,17 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use crate::adapter::{Adapter, AdapterError, Context, Descriptor, Registration, Scope, SettingsError};
-use crate::http::{Origin, Request};
+use crate::http::Request;
 use crate::lan::client::Caller;
 use crate::lan::config::{self, Lan};
-use crate::lan::{Fault, Identity, Layout, Protocol, Snapshot, fleet};
+use crate::lan::{Address, Fault, Identity, Layout, Protocol, Snapshot, fleet};
 use crate::model::{Change, DeviceId};
 use crate::net::Route;
 use crate::settings::Settings;
 use crate::websocket::{Feed, Greeting};
 
-use self::wire::{Info, Names, StateAndInfo};
+use self::names::Names;
+use self::wire::{Info, StateAndInfo};
 
 /// The id of the adapter, and the prefix of its device ids.
 const ID: &str = "wled";
@@ -90,12 +92,12 @@ impl Protocol for Json {
     const ID: &'static str = ID;
     const SERVICE: &'static str = SERVICE;
 
-    fn new((): &(), route: &Route, to: &Origin) -> Self {
-        Self { caller: Caller::new(route, to, GAP), names: Names::default(), shown: None }
+    fn new((): &(), route: &Route, to: &Address) -> Self {
+        Self { caller: Caller::new(route, &to.origin, GAP), names: Names::default(), shown: None }
     }
 
-    fn move_to(&mut self, to: Origin) {
-        self.caller.move_to(to);
+    fn move_to(&mut self, to: Address) {
+        self.caller.move_to(to.origin);
     }
 
     fn ready(&self) -> Instant {
@@ -103,11 +105,12 @@ impl Protocol for Json {
     }
 
     async fn identify(&mut self) -> Result<Identity, Fault> {
-        self.get::<Info>("/json/info").await?.identity().map_err(|why| self.wrong(&why))
+        let info: Info = self.get("/json/info").await?;
+        self.meet(info.identity())
     }
 
     async fn describe(&mut self) -> Result<Layout, Fault> {
-        let both: StateAndInfo = self.get("/json/si").await?;
+        let both = self.look().await?;
         let effects = self.get("/json/eff").await?;
         let palettes = self.get("/json/pal").await?;
         self.names = Names::new(effects, palettes);
@@ -118,19 +121,21 @@ impl Protocol for Json {
     }
 
     async fn read(&mut self) -> Result<Snapshot, Fault> {
-        let both: StateAndInfo = self.get("/json/si").await?;
-        self.take(both).map_err(|why| self.wrong(&why))
+        let both = self.look().await?;
+        self.take(both)
     }
 
     async fn change(&mut self, device: &DeviceId, change: &Change) -> Result<(), Fault> {
         let Change::Light(light) = change else {
             return Err(Fault::Rejected(format!("{device} is a light")));
         };
-        if self.shown.is_none() {
-            self.read().await?;
-        }
-        let Some(shown) = &self.shown else { return Err(Fault::Failed("the state is not known".to_owned())) };
-        let body = wire::change(shown, &self.names, device, light).map_err(Fault::Rejected)?;
+        // A board that is told a brightness alone goes on, so it has to be told whether it is on now, not some time ago.
+        let leaves_power = light.brightness.is_some() && light.on.is_none();
+        let shown = match self.shown.clone().filter(|_| !leaves_power) {
+            Some(shown) => shown,
+            None => self.look().await?,
+        };
+        let body = wire::change(&shown, &self.names, device, light).map_err(Fault::Rejected)?;
         let request = Request::json(Method::POST, "/json/state", &body);
         let answer = self.caller.send(request).await?;
         let told: serde_json::Value = self.caller.read("/json/state", &answer)?;
@@ -145,10 +150,11 @@ impl Protocol for Json {
         Feed::start(route, to, "/ws", Listens, PAUSE)
     }
 
-    fn told(&mut self, text: &str) -> Snapshot {
+    fn told(&mut self, text: &str) -> Result<Snapshot, Fault> {
         // Other answers of the socket are of no interest: those to the changes of others, live pictures of the LEDs.
-        let both = serde_json::from_str::<StateAndInfo>(text);
-        both.ok().and_then(|both| self.take(both).ok()).unwrap_or_default()
+        let Ok(both) = serde_json::from_str::<StateAndInfo>(text) else { return Ok(Snapshot::default()) };
+        self.meet(both.identity())?;
+        self.take(both)
     }
 }
 
@@ -158,8 +164,21 @@ impl Json {
         self.caller.read(path, &answer)
     }
 
-    fn take(&mut self, both: StateAndInfo) -> Result<Snapshot, String> {
-        let mut snapshot = wire::snapshot(&both, &self.names)?;
+    /// What the board shows now.
+    async fn look(&mut self) -> Result<StateAndInfo, Fault> {
+        let both: StateAndInfo = self.get("/json/si").await?;
+        self.meet(both.identity())?;
+        Ok(both)
+    }
+
+    fn meet(&mut self, identity: Result<Identity, String>) -> Result<Identity, Fault> {
+        let identity = identity.map_err(|why| self.wrong(&why))?;
+        self.caller.meets(&identity.hardware)?;
+        Ok(identity)
+    }
+
+    fn take(&mut self, both: StateAndInfo) -> Result<Snapshot, Fault> {
+        let mut snapshot = wire::snapshot(&both, &self.names).map_err(|why| self.wrong(&why))?;
         snapshot.is_changed = self.shown.as_ref().is_none_or(|shown| !shown.has_layout_of(&both));
         self.shown = Some(both);
         Ok(snapshot)

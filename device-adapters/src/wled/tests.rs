@@ -6,11 +6,12 @@ use std::time::Duration;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::wire::{self, Info, Names, StateAndInfo};
+use super::names::Names;
+use super::wire::{self, Info, StateAndInfo};
 use super::*;
 use crate::contract;
 use crate::model::{
-    Capabilities, ColorMode, Gamut, KelvinRange, LightChange, LightState, Measurement, State,
+    Capabilities, ColorMode, Gamut, KelvinRange, LightChange, LightState, Measurement, State, color,
 };
 
 /// The sample of the documentation (v0.8.4), with the members that later versions added.
@@ -168,6 +169,46 @@ fn the_whole_is_told_with_all_its_segments_and_a_segment_alone() {
     let told = wire::change(&read(&both), &names(), &left, &change).unwrap();
     assert_eq!(told["on"], json!(true));
     assert_eq!(told["seg"][1], json!({ "id": 0, "on": false }), "the others stay dark");
+}
+
+#[test]
+fn a_brightness_alone_switches_nothing_on_and_nothing_off() {
+    let dim = LightChange { brightness: Some(color::from_byte(9)), ..LightChange::default() };
+    let mut both = sample(Some(1), &json!([one_segment()[0], one_segment()[0]]));
+    let (whole, second) =
+        (DeviceId::new("wled-60019423b441").unwrap(), DeviceId::new("wled-60019423b441-1").unwrap());
+    for on in [false, true] {
+        both["state"]["on"] = json!(on);
+        let told = wire::change(&read(&both), &names(), &whole, &dim).unwrap();
+        assert_eq!(told, json!({ "tt": 0, "on": on, "bri": 9 }));
+        both["state"]["seg"][1]["on"] = json!(on);
+        let told = wire::change(&read(&both), &names(), &second, &dim).unwrap();
+        assert_eq!(told, json!({ "tt": 0, "seg": [{ "id": 1, "on": on, "bri": 9 }] }));
+    }
+}
+
+#[test]
+fn the_capabilities_of_a_segment_are_found_by_its_place_among_those_that_have_leds() {
+    // Segment 1 was deleted: the list has nothing in its place.
+    let mut segments = json!([one_segment()[0], one_segment()[0], one_segment()[0]]);
+    for (order, id) in [0, 2, 3].into_iter().enumerate() {
+        segments[order]["id"] = json!(id);
+    }
+    let mut both = sample(Some(7), &segments);
+    both["info"]["leds"]["seglc"] = json!([1, 2, 7]);
+    let can = |both: &Value| -> Vec<(bool, bool)> {
+        let devices = wire::describe(&read(both), &names(), "").unwrap();
+        let of = |device: &crate::model::Description| match &device.capabilities {
+            Capabilities::Light(can) => (can.color.is_some(), can.color_temperature.is_some()),
+            other => panic!("{other:?}"),
+        };
+        devices.iter().map(of).collect()
+    };
+    assert_eq!(can(&both), [(true, true), (true, false), (false, false), (true, true)]);
+    // Later versions tell them with the segment.
+    both["info"]["leds"]["seglc"] = json!([]);
+    both["state"]["seg"][1]["lc"] = json!(1);
+    assert_eq!(can(&both), [(true, true), (true, true), (true, false), (true, true)]);
 }
 
 #[test]

@@ -15,13 +15,12 @@ use crate::model::{
 };
 
 use super::ID;
+use super::names::Names;
 
 /// The most segments that are shown as lights; WLED knows 32.
 const MOST_SEGMENTS: usize = 32;
-/// The most effects and the most palettes: their numbers are bytes.
-const MOST_NAMES: usize = 256;
 /// The longest name of an effect, a palette or a board, in characters.
-const MOST_NAME: usize = 48;
+pub(super) const MOST_NAME: usize = 48;
 /// The longest transition, in units of 100 ms: boards keep milliseconds in 16 bits.
 const MOST_TRANSITION: u32 = 655;
 /// Capabilities of a segment (`lc`).
@@ -99,6 +98,9 @@ struct Segment {
     pal: u16,
     #[serde(default)]
     cct: Option<u16>,
+    /// Its capabilities, in versions that tell them here instead of in `seglc`.
+    #[serde(default)]
+    lc: Option<u8>,
 }
 
 /// A colour: three or four bytes, or as a text of hexadecimal digits.
@@ -114,13 +116,6 @@ enum Color {
 pub(super) struct StateAndInfo {
     state: Shown,
     info: Info,
-}
-
-/// The names of effects and palettes by their number.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Names {
-    effects: Vec<Option<String>>,
-    palettes: Vec<Option<String>>,
 }
 
 fn yes() -> bool {
@@ -141,13 +136,12 @@ impl Info {
         Ok(Identity { hardware, fingerprint: readable(&fingerprint, 400) })
     }
 
-    fn capabilities(&self, segment: Option<u16>) -> u8 {
-        let whole = self.leds.lc.unwrap_or_else(|| {
+    fn capabilities(&self) -> u8 {
+        self.leds.lc.unwrap_or_else(|| {
             let white = if self.leds.rgbw == Some(true) { HAS_WHITE } else { 0 };
             let cct = matches!(&self.leds.cct, Some(Value::Bool(true)));
             HAS_RGB | white | if cct { HAS_TEMPERATURE | HAS_WHITE } else { 0 }
-        });
-        segment.and_then(|id| self.leds.seglc.get(usize::from(id)).copied()).unwrap_or(whole)
+        })
     }
 }
 
@@ -172,53 +166,30 @@ impl Shown {
 }
 
 impl StateAndInfo {
+    /// Whose it is.
+    pub(super) fn identity(&self) -> Result<Identity, String> {
+        self.info.identity()
+    }
+
+    /// The capabilities of a segment. `seglc` has one number for each segment that has LEDs, whatever its own number is.
+    fn capabilities(&self, segment: u16) -> u8 {
+        let active = self.state.active();
+        let order = active.iter().position(|(id, _)| *id == segment);
+        let own = order.and_then(|order| {
+            let (_, segment) = active.get(order)?;
+            segment.lc.or_else(|| self.info.leds.seglc.get(order).copied())
+        });
+        own.unwrap_or_else(|| self.info.capabilities())
+    }
+
     /// Whether the same devices are on the board.
     pub(super) fn has_layout_of(&self, other: &Self) -> bool {
         let ids = |both: &Self| {
-            both.state.active().iter().map(|(id, segment)| (*id, segment.n.clone())).collect::<BTreeSet<_>>()
+            let active = both.state.active();
+            active.iter().map(|(id, segment)| (*id, segment.n.clone(), segment.lc)).collect::<BTreeSet<_>>()
         };
         ids(self) == ids(other) && self.info.identity() == other.info.identity()
     }
-}
-
-impl Names {
-    /// The names as boards list them: `RSVD` and `-` stand for what this build does not have.
-    pub(super) fn new(effects: Vec<String>, palettes: Vec<String>) -> Self {
-        Self { effects: named(effects), palettes: named(palettes) }
-    }
-
-    /// Those that a person may choose. The first effect is the plain light, which is what no effect means.
-    fn effects(&self) -> Vec<String> {
-        self.effects.iter().skip(1).flatten().cloned().collect()
-    }
-
-    fn palettes(&self) -> Vec<String> {
-        self.palettes.iter().flatten().cloned().collect()
-    }
-}
-
-fn named(names: Vec<String>) -> Vec<Option<String>> {
-    let mut seen = BTreeSet::new();
-    let numbered = names.into_iter().take(MOST_NAMES).enumerate();
-    let unique = numbered.map(|(number, name)| {
-        let name = readable(name.split('@').next().unwrap_or_default(), MOST_NAME);
-        if name.is_empty() || name == "RSVD" || name == "-" {
-            return None;
-        }
-        // Old firmware lists some names twice.
-        let name = if seen.contains(&name) { format!("{name} ({number})") } else { name };
-        seen.insert(name.clone());
-        Some(name)
-    });
-    unique.collect()
-}
-
-fn name_of(names: &[Option<String>], number: u16, what: &str) -> String {
-    names.get(usize::from(number)).cloned().flatten().unwrap_or_else(|| format!("{what} {number}"))
-}
-
-fn number_of(names: &[Option<String>], name: &str) -> Option<usize> {
-    names.iter().position(|known| known.as_deref() == Some(name))
 }
 
 /// The id of a board, or of one of its segments.
@@ -253,7 +224,7 @@ pub(super) fn describe(both: &StateAndInfo, names: &Names, place: &str) -> Resul
         },
         firmware: Some(readable(&info.ver, MOST_NAME)).filter(|version| !version.is_empty()),
         address: Some(place.to_owned()),
-        capabilities: Capabilities::Light(capabilities(info.capabilities(None), names)),
+        capabilities: Capabilities::Light(capabilities(info.capabilities(), names)),
         sensors: sensors(info),
         note: None,
     };
@@ -266,7 +237,7 @@ pub(super) fn describe(both: &StateAndInfo, names: &Names, place: &str) -> Resul
             devices.push(Description {
                 id: device(info, Some(id))?,
                 name: format!("{name} {own}"),
-                capabilities: Capabilities::Light(capabilities(info.capabilities(Some(id)), names)),
+                capabilities: Capabilities::Light(capabilities(both.capabilities(id), names)),
                 sensors: Sensors::new(),
                 ..whole.clone()
             });
@@ -322,18 +293,16 @@ pub(super) fn snapshot(both: &StateAndInfo, names: &Names) -> Result<Snapshot, S
             on,
             brightness: color::from_byte(brightness),
             color: segment.map_or(ColorMode::None, |(_, segment)| color_of(segment, lc)),
-            effect: segment
-                .filter(|(_, segment)| segment.fx != 0)
-                .map(|(_, s)| name_of(&names.effects, s.fx, "effect")),
-            palette: segment.map(|(_, segment)| name_of(&names.palettes, segment.pal, "palette")),
+            effect: segment.filter(|(_, segment)| segment.fx != 0).map(|(_, s)| names.effect(s.fx)),
+            palette: segment.map(|(_, segment)| names.palette(segment.pal)),
             zones: None,
         })
     };
     let is_on = state.on && state.is_any_on();
-    states.insert(whole.clone(), light(is_on, state.bri, state.main(), info.capabilities(None)));
+    states.insert(whole.clone(), light(is_on, state.bri, state.main(), info.capabilities()));
     if segments.len() > 1 {
         for (id, segment) in segments {
-            let (on, lc) = (state.on && segment.on, info.capabilities(Some(id)));
+            let (on, lc) = (state.on && segment.on, both.capabilities(id));
             states.insert(device(info, Some(id))?, light(on, segment.bri, Some((id, segment)), lc));
         }
     }
@@ -402,14 +371,16 @@ pub(super) fn change(
     let segments = state.active();
     let mut body = serde_json::Map::new();
     body.insert("tt".to_owned(), json!((change.transition_ms / 100).min(MOST_TRANSITION)));
+    // A brightness without it would switch the light on.
+    let power = |is_on: bool| change.on.or(change.brightness.map(|_| is_on));
     if *of == device(info, None)? {
-        if let Some(on) = change.on {
+        if let Some(on) = power(state.on) {
             body.insert("on".to_owned(), json!(on));
         }
         if let Some(brightness) = change.brightness {
             body.insert("bri".to_owned(), json!(byte_of(brightness)));
         }
-        let mut shared = look(change, names, info.capabilities(None), state.main().map(|(_, s)| s))?;
+        let mut shared = look(change, names, info.capabilities(), state.main().map(|(_, s)| s))?;
         if change.on == Some(true) && !state.is_any_on() {
             shared.insert("on".to_owned(), json!(true)); // each was switched off by itself
         }
@@ -421,8 +392,8 @@ pub(super) fn change(
     }
     let mine = segments.iter().find(|(id, _)| device(info, Some(*id)).as_ref() == Ok(of));
     let (mine, segment) = mine.ok_or_else(|| format!("{of} is on the board no more"))?;
-    let mut own = look(change, names, info.capabilities(Some(*mine)), Some(segment))?;
-    if let Some(on) = change.on {
+    let mut own = look(change, names, both.capabilities(*mine), Some(segment))?;
+    if let Some(on) = power(segment.on) {
         own.insert("on".to_owned(), json!(on));
     }
     if let Some(brightness) = change.brightness {
@@ -463,12 +434,12 @@ fn look(
         Some(ColorMode::None) | None => {}
     }
     if let Some(effect) = &change.effect {
-        let number = if effect == NO_EFFECT { Some(0) } else { number_of(&names.effects, effect) };
+        let number = if effect == NO_EFFECT { Some(0) } else { names.number_of_effect(effect) };
         let number = number.ok_or_else(|| format!("the device has no effect {effect:?} any more"))?;
         told.insert("fx".to_owned(), json!(number));
     }
     if let Some(palette) = &change.palette {
-        let number = number_of(&names.palettes, palette);
+        let number = names.number_of_palette(palette);
         let number = number.ok_or_else(|| format!("the device has no palette {palette:?} any more"))?;
         told.insert("pal".to_owned(), json!(number));
     }

@@ -39,6 +39,8 @@ struct Shown {
     ignores: bool,
     /// How often each nonce of HTTP was used. Everybody who is turned away gets another one.
     nonces: BTreeMap<String, u64>,
+    /// How many answers to its challenges were given.
+    answers: usize,
     /// Methods that were called, with their parameters.
     called: Vec<(String, Value)>,
     /// What is told after an answer.
@@ -66,6 +68,7 @@ impl Shelly {
             password: password.map(str::to_owned),
             ignores: false,
             nonces: BTreeMap::new(),
+            answers: 0,
             called: Vec::new(),
             news: Vec::new(),
         };
@@ -89,6 +92,23 @@ impl Shelly {
     #[must_use]
     pub fn called(&self) -> Vec<(String, Value)> {
         self.board.shown().called.clone()
+    }
+
+    /// How many answers to its challenges were given, right or wrong.
+    #[must_use]
+    pub fn answers(&self) -> usize {
+        self.board.shown().answers
+    }
+
+    /// The two devices take each other's address, as a router may lend them: this is the other device at the old address.
+    pub fn swap_addresses(&self, other: &Self) {
+        std::mem::swap(&mut *self.board.shown(), &mut *other.board.shown());
+    }
+
+    /// It has another MAC address.
+    pub fn set_hardware(&self, mac: &str) {
+        let mut shown = self.board.shown();
+        (shown.info["mac"], shown.status["sys"]["mac"]) = (json!(mac), json!(mac));
     }
 
     /// A component changes by itself, and is told to who listens.
@@ -241,6 +261,7 @@ impl Shown {
 
     /// Whether who asks knows the password: RFC 7616, with `subject` for the method and the URI.
     fn knows(&mut self, given: &BTreeMap<String, String>, subject: &str, is_frame: bool) -> bool {
+        self.answers += usize::from(!given.is_empty());
         let Some(password) = &self.password else { return true };
         let of = |name: &str| given.get(name).map(String::as_str).unwrap_or_default();
         let secret = hash(&format!("admin:{NAME}:{password}"));

@@ -165,6 +165,8 @@ struct Shared {
     /// How many WebSockets were told news so far, or asked for them.
     listening: watch::Sender<usize>,
     refuses: watch::Sender<bool>,
+    /// Told when all connections end.
+    cut: watch::Sender<()>,
 }
 
 impl Web {
@@ -183,6 +185,7 @@ impl Web {
             open: watch::Sender::new(0),
             listening: watch::Sender::new(0),
             refuses: watch::Sender::new(false),
+            cut: watch::Sender::new(()),
         });
         let mut task = JoinSet::new();
         task.spawn(accept(listener, site, shared.clone()));
@@ -203,6 +206,11 @@ impl Web {
     /// Whether it refuses WebSockets from now on; those that are open end.
     pub fn refuse_sockets(&self, refuses: bool) {
         self.shared.refuses.send_replace(refuses);
+    }
+
+    /// Ends all connections.
+    pub fn cut(&self) {
+        self.shared.cut.send_replace(());
     }
 
     /// Tells all WebSockets something.
@@ -248,7 +256,11 @@ async fn accept(listener: TcpListener, site: Arc<impl Site>, shared: Arc<Shared>
     while let Ok((stream, _)) = listener.accept().await {
         let (site, shared) = (site.clone(), shared.clone());
         tasks.spawn(async move {
-            let _ = serve(stream, site, shared).await; // a client that breaks off is no fault
+            let mut cut = shared.cut.subscribe();
+            tokio::select! {
+                _ = serve(stream, site, shared) => {} // a client that breaks off is no fault
+                _ = cut.changed() => {}
+            }
         });
         while tasks.try_join_next().is_some() {}
     }

@@ -98,6 +98,11 @@ impl Wled {
         }
     }
 
+    /// The two boards take each other's address, as a router may lend them: this is the other board at the old address.
+    pub fn swap_addresses(&self, other: &Self) {
+        std::mem::swap(&mut *self.board.shown(), &mut *other.board.shown());
+    }
+
     /// Something about it changes.
     pub fn set_info(&self, key: &str, value: Value) {
         self.board.shown().info[key] = value;
@@ -144,11 +149,7 @@ impl Shown {
             return;
         }
         self.is_news = true;
-        for key in ["on", "bri"] {
-            if let Some(value) = change.get(key) {
-                self.state[key] = value.clone();
-            }
-        }
+        set_power(&mut self.state, change);
         let told = match change.get("seg") {
             Some(Value::Array(segments)) => segments.clone(),
             Some(segment @ Value::Object(_)) => vec![segment.clone()],
@@ -158,14 +159,30 @@ impl Shown {
             let id = told.get("id").cloned().unwrap_or_else(|| order.into());
             let segments = self.state["seg"].as_array_mut().into_iter().flatten();
             for segment in segments.filter(|segment| segment["id"] == id) {
+                set_power(segment, told);
                 for (key, value) in told.as_object().into_iter().flatten() {
                     match key.as_str() {
+                        "on" | "bri" => {}
                         "col" => merge_colors(&mut segment["col"], value),
                         _ => segment[key] = value.clone(),
                     }
                 }
             }
         }
+    }
+}
+
+/// A brightness switches on unless it comes with `on`; 0 switches off, and the brightness stays.
+fn set_power(shown: &mut Value, told: &Value) {
+    let brightness = told.get("bri").filter(|brightness| brightness.is_u64());
+    if let Some(brightness) = brightness {
+        shown["on"] = json!(*brightness != 0);
+        if *brightness != 0 {
+            shown["bri"] = brightness.clone();
+        }
+    }
+    if let Some(on) = told.get("on") {
+        shown["on"] = on.clone();
     }
 }
 
