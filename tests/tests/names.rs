@@ -71,6 +71,19 @@ async fn a_group_is_commanded_as_one_and_says_who_could_not() {
         (&answer["refused"][0]["device"], &answer["commands"][0]["state"]),
         (&TWO.into(), &"confirmed".into())
     );
+    // The same over the WebSocket.
+    let mut observer = node.client().watch().await.unwrap();
+    let off = serde_json::json!({"type": "command", "device": "evening", "change": {"on": false}, "deadline_ms": 20_000});
+    observer.say(&off).await.unwrap();
+    let all = observer.next().await.unwrap();
+    assert_eq!((&all["type"], &all["group"]), (&"commands".into(), &"group/evening".into()), "{all}");
+    let mut open = all["commands"].as_array().unwrap().clone();
+    assert_eq!(open.len(), 2, "{all}");
+    while !open.is_empty() {
+        let is_confirmed = |message: &Value| message["command"]["state"] == "confirmed";
+        let message = observer.until("a lamp is off", is_confirmed).await.unwrap();
+        open.retain(|command| command["id"] != message["command"]["id"]);
+    }
     json(&node, &["group", "remove", "evening", ONE]).await;
     let groups = node.cli(&["group", "list"]).await.unwrap().ok().unwrap().stdout;
     assert!(groups.contains("lifx-d073d5000002") && !groups.contains("lifx-d073d5000001"), "{groups}");
