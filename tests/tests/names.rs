@@ -105,6 +105,19 @@ async fn a_device_is_forgotten_with_its_name_and_found_again() {
 }
 
 #[tokio::test]
+async fn an_adapter_is_given_to_a_node_that_has_just_joined_and_to_none_that_is_not_there() {
+    let one = Daemon::found("one").await.unwrap();
+    let invite = one.invite().await.unwrap();
+    let _two = Plan::new("two").join(&invite).start().await.unwrap();
+    // Nothing was waited for: it is a member by now, and what it says of itself may be on its way.
+    let view = json(&one, &["adapter", "set", "hue", "--nodes", "two"]).await;
+    assert_eq!(view["nodes"].as_array().unwrap().len(), 1, "{view}");
+    let none = one.cli(&["adapter", "set", "hue", "--nodes", "two,cellar"]).await.unwrap();
+    assert!(none.code == 5 && none.stderr.contains("cellar"), "{none:?}");
+    assert!(none.stderr.contains("one") && none.stderr.contains("two"), "it lists those that are: {none:?}");
+}
+
+#[tokio::test]
 async fn an_adapter_is_switched_off_on_and_changed_while_the_node_runs() {
     let (_emulator, node) = home().await;
     json(&node, &["adapter", "disable", "lifx"]).await;

@@ -28,7 +28,9 @@ use super::{
     ports::{
         Check, CheckStatus, Command, CommandRequest, CommandState, CommandsHandle, CommandsPort,
         CommandsRequest, ControlHandle, ControlRequest, Invite, InviteView, InvitesHandle, InvitesRequest,
-        Joined, PortError, adapters::AdaptersHandle, history::HistoryHandle,
+        Joined, PortError,
+        adapters::{AdaptersHandle, AdaptersRequest},
+        history::HistoryHandle,
     },
     router,
 };
