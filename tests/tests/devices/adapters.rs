@@ -11,7 +11,7 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use crate::{
-    bulb::{PASSWORD, SINGLE},
+    bulb::{Mood, PASSWORD, SINGLE},
     home::{Home, Node, availability, field, power},
 };
 
@@ -171,6 +171,20 @@ async fn a_wrong_setting_is_refused_before_it_is_written() {
         "{refused:?}"
     );
     node.until(&home.device, "still online", |view| availability(view) == "online").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_ends_when_its_device_is_removed_with_its_adapter() {
+    let (home, runner) = set_up("removed", 2).await;
+    home.bulb.set(Mood::Deaf);
+    let other = &home.nodes[1 - runner];
+    let command = other.submit_within(&home.device, power(Power::On), 600_000).await;
+    other.adapters.forget("single".to_owned()).await.unwrap();
+    let ended = other.ended(&command.id).await;
+    assert_eq!(
+        (ended.state, ended.reason.as_deref()),
+        (CommandState::Failed, Some("the device was removed"))
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
