@@ -47,7 +47,7 @@ use crate::{
     cli::Ready,
     config::Config,
     devices::{AdapterSettings, Devices, DevicesParts, Vault},
-    discovery::{Choice, DeviceHints, Found, HouseholdTag, Mdns},
+    discovery::{Announced, Choice, DeviceHints, Found, HouseholdTag, Mdns},
     eventloop::{self, Clock, EventLoop},
     history::{History, HistoryParts},
     listener::{self, Ports, TcpLimits},
@@ -175,7 +175,7 @@ impl Life<'_> {
             follow_addresses(quic.clone(), address, advertise, choosing, addresses, names, listen_info);
         tasks.spawn("the addresses", following);
         let (found, discovered) = watch::channel(Found::default());
-        let (announce, device_announced) = mpsc::channel(256);
+        let (announced, devices_announced) = watch::channel(Announced::new());
         let services = device_adapters::registry().iter().flat_map(|adapter| adapter.descriptor.mdns);
         let discovery = Mdns {
             enabled: config.discovery.mdns,
@@ -185,7 +185,7 @@ impl Life<'_> {
             port: address.port(),
             members: members_of_household,
             found,
-            devices: DeviceHints { services: services.copied().collect(), to: announce },
+            devices: DeviceHints { services: services.copied().collect(), announced },
             shutdown: shutdown.clone(),
         };
         tasks.spawn("the discovery", discovery.run());
@@ -242,7 +242,7 @@ impl Life<'_> {
             service: service.clone(),
             commands: commands_port,
             requests: adapter_requests,
-            announced: device_announced,
+            announced: devices_announced,
             vault: Vault::new(SigningKey::from_bytes(household.seed.as_bytes()), members_of_vault),
             alive: alive_rx,
             me: me.short(),
