@@ -112,7 +112,7 @@ impl Bench {
             metrics: Arc::new(Metrics::default()),
             metrics_sources: vec![Arc::new(|| {
                 let help = "Links open.";
-                vec![Sample { name: "hearth_links", help, kind: Kind::Gauge, value: 2.0 }]
+                vec![Sample { name: "hearth_links", label: None, help, kind: Kind::Gauge, value: 2.0 }]
             })],
             stalled: stalled_now,
             shutdown,
