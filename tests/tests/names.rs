@@ -120,6 +120,10 @@ async fn an_adapter_is_given_to_a_node_that_has_just_joined_and_to_none_that_is_
 #[tokio::test]
 async fn an_adapter_is_switched_off_on_and_changed_while_the_node_runs() {
     let (_emulator, node) = home().await;
+    for looks_around in ["iio", "onewire"] {
+        let on = &json(&node, &["adapter", "show", looks_around]).await["on"];
+        assert_eq!(on[0]["state"], "off", "the tests leave the machine alone: {on}");
+    }
     json(&node, &["adapter", "disable", "lifx"]).await;
     until(&node, ONE, "stale").await;
     let list = node.cli(&["adapter", "list"]).await.unwrap().ok().unwrap().stdout;
