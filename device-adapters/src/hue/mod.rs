@@ -7,6 +7,8 @@
 mod command;
 mod config;
 mod driver;
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzzing;
 mod home;
 mod hub;
 mod keys;

@@ -8,7 +8,7 @@ mod command;
 mod config;
 mod driver;
 #[cfg(any(fuzzing, test))]
-pub mod fuzzing;
+pub(crate) mod fuzzing;
 mod identity;
 mod output;
 mod pace;
