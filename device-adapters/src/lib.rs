@@ -35,8 +35,30 @@ pub use adapter::{
     Adapter, AdapterError, Context, Descriptor, Directive, Handle, Hint, Reading, Registration, Scope,
     Secret, SettingsError, Shown,
 };
+
+/// What the fuzz targets run, by the target's name.
 #[cfg(any(fuzzing, test))]
-pub use lifx::fuzzing as lifx_fuzzing;
+pub mod fuzzing {
+    pub use crate::hue::fuzzing::run as hue;
+    pub use crate::lifx::fuzzing::run as lifx;
+    pub use crate::mqtt::fuzzing::run as mqtt;
+    pub use crate::onewire::fuzzing::run as onewire;
+
+    /// What devices with a web server of their own say.
+    pub fn lan(data: &[u8]) {
+        crate::wled::fuzzing::run(data);
+        crate::shelly::fuzzing::run(data);
+    }
+
+    /// The answers of services, after four bytes that say at which time.
+    pub fn weather(data: &[u8]) {
+        if let Some((now, body)) = data.split_first_chunk::<4>() {
+            let now = i64::from(u32::from_le_bytes(*now));
+            crate::open_meteo::fuzzing::run(now, body);
+            crate::met_norway::fuzzing::run(now, body);
+        }
+    }
+}
 
 /// Every adapter there is.
 #[must_use]

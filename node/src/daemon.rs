@@ -8,6 +8,7 @@ pub mod addresses;
 pub mod control;
 pub mod doctor;
 pub mod household;
+mod metrics;
 mod nightly;
 mod parts;
 pub mod presence;
@@ -32,6 +33,7 @@ use mesh_proto::{
 use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
 
+use self::metrics::{adapter_metrics, history_metrics, join_metrics, store_metrics, transport_metrics};
 use crate::{
     api::{
         self, ApiContext,
@@ -47,9 +49,9 @@ use crate::{
     cli::Ready,
     config::Config,
     devices::{AdapterSettings, Devices, DevicesParts, Vault},
-    discovery::{Choice, DeviceHints, Found, HouseholdTag, Mdns},
+    discovery::{Announced, Choice, DeviceHints, Found, HouseholdTag, Mdns},
     eventloop::{self, Clock, EventLoop},
-    history::{History, HistoryParts},
+    history::{History, HistoryParts, HistoryTask},
     listener::{self, Ports, TcpLimits},
     service::Service,
     state_dir::{INVITES_FILE, Incarnation, StateDir},
@@ -71,9 +73,7 @@ use household::Household;
 pub use parts::Failed;
 use parts::Parts;
 use start::{open_store, random_seed, stop_signal};
-use web::{
-    follow_addresses, join_metrics, listen_info, local_ca, store_metrics, transport_metrics, web_names,
-};
+use web::{follow_addresses, listen_info, local_ca, web_names};
 
 /// How long the parts of a life may take to stop.
 const STOP_PATIENCE: Duration = Duration::from_secs(8);
@@ -175,7 +175,7 @@ impl Life<'_> {
             follow_addresses(quic.clone(), address, advertise, choosing, addresses, names, listen_info);
         tasks.spawn("the addresses", following);
         let (found, discovered) = watch::channel(Found::default());
-        let (announce, device_announced) = mpsc::channel(256);
+        let (announced, devices_announced) = watch::channel(Announced::new());
         let services = device_adapters::registry().iter().flat_map(|adapter| adapter.descriptor.mdns);
         let discovery = Mdns {
             enabled: config.discovery.mdns,
@@ -185,7 +185,7 @@ impl Life<'_> {
             port: address.port(),
             members: members_of_household,
             found,
-            devices: DeviceHints { services: services.copied().collect(), to: announce },
+            devices: DeviceHints { services: services.copied().collect(), announced },
             shutdown: shutdown.clone(),
         };
         tasks.spawn("the discovery", discovery.run());
@@ -242,7 +242,7 @@ impl Life<'_> {
             service: service.clone(),
             commands: commands_port,
             requests: adapter_requests,
-            announced: device_announced,
+            announced: devices_announced,
             vault: Vault::new(SigningKey::from_bytes(household.seed.as_bytes()), members_of_vault),
             alive: alive_rx,
             me: me.short(),
@@ -253,11 +253,12 @@ impl Life<'_> {
         });
         let (history, history_requests) = HistoryHandle::channel();
         let history_beats = Arc::new(AtomicU64::new(0));
-        let mut recording = History::spawn(HistoryParts {
+        let HistoryTask { task: mut recording, report: recorded } = History::spawn(HistoryParts {
             service: service.clone(),
             requests: history_requests,
             folder: state.path().join("history"),
-            megabytes: config.history.room(),
+            enabled: config.history.enabled,
+            megabytes: config.history.megabytes,
             me: me.short(),
             shutdown: shutdown.clone(),
             heartbeat: history_beats.clone(),
@@ -272,6 +273,7 @@ impl Life<'_> {
             jobs,
             state_dir: state.path().to_owned(),
             adapters: devices.adapters.clone(),
+            history: recorded.clone(),
         };
         let owner = Control {
             state: state.clone(),
@@ -312,6 +314,8 @@ impl Life<'_> {
                 transport_metrics(transport_counters.clone()),
                 join_metrics(join_counters),
                 found,
+                adapter_metrics(devices.adapters.clone()),
+                history_metrics(recorded),
             ],
             stalled,
             shutdown: shutdown.clone(),

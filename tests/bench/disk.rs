@@ -111,7 +111,7 @@ async fn bench(options: &Options) -> Result<()> {
     let emulator = Emulator::start(&[COLOR_BULB]).await?;
     let config = format!("[adapters.lifx]\naddresses = [\"{}\"]\nbroadcast = []\n", emulator.address());
     let near = Plan::new("near").config(&config).start().await?;
-    let _far = near.joined_by(Plan::new("far").config("[adapters.lifx]\nenabled = false\n")).await?;
+    let _far = near.joined_by(Plan::new("far")).await?;
     is_on_a_disk(near.state_dir())?;
     wait_until("the bulb is known", PATIENCE, async || Ok(near.fields(LAMP).await? != Value::Null)).await?;
     // The API closes a connection that rests for long: each part gets one of its own.

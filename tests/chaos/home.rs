@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use hearth_tests::daemon::{Client, Folder, wait_until};
+use hearth_tests::daemon::{Client, Folder, discreet, wait_until};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tokio::process::{Child, Command};
@@ -124,7 +124,7 @@ impl Home {
         for number in 0..count {
             let state = folder.join(&format!("n{number}"));
             fs::create_dir(&state)?;
-            fs::write(state.join("hearth.toml"), "[adapters.lifx]\nenabled = false\n")?;
+            fs::write(state.join("hearth.toml"), discreet(""))?;
             let namespace = network.namespace(number);
             let mut node = Node { number, namespace, state, program: program.to_owned(), process: None };
             let token = match nodes.first() {

@@ -32,7 +32,7 @@ use tokio::{
 
 pub use cli::Cli;
 pub use client::{Answer, Client, Observer, Session};
-pub use launch::{Launch, clean};
+pub use launch::{Launch, clean, discreet};
 pub use namespaces::Namespaces;
 pub use place::{Folder, free_port};
 pub use program::hearth as program;
@@ -58,10 +58,10 @@ impl Plan {
     /// A node of this name that founds a household and speaks to no devices.
     #[must_use]
     pub fn new(name: &str) -> Self {
-        Self { name: name.to_owned(), config: launch::NO_DEVICES.to_owned(), ..Self::default() }
+        Self { name: name.to_owned(), ..Self::default() }
     }
 
-    /// With this config file instead.
+    /// With this config file. Adapters that it does not speak of leave the machine and its LAN alone.
     #[must_use]
     pub fn config(mut self, toml: impl Into<String>) -> Self {
         self.config = toml.into();
@@ -111,7 +111,7 @@ impl Plan {
         let folder = Folder::new()?;
         let state = folder.join(&self.name);
         fs::create_dir(&state)?;
-        fs::write(state.join("hearth.toml"), &self.config)?;
+        fs::write(state.join("hearth.toml"), discreet(&self.config))?;
         let launch = self.launch.with(&["--name", &self.name]);
         let first = match &self.join {
             // Where other users of the machine cannot see it.

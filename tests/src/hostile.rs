@@ -7,7 +7,7 @@
 mod home;
 pub mod peer;
 
-pub use crate::daemon::{Cli, Folder, Launch, PATIENCE};
+pub use crate::daemon::{Cli, Folder, Launch, PATIENCE, discreet};
 pub use home::Home;
 
 use std::{

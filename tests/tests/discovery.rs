@@ -9,7 +9,7 @@ use std::{
 };
 
 use hearth_tests::{
-    daemon::{Daemon, Launch, PATIENCE, Plan, wait_until},
+    daemon::{Daemon, Launch, PATIENCE, Plan, discreet, wait_until},
     network::Network,
 };
 use serde_json::{Value, json};
@@ -217,7 +217,7 @@ async fn without_mdns_configured_peers_are_reached_by_name_and_by_link_local_add
     network.address(&boards[0], "eth0", "10.77.0.31/24").unwrap();
     network.address(&boards[1], "eth0", "10.77.0.32/24").unwrap();
     network.hosts(&boards[1], "127.0.0.1 localhost\n10.77.0.31 attic.home\n").unwrap();
-    let config = |peer: &str| format!("peers = [\"{peer}\"]\n[adapters.lifx]\nenabled = false\n");
+    let config = |peer: &str| discreet(&format!("peers = [\"{peer}\"]\n"));
     std::fs::write(two.state_dir().join("hearth.toml"), config("attic.home")).unwrap();
     one.start().await.unwrap();
     let since = Instant::now();

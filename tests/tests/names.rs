@@ -71,6 +71,19 @@ async fn a_group_is_commanded_as_one_and_says_who_could_not() {
         (&answer["refused"][0]["device"], &answer["commands"][0]["state"]),
         (&TWO.into(), &"confirmed".into())
     );
+    // The same over the WebSocket.
+    let mut observer = node.client().watch().await.unwrap();
+    let off = serde_json::json!({"type": "command", "device": "evening", "change": {"on": false}, "deadline_ms": 20_000});
+    observer.say(&off).await.unwrap();
+    let all = observer.next().await.unwrap();
+    assert_eq!((&all["type"], &all["group"]), (&"commands".into(), &"group/evening".into()), "{all}");
+    let mut open = all["commands"].as_array().unwrap().clone();
+    assert_eq!(open.len(), 2, "{all}");
+    while !open.is_empty() {
+        let is_confirmed = |message: &Value| message["command"]["state"] == "confirmed";
+        let message = observer.until("a lamp is off", is_confirmed).await.unwrap();
+        open.retain(|command| command["id"] != message["command"]["id"]);
+    }
     json(&node, &["group", "remove", "evening", ONE]).await;
     let groups = node.cli(&["group", "list"]).await.unwrap().ok().unwrap().stdout;
     assert!(groups.contains("lifx-d073d5000002") && !groups.contains("lifx-d073d5000001"), "{groups}");
@@ -92,8 +105,25 @@ async fn a_device_is_forgotten_with_its_name_and_found_again() {
 }
 
 #[tokio::test]
+async fn an_adapter_is_given_to_a_node_that_has_just_joined_and_to_none_that_is_not_there() {
+    let one = Daemon::found("one").await.unwrap();
+    let invite = one.invite().await.unwrap();
+    let _two = Plan::new("two").join(&invite).start().await.unwrap();
+    // Nothing was waited for: it is a member by now, and what it says of itself may be on its way.
+    let view = json(&one, &["adapter", "set", "hue", "--nodes", "two"]).await;
+    assert_eq!(view["nodes"].as_array().unwrap().len(), 1, "{view}");
+    let none = one.cli(&["adapter", "set", "hue", "--nodes", "two,cellar"]).await.unwrap();
+    assert!(none.code == 5 && none.stderr.contains("cellar"), "{none:?}");
+    assert!(none.stderr.contains("one") && none.stderr.contains("two"), "it lists those that are: {none:?}");
+}
+
+#[tokio::test]
 async fn an_adapter_is_switched_off_on_and_changed_while_the_node_runs() {
     let (_emulator, node) = home().await;
+    for looks_around in ["iio", "onewire"] {
+        let on = &json(&node, &["adapter", "show", looks_around]).await["on"];
+        assert_eq!(on[0]["state"], "off", "the tests leave the machine alone: {on}");
+    }
     json(&node, &["adapter", "disable", "lifx"]).await;
     until(&node, ONE, "stale").await;
     let list = node.cli(&["adapter", "list"]).await.unwrap().ok().unwrap().stdout;

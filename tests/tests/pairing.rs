@@ -13,13 +13,11 @@ use hearth_tests::{
 };
 use serde_json::Value;
 
-/// What keeps the other adapters of a node from looking around.
-const ALONE: &str = "[adapters.lifx]\nenabled = false\n";
 /// What the key of the fake bridge begins with, and the other one that comes with it.
 const KEYS: [&str; 2] = ["fake-0-", "33DDF493992908E3D97FAAA5A6F189E1"];
 
 fn plan(name: &str) -> Plan {
-    Plan::new(name).config(ALONE).variable("HEARTH_LOG", "debug")
+    Plan::new(name).variable("HEARTH_LOG", "debug")
 }
 
 async fn run(node: &Daemon, words: &[&str]) -> String {
@@ -136,8 +134,7 @@ async fn a_thermometer_of_a_board_is_offline_while_its_board_is_down() {
     let peer =
         SysfsPeer::new("onewire-28-0316a2794cff", "bus/w1/devices", "28-0316a2794cff", &[("w1_slave", text)])
             .unwrap();
-    let config =
-        format!("{ALONE}[adapters.onewire]\nroot = \"{}\"\npoll_s = 1\n", peer.sysfs.root().display());
+    let config = format!("[adapters.onewire]\nroot = \"{}\"\npoll_s = 1\n", peer.sysfs.root().display());
     let mut cellar = Plan::new("cellar").config(config).start().await.unwrap();
     let attic = cellar.joined_by(plan("attic")).await.unwrap();
     let shown = async |state: &str| {

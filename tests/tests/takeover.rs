@@ -16,19 +16,15 @@ use hearth_tests::{
     takeover::{TAKEOVER, owner_and_heir, takes_over, two_nodes, writer},
 };
 
-/// What keeps the other adapters of a node from looking around.
-const ALONE: &str = "[adapters.lifx]\nenabled = false\n";
-
 /// Two nodes with this in their configuration files; one dies, and the other commands the device.
 async fn by_configuration(adapter: &str, settings: &str, device: &str, reached_by: usize) {
-    let lifx = if adapter == "lifx" { "" } else { ALONE };
-    let (one, two) = two_nodes(&format!("{lifx}[adapters.{adapter}]\n{settings}")).await.unwrap();
+    let (one, two) = two_nodes(&format!("[adapters.{adapter}]\n{settings}")).await.unwrap();
     dies(one, two, device, reached_by).await;
 }
 
 /// Two nodes, one of which is told the settings, and the secret on stdin; it need not be the one that dies.
 async fn by_command(settings: &[&str], secret: &str, device: &str, reached_by: usize) {
-    let (one, two) = two_nodes(ALONE).await.unwrap();
+    let (one, two) = two_nodes("").await.unwrap();
     let words = [&["adapter", "set"], settings].concat();
     one.cli_with(&words, secret.as_bytes()).await.unwrap().ok().unwrap();
     dies(one, two, device, reached_by).await;
@@ -91,7 +87,7 @@ async fn weather_goes_on(service: Service, adapter: &str, device: &str) {
         "latitude = 59.9139\nlongitude = 10.7522\ncontact = \"tests@hearth.example\"\nurl = \"{}\"\nrefresh_minutes = 0.01\n",
         fake.url()
     );
-    let (one, two) = two_nodes(&format!("{ALONE}[adapters.{adapter}]\n{settings}")).await.unwrap();
+    let (one, two) = two_nodes(&format!("[adapters.{adapter}]\n{settings}")).await.unwrap();
     let (mut owner, heir) = owner_and_heir(one, two, device, 1).await.unwrap();
     let id = heir.id().await.unwrap();
     let temperature =

@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use hearth_tests::daemon::{Daemon, Folder, Launch, Observer, PATIENCE, wait_until};
+use hearth_tests::daemon::{Daemon, Folder, Launch, Observer, PATIENCE, discreet, wait_until};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde_json::json;
 
@@ -99,7 +99,7 @@ async fn start(cable: &Cable, folder: &Folder, end: usize, join: Option<&str>) -
     let name = ["one", "two"][end];
     let state = folder.join(name);
     fs::create_dir(&state).unwrap();
-    let config = format!("quic_retry = \"{}s\"\n[adapters.lifx]\nenabled = false\n", RETRY.as_secs());
+    let config = discreet(&format!("quic_retry = \"{}s\"\n", RETRY.as_secs()));
     fs::write(state.join("hearth.toml"), config).unwrap();
     let launch = Launch::new().listen(Cable::address(end)).with(&["--name", name]);
     let launch = match join {

@@ -8,6 +8,8 @@ mod claims;
 mod command;
 mod config;
 mod driver;
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzzing;
 mod home;
 mod hub;
 mod keys;

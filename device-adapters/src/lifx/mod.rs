@@ -10,7 +10,7 @@ mod command;
 mod config;
 mod driver;
 #[cfg(any(fuzzing, test))]
-pub mod fuzzing;
+pub(crate) mod fuzzing;
 mod identity;
 mod layout;
 mod news;

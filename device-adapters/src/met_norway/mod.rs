@@ -4,6 +4,8 @@
 //! Source: <https://docs.api.met.no/doc/locationforecast/HowTO.html>; what the service asks of its users, all of which is
 //! done here and in [`crate::weather`]: <https://docs.api.met.no/doc/TermsOfService.html>.
 
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzzing;
 mod outlook;
 #[cfg(test)]
 mod tests;

@@ -14,6 +14,8 @@ mod template;
 #[cfg(test)]
 mod tests;
 mod wire;
+#[cfg(any(fuzzing, test))]
+pub(crate) use import::fuzzing;
 
 use std::future::{Future, pending};
 use std::hash::{BuildHasher, Hasher, RandomState};

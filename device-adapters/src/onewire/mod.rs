@@ -4,6 +4,8 @@
 //! the data sheet of the DS18B20 for its range and the value that it shows after power-on.
 
 mod belief;
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzzing;
 #[cfg(test)]
 mod tests;
 mod wire;

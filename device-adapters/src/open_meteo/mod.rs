@@ -2,6 +2,8 @@
 //!
 //! Source: <https://open-meteo.com/en/docs>; terms of the public service: <https://open-meteo.com/en/terms>.
 
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzzing;
 #[cfg(test)]
 mod tests;
 mod wire;

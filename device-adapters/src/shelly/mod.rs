@@ -13,6 +13,8 @@
 //!
 //! Source: <https://shelly-api-docs.shelly.cloud/gen2/>.
 
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzzing;
 mod parts;
 #[cfg(test)]
 mod tests;

@@ -6,6 +6,8 @@
 //!
 //! Source: <https://kno.wled.ge/interfaces/json-api/>, <https://kno.wled.ge/interfaces/websocket/>.
 
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzzing;
 mod names;
 #[cfg(test)]
 mod tests;

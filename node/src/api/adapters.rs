@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use axum::{Json, extract::State};
+use mesh_proto::ShortId;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::{
     ApiContext,
+    admin::{find_node, short},
     extract::{Body, Named},
     ports::adapters::{AdapterChange, AdapterView},
     problem::Problem,
@@ -25,11 +27,30 @@ pub(super) async fn read(
     find(&context, &id).await.map(Json)
 }
 
+/// A change of an adapter; what is left out stays as it is. No `Debug`: it may hold secrets.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ChangeBody {
+    enabled: Option<bool>,
+    /// Names or keys.
+    nodes: Option<Vec<String>>,
+    #[serde(default)]
+    settings: Map<String, Value>,
+    #[serde(default)]
+    restart: bool,
+}
+
 pub(super) async fn change(
     State(context): State<Arc<ApiContext>>,
     Named(id): Named,
-    Body(change): Body<AdapterChange>,
+    Body(body): Body<ChangeBody>,
 ) -> Result<Json<AdapterView>, Problem> {
+    let ChangeBody { enabled, nodes, settings, restart } = body;
+    let nodes = match nodes {
+        Some(given) => Some(find_nodes(&context, &given).await?),
+        None => None,
+    };
+    let change = AdapterChange { enabled, nodes, settings, restart };
     context.adapters.change(id.clone(), change).await?;
     find(&context, &id).await.map(Json)
 }
@@ -59,6 +80,17 @@ pub(super) async fn forget(
 ) -> Result<Json<Value>, Problem> {
     context.adapters.forget(id.clone()).await?;
     Ok(Json(json!({ "id": id, "forgotten": true })))
+}
+
+/// Nodes by what people call them, as `hearth nodes` shows them: one that has just joined too. Their ids are kept, so that
+/// whoever renames a node does not move what it runs.
+async fn find_nodes(context: &ApiContext, given: &[String]) -> Result<Vec<ShortId>, Problem> {
+    let nodes = context.service.status().await?.nodes;
+    let id = |given: &String| {
+        let node = find_node(&nodes, given)?;
+        short(&node.id).parse().map_err(|_| Problem::internal())
+    };
+    given.iter().map(id).collect()
 }
 
 async fn find(context: &ApiContext, id: &str) -> Result<AdapterView, Problem> {

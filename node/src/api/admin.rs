@@ -194,8 +194,9 @@ pub(super) fn find_node<'a>(nodes: &'a [NodeStatus], given: &str) -> Result<&'a 
         [node] => Ok(node),
         [] => {
             let names = nodes.iter().map(|node| node.name.clone());
-            Err(Problem::not_found("such node", "`hearth status` shows names and keys")
-                .with_candidates(names))
+            let shown: String = given.chars().filter(|c| !c.is_control()).take(64).collect();
+            let what = format!("node `{shown}`");
+            Err(Problem::not_found(&what, "`hearth nodes` shows names and keys").with_candidates(names))
         }
         _ => {
             let detail = format!("{} nodes are called that", found.len());

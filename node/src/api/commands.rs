@@ -69,6 +69,23 @@ struct ZoneBody {
     color: Option<Any>,
 }
 
+/// What became of a command.
+pub(super) enum Taken {
+    /// It is one command.
+    One(Command),
+    /// It is one for each device of a group or an area.
+    Many(Many),
+}
+
+/// The commands to the devices of a group or an area.
+pub(super) struct Many {
+    /// `group/NAME` or `area NAME`.
+    name: String,
+    pub(super) commands: Vec<Command>,
+    /// Who cannot do that, and why.
+    refused: Vec<Any>,
+}
+
 pub(super) async fn submit(
     State(context): State<Arc<ApiContext>>,
     Body(body): Body<CommandBody>,
@@ -76,34 +93,42 @@ pub(super) async fn submit(
     let wait = body.wait;
     // Listening begins before the command does, so that no step of its life is missed.
     let mut life = context.commands.life();
-    let asked = body.check()?;
-    match find_target(&context.service, &asked.device).await? {
-        Target::Device(device) => {
-            let command = hand_to(&context, &asked, device).await?;
+    match hand_in(&context, body).await? {
+        Taken::One(command) => {
             let command = if wait { until_its_end(&context, &mut life, command).await? } else { command };
             let is_over = wait && command.state.is_final();
             Ok((if is_over { StatusCode::OK } else { StatusCode::ACCEPTED }, Json(to_json(&command))))
         }
+        Taken::Many(many) => Ok((StatusCode::ACCEPTED, Json(many.to_json()))),
+    }
+}
+
+/// Checks a command and hands it to the owners of what it is for.
+pub(super) async fn hand_in(context: &ApiContext, body: CommandBody) -> Result<Taken, Problem> {
+    let wait = body.wait;
+    let asked = body.check()?;
+    match find_target(&context.service, &asked.device).await? {
+        Target::Device(device) => hand_to(context, &asked, device).await.map(Taken::One),
         Target::Many { name, .. } if wait => Err(Problem::invalid(
             format!("`wait` is for one device, and `{}` is {name}", asked.device),
             "leave it out, and look at each command by its id",
         )),
-        Target::Many { name, devices } => submit_to_all(&context, &asked, name, devices).await,
+        Target::Many { name, devices } => hand_to_all(context, &asked, name, devices).await.map(Taken::Many),
     }
 }
 
 /// A command for each device; one that cannot do that is named, and the others do.
-async fn submit_to_all(
+async fn hand_to_all(
     context: &ApiContext,
     asked: &Asked,
     name: String,
     devices: Vec<ObjectView>,
-) -> Result<(StatusCode, Json<Any>), Problem> {
+) -> Result<Many, Problem> {
     let (mut commands, mut refused, mut last) = (Vec::new(), Vec::new(), None);
     for device in devices {
         let id = device.id.as_str().to_owned();
         match hand_to(context, asked, device).await {
-            Ok(command) => commands.push(to_json(&command)),
+            Ok(command) => commands.push(command),
             Err(problem) => {
                 refused.push(json!({ "device": id, "detail": problem.to_json().get("detail") }));
                 last = Some(problem);
@@ -112,10 +137,15 @@ async fn submit_to_all(
     }
     match last {
         Some(problem) if commands.is_empty() => Err(problem),
-        _ => Ok((
-            StatusCode::ACCEPTED,
-            Json(json!({ "group": name, "commands": commands, "refused": refused })),
-        )),
+        _ => Ok(Many { name, commands, refused }),
+    }
+}
+
+impl Many {
+    /// The commands as readers see them.
+    pub(super) fn to_json(&self) -> Any {
+        let commands: Vec<_> = self.commands.iter().map(to_json).collect();
+        json!({ "group": self.name, "commands": commands, "refused": self.refused })
     }
 }
 
@@ -147,18 +177,6 @@ pub(super) async fn read(
     let command = context.commands.get(wanted).await?;
     let fix = "commands are kept for ten minutes after they end";
     command.map(|command| Json(to_json(&command))).ok_or_else(|| Problem::not_found("such command", fix))
-}
-
-/// Checks a command for one device and hands it to its owner.
-pub(super) async fn hand_in(context: &ApiContext, body: CommandBody) -> Result<Command, Problem> {
-    let asked = body.check()?;
-    match find_target(&context.service, &asked.device).await? {
-        Target::Device(device) => hand_to(context, &asked, device).await,
-        Target::Many { name, .. } => Err(Problem::invalid(
-            format!("`{}` is {name}, and a command over the WebSocket is for one device", asked.device),
-            "send one for each, or POST /api/v1/commands",
-        )),
-    }
 }
 
 async fn hand_to(context: &ApiContext, asked: &Asked, device: ObjectView) -> Result<Command, Problem> {

@@ -27,11 +27,13 @@ pub enum Kind {
     Gauge,
 }
 
-/// One value of somebody else, without labels.
+/// One value of somebody else.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sample {
-    /// Its whole name, `hearth_..._UNIT` (`_total` for a counter).
+    /// Its whole name, `hearth_..._UNIT` (`_total` for a counter). Those of one name stand together.
     pub name: &'static str,
+    /// What tells it from others of its name, if there are: a label and its value.
+    pub label: Option<(&'static str, &'static str)>,
     /// One line about it.
     pub help: &'static str,
     /// Its kind.
@@ -165,7 +167,7 @@ pub(super) async fn exposition(State(context): State<Arc<ApiContext>>) -> Result
     text.node(&status);
     text.api(&context);
     for sample in context.metrics_sources.iter().flat_map(|source| source()) {
-        text.one(sample.name, sample.help, sample.kind, sample.value);
+        text.sample(&sample);
     }
     Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text.0).into_response())
 }
@@ -182,6 +184,19 @@ impl Text {
     fn one(&mut self, name: &str, help: &str, kind: Kind, value: impl fmt::Display) {
         self.head(name, help, kind);
         let _ = writeln!(self.0, "{name} {value}");
+    }
+
+    fn sample(&mut self, sample: &Sample) {
+        let Sample { name, label, help, kind, value } = *sample;
+        match label {
+            None => self.one(name, help, kind, value),
+            Some(label) => {
+                if !self.0.contains(&format!("# TYPE {name} ")) {
+                    self.head(name, help, kind);
+                }
+                self.labelled(name, &[label], value);
+            }
+        }
     }
 
     fn labelled(&mut self, name: &str, labels: &[(&str, &str)], value: impl fmt::Display) {

@@ -28,7 +28,9 @@ use super::{
     ports::{
         Check, CheckStatus, Command, CommandRequest, CommandState, CommandsHandle, CommandsPort,
         CommandsRequest, ControlHandle, ControlRequest, Invite, InviteView, InvitesHandle, InvitesRequest,
-        Joined, PortError, adapters::AdaptersHandle, history::HistoryHandle,
+        Joined, PortError,
+        adapters::{AdaptersHandle, AdaptersRequest},
+        history::HistoryHandle,
     },
     router,
 };
@@ -110,7 +112,7 @@ impl Bench {
             metrics: Arc::new(Metrics::default()),
             metrics_sources: vec![Arc::new(|| {
                 let help = "Links open.";
-                vec![Sample { name: "hearth_links", help, kind: Kind::Gauge, value: 2.0 }]
+                vec![Sample { name: "hearth_links", label: None, help, kind: Kind::Gauge, value: 2.0 }]
             })],
             stalled: stalled_now,
             shutdown,

@@ -29,7 +29,7 @@ use self::{
 use super::{
     ApiContext, Problem,
     access::{Guard, Peer, Principal},
-    commands,
+    commands::{self, Many, Taken},
     json::from_object,
     metrics::{MAX_OBSERVERS, Raised},
     ports::Command,
@@ -49,8 +49,9 @@ const AUTH_WITHIN: Duration = Duration::from_secs(10);
 const PING_EVERY: Duration = Duration::from_secs(20);
 /// Time for a goodbye.
 const FAREWELL: Duration = Duration::from_secs(1);
-/// Commands whose life is told on one socket at once; the oldest is forgotten first.
-const MAX_TRACKED: usize = 64;
+/// Commands whose life is told on one socket at once, those to the devices of a group among them; the oldest is
+/// forgotten first.
+const MAX_TRACKED: usize = 512;
 
 /// Close codes of our own (RFC 6455, section 7.4.2 leaves 4000 to 4999 to applications).
 const CLOSE_UNAUTHENTICATED: u16 = 4401;
@@ -245,7 +246,12 @@ impl Session {
         match message {
             FromReader::Pong => out.send(&json!({ "type": "pong" })).await?,
             FromReader::Refused(problem, reference) => out.problem(&problem, reference.as_ref()).await?,
-            FromReader::Commanded(command, reference) => self.track(command, reference, out).await?,
+            FromReader::Commanded(Taken::One(command), reference) => {
+                self.track(&command, reference, 0, out).await?;
+            }
+            FromReader::Commanded(Taken::Many(many), reference) => {
+                self.track_all(&many, reference, out).await?;
+            }
             FromReader::Subscribe { prefixes, resume } => self.subscribe(prefixes, resume, out).await?,
         }
         out.flush().await
@@ -306,21 +312,44 @@ impl Session {
         Ok(())
     }
 
-    /// Tells the command's state, and what its life brings from now on.
-    async fn track(
+    /// Tells the commands to the devices of a group at once, and of each what its life brings from then on.
+    async fn track_all(
         &mut self,
-        command: Command,
+        many: &Many,
         reference: Option<Value>,
         out: &mut Outbound,
     ) -> Result<(), Closed> {
+        let mut message = many.to_json();
+        if let Value::Object(map) = &mut message {
+            map.insert("type".to_owned(), "commands".into());
+        }
+        outbound::refer(&mut message, reference.as_ref());
+        out.send(&message).await?;
+        for command in &many.commands {
+            self.track(command, reference.clone(), command.life.len(), out).await?;
+        }
+        Ok(())
+    }
+
+    /// Tells the command's state, and what its life brings from now on. Of its life so much was `told` already.
+    async fn track(
+        &mut self,
+        command: &Command,
+        reference: Option<Value>,
+        told: usize,
+        out: &mut Outbound,
+    ) -> Result<(), Closed> {
         let id = command.id.clone();
+        // The same key again may be the same command: it is told under its newest reference.
+        self.tracked.retain(|tracked| tracked.id != id);
+        if told > 0 && command.state.is_final() {
+            return Ok(());
+        }
         if self.tracked.len() >= MAX_TRACKED {
             self.tracked.remove(0);
         }
-        // The same key again may be the same command: it is told under its newest reference.
-        self.tracked.retain(|tracked| tracked.id != id);
-        self.tracked.push(Tracked { id: id.clone(), reference, told: 0 });
-        self.advance(&command, out).await?;
+        self.tracked.push(Tracked { id: id.clone(), reference, told });
+        self.advance(command, out).await?;
         // Its life may have gone on while the answer was on its way here.
         if let Ok(Some(now)) = self.context.commands.get(id).await {
             self.advance(&now, out).await?;

@@ -28,7 +28,7 @@ fn defaults_hold_when_nothing_is_said() {
     assert_eq!((config.log.as_str(), config.api.unix_group.as_str()), ("info", "hearth"));
     assert!(config.file.is_none() && config.join.is_none() && config.warnings.is_empty());
     assert_eq!(config.origins.of("listen"), Origin::Default);
-    assert_eq!(config.history.room(), 12);
+    assert_eq!((config.history.enabled, config.history.megabytes), (true, 12));
 }
 
 #[test]
@@ -114,7 +114,7 @@ fn lists_and_tokens_come_from_variables_and_unknown_ones_are_told() {
     let config = load(&Flags::default(), &surroundings(folder.path(), &variables)).unwrap();
     let shown: Vec<String> = config.advertise.iter().map(ToString::to_string).collect();
     assert_eq!(shown, ["10.0.0.1:5", "10.0.0.2:9"]);
-    assert_eq!((config.history.megabytes, config.history.room()), (12, 0));
+    assert_eq!((config.history.enabled, config.history.megabytes), (false, 12));
     assert_eq!(config.name, "board", "an empty variable is one that is not set");
     assert_eq!(config.join.as_ref().unwrap().expose(), "abc");
     assert!(!format!("{config:?}").contains("abc"));

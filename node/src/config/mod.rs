@@ -107,17 +107,10 @@ pub struct ApiConfig {
 /// Settings of the history of devices on this node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HistoryConfig {
-    /// Whether it is kept.
+    /// Whether anything is recorded.
     pub enabled: bool,
     /// Room for it on the disk in MiB, as [`rules::megabytes`] accepts it.
     pub megabytes: u32,
-}
-
-impl HistoryConfig {
-    /// Room for it on the disk in MiB; 0 when none is kept.
-    pub fn room(self) -> u32 {
-        if self.enabled { self.megabytes } else { 0 }
-    }
 }
 
 impl Default for HistoryConfig {

@@ -8,6 +8,7 @@ use crate::{
     api::ports::{Check, CheckStatus, PortError},
     devices::{AdapterState, AdapterStatus},
     discovery::{Report, State},
+    history::{self, Keeping},
     service::{Service, Status},
     store::{RecoveryReport, repairs, restored, worker::StoreJobs},
 };
@@ -31,6 +32,8 @@ pub struct Doctor {
     pub state_dir: PathBuf,
     /// Where each adapter stands.
     pub adapters: watch::Receiver<Vec<AdapterStatus>>,
+    /// How the history is.
+    pub history: watch::Receiver<history::Report>,
 }
 
 impl Doctor {
@@ -49,6 +52,7 @@ impl Doctor {
         checks.extend(membership(&status));
         checks.push(self.lost_and_found());
         checks.extend(self.adapters.borrow().iter().map(adapter));
+        checks.push(history(&self.history.borrow()));
         checks.push(tombstones(&status));
         checks.push(offences(&status));
         checks.push(incomplete(&status));
@@ -260,6 +264,37 @@ fn adapter(adapter: &AdapterStatus) -> Check {
     check(&format!("adapter {}", adapter.id), status, detail + &restarts, fix)
 }
 
+fn history(report: &history::Report) -> Check {
+    const NAME: &str = "history";
+    let kib = |bytes: usize| bytes.div_ceil(1_024);
+    if let Some(reason) = &report.failing {
+        let fix = "free some space, or see that the daemon may write its folder `history`; a card that gives errors should be \
+                   replaced. Meanwhile it goes on in memory";
+        return check(NAME, CheckStatus::Warn, reason.clone(), Some(fix));
+    }
+    match report.keeping {
+        Keeping::Recording => {}
+        Keeping::Paused => {
+            return check(NAME, CheckStatus::Ok, "switched off: what was recorded stays".into(), None);
+        }
+        Keeping::Nothing => return check(NAME, CheckStatus::Ok, "none is kept".into(), None),
+    }
+    let written = match report.written_at {
+        Some(at) => format!("last written {} min ago", at.elapsed().as_secs() / 60),
+        None => "nothing written since the start".to_owned(),
+    };
+    let mut detail = format!("{} KiB of {} MiB; {written}", kib(report.disk_bytes), report.megabytes);
+    if report.dropped > 0 {
+        detail.push_str(&format!("; {} values found no room", report.dropped));
+    }
+    if report.damaged == 0 {
+        return check(NAME, CheckStatus::Ok, detail, None);
+    }
+    detail.push_str(&format!("; {} damaged entries are passed over", report.damaged));
+    let fix = "nothing, if it happened once: they go with the oldest; else think of a new card";
+    check(NAME, CheckStatus::Warn, detail, Some(fix))
+}
+
 fn tombstones(status: &Status) -> Check {
     if status.held_back_by.is_empty() || status.tombstones == 0 {
         let detail = format!("{} deletions are remembered", status.tombstones);
@@ -303,10 +338,30 @@ fn incomplete(status: &Status) -> Check {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+    use tokio::time::Instant;
+
     use super::*;
 
     fn shown(state: AdapterState, reason: Option<&str>, restarts: u32) -> Check {
         adapter(&AdapterStatus { id: "lifx".into(), state, reason: reason.map(str::to_owned), restarts })
+    }
+
+    #[test]
+    fn the_history_is_shown_with_its_room_its_last_write_and_its_damage() {
+        let report = history::Report { megabytes: 12, disk_bytes: 4_097, ..Default::default() };
+        let shown = |report: &history::Report| {
+            let check = super::history(report);
+            (check.status, check.detail, check.fix.is_some())
+        };
+        let calm = "5 KiB of 12 MiB; nothing written since the start".to_owned();
+        assert_eq!(shown(&report), (CheckStatus::Ok, calm, false));
+        let report = history::Report { written_at: Some(Instant::now()), damaged: 2, dropped: 7, ..report };
+        let hurt = "5 KiB of 12 MiB; last written 0 min ago; 7 values found no room; 2 damaged entries are passed over";
+        assert_eq!(shown(&report), (CheckStatus::Warn, hurt.to_owned(), true));
+        let off = history::Report { keeping: Keeping::Nothing, ..report.clone() };
+        assert_eq!(shown(&off), (CheckStatus::Ok, "none is kept".to_owned(), false));
+        let failing = history::Report { failing: Some("the disk is full".into()), ..off };
+        assert_eq!(shown(&failing), (CheckStatus::Warn, "the disk is full".to_owned(), true));
     }
 
     #[test]

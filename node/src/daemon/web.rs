@@ -1,11 +1,10 @@
-//! What the API shows and is shown under: the local authority, names and addresses, counters.
+//! What the API is shown under: the local authority, names and addresses.
 
 use std::{
     collections::BTreeSet,
     error::Error,
     net::{IpAddr, SocketAddr},
     path::Path,
-    sync::Arc,
 };
 
 use tokio::sync::watch;
@@ -13,15 +12,11 @@ use tracing::warn;
 
 use super::addresses;
 use crate::{
-    api::{
-        ListenInfo,
-        metrics::{Kind, MetricsSource, Sample},
-    },
-    auth::JoinCounters,
+    api::ListenInfo,
     discovery::{Choice, InterfaceWatch},
-    store::{RecoveryReport, files::write_private},
+    store::files::write_private,
     tls::local_ca::{LocalCa, WebNames, may_vouch_for},
-    transport::{QuicTransport, TransportCounters},
+    transport::QuicTransport,
 };
 
 pub(super) fn local_ca(state_dir: &Path) -> Result<LocalCa, Box<dyn Error>> {
@@ -101,30 +96,6 @@ fn replace<T: PartialEq>(channel: &watch::Sender<T>, next: T) {
     });
 }
 
-pub(super) fn transport_metrics(counters: Arc<TransportCounters>) -> MetricsSource {
-    Arc::new(move || samples("Events of the transport since the start.", counters.metrics()))
-}
-
-pub(super) fn join_metrics(counters: Arc<JoinCounters>) -> MetricsSource {
-    Arc::new(move || samples("Ends of requests to join the household since the start.", counters.metrics()))
-}
-
-/// What the opening of the store found: counters that stand still until the next start.
-pub(super) fn store_metrics(report: &RecoveryReport) -> MetricsSource {
-    let mended = u64::from(!report.steps.is_empty());
-    let damaged = u64::from(report.may_have_lost_writes());
-    Arc::new(move || {
-        let help = "Whether this start had to mend the store, and whether that lost records.";
-        samples(help, [("hearth_store_mended_total", mended), ("hearth_store_damaged_total", damaged)])
-    })
-}
-
-fn samples(help: &'static str, counts: impl IntoIterator<Item = (&'static str, u64)>) -> Vec<Sample> {
-    let sample =
-        |(name, value): (&'static str, u64)| Sample { name, help, kind: Kind::Counter, value: value as f64 };
-    counts.into_iter().map(sample).collect()
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
@@ -159,11 +130,5 @@ mod tests {
         }
         let public = at("203.0.113.9:7843");
         assert_eq!(listen_info(public, &[public]).api, ["https://203.0.113.9:7843"], "better than nothing");
-    }
-
-    #[test]
-    fn counters_of_joins_are_not_called_those_of_the_transport() {
-        let joins = join_metrics(Arc::default())();
-        assert!(!joins.is_empty() && joins.iter().all(|sample| sample.help.contains("join")));
     }
 }

@@ -93,6 +93,8 @@ pub(super) struct Slot {
     pub(super) told_pair: Option<u64>,
     /// Devices that it is to be shown, because it shows the home.
     pub(super) unshown: BTreeSet<DeviceId>,
+    /// Announcements that it is to hear of, by type and name.
+    pub(super) unhinted: BTreeSet<(String, String)>,
 }
 
 /// The slots by adapter.
@@ -120,6 +122,7 @@ pub(super) fn slots(registry: &'static [Registration], local: &BTreeMap<String, 
             running: None,
             told_pair: None,
             unshown: BTreeSet::new(),
+            unhinted: BTreeSet::new(),
         };
         Some((id, slot))
     };

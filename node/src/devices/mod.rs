@@ -114,7 +114,7 @@ pub struct DevicesParts {
     /// What the API asks of the adapters.
     pub requests: mpsc::Receiver<AdaptersRequest>,
     /// What devices announce by DNS-SD.
-    pub announced: mpsc::Receiver<Announced>,
+    pub announced: watch::Receiver<Announced>,
     /// Opens and seals the secrets of adapters.
     pub vault: Vault,
     /// The nodes that are alive, from the event loop.
@@ -201,7 +201,6 @@ pub struct Devices {
     /// Adapters that the configuration names.
     unknown_adapters: BTreeSet<String>,
     adapter_requests: mpsc::Receiver<AdaptersRequest>,
-    announcements: mpsc::Receiver<Announced>,
     hints: Hints,
     vault: Vault,
     events: mpsc::Receiver<Event>,
@@ -260,8 +259,7 @@ impl Devices {
             slots: adapters::slots(registry, &parts.adapters),
             unknown_adapters: parts.adapters.into_keys().collect(),
             adapter_requests: parts.requests,
-            announcements: parts.announced,
-            hints: Hints::new(),
+            hints: Hints::new(parts.announced),
             vault: parts.vault,
             events,
             event_sender,
@@ -302,6 +300,7 @@ impl Devices {
         loop {
             self.heartbeat.fetch_add(1, Ordering::Relaxed);
             self.show_on();
+            self.hints.tell(&mut self.slots);
             tokio::select! {
                 biased;
                 () = stopped(&mut self.shutdown) => return Ok(()),
@@ -345,7 +344,7 @@ impl Devices {
                 },
                 Some(request) = self.adapter_requests.recv(), if is_started => self.adapters_request(request),
                 Some(event) = self.events.recv() => self.event(event),
-                Some(announced) = self.announcements.recv() => self.announced(announced),
+                Ok(()) = self.hints.changed() => self.hints.look(&mut self.slots),
                 _ = tick.tick() => self.tick(is_started),
             }
         }

@@ -97,7 +97,9 @@ impl Devices {
         if let Some(device) = self.devices.get(id).filter(|device| device.is_known) {
             info!(device = %id, "the device was removed");
             self.tell(&device.adapter.clone(), Directive::Own { device: id.clone(), owned: false });
+            let (object, owned) = (device.object.clone(), device.owned);
             self.devices.remove(id);
+            self.end_all_of(&object, owned);
             self.show(id);
         }
     }

@@ -25,10 +25,10 @@ impl Devices {
                 self.adapter_down(adapter, "its settings changed");
                 if let Some(slot) = self.slots.get_mut(adapter) {
                     slot.running = Some((commands, hints));
+                    self.hints.begin(slot);
                 }
                 self.set_standing(adapter, AdapterState::Running, None);
                 self.show_all(adapter);
-                self.hint_all(adapter);
             }
             Event::Reading(adapter, reading) => self.reading(adapter, *reading),
             Event::Ended(adapter, reason, pause) => {

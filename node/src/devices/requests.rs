@@ -111,7 +111,7 @@ impl Devices {
             put("enabled", Some(Value::Bool(enabled)))?;
         }
         if let Some(nodes) = &change.nodes {
-            let ids = nodes.iter().map(|node| self.named(node)).collect::<Result<Vec<_>, _>>()?;
+            let ids: Vec<String> = nodes.iter().map(ToString::to_string).collect();
             put("nodes", (!ids.is_empty()).then(|| encode(&ids)))?;
         }
         if change.restart {
@@ -128,20 +128,6 @@ impl Devices {
             return Err(invalid("the change is empty".to_owned()));
         }
         Ok(ops)
-    }
-
-    /// The id of a node that is given by its name or id. The id is kept: whoever renames a node must not move what it runs.
-    fn named(&self, node: &str) -> Result<String, PortError> {
-        let is_it = |(id, name): &(&mesh_proto::ShortId, &String)| *name == node || id.to_string() == node;
-        if let Some((id, _)) = self.called.iter().find(is_it) {
-            return Ok(id.to_string());
-        }
-        let known = self.called.values().cloned().collect::<Vec<_>>().join(", ");
-        let node: String = node.chars().take(64).collect();
-        Err(PortError::Invalid {
-            detail: format!("there is no node {node:?}"),
-            fix: format!("name one of the household: {known}"),
-        })
     }
 
     /// Has the adapter judge the settings as they would be.

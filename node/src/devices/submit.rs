@@ -239,6 +239,23 @@ impl Devices {
         }
     }
 
+    /// Ends the commands for a device that was removed: nobody will hear of it how they end. Its owner says so, and whoever
+    /// took them, should it have none by now.
+    pub(super) fn end_all_of(&mut self, device: &ObjectId, owned: bool) {
+        for (id, _) in self.book.open_of(device) {
+            let reason = Some("the device was removed".to_owned());
+            let step = Step { state: CommandState::Failed, at_ms: self.clock.now_ms(), reason };
+            if owned {
+                self.advance_owned(id, step.state, step.reason);
+            } else if self.book.known(id).is_some_and(|known| known.is_mine)
+                && let Some(command) = self.book.get(id)
+            {
+                self.write_end(id, &command, step.clone());
+                self.end(id, step);
+            }
+        }
+    }
+
     /// The owner that told the end of a command taken here is gone, and what it said with it: says it in its place,
     /// lest the next owner takes the command for one that never ended.
     pub(super) fn keep_end(&mut self, id: CommandId) {

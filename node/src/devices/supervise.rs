@@ -46,6 +46,18 @@ pub enum AdapterState {
     Failed,
 }
 
+impl AdapterState {
+    /// All of them, with what `/metrics` calls them.
+    pub const ALL: [(Self, &str); 6] = [
+        (Self::Running, "running"),
+        (Self::Off, "off"),
+        (Self::Elsewhere, "elsewhere"),
+        (Self::Waiting, "waiting"),
+        (Self::Refused, "refused"),
+        (Self::Failed, "failed"),
+    ];
+}
+
 /// What `hearth doctor` and the status show of an adapter.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct AdapterStatus {

@@ -9,7 +9,7 @@ use futures_util::{
 };
 use if_addrs::Interface;
 use mdns_sd::{ResolvedService, ServiceDaemon, ServiceEvent};
-use tokio::sync::mpsc;
+use tokio::sync::watch;
 use tracing::debug;
 
 use super::nearby::dialable;
@@ -21,34 +21,30 @@ const MAX_TXT: usize = 32;
 /// Most addresses of one device.
 const MAX_ADDRESSES: usize = 16;
 
-/// A device announced itself, or is gone.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Announced {
-    /// It is there.
-    Here(Hint),
-    /// It said goodbye, or was not heard for as long as it had said.
-    Gone {
-        /// The type of the service.
-        service: String,
-        /// The name of its instance.
-        name: String,
-    },
-}
+/// Most announcements that are remembered; a home has a hundred devices.
+const MAX_HINTS: usize = 512;
 
-/// Which services are looked for, and where what is found goes.
+/// What is announced at the moment, by type and name of its instance.
+pub type Announced = BTreeMap<(String, String), Hint>;
+
+/// Which services are looked for, and where what is found is shown.
 #[derive(Debug)]
 pub struct DeviceHints {
     /// Types such as `_wled._tcp`.
     pub services: Vec<&'static str>,
-    /// Whoever is full misses one; a device announces itself again.
-    pub to: mpsc::Sender<Announced>,
+    /// What is announced at the moment.
+    pub announced: watch::Sender<Announced>,
 }
 
-/// The announcements of all wanted services.
-pub(super) type Announcements = SelectAll<BoxStream<'static, (&'static str, ServiceEvent)>>;
+/// What one session hears of the wanted services. It goes with the session: whoever is still there is heard by the next,
+/// and nobody would ever say of the others that they are gone.
+pub(super) struct Announcements {
+    events: SelectAll<BoxStream<'static, (&'static str, ServiceEvent)>>,
+    announced: watch::Sender<Announced>,
+}
 
 impl DeviceHints {
-    /// Looks for every wanted service; who is known already is told again.
+    /// Looks for every wanted service.
     pub(super) fn browse(&self, daemon: &ServiceDaemon) -> Result<Announcements, mdns_sd::Error> {
         let mut all = Vec::new();
         for service in &self.services {
@@ -56,21 +52,42 @@ impl DeviceHints {
             let events = daemon.browse(&format!("{service}.local."))?;
             all.push(events.into_stream().map(move |event| (service, event)).boxed());
         }
-        Ok(select_all(all))
+        Ok(Announcements { events: select_all(all), announced: self.announced.clone() })
+    }
+}
+
+impl Announcements {
+    /// What happens next; nothing does when nothing is looked for.
+    pub(super) async fn next(&mut self) -> Option<(&'static str, ServiceEvent)> {
+        self.events.next().await
     }
 
-    /// Passes on what an event tells.
-    pub(super) fn pass_on(&self, service: &'static str, event: ServiceEvent, own: &[Interface]) {
-        let announced = match event {
-            ServiceEvent::ServiceResolved(resolved) => Announced::Here(hint(service, &resolved, own)),
-            ServiceEvent::ServiceRemoved(_, fullname) => {
-                Announced::Gone { service: service.to_owned(), name: instance(&fullname, service) }
+    /// Takes in what happened.
+    pub(super) fn take_in(&self, service: &'static str, event: ServiceEvent, own: &[Interface]) {
+        self.announced.send_if_modified(|announced| match event {
+            ServiceEvent::ServiceResolved(resolved) => {
+                let hint = hint(service, &resolved, own);
+                let key = (hint.service.clone(), hint.name.clone());
+                if announced.len() >= MAX_HINTS && !announced.contains_key(&key) {
+                    debug!(service, "too many devices announce themselves: one is passed over");
+                    return false;
+                }
+                announced.get(&key) != Some(&hint) && {
+                    announced.insert(key, hint);
+                    true
+                }
             }
-            _ => return,
-        };
-        if self.to.try_send(announced).is_err() {
-            debug!(service, "too many devices announce themselves: one is passed over");
-        }
+            ServiceEvent::ServiceRemoved(_, fullname) => {
+                announced.remove(&(service.to_owned(), instance(&fullname, service))).is_some()
+            }
+            _ => false,
+        });
+    }
+}
+
+impl Drop for Announcements {
+    fn drop(&mut self) {
+        self.announced.send_if_modified(|announced| !std::mem::take(announced).is_empty());
     }
 }
 
@@ -110,7 +127,61 @@ fn clipped(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use mdns_sd::ServiceInfo;
+
     use super::*;
+
+    const WLED: &str = "_wled._tcp";
+
+    fn here(name: &str, address: &str) -> ServiceEvent {
+        let host = format!("{name}.local.");
+        let info = ServiceInfo::new("_wled._tcp.local.", name, &host, address, 80, None);
+        ServiceEvent::ServiceResolved(Box::new(info.unwrap().as_resolved_service()))
+    }
+
+    fn gone(name: &str) -> ServiceEvent {
+        ServiceEvent::ServiceRemoved("_wled._tcp.local.".to_owned(), format!("{name}._wled._tcp.local."))
+    }
+
+    /// The next session.
+    fn session(announced: &watch::Sender<Announced>) -> Announcements {
+        Announcements { events: select_all(Vec::new()), announced: announced.clone() }
+    }
+
+    #[test]
+    fn who_is_not_heard_again_when_a_session_begins_anew_is_forgotten() {
+        let (announced, mut seen) = watch::channel(Announced::new());
+        let names =
+            |announced: &Announced| announced.keys().map(|(_, name)| name.clone()).collect::<Vec<_>>();
+        let first = session(&announced);
+        first.take_in(WLED, here("desk", "192.168.1.7"), &[]);
+        first.take_in(WLED, here("shelf", "192.168.1.8"), &[]);
+        first.take_in(WLED, here("sold", "192.168.1.9"), &[]);
+        first.take_in(WLED, gone("sold"), &[]);
+        assert_eq!(names(&seen.borrow_and_update()), ["desk", "shelf"]);
+        first.take_in(WLED, here("desk", "192.168.1.7"), &[]);
+        assert!(!seen.has_changed().unwrap(), "nothing is new");
+        drop(first);
+        assert!(seen.borrow_and_update().is_empty());
+        session(&announced).take_in(WLED, here("desk", "192.168.1.17"), &[]);
+        assert!(seen.has_changed().unwrap());
+        let second = session(&announced);
+        second.take_in(WLED, here("desk", "192.168.1.17"), &[]);
+        let at = seen.borrow_and_update().values().next().map(|hint| hint.addresses.clone());
+        assert_eq!(at, Some(vec!["192.168.1.17".parse().unwrap()]));
+    }
+
+    #[test]
+    fn who_announces_very_much_is_not_remembered_without_an_end() {
+        let (announced, seen) = watch::channel(Announced::new());
+        let session = session(&announced);
+        for number in 0..MAX_HINTS + 5 {
+            session.take_in(WLED, here(&format!("w{number}"), "192.168.1.7"), &[]);
+        }
+        assert_eq!(seen.borrow().len(), MAX_HINTS);
+    }
 
     #[test]
     fn the_name_of_an_instance_is_without_its_type() {

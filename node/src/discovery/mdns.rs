@@ -7,7 +7,6 @@ use std::{
     time::Duration,
 };
 
-use futures_util::StreamExt as _;
 use if_addrs::Interface;
 use mdns_sd::{
     IfKind, IfPredicate, Receiver, ResolvedService, ScopedIp, ServiceDaemon, ServiceEvent, ServiceInfo,
@@ -203,7 +202,7 @@ impl Mdns {
                     }
                 }
                 Some((service, event)) = announcements.next() => {
-                    self.devices.pass_on(service, event, &self.choice.present());
+                    announcements.take_in(service, event, &self.choice.present());
                 }
                 Ok(()) = self.members.changed() => {
                     heard.hints.keep(&self.members.borrow_and_update());

@@ -1,16 +1,17 @@
 //! What is written at once: the points of some minutes, and their form on the disk.
 //!
-//! A frame is a length and a CRC-32 of four bytes each (little-endian), then a batch in postcard: every whole
-//! number takes as many bytes as it needs, one with a sign by zigzag. Times are differences to the one before, in
-//! seconds; values of sensors are whole numbers of their last digit, as differences too. A series has its name
-//! once in each segment and a number elsewhere.
+//! A frame is a head and a batch. The head is the length of the batch, its CRC-32, and a CRC-32 of these two, of four
+//! bytes each (little-endian): a length that is damaged is known for it, and the next frame is found by its head. The
+//! batch is in postcard: every whole number takes as many bytes as it needs, one with a sign by zigzag. Times are
+//! differences to the one before, in seconds; values of sensors are whole numbers of their last digit, as differences
+//! too. A series has its name once in each segment and a number elsewhere.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
 /// Bytes of a frame before its batch.
-pub(super) const FRAME_HEAD: usize = 8;
+pub(super) const FRAME_HEAD: usize = 12;
 
 /// What a series consists of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -204,8 +205,17 @@ pub(super) fn encode(
     let mut frame = Vec::with_capacity(FRAME_HEAD + body.len());
     frame.extend_from_slice(&u32::try_from(body.len()).unwrap_or(u32::MAX).to_le_bytes());
     frame.extend_from_slice(&crc32fast::hash(&body).to_le_bytes());
+    frame.extend_from_slice(&crc32fast::hash(&frame).to_le_bytes());
     frame.extend_from_slice(&body);
     Ok((frame, left_out))
+}
+
+/// The length and the checksum of the batch, of a head that is sound. One of zeros is not.
+fn head(bytes: &[u8]) -> Option<(usize, u32)> {
+    let (head, crc) = bytes.get(..FRAME_HEAD)?.split_last_chunk::<4>()?;
+    let (length, body) = head.split_first_chunk::<4>()?;
+    (crc32fast::hash(head) == u32::from_le_bytes(*crc)).then_some(())?;
+    Some((u32::from_le_bytes(*length) as usize, u32::from_le_bytes(body.try_into().ok()?)))
 }
 
 /// What a frame turned out to be.
@@ -221,13 +231,13 @@ pub(super) enum Frame {
 
 /// Reads the frame at the beginning of `bytes`.
 pub(super) fn decode(bytes: &[u8], dictionary: &mut Dictionary, wanted: Option<&str>) -> Frame {
-    let Some((length, rest)) = bytes.split_first_chunk::<4>() else { return Frame::End };
-    let Some((crc, rest)) = rest.split_first_chunk::<4>() else { return Frame::End };
-    let length = u32::from_le_bytes(*length) as usize;
-    // A disk that lost power may show zeros, whose checksum would fit.
-    let Some(body) = rest.get(..length).filter(|_| length > 0) else { return Frame::End };
-    let whole = FRAME_HEAD + length;
-    if crc32fast::hash(body) != u32::from_le_bytes(*crc) {
+    let Some((length, crc)) = head(bytes) else {
+        let next = bytes.windows(FRAME_HEAD).position(|bytes| head(bytes).is_some());
+        return next.map_or(Frame::End, Frame::Damaged);
+    };
+    let whole = FRAME_HEAD.saturating_add(length);
+    let Some(body) = bytes.get(FRAME_HEAD..whole) else { return Frame::End };
+    if crc32fast::hash(body) != crc {
         return Frame::Damaged(whole);
     }
     match postcard::from_bytes(body) {

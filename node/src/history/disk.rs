@@ -1,28 +1,17 @@
 //! The two rings together: where they are, what is written to them, and how a question is answered from them.
 
-use std::{
-    collections::BTreeSet,
-    path::Path,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-};
+use std::{collections::BTreeSet, path::Path, sync::Arc};
 
 use serde_json::Value as Json;
-use tracing::warn;
 
 use super::{
     answer::{Gathering, Grid, Shown},
     batch::{Batch, Recorded, Value},
     recorder::{Recorder, Which},
-    ring::{Part, Ring, SEGMENT_BYTES},
+    ring::{self, Appended, Part, Ring, SEGMENT_BYTES},
 };
 use crate::{
-    api::ports::{
-        PortError,
-        history::{HistoryQuery, HistoryView, SeriesView},
-    },
+    api::ports::history::{HistoryQuery, HistoryView, SeriesView},
     store::DiskError,
 };
 
@@ -31,9 +20,11 @@ use crate::{
 pub(super) struct Disk {
     recent: Ring,
     long: Ring,
-    /// How many damaged frames have been told.
-    told: Arc<AtomicUsize>,
 }
+
+/// The folders of the rings.
+const RECENT: &str = "recent";
+const LONG: &str = "long";
 
 /// What is to be written to a ring.
 #[derive(Debug)]
@@ -46,8 +37,8 @@ pub(super) struct Job {
 /// What became of a flush.
 pub(super) struct Ended {
     pub(super) disk: Disk,
-    /// What was written, and how many bytes.
-    pub(super) written: Vec<(Which, Batch, usize)>,
+    /// What was written, and what that took.
+    pub(super) written: Vec<(Which, Batch, Appended)>,
     pub(super) failed: Option<DiskError>,
 }
 
@@ -77,10 +68,30 @@ impl Disk {
         let recent = (segments / 3).max(2);
         let long = segments.saturating_sub(recent);
         Ok(Self {
-            recent: Ring::open(&folder.join("recent"), recent)?,
-            long: Ring::open(&folder.join("long"), long)?,
-            told: Arc::default(),
+            recent: Ring::open(&folder.join(RECENT), recent)?,
+            long: Ring::open(&folder.join(LONG), long)?,
         })
+    }
+
+    /// Deletes the rings in a folder. Answers with how many files there were.
+    ///
+    /// # Errors
+    /// What the disk refuses; the rest goes the next time.
+    pub(super) fn delete(folder: &Path) -> Result<usize, DiskError> {
+        let deleted = ring::delete(&folder.join(RECENT))? + ring::delete(&folder.join(LONG))?;
+        // What a person put there stays.
+        let _ = std::fs::remove_dir(folder);
+        Ok(deleted)
+    }
+
+    /// What both rings take, in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        self.recent.bytes() + self.long.bytes()
+    }
+
+    /// How many damaged entries were found since the start, of those that are still there.
+    pub(super) fn damaged(&self) -> usize {
+        self.recent.damaged() + self.long.damaged()
     }
 
     /// The end of what was written last, in seconds since 1970.
@@ -112,7 +123,7 @@ impl Disk {
                 Which::Long => &mut self.long,
             };
             match to.append(&batch, &standing) {
-                Ok(bytes) => written.push((ring, batch, bytes)),
+                Ok(appended) => written.push((ring, batch, appended)),
                 Err(error) => failed = Some(error),
             }
         }
@@ -131,7 +142,6 @@ pub(super) struct Reading {
     recent_from: u64,
     /// What has not been written yet.
     waiting: [Batch; 2],
-    told: Arc<AtomicUsize>,
 }
 
 impl Reading {
@@ -153,41 +163,31 @@ impl Reading {
             long: parts(|disk| &disk.long).unwrap_or_default(),
             recent_from: recent_from.unwrap_or(u64::MAX).min(waiting[0].from),
             waiting,
-            told: disk.map(|disk| disk.told.clone()).unwrap_or_default(),
             device,
         }
     }
 
     /// Reads the rings; numbers from the recent one as far back as it goes.
-    pub(super) fn answer(self) -> Result<HistoryView, PortError> {
+    pub(super) fn answer(self) -> HistoryView {
         let [waiting_recent, waiting_long] = &self.waiting;
         let mut recent = Gathering::new(self.grid, self.key.clone());
         let mut long = Gathering::new(self.grid, self.key.clone()).numbers_before(self.recent_from);
-        self.gather(&self.long, waiting_long, &mut long)?;
-        self.gather(&self.recent, waiting_recent, &mut recent)?;
+        self.gather(&self.long, waiting_long, &mut long);
+        self.gather(&self.recent, waiting_recent, &mut recent);
         let series = long.finish(recent).into_iter().map(|(key, shown)| (key, view(shown)));
-        Ok(HistoryView {
+        HistoryView {
             since: self.grid.since,
             until: self.grid.until,
             step_s: self.grid.step,
             series: series.collect(),
-        })
+        }
     }
 
-    fn gather(&self, parts: &[Part], waiting: &Batch, to: &mut Gathering) -> Result<(), PortError> {
-        let mut damaged = 0;
+    fn gather(&self, parts: &[Part], waiting: &Batch, to: &mut Gathering) {
         for part in parts {
-            let read = part.read(&self.device, &mut |batch| to.take(batch, &self.device));
-            damaged += read.map_err(|error| PortError::Storage {
-                detail: format!("the history cannot be read: {error}"),
-                fix: "see `hearth doctor`; a card that gives errors should be replaced".to_owned(),
-            })?;
-        }
-        if self.told.fetch_max(damaged, Ordering::Relaxed) < damaged {
-            warn!(entries = damaged, "parts of the history are damaged and are passed over");
+            part.read(&self.device, &mut |batch| to.take(batch, &self.device));
         }
         to.take(waiting, &self.device);
-        Ok(())
     }
 }
 

@@ -19,12 +19,14 @@
 //! | `batch` | what is written at once, and its form on the disk |
 //! | `ring` | the files |
 //! | `answer` | from batches to a few points |
+//! | `report` | how it is, for `hearth doctor` and `/metrics` |
 
 mod answer;
 mod batch;
 mod disk;
 mod observed;
 mod recorder;
+mod report;
 mod ring;
 
 use std::{
@@ -45,7 +47,7 @@ use tokio::{
     task::JoinHandle,
     time::{Instant, MissedTickBehavior, interval},
 };
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use crate::{
     api::ports::{
@@ -58,6 +60,7 @@ use crate::{
 use disk::{Disk, Ended, Reading};
 pub use observed::key_of_sensor;
 use recorder::Recorder;
+pub use report::{Keeping, Report};
 
 /// How often is looked for what is due.
 const TICK: Duration = Duration::from_secs(2);
@@ -80,7 +83,9 @@ pub struct HistoryParts {
     pub requests: mpsc::Receiver<HistoryRequest>,
     /// Its folder.
     pub folder: PathBuf,
-    /// Room for it on the disk in MiB, 2 or more; 0 to keep none.
+    /// Whether anything is recorded; what there is stays where nothing is.
+    pub enabled: bool,
+    /// Room for it on the disk in MiB, 2 or more; 0 to keep none, and delete what there is.
     pub megabytes: u32,
     /// This node.
     pub me: ShortId,
@@ -88,6 +93,15 @@ pub struct HistoryParts {
     pub shutdown: watch::Receiver<bool>,
     /// Bumped at least every two seconds; the watchdog looks at it.
     pub heartbeat: Arc<AtomicU64>,
+}
+
+/// The running task.
+#[derive(Debug)]
+pub struct HistoryTask {
+    /// Ends when the node stops, after the last flush, or when the event loop is gone.
+    pub task: JoinHandle<()>,
+    /// How it is.
+    pub report: watch::Receiver<Report>,
 }
 
 type NextChanges = Pin<Box<dyn Future<Output = Result<Changes, ServiceError>> + Send>>;
@@ -112,7 +126,7 @@ pub struct History {
     /// Devices that the rings hold and no object has been seen of; forgotten at the first flush.
     unseen: BTreeSet<Arc<str>>,
     flushed_at: Instant,
-    is_failing: bool,
+    report: watch::Sender<Report>,
     /// Histories that are read or wait for it.
     readers: Arc<Semaphore>,
     /// Of them those that are read.
@@ -120,19 +134,33 @@ pub struct History {
 }
 
 impl History {
-    /// Starts the task that owns the history. It ends when the node stops, after its last flush, or when the event
-    /// loop is gone.
-    pub fn spawn(parts: HistoryParts) -> JoinHandle<()> {
-        tokio::spawn(async move {
-            if parts.megabytes == 0 {
-                keep_none(parts).await;
-            } else {
-                Self::new(parts).run().await;
+    /// Starts the task that owns the history.
+    pub fn spawn(parts: HistoryParts) -> HistoryTask {
+        let keeping = match (parts.enabled, parts.megabytes) {
+            (_, 0) => Keeping::Nothing,
+            (true, _) => Keeping::Recording,
+            (false, _) => Keeping::Paused,
+        };
+        let known = Report { keeping, megabytes: parts.megabytes, ..Report::default() };
+        let (told, report) = watch::channel(known);
+        let task = tokio::spawn(async move {
+            match keeping {
+                Keeping::Recording => Self::new(parts, told).run().await,
+                Keeping::Paused => {
+                    info!(
+                        "the history is switched off: nothing is recorded, and what there is stays; `megabytes = 0` deletes it"
+                    );
+                    refuse_all(parts).await;
+                }
+                Keeping::Nothing => {
+                    tokio::join!(delete(parts.folder.clone(), told), refuse_all(parts));
+                }
             }
-        })
+        });
+        HistoryTask { task, report }
     }
 
-    fn new(parts: HistoryParts) -> Self {
+    fn new(parts: HistoryParts, report: watch::Sender<Report>) -> Self {
         let clock = HouseholdClock::default();
         let now = clock.now_ms() / 1_000;
         Self {
@@ -150,7 +178,7 @@ impl History {
             known: BTreeSet::new(),
             unseen: BTreeSet::new(),
             flushed_at: Instant::now(),
-            is_failing: false,
+            report,
             readers: Arc::new(Semaphore::new(READERS + WAITING)),
             turns: Arc::new(Semaphore::new(READERS)),
         }
@@ -255,6 +283,7 @@ impl History {
         }
         self.now = now;
         self.recorder.settle(now);
+        self.tell(|_| {});
         if self.flushed_at.elapsed() >= FLUSH_EVERY {
             // A store that was mended to nothing has no device before its peers are there.
             if !self.known.is_empty() {
@@ -276,7 +305,10 @@ impl History {
         let (folder, megabytes) = (self.folder.clone(), self.megabytes);
         let opened = tokio::task::spawn_blocking(move || Disk::open(&folder, megabytes));
         match self.wait_for(opened).await {
-            Some(Ok(disk)) => self.disk = Some(disk),
+            Some(Ok(disk)) => {
+                self.disk = Some(disk);
+                self.tell(|report| report.failing = None);
+            }
             Some(Err(error)) => self.fails(&error.to_string()),
             None => self.fails("it could not be opened"),
         }
@@ -300,15 +332,33 @@ impl History {
             return self.fails("it could not be written");
         };
         self.disk = Some(disk);
-        let bytes: usize = written.iter().map(|(_, _, bytes)| bytes).sum();
+        let bytes: usize = written.iter().map(|(_, _, appended)| appended.bytes).sum();
         debug!(bytes, to = now, "wrote the history");
-        for (ring, batch, _) in &written {
+        for (ring, batch, appended) in &written {
             self.recorder.written(*ring, batch);
+            self.recorder.drop_more(appended.left_out);
         }
+        self.tell(|report| {
+            report.written_bytes += bytes as u64;
+            report.entries += written.len() as u64;
+            report.written_at = if written.is_empty() { report.written_at } else { Some(Instant::now()) };
+        });
         match failed {
             Some(error) => self.fails(&error.to_string()),
-            None => self.is_failing = false,
+            None => self.tell(|report| report.failing = None),
         }
+    }
+
+    /// Tells how it is, for whoever looks.
+    fn tell(&self, also: impl FnOnce(&mut Report)) {
+        let disk = self.disk.as_ref().map(|disk| (disk.bytes(), disk.damaged()));
+        self.report.send_if_modified(|report| {
+            let before = report.clone();
+            also(report);
+            report.dropped = self.recorder.dropped();
+            (report.disk_bytes, report.damaged) = disk.unwrap_or((report.disk_bytes, report.damaged));
+            *report != before
+        });
     }
 
     /// Waits for something that a disk may hold up, and shows signs of life meanwhile.
@@ -322,8 +372,10 @@ impl History {
         }
     }
 
-    fn fails(&mut self, reason: &str) {
-        if !std::mem::replace(&mut self.is_failing, true) {
+    fn fails(&self, reason: &str) {
+        let was_failing = self.report.borrow().failing.is_some();
+        self.tell(|report| report.failing = Some(reason.to_owned()));
+        if !was_failing {
             warn!(%reason, "the history cannot be kept; tried again every ten minutes, and it goes on in memory as far as there is room");
         }
     }
@@ -351,15 +403,33 @@ impl History {
         tokio::spawn(async move {
             let turn = turns.acquire_owned().await;
             // A thread is taken only in its turn: many at once would hold up everything else on a card.
-            let answered = tokio::task::spawn_blocking(move || reply.send(reading.answer()));
+            let answered = tokio::task::spawn_blocking(move || reply.send(Ok(reading.answer())));
             let _ = answered.await; // whoever asked is gone
             drop((turn, permit));
         });
     }
 }
 
+/// Deletes what was recorded when the node had room for it.
+async fn delete(folder: PathBuf, report: watch::Sender<Report>) {
+    let deleted = tokio::task::spawn_blocking(move || Disk::delete(&folder)).await;
+    let failed = match deleted {
+        Ok(Ok(0)) => return,
+        Ok(Ok(files)) => {
+            return info!(
+                files,
+                "there is no room for a history (`megabytes = 0`): what was kept is deleted"
+            );
+        }
+        Ok(Err(error)) => error.to_string(),
+        Err(panic) => panic.to_string(),
+    };
+    warn!(reason = %failed, "the history should be deleted (`megabytes = 0`) and cannot be; tried again at the next start");
+    report.send_modify(|report| report.failing = Some(failed));
+}
+
 /// Answers that there is none.
-async fn keep_none(mut parts: HistoryParts) {
+async fn refuse_all(mut parts: HistoryParts) {
     let mut tick = interval(TICK);
     loop {
         parts.heartbeat.fetch_add(1, Ordering::Relaxed);

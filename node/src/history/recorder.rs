@@ -51,6 +51,8 @@ pub(super) struct Recorder {
     long: Side,
     is_crowded: bool,
     is_thinned: bool,
+    /// Values for which there was no room, since the start.
+    dropped: u64,
 }
 
 /// What belongs to one of the rings.
@@ -92,7 +94,14 @@ impl Recorder {
     /// A recorder that begins now, in seconds since 1970.
     pub(super) fn new(now: u64) -> Self {
         let side = || Side { from: now, bytes: 0, forgotten: BTreeSet::new() };
-        Self { series: BTreeMap::new(), recent: side(), long: side(), is_crowded: false, is_thinned: false }
+        Self {
+            series: BTreeMap::new(),
+            recent: side(),
+            long: side(),
+            is_crowded: false,
+            is_thinned: false,
+            dropped: 0,
+        }
     }
 
     /// Takes in all that a device is now. A series of it that is not named is unknown from now on.
@@ -124,6 +133,16 @@ impl Recorder {
         for side in [&mut self.recent, &mut self.long] {
             side.forgotten.insert(device.clone());
         }
+    }
+
+    /// Values for which there was no room, since the start.
+    pub(super) fn dropped(&self) -> u64 {
+        self.dropped
+    }
+
+    /// More was left out where it should be written.
+    pub(super) fn drop_more(&mut self, values: usize) {
+        self.dropped += values as u64;
     }
 
     /// Whether nothing is known of any device.
@@ -248,6 +267,7 @@ impl Recorder {
                 return;
             }
             if self.series.len() >= MOST_SERIES {
+                self.dropped += 1;
                 if !std::mem::replace(&mut self.is_crowded, true) {
                     warn!(device = %name.device, series = MOST_SERIES, "there are too many series for the history: some are not recorded");
                 }
@@ -265,10 +285,11 @@ impl Recorder {
         let since = series.after(since.clamp(side.from, now.max(side.from)));
         series.take(value.clone(), since);
         series.held = Some((since, value));
-        if series.next_s <= now
-            && !series.push(side, most_bytes(ring), now)
-            && !std::mem::replace(&mut self.is_thinned, true)
-        {
+        if series.next_s > now || series.push(side, most_bytes(ring), now) {
+            return;
+        }
+        self.dropped += 1;
+        if !std::mem::replace(&mut self.is_thinned, true) {
             warn!("more changes than the history takes in one flush: some are left out");
         }
     }

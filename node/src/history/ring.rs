@@ -12,7 +12,10 @@ use std::{
     io::{self, Read as _, Seek as _, SeekFrom, Write as _},
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use tracing::warn;
@@ -24,23 +27,27 @@ use crate::store::{DiskError, files::sync_parent};
 pub(super) const SEGMENT_BYTES: usize = 512 * 1024;
 
 const MAGIC: [u8; 8] = *b"HTHHIST\0";
-const VERSION: u16 = 1;
+/// Of the first nothing was released: in it a frame had no checksum of its length.
+const VERSION: u16 = 2;
 const HEAD_BYTES: usize = 23;
 
-/// A segment as its head describes it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A segment.
+#[derive(Debug)]
 struct Segment {
     number: u64,
     from: u64,
     /// Whether no batch of an older one is newer than its first.
     follows: bool,
+    /// What of the file is written.
+    bytes: usize,
+    /// Frames that were found damaged when it was read last. Readers note it.
+    damaged: Arc<AtomicUsize>,
 }
 
 /// The newest segment, to which is appended.
 #[derive(Debug)]
 struct Newest {
     file: File,
-    bytes: usize,
     dictionary: Dictionary,
     /// The end of its last batch.
     to: u64,
@@ -52,6 +59,10 @@ pub(super) struct Ring {
     folder: PathBuf,
     most: usize,
     segments: VecDeque<Segment>,
+    /// The number of the segment that is begun next.
+    next: u64,
+    /// Segments that the disk does not give back. They are passed over.
+    unreadable: usize,
     newest: Option<Newest>,
 }
 
@@ -60,59 +71,91 @@ pub(super) struct Ring {
 pub(super) struct Part {
     path: PathBuf,
     bytes: usize,
+    damaged: Arc<AtomicUsize>,
+}
+
+/// What an appended batch took.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Appended {
+    pub(super) bytes: usize,
+    /// Series for which there was no room.
+    pub(super) left_out: usize,
 }
 
 impl Ring {
     /// Opens the ring in a folder, or makes it (mode 0700). It has at most so many segments, 2 or more. What is damaged
-    /// at the end of the newest is cut off, and segments without a head are deleted.
+    /// at the end of the newest is cut off, segments without a head are deleted, and those that the disk does not give
+    /// back are passed over: one bad sector does not cost the rest.
     ///
     /// # Errors
     /// What the disk refuses.
     pub(super) fn open(folder: &Path, most: usize) -> Result<Self, DiskError> {
         let refused = |error| DiskError::new("open", folder, error);
         DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(refused)?;
-        let mut segments = Vec::new();
+        let (mut segments, mut last, mut unreadable) = (Vec::new(), 0, 0);
         for entry in fs::read_dir(folder).map_err(refused)? {
             let path = entry.map_err(refused)?.path();
             let Some(number) = number_of(&path) else { continue };
+            last = last.max(number);
             match read_head(&path) {
-                Ok(Some((from, follows))) => segments.push(Segment { number, from, follows }),
+                Ok(Some(Head { from, follows, bytes })) => {
+                    segments.push(Segment { number, from, follows, bytes, damaged: Arc::default() });
+                }
                 Ok(None) => {
-                    warn!(path = %path.display(), "a part of the history has no head and is deleted");
+                    warn!(path = %path.display(), "a part of the history has no head, or one that no release wrote, and is deleted");
                     remove(&path)?;
                 }
-                Err(error) => return Err(DiskError::new("read", &path, error)),
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                    return Err(DiskError::new("read", &path, error));
+                }
+                Err(error) => {
+                    unreadable += 1;
+                    warn!(path = %path.display(), %error, "a part of the history cannot be read and is passed over");
+                }
             }
         }
         segments.sort_by_key(|segment| segment.number);
         let (folder, most) = (folder.to_path_buf(), most.max(2));
-        let mut ring = Self { folder, most, segments: segments.into(), newest: None };
+        let next = last.saturating_add(1);
+        let mut ring = Self { folder, most, segments: segments.into(), next, unreadable, newest: None };
         ring.shrink_to(most)?;
         ring.open_newest()?;
         Ok(ring)
     }
 
-    /// Appends a batch; on return it survives a power cut. Answers with how many bytes were written. `standing` is what
-    /// each series is at the beginning of the batch, for the beginning of a segment.
+    /// Appends a batch; on return it survives a power cut. `standing` is what each series is at the beginning of the
+    /// batch, for the beginning of a segment.
     ///
     /// # Errors
     /// What the disk refuses; nothing of the batch is in the ring then.
-    pub(super) fn append(&mut self, batch: &Batch, standing: &[Recorded]) -> Result<usize, DiskError> {
+    pub(super) fn append(&mut self, batch: &Batch, standing: &[Recorded]) -> Result<Appended, DiskError> {
         let follows = self.is_followed_by(batch.from);
         if let Some(newest) = self.newest.take().filter(|_| follows) {
             let mut dictionary = newest.dictionary.clone();
-            let frame = frame_of(batch, &mut dictionary, SEGMENT_BYTES)?;
-            if newest.bytes + frame.len() <= SEGMENT_BYTES {
-                return self.write(newest, frame, dictionary, batch.to);
+            let (frame, left_out) = frame_of(batch, &mut dictionary, SEGMENT_BYTES)?;
+            if self.end() + frame.len() <= SEGMENT_BYTES {
+                let bytes = self.write(newest, &frame, dictionary, batch.to)?;
+                return Ok(Appended { bytes, left_out });
             }
         }
         self.begin(batch, standing, follows)
     }
 
     /// Where the newest segment ends, in bytes.
-    #[cfg(test)]
     pub(super) fn end(&self) -> usize {
-        self.newest.as_ref().map_or(0, |newest| newest.bytes)
+        self.segments.back().map_or(0, |newest| newest.bytes)
+    }
+
+    /// What all segments take on the disk, in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        self.segments.iter().map(|segment| segment.bytes).sum()
+    }
+
+    /// How many frames were found damaged, in the segments that were read since the start; a segment that cannot be
+    /// read is one.
+    pub(super) fn damaged(&self) -> usize {
+        let damaged = self.segments.iter().map(|segment| segment.damaged.load(Ordering::Relaxed));
+        self.unreadable + damaged.sum::<usize>()
     }
 
     /// The end of the last batch, in seconds since 1970; none of an empty ring.
@@ -135,11 +178,10 @@ impl Ring {
     pub(super) fn parts(&self, since: u64) -> Vec<Part> {
         let is_needless = |next: &Segment| next.follows && next.from <= since;
         let first = self.segments.iter().rposition(is_needless).unwrap_or(0);
-        let last = self.segments.back().map(|segment| segment.number);
-        let known = self.newest.as_ref().map_or(usize::MAX, |newest| newest.bytes);
         let part = |segment: &Segment| Part {
             path: self.path(segment.number),
-            bytes: if last == Some(segment.number) { known } else { usize::MAX },
+            bytes: segment.bytes,
+            damaged: segment.damaged.clone(),
         };
         self.segments.iter().skip(first).map(part).collect()
     }
@@ -154,25 +196,26 @@ impl Ring {
         begun && self.newest.as_ref().is_none_or(|newest| newest.to <= from)
     }
 
-    fn begin(&mut self, batch: &Batch, standing: &[Recorded], follows: bool) -> Result<usize, DiskError> {
+    fn begin(&mut self, batch: &Batch, standing: &[Recorded], follows: bool) -> Result<Appended, DiskError> {
         // First, so that the ring never takes more room than it may.
         self.shrink_to(self.most.saturating_sub(1))?;
-        let last = self.segments.back();
-        let number = last.map_or(1, |last| last.number.saturating_add(1));
+        let number = self.next;
+        self.next = number.saturating_add(1);
         let mut dictionary = Dictionary::default();
         let whole = with_standing(batch, standing);
-        let frame = frame_of(&whole, &mut dictionary, SEGMENT_BYTES - HEAD_BYTES)?;
+        let (frame, left_out) = frame_of(&whole, &mut dictionary, SEGMENT_BYTES - HEAD_BYTES)?;
         let path = self.path(number);
         let mut open = OpenOptions::new();
         let open = open.read(true).write(true).create(true).truncate(true).mode(0o600);
         let file = open.open(&path).map_err(|error| DiskError::new("create", &path, error))?;
-        self.segments.push_back(Segment { number, from: batch.from, follows });
+        let damaged = Arc::default();
+        self.segments.push_back(Segment { number, from: batch.from, follows, bytes: 0, damaged });
         let head = head(batch.from, follows);
-        let newest = Newest { file, bytes: 0, dictionary: Dictionary::default(), to: batch.from };
-        let written = self.write(newest, [head, frame].concat(), dictionary, batch.to);
+        let newest = Newest { file, dictionary: Dictionary::default(), to: batch.from };
+        let written = self.write(newest, &[head, frame].concat(), dictionary, batch.to);
         let synced = written.and_then(|bytes| {
             let synced = sync_parent(&path).map_err(|error| DiskError::new("sync", &path, error));
-            synced.map(|()| bytes)
+            synced.map(|()| Appended { bytes, left_out })
         });
         if synced.is_err() {
             self.newest = None;
@@ -185,12 +228,12 @@ impl Ring {
     fn write(
         &mut self,
         mut newest: Newest,
-        bytes: Vec<u8>,
+        bytes: &[u8],
         dictionary: Dictionary,
         to: u64,
     ) -> Result<usize, DiskError> {
-        let at = newest.bytes as u64;
-        let written = newest.file.seek(SeekFrom::Start(at)).and_then(|_| newest.file.write_all(&bytes));
+        let at = self.end() as u64;
+        let written = newest.file.seek(SeekFrom::Start(at)).and_then(|_| newest.file.write_all(bytes));
         if let Err(error) = written.and_then(|()| newest.file.sync_data()) {
             let error = DiskError::new("write", &self.folder, error);
             // Where not even that can be done, the next batch begins another segment.
@@ -199,7 +242,9 @@ impl Ring {
             }
             return Err(error);
         }
-        newest.bytes += bytes.len();
+        if let Some(segment) = self.segments.back_mut() {
+            segment.bytes += bytes.len();
+        }
         (newest.dictionary, newest.to) = (dictionary, to);
         self.newest = Some(newest);
         Ok(bytes.len())
@@ -216,12 +261,17 @@ impl Ring {
 
     /// Finds the end of what reads of the newest segment, and cuts off the rest.
     fn open_newest(&mut self) -> Result<(), DiskError> {
-        let Some(segment) = self.segments.back() else { return Ok(()) };
-        let path = self.path(segment.number);
+        let Some(number) = self.segments.back().map(|segment| segment.number) else { return Ok(()) };
+        let path = self.path(number);
+        let Some(segment) = self.segments.back_mut() else { return Ok(()) };
         let refused = |error| DiskError::new("open", &path, error);
         let file = OpenOptions::new().read(true).write(true).open(&path).map_err(refused)?;
         let mut bytes = Vec::new();
-        (&file).take(SEGMENT_BYTES as u64).read_to_end(&mut bytes).map_err(refused)?;
+        if let Err(error) = (&file).take(SEGMENT_BYTES as u64).read_to_end(&mut bytes) {
+            warn!(path = %path.display(), %error, "a part of the history cannot be read and is passed over");
+            segment.damaged.store(1, Ordering::Relaxed);
+            return Ok(()); // what comes next begins another one
+        }
         let mut dictionary = Dictionary::default();
         let mut to = segment.from;
         let read = read_frames(&bytes, &mut dictionary, None, &mut |batch| to = to.max(batch.to));
@@ -232,28 +282,54 @@ impl Ring {
             warn!(path = %path.display(), "the last entry of the history was cut by a power cut or is damaged, and is dropped");
             file.set_len(read.end as u64).map_err(refused)?;
         }
-        self.newest = Some(Newest { file, bytes: read.end, dictionary, to });
+        segment.bytes = read.end;
+        segment.damaged.store(read.damaged, Ordering::Relaxed);
+        self.newest = Some(Newest { file, dictionary, to });
         Ok(())
     }
 }
 
 impl Part {
-    /// Gives each batch of the segment to `take`, with the series of one device only; answers with how many frames
-    /// were damaged. A segment that is gone meanwhile has none.
-    ///
-    /// # Errors
-    /// What the disk refuses.
-    pub(super) fn read(&self, device: &str, take: &mut dyn FnMut(&Batch)) -> Result<usize, DiskError> {
+    /// Gives each batch of the segment to `take`, with the series of one device only. A segment that is gone meanwhile
+    /// has none, and one that cannot be read is passed over as one damaged frame.
+    pub(super) fn read(&self, device: &str, take: &mut dyn FnMut(&Batch)) {
         let mut bytes = Vec::new();
-        let file = match File::open(&self.path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
-            Err(error) => return Err(DiskError::new("open", &self.path, error)),
-        };
         let most = self.bytes.min(SEGMENT_BYTES) as u64;
-        file.take(most).read_to_end(&mut bytes).map_err(|error| DiskError::new("read", &self.path, error))?;
-        Ok(read_frames(&bytes, &mut Dictionary::default(), Some(device), take).damaged)
+        let read = File::open(&self.path).and_then(|file| file.take(most).read_to_end(&mut bytes));
+        let damaged = match &read {
+            Ok(_) => read_frames(&bytes, &mut Dictionary::default(), Some(device), take).damaged,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return,
+            Err(_) => 1,
+        };
+        if self.damaged.swap(damaged, Ordering::Relaxed) < damaged {
+            let error = read.err();
+            warn!(path = %self.path.display(), entries = damaged, ?error, "a part of the history is damaged and is passed over");
+        }
     }
+}
+
+/// Deletes the segments of a folder, and the folder if nothing else is in it. Answers with how many there were.
+///
+/// # Errors
+/// What the disk refuses; what was deleted before is gone.
+pub(super) fn delete(folder: &Path) -> Result<usize, DiskError> {
+    let refused = |error| DiskError::new("delete", folder, error);
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+        Err(error) => return Err(refused(error)),
+    };
+    let mut deleted = 0;
+    for entry in entries {
+        let path = entry.map_err(refused)?.path();
+        if number_of(&path).is_some() {
+            remove(&path)?;
+            deleted += 1;
+        }
+    }
+    // What a person put there stays.
+    let _ = fs::remove_dir(folder);
+    Ok(deleted)
 }
 
 struct ReadFrames {
@@ -289,7 +365,8 @@ fn read_frames(
     read
 }
 
-fn frame_of(batch: &Batch, dictionary: &mut Dictionary, room: usize) -> Result<Vec<u8>, DiskError> {
+/// A frame, and how many series found no room in it.
+fn frame_of(batch: &Batch, dictionary: &mut Dictionary, room: usize) -> Result<(Vec<u8>, usize), DiskError> {
     let encoded = encode(batch, dictionary, room);
     let (frame, left_out) = encoded.map_err(|error| {
         DiskError::new("encode", Path::new("history"), io::Error::new(io::ErrorKind::InvalidData, error))
@@ -297,7 +374,7 @@ fn frame_of(batch: &Batch, dictionary: &mut Dictionary, room: usize) -> Result<V
     if left_out > 0 {
         warn!(series = left_out, "too much history for one entry: some of it is left out");
     }
-    Ok(frame)
+    Ok((frame, left_out))
 }
 
 /// The batch with what stood at its beginning before its own points.
@@ -327,21 +404,31 @@ fn head(from: u64, follows: bool) -> Vec<u8> {
     bytes
 }
 
-/// The time of the first batch, and whether the segment follows the one before; none of what is no segment.
-fn read_head(path: &Path) -> io::Result<Option<(u64, bool)>> {
+/// What the head of a segment says, and how long its file is.
+struct Head {
+    from: u64,
+    follows: bool,
+    bytes: usize,
+}
+
+/// The head of a segment; none of what is no segment.
+fn read_head(path: &Path) -> io::Result<Option<Head>> {
     let mut bytes = Vec::with_capacity(HEAD_BYTES);
-    File::open(path)?.take(HEAD_BYTES as u64).read_to_end(&mut bytes)?;
+    let file = File::open(path)?;
+    let length = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX).min(SEGMENT_BYTES);
+    file.take(HEAD_BYTES as u64).read_to_end(&mut bytes)?;
     let Some((body, crc)) = bytes.split_last_chunk::<4>() else { return Ok(None) };
     let is_whole = bytes.len() == HEAD_BYTES && crc32fast::hash(body) == u32::from_le_bytes(*crc);
     let Some(rest) = body.strip_prefix(&MAGIC).filter(|_| is_whole) else { return Ok(None) };
     let Some((version, rest)) = rest.split_first_chunk::<2>() else { return Ok(None) };
     let Some(([follows], from)) = rest.split_first_chunk::<1>() else { return Ok(None) };
-    if u16::from_le_bytes(*version) > VERSION {
+    let version = u16::from_le_bytes(*version);
+    if version > VERSION {
         let newer = "a newer hearth wrote it; start that one again, or move the folder of the history away";
         return Err(io::Error::new(io::ErrorKind::InvalidData, newer));
     }
-    let from = from.try_into().ok().map(u64::from_le_bytes);
-    Ok(from.map(|from| (from, *follows == 1)))
+    let from = from.try_into().ok().map(u64::from_le_bytes).filter(|_| version == VERSION);
+    Ok(from.map(|from| Head { from, follows: *follows == 1, bytes: length }))
 }
 
 fn remove(path: &Path) -> Result<(), DiskError> {
@@ -358,18 +445,24 @@ mod tests {
 
     use super::{
         super::batch::{
-            Kind, Value,
+            FRAME_HEAD, Kind, Value,
             tests::{batches, name},
         },
         *,
     };
     use crate::store::tests::Folder;
 
-    fn all(ring: &Ring) -> Vec<Batch> {
+    fn readable(ring: &Ring) -> Vec<Batch> {
         let mut found = Vec::new();
         for part in ring.parts(0) {
-            assert_eq!(part.read("a", &mut |batch| found.push(batch.clone())).unwrap(), 0);
+            part.read("a", &mut |batch| found.push(batch.clone()));
         }
+        found
+    }
+
+    fn all(ring: &Ring) -> Vec<Batch> {
+        let found = readable(ring);
+        assert_eq!(ring.damaged(), 0);
         found
     }
 
@@ -427,8 +520,7 @@ mod tests {
             let mut first = None;
             part.read("a", &mut |batch| {
                 first.get_or_insert(batch.clone());
-            })
-            .unwrap();
+            });
             let first = first.unwrap();
             let stood = first.series.iter().find(|one| one.name == standing[0].name).unwrap();
             assert_eq!(stood.points, [(first.from, Value::Number(5))]);
@@ -469,21 +561,84 @@ mod tests {
     }
 
     #[test]
-    fn damage_in_the_middle_is_passed_over() {
+    fn damage_of_any_byte_costs_no_entry_but_its_own() {
         let folder = Folder::new();
         let mut ring = Ring::open(folder.path(), 2).unwrap();
         for at in 0..3 {
             ring.append(&of(at * 10, 7), &[]).unwrap();
         }
         let path = ring.path(1);
-        let mut bytes = fs::read(&path).unwrap();
-        let length = u32::from_le_bytes(bytes[HEAD_BYTES..HEAD_BYTES + 4].try_into().unwrap()) as usize;
-        bytes[HEAD_BYTES + 8 + length + 9] ^= 1;
-        fs::write(&path, bytes).unwrap();
-        let ring = Ring::open(folder.path(), 2).unwrap();
-        let mut found = Vec::new();
-        let damaged = ring.parts(0)[0].read("a", &mut |batch| found.push(batch.from)).unwrap();
-        assert_eq!((damaged, found), (1, vec![0, 20]));
+        let whole = fs::read(&path).unwrap();
+        let body = |at: usize| u32::from_le_bytes(whole[HEAD_BYTES + at..][..4].try_into().unwrap()) as usize;
+        let first = FRAME_HEAD + body(0);
+        let second = first..first + FRAME_HEAD + body(first);
+        for at in second {
+            for flipped in [1, 0x80, 0xff] {
+                let mut bytes = whole.clone();
+                bytes[HEAD_BYTES + at] ^= flipped;
+                fs::write(&path, &bytes).unwrap();
+                let mut ring = Ring::open(folder.path(), 2).unwrap();
+                let found: Vec<u64> = readable(&ring).iter().map(|batch| batch.from).collect();
+                assert_eq!((found, ring.damaged()), (vec![0, 20], 1), "byte {at}");
+                assert_eq!(fs::read(&path).unwrap(), bytes, "nothing is cut off");
+                ring.append(&of(30, 7), &[]).unwrap();
+                assert_eq!(readable(&ring).last(), Some(&of(30, 7)));
+            }
+        }
+    }
+
+    #[test]
+    fn a_segment_that_the_disk_does_not_give_back_costs_no_other() {
+        let folder = Folder::new();
+        let mut ring = Ring::open(folder.path(), 4).unwrap();
+        ring.append(&of(0, 7), &[]).unwrap();
+        ring.append(&of(10, 7), &[]).unwrap();
+        drop(ring);
+        // A folder cannot be read as a file.
+        fs::create_dir(folder.path().join("0000000002.hist")).unwrap();
+        let mut ring = Ring::open(folder.path(), 4).unwrap();
+        assert_eq!((ring.damaged(), readable(&ring).len()), (1, 2));
+        for at in 2..24 {
+            ring.append(&large(at * 10, 50_000), &[]).unwrap();
+        }
+        assert!(readable(&ring).len() == 24 && ring.path(3).exists());
+        fs::remove_file(ring.path(1)).unwrap();
+        fs::create_dir(ring.path(1)).unwrap();
+        let left = readable(&ring).len();
+        assert!((1..24).contains(&left) && ring.damaged() == 2, "{left}");
+    }
+
+    #[test]
+    fn a_segment_that_no_release_wrote_goes_and_one_of_a_newer_release_stays() {
+        let folder = Folder::new();
+        Ring::open(folder.path(), 2).unwrap().append(&of(0, 7), &[]).unwrap();
+        let path = folder.path().join("0000000001.hist");
+        let whole = fs::read(&path).unwrap();
+        let of_version = |version: u16| {
+            let mut bytes = whole.clone();
+            bytes[MAGIC.len()..][..2].copy_from_slice(&version.to_le_bytes());
+            let crc = crc32fast::hash(&bytes[..HEAD_BYTES - 4]);
+            bytes[HEAD_BYTES - 4..HEAD_BYTES].copy_from_slice(&crc.to_le_bytes());
+            fs::write(&path, bytes).unwrap();
+        };
+        of_version(VERSION + 1);
+        assert!(Ring::open(folder.path(), 2).unwrap_err().to_string().contains("newer hearth"));
+        assert!(path.exists());
+        of_version(VERSION - 1);
+        assert_eq!(Ring::open(folder.path(), 2).unwrap().to(), None);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn what_a_ring_takes_is_known_before_and_after_another_opening() {
+        let folder = Folder::new();
+        let mut ring = Ring::open(folder.path(), 3).unwrap();
+        for at in 0..30 {
+            ring.append(&large(at * 10, 50_000), &[]).unwrap();
+            assert_eq!(ring.bytes() as u64, size(folder.path()));
+        }
+        drop(ring);
+        assert_eq!(Ring::open(folder.path(), 3).unwrap().bytes() as u64, size(folder.path()));
     }
 
     #[test]

@@ -13,6 +13,7 @@ use super::{
         Which,
         tests::{number, truth},
     },
+    ring::Appended,
     *,
 };
 use crate::{
@@ -42,7 +43,7 @@ impl Bench {
     fn flush(&mut self, now: u64, must: bool) {
         let ended = self.disk.take().unwrap().write(disk::jobs(&self.recorder, now, must));
         assert!(ended.failed.is_none());
-        for (ring, batch, bytes) in &ended.written {
+        for (ring, batch, Appended { bytes, .. }) in &ended.written {
             self.recorder.written(*ring, batch);
             self.written += bytes;
             // The pages that were made dirty, as the kernel counts them: also the one in which the batch began.
@@ -61,7 +62,7 @@ impl Bench {
             points,
         };
         let grid = Grid::new(since, until, points);
-        Reading::new(&query, grid, &self.recorder, self.disk.as_ref(), now).answer().unwrap()
+        Reading::new(&query, grid, &self.recorder, self.disk.as_ref(), now).answer()
     }
 }
 
@@ -294,23 +295,29 @@ struct Running {
     handle: HistoryHandle,
     stop: watch::Sender<bool>,
     task: JoinHandle<()>,
+    report: watch::Receiver<Report>,
 }
 
 impl Running {
     fn start(fake: FakeLoop, folder: &Path, megabytes: u32) -> Self {
+        Self::start_if(true, fake, folder, megabytes)
+    }
+
+    fn start_if(enabled: bool, fake: FakeLoop, folder: &Path, megabytes: u32) -> Self {
         let (handle, requests) = HistoryHandle::channel();
         let (stop, shutdown) = watch::channel(false);
-        let task = History::spawn(HistoryParts {
+        let HistoryTask { task, report } = History::spawn(HistoryParts {
             service: fake.service(),
             requests,
             folder: folder.join("history"),
+            enabled,
             megabytes,
             // Not the one whose stamps the made-up event loop counts from 1: they would be taken for the time.
             me: ShortId(0xcd),
             shutdown,
             heartbeat: Arc::default(),
         });
-        Self { fake, handle, stop, task }
+        Self { fake, handle, stop, task, report }
     }
 
     async fn stop(self) -> FakeLoop {
@@ -373,6 +380,30 @@ async fn a_node_remembers_over_a_restart_and_forgets_with_the_device() {
     let view = running.shows(|view| is(view, "on", &json!(true))).await;
     assert_eq!(states(&view, "on").len(), 1, "{view:?}");
     running.stop().await;
+}
+
+#[tokio::test]
+async fn what_was_kept_stays_while_it_is_switched_off_and_goes_when_there_is_no_room_for_it() {
+    let folder = Folder::new();
+    let running = Running::start(FakeLoop::start(), folder.path(), 2);
+    running.put(json!({"adapter": "lifx", "reported": {"value": {"kind": "switch", "on": true}}})).await;
+    running.shows(|view| is(view, "on", &json!(true))).await;
+    let report = running.report.clone();
+    let fake = running.stop().await;
+    let Report { entries, written_bytes, disk_bytes, written_at, .. } = report.borrow().clone();
+    assert!(entries > 0 && written_bytes > 0 && written_at.is_some(), "{:?}", report.borrow());
+    assert_eq!(disk_bytes as u64, written_bytes, "it is all that there is");
+    let paused = Running::start_if(false, fake, folder.path(), 2);
+    assert_eq!(paused.report.borrow().keeping, Keeping::Paused);
+    assert!(matches!(paused.ask().await, Err(PortError::Conflict { .. })));
+    let fake = paused.stop().await;
+    assert!(folder.join("history/long/0000000001.hist").exists());
+    std::fs::write(folder.join("history/recent/mine.txt"), "a person's").unwrap();
+    let without = Running::start(fake, folder.path(), 0);
+    assert_eq!(without.report.borrow().keeping, Keeping::Nothing);
+    without.stop().await;
+    assert!(!folder.join("history/long").exists());
+    assert!(folder.join("history/recent/mine.txt").exists());
 }
 
 #[tokio::test]

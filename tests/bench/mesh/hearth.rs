@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use hearth_tests::{
-    daemon::{Daemon, Folder, Launch, Observer, PATIENCE, Plan, Session, wait_until},
+    daemon::{Daemon, Folder, Launch, Observer, PATIENCE, Plan, Session, discreet, wait_until},
     emulator::{COLOR_BULB, Emulator},
 };
 use serde_json::{Value, json};
@@ -133,7 +133,7 @@ pub(crate) async fn alone(launch: &Launch, objects: usize) -> Result<Alone> {
     let launch = launch.clone().variable("NOTIFY_SOCKET", ready.path.display().to_string());
     let state = folder.join("node");
     std::fs::create_dir(&state)?;
-    std::fs::write(state.join("hearth.toml"), "[adapters.lifx]\nenabled = false\n")?;
+    std::fs::write(state.join("hearth.toml"), discreet(""))?;
     let (node, at) = tokio::join!(Daemon::on(&state, &launch), ready.heard());
     let mut node = node?;
     let first_us = micros(at?.saturating_duration_since(node.started()));

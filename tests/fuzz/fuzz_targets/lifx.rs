@@ -3,4 +3,4 @@
 
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|data: &[u8]| device_adapters::lifx_fuzzing::run(data));
+fuzz_target!(|data: &[u8]| device_adapters::fuzzing::lifx(data));

@@ -12,9 +12,16 @@ use anyhow::{Context as _, Result, ensure};
 use super::{Cli, place::free_port, program};
 use crate::network::inside;
 
-/// A config file of a node that speaks to no devices.
-pub(super) const NO_DEVICES: &str = "[adapters.lifx]\nenabled = false\n[adapters.iio]\nenabled = false\n\
-     [adapters.onewire]\nenabled = false\n";
+/// The adapters that look around without being told to: on the LAN, and in `/sys` of the machine.
+const CURIOUS: [&str; 3] = ["lifx", "iio", "onewire"];
+
+/// A config file in which the adapters that it does not speak of leave this machine and its LAN alone.
+#[must_use]
+pub fn discreet(config: &str) -> String {
+    let unnamed = CURIOUS.iter().filter(|adapter| !config.contains(&format!("[adapters.{adapter}]")));
+    let off = unnamed.map(|adapter| format!("[adapters.{adapter}]\nenabled = false\n"));
+    std::iter::once(format!("{config}\n")).chain(off).collect()
+}
 
 /// How to start a daemon.
 #[derive(Debug, Clone, Default)]
@@ -152,7 +159,7 @@ impl Launch {
         if !state.join("hearth.toml").exists() {
             // Not that of this machine; and the bulbs of this LAN are nobody's business here.
             let config = state.with_extension("toml");
-            fs::write(&config, NO_DEVICES)?;
+            fs::write(&config, discreet(""))?;
             command.env("HEARTH_CONFIG", config);
         }
         // Nothing that a test sends may leave the machine.

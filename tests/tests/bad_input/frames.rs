@@ -3,7 +3,7 @@
 use std::{fs, sync::Arc};
 
 use hearth_tests::hostile::{
-    Daemon, Home, Launch, RSS_BOUND_KIB,
+    Daemon, Home, Launch, RSS_BOUND_KIB, discreet,
     peer::{Member, Stranger, Wire, noise, now_ms, within},
     wait_until,
 };
@@ -60,7 +60,7 @@ fn a_node_of_another_household_is_turned_away() {
     let folder = home.folder.join("c");
     fs::create_dir_all(&folder).expect("a folder");
     let peers = format!("peers = [\"{}\"]\nname = \"neighbour\"\n", home.a.address);
-    fs::write(folder.join("hearth.toml"), peers).expect("a config");
+    fs::write(folder.join("hearth.toml"), discreet(&peers)).expect("a config");
     let neighbour = Daemon::start(&folder, &Launch::new());
     neighbour.put("note/theirs", "text", &json!("not yours"));
     wait_until("one of them says why", || {

@@ -11,7 +11,7 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use crate::{
-    bulb::{PASSWORD, SINGLE},
+    bulb::{Mood, PASSWORD, SINGLE},
     home::{Home, Node, availability, field, power},
 };
 
@@ -111,23 +111,7 @@ async fn one_that_cannot_reach_its_service_gives_way_to_another() {
 async fn it_is_moved_switched_off_and_on_by_its_object() {
     let (home, runner) = set_up("moves", 2).await;
     let other = &home.nodes[1 - runner];
-    let to = AdapterChange { nodes: Some(vec![other.me.to_string()]), ..AdapterChange::default() };
-    let unknown = AdapterChange { nodes: Some(vec!["attic".to_owned()]), ..AdapterChange::default() };
-    let refused = other.adapters.change("single".to_owned(), unknown).await;
-    assert!(
-        matches!(&refused, Err(PortError::Invalid { detail, .. }) if detail.contains("attic")),
-        "{refused:?}"
-    );
-    for node in &home.nodes {
-        let object = ObjectId::new(&format!("node/{}", node.me)).unwrap();
-        let name = mesh_proto::FieldName::new("name").unwrap();
-        let op =
-            node::service::Op::Set(object.clone(), name.clone(), format!("node {}", node.me).as_str().into());
-        node.service.write(mesh_proto::kinds::Author::Client, vec![op]).await.unwrap();
-        for other in &home.nodes {
-            other.until(&object, "its name", |view| view.fields.contains_key(&name)).await;
-        }
-    }
+    let to = AdapterChange { nodes: Some(vec![other.me]), ..AdapterChange::default() };
     other.adapters.change("single".to_owned(), to).await.unwrap();
     other
         .until(&adapter(), "the other to run it", |view| state(view, other).as_deref() == Some("running"))
@@ -187,6 +171,20 @@ async fn a_wrong_setting_is_refused_before_it_is_written() {
         "{refused:?}"
     );
     node.until(&home.device, "still online", |view| availability(view) == "online").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_ends_when_its_device_is_removed_with_its_adapter() {
+    let (home, runner) = set_up("removed", 2).await;
+    home.bulb.set(Mood::Deaf);
+    let other = &home.nodes[1 - runner];
+    let command = other.submit_within(&home.device, power(Power::On), 600_000).await;
+    other.adapters.forget("single".to_owned()).await.unwrap();
+    let ended = other.ended(&command.id).await;
+    assert_eq!(
+        (ended.state, ended.reason.as_deref()),
+        (CommandState::Failed, Some("the device was removed"))
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

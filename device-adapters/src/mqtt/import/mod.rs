@@ -6,6 +6,8 @@
 mod device;
 mod entity;
 mod flight;
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzzing;
 mod group;
 mod live;
 mod physical;

@@ -1,6 +1,7 @@
 //! What the API asks of the adapters.
 
-use serde::{Deserialize, Serialize};
+use mesh_proto::ShortId;
+use serde::Serialize;
 use serde_json::{Map, Value};
 use tokio::sync::mpsc;
 
@@ -50,18 +51,15 @@ pub struct AdapterOnNode {
 }
 
 /// A change of an adapter; what is left out stays as it is.
-#[derive(Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Default)]
 pub struct AdapterChange {
     /// Whether the household wants it.
     pub enabled: Option<bool>,
-    /// Names or ids of the nodes that may run it; an empty list for all.
-    pub nodes: Option<Vec<String>>,
+    /// The nodes that may run it; an empty list for all.
+    pub nodes: Option<Vec<ShortId>>,
     /// Settings by key; null takes one out. May hold secrets.
-    #[serde(default)]
     pub settings: Map<String, Value>,
     /// Start it anew wherever it runs: it looks for devices again.
-    #[serde(default)]
     pub restart: bool,
 }
 

@@ -64,3 +64,33 @@ async fn a_node_is_renamed_by_name_or_key() {
     let answer = bench.call(Method::PATCH, "/api/v1/nodes/0000", json!({ "name": "x" })).await;
     assert_eq!((answer.problem().as_str(), &answer.json()["candidates"]), ("not-found", &json!(["attic"])));
 }
+
+#[tokio::test]
+async fn the_nodes_of_an_adapter_are_those_of_the_household_by_name_or_key() {
+    let mut bench = Bench::new();
+    let (adapters, mut port) = AdaptersHandle::channel();
+    Arc::get_mut(&mut bench.context).unwrap().adapters = adapters;
+    let (told, mut changes) = tokio::sync::mpsc::channel(8);
+    tokio::spawn(async move {
+        while let Some(request) = port.recv().await {
+            match request {
+                AdaptersRequest::Change(_, change, reply) => {
+                    told.send(change.nodes).await.unwrap();
+                    drop(reply.send(Ok(())));
+                }
+                AdaptersRequest::List(reply) => drop(reply.send(Ok(Vec::new()))),
+                _ => panic!("{request:?}"),
+            }
+        }
+    });
+    let key = super::super::fake::NODE;
+    for given in ["attic", key, &key[..16]] {
+        bench.call(Method::PATCH, "/api/v1/adapters/lifx", json!({ "nodes": [given] })).await;
+        assert_eq!(changes.try_recv().unwrap(), Some(vec![mesh_proto::ShortId(0xab)]), "{given}");
+    }
+    let answer =
+        bench.call(Method::PATCH, "/api/v1/adapters/lifx", json!({ "nodes": ["attic", "cellar"] })).await;
+    assert_eq!((answer.problem().as_str(), &answer.json()["candidates"]), ("not-found", &json!(["attic"])));
+    assert!(answer.json()["detail"].as_str().unwrap().contains("cellar"), "{}", answer.json());
+    assert!(changes.try_recv().is_err(), "nothing was changed");
+}

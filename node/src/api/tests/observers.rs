@@ -237,6 +237,35 @@ async fn commands_and_their_life_come_over_the_same_socket() {
 }
 
 #[tokio::test]
+async fn a_command_for_a_group_is_one_for_each_of_its_devices_over_the_socket_too() {
+    let bench = Bench::new();
+    bench.light("lifx-1", "", "", true).await;
+    bench.light("lifx-2", "", "", true).await;
+    bench.light("white", "", "", false).await;
+    for member in ["lifx-1", "lifx-2", "white"] {
+        bench.fake.put("group/evening", &format!("member.{member}"), true.into()).await;
+    }
+    let (path, _task) = bench.listen(bench.router(Access::Socket)).await;
+    let mut client = Client::open(&path, None).await.unwrap();
+    let change = json!({ "color": "red" });
+    client.say(json!({ "type": "command", "device": "evening", "change": change, "ref": 7 })).await;
+    let all = client.hear().await.unwrap();
+    assert_eq!((&all["type"], &all["group"]), (&json!("commands"), &json!("group/evening")), "{all}");
+    assert_eq!(all["refused"][0]["device"], "device/white");
+    let mut open = all["commands"].as_array().unwrap().clone();
+    let devices: Vec<_> = open.iter().map(|command| &command["device"]).collect();
+    assert_eq!(devices, ["device/lifx-1", "device/lifx-2"]);
+    while !open.is_empty() {
+        let message = client.hear().await.unwrap();
+        assert_eq!((&message["type"], &message["ref"]), (&json!("command"), &json!(7)), "{message}");
+        let command = &message["command"];
+        open.retain(|open| open["id"] != command["id"] || command["state"] != "confirmed");
+    }
+    client.say(json!({ "type": "command", "device": "evening", "change": change, "wait": true })).await;
+    assert_eq!(client.hear().await.unwrap()["problem"]["type"], "urn:hearth:problem:invalid-request");
+}
+
+#[tokio::test]
 async fn nonsense_is_answered_and_survived() {
     let bench = Bench::new();
     let (path, _task) = bench.listen(bench.router(Access::Socket)).await;

@@ -12,8 +12,7 @@ use super::{
     super::{
         ApiContext,
         access::{Guard, Peer, Principal},
-        commands::{self, CommandBody},
-        ports::Command,
+        commands::{self, CommandBody, Taken},
         problem::Problem,
     },
     FAREWELL, parse_resume,
@@ -61,7 +60,7 @@ fn is_too_large(error: &axum::Error) -> bool {
 pub(super) enum FromReader {
     Pong,
     Refused(Problem, Option<Value>),
-    Commanded(Command, Option<Value>),
+    Commanded(Taken, Option<Value>),
     Subscribe { prefixes: Vec<String>, resume: Option<ResumeToken> },
 }
 
@@ -207,13 +206,13 @@ async fn answer(context: &ApiContext, principal: &Principal, text: &str) -> From
             FromReader::Refused(Problem::invalid("this socket is authenticated already", fix), None)
         }
         Ok(ClientMessage::Command(body, reference)) => match command(context, principal, *body).await {
-            Ok(command) => FromReader::Commanded(command, reference),
+            Ok(taken) => FromReader::Commanded(taken, reference),
             Err(problem) => FromReader::Refused(problem, reference),
         },
     }
 }
 
-async fn command(context: &ApiContext, principal: &Principal, body: CommandBody) -> Result<Command, Problem> {
+async fn command(context: &ApiContext, principal: &Principal, body: CommandBody) -> Result<Taken, Problem> {
     principal.must_be(Role::Operator)?;
     let taken = timeout(Duration::from_secs(COMMAND_WITHIN_S), commands::hand_in(context, body)).await;
     taken.unwrap_or_else(|_| Err(Problem::deadline(COMMAND_WITHIN_S)))

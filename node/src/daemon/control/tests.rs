@@ -125,6 +125,7 @@ impl Bench {
             jobs: store.jobs(),
             state_dir: state.path().to_owned(),
             adapters,
+            history: watch::channel(crate::history::Report::default()).1,
         };
         let (end, ends) = mpsc::channel(2);
         let (control, port) = ControlHandle::channel();

@@ -92,6 +92,7 @@ proptest! {
         let _ = decode(&bytes, &mut Dictionary::default(), None);
         let mut frame = u32::try_from(bytes.len()).unwrap().to_le_bytes().to_vec();
         frame.extend_from_slice(&crc32fast::hash(&bytes).to_le_bytes());
+        frame.extend_from_slice(&crc32fast::hash(&frame).to_le_bytes());
         frame.extend_from_slice(&bytes);
         let _ = decode(&frame, &mut Dictionary::default(), None);
     }
@@ -121,15 +122,15 @@ fn the_form_on_the_disk_does_not_change() {
     let (frame, _) = encode(&batch, &mut Dictionary::default(), 4_096).unwrap();
     let shown: String = frame.iter().map(|byte| format!("{byte:02x}")).collect();
     let expected = concat!(
-        "3b000000bc50e722",       // 59 bytes and their checksum
-        "00e807d804",             // the first version, from 1000, for 600 seconds
-        "020003612d31017400",     // two names: 0 is `t` of `a-1`, a number
-        "010103612d31026f6e01",   // with a digit, 1 is `on`, a state
-        "010162",                 // `b` is forgotten
-        "01000300ae0314012900",   // of 0 three points: 215, 10 s later one less, 20 s later unknown
-        "0101040002050301780101", // of 1 four: true, 5 s later `x`, a second later false
-        "0100",                   // and a second later unknown
-        "0100f508ac03000100"      // the sum of 0: unknown for 570 s and at the end, 214, 214, 215
+        "3b000000bc50e7221f6bc242", // 59 bytes, their checksum, and that of the two
+        "00e807d804",               // the first version, from 1000, for 600 seconds
+        "020003612d31017400",       // two names: 0 is `t` of `a-1`, a number
+        "010103612d31026f6e01",     // with a digit, 1 is `on`, a state
+        "010162",                   // `b` is forgotten
+        "01000300ae0314012900",     // of 0 three points: 215, 10 s later one less, 20 s later unknown
+        "0101040002050301780101",   // of 1 four: true, 5 s later `x`, a second later false
+        "0100",                     // and a second later unknown
+        "0100f508ac03000100"        // the sum of 0: unknown for 570 s and at the end, 214, 214, 215
     );
     assert_eq!(shown, expected);
 }
