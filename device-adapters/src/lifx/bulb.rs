@@ -237,6 +237,8 @@ impl Bulb {
         }
         if self.announced && now >= self.last_heard + self.timing.lost() {
             self.announced = false;
+            // One that is lost before polls miss it is told online anew when it is back.
+            self.availability = self.availability.filter(|is| *is == Availability::Offline);
             let reason = format!("no answer for {}", ago(now, self.last_heard));
             out.readings.push_back(Reading::Lost { device: self.id.clone(), reason });
         }
