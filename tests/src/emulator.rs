@@ -232,7 +232,7 @@ pub struct Fault {
 pub struct Link {
     address: SocketAddr,
     fault: watch::Sender<Fault>,
-    asked: Arc<Mutex<Vec<Instant>>>,
+    asked: Arc<Mutex<Vec<(Instant, u16)>>>,
     _tasks: JoinSet<()>,
 }
 
@@ -260,6 +260,12 @@ impl Link {
     /// When each datagram to the bulb came, lost or not, oldest first.
     #[must_use]
     pub fn asked(&self) -> Vec<Instant> {
+        self.log().into_iter().map(|(at, _)| at).collect()
+    }
+
+    /// The same, with the type of each message; zero of what is none.
+    #[must_use]
+    pub fn log(&self) -> Vec<(Instant, u16)> {
         self.asked.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -274,7 +280,7 @@ async fn carry(
     bulb: SocketAddr,
     faults: watch::Receiver<Fault>,
     seed: u64,
-    asked: Arc<Mutex<Vec<Instant>>>,
+    asked: Arc<Mutex<Vec<(Instant, u16)>>>,
 ) {
     let mut backs: HashMap<SocketAddr, Arc<UdpSocket>> = HashMap::new();
     let mut tasks = JoinSet::new();
@@ -282,7 +288,8 @@ async fn carry(
     let mut buffer = vec![0; 2_048];
     while let Ok((length, client)) = front.recv_from(&mut buffer).await {
         let fault = *faults.borrow();
-        asked.lock().unwrap_or_else(PoisonError::into_inner).push(Instant::now());
+        let kind = kind(buffer.get(..length).unwrap_or_default()).unwrap_or_default();
+        asked.lock().unwrap_or_else(PoisonError::into_inner).push((Instant::now(), kind));
         if chance.strikes(fault.lose_requests) {
             continue;
         }
@@ -326,10 +333,14 @@ async fn carry_back(
     }
 }
 
+/// The type of a message.
+fn kind(datagram: &[u8]) -> Option<u16> {
+    datagram.get(32..34).and_then(|kind| kind.try_into().ok()).map(u16::from_le_bytes)
+}
+
 /// Makes a GetPower (20, without a body) of each message that changes something.
 fn defuse(datagram: &mut Vec<u8>) {
-    let kind = datagram.get(32..34).and_then(|kind| kind.try_into().ok()).map(u16::from_le_bytes);
-    if kind.is_some_and(|kind| SETS.contains(&kind)) {
+    if kind(datagram).is_some_and(|kind| SETS.contains(&kind)) {
         datagram.truncate(36);
         for (at, value) in [(0, 36), (1, 0), (32, 20), (33, 0)] {
             if let Some(byte) = datagram.get_mut(at) {

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
-use device_adapters::contract::{self, Peer};
+use device_adapters::contract::{self, Ignores, Peer};
 use device_adapters::model::{
     Availability, Capabilities, Change, ColorMode, CommandId, Description, DeviceId, Gamut, LightChange,
     Measurement, Stage, State, color,
@@ -140,6 +140,11 @@ impl Peer for Hall {
         ]
     }
 
+    async fn ignore(&mut self) -> Ignores {
+        self.0.ignore_changes(true);
+        Ignores::Commands
+    }
+
     async fn silence(&mut self) {
         self.0.set(Mood::Silent);
     }
@@ -175,6 +180,14 @@ impl Peer for Hall {
 
     fn most_a_second(&self) -> usize {
         10
+    }
+
+    /// All resources are read together, to find them, and the bridge to know that it is there; one light alone is for its
+    /// own sake.
+    fn touched(&self) -> usize {
+        let is_light =
+            |what: &str| what.contains("/resource/light/") || what.contains("/resource/grouped_light/");
+        self.0.log().iter().filter(|(_, what)| is_light(what)).count()
     }
 }
 

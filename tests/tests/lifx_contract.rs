@@ -18,6 +18,9 @@ struct Peer {
     changes: Vec<LightChange>,
 }
 
+/// What an adapter asks to find and describe a bulb: for its service, firmware, label, version and zones.
+const DESCRIBING: [u16; 5] = [2, 14, 23, 32, 502];
+
 impl contract::Peer for Peer {
     fn device(&self) -> DeviceId {
         DeviceId::new("lifx-d073d5000001").unwrap()
@@ -25,6 +28,11 @@ impl contract::Peer for Peer {
 
     fn changes(&self) -> Vec<Change> {
         self.changes.iter().cloned().map(Change::Light).collect()
+    }
+
+    async fn ignore(&mut self) -> contract::Ignores {
+        self.link.set(Fault { ignore_sets: true, ..Fault::default() });
+        contract::Ignores::Commands
     }
 
     async fn silence(&mut self) {
@@ -47,6 +55,10 @@ impl contract::Peer for Peer {
 
     fn most_a_second(&self) -> usize {
         MOST_A_SECOND
+    }
+
+    fn touched(&self) -> usize {
+        self.link.log().iter().filter(|(_, kind)| !DESCRIBING.contains(kind)).count()
     }
 }
 

@@ -9,7 +9,7 @@ mod lines;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use device_adapters::contract::{self, Peer};
+use device_adapters::contract::{self, Ignores, Peer};
 use device_adapters::model::{Availability, Change, DeviceId, Measurement, Stage, State};
 use device_adapters::{AdapterError, Reading, find};
 use hearth_tests::fakes::mosquitto::Mosquitto;
@@ -67,6 +67,11 @@ impl Peer for Zigbee {
         ]
     }
 
+    async fn ignore(&mut self) -> Ignores {
+        self.bulb.set_mood(Mood::Ignores);
+        Ignores::Commands
+    }
+
     /// Zigbee2MQTT says so when a device does not answer it any more.
     async fn silence(&mut self) {
         self.bulb.set_mood(Mood::Silent);
@@ -90,6 +95,10 @@ impl Peer for Zigbee {
     /// Ten commands, and what it is asked beside them.
     fn most_a_second(&self) -> usize {
         13
+    }
+
+    fn touched(&self) -> usize {
+        self.bulb.asked().len()
     }
 }
 

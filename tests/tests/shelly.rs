@@ -4,7 +4,7 @@
 use std::cell::Cell;
 use std::collections::BTreeSet;
 
-use device_adapters::contract::{self, Peer};
+use device_adapters::contract::{self, Ignores, Peer};
 use device_adapters::model::{
     Availability, Capabilities, Change, ColorMode, DeviceId, Gamut, LightChange, Measurement, Stage, State,
 };
@@ -35,6 +35,11 @@ impl Peer for Device {
 
     fn changes(&self) -> Vec<Change> {
         self.changes.clone()
+    }
+
+    async fn ignore(&mut self) -> Ignores {
+        self.shelly.ignore_changes(true);
+        Ignores::Commands
     }
 
     async fn silence(&mut self) {
@@ -70,6 +75,14 @@ impl Peer for Device {
 
     fn most_a_second(&self) -> usize {
         10
+    }
+
+    /// Who asks for the settings as well describes it, and asks for the status for that.
+    fn touched(&self) -> usize {
+        let called = self.shelly.called();
+        let count = |wanted: &str| called.iter().filter(|(method, _)| method.ends_with(wanted)).count();
+        let listens = self.shelly.web.log().iter().filter(|(_, what)| what == "GET /rpc").count();
+        count(".GetStatus").saturating_sub(count(".GetConfig")) + count(".Set") + listens
     }
 }
 

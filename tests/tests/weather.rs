@@ -6,13 +6,15 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
-use device_adapters::contract::{self, Peer};
+use device_adapters::contract::{self, Ignores, Peer};
 use device_adapters::model::{
     Availability, Capabilities, Change, Condition, DeviceId, Forecast, Measurement, Stage,
 };
 use device_adapters::{AdapterError, Reading, find};
 use hearth_tests::fakes::running::{Running, until};
-use hearth_tests::fakes::weather::{BEGIN, Mode, Service, Weather, met_norway, misbehaviour, open_meteo};
+use hearth_tests::fakes::weather::{
+    Asked, BEGIN, Mode, Service, Weather, met_norway, misbehaviour, open_meteo,
+};
 use hearth_tests::python::python;
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout};
@@ -109,6 +111,13 @@ struct Checked {
     service: Service,
 }
 
+impl Checked {
+    /// Requests but those that it asked for itself, because what it has moved.
+    fn first_asked(&self) -> impl Iterator<Item = Asked> {
+        self.fake.asked().into_iter().filter(|asked| !asked.path.starts_with("/moved"))
+    }
+}
+
 impl Peer for Checked {
     fn device(&self) -> DeviceId {
         device(self.service)
@@ -116,6 +125,10 @@ impl Peer for Checked {
 
     fn changes(&self) -> Vec<Change> {
         Vec::new()
+    }
+
+    async fn ignore(&mut self) -> Ignores {
+        Ignores::Nothing("a weather service takes no commands")
     }
 
     async fn silence(&mut self) {
@@ -134,12 +147,17 @@ impl Peer for Checked {
     }
 
     fn asked(&self) -> Vec<Instant> {
-        self.fake.asked().iter().map(|asked| asked.at).collect()
+        self.first_asked().map(|asked| asked.at).collect()
     }
 
-    /// 0.3 s between two while all is well.
+    /// 0.3 s between two while all is well; 0.03 s after a failure, and then twice as long each time.
     fn most_a_second(&self) -> usize {
-        4
+        6
+    }
+
+    /// It is there by its settings, so nothing needs to be asked to find it.
+    fn touched(&self) -> usize {
+        self.fake.asked().len()
     }
 }
 

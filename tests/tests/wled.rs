@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use device_adapters::contract::{self, Peer};
+use device_adapters::contract::{self, Ignores, Peer};
 use device_adapters::model::{
     Availability, Change, ColorMode, DeviceId, Gamut, LightChange, Stage, State, color,
 };
@@ -48,6 +48,11 @@ impl Peer for Board {
         ]
     }
 
+    async fn ignore(&mut self) -> Ignores {
+        self.0.ignore_changes(true);
+        Ignores::Commands
+    }
+
     async fn silence(&mut self) {
         self.0.web.set(Mood::Silent);
     }
@@ -76,6 +81,14 @@ impl Peer for Board {
 
     fn most_a_second(&self) -> usize {
         8
+    }
+
+    /// Who asks for the names of the effects as well describes it, and reads what it shows for that.
+    fn touched(&self) -> usize {
+        let log = self.0.web.log();
+        let count = |wanted: &str| log.iter().filter(|(_, what)| what == wanted).count();
+        let reads = count("GET /json/si").saturating_sub(count("GET /json/eff"));
+        reads + count("POST /json/state") + count("GET /ws")
     }
 }
 

@@ -3,8 +3,13 @@
 //!
 //! Each returns what is wrong as text, so that a test is one line: `contract::descriptor(&R).unwrap()`.
 
+mod ledger;
 mod live;
+mod peer;
 mod rules;
+mod run;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 
@@ -13,7 +18,8 @@ use tokio::time::timeout;
 
 use crate::adapter::{Context, Registration, SettingsError};
 
-pub use live::{Peer, live};
+pub use live::live;
+pub use peer::{Ignores, Peer};
 
 /// How long an adapter may take to stop.
 pub const SHUTDOWN_WITHIN: Duration = Duration::from_secs(2);

@@ -1,5 +1,6 @@
 //! What the live check judges by what it saw alone.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -32,10 +33,15 @@ pub(super) fn describes(registration: &Registration, found: &Description) -> Res
     }
 }
 
-/// The most that happened in any second.
+/// The most that happened in any second of these moments, oldest first.
 pub(super) fn most_in_a_second(moments: &[Instant]) -> usize {
-    let within = |from: &Instant| {
-        moments.iter().filter(|at| **at >= *from && **at < *from + Duration::from_secs(1)).count()
-    };
-    moments.iter().map(within).max().unwrap_or(0)
+    let (mut second, mut most) = (VecDeque::new(), 0);
+    for at in moments {
+        second.push_back(*at);
+        while second.front().is_some_and(|first| *first + Duration::from_secs(1) <= *at) {
+            second.pop_front();
+        }
+        most = most.max(second.len());
+    }
+    most
 }

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use anyhow::{Context as _, Result};
-use device_adapters::contract::Peer;
+use device_adapters::contract::{Ignores, Peer};
 use device_adapters::model::{Change, DeviceId};
 use rustix::fs::inotify;
 use tokio::time::Instant;
@@ -194,6 +194,9 @@ fn count_opens(watch: &rustix::fd::OwnedFd, log: &Mutex<Vec<(Instant, String)>>,
     }
 }
 
+/// Files that tell what a device is; the others tell what it shows.
+const DESCRIBING: [&str; 3] = ["name", "max_brightness", "trigger"];
+
 /// A device of such a folder as the peer of the contract.
 #[derive(Debug)]
 pub struct SysfsPeer {
@@ -263,6 +266,10 @@ impl Peer for SysfsPeer {
         self.changes.clone()
     }
 
+    async fn ignore(&mut self) -> Ignores {
+        Ignores::Nothing("a file keeps what is written to it: only a driver of the kernel drops it")
+    }
+
     async fn silence(&mut self) {
         self.sysfs.pull(&self.folder.clone(), true);
     }
@@ -287,5 +294,10 @@ impl Peer for SysfsPeer {
     fn most_a_second(&self) -> usize {
         // 20 changes, for each of which 6 files are opened, a poll and a look for devices.
         160
+    }
+
+    fn touched(&self) -> usize {
+        let shown = self.files.keys().filter(|file| !DESCRIBING.contains(&file.as_str()));
+        shown.map(|file| self.sysfs.opened(file).len()).sum()
     }
 }

@@ -24,6 +24,8 @@ pub const STATE: &str = "zigbee2mqtt/bulb";
 pub enum Mood {
     /// What it should.
     Well,
+    /// It takes commands and tells its state, and does nothing.
+    Ignores,
     /// Nothing.
     Silent,
     /// The wrong answer of that number.
@@ -188,7 +190,7 @@ impl Shared {
             return Vec::new();
         }
         let asked: Map<String, Value> = serde_json::from_slice(payload).unwrap_or_default();
-        if topic.ends_with("/set") {
+        if topic.ends_with("/set") && self.mood != Mood::Ignores {
             self.set(asked);
         }
         let told = Value::Object(self.state.clone()).to_string().into_bytes();

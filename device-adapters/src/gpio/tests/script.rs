@@ -15,8 +15,12 @@ use tokio::time::Instant;
 use super::super::config::{Config, LineConfig};
 use super::super::{Edge, Gpio, Line, Lines, OpenError, REGISTRATION};
 use crate::adapter::{Adapter, Registration, SettingsError};
-use crate::contract::Peer;
+use crate::contract::{Ignores, Peer};
 use crate::model::{Change, DeviceId};
+
+/// Polls come every 0.2 s and looks for lines every 5 s: what is read so soon after another read is a poll, unless the line
+/// was just opened.
+const POLLED_WITHIN: Duration = Duration::from_millis(400);
 
 /// The adapter, on scripted lines.
 pub(super) const SCRIPTED: Registration = Registration { descriptor: REGISTRATION.descriptor, build };
@@ -43,6 +47,10 @@ struct State {
     overtaken_by: Option<bool>,
     fault: Fault,
     asked: Vec<Instant>,
+    /// Whether it was opened and not read since.
+    is_new: bool,
+    /// Polls and levels that it was given.
+    touched: usize,
 }
 
 /// What is wrong with the line.
@@ -136,7 +144,10 @@ impl Lines for Scripted {
         match fault {
             Fault::Gone => Err(OpenError::Absent("no such chip".to_owned())),
             Fault::Mute => Err(OpenError::Failed("Device or resource busy".to_owned())),
-            _ => Ok(Arc::new(script)),
+            _ => {
+                script.state().is_new = true;
+                Ok(Arc::new(script))
+            }
         }
     }
 }
@@ -144,7 +155,11 @@ impl Lines for Scripted {
 impl Line for Script {
     fn level(&self) -> io::Result<bool> {
         let mut state = self.state();
-        state.asked.push(Instant::now());
+        let now = Instant::now();
+        let is_soon = state.asked.last().is_some_and(|last| now < *last + POLLED_WITHIN);
+        let is_poll = !std::mem::take(&mut state.is_new) && is_soon;
+        state.touched += usize::from(is_poll);
+        state.asked.push(now);
         let level = match state.fault {
             Fault::Gone | Fault::Mute => Err(Self::gone()),
             Fault::Flaky if state.asked.len().is_multiple_of(2) => Err(Self::gone()),
@@ -157,6 +172,7 @@ impl Line for Script {
 
     fn set(&self, on: bool) -> io::Result<()> {
         let mut state = self.state();
+        state.touched += 1;
         match state.fault {
             Fault::Gone => return Err(Self::gone()),
             Fault::Stuck => {}
@@ -234,6 +250,11 @@ impl Peer for ScriptedPeer {
         if self.measures { Vec::new() } else { [true, false].map(|on| Change::Switch { on }).to_vec() }
     }
 
+    async fn ignore(&mut self) -> Ignores {
+        self.script.fault(Fault::Stuck);
+        Ignores::Commands
+    }
+
     async fn silence(&mut self) {
         self.script.fault(Fault::Gone);
     }
@@ -255,5 +276,9 @@ impl Peer for ScriptedPeer {
 
     fn most_a_second(&self) -> usize {
         40
+    }
+
+    fn touched(&self) -> usize {
+        self.script.state().touched
     }
 }

@@ -71,6 +71,23 @@ fn silence_is_offline_with_a_reason_then_lost_and_an_answer_brings_it_back() {
 }
 
 #[test]
+fn one_that_is_lost_before_polls_miss_it_is_told_online_when_it_is_back() {
+    let mut world = World::with(serde_json::json!({
+        "addresses": ["192.0.2.7"], "broadcast": [], "poll_s": 60, "discover_s": 1
+    }));
+    world.own(true);
+    world.run(Duration::from_secs(2));
+    world.silent = true;
+    world.run(Duration::from_secs(10));
+    let last = world.readings.last();
+    assert!(matches!(last, Some((_, Reading::Lost { .. }))), "{last:?}");
+    world.silent = false;
+    world.run(Duration::from_secs(10));
+    let told = world.availabilities();
+    assert!(matches!(&told[..], [(_, Availability::Online, _), (_, Availability::Online, _)]), "{told:?}");
+}
+
+#[test]
 fn loss_of_30_percent_alone_does_not_make_a_bulb_offline_or_lost() {
     let mut world = World::owning();
     world.loss = 0.3;
