@@ -9,6 +9,7 @@
 pub mod adapter;
 pub mod contract;
 pub mod model;
+pub mod schedule;
 
 mod board;
 mod digest;
