@@ -16,7 +16,7 @@ use hearth_tests::fakes::mosquitto::Mosquitto;
 use hearth_tests::fakes::running::Running;
 use hearth_tests::fakes::zigbee::{Bulb, Mood, SERIAL, WRONG};
 use serde_json::{Value, json};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 /// The bulb, as the adapter names it.
 fn bulb() -> DeviceId {

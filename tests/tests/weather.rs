@@ -475,7 +475,7 @@ async fn a_board_that_reaches_nothing_ends_so_that_another_can_try() {
         running.own(&device, true).await;
         let reason = running.available(&device, Availability::Offline).await;
         assert!(reason.contains(&address.to_string()), "{reason}");
-        let error = running.ended().await.unwrap_err();
+        let error = running.ends().await.unwrap_err();
         assert!(matches!(&error, AdapterError::Unreachable { .. }), "{error}");
         assert!(error.to_string().contains("open_meteo: asked 3 times: "), "{error}");
         begun.elapsed()

@@ -44,9 +44,10 @@ impl News {
         out.readings.push_back(Reading::Found { device });
     }
 
-    /// It is not there any more.
+    /// It is not there any more. One that is lost before polls miss it is told online anew when it is back.
     pub(crate) fn lost(&mut self, reason: String, out: &mut Output) {
         self.found = false;
+        self.availability = self.availability.filter(|is| *is == Availability::Offline);
         out.readings.push_back(Reading::Lost { device: self.device.clone(), reason });
     }
 

@@ -15,7 +15,7 @@ pub fn run(data: &[u8]) {
     let Some(rom) = Rom::parse(name) else { return };
     let mut belief = Belief::new(rom, None);
     for tries in 1.. {
-        match belief.take(parse_w1_slave(text)) {
+        match belief.take(parse_w1_slave(text).map_err(|why| why.to_string())) {
             Verdict::Again => assert!(tries < MOST_TRIES, "it is read for ever"),
             Verdict::Believed(celsius) => return assert!(rom.range().contains(&celsius), "{celsius}"),
             Verdict::Unknown(why) => return assert!(!why.is_empty()),

@@ -25,7 +25,7 @@ pub(super) fn shown(at: Timestamp, label: DateTime, zone: &TimeZone) -> Why {
     match zone.to_ambiguous_timestamp(label).offset() {
         AmbiguousOffset::Fold { before, .. } if before.to_timestamp(label).is_ok_and(|first| first == at) => {
             Why::FirstOfTwo
-        },
+        }
         AmbiguousOffset::Fold { .. } => Why::SecondOfTwo,
         _ => Why::Shown,
     }

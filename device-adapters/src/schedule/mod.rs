@@ -127,10 +127,14 @@ pub enum RuleError {
     #[error("`{0}` is no offset: write `+ 1h 30m` or `- 45m`, 12 hours at most")]
     Offset(String),
     /// The moment.
-    #[error("`{0}` is no moment: write `at 2026-12-24 17:00`, or with an offset `at 2026-12-24T17:00:00+01:00`")]
+    #[error(
+        "`{0}` is no moment: write `at 2026-12-24 17:00`, or with an offset `at 2026-12-24T17:00:00+01:00`"
+    )]
     Moment(String),
     /// A date or a range of dates.
-    #[error("`{0}` names no dates: write `2026-12-24`, `2026-12-01..2026-12-26`, or each year `12-01..01-06`")]
+    #[error(
+        "`{0}` names no dates: write `2026-12-24`, `2026-12-01..2026-12-26`, or each year `12-01..01-06`"
+    )]
     Dates(String),
     /// Too many ranges.
     #[error("{0} ranges of dates: {max} are the most", max = dates::MAX_RANGES)]
@@ -167,7 +171,8 @@ impl Rule {
             }
             When::Instant(at) => {
                 let date = home.zone.to_datetime(*at).date();
-                let due = (*at > after && self.allows(date)).then_some(Occurrence { at: *at, why: Why::Moment });
+                let due =
+                    (*at > after && self.allows(date)).then_some(Occurrence { at: *at, why: Why::Moment });
                 Ok(due)
             }
         }
@@ -210,9 +215,13 @@ impl Rule {
             return Ok(());
         }
         let reason = match &self.when {
-            When::Cron(_) => format!("no date of the next {HORIZON_YEARS} years fits the pattern and the dates"),
+            When::Cron(_) => {
+                format!("no date of the next {HORIZON_YEARS} years fits the pattern and the dates")
+            }
             When::Sun(event, _) => format!("there is no {event} at the home on these dates"),
-            When::Local(_) | When::Instant(_) => "the moment has passed, or is on a date that is left out".to_owned(),
+            When::Local(_) | When::Instant(_) => {
+                "the moment has passed, or is on a date that is left out".to_owned()
+            }
         };
         Err(RuleError::Never(reason))
     }
@@ -224,7 +233,9 @@ impl Rule {
     /// The first date from `date` on that is not left out.
     fn next_allowed(&self, date: jiff::civil::Date) -> Option<jiff::civil::Date> {
         let days = usize::try_from(HORIZON_YEARS).unwrap_or_default() * 366;
-        std::iter::successors(Some(date), |date| date.tomorrow().ok()).take(days).find(|date| self.allows(*date))
+        std::iter::successors(Some(date), |date| date.tomorrow().ok())
+            .take(days)
+            .find(|date| self.allows(*date))
     }
 }
 
@@ -306,7 +317,9 @@ impl fmt::Display for Why {
             Self::Shown => f.write_str("the clock shows the time"),
             Self::Skipped(label) => write!(f, "the clock skips {}: when it jumps", label.time()),
             Self::FirstOfTwo => f.write_str("the clock shows the time twice: the first"),
-            Self::SecondOfTwo => f.write_str("the clock shows the time twice, the hour is left open: the second"),
+            Self::SecondOfTwo => {
+                f.write_str("the clock shows the time twice, the hour is left open: the second")
+            }
             Self::Sun { event, offset, .. } if offset.is_zero() => write!(f, "{event}"),
             Self::Sun { event, at, offset } => {
                 let side = if offset.is_negative() { "before" } else { "after" };

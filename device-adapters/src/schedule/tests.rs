@@ -173,7 +173,15 @@ fn what_is_no_rule_is_refused_in_words() {
         assert!(error.contains(expected), "{text}: {error}");
     }
     assert_eq!("x".repeat(300).parse::<When>(), Err(RuleError::TooLong(300)));
-    for text in ["2026-13-01", "2026-12-26..2026-12-01", "..", "12-24..2026-01-01", "13-01", "2026-12-01...", "tomorrow"] {
+    for text in [
+        "2026-13-01",
+        "2026-12-26..2026-12-01",
+        "..",
+        "12-24..2026-01-01",
+        "13-01",
+        "2026-12-01...",
+        "tomorrow",
+    ] {
         assert!(text.parse::<Dates>().is_err(), "{text}");
     }
     assert!(matches!(vec!["12-24"; 65].join(",").parse::<Dates>(), Err(RuleError::TooManyRanges(65))));
@@ -187,7 +195,14 @@ fn what_is_no_rule_is_refused_in_words() {
 
 #[test]
 fn a_rule_as_text_is_the_same_rule() {
-    for text in ["cron 30 7 * * mon-fri", "sunset - 30m", "dawn + 1h 15m", "dusk", "at 2026-12-24 17:00:00", "at 2026-12-24T16:00:00Z"] {
+    for text in [
+        "cron 30 7 * * mon-fri",
+        "sunset - 30m",
+        "dawn + 1h 15m",
+        "dusk",
+        "at 2026-12-24 17:00:00",
+        "at 2026-12-24T16:00:00Z",
+    ] {
         let when: When = text.parse().unwrap();
         assert_eq!(when.to_string(), text);
         assert_eq!(when.to_string().parse::<When>().unwrap(), when);
@@ -210,7 +225,8 @@ const ZONES: [&str; 12] = [
 ];
 
 fn any_rule() -> impl Strategy<Value = Rule> {
-    let minute = prop_oneof![Just("*/7".to_owned()), (0..60_u8).prop_map(|m| m.to_string()), Just("0,30".to_owned())];
+    let minute =
+        prop_oneof![Just("*/7".to_owned()), (0..60_u8).prop_map(|m| m.to_string()), Just("0,30".to_owned())];
     let hour = prop_oneof![
         Just("*".to_owned()),
         Just("*/2".to_owned()),

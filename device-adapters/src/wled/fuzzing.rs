@@ -3,7 +3,8 @@
 
 use crate::model::{ColorMode, LightChange};
 
-use super::wire::{self, Names, StateAndInfo};
+use super::names::Names;
+use super::wire::{self, StateAndInfo};
 
 /// Takes what a board says of itself.
 ///

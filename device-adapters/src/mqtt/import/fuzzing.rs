@@ -6,6 +6,7 @@ use crate::model::{Change, ColorMode, LightChange};
 use super::super::template::{MOST_TEXT, Template};
 use super::super::wire::discovery::{self, Place};
 use super::super::wire::fields::is_topic;
+use super::super::wire::incoming::Incoming;
 use super::super::wire::light::{Message, Parts};
 use super::entity::{Entity, Told};
 
@@ -20,7 +21,7 @@ pub fn run(data: &[u8]) {
     let Some(([kind, low, high], rest)) = data.split_first_chunk::<3>() else { return };
     let length = usize::from(u16::from_le_bytes([*low, *high])).min(rest.len());
     let (announcement, message) = rest.split_at(length);
-    let message = String::from_utf8_lossy(message);
+    let message = Incoming::new(&String::from_utf8_lossy(message));
     renders(&String::from_utf8_lossy(announcement), &message);
     let topic = format!("homeassistant/{}/node/object/config", KINDS[usize::from(*kind) % KINDS.len()]);
     let place = Place::parse("homeassistant", &topic).expect("a place");
@@ -32,13 +33,13 @@ pub fn run(data: &[u8]) {
 }
 
 /// What a template makes is bounded, whatever it says.
-fn renders(source: &str, message: &str) {
+fn renders(source: &str, message: &Incoming) {
     if let Ok(made) = Template::parse(source).and_then(|template| template.of_message(message)) {
         assert!(made.len() <= MOST_TEXT, "{} bytes", made.len());
     }
 }
 
-fn obeys(entity: &Entity, message: &str) {
+fn obeys(entity: &Entity, message: &Incoming) {
     let mut known = Parts::default();
     for topic in entity.topics() {
         assert!(is_topic(topic), "{topic:?}");
