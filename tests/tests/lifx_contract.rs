@@ -18,8 +18,8 @@ struct Peer {
     changes: Vec<LightChange>,
 }
 
-/// What an adapter asks to find and describe a bulb: for its service, firmware, label, version and zones.
-const DESCRIBING: [u16; 5] = [2, 14, 23, 32, 502];
+/// What an adapter asks to find and describe a bulb: for its service, firmware, label, version, zones and tiles.
+const DESCRIBING: [u16; 6] = [2, 14, 23, 32, 502, 701];
 
 impl contract::Peer for Peer {
     fn device(&self) -> DeviceId {
