@@ -20,7 +20,7 @@ mod tests;
 use std::fmt;
 use std::str::FromStr;
 
-use jiff::tz::TimeZone;
+use jiff::tz::{TimeZone, TimeZoneDatabase};
 use jiff::{SignedDuration, Timestamp, civil::DateTime};
 use thiserror::Error;
 
@@ -44,6 +44,15 @@ pub struct Home {
     pub zone: TimeZone,
     /// Where it is, if somebody said so: the sun needs it.
     pub place: Option<Place>,
+}
+
+/// A time zone by its name in the IANA database, as this version of Hearth knows it: boards whose systems have data of different
+/// years would name different moments.
+///
+/// # Errors
+/// [`RuleError::Zone`].
+pub fn zone(name: &str) -> Result<TimeZone, RuleError> {
+    TimeZoneDatabase::bundled().get(name).map_err(|_| RuleError::Zone(name.chars().take(64).collect()))
 }
 
 /// When something happens.
@@ -142,6 +151,9 @@ pub enum RuleError {
     /// The sun is asked for and nobody knows where the home is.
     #[error("the sun needs the place of the home, and it is not set")]
     NoPlace,
+    /// There is no such time zone.
+    #[error("there is no time zone `{0}`: write a name of the IANA database, such as Europe/Berlin")]
+    Zone(String),
     /// It never comes.
     #[error("it never comes: {0}")]
     Never(String),
@@ -178,7 +190,7 @@ impl Rule {
         }
     }
 
-    /// The last occurrence in `(after, until]`; none if there is none.
+    /// The last occurrence in `(after, until]`; none if there is none. However often it comes, it is asked for some thirty times.
     ///
     /// # Errors
     /// [`RuleError::NoPlace`].
@@ -188,22 +200,19 @@ impl Rule {
         until: Timestamp,
         home: &Home,
     ) -> Result<Option<Occurrence>, RuleError> {
-        // Windows that grow: where a smaller one held none, the next holds few, however often the rule comes.
-        const WINDOWS_S: [i64; 6] = [60, 3_600, 86_400, 32 * 86_400, 400 * 86_400, i64::MAX];
-        for window in WINDOWS_S {
-            let start = until.as_second().saturating_sub(window);
-            let from = Timestamp::from_second(start).map_or(after, |start| start.max(after));
-            let mut last = None;
-            let mut at = from;
-            while let Some(next) = self.next(at, home)?.filter(|next| next.at <= until) {
-                at = next.at;
-                last = Some(next);
-            }
-            if last.is_some() || from == after {
-                return Ok(last);
+        let next = |at| Ok(self.next(at, home)?.filter(|next| next.at <= until));
+        let Some(mut last) = next(after)? else { return Ok(None) };
+        // None comes after `end`; whether one comes between `last` and it is halved down to nothing.
+        let mut end = until;
+        while end.as_second() > last.at.as_second() {
+            let middle = (last.at.as_second() + end.as_second()) / 2;
+            let middle = Timestamp::from_second(middle).unwrap_or(last.at);
+            match next(middle)? {
+                Some(later) => last = later,
+                None => end = middle,
             }
         }
-        Ok(None)
+        Ok(Some(last))
     }
 
     /// Whether it comes at all after a moment.

@@ -2,19 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use jiff::tz::{TimeZone, TimeZoneDatabase};
 use jiff::{Timestamp, ToSpan as _};
 use proptest::prelude::*;
 
 use super::*;
 
-/// The same rules on every machine.
-fn zone(name: &str) -> TimeZone {
-    TimeZoneDatabase::bundled().get(name).unwrap()
-}
-
 fn home(name: &str) -> Home {
-    Home { zone: zone(name), place: None }
+    Home { zone: zone(name).unwrap(), place: None }
 }
 
 fn at(text: &str) -> Timestamp {
@@ -81,7 +75,7 @@ fn seconds_names_and_nicknames_of_cron() {
 
 #[test]
 fn dates_narrow_every_form() {
-    let utc = Home { zone: zone("UTC"), place: Place::new(51.5, 0.0) };
+    let utc = Home { zone: zone("UTC").unwrap(), place: Place::new(51.5, 0.0) };
     let with = |when: &str, only: &str, except: &str| Rule {
         when: when.parse().unwrap(),
         only: only.parse().unwrap(),
@@ -121,7 +115,7 @@ fn the_sun_is_where_the_almanac_says() {
         ("dusk", 40.7128, -74.006, "2026-03-20T23:35:00Z"),
     ];
     for (event, latitude, longitude, expected) in known {
-        let home = Home { zone: zone("UTC"), place: Place::new(latitude, longitude) };
+        let home = Home { zone: zone("UTC").unwrap(), place: Place::new(latitude, longitude) };
         let expected = at(expected);
         let found = rule(event).next(expected - 10.hours(), &home).unwrap().unwrap().at;
         let off = found.duration_since(expected).abs();
@@ -131,7 +125,7 @@ fn the_sun_is_where_the_almanac_says() {
 
 #[test]
 fn where_the_sun_stays_up_or_down_the_next_event_is_the_first_after_it() {
-    let tromso = Home { zone: zone("Europe/Oslo"), place: Place::new(69.6492, 18.9553) };
+    let tromso = Home { zone: zone("Europe/Oslo").unwrap(), place: Place::new(69.6492, 18.9553) };
     let next = |event: &str, after: &str| {
         let next = rule(event).next(at(after), &tromso).unwrap().unwrap().at;
         next.to_zoned(tromso.zone.clone()).date().to_string()
@@ -147,9 +141,20 @@ fn where_the_sun_stays_up_or_down_the_next_event_is_the_first_after_it() {
         never.check(at("2026-01-01T00:00:00Z"), &tromso).unwrap_err().to_string(),
         "it never comes: there is no sunset at the home on these dates"
     );
-    let pole = Home { zone: zone("UTC"), place: Place::new(90.0, 0.0) };
+    let pole = Home { zone: zone("UTC").unwrap(), place: Place::new(90.0, 0.0) };
     let rise = rule("sunrise").next(at("2026-04-01T00:00:00Z"), &pole).unwrap().unwrap().at;
     assert!(rise > at("2027-03-15T00:00:00Z") && rise < at("2027-03-25T00:00:00Z"), "{rise}");
+}
+
+#[test]
+fn the_last_of_very_many_is_found_at_once() {
+    let berlin = home("Europe/Berlin");
+    let each_second = Rule { except: "2026-06-01..2026-06-20".parse().unwrap(), ..rule("cron * * * * * *") };
+    let last = each_second.last(at("2020-01-01T00:00:00Z"), at("2026-06-10T12:00:00Z"), &berlin).unwrap();
+    assert_eq!(last.unwrap().at, at("2026-05-31T21:59:59Z"));
+    assert_eq!(each_second.last(at("2026-05-31T21:59:59Z"), at("2026-06-10T12:00:00Z"), &berlin), Ok(None));
+    let now = at("2026-05-31T21:00:00Z");
+    assert_eq!(each_second.last(now, now, &berlin), Ok(None));
 }
 
 #[test]
@@ -190,6 +195,10 @@ fn what_is_no_rule_is_refused_in_words() {
     for never in ["cron 0 0 30 2 *", "cron 0 0 31 4,6 *", "at 2025-12-31 10:00"] {
         assert!(matches!(rule(never).check(now, &utc), Err(RuleError::Never(_))), "{never}");
     }
+    assert_eq!(
+        zone("Europe/Atlantis").unwrap_err().to_string(),
+        "there is no time zone `Europe/Atlantis`: write a name of the IANA database, such as Europe/Berlin"
+    );
     assert!(Place::new(f64::NAN, 0.0).is_none() && Place::new(0.0, 180.1).is_none());
 }
 
@@ -259,7 +268,7 @@ proptest! {
         second in 1_767_225_600..1_893_456_000_i64,
         part in 0.0..1.0_f64,
     ) {
-        let home = Home { zone: zone(name), place: Place::new(latitude, longitude) };
+        let home = Home { zone: zone(name).unwrap(), place: Place::new(latitude, longitude) };
         let from = Timestamp::from_second(second).unwrap();
         let Some(first) = rule.next(from, &home).unwrap() else { return Ok(()) };
         prop_assert!(first.at > from);
@@ -275,7 +284,7 @@ proptest! {
     fn garbage_is_refused_and_never_panics(text in "\\PC{0,80}", tail in "[0-9*/,LW#? -]{0,30}") {
         for text in [text.clone(), format!("cron {tail}"), format!("sunset {text}"), format!("at {tail}")] {
             if let Ok(when) = text.parse::<When>() {
-                let home = Home { zone: zone("Europe/Berlin"), place: Place::new(52.0, 13.0) };
+                let home = Home { zone: zone("Europe/Berlin").unwrap(), place: Place::new(52.0, 13.0) };
                 let _ = Rule::daily(when).next(at("2026-01-01T00:00:00Z"), &home);
             }
             let _ = text.parse::<Dates>();
