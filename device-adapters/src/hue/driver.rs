@@ -307,6 +307,7 @@ impl Driver {
     /// The bridge cannot be asked any more before a person does something.
     pub(crate) fn refuse(&mut self, now: Instant, why: String) {
         self.asked = None;
+        (self.unanswered, self.failures) = (None, 0);
         self.stream.ended(now);
         self.news.lose(&self.home, &why, &mut self.out);
         let commands = std::mem::take(&mut self.commands);

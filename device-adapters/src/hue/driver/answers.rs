@@ -13,7 +13,7 @@ use super::super::resource::Rid;
 use super::super::wire::{self, Put, WireError};
 use super::{Answer, Ask, Driver};
 
-/// Failures in a row, over so long, after which the devices count as gone; fewer that took that long do as well.
+/// Failures in a row, over so long, after which the devices count as gone; two that took longer do as well.
 const GONE_AFTER: u32 = 3;
 const GONE_WITHIN: Duration = Duration::from_secs(3);
 const GONE_AT_LATEST: Duration = Duration::from_secs(5);
@@ -193,7 +193,8 @@ impl Driver {
         );
         let failing = now.saturating_duration_since(*self.unanswered.get_or_insert(now));
         let is_gone = self.failures >= GONE_AFTER && failing >= GONE_WITHIN;
-        if is_gone || failing >= GONE_AT_LATEST {
+        // One answer that does not come is none to speak of, however long it was waited for.
+        if is_gone || self.failures > 1 && failing >= GONE_AT_LATEST {
             let reason = format!(
                 "no good answer from the bridge at {} to {} requests, last heard {} s ago: {why}",
                 self.host,

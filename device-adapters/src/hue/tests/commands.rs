@@ -460,6 +460,19 @@ fn one_answer_that_does_not_come_after_a_quiet_time_is_no_end() {
     }
 }
 
+#[test]
+fn one_answer_that_is_waited_for_in_vain_takes_no_light_offline() {
+    let mut world = World::with(&[LAMP]);
+    world.ask();
+    for is_gone in [false, true] {
+        world.now += ms(8_000);
+        world.driver.handle_answer(world.now, Err("connection refused".into()));
+        world.take();
+        assert_eq!(world.said.iter().any(is_offline), is_gone, "{:?}", world.said);
+        world.ask();
+    }
+}
+
 fn is_offline(reading: &Reading) -> bool {
     matches!(reading, Reading::Availability { availability: Availability::Offline, reason, .. }
         if reason.contains("192.0.2.7") && reason.contains("connection refused"))
