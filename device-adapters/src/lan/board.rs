@@ -215,7 +215,8 @@ impl Board {
 
     /// The address to ask from now on, when it is another or the connections to it are worth nothing any more.
     pub(super) fn moves(&mut self, now: Instant) -> Option<Address> {
-        let moved = self.place.go(self.wants_address())?;
+        let is_lost = self.place.is_taken() || self.failures >= failing::MOST_FAILURES;
+        let moved = self.place.go(self.wants_address(), is_lost)?;
         self.tells = false;
         (self.read_at, self.identify_at) = (now, now);
         if moved.is_new || self.describe_at.is_some() {

@@ -194,8 +194,13 @@ impl<P: Protocol> Fleet<P> {
             return;
         }
         if let Some(task) = self.boards.get(&identity.hardware) {
-            // A task that just ended, or has no room, hears of it when the address is asked again.
-            let _ = task.orders.try_send(Order::Seen(at));
+            let origin = at.origin.clone();
+            // A task that just ended, or has no room, hears of it when the address is asked again: soon.
+            if task.orders.try_send(Order::Seen(at)).is_err()
+                && let Some(place) = self.places.get_mut(&origin)
+            {
+                place.due = now + HINT_PAUSE;
+            }
             return;
         }
         if self.boards.len() >= MOST_BOARDS {

@@ -385,8 +385,16 @@ fn an_address_that_a_person_named_goes_before_one_that_was_announced() {
     assert_eq!(rig.board.moves(rig.now), Some(named));
     rig.identify();
     rig.read(true);
-    rig.board.seen(rig.now, address("192.0.2.1", false));
+    let announced = address("192.0.2.1", false);
+    rig.board.seen(rig.now, announced.clone());
     assert_eq!(rig.board.moves(rig.now), None);
+    // One request in vain is no reason to leave it, for there alone a password is proven.
+    for failures in 1..=3 {
+        rig.fail();
+        rig.board.seen(rig.now, announced.clone());
+        let moved = rig.board.moves(rig.now);
+        assert_eq!(moved, (failures == 3).then(|| announced.clone()), "{failures} in vain");
+    }
 }
 
 #[test]

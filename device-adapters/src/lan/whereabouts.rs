@@ -76,10 +76,17 @@ impl Whereabouts {
         !self.at.configured && self.elsewhere.as_ref().is_some_and(|elsewhere| elsewhere.configured)
     }
 
-    /// Goes to where it was seen last, when it is ill here or a person named that place. The address is doubted until the
-    /// board says there who it is.
-    pub(super) fn go(&mut self, is_ill: bool) -> Option<Moved> {
-        if !is_ill && !self.is_named_elsewhere() {
+    /// Whether a person named this place, and where it was seen is known from an announcement alone.
+    fn is_named_here(&self) -> bool {
+        self.at.configured && self.elsewhere.as_ref().is_some_and(|elsewhere| !elsewhere.configured)
+    }
+
+    /// Goes to where it was seen last, when it is ill here or a person named that place; from a place that a person named to
+    /// one that nobody did only when it is lost here, for a password is proven at named places alone. The address is doubted
+    /// until the board says there who it is.
+    pub(super) fn go(&mut self, is_ill: bool, is_lost: bool) -> Option<Moved> {
+        let has_to = if self.is_named_here() { is_lost } else { is_ill };
+        if !has_to && !self.is_named_elsewhere() {
             return None;
         }
         let to = self.elsewhere.take()?;

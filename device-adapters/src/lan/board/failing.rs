@@ -10,7 +10,7 @@ use crate::model::{Availability, DeviceId, Stage};
 use super::{Board, Fault, LOCKED_PAUSE, Need};
 
 /// Requests in vain after which a board is offline.
-const MOST_FAILURES: u32 = 3;
+pub(super) const MOST_FAILURES: u32 = 3;
 /// The first wait after a request in vain; it doubles.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 /// The first and the last wait while a command waits for the board.
