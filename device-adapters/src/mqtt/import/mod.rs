@@ -115,11 +115,12 @@ impl Import {
                 continue;
             };
             let is_there = |live: &live::Live| live.presence() == live::Presence::There;
-            if heard.presence && self.register.parts.get(&slot).is_some_and(is_there) {
-                device.came_back(now);
-            }
+            // First what it told: where that tells its presence as well, an answer is no return.
             if let Some(told) = heard.parts {
                 device.heard(&told);
+            }
+            if heard.presence && self.register.parts.get(&slot).is_some_and(is_there) {
+                device.came_back(now);
             }
         }
         for id in touched {

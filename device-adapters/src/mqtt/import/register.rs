@@ -47,7 +47,7 @@ pub(super) struct Register {
     pub(super) dirty: BTreeMap<String, Instant>,
     /// What was not used.
     pub(super) dropped: Dropped,
-    /// Which component has a unique id, which is one among those of its kind.
+    /// Which component has a unique id.
     uniques: BTreeMap<Unique, Slot>,
     /// Who listens to a topic.
     topics: BTreeMap<String, BTreeSet<Slot>>,
@@ -56,7 +56,7 @@ pub(super) struct Register {
     refused: BTreeMap<Slot, Refusal>,
 }
 
-/// The kind of a component, and its unique id.
+/// Which of those that may have the same unique id, and that id.
 type Unique = (&'static str, String);
 
 /// Why a component is not used.
@@ -284,6 +284,11 @@ impl Register {
     }
 }
 
+/// All that acts is of one kind here: from it a device has its id, and who comes later must not take that over with another kind.
 fn unique(entity: &Entity) -> Unique {
-    (entity.domain(), entity.unique.clone())
+    let kind = match entity.domain() {
+        "light" | "switch" | "button" => "acts",
+        senses => senses,
+    };
+    (kind, entity.unique.clone())
 }

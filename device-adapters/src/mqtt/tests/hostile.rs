@@ -40,6 +40,21 @@ fn an_announcement_does_not_take_over_what_another_has() {
 }
 
 #[test]
+fn one_of_another_kind_does_not_take_over_what_acts_either() {
+    let body = |command: &str| json!({ "command_topic": command, "unique_id": "garage", "device": { "identifiers": "g" } });
+    for kind in ["button", "light"] {
+        let mut world = World::new();
+        world.announce("switch/garage", &body("garage/set"));
+        world.wait(ms(400));
+        let known = world.found();
+        assert_eq!(known.len(), 1);
+        world.announce(&format!("{kind}/garage"), &body("evil/set"));
+        world.wait(ms(600));
+        assert_eq!((world.found(), world.driver.dropped().taken), (known, 1), "{kind}");
+    }
+}
+
+#[test]
 fn broken_announcements_change_nothing_and_are_counted() {
     let mut world = with_bulb();
     for broken in ["{", "[]", "null", "\"x\"", "{\"schema\":\"json\"", "\u{feff}{}", &"[".repeat(50_000)] {
