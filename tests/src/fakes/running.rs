@@ -151,6 +151,13 @@ impl Running {
         self.seen
     }
 
+    /// Takes in what it has said, so that it need not wait for that.
+    pub fn take_in(&mut self) {
+        while let Ok(reading) = self.handle.readings.try_recv() {
+            self.seen.push(reading);
+        }
+    }
+
     /// The first thing that `pick` picks of what it says from now on.
     ///
     /// # Panics

@@ -223,6 +223,7 @@ async fn thousands_of_announcements_and_a_huge_message_leave_the_adapter_at_work
             .publish(&format!("homeassistant/switch/f{number}/config"), body.to_string(), true)
             .await
             .unwrap();
+        rig.take_in();
     }
     zigbee.tell("homeassistant/light/huge/config", vec![b' '; 100 * 1_024 * 1_024]).await.unwrap();
     let command = rig.command(&bulb(), light(json!({ "on": true })), WITHIN).await;

@@ -77,12 +77,10 @@ async fn a_broker_that_stays_away_ends_the_run_and_every_command_with_it() {
     rig.available(&bulb(), Availability::Online).await;
     broker.stop().await.unwrap();
     rig.available(&bulb(), Availability::Stale).await;
-    let began = Instant::now();
     let command = rig.command(&bulb(), light(json!({ "on": true })), WITHIN).await;
     let stage = rig.end_of(command).await;
     assert!(matches!(&stage, Stage::TimedOut { reason } if reason.contains("no connection")), "{stage:?}");
     let error = rig.ends().await.unwrap_err();
-    assert!(began.elapsed() < Duration::from_secs(12), "it took {:?}", began.elapsed());
     let AdapterError::Unreachable { what, .. } = &error else { panic!("{error:?}") };
     assert!(what.contains(&broker.address()), "{what}");
 }
