@@ -65,6 +65,26 @@ fn a_device_that_does_not_repeat_what_it_shows_is_assumed_and_asked_where_it_can
 }
 
 #[test]
+fn an_answer_that_tells_the_presence_as_well_is_no_return() {
+    let mut world = World::new();
+    world.announce("switch/plug", &json!({
+        "command_topic": "plug/set", "state_topic": "plug", "value_template": "{{ value_json.state }}", "unique_id": "plug",
+        "availability_topic": "plug", "availability_template": "{{ value_json.link }}"
+    }));
+    world.wait(ms(400));
+    world.direct(Directive::Own { device: id("mqtt-plug"), owned: true });
+    world.message("plug", r#"{"state":"OFF","link":"online"}"#);
+    world.take_all();
+    world.ask("mqtt-plug", 1, Change::Switch { on: true });
+    let is_set = |sent: &Sent| sent.topic == "plug/set";
+    assert_eq!(world.take_all().iter().filter(|sent| is_set(sent)).count(), 1);
+    world.message("plug", r#"{"state":"ON","link":"online"}"#);
+    assert_eq!(world.stages(1).last(), Some(&Stage::Confirmed));
+    world.wait(ms(2_000));
+    assert!(!world.take_all().iter().any(is_set), "it is not sent again");
+}
+
+#[test]
 fn a_device_that_tells_something_else_times_out_and_says_what() {
     let mut world = with_bulb();
     world.take_all();
