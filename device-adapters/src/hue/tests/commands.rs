@@ -473,6 +473,21 @@ fn one_answer_that_is_waited_for_in_vain_takes_no_light_offline() {
     }
 }
 
+#[test]
+fn a_bridge_that_is_asked_again_after_a_refusal_has_not_been_failing_meanwhile() {
+    let mut world = World::with(&[LAMP]);
+    world.ask();
+    world.driver.handle_answer(world.now, Err("connection refused".into()));
+    world.driver.refuse(world.now, "the key is void".to_owned());
+    world.now += ms(300_000);
+    world.driver.moved(world.now, "192.0.2.7".to_owned());
+    assert!(world.driver.failing(world.now).is_none());
+    world.ask();
+    world.driver.handle_answer(world.now, Err("connection refused".into()));
+    let (failing, _) = world.driver.failing(world.now).unwrap();
+    assert!(failing < ms(6_000), "{failing:?}");
+}
+
 fn is_offline(reading: &Reading) -> bool {
     matches!(reading, Reading::Availability { availability: Availability::Offline, reason, .. }
         if reason.contains("192.0.2.7") && reason.contains("connection refused"))
