@@ -17,6 +17,7 @@ mod extract;
 pub(crate) mod fake;
 mod history;
 pub mod json;
+mod linger;
 pub mod metrics;
 mod objects;
 pub mod ports;

@@ -22,7 +22,7 @@ use tokio::{
     sync::{Semaphore, watch},
 };
 
-use super::{access::Peer, metrics::Metrics};
+use super::{access::Peer, linger::Lingering, metrics::Metrics};
 use crate::listener::{Guest, Place};
 
 /// Connections of one server at once; a client beyond that waits for its turn.
@@ -83,6 +83,7 @@ pub enum ServeError {
 pub struct HttpServer {
     router: Router,
     places: Arc<Semaphore>,
+    lingering: Lingering,
     metrics: Arc<Metrics>,
     shutdown: watch::Receiver<bool>,
 }
@@ -90,7 +91,8 @@ pub struct HttpServer {
 impl HttpServer {
     /// A server that ends when `shutdown` is true or closed.
     pub fn new(router: Router, metrics: Arc<Metrics>, shutdown: watch::Receiver<bool>) -> Self {
-        Self { router, places: Arc::new(Semaphore::new(MAX_CONNECTIONS)), metrics, shutdown }
+        let (places, lingering) = (Arc::new(Semaphore::new(MAX_CONNECTIONS)), Lingering::new());
+        Self { router, places, lingering, metrics, shutdown }
     }
 
     /// Serves one connection to its end; WebSockets go on in tasks of their own. A guest that has
@@ -113,7 +115,8 @@ impl HttpServer {
         };
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new()).header_read_timeout(HEAD_WITHIN).max_buf_size(MAX_HEAD_BYTES);
-        let connection = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+        let stream = TokioIo::new(self.lingering.stream(stream));
+        let connection = http.serve_connection(stream, TowerToHyperService::new(router));
         let mut connection = std::pin::pin!(connection.with_upgrades());
         let mut shutdown = self.shutdown.clone();
         let ended = loop {
