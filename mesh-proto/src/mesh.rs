@@ -48,7 +48,7 @@ use crate::{
     routing::Routing,
     session::{Link, LinkId},
     sync::Fetch,
-    time::{Now, TimeKeeper},
+    time::{Now, SetTimeError, TimeKeeper},
     vector::Vector,
     wire::{self, ByeReason, Message, Process},
 };
@@ -146,7 +146,7 @@ impl Mesh {
         loaded.replica.limit_held_back(boot.limits.held_back);
         let id = NodeId::from_bytes(boot.key.verifying_key().to_bytes());
         let ceiling = boot.ceiling.max(loaded.ceiling);
-        let time = TimeKeeper::new(now, ceiling, boot.build_ms, boot.synchronised);
+        let time = TimeKeeper::new(now, ceiling, boot.build_ms, boot.wall);
         let commits = Commits::new(loaded.replica.applied().clone());
         let started_ms = time.time_ms(now);
         let number = outside::process_number(id, boot.run, boot.seed);
@@ -227,6 +227,19 @@ impl Mesh {
             Input::Synchronised(synchronised) => self.time.set_synchronised(self.now, synchronised),
         }
         self.settle();
+    }
+
+    /// Takes the time of day from a person, and tells the peers.
+    ///
+    /// # Errors
+    /// [`SetTimeError`]; nothing has changed.
+    pub fn set_time(&mut self, now: Now, ms: u64) -> Result<(), SetTimeError> {
+        self.now = now;
+        let peers = self.links.values().filter_map(|link| link.peer.as_ref());
+        let heard = peers.map(|peer| peer.time.word).max().unwrap_or(0);
+        self.time.set_by_person(now, ms, heard)?;
+        self.settle();
+        Ok(())
     }
 
     /// Does what has become due.

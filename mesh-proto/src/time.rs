@@ -22,6 +22,9 @@ const TOLERANCE_MS: u64 = 1_000;
 const SUSPICION_MS: u64 = 120_000;
 /// How often peers are told the time of day again, in milliseconds: crystals drift by seconds a day.
 const TELL_MS: u64 = 600_000;
+/// How long after this software was built a time may be that a person says, in milliseconds: 20 years. A slip of the finger costs
+/// more than a day: stamps never go back.
+const SAID_WITHIN_MS: u64 = 20 * 366 * 86_400_000;
 const CENTURY_MS: u64 = 100 * 366 * 86_400_000;
 /// The stratum of a board whose own clock is known to be right.
 pub const SYNCHRONISED: u8 = 1;
@@ -36,13 +39,66 @@ pub struct TimeOfDay {
     /// How far the right clock is on which it rests, as the strata of NTP (RFC 5905): 1 the sender's own, one more
     /// for each node in between, 16 none.
     pub stratum: u8,
+    /// Where no right clock is near, the latest word on the time leads, and counts up: a right clock was lost and its time goes on,
+    /// a battery clock went on (the first word there can be), or a person said it. 0 is no word at all. It is told in a message of its
+    /// own, which older nodes skip.
+    #[serde(skip)]
+    pub word: u32,
 }
 
 impl TimeOfDay {
-    /// Whether it rests on a clock that is known to be right.
+    /// Whether it rests on a clock, or on somebody's word.
     pub fn is_trusted(self) -> bool {
-        self.stratum < UNSYNCHRONISED
+        self.stratum < UNSYNCHRONISED || self.word > 0
     }
+}
+
+/// What is known of the wall clock at the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WallClock {
+    /// It is kept right.
+    Right,
+    /// A battery clock went on while the board was off.
+    Battery,
+    /// Nothing: it may show any time.
+    Unknown,
+}
+
+/// What the time of day rests on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Basis {
+    /// The wall clock, which is kept right.
+    WallClock,
+    /// The time of this peer, which is nearer to a right clock.
+    Peer(NodeId),
+    /// What a person said here.
+    Person,
+    /// A clock that was right, or a battery's, and went on since.
+    WentOn,
+    /// The word of another node that knows of no right clock either.
+    Told,
+    /// Nothing: it only goes on.
+    Nothing,
+}
+
+/// Why the time of day was not set. Nothing has changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum SetTimeError {
+    /// A right clock is near.
+    #[error("the time is known already, from a clock that is kept right")]
+    Known,
+    /// No clock is right then.
+    #[error("the time lies before this software was built, or more than 20 years after")]
+    Implausible,
+}
+
+/// Whose word the time rests on while there is no right clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Word {
+    None,
+    Person,
+    WentOn,
+    Told,
 }
 
 /// Wall clock, correction and stamps.
@@ -57,11 +113,13 @@ pub struct TimeKeeper {
     suspected: Option<u64>,
     /// Both clocks when the wall clock was last looked at and believed.
     seen: Now,
-    /// The stratum of the time taken from peers. It rises by one when the source is lost: the time counted on from it
-    /// stays good for a while.
+    /// The stratum of the time taken from peers; 16 of none.
     stratum: u8,
     /// The peer whose time this node follows, forth and back.
     source: Option<NodeId>,
+    /// The latest word on the time, see [`TimeOfDay::word`], and whose it is.
+    word: u32,
+    whose: Word,
     /// While the wall clock is not known to be right, its steps mean nothing: the time of day
     /// is counted from here, (monotonic, time of day).
     anchor: (u64, u64),
@@ -71,11 +129,13 @@ pub struct TimeKeeper {
 
 impl TimeKeeper {
     /// Boots at the latest of the wall clock, the persisted ceiling and the build time, unless
-    /// the wall clock is known to be right.
-    pub fn new(now: Now, ceiling: Hlc, build_ms: u64, synchronised: bool) -> Self {
+    /// the wall clock is known to be right. A battery clock that is behind them has run down.
+    pub fn new(now: Now, ceiling: Hlc, build_ms: u64, wall: WallClock) -> Self {
         let at_least = ceiling.ms().max(build_ms);
+        let synchronised = wall == WallClock::Right;
+        let has_gone_on = wall == WallClock::Battery && now.wall_ms.saturating_add(TOLERANCE_MS) >= at_least;
         let anchor = (now.mono_ms, at_least.max(now.wall_ms));
-        let told = (now.mono_ms, TimeOfDay { ms: 0, stratum: UNSYNCHRONISED });
+        let told = (now.mono_ms, TimeOfDay { ms: 0, stratum: UNSYNCHRONISED, word: 0 });
         let went_back = synchronised && now.wall_ms.saturating_add(TOLERANCE_MS) < at_least;
         let mut time = Self {
             clock: Clock::new(ceiling),
@@ -85,6 +145,8 @@ impl TimeKeeper {
             seen: now,
             stratum: UNSYNCHRONISED,
             source: None,
+            word: u32::from(has_gone_on),
+            whose: if has_gone_on { Word::WentOn } else { Word::None },
             anchor,
             told,
         };
@@ -103,12 +165,42 @@ impl TimeKeeper {
     /// The time of day with what it rests on.
     pub fn time_of_day(&self, now: Now) -> TimeOfDay {
         let stratum = if self.is_synchronised() { SYNCHRONISED } else { self.stratum };
-        TimeOfDay { ms: self.time_ms(now), stratum }
+        let word = if stratum < UNSYNCHRONISED { 0 } else { self.word };
+        TimeOfDay { ms: self.time_ms(now), stratum, word }
     }
 
     /// Whether the time of day is the wall clock's, which is known to be right.
     pub fn is_synchronised(&self) -> bool {
         self.synchronised && self.suspected.is_none()
+    }
+
+    /// What the time of day rests on.
+    pub fn basis(&self) -> Basis {
+        match (self.is_synchronised(), self.source, self.whose) {
+            (true, ..) => Basis::WallClock,
+            (false, Some(peer), _) => Basis::Peer(peer),
+            (false, None, Word::Person) => Basis::Person,
+            (false, None, Word::WentOn) => Basis::WentOn,
+            (false, None, Word::Told) => Basis::Told,
+            (false, None, Word::None) => Basis::Nothing,
+        }
+    }
+
+    /// Takes the time of day from a person, unless a clock that is kept right is near. `heard` is the highest word of any peer:
+    /// this one is the last.
+    ///
+    /// # Errors
+    /// [`SetTimeError`]; nothing has changed.
+    pub fn set_by_person(&mut self, now: Now, ms: u64, heard: u32) -> Result<(), SetTimeError> {
+        if self.is_synchronised() || self.source.is_some() {
+            return Err(SetTimeError::Known);
+        }
+        if !(self.build_ms..=self.build_ms.saturating_add(SAID_WITHIN_MS)).contains(&ms) {
+            return Err(SetTimeError::Implausible);
+        }
+        self.anchor = (now.mono_ms, ms);
+        (self.word, self.whose) = (self.word.max(heard).saturating_add(1), Word::Person);
+        Ok(())
     }
 
     /// Notes whether the wall clock is said to be right. Where it lies behind a time that rests on another right clock, it
@@ -157,8 +249,14 @@ impl TimeKeeper {
     /// on is worth less than that of whoever still follows one.
     pub fn lose(&mut self, peer: NodeId) {
         if self.source.take_if(|source| *source == peer).is_some() {
-            self.stratum = (self.stratum + 1).min(UNSYNCHRONISED);
+            self.go_on();
         }
+    }
+
+    /// A time that was right goes on by itself: that is newer than any word before.
+    fn go_on(&mut self) {
+        (self.stratum, self.source) = (UNSYNCHRONISED, None);
+        (self.word, self.whose) = (self.word.saturating_add(1), Word::WentOn);
     }
 
     /// What the wall clock shows if it went on steadily since it was last believed: what made it unsure may have set it
@@ -167,15 +265,16 @@ impl TimeKeeper {
         self.seen.wall_ms.saturating_add(now.mono_ms.saturating_sub(self.seen.mono_ms))
     }
 
-    /// Leaves the wall clock: time goes on steadily, not behind this node's own stamps, and rests on nothing.
+    /// Leaves the wall clock: time goes on steadily, not behind this node's own stamps.
     fn count_on(&mut self, now: Now) {
         let own = if self.is_synchronised() { self.steady_ms(now) } else { self.time_ms(now) };
         self.anchor = (now.mono_ms, own.max(self.clock.last().ms()));
-        (self.stratum, self.source) = (UNSYNCHRONISED, None);
+        self.go_on();
     }
 
     /// Compares with a peer. A node follows, forth and back, a peer that is nearer to a right clock
-    /// than itself; of two that are equally far, the one behind adopts the other's time. Returns
+    /// than itself; of two that know of none it takes the time of the one with the higher word; of two that are equally
+    /// far, the one behind adopts the other's time. Returns
     /// whether the own time changed.
     pub fn compare(&mut self, now: Now, peer: NodeId, theirs: TimeOfDay) -> bool {
         if self.is_synchronised() || !self.is_plausible(theirs.ms) {
@@ -191,8 +290,15 @@ impl TimeKeeper {
         } else {
             self.lose(peer);
         }
+        let knows_none = self.stratum == UNSYNCHRONISED && theirs.stratum == UNSYNCHRONISED;
+        let has_the_word = knows_none && theirs.word > self.word;
+        if has_the_word {
+            (self.word, self.whose) = (theirs.word, Word::Told);
+        }
         let own = self.time_ms(now);
-        let is_behind = self.source.is_none() && theirs.stratum == self.stratum && theirs.ms > own;
+        let is_even = theirs.stratum == self.stratum && theirs.word == self.word;
+        let is_behind = self.source.is_none() && is_even && theirs.ms > own;
+        let is_nearer = is_nearer || has_the_word;
         let adopts = own.abs_diff(theirs.ms) > TOLERANCE_MS && (is_nearer || is_behind);
         if adopts {
             self.anchor = (now.mono_ms, theirs.ms);
@@ -210,7 +316,7 @@ impl TimeKeeper {
         let (at, told) = self.told;
         let (own, since) = (self.time_of_day(now), now.mono_ms.saturating_sub(at));
         let stepped = own.ms.abs_diff(told.ms.saturating_add(since)) > TOLERANCE_MS;
-        stepped || own.stratum != told.stratum || since >= TELL_MS
+        stepped || (own.stratum, own.word) != (told.stratum, told.word) || since >= TELL_MS
     }
 
     /// The time of day to tell all peers now.
@@ -271,11 +377,17 @@ mod tests {
     }
 
     fn time(ms: u64, stratum: u8) -> TimeOfDay {
-        TimeOfDay { ms, stratum }
+        TimeOfDay { ms, stratum, word: 0 }
+    }
+
+    /// A time without a right clock that has this word.
+    fn word(ms: u64, word: u32) -> TimeOfDay {
+        TimeOfDay { ms, stratum: UNSYNCHRONISED, word }
     }
 
     fn keeper(now: Now, synchronised: bool) -> TimeKeeper {
-        TimeKeeper::new(now, Hlc::ZERO, 0, synchronised)
+        let wall = if synchronised { WallClock::Right } else { WallClock::Unknown };
+        TimeKeeper::new(now, Hlc::ZERO, 0, wall)
     }
 
     #[test]
@@ -302,13 +414,16 @@ mod tests {
     }
 
     #[test]
-    fn the_time_of_a_source_that_lost_its_clock_goes_on_one_stratum_higher() {
+    fn the_time_of_a_source_that_lost_its_clock_goes_on_and_leads_who_knows_no_better() {
         let mut own = keeper(at(0, 0), false);
         own.compare(at(0, 0), A, time(T, SYNCHRONISED));
         own.compare(at(5_000, 0), A, time(T + 60_000, UNSYNCHRONISED));
-        assert_eq!(own.time_of_day(at(5_000, 0)), time(T + 5_000, 3));
+        assert_eq!(own.time_of_day(at(5_000, 0)), word(T + 5_000, 1));
         own.compare(at(5_000, 0), B, time(u64::MAX >> 16, 1));
-        assert_eq!(own.time_of_day(at(5_000, 0)), time(T + 5_000, 3), "no clock is right in the year 10889");
+        assert_eq!(own.time_of_day(at(5_000, 0)), word(T + 5_000, 1), "no clock is right in the year 10889");
+        let mut other = keeper(at(0, 0), false);
+        assert!(other.compare(at(0, 0), A, own.time_of_day(at(5_000, 0))));
+        assert_eq!((other.basis(), other.time_of_day(at(0, 0))), (Basis::Told, word(T + 5_000, 1)));
         own.compare(at(5_000, 0), B, time(T + 90_000, 0));
         assert_eq!(own.time_of_day(at(5_000, 0)), time(T + 90_000, 2), "a stratum of 0 counts as 1");
     }
@@ -358,7 +473,7 @@ mod tests {
         own.watch_wall(at(1_000, T + 1_000));
         let back = at(2_000, T - 18_000);
         own.watch_wall(back);
-        assert_eq!(own.time_of_day(back), time(T + 2_000, UNSYNCHRONISED), "it counts on");
+        assert_eq!(own.time_of_day(back), word(T + 2_000, 1), "it counts on");
         own.compare(back, A, time(T + 2_200, SYNCHRONISED));
         own.watch_wall(at(2_000 + SUSPICION_MS, T - 18_000 + SUSPICION_MS));
         assert!(!own.is_synchronised(), "A's clock says otherwise");
@@ -389,7 +504,7 @@ mod tests {
     #[test]
     fn a_clock_behind_its_own_ceiling_is_suspected_at_the_start() {
         let ceiling = Hlc::from_ms(T + 365 * 86_400_000);
-        let mut own = TimeKeeper::new(at(0, T), ceiling, 0, true);
+        let mut own = TimeKeeper::new(at(0, T), ceiling, 0, WallClock::Right);
         assert_eq!(own.time_of_day(at(0, T)), time(ceiling.ms(), UNSYNCHRONISED));
         own.compare(at(0, T), A, time(T, SYNCHRONISED));
         own.watch_wall(at(0, T));
@@ -412,5 +527,43 @@ mod tests {
         led.lose(A);
         led.watch_wall(at(SUSPICION_MS, T + SUSPICION_MS));
         assert!(led.is_synchronised(), "nobody contradicts any more");
+    }
+
+    #[test]
+    fn a_battery_clock_counts_until_something_better_is_heard_and_not_when_it_ran_down() {
+        let mut own = TimeKeeper::new(at(0, T), Hlc::from_ms(T - 5_000), 0, WallClock::Battery);
+        assert_eq!((own.basis(), own.time_of_day(at(9, T))), (Basis::WentOn, word(T + 9, 1)));
+        own.compare(at(10, T), A, time(T + 60_000, SYNCHRONISED));
+        assert_eq!((own.basis(), own.time_ms(at(10, T))), (Basis::Peer(A), T + 60_000));
+        own.lose(A);
+        let gone_on = own.time_of_day(at(20, T));
+        assert_eq!(
+            (own.basis(), gone_on),
+            (Basis::WentOn, word(T + 60_010, 2)),
+            "that is newer than the battery's"
+        );
+        let run_down = TimeKeeper::new(at(0, 1_000), Hlc::from_ms(T), 0, WallClock::Battery);
+        assert_eq!((run_down.basis(), run_down.time_of_day(at(0, 1_000))), (Basis::Nothing, word(T, 0)));
+    }
+
+    #[test]
+    fn the_last_word_of_people_leads_forth_and_back_until_a_right_clock_is_heard() {
+        let battery = || TimeKeeper::new(at(0, T), Hlc::ZERO, T - 900_000, WallClock::Battery);
+        let (mut a, mut b) = (battery(), battery());
+        assert_eq!(a.set_by_person(at(0, T), T - 1_000_000, 0), Err(SetTimeError::Implausible));
+        assert_eq!(a.set_by_person(at(0, T), T + CENTURY_MS / 2, 0), Err(SetTimeError::Implausible));
+        assert_eq!(a.set_by_person(at(0, T), T + 600_000, 1), Ok(()));
+        assert_eq!((a.basis(), a.time_of_day(at(7, T))), (Basis::Person, word(T + 600_007, 2)));
+        assert!(a.is_untold(at(7, T)) && a.time_of_day(at(7, T)).is_trusted());
+        assert!(b.compare(at(7, T), A, a.time_of_day(at(7, T))));
+        // It was a slip, and is said again at the other board: earlier.
+        assert_eq!(b.set_by_person(at(8, T), T - 300_000, 2), Ok(()));
+        assert!(!b.compare(at(8, T), A, a.time_of_day(at(8, T))), "what was said before does not come back");
+        assert!(a.compare(at(9, T), B, b.time_of_day(at(9, T))));
+        assert_eq!((a.basis(), a.time_of_day(at(9, T))), (Basis::Told, word(T - 299_999, 3)));
+        a.compare(at(9, T), B, time(T, SYNCHRONISED));
+        assert_eq!((a.basis(), a.time_ms(at(9, T))), (Basis::Peer(B), T));
+        assert_eq!(a.set_by_person(at(9, T), T - 600_000, 3), Err(SetTimeError::Known));
+        assert_eq!(keeper(at(0, T), true).set_by_person(at(0, T), T + 5_000, 0), Err(SetTimeError::Known));
     }
 }

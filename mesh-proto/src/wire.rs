@@ -107,10 +107,12 @@ pub enum Message {
     Routed(Routed),
     /// The sender hears nothing over its other links to the receiver: this one is to be kept.
     Unheard,
+    /// The sender's time with the word that it rests on, where no right clock is near.
+    Word(TimeOfDay, u32),
 }
 
 /// How many variants of [`Message`] this version knows.
-const KNOWN_MESSAGES: u32 = 21;
+const KNOWN_MESSAGES: u32 = 22;
 
 /// The introduction.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -213,6 +215,7 @@ impl Message {
             | Self::Restoring(_)
             | Self::Process(_)
             | Self::Unheard
+            | Self::Word(..)
             | Self::TreeRoot { .. } => 0,
         };
         body + 256
@@ -228,6 +231,7 @@ impl Message {
                 | Self::TreeRoot { .. }
                 | Self::TreeLeaves(_)
                 | Self::Time(_)
+                | Self::Word(..)
                 | Self::Neighbours(_)
         )
     }

@@ -83,7 +83,7 @@ fn hello() -> Hello {
         household: HouseholdId::from_bytes([5; 32]),
         node: NodeId::from_bytes([6; 32]),
         run: run(),
-        time: TimeOfDay { ms: 1_700_000_000_000, stratum: 1 },
+        time: TimeOfDay { ms: 1_700_000_000_000, stratum: 1, word: 0 },
         proof: vec![vec![1, 2, 3]],
         software: "hearth 0.1.0".into(),
     }
@@ -121,7 +121,7 @@ fn messages() -> Vec<Message> {
         Message::TreeLeaves(vec![0, 1, u64::MAX]),
         Message::TreeItems(vec![deletion()]),
         Message::Reports(vec![report()]),
-        Message::Time(TimeOfDay { ms: 1_700_000_000_000, stratum: 2 }),
+        Message::Time(TimeOfDay { ms: 1_700_000_000_000, stratum: 2, word: 0 }),
         Message::Restoring(true),
         Message::Restoring(false),
         Message::Process(Process { started_ms: 1_690_000_000_000, number: 7 }),
@@ -135,6 +135,7 @@ fn messages() -> Vec<Message> {
             body: vec![9, 8],
         }),
         Message::Unheard,
+        Message::Word(TimeOfDay { ms: 1_700_000_000_000, stratum: 16, word: 0 }, 3),
     ]);
     all
 }
@@ -174,10 +175,11 @@ fn variant(message: &Message) -> u8 {
         Message::Neighbours(_) => 18,
         Message::Routed(_) => 19,
         Message::Unheard => 20,
+        Message::Word(..) => 21,
     }
 }
 
-const VARIANTS: u8 = 21;
+const VARIANTS: u8 = 22;
 
 /// Frames of one message each, in the order of [`messages`].
 const FRAMES: &[&str] = &[
@@ -211,6 +213,7 @@ const FRAMES: &[&str] = &[
     "010b12010123456789abcdef01",
     "0118130123456789abcdef0000000000000005ac020300020908",
     "010114",
+    "01091580d095ffbc311003",
 ];
 
 #[test]

@@ -29,6 +29,7 @@ use mesh_proto::{
     mesh::{Boot, Loader, Mesh, next_run},
     overlay::Run,
     planted::Plant,
+    time,
 };
 use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
@@ -53,7 +54,7 @@ use crate::{
     eventloop::{self, Clock, EventLoop},
     history::{History, HistoryParts, HistoryTask},
     listener::{self, Ports, TcpLimits},
-    service::Service,
+    service::{HouseholdTime, Service},
     state_dir::{INVITES_FILE, Incarnation, StateDir},
     store::{
         files::{read_checked, write_durable},
@@ -125,8 +126,10 @@ impl Life<'_> {
         let identity = NodeIdentity::from_seed(household.seed.as_bytes())?;
         let me = identity.id();
         let (store, recovery, loader) = systemd.while_opening(open_store(state.path().to_owned())).await?;
-        let (synchronised, keep_looking) = timekeeping::follow(config.clock, TimePrograms::default()).await;
-        let mesh = self.mesh(&household, me, loader, *synchronised.borrow())?;
+        let programs = TimePrograms::default();
+        let (synchronised, keep_looking) = timekeeping::follow(config.clock, programs.clone()).await;
+        let wall = timekeeping::at_start(config.clock, &programs, *synchronised.borrow());
+        let mesh = self.mesh(&household, me, loader, wall)?;
         let run = mesh.run();
 
         let (stop, shutdown) = watch::channel(false);
@@ -136,6 +139,7 @@ impl Life<'_> {
         let (events, links) = link_events();
         let (wanted, wanted_rx) = watch::channel(Default::default());
         let (alive, alive_rx) = watch::channel(BTreeSet::from([me.short()]));
+        let (time_told, household_time) = watch::channel(HouseholdTime::default());
         let (joins, joins_rx) = mpsc::channel(16);
         let transport_counters = Arc::new(TransportCounters::default());
         let join_counters = Arc::new(JoinCounters::default());
@@ -210,6 +214,7 @@ impl Life<'_> {
             heartbeat: loop_beats.clone(),
             clock: Clock::new(),
             synchronised: synchronised.clone(),
+            time: time_told,
         });
         let (stop_loop, loop_shutdown) = watch::channel(false);
         let looping = tokio::spawn(event_loop.run(loop_shutdown));
@@ -245,6 +250,7 @@ impl Life<'_> {
             announced: devices_announced,
             vault: Vault::new(SigningKey::from_bytes(household.seed.as_bytes()), members_of_vault),
             alive: alive_rx,
+            time: household_time.clone(),
             me: me.short(),
             incarnation: run.incarnation,
             adapters: self.adapters(),
@@ -259,7 +265,7 @@ impl Life<'_> {
             folder: state.path().join("history"),
             enabled: config.history.enabled,
             megabytes: config.history.megabytes,
-            me: me.short(),
+            time: household_time,
             shutdown: shutdown.clone(),
             heartbeat: history_beats.clone(),
         });
@@ -416,7 +422,7 @@ impl Life<'_> {
         household: &Household,
         me: NodeId,
         loader: Loader,
-        synchronised: bool,
+        wall: time::WallClock,
     ) -> Result<Mesh, Box<dyn Error>> {
         let state = &self.state;
         // The store has left it when it was opened, if it may have lost writes.
@@ -442,7 +448,7 @@ impl Life<'_> {
             run,
             ceiling: Hlc::from_bits(state.clock_ceiling()?.unwrap_or(0)),
             build_ms: BUILD_S * 1000,
-            synchronised,
+            wall,
             restored: since,
             seed: random_seed()?,
             software: concat!("hearth ", env!("CARGO_PKG_VERSION")).into(),

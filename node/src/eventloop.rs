@@ -46,7 +46,7 @@ use tracing::{debug, error, info};
 
 use crate::{
     discovery::Found,
-    service::{Request, ServiceError},
+    service::{HouseholdTime, Request, ServiceError},
     state_dir::StateDir,
     store::worker::{Committed, StoreHandle},
     transport::{
@@ -69,6 +69,8 @@ const LINGER: Duration = Duration::from_millis(200);
 const STORE_RETRY: Duration = Duration::from_secs(2);
 /// How often the clock's synchronisation is looked at, whom to dial, and what could not be saved.
 const CHORES: Duration = Duration::from_secs(5);
+/// Steps of the time of day that are told, in milliseconds: less is how long it takes to look at both clocks.
+const TIME_STEP_MS: u64 = 100;
 /// How long a clean stop waits for the last flush.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -102,6 +104,8 @@ pub struct Parts {
     pub clock: Clock,
     /// Whether the wall clock is known to be right, from [`crate::timekeeping`].
     pub synchronised: watch::Receiver<bool>,
+    /// The time of day, for the rest of the node.
+    pub time: watch::Sender<HouseholdTime>,
 }
 
 struct OpenLink {
@@ -128,6 +132,7 @@ pub struct EventLoop {
     heartbeat: Arc<AtomicU64>,
     clock: Clock,
     synchronised: watch::Receiver<bool>,
+    time: watch::Sender<HouseholdTime>,
     files: Files,
     links: BTreeMap<LinkId, OpenLink>,
     closing: Vec<(Instant, LinkHandle, CloseCode)>,
@@ -175,6 +180,7 @@ impl EventLoop {
             heartbeat: parts.heartbeat,
             clock: parts.clock,
             synchronised: parts.synchronised,
+            time: parts.time,
             files,
             links: BTreeMap::new(),
             closing: Vec::new(),
@@ -248,9 +254,26 @@ impl EventLoop {
         self.chores();
         self.retry_store();
         self.handle_events();
+        self.tell_time();
         self.tell_watchers();
         self.transmit();
         self.end_closing();
+    }
+
+    /// Tells the rest of the node when the time of day has stepped.
+    fn tell_time(&self) {
+        let now = self.clock.now();
+        let time = self.mesh.time().time_of_day(now);
+        let ahead = i128::from(time.ms) - i128::from(now.wall_ms);
+        let new =
+            HouseholdTime { ahead_ms: i64::try_from(ahead).unwrap_or_default(), trusted: time.is_trusted() };
+        self.time.send_if_modified(|told| {
+            let differs = told.trusted != new.trusted || told.ahead_ms.abs_diff(new.ahead_ms) > TIME_STEP_MS;
+            if differs {
+                *told = new;
+            }
+            differs
+        });
     }
 
     fn link_events(&mut self, first: LinkEvent) {

@@ -8,6 +8,7 @@ use mesh_proto::{
     FieldName, NodeId, ObjectId, Value,
     kinds::Author,
     roster::{Body, NodeName, Roles},
+    time::{Basis, SetTimeError},
 };
 use serde::Serialize;
 use thiserror::Error;
@@ -208,6 +209,30 @@ pub struct NodeHealth {
     pub reasons: Vec<&'static str>,
 }
 
+/// How the household's time of day differs from this machine's clock, for the parts of the node that go by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct HouseholdTime {
+    /// How far it is ahead, in milliseconds.
+    pub ahead_ms: i64,
+    /// Whether it rests on a clock or on somebody's word.
+    pub trusted: bool,
+}
+
+/// The household's time of day, as this node knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TimeView {
+    /// In milliseconds since 1970.
+    pub ms: u64,
+    /// What the clock of this machine shows, in milliseconds since 1970.
+    pub wall_ms: u64,
+    /// Whether it rests on a clock or on somebody's word: only then does anything happen by the time of day.
+    pub trusted: bool,
+    /// What it rests on.
+    pub basis: Basis,
+    /// The friendly name of the peer that is followed.
+    pub peer: Option<String>,
+}
+
 /// Why a request was not carried out. Nothing has changed, except where the text says so.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum ServiceError {
@@ -274,6 +299,10 @@ pub enum Request {
     Unwatch(u64),
     /// The state of the node.
     Status(oneshot::Sender<Status>),
+    /// The time of day.
+    Time(oneshot::Sender<TimeView>),
+    /// A person says the time of day, in milliseconds since 1970.
+    SetTime(u64, oneshot::Sender<Result<(), SetTimeError>>),
     /// Whether it can do its work.
     Health(oneshot::Sender<NodeHealth>),
     /// Issues a membership statement and makes it durable; answers with the statements that
@@ -367,6 +396,23 @@ impl Service {
     /// [`ServiceError::Stopping`].
     pub async fn status(&self) -> Result<Status, ServiceError> {
         self.ask(Request::Status).await
+    }
+
+    /// The time of day.
+    ///
+    /// # Errors
+    /// [`ServiceError::Stopping`].
+    pub async fn time(&self) -> Result<TimeView, ServiceError> {
+        self.ask(Request::Time).await
+    }
+
+    /// Sets the time of day of this node, and of the peers that know of no right clock. The clock of the machine stays
+    /// as it is.
+    ///
+    /// # Errors
+    /// [`ServiceError::Stopping`]; within, why it was not set.
+    pub async fn set_time(&self, ms: u64) -> Result<Result<(), SetTimeError>, ServiceError> {
+        self.ask(|reply| Request::SetTime(ms, reply)).await
     }
 
     /// Whether the node can do its work; costs next to nothing, however much it holds.

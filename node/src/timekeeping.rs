@@ -19,6 +19,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use mesh_proto::time::WallClock;
 use ring::rand::{SecureRandom as _, SystemRandom};
 use tokio::{
     net::UdpSocket,
@@ -69,6 +70,8 @@ pub struct TimePrograms {
     pub chrony: SocketAddr,
     /// The NTP port of this machine.
     pub ntp: SocketAddr,
+    /// The battery clocks that the kernel knows.
+    pub rtc: PathBuf,
 }
 
 impl Default for TimePrograms {
@@ -77,6 +80,7 @@ impl Default for TimePrograms {
             timesyncd: "/run/systemd/timesync/synchronized".into(),
             chrony: (Ipv4Addr::LOCALHOST, 323).into(),
             ntp: (Ipv4Addr::LOCALHOST, 123).into(),
+            rtc: "/sys/class/rtc".into(),
         }
     }
 }
@@ -89,6 +93,15 @@ impl TimePrograms {
         }
         let (chrony, ntp) = tokio::join!(self.ask_chrony(), self.ask_ntp());
         chrony || ntp
+    }
+
+    /// Whether the kernel set its clock by a battery clock when the machine started (`hctosys`, the kernel's rtc.rst).
+    pub fn began_by_battery(&self) -> bool {
+        let Ok(clocks) = std::fs::read_dir(&self.rtc) else { return false };
+        let set_the_clock = |clock: std::fs::DirEntry| {
+            std::fs::read_to_string(clock.path().join("hctosys")).is_ok_and(|answer| answer.trim() == "1")
+        };
+        clocks.flatten().any(set_the_clock)
     }
 
     async fn ask_chrony(&self) -> bool {
@@ -124,6 +137,15 @@ pub async fn follow(
         }
     };
     (receiver, follow)
+}
+
+/// What is known of this machine's clock at the start.
+pub fn at_start(rule: ClockRule, programs: &TimePrograms, synchronised: bool) -> WallClock {
+    match rule {
+        _ if synchronised => WallClock::Right,
+        ClockRule::Ask | ClockRule::Trusted if programs.began_by_battery() => WallClock::Battery,
+        _ => WallClock::Unknown,
+    }
 }
 
 /// This machine's clock, in seconds since 1970.

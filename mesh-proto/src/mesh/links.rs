@@ -193,7 +193,8 @@ impl Mesh {
             Message::TreeLeaves(leaves) => self.on_tree_leaves(id, &leaves),
             Message::TreeItems(items) => self.on_tree_items(id, items),
             Message::Reports(reports) => self.on_reports(id, reports),
-            Message::Time(time) => self.on_time(id, time),
+            Message::Time(time) => self.on_time(id, time, None),
+            Message::Word(time, word) => self.on_time(id, time, Some(word)),
             Message::Restoring(is_restoring) => self.on_restoring(id, is_restoring),
             Message::Neighbours(told) => self.on_neighbours(id, &told),
             Message::Routed(routed) => self.on_routed(id, routed, Carrier::Frame),
@@ -245,7 +246,7 @@ impl Mesh {
                 time_at_ms: self.now.mono_ms,
             });
         }
-        self.on_time(id, hello.time);
+        self.on_time(id, hello.time, Some(0));
         if self.outlives_rivals(id) {
             self.tell_unheard(hello.node);
             self.greet(id, hello);
@@ -261,19 +262,21 @@ impl Mesh {
         for peer in self.links.values_mut().filter(|l| l.node == hello.node).filter_map(|l| l.peer.as_mut()) {
             peer.run = peer.run.max(hello.run);
         }
-        self.on_time(id, hello.time);
+        self.on_time(id, hello.time, None);
     }
 
-    /// Notes a peer's time.
-    fn on_time(&mut self, id: LinkId, time: TimeOfDay) {
+    /// Notes a peer's time, and its word unless that is as it was.
+    fn on_time(&mut self, id: LinkId, time: TimeOfDay, word: Option<u32>) {
         let Some(link) = self.links.get_mut(&id) else { return };
         let node = link.node;
         if time.ms > MAX_TIME_MS {
             return self.offend(node, Counter::BadValue);
         }
-        let stratum = if self.time.is_plausible(time.ms) { time.stratum } else { UNSYNCHRONISED };
+        let is_plausible = self.time.is_plausible(time.ms);
         if let Some(peer) = &mut link.peer {
-            (peer.time, peer.time_at_ms) = (TimeOfDay { stratum, ..time }, self.now.mono_ms);
+            let word = word.unwrap_or(peer.time.word);
+            let (stratum, word) = if is_plausible { (time.stratum, word) } else { (UNSYNCHRONISED, 0) };
+            (peer.time, peer.time_at_ms) = (TimeOfDay { stratum, word, ..time }, self.now.mono_ms);
         }
     }
 
@@ -297,8 +300,11 @@ impl Mesh {
             }
         }
         if self.time.is_untold(self.now) {
-            let time = Message::Time(self.time.tell(self.now));
-            self.tell_open_links(&time);
+            let time = self.time.tell(self.now);
+            self.tell_open_links(&Message::Time(time));
+            if time.word > 0 {
+                self.tell_open_links(&Message::Word(time, time.word));
+            }
             self.schedule_release();
         }
     }
@@ -313,11 +319,14 @@ impl Mesh {
         let reports = self.collector.reporters();
         let digest = self.digest();
         let (restoring, asking) = (self.is_restoring(), self.is_asking());
-        let due = self.now.mono_ms + DIGEST_MS;
+        let (due, time) = (self.now.mono_ms + DIGEST_MS, self.time.time_of_day(self.now));
         if let Some(link) = self.links.get_mut(&id) {
             link.digest_due_ms = due;
             if restoring {
                 link.outbox.control(Message::Restoring(true));
+            }
+            if time.word > 0 {
+                link.outbox.control(Message::Word(time, time.word));
             }
             link.outbox.control(Message::Digest(digest));
             link.reports = reports;
@@ -414,6 +423,7 @@ fn holds_news(message: &Message) -> bool {
             | Message::Overlay(_)
             | Message::Reports(_)
             | Message::Time(_)
+            | Message::Word(..)
             | Message::Neighbours(_)
             | Message::Routed(_)
     )

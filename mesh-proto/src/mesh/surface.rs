@@ -16,6 +16,7 @@ use crate::{
     replica::Replica,
     roster::Roster,
     session::{LinkId, Transport},
+    time::WallClock,
     wire::ByeReason,
 };
 
@@ -38,8 +39,8 @@ pub struct Boot {
     pub ceiling: Hlc,
     /// When this software was built, in milliseconds since 1970.
     pub build_ms: u64,
-    /// Whether the wall clock is known to be right.
-    pub synchronised: bool,
+    /// What is known of the wall clock.
+    pub wall: WallClock,
     /// Set when the store was restored, repaired or imported and may be behind: the generation of
     /// the first run since, which the mark of the restored store must hold.
     pub restored: Option<u32>,

@@ -80,7 +80,7 @@ pub(crate) fn boot(roster: &Roster, node: u8, generation: u32, restored: bool) -
         run: Run { incarnation: u64::from(generation), generation },
         ceiling: Hlc::ZERO,
         build_ms: 0,
-        synchronised: true,
+        wall: mesh_proto::time::WallClock::Right,
         restored: restored.then_some(generation),
         seed: u64::from(node),
         software: "test".into(),
@@ -101,7 +101,7 @@ pub(crate) fn hello(household: HouseholdId, node: u8) -> Message {
         household,
         node: node_id(node),
         run: Run { incarnation: 1, generation: 1 },
-        time: TimeOfDay { ms: START_MS, stratum: 1 },
+        time: TimeOfDay { ms: START_MS, stratum: 1, word: 0 },
         proof: Vec::new(),
         software: "test".into(),
     })

@@ -279,7 +279,7 @@ fn nothing_is_given_up_before_the_peer_can_use_what_is_kept() {
     say(&mut mesh, 2, first, &[Message::Unheard]);
     assert!(!sent(&mut mesh, first).contains(&Message::Bye(ByeReason::Replaced)));
     // It also shows that the loser still delivers.
-    let time = mesh_proto::time::TimeOfDay { ms: now_at(2).wall_ms, stratum: 3 };
+    let time = mesh_proto::time::TimeOfDay { ms: now_at(2).wall_ms, stratum: 3, word: 0 };
     say(&mut mesh, 3, second, &[Message::Time(time)]);
     let gone = if mesh.links().any(|(id, link)| id == first && link.is_live()) { second } else { first };
     assert!(sent(&mut mesh, gone).contains(&Message::Bye(ByeReason::Replaced)));

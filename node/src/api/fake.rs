@@ -13,12 +13,13 @@ use std::{
 use mesh_proto::{
     FieldName, Key, ObjectId, ShortId, Value,
     kinds::{Author, is_complete, may_author},
+    time::Basis,
 };
 use tokio::sync::{mpsc, oneshot};
 
 use crate::service::{
     Change, Changes, FieldView, NodeHealth, NodeStatus, ObjectView, Op, Request, ResumeToken, Service,
-    ServiceError, Status, Watching,
+    ServiceError, Status, TimeView, Watching,
 };
 
 /// The key of the fake's node.
@@ -90,6 +91,7 @@ struct State {
     watchers: BTreeMap<u64, Watcher>,
     last_watcher: u64,
     store_error: Option<String>,
+    said_ms: Option<u64>,
 }
 
 impl State {
@@ -123,6 +125,15 @@ impl State {
                 }
             }
             Request::Status(reply) => drop(reply.send(self.status())),
+            Request::Time(reply) => {
+                let (ms, basis) = (self.said_ms.unwrap_or(1_000), Basis::Person);
+                let trusted = self.said_ms.is_some();
+                drop(reply.send(TimeView { ms, wall_ms: 1_000, trusted, basis, peer: None }));
+            }
+            Request::SetTime(ms, reply) => {
+                self.said_ms = Some(ms);
+                let _ = reply.send(Ok(()));
+            }
             Request::Health(reply) => {
                 let reasons = self.store_error.iter().map(|_| "the store cannot be written").collect();
                 drop(reply.send(NodeHealth { reasons }));

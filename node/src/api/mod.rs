@@ -26,6 +26,7 @@ mod removal;
 pub mod serve;
 #[cfg(test)]
 mod tests;
+mod time;
 mod transfer;
 mod watch;
 
@@ -37,7 +38,7 @@ use axum::{
     http::{HeaderValue, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
-    routing::{delete, get, patch, post},
+    routing::{delete, get, patch, post, put},
 };
 use futures_util::FutureExt as _;
 use tokio::sync::watch as watch_channel;
@@ -141,6 +142,7 @@ fn viewer_routes() -> Router<Arc<ApiContext>> {
         .route("/api/v1/adapters/{id}", get(adapters::read))
         .route("/api/v1/commands/{id}", get(commands::read))
         .route("/api/v1/adapters", get(adapters::list))
+        .route("/api/v1/time", get(time::read))
 }
 
 fn operator_routes() -> Router<Arc<ApiContext>> {
@@ -161,13 +163,14 @@ fn admin_routes() -> Router<Arc<ApiContext>> {
         .route("/api/v1/adapters/{id}", patch(adapters::change).delete(adapters::forget))
         .route("/api/v1/adapters/{id}/pair", post(adapters::pair))
         .route("/api/v1/doctor", get(admin::doctor))
+        .route("/api/v1/time", put(time::set))
         .route(BACKUP, get(backup::backup))
         .route("/api/v1/export", get(transfer::export))
         .route("/api/v1/import", post(transfer::import))
 }
 
 /// Every route, for the bounded labels of the metrics.
-const ROUTES: [&str; 28] = [
+const ROUTES: [&str; 29] = [
     "/healthz",
     "/metrics",
     "/api/v1/ca",
@@ -193,6 +196,7 @@ const ROUTES: [&str; 28] = [
     "/api/v1/tokens",
     "/api/v1/tokens/{id}",
     "/api/v1/doctor",
+    "/api/v1/time",
     BACKUP,
     EXPORT,
     IMPORT,

@@ -172,6 +172,19 @@ pub enum Command {
     /// The certificate authority of this node
     #[command(subcommand)]
     Ca(CaCommand),
+    /// Show the time of day of the household and what it rests on, or say it
+    ///
+    /// A board without a battery clock and without a time server does not know the time after a power
+    /// cut. What is due by the time of day waits until it does: from a time program, a battery clock, another
+    /// node, or from you.
+    #[command(
+        after_help = "Examples:\n  hearth time\n  hearth time set '2026-11-29 17:30'\n  hearth time set now"
+    )]
+    Time {
+        /// `set`
+        #[command(subcommand)]
+        command: Option<TimeCommand>,
+    },
     /// Look for what is wrong, with the way out; ends with 1 if a check fails
     Doctor,
     /// Write all objects to a file, one JSON document a line

@@ -23,6 +23,7 @@ mod part;
 mod show;
 #[cfg(test)]
 pub(crate) mod testing;
+mod time;
 mod transfer;
 mod watch;
 
@@ -176,6 +177,7 @@ impl Session {
             Command::SetupCode { new } => self.setup_code(new).await,
             Command::Ca(args::CaCommand::Export { out }) => self.ca_export(out.as_deref()).await,
             Command::Doctor => self.doctor().await,
+            Command::Time { command } => self.time(command.as_ref()).await,
             Command::Backup(args) => self.backup(&args).await,
             Command::Export { file } => self.export(file.as_deref()).await,
             Command::Import { file, dry_run } => self.import(&file, dry_run).await,

@@ -1,40 +1,27 @@
-//! The household's time of day, as this node's own stamps show it.
+//! The household's time of day, as the mesh keeps it.
 //!
-//! Deadlines are compared with stamps of other nodes. A board without a battery clock stamps by
-//! its peers' time while its own clock is years away, so the wall clock alone would let every
-//! command look late; the stamps on this node's own fresh writes tell the difference.
+//! Deadlines are compared with times of other nodes. A board without a battery clock goes by its peers' time while its own clock is
+//! years away, so the wall clock alone would let every command look late; the event loop tells how far they are apart.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Differences below this are the time a write takes, in milliseconds.
-const TOLERANCE_MS: u64 = 1_000;
+use tokio::sync::watch;
 
-/// The wall clock and its known correction.
-#[derive(Debug, Default)]
-pub(crate) struct HouseholdClock {
-    offset_ms: i64,
-    newest_ms: u64,
-}
+use crate::service::HouseholdTime;
+
+/// The wall clock and its correction.
+#[derive(Debug, Clone)]
+pub(crate) struct HouseholdClock(watch::Receiver<HouseholdTime>);
 
 impl HouseholdClock {
+    /// Goes by what the event loop tells.
+    pub(crate) fn new(time: watch::Receiver<HouseholdTime>) -> Self {
+        Self(time)
+    }
+
     /// The household's time, in milliseconds since 1970.
     pub(crate) fn now_ms(&self) -> u64 {
-        wall_ms().saturating_add_signed(self.offset_ms)
-    }
-
-    /// A write that this node made a moment ago carries this stamp, in milliseconds since 1970.
-    pub(crate) fn learn(&mut self, stamp_ms: u64) {
-        self.learn_at(stamp_ms, wall_ms());
-    }
-
-    fn learn_at(&mut self, stamp_ms: u64, wall_ms: u64) {
-        if stamp_ms <= self.newest_ms {
-            return; // seen before: how long ago it was made is not known
-        }
-        self.newest_ms = stamp_ms;
-        let differs = stamp_ms.abs_diff(wall_ms) > TOLERANCE_MS;
-        let offset = i128::from(stamp_ms) - i128::from(wall_ms);
-        self.offset_ms = if differs { i64::try_from(offset).unwrap_or(0) } else { 0 };
+        wall_ms().saturating_add_signed(self.0.borrow().ahead_ms)
     }
 }
 
@@ -48,15 +35,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_large_and_fresh_difference_counts() {
-        let mut clock = HouseholdClock::default();
-        clock.learn_at(10_500, 10_000);
-        assert_eq!(clock.offset_ms, 0);
-        clock.learn_at(1_000_000, 11_000);
-        assert_eq!(clock.offset_ms, 989_000);
-        clock.learn_at(1_000_000, 500_000);
-        assert_eq!(clock.offset_ms, 989_000, "an old stamp seen again tells nothing");
-        clock.learn_at(1_500_010, 1_500_000);
-        assert_eq!(clock.offset_ms, 0, "the clock was set meanwhile");
+    fn it_goes_forth_and_back_with_the_household() {
+        let (told, time) = watch::channel(HouseholdTime::default());
+        let clock = HouseholdClock::new(time);
+        for ahead_ms in [0, 989_000_000, -989_000_000, 5_000] {
+            told.send_replace(HouseholdTime { ahead_ms, trusted: true });
+            let expected = wall_ms().saturating_add_signed(ahead_ms);
+            assert!(clock.now_ms().abs_diff(expected) < 60_000, "{ahead_ms}");
+        }
     }
 }

@@ -62,7 +62,7 @@ use tracing::{error, warn};
 use crate::{
     api::ports::{CommandsPort, CommandsRequest, PortError, adapters::AdaptersRequest},
     discovery::Announced,
-    service::{Changes, Service, ServiceError},
+    service::{Changes, HouseholdTime, Service, ServiceError},
 };
 use adapters::Slots;
 pub(crate) use clock::HouseholdClock;
@@ -119,6 +119,8 @@ pub struct DevicesParts {
     pub vault: Vault,
     /// The nodes that are alive, from the event loop.
     pub alive: watch::Receiver<BTreeSet<ShortId>>,
+    /// The time of day, from the event loop.
+    pub time: watch::Receiver<HouseholdTime>,
     /// This node.
     pub me: ShortId,
     /// The node's boot incarnation; shown beside what this node reaches.
@@ -251,7 +253,7 @@ impl Devices {
             names: Names::new(parts.me)?,
             shutdown: parts.shutdown,
             heartbeat: parts.heartbeat,
-            clock: HouseholdClock::default(),
+            clock: HouseholdClock::new(parts.time),
             devices: BTreeMap::new(),
             book: Book::default(),
             submitting: BTreeMap::new(),

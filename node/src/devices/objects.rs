@@ -46,7 +46,7 @@ impl Devices {
             devices.into_iter().partition(|change| change.id.kind() == "adapter");
         adapters.iter().for_each(|change| self.see_adapter(change, is_live));
         for change in devices {
-            if let Some(id) = self.see_device(change, is_live) {
+            if let Some(id) = self.see_device(change) {
                 self.settle(&id);
                 self.show(&id);
             }
@@ -71,17 +71,13 @@ impl Devices {
         self.called.get(&node).cloned().unwrap_or_else(|| node.to_string())
     }
 
-    fn see_device(&mut self, change: Change, is_live: bool) -> Option<DeviceId> {
+    fn see_device(&mut self, change: Change) -> Option<DeviceId> {
         let id = DeviceId::new(change.id.name()).ok()?;
         self.unseen.remove(&id);
         let Some(view) = change.object else {
             self.lose_object(&id);
             return None;
         };
-        if is_live {
-            let mine = view.fields.values().filter(|field| !field.durable && field.by == self.by_me);
-            mine.for_each(|field| self.clock.learn(field.at_ms));
-        }
         let object = change.id;
         self.device_mut(&id, object)?.see(&view);
         Some(id)
@@ -121,9 +117,6 @@ impl Devices {
             .and_then(|field| Some((RequestField::from_value(&field.value)?, field)));
         if let Some((request, field)) = request {
             let is_mine = field.by == self.by_me;
-            if is_mine {
-                self.clock.learn(field.at_ms);
-            }
             let within_ms = within_ms(request.at, request.deadline_ms);
             let (device, change, hash) = (request.device, request.change, Some(request.hash));
             let known = Known { device, change, at_ms: field.at_ms, within_ms, hash, is_mine };

@@ -43,6 +43,12 @@ impl EventLoop {
                 let body = self.mesh.roster().removal_of(node);
                 self.issue(body, IssueReply::Removed(reply));
             }
+            Request::Time(reply) => {
+                let _ = reply.send(status::time(&self.mesh, self.clock.now()));
+            }
+            Request::SetTime(ms, reply) => {
+                let _ = reply.send(self.mesh.set_time(self.clock.now(), ms));
+            }
             Request::Health(reply) => {
                 let _ = reply.send(self.health());
             }

@@ -10,6 +10,7 @@ use mesh_proto::{
     mesh::Mesh,
     roster::{Member, Roles},
     session::Link,
+    time::{Basis, Now},
     vector::Vector,
     view,
 };
@@ -20,7 +21,7 @@ use super::{
 };
 use crate::{
     discovery::Report,
-    service::{FieldView, NodeStatus, ObjectView, Status},
+    service::{FieldView, NodeStatus, ObjectView, Status, TimeView},
     transport::LinkId,
 };
 
@@ -171,6 +172,16 @@ impl StatusSource<'_> {
         let theirs = link.and_then(|link| link.heads.as_ref()).or_else(|| self.mesh.durable_of(node))?;
         Some(count(&theirs.missing(self.mesh.commits().durable())))
     }
+}
+
+/// The time of day, and what it rests on.
+pub(super) fn time(mesh: &Mesh, now: Now) -> TimeView {
+    let (time, basis) = (mesh.time().time_of_day(now), mesh.time().basis());
+    let peer = match basis {
+        Basis::Peer(peer) => Some(name_of(mesh, peer.short())),
+        _ => None,
+    };
+    TimeView { ms: time.ms, wall_ms: now.wall_ms, trusted: time.is_trusted(), basis, peer }
 }
 
 fn count(vector: &Vector) -> u64 {

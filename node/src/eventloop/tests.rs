@@ -18,7 +18,7 @@ use mesh_proto::{
 
 use super::*;
 use crate::{
-    service::{Changes, Op, Service},
+    service::{Changes, HouseholdTime, Op, Service},
     state_dir::StateDir,
     store::{
         tests::{Card, Folder},
@@ -90,6 +90,7 @@ impl Bench {
             heartbeat: Arc::default(),
             clock,
             synchronised: watch::channel(true).1,
+            time: watch::channel(HouseholdTime::default()).0,
         });
         Self { event_loop, service, state, disk: Disk::default(), folder, _links: links_in }
     }
@@ -158,7 +159,7 @@ fn boot(start: u32) -> Boot {
         run: Run { incarnation: start.into(), generation: start },
         ceiling: Hlc::ZERO,
         build_ms: 0,
-        synchronised: true,
+        wall: mesh_proto::time::WallClock::Right,
         restored: None,
         seed: 1,
         software: "test".into(),

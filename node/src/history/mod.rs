@@ -41,7 +41,6 @@ use std::{
     time::Duration,
 };
 
-use mesh_proto::ShortId;
 use tokio::{
     sync::{Semaphore, mpsc, watch},
     task::JoinHandle,
@@ -55,7 +54,7 @@ use crate::{
         history::{HistoryQuery, HistoryRequest, HistoryView, Moment},
     },
     devices::HouseholdClock,
-    service::{Change, Changes, ObjectView, Service, ServiceError},
+    service::{Change, Changes, HouseholdTime, ObjectView, Service, ServiceError},
 };
 use disk::{Disk, Ended, Reading};
 pub use observed::key_of_sensor;
@@ -87,8 +86,8 @@ pub struct HistoryParts {
     pub enabled: bool,
     /// Room for it on the disk in MiB, 2 or more; 0 to keep none, and delete what there is.
     pub megabytes: u32,
-    /// This node.
-    pub me: ShortId,
+    /// The time of day, from the event loop.
+    pub time: watch::Receiver<HouseholdTime>,
     /// Becomes `true` when the node stops. Join the task before the event loop is stopped.
     pub shutdown: watch::Receiver<bool>,
     /// Bumped at least every two seconds; the watchdog looks at it.
@@ -110,7 +109,6 @@ type NextChanges = Pin<Box<dyn Future<Output = Result<Changes, ServiceError>> + 
 pub struct History {
     service: Service,
     requests: mpsc::Receiver<HistoryRequest>,
-    by_me: String,
     shutdown: watch::Receiver<bool>,
     heartbeat: Arc<AtomicU64>,
     clock: HouseholdClock,
@@ -161,12 +159,11 @@ impl History {
     }
 
     fn new(parts: HistoryParts, report: watch::Sender<Report>) -> Self {
-        let clock = HouseholdClock::default();
+        let clock = HouseholdClock::new(parts.time);
         let now = clock.now_ms() / 1_000;
         Self {
             service: parts.service,
             requests: parts.requests,
-            by_me: parts.me.to_string(),
             shutdown: parts.shutdown,
             heartbeat: parts.heartbeat,
             clock,
@@ -212,7 +209,7 @@ impl History {
                         Ok(changes) => {
                             for change in changes.changes {
                                 absent.remove(change.id.name());
-                                self.see(change, is_live);
+                                self.see(change);
                             }
                             if changes.caught_up {
                                 is_live = true;
@@ -236,13 +233,7 @@ impl History {
         }
     }
 
-    fn see(&mut self, change: Change, is_live: bool) {
-        let mine = change.object.iter().flat_map(|object| object.fields.values());
-        if is_live {
-            // What lasts may have been written long ago.
-            let mine = mine.filter(|field| !field.durable && field.by == self.by_me);
-            mine.for_each(|field| self.clock.learn(field.at_ms));
-        }
+    fn see(&mut self, change: Change) {
         if change.id.kind() != "device" {
             return;
         }

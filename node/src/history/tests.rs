@@ -22,7 +22,7 @@ use crate::{
         ports::history::{HistoryHandle, SeriesView},
     },
     json::to_value,
-    service::Op,
+    service::{HouseholdTime, Op},
     store::tests::Folder,
 };
 
@@ -312,8 +312,7 @@ impl Running {
             folder: folder.join("history"),
             enabled,
             megabytes,
-            // Not the one whose stamps the made-up event loop counts from 1: they would be taken for the time.
-            me: ShortId(0xcd),
+            time: watch::channel(HouseholdTime::default()).1,
             shutdown,
             heartbeat: Arc::default(),
         });

@@ -100,7 +100,7 @@ async fn ntp(recorded: &str) -> SocketAddr {
 /// A machine on which nothing keeps the clock.
 async fn nothing() -> TimePrograms {
     let closed = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap().local_addr().unwrap();
-    TimePrograms { timesyncd: "/nonexistent".into(), chrony: closed, ntp: closed }
+    TimePrograms { timesyncd: "/nonexistent".into(), chrony: closed, ntp: closed, rtc: "/nonexistent".into() }
 }
 
 #[tokio::test]
@@ -167,4 +167,24 @@ async fn a_clock_that_becomes_right_is_noticed() {
     // The task ends with the last who wants to know.
     drop(seen);
     timeout(LOOK_SOON, task).await.expect("it ends").unwrap();
+}
+
+#[test]
+fn a_battery_clock_counts_when_the_kernel_went_by_it() {
+    let folder = std::env::temp_dir().join(format!("hearth-rtc-{}", std::process::id()));
+    let programs = TimePrograms { rtc: folder.clone(), ..TimePrograms::default() };
+    assert!(!programs.began_by_battery(), "there is none");
+    let clock = |name: &str, answer: &str| {
+        std::fs::create_dir_all(folder.join(name)).unwrap();
+        std::fs::write(folder.join(name).join("hctosys"), answer).unwrap();
+    };
+    clock("rtc0", "0\n");
+    assert!(!programs.began_by_battery());
+    clock("rtc1", "1\n");
+    assert_eq!(at_start(ClockRule::Ask, &programs, false), WallClock::Battery);
+    assert_eq!(at_start(ClockRule::Untrusted, &programs, false), WallClock::Unknown);
+    assert_eq!(at_start(ClockRule::Ask, &programs, true), WallClock::Right);
+    let none = TimePrograms { rtc: folder.join("none"), ..TimePrograms::default() };
+    assert_eq!(at_start(ClockRule::Ask, &none, false), WallClock::Unknown);
+    std::fs::remove_dir_all(&folder).unwrap();
 }

@@ -50,7 +50,7 @@ fn machine() -> Mesh {
         run: RUN,
         ceiling: Hlc::ZERO,
         build_ms: 0,
-        synchronised: true,
+        wall: mesh_proto::time::WallClock::Right,
         restored: None,
         seed: 1,
         software: "fuzz".into(),
@@ -65,7 +65,7 @@ fn machine() -> Mesh {
         household,
         node: id(2),
         run: RUN,
-        time: TimeOfDay { ms: START_MS, stratum: 1 },
+        time: TimeOfDay { ms: START_MS, stratum: 1, word: 0 },
         proof: Vec::new(),
         software: "fuzz".into(),
     };

@@ -156,7 +156,11 @@ impl SimNode {
             run,
             ceiling: Hlc::ZERO,
             build_ms: BUILD_MS,
-            synchronised: self.wall.synchronised,
+            wall: if self.wall.synchronised {
+                mesh_proto::time::WallClock::Right
+            } else {
+                mesh_proto::time::WallClock::Unknown
+            },
             restored: since,
             seed: draw,
             software: "hearth 0.1.0".into(),

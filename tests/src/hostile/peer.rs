@@ -103,7 +103,7 @@ impl Stranger {
             household,
             node: self.identity.id(),
             run: Run { incarnation: 1, generation: 1 },
-            time: TimeOfDay { ms: now_ms(), stratum: UNSYNCHRONISED },
+            time: TimeOfDay { ms: now_ms(), stratum: UNSYNCHRONISED, word: 0 },
             proof,
             software: "a test".into(),
         }

@@ -404,7 +404,8 @@ async fn member_at(home: &Home, time: TimeOfDay) -> Wire {
 async fn a_member_a_year_ahead_does_not_part_two_others() {
     let home = block_in_place(Home::new);
     let mut wire =
-        member_at(&home, TimeOfDay { ms: now_ms() + 365 * 86_400_000, stratum: UNSYNCHRONISED }).await;
+        member_at(&home, TimeOfDay { ms: now_ms() + 365 * 86_400_000, stratum: UNSYNCHRONISED, word: 0 })
+            .await;
     wire.hear("its introduction", |message| matches!(message, Message::Digest(_))).await;
     count(&home, "clock_adopted", 1);
     finish(&home);
@@ -413,7 +414,7 @@ async fn a_member_a_year_ahead_does_not_part_two_others() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_time_of_day_that_no_stamp_can_hold_is_refused() {
     let home = block_in_place(Home::new);
-    let mut wire = member_at(&home, TimeOfDay { ms: u64::MAX / 2, stratum: SYNCHRONISED }).await;
+    let mut wire = member_at(&home, TimeOfDay { ms: u64::MAX / 2, stratum: SYNCHRONISED, word: 0 }).await;
     wire.ends(ByeReason::Misbehaved, OFFENCE).await;
     finish(&home);
 }

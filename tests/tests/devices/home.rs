@@ -27,7 +27,7 @@ use node::{
     devices::{AdapterSettings, Devices, DevicesParts, DevicesTask, Vault},
     discovery::Announced,
     eventloop::{Clock, EventLoop, Parts},
-    service::{ObjectView, Service},
+    service::{HouseholdTime, ObjectView, Service},
     state_dir::StateDir,
     store::{memory::MemoryStore, worker::StoreHandle},
     tls::NodeIdentity,
@@ -154,7 +154,7 @@ async fn start(
         run: next_run(None, 0, false, 0, Plant::default()),
         ceiling: Hlc::ZERO,
         build_ms: 0,
-        synchronised: true,
+        wall: mesh_proto::time::WallClock::Right,
         restored: None,
         seed: number.into(),
         software: "test".to_owned(),
@@ -176,6 +176,7 @@ async fn start(
     quic.know((1..=count).map(id).collect());
     let address = quic.local_address().unwrap();
     let (store, committed) = StoreHandle::spawn(Box::new(MemoryStore::new())).unwrap();
+    let (time, household_time) = watch::channel(HouseholdTime::default());
     let event_loop = EventLoop::new(Parts {
         mesh,
         state,
@@ -191,6 +192,7 @@ async fn start(
         heartbeat: Arc::default(),
         clock,
         synchronised: watch::channel(true).1,
+        time,
     });
     let (stop, shutdown) = watch::channel(false);
     let (_never, loop_shutdown) = watch::channel(false);
@@ -211,6 +213,7 @@ async fn start(
         announced: watch::channel(Announced::new()).1,
         vault: Vault::new(key(number), vault_members),
         alive: alive_rx,
+        time: household_time,
         me,
         incarnation: 1,
         adapters: BTreeMap::from([(adapter.to_owned(), AdapterSettings { enabled: true, settings })]),

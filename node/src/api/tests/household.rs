@@ -94,3 +94,18 @@ async fn the_nodes_of_an_adapter_are_those_of_the_household_by_name_or_key() {
     assert!(answer.json()["detail"].as_str().unwrap().contains("cellar"), "{}", answer.json());
     assert!(changes.try_recv().is_err(), "nothing was changed");
 }
+
+#[tokio::test]
+async fn the_time_of_day_is_read_and_said() {
+    let bench = Bench::new();
+    let shown = bench.call(Method::GET, "/api/v1/time", Value::Null).await.json();
+    assert_eq!((&shown["time"], &shown["trusted"]), (&json!("1970-01-01T00:00:01.000Z"), &json!(false)));
+    let said =
+        bench.call(Method::PUT, "/api/v1/time", json!({ "time": "1970-01-01T01:00:03+01:00" })).await.json();
+    assert_eq!((&said["time"], &said["rests_on"]), (&json!("1970-01-01T00:00:03.000Z"), &json!("person")));
+    assert_eq!(said["ahead_of_wall_clock_ms"], 2_000);
+    for bad in ["17:30", "2026-11-29 17:30", "", "1969-12-31T23:59:59Z"] {
+        let answer = bench.call(Method::PUT, "/api/v1/time", json!({ "time": bad })).await;
+        assert_eq!(answer.problem(), "invalid-request", "{bad}");
+    }
+}

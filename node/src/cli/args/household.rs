@@ -7,6 +7,20 @@ use clap::{Args, Subcommand, ValueEnum};
 use crate::config::duration::parse_duration;
 use crate::config::{JoinToken, rules};
 
+/// What `hearth time` does beside showing it.
+#[derive(Debug, Subcommand)]
+pub enum TimeCommand {
+    /// Say the time of day, when no clock that is kept right is near
+    ///
+    /// The node and every other one that knows no better go by it until a right clock is heard. The clock
+    /// of the machine itself stays as it is.
+    Set {
+        /// The time by the clock on your wall, such as '2026-11-29 17:30'; or with its offset,
+        /// 2026-11-29T17:30:00+01:00; or `now`, when the clock of this machine is right
+        time: String,
+    },
+}
+
 /// What an invited node may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum NodeRole {
