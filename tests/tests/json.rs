@@ -90,6 +90,8 @@ async fn every_command_prints_json() {
     assert!(tries.one(&one, &["config", "default"]).await["toml"].is_string());
     assert!(tries.one(&one, &["config", "show"]).await["settings"].is_array());
     assert!(tries.one(&one, &["completions", "bash"]).await["script"].is_string());
+    assert!(tries.one(&one, &["time"]).await["rests_on"].is_string());
+    assert_eq!(tries.one(&one, &["time", "set", "now"]).await["rests_on"], "person");
     assert!(tries.one(&one, &["man", &file("")]).await["pages"].as_u64().unwrap() > 10);
 
     // Of the household.
