@@ -26,6 +26,30 @@ pub(crate) enum Product {
     Switch,
 }
 
+/// What a piece of hardware is, or has beside that: each is a device of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// The light that it is.
+    Light,
+}
+
+impl Role {
+    /// What it is called beside the others; nothing of the light, which is called as the hardware is.
+    pub(crate) fn called(self) -> String {
+        match self {
+            Self::Light => String::new(),
+        }
+    }
+}
+
+/// What a product is and has; nothing of one that is no light.
+pub(crate) fn roles(vendor: u32, product: u32) -> &'static [Role] {
+    match (vendor, product) {
+        (VENDOR_LIFX, 70 | 71 | 84 | 89 | 115 | 116 | 226) => &[],
+        _ => &[Role::Light],
+    }
+}
+
 /// How the zones of a product lie, with the firmware and the tiles that it has, as far as these are known.
 pub(crate) fn layout(vendor: u32, product: u32, firmware: Option<(u16, u16)>, chain: Chain) -> Layout {
     let since = |version| firmware.is_some_and(|firmware| firmware >= version);
@@ -53,7 +77,7 @@ pub(crate) fn lookup(vendor: u32, product: u32, firmware: Option<(u16, u16)>) ->
         return Product::Unknown(light(true, 1_500, 9_000));
     }
     match product {
-        70 | 71 | 84 | 89 | 115 | 116 | 226 => Product::Switch,
+        _ if !roles(vendor, product).contains(&Role::Light) => Product::Switch,
         10 | 11 => Product::Light(light(false, 2_700, 6_500)),
         18 | 19 => Product::Light(light(false, 2_500, 9_000)),
         12 | 13 | 51 | 54 | 61 | 66 | 87 | 88 | 127 | 128 | 133 | 134 => {

@@ -86,6 +86,19 @@ fn requests_about_zones_and_effects_have_the_bytes_of_the_documentation() {
     }
 }
 
+#[test]
+fn a_device_id_holds_the_serial_of_its_hardware_or_is_none_of_ours() {
+    let of = |id: &str| Serial::of(&DeviceId::new(id).unwrap(), "lifx");
+    for id in ["lifx-d073d5001337", "lifx-d073d5001337-infrared"] {
+        assert_eq!(of(id), Some(SERIAL), "{id}");
+    }
+    for id in
+        ["lifx", "lifx-", "lifx-d073d500133", "lifx-d073d50013377", "lifx-d073d500133g", "lan-d073d5001337"]
+    {
+        assert_eq!(of(id), None, "{id}");
+    }
+}
+
 /// Answers, packed by the emulator's own codec, and what they mean.
 fn answers() -> Vec<(String, Reply)> {
     let (plain, zoned) = (plain_answers(), zoned_answers());
