@@ -65,7 +65,7 @@ impl Driver {
             source,
             targets: config.broadcast.iter().chain(&config.addresses).copied().collect(),
             pinned: config.addresses.iter().copied().collect(),
-            timing: Timing { poll: config.poll, discover: config.discover },
+            timing: Timing { poll: config.poll, discover: config.discover, clean: config.clean },
             hardware: BTreeMap::new(),
             expected: BTreeSet::new(),
             rounds: VecDeque::new(),

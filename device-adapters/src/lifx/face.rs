@@ -1,5 +1,6 @@
-//! What one device of a piece of hardware shows, and how it is asked and told. Each kind is a file of its own: so far there
-//! is the [`Light`](super::light::Light).
+//! What one device of a piece of hardware shows, and how it is asked and told. Each kind is a file of its own: a
+//! [`Light`](super::light::Light), its [`Infrared`](super::infrared::Infrared) emitter, its cycle of
+//! [`Cleaning`](super::cleaning::Cleaning), a [`Relay`](super::relay::Relay).
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -1,4 +1,4 @@
-//! One piece of LIFX hardware with a serial number, such as a bulb, and the devices that it is. A pure state
+//! One piece of LIFX hardware with a serial number, such as a bulb or a switch, and the devices that it is. A pure state
 //! machine that takes the time as an argument.
 //!
 //! What it guarantees: at most 20 messages a second to all of its parts together, of which the newest commands' come
@@ -16,7 +16,6 @@ use super::ID;
 use super::action::{Action, most_urgent};
 use super::face::Face;
 use super::identity::Identity;
-use super::light::Light;
 use super::line::Line;
 use super::news::News;
 use super::output::Output;
@@ -26,6 +25,7 @@ use super::pending::Pending;
 use super::poll::Tick;
 use super::products::Role;
 use super::wire::{Reply, Request, Serial};
+use super::{cleaning::Cleaning, infrared::Infrared, light::Light, relay::Relay};
 
 /// The most devices of one piece of hardware that may be owned before it has told what it is.
 const MOST_OWNED: usize = 64;
@@ -259,14 +259,14 @@ impl Hardware {
             let called = role.called();
             let Some(id) = self.id_of(&called) else { continue };
             let is_owned = self.owned.contains(&id);
-            let face = Self::face_of(role);
+            let face = self.face_of(role);
             let mut part = Part::new(self.parts.len(), id, called, face, self.timing.poll, now);
             part.set_owned(now, is_owned, self.identity.noun(), out);
             self.parts.push(part);
         }
     }
 
-    /// The id of the part that is called so, such as `lifx-d073d5000001` of the light.
+    /// The id of the part that is called so: `lifx-d073d5000001`, `lifx-d073d5000001-relay-1`.
     fn id_of(&self, called: &str) -> Option<DeviceId> {
         let id = DeviceId::from_hardware(ID, &self.serial.0).ok()?;
         if called.is_empty() {
@@ -275,9 +275,12 @@ impl Hardware {
         DeviceId::new(format!("{id}-{}", called.replace(' ', "-"))).ok()
     }
 
-    fn face_of(role: Role) -> Box<dyn Face> {
+    fn face_of(&self, role: Role) -> Box<dyn Face> {
         match role {
             Role::Light => Box::new(Light::default()),
+            Role::Infrared => Box::new(Infrared::new()),
+            Role::Cleaning => Box::new(Cleaning::new(self.timing.clean)),
+            Role::Relay(index) => Box::new(Relay(index)),
         }
     }
 

@@ -157,7 +157,7 @@ impl Identity {
 
     /// What people call such a thing.
     pub(crate) fn noun(&self) -> &'static str {
-        "bulb"
+        if self.roles().iter().any(|role| matches!(role, Role::Relay(_))) { "switch" } else { "bulb" }
     }
 
     /// What it can do as a light, with a remark when that is a guess; `None` while unknown or for what is no light.

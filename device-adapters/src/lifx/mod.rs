@@ -1,4 +1,4 @@
-//! Lights that speak the LIFX LAN protocol. This file is the sockets; [`driver`] decides: of the hardware on the
+//! Lights and switches that speak the LIFX LAN protocol. This file is the sockets; [`driver`] decides: of the hardware on the
 //! network each piece is a [`hardware`], which has one or several devices as its [`part`]s.
 //!
 //! Source: the public protocol documentation, <https://lan.developer.lifx.com>.
@@ -6,6 +6,7 @@
 mod action;
 mod basis;
 mod chain;
+mod cleaning;
 mod command;
 mod config;
 mod driver;
@@ -14,6 +15,7 @@ mod face;
 pub(crate) mod fuzzing;
 mod hardware;
 mod identity;
+mod infrared;
 mod layout;
 mod light;
 mod line;
@@ -26,6 +28,7 @@ mod poll;
 mod products;
 mod reading;
 mod recipe;
+mod relay;
 mod sockets;
 #[cfg(test)]
 mod tests;

@@ -31,21 +31,39 @@ pub(crate) enum Product {
 pub(crate) enum Role {
     /// The light that it is.
     Light,
+    /// The infrared emitter of a light.
+    Infrared,
+    /// The cleaning cycle of a light.
+    Cleaning,
+    /// A relay of a switch, counted from 0.
+    Relay(u8),
 }
 
 impl Role {
-    /// What it is called beside the others; nothing of the light, which is called as the hardware is.
+    /// What it is called beside the others; nothing of the light, which is called as the hardware is. People count
+    /// from 1.
     pub(crate) fn called(self) -> String {
         match self {
             Self::Light => String::new(),
+            Self::Infrared => "infrared".to_owned(),
+            Self::Cleaning => "clean".to_owned(),
+            Self::Relay(index) => format!("relay {}", u16::from(index) + 1),
         }
     }
 }
 
-/// What a product is and has; nothing of one that is no light.
+/// What a product is and has. The list does not say how many relays a switch has, and no message tells: four is the
+/// most that were built in.
 pub(crate) fn roles(vendor: u32, product: u32) -> &'static [Role] {
-    match (vendor, product) {
-        (VENDOR_LIFX, 70 | 71 | 84 | 89 | 115 | 116 | 226) => &[],
+    if vendor != VENDOR_LIFX {
+        return &[Role::Light];
+    }
+    match product {
+        25 | 26 | 29 | 30 | 45 | 46 | 64 | 65 | 109..=112 => &[Role::Light, Role::Infrared],
+        90 | 99 => &[Role::Light, Role::Cleaning],
+        70 | 71 | 84 | 89 | 115 | 116 | 226 => {
+            &[Role::Relay(0), Role::Relay(1), Role::Relay(2), Role::Relay(3)]
+        }
         _ => &[Role::Light],
     }
 }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod bulbs;
+mod parts;
 mod readers;
 mod zones;
 
@@ -11,10 +12,11 @@ use std::time::Duration;
 use device_adapters::Reading;
 use device_adapters::model::{
     Availability, Capabilities, Change, ColorMode, CommandId, Description, DeviceId, Gamut, LightChange,
-    LightState, NO_EFFECT, Source, Stage, State, Zone, color,
+    LightState, Measurement, NO_EFFECT, Source, Stage, State, Zone, color,
 };
 use hearth_tests::emulator::{
-    CANDLE, CEILING, COLOR_BULB, Emulator, Fault, LONG_STRIP, Link, OLD_STRIP, STRIP, TILE, WHITE_BULB,
+    CANDLE, CEILING, CLEAN, COLOR_BULB, Emulator, Fault, LONG_STRIP, Link, NIGHT_VISION, OLD_STRIP, STRIP,
+    SWITCH, TILE, WHITE_BULB,
 };
 use hearth_tests::fakes::running::Running;
 use hearth_tests::python::python;
@@ -63,6 +65,15 @@ impl Rig {
         let settings =
             |link: &Link| json!({ "addresses": [link.address().to_string()], "broadcast": [], "poll_s": 60 });
         Self::with(product, settings).await.owned().await
+    }
+
+    /// Starts all, and owns that part of the hardware alone; answers with what it was found to be as well.
+    async fn part(product: u16, called: &str) -> (Self, Description) {
+        let mut rig = Self::new(product).await;
+        rig.device = DeviceId::new(format!("lifx-{SERIAL}-{called}")).unwrap();
+        let found = rig.found().await;
+        rig.own(true).await;
+        (rig, found)
     }
 
     async fn owned(mut self) -> Self {
@@ -125,9 +136,25 @@ impl Rig {
 
     /// Sends a change, sees it confirmed, and returns what the bulb really shows.
     async fn confirmed(&mut self, change: LightChange) -> serde_json::Value {
-        let command = self.change(change).await;
-        assert_eq!(self.life_of(command).await, [Stage::Sent, Stage::Acknowledged, Stage::Confirmed]);
+        self.carried_out(Change::Light(change)).await;
         self.emulator.device(SERIAL).await.unwrap()
+    }
+
+    /// Sends a change, and sees it confirmed.
+    async fn carried_out(&mut self, change: Change) {
+        let command = self.adapter.command(&self.device, change, Duration::from_secs(5)).await;
+        assert_eq!(self.life_of(command).await, [Stage::Sent, Stage::Acknowledged, Stage::Confirmed]);
+    }
+
+    /// Waits for a state in which it is on or off.
+    async fn is_on(&mut self, wanted: bool) {
+        let shows = |reading: &Reading| match reading {
+            Reading::Reported { device, state, .. } if *device == self.device => {
+                (state.is_on() == Some(wanted)).then_some(())
+            }
+            _ => None,
+        };
+        self.adapter.next("Reported", shows).await;
     }
 
     /// What another client, aiolifx, sees, after it has changed what it is told to.
