@@ -1,11 +1,12 @@
-"""Another client's view of a LIFX bulb: aiolifx finds it, changes it if asked to, and tells what it shows.
+"""Another client's view of a LIFX bulb or switch: aiolifx finds it, changes it if asked to, and tells what it shows.
 
 Usage: lifx.py PORT [CHANGE]
 
-PORT is where the bulb listens on 127.0.0.1. CHANGE is a JSON object of `power` (a truth value), `color`, `zones` (a
-list of [first, last, color]), `tile` (a list of colors for the first zones of the first tile) and `effect` (a name); a
-color is [hue, saturation, brightness, kelvin]. Prints one JSON object: `serial`, `power`, `color`, `zones` and
-`effect`, the last two null on a bulb without.
+PORT is where it listens on 127.0.0.1. CHANGE is a JSON object of `power` (a truth value), `color`, `zones` (a
+list of [first, last, color]), `tile` (a list of colors for the first zones of the first tile), `effect` (a name),
+`infrared` (a brightness), `clean` (seconds of a cleaning cycle, 0 ends one) and `relay` ([index, truth value]); a
+color is [hue, saturation, brightness, kelvin]. Prints one JSON object: `serial`, of a bulb `power`, `color`, `zones`,
+`effect`, `infrared` and `clean` (seconds that remain), null where it has none, and of a switch `relays`.
 """
 
 import asyncio
@@ -64,6 +65,13 @@ async def change(bulb, wanted, features):
         await answered(lambda done: bulb.set_tile_effect(wanted["effect"], palette=palette, callb=done))
     elif "effect" in wanted:
         await answered(lambda done: bulb.set_multizone_effect(wanted["effect"], callb=done))
+    if "infrared" in wanted:
+        await answered(lambda done: bulb.set_infrared(wanted["infrared"], callb=done))
+    if "clean" in wanted:
+        seconds = wanted["clean"]
+        await answered(lambda done: bulb.set_hev_cycle(enable=seconds > 0, duration=seconds, callb=done))
+    if "relay" in wanted:
+        await answered(lambda done: bulb.set_rpower(*wanted["relay"], callb=done))
     if "power" in wanted:
         await answered(lambda done: bulb.set_power(wanted["power"], callb=done))
 
@@ -112,6 +120,35 @@ async def effect(bulb, features):
     return bulb.effect["effect"]
 
 
+async def companions(bulb, features):
+    """What a bulb has beside its light."""
+    infrared = clean = None
+    if features.infrared:
+        infrared = (await answered(lambda done: bulb.get_infrared(callb=done))).infrared_brightness
+    if features.hev:
+        clean = (await answered(lambda done: bulb.get_hev_cycle(callb=done))).remaining
+    return {"infrared": infrared, "clean": clean}
+
+
+async def relays(switch):
+    told = []
+    for index in range(4):
+        ask = functools.partial(switch.get_rpower, index)
+        told.append((await answered(lambda done: ask(callb=done))).level > 0)
+    return {"relays": told}
+
+
+async def light(bulb, features):
+    state = await answered(lambda done: bulb.get_color(callb=done))
+    return {
+        "power": state.power_level,
+        "color": state.color,
+        "zones": await zones(bulb, features),
+        "effect": await effect(bulb, features),
+        **await companions(bulb, features),
+    }
+
+
 async def main(port, wanted):
     aiolifx.UDP_BROADCAST_PORT = port
     found = Found()
@@ -123,16 +160,9 @@ async def main(port, wanted):
     version = await answered(lambda done: bulb.get_version(callb=done))
     features = aiolifx.products_dict[version.product]
     await change(bulb, wanted, features)
-    state = await answered(lambda done: bulb.get_color(callb=done))
-    told = {
-        "serial": bulb.mac_addr.replace(":", ""),
-        "power": state.power_level,
-        "color": state.color,
-        "zones": await zones(bulb, features),
-        "effect": await effect(bulb, features),
-    }
+    told = await (relays(bulb) if features.relays else light(bulb, features))
     search.cleanup()
-    print(json.dumps(told))
+    print(json.dumps({"serial": bulb.mac_addr.replace(":", ""), **told}))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-//! The real peer of the LIFX adapter: `lifx-emulator`, and a faulty network in front of it.
+//! The real peer of the LIFX adapter: `lifx-emulator`, to which `peers/lifx_with_relays.py` adds the relays of switches,
+//! and a faulty network in front of it.
 //!
 //! Each [`Emulator`] is a process of its own on loopback with its own free ports, so any number
 //! may run at once. It is stopped when dropped. Faults that a bulb has are set by the emulator's
@@ -9,7 +10,6 @@ pub mod wrong;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket as StdUdpSocket};
-use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -22,6 +22,8 @@ use tokio::process::{Child, Command};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
+
+use crate::python::python;
 
 /// The product number of a full colour bulb, 1 500 to 9 000 K (LIFX A19).
 pub const COLOR_BULB: u16 = 163;
@@ -40,15 +42,24 @@ pub const TILE: u16 = 55;
 /// The product number of a matrix whose zones do not fit into one message (LIFX Ceiling, 16 x 8 zones).
 pub const CEILING: u16 = 201;
 
+/// The product number of a bulb with an infrared emitter (LIFX A19 Night Vision).
+pub const NIGHT_VISION: u16 = 109;
+/// The product number of a bulb that cleans (LIFX Clean).
+pub const CLEAN: u16 = 90;
+/// The product number of a switch of four relays (LIFX Switch).
+pub const SWITCH: u16 = 70;
+
 /// The port of LIFX bulbs.
 const LIFX_PORT: u16 = 56_700;
 /// How long the emulator may take to start, on a busy machine.
 const START_WITHIN: Duration = Duration::from_secs(60);
 /// The message types that Hearth sends.
-const REQUESTS: [u16; 20] =
-    [2, 14, 23, 32, 101, 102, 117, 119, 501, 502, 507, 508, 510, 511, 701, 707, 715, 716, 718, 719];
+const REQUESTS: [u16; 27] = [
+    2, 14, 23, 32, 101, 102, 117, 119, 120, 122, 142, 143, 148, 501, 502, 507, 508, 510, 511, 701, 707, 715,
+    716, 718, 719, 816, 817,
+];
 /// Those of them that change something.
-const SETS: [u16; 9] = [102, 117, 119, 501, 508, 510, 715, 716, 719];
+const SETS: [u16; 12] = [102, 117, 119, 122, 143, 501, 508, 510, 715, 716, 719, 817];
 
 /// A running emulator.
 #[derive(Debug)]
@@ -64,7 +75,7 @@ impl Emulator {
     /// from 1 behind the prefix d073d5: the first is `d073d5000001`.
     ///
     /// # Errors
-    /// When it is not installed (then with the command that installs it) or does not start.
+    /// When it is not installed (then with what installs it) or does not start.
     pub async fn start(products: &[u16]) -> Result<Self> {
         let mut last = anyhow!("not tried");
         for _ in 0..3 {
@@ -131,20 +142,16 @@ impl Emulator {
     }
 
     async fn start_on(namespace: Option<&str>, port: u16, products: &[u16]) -> Result<Self> {
-        let program = program();
-        ensure!(
-            program.exists(),
-            "lifx-emulator is not installed at {}: run tests/setup, which installs it",
-            program.display()
-        );
+        let python = python()?;
         let mut command = match namespace {
             Some(name) => {
                 let mut inside = Command::new("ip");
-                inside.args(["netns", "exec", name]).arg(&program);
+                inside.args(["netns", "exec", name]).arg(python.as_std().get_program());
                 inside
             }
-            None => Command::new(&program),
+            None => python,
         };
+        command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/peers/lifx_with_relays.py"));
         command.args(["--bind", "127.0.0.1", "--port", &port.to_string()]);
         command.args(["--api", "--api-port", "0", "--no-api-activity"]);
         for product in products {
@@ -153,11 +160,8 @@ impl Emulator {
         // Away from the repository, where it would look for a config file.
         command.current_dir(std::env::temp_dir());
         command.env("PYTHONUNBUFFERED", "1").stdin(Stdio::null()).stdout(Stdio::null());
-        let mut process = command
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .with_context(|| format!("cannot start {}", program.display()))?;
+        let mut process =
+            command.stderr(Stdio::piped()).kill_on_drop(true).spawn().context("cannot start the emulator")?;
         let stderr = process.stderr.take().context("the emulator has no error output")?;
         let mut lines = BufReader::new(stderr).lines();
         let mut said = String::new();
@@ -202,11 +206,6 @@ impl Emulator {
         ensure!(status.starts_with('2'), "{method} {path} was answered with {answer}");
         Ok(if content.is_empty() { Value::Null } else { serde_json::from_str(content)? })
     }
-}
-
-/// The installed emulator.
-fn program() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../.tools/venv/bin/lifx-emulator")
 }
 
 fn free_port() -> Result<u16> {

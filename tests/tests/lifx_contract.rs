@@ -1,10 +1,12 @@
-//! What the node relies on, checked with the LIFX adapter and the emulator: bulbs of colours, of whites, strips, matrices.
+//! What the node relies on, checked with the LIFX adapter and the emulator: bulbs of colours, of whites, strips, matrices,
+//! and what hardware has beside its light or in its place: infrared, cleaning, relays.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use device_adapters::model::{Change, ColorMode, DeviceId, Gamut, LightChange, NO_EFFECT, Zone};
 use device_adapters::{contract, find};
 use hearth_tests::emulator::{
-    CANDLE, CEILING, COLOR_BULB, Emulator, Fault, Link, OLD_STRIP, STRIP, TILE, WHITE_BULB, wrong,
+    CANDLE, CEILING, CLEAN, COLOR_BULB, Emulator, Fault, Link, NIGHT_VISION, OLD_STRIP, STRIP, SWITCH, TILE,
+    WHITE_BULB, wrong,
 };
 use serde_json::json;
 use tokio::time::Instant;
@@ -15,7 +17,8 @@ const MOST_A_SECOND: usize = 20;
 struct Peer {
     _emulator: Emulator,
     link: Link,
-    changes: Vec<LightChange>,
+    device: &'static str,
+    changes: Vec<Change>,
 }
 
 /// What an adapter asks to find and describe a bulb: for its service, firmware, label, version, zones and tiles.
@@ -23,11 +26,11 @@ const DESCRIBING: [u16; 6] = [2, 14, 23, 32, 502, 701];
 
 impl contract::Peer for Peer {
     fn device(&self) -> DeviceId {
-        DeviceId::new("lifx-d073d5000001").unwrap()
+        DeviceId::new(self.device).unwrap()
     }
 
     fn changes(&self) -> Vec<Change> {
-        self.changes.iter().cloned().map(Change::Light).collect()
+        self.changes.clone()
     }
 
     async fn ignore(&mut self) -> contract::Ignores {
@@ -63,12 +66,18 @@ impl contract::Peer for Peer {
 }
 
 async fn keeps_the_contract(product: u16, changes: Vec<LightChange>) {
+    let changes = changes.into_iter().map(Change::Light).collect();
+    part_keeps_the_contract(product, "lifx-d073d5000001", changes).await;
+}
+
+/// A device of that hardware, which alone is owned.
+async fn part_keeps_the_contract(product: u16, device: &'static str, changes: Vec<Change>) {
     let emulator = Emulator::start(&[product]).await.unwrap();
     let link = Link::to(emulator.address(), 1).await.unwrap();
     let settings = json!({
         "addresses": [link.address().to_string()], "broadcast": [], "bind": "127.0.0.1", "poll_s": 0.5, "discover_s": 1
     });
-    let mut peer = Peer { _emulator: emulator, link, changes };
+    let mut peer = Peer { _emulator: emulator, link, device, changes };
     contract::live(find("lifx").unwrap(), &settings, &mut peer).await.unwrap();
 }
 
@@ -176,4 +185,29 @@ async fn a_ceiling_keeps_the_contract() {
         zones(64, 64),
     ];
     keeps_the_contract(CEILING, changes).await;
+}
+
+#[tokio::test]
+async fn an_infrared_emitter_keeps_the_contract() {
+    let changes = [on(false), on(true), dim(9_000), LightChange { on: Some(false), ..dim(20_000) }, on(true)];
+    let changes = changes.map(Change::Light).to_vec();
+    part_keeps_the_contract(NIGHT_VISION, "lifx-d073d5000001-infrared", changes).await;
+}
+
+#[tokio::test]
+async fn a_light_beside_an_infrared_emitter_keeps_the_contract() {
+    keeps_the_contract(NIGHT_VISION, vec![on(false), LightChange { on: Some(true), ..red() }, dim(9_000)])
+        .await;
+}
+
+#[tokio::test]
+async fn a_cleaning_cycle_keeps_the_contract() {
+    let changes = [true, false].map(|on| Change::Switch { on }).to_vec();
+    part_keeps_the_contract(CLEAN, "lifx-d073d5000001-clean", changes).await;
+}
+
+#[tokio::test]
+async fn a_relay_keeps_the_contract() {
+    let changes = [true, false].map(|on| Change::Switch { on }).to_vec();
+    part_keeps_the_contract(SWITCH, "lifx-d073d5000001-relay-2", changes).await;
 }

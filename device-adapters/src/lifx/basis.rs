@@ -12,7 +12,7 @@ use super::wire::{Hsbk, Request};
 
 /// How old it may be. Somebody with another app may have changed the colour since, and a command for brightness must
 /// not undo that.
-const FRESH: Duration = Duration::from_secs(1);
+pub(crate) const FRESH: Duration = Duration::from_secs(1);
 
 /// What a bulb showed last, or was last known to have accepted.
 #[derive(Debug, Clone, Copy)]

@@ -12,7 +12,8 @@ use super::wire::PORT;
 
 /// The most configured addresses, of each kind.
 const MOST_ADDRESSES: usize = 256;
-
+/// The longest cleaning cycle: a day.
+const MOST_CLEAN_MINUTES: u64 = 1_440;
 /// The most interfaces.
 const MOST_INTERFACES: usize = 16;
 
@@ -29,8 +30,10 @@ pub(crate) struct Config {
     pub(crate) interfaces: Vec<String>,
     /// The time between two rounds of discovery, once the first quick ones are over.
     pub(crate) discover: Duration,
-    /// The time between two polls of an owned bulb.
+    /// The time between two polls of an owned device.
     pub(crate) poll: Duration,
+    /// How long a cleaning cycle is; zero is as the bulb is set.
+    pub(crate) clean: Duration,
 }
 
 /// The JSON schema of the settings.
@@ -64,7 +67,12 @@ pub(crate) fn schema() -> Value {
             },
             "poll_s": {
                 "type": "number", "minimum": 0.5, "maximum": 3600, "default": 10,
-                "description": "Seconds between two polls of a bulb that this node owns."
+                "description": "Seconds between two polls of a device that this node owns."
+            },
+            "clean_minutes": {
+                "type": "integer", "minimum": 0, "maximum": 1440, "default": 0,
+                "description": "Minutes that a cleaning cycle of a LIFX Clean bulb lasts when it is switched on; 0 is as long \
+                                as the bulb itself is set to."
             }
         }
     })
@@ -95,6 +103,7 @@ impl Config {
             )?,
             discover: settings.seconds("discover_s", 1.0..=3_600.0, 30.0)?,
             poll: settings.seconds("poll_s", 0.5..=3_600.0, 10.0)?,
+            clean: Duration::from_secs(60 * settings.integer("clean_minutes", 0..=MOST_CLEAN_MINUTES, 0)?),
         })
     }
 }

@@ -1,4 +1,4 @@
-//! Every bulb on the network: discovery, and which answer belongs to which bulb. Pure.
+//! All LIFX hardware on the network: discovery, and which answer belongs to which piece of it. Pure.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
@@ -10,15 +10,15 @@ use crate::adapter::{Directive, Reading};
 use crate::model::{DeviceId, Stage};
 
 use super::ID;
-use super::bulb::Bulb;
 use super::config::Config;
+use super::hardware::Hardware;
 use super::output::{Output, Transmit};
 use super::pace::Timing;
 use super::wire::{self, Incoming, Reply, Request, Serial, WireError};
 
-/// The most bulbs; a home has fewer, and what answers beyond that is noise or an attack.
-const MOST_BULBS: usize = 512;
-/// The most devices that may be owned before they are found.
+/// The most pieces of hardware; a home has fewer, and what answers beyond that is noise or an attack.
+const MOST_HARDWARE: usize = 512;
+/// The most devices that may be owned before their hardware is found.
 const MOST_EXPECTED: usize = 1_024;
 /// The first pause between two rounds of discovery; it doubles up to the setting.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
@@ -36,21 +36,20 @@ pub(crate) struct Dropped {
     pub(crate) foreign: u64,
     /// An answer that no request of ours waits for: late, repeated, or made up.
     pub(crate) unexpected: u64,
-    /// A new bulb when the table was full.
+    /// New hardware when the table was full.
     pub(crate) overflow: u64,
 }
 
-/// All bulbs.
+/// All hardware.
 #[derive(Debug)]
 pub(crate) struct Driver {
     source: u32,
     targets: Vec<SocketAddr>,
     pinned: BTreeSet<SocketAddr>,
     timing: Timing,
-    bulbs: BTreeMap<Serial, Bulb>,
-    serials: BTreeMap<DeviceId, Serial>,
-    /// Devices that this node owns, found or not.
-    owned: BTreeSet<DeviceId>,
+    hardware: BTreeMap<Serial, Hardware>,
+    /// Devices that this node owns and whose hardware is not found.
+    expected: BTreeSet<DeviceId>,
     rounds: VecDeque<u8>,
     sequence: u8,
     next_round: Instant,
@@ -66,10 +65,9 @@ impl Driver {
             source,
             targets: config.broadcast.iter().chain(&config.addresses).copied().collect(),
             pinned: config.addresses.iter().copied().collect(),
-            timing: Timing { poll: config.poll, discover: config.discover },
-            bulbs: BTreeMap::new(),
-            serials: BTreeMap::new(),
-            owned: BTreeSet::new(),
+            timing: Timing { poll: config.poll, discover: config.discover, clean: config.clean },
+            hardware: BTreeMap::new(),
+            expected: BTreeSet::new(),
             rounds: VecDeque::new(),
             sequence: 0,
             next_round: now,
@@ -101,7 +99,7 @@ impl Driver {
 
     /// When [`Driver::handle_timeout`] must be called next.
     pub(crate) fn poll_timeout(&self) -> Instant {
-        self.bulbs.values().map(Bulb::poll_timeout).fold(self.next_round, Instant::min)
+        self.hardware.values().map(Hardware::poll_timeout).fold(self.next_round, Instant::min)
     }
 
     /// Does what is due.
@@ -109,8 +107,8 @@ impl Driver {
         if self.next_round <= now {
             self.discover(now);
         }
-        for bulb in self.bulbs.values_mut() {
-            bulb.handle_timeout(now, &mut self.out);
+        for hardware in self.hardware.values_mut() {
+            hardware.handle_timeout(now, &mut self.out);
         }
     }
 
@@ -129,14 +127,15 @@ impl Driver {
         match directive {
             Directive::Own { device, owned } => self.own(now, device, owned),
             Directive::Refresh { device } => {
-                if let Some(bulb) = self.bulb(&device) {
-                    bulb.refresh(now);
+                if let Some(hardware) = of(&mut self.hardware, &device) {
+                    hardware.refresh(now, &device);
                 }
             }
             Directive::Command { device, command, change, deadline } => {
-                let serial = self.serials.get(&device);
-                match serial.and_then(|serial| self.bulbs.get_mut(serial)) {
-                    Some(bulb) => bulb.command(now, command, &change, deadline, &mut self.out),
+                match of(&mut self.hardware, &device) {
+                    Some(hardware) => {
+                        hardware.command(now, device, command, &change, deadline, &mut self.out);
+                    }
                     None => {
                         let reason = format!("this node has not found {device} on its network");
                         let stage = Stage::Failed { reason };
@@ -151,31 +150,24 @@ impl Driver {
 
     /// Ends every command that is in flight, because the adapter stops.
     pub(crate) fn shut_down(&mut self) {
-        for bulb in self.bulbs.values_mut() {
-            bulb.shut_down(&mut self.out);
+        for hardware in self.hardware.values_mut() {
+            hardware.shut_down(&mut self.out);
         }
-    }
-
-    fn bulb(&mut self, device: &DeviceId) -> Option<&mut Bulb> {
-        self.serials.get(device).and_then(|serial| self.bulbs.get_mut(serial))
     }
 
     fn own(&mut self, now: Instant, device: DeviceId, owned: bool) {
-        if let Some(serial) = self.serials.get(&device)
-            && let Some(bulb) = self.bulbs.get_mut(serial)
-        {
-            bulb.set_owned(now, owned, &mut self.out);
-        }
-        if !owned {
-            self.owned.remove(&device);
-        } else if self.owned.len() < MOST_EXPECTED {
-            self.owned.insert(device);
+        if let Some(hardware) = of(&mut self.hardware, &device) {
+            hardware.own(now, device, owned, &mut self.out);
+        } else if !owned {
+            self.expected.remove(&device);
+        } else if self.expected.len() < MOST_EXPECTED {
+            self.expected.insert(device);
         } else {
-            tracing::warn!(%device, most = MOST_EXPECTED, "too many owned lights: this one is not polled until it is found again");
+            tracing::warn!(%device, most = MOST_EXPECTED, "too many owned devices: this one is not polled until it is found again");
         }
     }
 
-    /// Sends a round of discovery, and forgets bulbs that are gone.
+    /// Sends a round of discovery, and forgets hardware that is gone.
     fn discover(&mut self, now: Instant) {
         self.next_round = now + self.pause.min(self.timing.discover);
         self.pause = (self.pause * 2).min(self.timing.discover);
@@ -187,8 +179,7 @@ impl Driver {
         let bytes = wire::encode(self.source, Serial::ALL, self.sequence, &Request::GetService);
         let round = self.targets.iter().map(|to| Transmit { to: *to, bytes: bytes.clone() });
         self.out.transmits.extend(round);
-        self.bulbs.retain(|_, bulb| !bulb.is_gone(now));
-        self.serials.retain(|_, serial| self.bulbs.contains_key(serial));
+        self.hardware.retain(|_, hardware| !hardware.is_gone(now));
     }
 
     fn handle_message(&mut self, now: Instant, from: SocketAddr, message: Incoming) {
@@ -202,8 +193,8 @@ impl Driver {
             Reply::StateService { service, port } => Some((service, port)),
             _ => None,
         };
-        let bulb = self.bulbs.get_mut(&target);
-        if bulb.is_some_and(|bulb| bulb.handle_reply(now, from, sequence, reply, &mut self.out)) {
+        let known = self.hardware.get_mut(&target);
+        if known.is_some_and(|known| known.handle_reply(now, from, sequence, reply, &mut self.out)) {
             return;
         }
         match service {
@@ -223,25 +214,29 @@ impl Driver {
         // Who configured an address wants it used, be it of a forwarder to another network.
         let configured = self.pinned.contains(&from);
         let addr = if configured { from } else { SocketAddr::new(from.ip(), port) };
-        if let Some(bulb) = self.bulbs.get_mut(&target) {
-            let keep = self.pinned.contains(&bulb.addr()) && !configured;
-            bulb.discovered(now, if keep { bulb.addr() } else { addr }, &mut self.out);
+        if let Some(known) = self.hardware.get_mut(&target) {
+            let keep = self.pinned.contains(&known.addr()) && !configured;
+            known.discovered(now, if keep { known.addr() } else { addr }, &mut self.out);
             return;
         }
-        let Ok(id) = DeviceId::from_hardware(ID, &target.0) else { return };
-        if self.bulbs.len() >= MOST_BULBS {
+        if self.hardware.len() >= MOST_HARDWARE {
             self.dropped.overflow += 1;
-            tracing::debug!(%from, %target, most = MOST_BULBS, "too many lights: this one is ignored");
+            tracing::debug!(%from, %target, most = MOST_HARDWARE, "too many LIFX devices: this one is ignored");
             return;
         }
-        let mut bulb = Bulb::new(id.clone(), target, addr, self.source, self.timing, now);
-        bulb.set_owned(now, self.owned.contains(&id), &mut self.out);
-        self.serials.insert(id, target);
-        self.bulbs.insert(target, bulb);
+        let is_its = |device: &DeviceId| Serial::of(device, ID) == Some(target);
+        let owned = self.expected.extract_if(.., is_its).collect();
+        let hardware = Hardware::new(target, addr, self.source, self.timing, owned, now);
+        self.hardware.insert(target, hardware);
     }
 
     fn drop_malformed(&mut self, from: SocketAddr, error: WireError) {
         self.dropped.malformed += 1;
         tracing::debug!(%from, %error, "datagram dropped");
     }
+}
+
+/// The hardware of a device, if it was found.
+fn of<'a>(hardware: &'a mut BTreeMap<Serial, Hardware>, device: &DeviceId) -> Option<&'a mut Hardware> {
+    hardware.get_mut(&Serial::of(device, ID)?)
 }

@@ -19,8 +19,14 @@ use super::driver::Driver;
 use super::wire::{self, Reply};
 
 const SOURCE: u32 = 2;
-const DEVICE: &str = "lifx-d073d5001337";
-/// The start of a message from [`DEVICE`] to [`SOURCE`], up to the sequence number; its size comes before.
+/// What the commands are for: a light, what is beside one, and a relay of a switch.
+const DEVICES: [&str; 4] = [
+    "lifx-d073d5001337",
+    "lifx-d073d5001337-infrared",
+    "lifx-d073d5001337-clean",
+    "lifx-d073d5001337-relay-1",
+];
+/// The start of a message from the hardware of [`DEVICES`] to [`SOURCE`], up to the sequence number; its size comes before.
 const HEADER: [u8; 21] =
     [0x00, 0x14, 2, 0, 0, 0, 0xd0, 0x73, 0xd5, 0x00, 0x13, 0x37, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 const BULB: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7)), 56_700);
@@ -90,13 +96,16 @@ impl Rig {
 
     /// One step of the script; answers with what follows it.
     fn step<'a>(&mut self, step: u8, argument: u8, after: &'a [u8]) -> &'a [u8] {
-        let device = || DeviceId::new(DEVICE).expect("an id");
+        // A companion, by the argument, where the highest bit is set.
+        let which = if step & 128 == 0 { 0 } else { usize::from(argument) % DEVICES.len() };
+        let device = || DeviceId::new(DEVICES[which]).expect("an id");
         let (datagram, rest) = after.split_at(usize::from(argument).min(after.len()));
         match step % 8 {
             0 => self.direct(Directive::Own { device: device(), owned: !argument.is_multiple_of(4) }),
             1 => self.direct(Directive::Refresh { device: device() }),
             2 => {
-                let command = CommandId([argument; 16]);
+                let mut command = CommandId([argument; 16]);
+                command.0[0] = which as u8; // an id is of one device
                 self.open.insert(command);
                 let change = change(step, argument);
                 self.direct(Directive::Command {
@@ -186,9 +195,10 @@ fn filled_up(kind: u16, told: &[u8]) -> Vec<u8> {
     body
 }
 
-/// The message types, the high ones of zones and effects in place of some that nobody sends.
+/// The message types, the high ones of relays, zones and effects in place of some that nobody sends.
 fn number(kind: u8) -> u16 {
     match kind {
+        247 => 818,
         248 => 702,
         249 => 711,
         250 => 503,
@@ -245,6 +255,12 @@ mod tests {
         light(31, 250, &[16, 0, 0, 0, 0, 0, 0, 0, 0, 0])
     }
 
+    /// Hardware of that product, all of whose parts are owned.
+    fn with_parts(product: u8) -> Vec<u8> {
+        // The highest bit, and an argument of no multiple of four, is to own the companion of its remainder.
+        [light(product, 121, &[0, 0x40]), vec![128, 1, 128, 2, 128, 3]].concat()
+    }
+
     /// Two tiles of 16 x 8 zones.
     fn matrix() -> Vec<u8> {
         let mut tile = [0; 55];
@@ -259,7 +275,23 @@ mod tests {
         }
     }
 
+    #[test]
+    fn the_scripts_of_hardware_with_parts_are_such() {
+        for (product, parts) in [(109, 2), (90, 2), (70, 4)] {
+            assert_eq!(super::Rig::play(&with_parts(product)).found, vec![None; parts]);
+        }
+    }
+
     proptest! {
+        #[test]
+        fn every_part_ends_every_command_in_time(
+            product in proptest::sample::select(vec![109u8, 90, 70]),
+            data in proptest::collection::vec(any::<u8>(), 0..400)
+        ) {
+            let script = [with_parts(product), data].concat();
+            super::run(&script);
+        }
+
         #[test]
         fn a_matrix_ends_every_command_in_time(data in proptest::collection::vec(any::<u8>(), 0..400)) {
             let script = [matrix(), data].concat();

@@ -1,4 +1,4 @@
-//! Finding out what a bulb is: its product, its label, its firmware.
+//! Finding out what hardware is: its product, its label, its firmware.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::model::{Capabilities, Description, DeviceId, KelvinRange, LightCapabi
 use super::ID;
 use super::chain::Chain;
 use super::layout::{Layout, MOST_ZONES};
-use super::products::{self, Product};
+use super::products::{self, Product, Role};
 use super::wire::{Reply, Request};
 
 /// How often what a bulb can do without telling, its firmware and its zones, is asked before it is given up.
@@ -17,7 +17,7 @@ const OPTIONAL_TRIES: u32 = 6;
 /// The longest pause between two questions.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
-/// What is known of a bulb's identity.
+/// What is known of the identity of a piece of hardware.
 #[derive(Debug)]
 pub(crate) struct Identity {
     version: Option<(u32, u32)>,
@@ -31,7 +31,7 @@ pub(crate) struct Identity {
     pause: Duration,
 }
 
-/// What a bulb is asked a few times, and does without telling.
+/// What it is asked a few times, and does without telling.
 #[derive(Debug)]
 struct Optional<T> {
     value: Option<T>,
@@ -88,8 +88,6 @@ impl Identity {
     pub(crate) fn need(&self) -> Option<(Instant, Request)> {
         let request = if self.version.is_none() {
             Request::GetVersion
-        } else if self.is_switch() {
-            return None;
         } else if self.label.is_none() {
             Request::GetLabel
         } else if self.firmware.is_asked() {
@@ -134,8 +132,11 @@ impl Identity {
     /// Takes an answer. True when what was known before has changed.
     pub(crate) fn learn(&mut self, now: Instant, reply: Reply) -> bool {
         let changed = match reply {
-            Reply::StateVersion { vendor, product } => replace(&mut self.version, (vendor, product)),
-            Reply::StateLabel(label) => replace(&mut self.label, label),
+            // It is asked until it is known, and what hardware is does not change.
+            Reply::StateVersion { vendor, product } if self.version.is_none() => {
+                replace(&mut self.version, (vendor, product))
+            }
+            Reply::StateLabel(label) | Reply::LightState { label, .. } => replace(&mut self.label, label),
             Reply::StateHostFirmware { major, minor } => self.firmware.learn((major, minor)),
             Reply::StateZones { count, .. } => self.zones.learn(count.min(MOST_ZONES)),
             Reply::StateDeviceChain(tiles) => self.chain.learn(Chain::new(&tiles)),
@@ -149,8 +150,18 @@ impl Identity {
         self.need().is_none()
     }
 
-    /// What it can do, with a remark when that is a guess; `None` while unknown or for what is no light.
-    pub(crate) fn capabilities(&self) -> Option<(LightCapabilities, Option<String>)> {
+    /// What it is and has; empty while that is unknown.
+    pub(crate) fn roles(&self) -> &'static [Role] {
+        self.version.map_or(&[], |(vendor, product)| products::roles(vendor, product))
+    }
+
+    /// What people call such a thing.
+    pub(crate) fn noun(&self) -> &'static str {
+        if self.roles().iter().any(|role| matches!(role, Role::Relay(_))) { "switch" } else { "bulb" }
+    }
+
+    /// What it can do as a light, with a remark when that is a guess; `None` while unknown or for what is no light.
+    pub(crate) fn light(&self) -> Option<(LightCapabilities, Option<String>)> {
         let (vendor, product) = self.version?;
         let (mut capabilities, note) = match products::lookup(vendor, product, self.firmware.value) {
             Product::Light(capabilities) => (capabilities, None),
@@ -174,7 +185,7 @@ impl Identity {
 
     /// The whites that it has.
     pub(crate) fn whites(&self) -> KelvinRange {
-        let known = self.capabilities().and_then(|(can, _)| can.color_temperature);
+        let known = self.light().and_then(|(can, _)| can.color_temperature);
         known.unwrap_or(KelvinRange { min_k: 1_500, max_k: 9_000 })
     }
 
@@ -185,19 +196,29 @@ impl Identity {
         products::layout(vendor, product, self.firmware.value, chain)
     }
 
-    /// What it is, once that is known and if it is a light.
-    pub(crate) fn describe(&self, id: &DeviceId, address: String) -> Option<Description> {
-        let (capabilities, note) = self.capabilities().filter(|_| self.is_complete())?;
+    /// What a part of it is, which is called that and can do that, once all is known.
+    pub(crate) fn describe(
+        &self,
+        id: &DeviceId,
+        called: &str,
+        address: &str,
+        (capabilities, note): (Capabilities, Option<String>),
+        sensors: Sensors,
+    ) -> Option<Description> {
+        if !self.is_complete() {
+            return None;
+        }
+        let label = self.label.as_deref().unwrap_or_default();
         Some(Description {
             id: id.clone(),
             adapter: ID.to_owned(),
-            name: self.label.clone().unwrap_or_default(),
+            name: format!("{label} {called}").trim().to_owned(),
             manufacturer: "LIFX".to_owned(),
             model: self.model(),
             firmware: self.firmware.value.map(|(major, minor)| format!("{major}.{minor}")),
-            address: Some(address),
-            capabilities: Capabilities::Light(capabilities),
-            sensors: Sensors::new(),
+            address: Some(address.to_owned()),
+            capabilities,
+            sensors,
             note,
         })
     }
@@ -229,12 +250,6 @@ impl Identity {
             Layout::Strip { .. } => self.zones.is_asked(),
             Layout::Matrix { .. } => self.chain.is_asked(),
         }
-    }
-
-    fn is_switch(&self) -> bool {
-        self.version.is_some_and(|(vendor, product)| {
-            products::lookup(vendor, product, self.firmware.value) == Product::Switch
-        })
     }
 
     fn learnt(&mut self, now: Instant) {

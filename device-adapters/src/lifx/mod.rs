@@ -1,29 +1,39 @@
-//! Lights that speak the LIFX LAN protocol. This file is the sockets; [`driver`] decides.
+//! Lights and switches that speak the LIFX LAN protocol. This file is the sockets; [`driver`] decides: of the hardware on the
+//! network each piece is a [`hardware`], which has one or several devices as its [`part`]s.
 //!
 //! Source: the public protocol documentation, <https://lan.developer.lifx.com>.
 
 mod action;
 mod basis;
-mod bulb;
 mod chain;
+mod cleaning;
 mod command;
 mod config;
 mod driver;
+mod face;
 #[cfg(any(fuzzing, test))]
 pub(crate) mod fuzzing;
+mod hardware;
 mod identity;
+mod infrared;
 mod layout;
+mod light;
+mod line;
 mod news;
 mod output;
 mod pace;
+mod part;
 mod pending;
 mod poll;
 mod products;
 mod reading;
+mod recipe;
+mod relay;
 mod sockets;
 #[cfg(test)]
 mod tests;
 mod wire;
+mod words;
 
 use std::future::Future;
 use std::hash::{BuildHasher, Hasher, RandomState};

@@ -1,7 +1,9 @@
-//! What the node is told of a bulb: each thing once, until there is something new.
+//! What the node is told of a device: each thing once, until there is something new.
+
+use std::collections::BTreeMap;
 
 use crate::adapter::Reading;
-use crate::model::{Availability, CommandId, Description, DeviceId, LightState, Source, Stage, State};
+use crate::model::{Availability, CommandId, Description, DeviceId, Measurement, Source, Stage, State};
 
 use super::output::Output;
 use super::reading;
@@ -14,13 +16,21 @@ pub(crate) struct News {
     availability: Option<Availability>,
     /// The newest command all of whose Sets were acknowledged.
     followed: Option<CommandId>,
-    report: Option<(LightState, Option<CommandId>)>,
+    report: Option<(State, Option<CommandId>)>,
+    measured: BTreeMap<String, Measurement>,
 }
 
 impl News {
     /// Nothing was told.
     pub(crate) fn new(device: DeviceId) -> Self {
-        Self { device, found: false, availability: None, followed: None, report: None }
+        Self {
+            device,
+            found: false,
+            availability: None,
+            followed: None,
+            report: None,
+            measured: BTreeMap::new(),
+        }
     }
 
     /// Of which device.
@@ -68,28 +78,43 @@ impl News {
     }
 
     /// It shows that.
-    pub(crate) fn report(&mut self, state: &LightState, out: &mut Output) {
-        let report = (reading::bounded(state.clone()), self.followed);
+    pub(crate) fn report(&mut self, state: &State, out: &mut Output) {
+        let state = match state {
+            State::Light(light) => State::Light(reading::bounded(light.clone())),
+            other => other.clone(),
+        };
+        let report = (state, self.followed);
         if self.report.as_ref() == Some(&report) {
             return;
         }
         out.readings.push_back(Reading::Reported {
             device: self.device.clone(),
-            state: State::Light(report.0.clone()),
+            state: report.0.clone(),
             command: self.followed,
             source: Source::ReadBack,
         });
         self.report = Some(report);
     }
 
+    /// Its sensors yielded that.
+    pub(crate) fn measured(&mut self, values: BTreeMap<String, Measurement>, out: &mut Output) {
+        if self.measured != values {
+            let device = self.device.clone();
+            out.readings.push_back(Reading::Measured { device, values: values.clone() });
+            self.measured = values;
+        }
+    }
+
     /// What it shows next is told even if it is the same as before.
     pub(crate) fn repeat(&mut self) {
         self.report = None;
+        self.measured.clear();
     }
 
     /// Nothing that was told of how it is counts: another node owned it, or will.
     pub(crate) fn forget(&mut self) {
-        (self.availability, self.report) = (None, None);
+        self.availability = None;
+        self.repeat();
     }
 
     /// A command has come so far.

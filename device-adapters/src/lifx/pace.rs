@@ -1,4 +1,4 @@
-//! When a bulb is spoken to: how fast, how soon again, and after how much silence.
+//! When hardware is spoken to: how fast, how soon again, and after how much silence.
 
 use std::time::Duration;
 
@@ -10,13 +10,15 @@ const BURST: u32 = 3;
 /// messages in any second: LIFX asks clients to stay under 20, and what leaves us apart may arrive together.
 const PER_MESSAGE: Duration = Duration::from_millis(72);
 
-/// Times that all bulbs share.
+/// Times that all hardware shares.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Timing {
     /// Between two polls.
     pub(crate) poll: Duration,
     /// Between two rounds of discovery.
     pub(crate) discover: Duration,
+    /// How long a cleaning cycle is; zero is as the bulb is set.
+    pub(crate) clean: Duration,
 }
 
 impl Timing {
@@ -31,7 +33,7 @@ impl Timing {
     }
 }
 
-/// Keeps the rate of messages to one bulb (a generic cell rate algorithm).
+/// Keeps the rate of messages to one piece of hardware (a generic cell rate algorithm).
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Pace {
     used_up_to: Instant,

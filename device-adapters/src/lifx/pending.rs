@@ -1,4 +1,4 @@
-//! Requests to a bulb that may still be answered.
+//! Requests that may still be answered.
 
 use std::time::Duration;
 
@@ -20,13 +20,27 @@ pub(crate) struct Pending {
     pub(crate) request: Request,
     /// When.
     pub(crate) at: Instant,
-    /// The bulb's epoch when it was sent, for a read whose answer may be reported.
+    /// For which part of the hardware, if it was for one.
+    pub(crate) part: Option<usize>,
+    /// That part's epoch when it was sent, for a read whose answer may be reported.
     pub(crate) epoch: Option<u64>,
-    /// How many Sets had been sent then (a Set counts itself).
+    /// How many Sets had been sent to that part then (a Set counts itself).
     pub(crate) sets: u64,
 }
 
-/// All of one bulb; never more than there are sequence numbers.
+impl Pending {
+    /// What is asked of the hardware as a whole, at `at`.
+    pub(crate) fn of_all(request: Request, at: Instant) -> Self {
+        Self { sequence: 0, request, at, part: None, epoch: None, sets: 0 }
+    }
+
+    /// What is sent to a part of it, at `at`.
+    pub(crate) fn of_part(part: usize, request: Request, at: Instant, epoch: Option<u64>, sets: u64) -> Self {
+        Self { sequence: 0, request, at, part: Some(part), epoch, sets }
+    }
+}
+
+/// All to one piece of hardware; never more than there are sequence numbers.
 #[derive(Debug, Default)]
 pub(crate) struct Requests {
     sequence: u8,
@@ -35,11 +49,11 @@ pub(crate) struct Requests {
 
 impl Requests {
     /// Notes a request that is being sent; answers with its sequence number.
-    pub(crate) fn add(&mut self, at: Instant, request: Request, epoch: Option<u64>, sets: u64) -> u8 {
+    pub(crate) fn add(&mut self, request: Pending) -> u8 {
         self.sequence = self.sequence.wrapping_add(1);
         let sequence = self.sequence;
         self.pending.retain(|pending| pending.sequence != sequence);
-        self.pending.push(Pending { sequence, request, at, epoch, sets });
+        self.pending.push(Pending { sequence, ..request });
         sequence
     }
 

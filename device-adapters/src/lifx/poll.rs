@@ -1,4 +1,4 @@
-//! When an owned bulb is polled, and when its silence means that it is offline.
+//! When an owned device is polled, and when its silence means that it is offline.
 
 use std::time::Duration;
 
@@ -24,18 +24,19 @@ pub(crate) enum Tick {
     Silent(u32),
 }
 
-/// The polling of one bulb.
+/// The polling of one device.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Poll {
+    interval: Duration,
     due: Instant,
     tries: u32,
     missed: u32,
 }
 
 impl Poll {
-    /// The first poll is due now.
-    pub(crate) fn new(now: Instant) -> Self {
-        Self { due: now, tries: 0, missed: 0 }
+    /// The first poll is due now, the next after `interval`.
+    pub(crate) fn new(now: Instant, interval: Duration) -> Self {
+        Self { interval, due: now, tries: 0, missed: 0 }
     }
 
     /// When the next message, or the end of the wait for the last, is due.
@@ -44,7 +45,7 @@ impl Poll {
     }
 
     /// What to do now that it is due.
-    pub(crate) fn tick(&mut self, now: Instant, interval: Duration) -> Tick {
+    pub(crate) fn tick(&mut self, now: Instant) -> Tick {
         if self.tries < TRIES {
             self.tries += 1;
             self.due = now + RETRY;
@@ -57,16 +58,16 @@ impl Poll {
             return Tick::Missed;
         }
         let backoff = Duration::from_secs(1 << (self.missed - OFFLINE_AFTER).min(4));
-        self.due = now + backoff.min(LONGEST_BACKOFF).min(interval.max(Duration::from_secs(1)));
+        self.due = now + backoff.min(LONGEST_BACKOFF).min(self.interval.max(Duration::from_secs(1)));
         Tick::Silent(self.missed)
     }
 
-    /// The bulb answered a read.
-    pub(crate) fn answered(&mut self, now: Instant, interval: Duration) {
-        (self.due, self.tries, self.missed) = (now + interval, 0, 0);
+    /// The device answered a read.
+    pub(crate) fn answered(&mut self, now: Instant) {
+        (self.due, self.tries, self.missed) = (now + self.interval, 0, 0);
     }
 
-    /// The bulb answered something.
+    /// The hardware answered something.
     pub(crate) fn heard(&mut self) {
         self.missed = 0;
     }

@@ -26,6 +26,48 @@ pub(crate) enum Product {
     Switch,
 }
 
+/// What a piece of hardware is, or has beside that: each is a device of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// The light that it is.
+    Light,
+    /// The infrared emitter of a light.
+    Infrared,
+    /// The cleaning cycle of a light.
+    Cleaning,
+    /// A relay of a switch, counted from 0.
+    Relay(u8),
+}
+
+impl Role {
+    /// What it is called beside the others; nothing of the light, which is called as the hardware is. People count
+    /// from 1.
+    pub(crate) fn called(self) -> String {
+        match self {
+            Self::Light => String::new(),
+            Self::Infrared => "infrared".to_owned(),
+            Self::Cleaning => "clean".to_owned(),
+            Self::Relay(index) => format!("relay {}", u16::from(index) + 1),
+        }
+    }
+}
+
+/// What a product is and has. The list does not say how many relays a switch has, and no message tells: four is the
+/// most that were built in.
+pub(crate) fn roles(vendor: u32, product: u32) -> &'static [Role] {
+    if vendor != VENDOR_LIFX {
+        return &[Role::Light];
+    }
+    match product {
+        25 | 26 | 29 | 30 | 45 | 46 | 64 | 65 | 109..=112 => &[Role::Light, Role::Infrared],
+        90 | 99 => &[Role::Light, Role::Cleaning],
+        70 | 71 | 84 | 89 | 115 | 116 | 226 => {
+            &[Role::Relay(0), Role::Relay(1), Role::Relay(2), Role::Relay(3)]
+        }
+        _ => &[Role::Light],
+    }
+}
+
 /// How the zones of a product lie, with the firmware and the tiles that it has, as far as these are known.
 pub(crate) fn layout(vendor: u32, product: u32, firmware: Option<(u16, u16)>, chain: Chain) -> Layout {
     let since = |version| firmware.is_some_and(|firmware| firmware >= version);
@@ -53,7 +95,7 @@ pub(crate) fn lookup(vendor: u32, product: u32, firmware: Option<(u16, u16)>) ->
         return Product::Unknown(light(true, 1_500, 9_000));
     }
     match product {
-        70 | 71 | 84 | 89 | 115 | 116 | 226 => Product::Switch,
+        _ if !roles(vendor, product).contains(&Role::Light) => Product::Switch,
         10 | 11 => Product::Light(light(false, 2_700, 6_500)),
         18 | 19 => Product::Light(light(false, 2_500, 9_000)),
         12 | 13 | 51 | 54 | 61 | 66 | 87 | 88 | 127 | 128 | 133 | 134 => {

@@ -1,7 +1,6 @@
 //! The answers that together make the state of a light: its colour and power, and where it has them its zones
 //! and its effect. Pure.
 
-use std::collections::VecDeque;
 use std::ops::Range;
 use std::time::Duration;
 
@@ -18,11 +17,8 @@ const TOGETHER: Duration = Duration::from_secs(2);
 const GIVE_UP_AFTER: u32 = 12;
 
 /// A read that is not complete: what the bulb told so far of what is asked for together.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Partial {
-    /// What waits to be asked, and since when.
-    questions: VecDeque<Request>,
-    due: Instant,
     light: Option<(Instant, Hsbk, bool)>,
     zones: Option<Zones>,
     effect: Option<(Instant, Effect)>,
@@ -63,23 +59,9 @@ impl Zones {
 }
 
 impl Partial {
-    /// Nothing was asked.
-    pub(crate) fn new(now: Instant) -> Self {
-        Self {
-            questions: VecDeque::new(),
-            due: now,
-            light: None,
-            zones: None,
-            effect: None,
-            zones_unanswered: 0,
-            effect_unanswered: 0,
-        }
-    }
-
     /// Nothing that was told counts any more: the bulb was told to change.
     pub(crate) fn clear(&mut self) {
         (self.light, self.zones, self.effect) = (None, None, None);
-        self.questions.clear();
     }
 
     /// Asks again for what was given up.
@@ -87,8 +69,8 @@ impl Partial {
         (self.zones_unanswered, self.effect_unanswered) = (0, 0);
     }
 
-    /// Asks for what is missing, but for what is asked already.
-    pub(crate) fn begin(&mut self, now: Instant, layout: Layout, is_asked: impl Fn(&Request) -> bool) {
+    /// The questions for what is missing.
+    pub(crate) fn questions(&mut self, now: Instant, layout: Layout) -> Vec<Request> {
         self.forget_old(now);
         let told = self.light.is_some();
         let mut missing = Vec::with_capacity(3);
@@ -104,29 +86,12 @@ impl Partial {
             self.effect_unanswered += u32::from(told);
             missing.extend(layout.effect_question());
         }
-        self.questions = missing.into_iter().filter(|request| !is_asked(request)).collect();
-        self.due = now;
-    }
-
-    /// Asks for something else than the state.
-    pub(crate) fn ask(&mut self, now: Instant, questions: Vec<Request>) {
-        self.questions = questions.into();
-        self.due = now;
+        missing
     }
 
     /// Whether the bulb answers, and not all that it is asked.
     pub(crate) fn is_stuck(&self) -> bool {
         self.light.is_some()
-    }
-
-    /// Since when a question waits to be sent, if one does.
-    pub(crate) fn due(&self) -> Option<Instant> {
-        (!self.questions.is_empty()).then_some(self.due)
-    }
-
-    /// The next question, which is being sent.
-    pub(crate) fn next_question(&mut self) -> Option<Request> {
-        self.questions.pop_front()
     }
 
     /// Takes an answer to what was asked at `asked`.
@@ -164,7 +129,6 @@ impl Partial {
         }
         let (mut asked, hsbk, on) = self.light.take()?;
         let (zones, effect) = (self.zones.take(), self.effect.take());
-        self.questions.clear();
         asked = zones.as_ref().map_or(asked, |zones| zones.since.min(asked));
         asked = effect.map_or(asked, |(at, _)| at.min(asked));
         let effect = effect.map_or(Effect::Off, |(_, effect)| effect);

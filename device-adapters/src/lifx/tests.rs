@@ -5,6 +5,7 @@
 mod commands;
 mod datagrams;
 mod matrix;
+mod parts;
 mod presence;
 mod settings;
 mod zones;
@@ -20,8 +21,8 @@ use super::wire::{self, Effect, Hsbk, Incoming, Reply, Request, Serial, Tile, Wi
 use crate::adapter::{Directive, Reading, SettingsError};
 use crate::contract;
 use crate::model::{
-    Availability, Capabilities, Change, ColorMode, CommandId, Description, DeviceId, Gamut, LightChange,
-    LightState, MOST_RUNS, NO_EFFECT, Stage, State, Zone, color,
+    Availability, Capabilities, Change, ColorMode, CommandId, Description, DeviceId, Gamut,
+    LightCapabilities, LightChange, LightState, MOST_RUNS, Measurement, NO_EFFECT, Stage, State, Zone, color,
 };
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -73,6 +74,11 @@ struct World {
     prepared: BTreeMap<usize, Hsbk>,
     effect: Effect,
     firmware: (u16, u16),
+    /// Its infrared emitter, its cleaning cycle in seconds, how the last one ended, and its relays.
+    infrared: u16,
+    cleaning: u32,
+    last_result: u8,
+    relays: [u16; 4],
     /// Messages that it answers with "unknown".
     unknown: Vec<u16>,
     /// Messages that it does not answer at all.
@@ -112,6 +118,10 @@ impl World {
             prepared: BTreeMap::new(),
             effect: Effect::Off,
             firmware: (3, 70),
+            infrared: 16_384,
+            cleaning: 0,
+            last_result: 255,
+            relays: [0; 4],
             unknown: Vec::new(),
             deaf_to: Vec::new(),
             fading: None,
@@ -134,13 +144,20 @@ impl World {
     }
 
     fn own(&mut self, owned: bool) {
-        self.driver.handle_directive(self.now, Directive::Own { device: device(), owned });
+        self.own_part(device(), owned);
+    }
+
+    fn own_part(&mut self, device: DeviceId, owned: bool) {
+        self.driver.handle_directive(self.now, Directive::Own { device, owned });
     }
 
     fn light(&mut self, number: u8, change: LightChange, patience: Duration) {
+        self.tell(device(), number, Change::Light(change), patience);
+    }
+
+    fn tell(&mut self, device: DeviceId, number: u8, change: Change, patience: Duration) {
         let deadline = self.now + patience;
-        let change = Change::Light(change);
-        let directive = Directive::Command { device: device(), command: id(number), change, deadline };
+        let directive = Directive::Command { device, command: id(number), change, deadline };
         self.driver.handle_directive(self.now, directive);
     }
 
@@ -289,7 +306,31 @@ impl World {
                     self.zones[cell] = self.prepared[&cell]; // all of it must be there by now
                 }
             }
-            other => panic!("no bulb of these tests knows {other:?}"),
+            other => self.part_receives(sequence, other),
+        }
+    }
+
+    /// What only bulbs of infrared, bulbs that clean, and switches are sent.
+    fn part_receives(&mut self, sequence: u8, request: Request) {
+        match request {
+            Request::GetInfrared => self.answer(sequence, Reply::StateInfrared(self.infrared)),
+            Request::SetInfrared(brightness) => self.infrared = brightness,
+            Request::GetHevCycle => {
+                self.answer(sequence, Reply::StateHevCycle { remaining_s: self.cleaning });
+            }
+            Request::SetHevCycle(false, _) => self.cleaning = 0,
+            Request::SetHevCycle(true, seconds) => self.cleaning = if seconds > 0 { seconds } else { 7_200 },
+            Request::GetLastHevCycleResult => {
+                self.answer(sequence, Reply::StateLastHevCycleResult(self.last_result));
+            }
+            Request::GetRPower(relay) => {
+                let level = self.relays[usize::from(relay)];
+                self.answer(sequence, Reply::StateRPower { relay, level });
+            }
+            Request::SetRPower(relay, on) => {
+                self.relays[usize::from(relay)] = if on { u16::MAX } else { 0 };
+            }
+            other => panic!("no hardware of these tests knows {other:?}"),
         }
     }
 

@@ -11,7 +11,7 @@ mod request;
 use std::fmt;
 
 use crate::model::device::Hex;
-use crate::model::{ColorMode, color};
+use crate::model::{ColorMode, DeviceId, color};
 
 pub(crate) use reply::Reply;
 pub(crate) use request::Request;
@@ -36,6 +36,17 @@ pub(crate) struct Serial(pub(crate) [u8; 6]);
 impl Serial {
     /// The target of a message to every bulb.
     pub(crate) const ALL: Self = Self([0; 6]);
+
+    /// The one that a device id holds: `PREFIX-SERIAL`, or with the name of a part behind it, `PREFIX-SERIAL-PART`.
+    pub(crate) fn of(device: &DeviceId, prefix: &str) -> Option<Self> {
+        let rest = device.as_str().strip_prefix(prefix)?.strip_prefix('-')?;
+        let digits = rest.split('-').next().filter(|digits| digits.len() == 12)?;
+        let mut serial = Self::ALL;
+        for (place, byte) in serial.0.iter_mut().enumerate() {
+            *byte = u8::from_str_radix(digits.get(place * 2..place * 2 + 2)?, 16).ok()?;
+        }
+        Some(serial)
+    }
 }
 
 impl fmt::Display for Serial {

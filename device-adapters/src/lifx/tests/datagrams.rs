@@ -86,6 +86,40 @@ fn requests_about_zones_and_effects_have_the_bytes_of_the_documentation() {
     }
 }
 
+/// Those of lights as the emulator's own codec packs them; it knows no relays.
+#[test]
+fn requests_to_companions_and_relays_have_the_bytes_of_the_documentation() {
+    for (request, size, kind, body) in [
+        (Request::GetInfrared, "24", "7800", ""),
+        (Request::SetInfrared(0x1234), "26", "7a00", "3412"),
+        (Request::GetHevCycle, "24", "8e00", ""),
+        (Request::SetHevCycle(true, 5_400), "29", "8f00", "0118150000"),
+        (Request::SetHevCycle(false, 0), "29", "8f00", "0000000000"),
+        (Request::GetLastHevCycleResult, "24", "9400", ""),
+        (Request::GetRPower(3), "25", "3003", "03"),
+        (Request::SetRPower(3, true), "27", "3103", "03ffff"),
+        (Request::SetRPower(0, false), "27", "3103", "000000"),
+    ] {
+        let flags = if request.is_set() { "02" } else { "00" };
+        let zeros = "00".repeat(8);
+        let header = format!("{size}00001402000000d073d5001337{zeros}{flags}07{zeros}{kind}0000");
+        assert_eq!(wire::encode(2, SERIAL, 7, &request), bytes(&format!("{header}{body}")), "{request:?}");
+    }
+}
+
+#[test]
+fn a_device_id_holds_the_serial_of_its_hardware_or_is_none_of_ours() {
+    let of = |id: &str| Serial::of(&DeviceId::new(id).unwrap(), "lifx");
+    for id in ["lifx-d073d5001337", "lifx-d073d5001337-infrared", "lifx-d073d5001337-relay-4"] {
+        assert_eq!(of(id), Some(SERIAL), "{id}");
+    }
+    for id in
+        ["lifx", "lifx-", "lifx-d073d500133", "lifx-d073d50013377", "lifx-d073d500133g", "lan-d073d5001337"]
+    {
+        assert_eq!(of(id), None, "{id}");
+    }
+}
+
 /// Answers, packed by the emulator's own codec, and what they mean.
 fn answers() -> Vec<(String, Reply)> {
     let (plain, zoned) = (plain_answers(), zoned_answers());
@@ -121,6 +155,10 @@ fn zoned_answers() -> Vec<(String, Reply)> {
             format!("{}000000000003{}{}", head("df00", "d002"), "00".repeat(53), dark.repeat(16)),
             Reply::StateTileEffect(Effect::Flame),
         ),
+        (format!("{}3412", head("2600", "7900")), Reply::StateInfrared(0x1234)),
+        (format!("{}201c00001815000001", head("2d00", "9000")), Reply::StateHevCycle { remaining_s: 5_400 }),
+        (format!("{}04", head("2500", "9500")), Reply::StateLastHevCycleResult(4)),
+        (format!("{}03ffff", head("2700", "3203")), Reply::StateRPower { relay: 3, level: u16::MAX }),
     ]
 }
 

@@ -24,13 +24,15 @@ fn settings_name_the_key_the_value_and_the_rule() {
         SettingsError::UnknownKey {
             adapter: "lifx",
             key: "poll".into(),
-            known: "addresses, bind, broadcast, discover_s, interfaces, poll_s".into()
+            known: "addresses, bind, broadcast, clean_minutes, discover_s, interfaces, poll_s".into()
         }
     );
     assert_eq!(
         refused(json!({ "poll_s": 0 })),
         "setting \"poll_s\" of lifx is 0: it must be a number of seconds from 0.5 to 3600"
     );
+    assert!(refused(json!({ "clean_minutes": 1_441 })).contains("a whole number from 0 to 1440"));
+    assert_eq!(parse(json!({ "clean_minutes": 90 })).unwrap().clean, Duration::from_secs(5_400));
     assert!(refused(json!({ "addresses": ["kitchen"] })).contains("\"kitchen\""));
     assert!(refused(json!({ "addresses": ["10.0.0.1:0"] })).contains("IPv4"));
     assert!(refused(json!({ "addresses": vec!["10.0.0.1"; 257] })).contains("at most 256"));

@@ -83,6 +83,19 @@ pub(crate) fn encode_reply(message: &Incoming) -> Vec<u8> {
             body.extend(filling(16));
             (720, body)
         }
+        Reply::StateInfrared(brightness) => (121, brightness.to_le_bytes().to_vec()),
+        Reply::StateHevCycle { remaining_s } => {
+            body.extend(7_200u32.to_le_bytes());
+            body.extend(remaining_s.to_le_bytes());
+            body.push(1);
+            (144, body)
+        }
+        Reply::StateLastHevCycleResult(result) => (149, vec![*result]),
+        Reply::StateRPower { relay, level } => {
+            body.push(*relay);
+            body.extend(level.to_le_bytes());
+            (818, body)
+        }
         Reply::StateUnhandled(kind) => (223, kind.to_le_bytes().to_vec()),
     };
     frame(message.source, message.target, message.sequence, 0, kind, &body)
@@ -109,6 +122,24 @@ pub(crate) fn decode_request(bytes: &[u8]) -> (u32, Serial, u8, bool, Request) {
             assert_eq!(body.take(), Some(one_saw));
             assert_eq!(body.take(), Some([0, 0, 1, 0]), "the brightness alone");
             Request::SetBrightness(hsbk.brightness, if fade == 1 { 0 } else { fade })
+        }
+        120 => Request::GetInfrared,
+        122 => Request::SetInfrared(body.u16().unwrap()),
+        142 => Request::GetHevCycle,
+        143 => {
+            let [on] = body.take().unwrap();
+            Request::SetHevCycle(on > 0, body.u32().unwrap())
+        }
+        148 => Request::GetLastHevCycleResult,
+        816 => {
+            let [relay] = body.take().unwrap();
+            Request::GetRPower(relay)
+        }
+        817 => {
+            let [relay] = body.take().unwrap();
+            let level = body.u16().unwrap();
+            assert!(matches!(level, 0 | u16::MAX), "no relay knows {level}");
+            Request::SetRPower(relay, level > 0)
         }
         501 => {
             let [first, last] = body.take().unwrap();

@@ -44,6 +44,15 @@ pub(crate) enum Reply {
         /// Its label.
         label: String,
     },
+    /// How bright the infrared emitter is while the light is off. (121)
+    StateInfrared(u16),
+    /// The cleaning cycle. (144)
+    StateHevCycle {
+        /// How many seconds it still runs; 0 is none that runs.
+        remaining_s: u32,
+    },
+    /// How the last cleaning cycle ended, by its number. (149)
+    StateLastHevCycleResult(u8),
     /// Some of the zones of a strip. (503, 506 and 512)
     StateZones {
         /// How many zones there are.
@@ -72,6 +81,13 @@ pub(crate) enum Reply {
     },
     /// The effect that a matrix runs. (720)
     StateTileEffect(Effect),
+    /// The power of a relay. (818)
+    StateRPower {
+        /// Which one, counted from 0.
+        relay: u8,
+        /// 0 is off, anything else is on.
+        level: u16,
+    },
     /// It does not know messages of that type. (223)
     StateUnhandled(u16),
 }
@@ -85,6 +101,9 @@ pub(super) fn parse(kind: u16, body: &mut Reader<'_>) -> Result<Option<Reply>, W
         33 => version(body),
         45 => Some(Reply::Acknowledgement),
         107 => light_state(body),
+        121 => body.u16().map(Reply::StateInfrared),
+        144 => hev_cycle(body),
+        149 => body.take().map(|[result]| Reply::StateLastHevCycleResult(result)),
         223 => body.u16().map(Reply::StateUnhandled),
         503 => zones_of_8_bits(body, 1),
         506 => zones_of_8_bits(body, 8),
@@ -93,6 +112,7 @@ pub(super) fn parse(kind: u16, body: &mut Reader<'_>) -> Result<Option<Reply>, W
         702 => device_chain(body),
         711 => tile_zones(body),
         720 => matrix_effect(body),
+        818 => relay_power(body),
         other => return Err(WireError::Type(other)),
     })
 }
@@ -121,6 +141,13 @@ fn light_state(body: &mut Reader<'_>) -> Option<Reply> {
     let label = body.label()?;
     body.take::<8>()?;
     Some(Reply::LightState { hsbk, power, label })
+}
+
+fn hev_cycle(body: &mut Reader<'_>) -> Option<Reply> {
+    body.take::<4>()?; // how long it is in all
+    let remaining_s = body.u32()?;
+    body.take::<1>()?; // whether the light is on after it
+    Some(Reply::StateHevCycle { remaining_s })
 }
 
 /// StateZone and StateMultiZone: behind the last zone of the strip stands filling.
@@ -171,4 +198,9 @@ fn matrix_effect(body: &mut Reader<'_>) -> Option<Reply> {
     let [kind] = body.take()?;
     body.take::<181>()?; // its settings and palette
     Some(Reply::StateTileEffect(Effect::of_matrix(kind)))
+}
+
+fn relay_power(body: &mut Reader<'_>) -> Option<Reply> {
+    let [relay] = body.take()?;
+    Some(Reply::StateRPower { relay, level: body.u16()? })
 }

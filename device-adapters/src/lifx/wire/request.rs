@@ -1,7 +1,8 @@
 //! What Hearth sends.
 //!
-//! Source: <https://lan.developer.lifx.com/docs/querying-the-device-for-data> and
-//! <https://lan.developer.lifx.com/docs/changing-a-device>.
+//! Source: <https://lan.developer.lifx.com/docs/querying-the-device-for-data>,
+//! <https://lan.developer.lifx.com/docs/changing-a-device> and, for relays,
+//! <https://lan.developer.lifx.com/docs/the-lifx-switch>.
 
 use super::{Effect, Hsbk, Reply};
 
@@ -40,6 +41,16 @@ pub(crate) enum Request {
     LightSetPower(bool, u32),
     /// Be so bright and keep each zone's colour, fading over so many milliseconds. (119)
     SetBrightness(u16, u32),
+    /// How bright is the infrared emitter while the light is off? (120)
+    GetInfrared,
+    /// Be so bright then; 0 is off. (122)
+    SetInfrared(u16),
+    /// Does a cleaning cycle run? (142)
+    GetHevCycle,
+    /// Run a cleaning cycle of so many seconds, 0 as the bulb is set; or end the one that runs. (143)
+    SetHevCycle(bool, u32),
+    /// How did the last cleaning cycle end? (148)
+    GetLastHevCycleResult,
     /// Show a colour in the zones from the first to the last of these, fading over so many milliseconds. (501)
     SetColorZones(u8, u8, Hsbk, u32),
     /// Which colours in the zones from the first to the last of these? (502)
@@ -95,6 +106,10 @@ pub(crate) enum Request {
     GetTileEffect,
     /// Run this effect on the matrix. (719)
     SetTileEffect(Effect),
+    /// Is that relay on? They count from 0. (816)
+    GetRPower(u8),
+    /// Be on or off, that relay. (817)
+    SetRPower(u8, bool),
 }
 
 impl Request {
@@ -109,6 +124,11 @@ impl Request {
             Self::LightSetColor(..) => 102,
             Self::LightSetPower(..) => 117,
             Self::SetBrightness(..) => 119,
+            Self::GetInfrared => 120,
+            Self::SetInfrared(_) => 122,
+            Self::GetHevCycle => 142,
+            Self::SetHevCycle(..) => 143,
+            Self::GetLastHevCycleResult => 148,
             Self::SetColorZones(..) => 501,
             Self::GetColorZones(..) => 502,
             Self::GetMultiZoneEffect => 507,
@@ -121,6 +141,8 @@ impl Request {
             Self::CopyFrameBuffer { .. } => 716,
             Self::GetTileEffect => 718,
             Self::SetTileEffect(_) => 719,
+            Self::GetRPower(_) => 816,
+            Self::SetRPower(..) => 817,
         }
     }
 
@@ -131,12 +153,15 @@ impl Request {
             Self::LightSetColor(..)
                 | Self::LightSetPower(..)
                 | Self::SetBrightness(..)
+                | Self::SetInfrared(_)
+                | Self::SetHevCycle(..)
                 | Self::SetColorZones(..)
                 | Self::SetMultiZoneEffect(_)
                 | Self::SetExtendedColorZones(..)
                 | Self::Set64 { .. }
                 | Self::CopyFrameBuffer { .. }
                 | Self::SetTileEffect(_)
+                | Self::SetRPower(..)
         )
     }
 
@@ -215,11 +240,15 @@ impl Request {
                 Self::Get64 { tile: first, length, row, width },
                 Reply::State64 { tile, column: 0, row: from, width: wide, .. },
             ) => (*first..first.saturating_add(*length)).contains(tile) && (row, width) == (from, wide),
+            (Self::GetRPower(asked), Reply::StateRPower { relay, .. }) => asked == relay,
             (Self::GetService, Reply::StateService { .. })
             | (Self::GetHostFirmware, Reply::StateHostFirmware { .. })
             | (Self::GetLabel, Reply::StateLabel(_))
             | (Self::GetVersion, Reply::StateVersion { .. })
             | (Self::LightGet, Reply::LightState { .. })
+            | (Self::GetInfrared, Reply::StateInfrared(_))
+            | (Self::GetHevCycle, Reply::StateHevCycle { .. })
+            | (Self::GetLastHevCycleResult, Reply::StateLastHevCycleResult(_))
             | (Self::GetColorZones(..) | Self::GetExtendedColorZones, Reply::StateZones { .. })
             | (Self::GetMultiZoneEffect, Reply::StateMultiZoneEffect(_))
             | (Self::GetDeviceChain, Reply::StateDeviceChain(_))
@@ -238,8 +267,18 @@ impl Request {
                 body.extend(fade.to_le_bytes());
             }
             Self::LightSetPower(on, fade) => {
-                body.extend((if *on { u16::MAX } else { 0 }).to_le_bytes());
+                body.extend(power(*on));
                 body.extend(fade.to_le_bytes());
+            }
+            Self::SetInfrared(brightness) => body.extend(brightness.to_le_bytes()),
+            Self::SetHevCycle(on, seconds) => {
+                body.push(u8::from(*on));
+                body.extend(seconds.to_le_bytes());
+            }
+            Self::GetRPower(relay) => body.push(*relay),
+            Self::SetRPower(relay, on) => {
+                body.push(*relay);
+                body.extend(power(*on));
             }
             Self::SetBrightness(brightness, fade) => put_brightness(&mut body, *brightness, *fade),
             Self::SetColorZones(first, last, hsbk, fade) => {
@@ -276,6 +315,11 @@ impl Request {
         }
         body
     }
+}
+
+/// On is the highest of levels: nothing that is switched so knows one in between.
+fn power(on: bool) -> [u8; 2] {
+    if on { u16::MAX.to_le_bytes() } else { [0; 2] }
 }
 
 /// One run of a waveform that rises in a straight line to the target and stays there, for the brightness alone.

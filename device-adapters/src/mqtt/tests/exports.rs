@@ -205,6 +205,31 @@ fn switches_buttons_and_sensors_are_shown_too() {
     assert_eq!(kept["hearth/onewire-1/sensors"], r#"{"odd":null,"t":null}"#);
 }
 
+/// As the infrared emitter and the cleaning cycle of a bulb.
+#[test]
+fn a_light_that_only_dims_and_a_switch_that_measures_a_duration_are_announced_as_such() {
+    let mut world = World::new();
+    let config = |kept: &BTreeMap<String, String>, id: &str| -> Value {
+        serde_json::from_str(&kept[&format!("homeassistant/device/hearth_{id}/config")]).unwrap()
+    };
+    let can = LightCapabilities { brightness: true, ..LightCapabilities::default() };
+    let mut dims = shown("lifx", "lifx-1-infrared", Capabilities::Light(can));
+    dims.state = Some(State::Light(LightState::plain(true, 32_768, ColorMode::None)));
+    let light = config(&show(&mut world, dims), "lifx-1-infrared")["components"]["light"].clone();
+    assert_eq!(
+        (&light["supported_color_modes"], &light["transition"]),
+        (&json!(["brightness"]), &json!(false))
+    );
+
+    let mut cycle = shown("lifx", "lifx-1-clean", Capabilities::Switch);
+    let remaining = SensorDescription::numeric("Time remaining", Some("duration"), "s", 0);
+    cycle.device.sensors.insert("remaining".to_owned(), remaining);
+    let components = config(&show(&mut world, cycle), "lifx-1-clean")["components"].clone();
+    assert_eq!(components["switch"]["platform"], "switch");
+    let sensor = &components["sensor_remaining"];
+    assert_eq!((&sensor["device_class"], &sensor["unit_of_measurement"]), (&json!("duration"), &json!("s")));
+}
+
 #[test]
 fn what_is_hidden_or_left_over_is_taken_back() {
     let mut world = World::new();
