@@ -12,9 +12,16 @@ pub fn winner(nodes: impl IntoIterator<Item = ShortId>, device: &str) -> Option<
     nodes.into_iter().max_by_key(|node| (weight(*node, device), *node))
 }
 
-/// The owner of a device that the nodes of `reach` say they reach, when those of `alive` live.
+/// The owner of a device that the nodes of `reach` say they reach, when those of `alive` live. Devices that are parts of one
+/// piece of hardware have one owner: what it can bear is not shared out between two nodes.
 pub fn owner(reach: &BTreeSet<ShortId>, alive: &BTreeSet<ShortId>, device: &str) -> Option<ShortId> {
-    winner(reach.intersection(alive).copied(), device)
+    winner(reach.intersection(alive).copied(), hardware(device))
+}
+
+/// The part of a device's id that names its hardware: of `lifx-d073d5000001-infrared` `lifx-d073d5000001`.
+fn hardware(device: &str) -> &str {
+    let end = device.match_indices('-').nth(1).map_or(device.len(), |(at, _)| at);
+    device.get(..end).unwrap_or(device)
 }
 
 /// The hash of the node's eight bytes (big endian) and the device's id.
@@ -41,6 +48,16 @@ mod tests {
         assert_eq!(owner(&reach, &alive, "lifx-1"), Some(ShortId(2)));
         assert_eq!(owner(&reach, &nodes([3]), "lifx-1"), None);
         assert_eq!(owner(&nodes([]), &alive, "lifx-1"), None);
+    }
+
+    #[test]
+    fn the_parts_of_one_piece_of_hardware_have_one_owner() {
+        let all = nodes(0..4);
+        for number in 0..50 {
+            let owners = ["", "-infrared", "-clean", "-relay-1"]
+                .map(|part| owner(&all, &all, &format!("lifx-d073d500{number:04}{part}")));
+            assert!(owners.iter().all(|owner| *owner == owners[0]), "{number}: {owners:?}");
+        }
     }
 
     #[test]
