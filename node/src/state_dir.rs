@@ -40,8 +40,9 @@ mod migrate;
 
 /// Version of the layout of the folder.
 const LAYOUT: u32 = 4;
-/// A process that has just ended, or was just begun by the holder, may have the lock for a moment longer.
-const LOCK_PATIENCE: Duration = Duration::from_millis(300);
+/// A process that has just ended, or was just begun by the holder, may have the lock for a moment longer: on a busy board,
+/// until its turn comes.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 /// A daemon does not start with less room than this, in bytes.
 const MIN_FREE_BYTES: u64 = 1024 * 1024;
 /// The longest roster in bytes.

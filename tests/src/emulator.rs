@@ -52,7 +52,7 @@ pub const SWITCH: u16 = 70;
 /// The port of LIFX bulbs.
 const LIFX_PORT: u16 = 56_700;
 /// How long the emulator may take to start, on a busy machine.
-const START_WITHIN: Duration = Duration::from_secs(60);
+const START_WITHIN: Duration = Duration::from_secs(150);
 /// The message types that Hearth sends.
 const REQUESTS: [u16; 27] = [
     2, 14, 23, 32, 101, 102, 117, 119, 120, 122, 142, 143, 148, 501, 502, 507, 508, 510, 511, 701, 707, 715,

@@ -1,6 +1,6 @@
 //! The real client of the README: `tests/watch.py`, run by the Python that tests/setup fills.
 
-use std::{path::Path, process::Stdio};
+use std::{path::Path, process::Stdio, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
@@ -11,6 +11,9 @@ use tokio::{
 };
 
 use crate::daemon::{Daemon, PATIENCE};
+
+/// How long a client may take: to load the libraries of some is seconds of work, on a busy machine half a minute.
+const CLIENT_WITHIN: Duration = Duration::from_secs(150);
 
 /// The Python of the tests.
 ///
@@ -29,7 +32,7 @@ pub fn python() -> Result<Command> {
 pub async fn peer(script: &str, arguments: &[&str]) -> Result<Value> {
     let mut command = python()?;
     command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("peers").join(script)).args(arguments);
-    let ran = timeout(PATIENCE, command.kill_on_drop(true).output()).await;
+    let ran = timeout(CLIENT_WITHIN, command.stdin(Stdio::null()).kill_on_drop(true).output()).await;
     let output = ran.with_context(|| format!("{script} did not end in time"))??;
     let said = String::from_utf8_lossy(&output.stdout);
     ensure!(output.status.success(), "{script} failed: {said}{}", String::from_utf8_lossy(&output.stderr));

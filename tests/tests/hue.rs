@@ -64,7 +64,7 @@ impl Rig {
     }
 
     async fn change(&mut self, rid: &str, change: Change) -> CommandId {
-        self.0.command(&device(rid), change, Duration::from_secs(10)).await
+        self.0.command(&device(rid), change, PATIENCE).await
     }
 
     async fn end_of(&mut self, command: CommandId) -> Stage {

@@ -2,8 +2,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::collections::BTreeMap;
-use std::path::Path;
-use std::process::Stdio;
 use std::time::Duration;
 
 use device_adapters::contract::{self, Ignores, Peer};
@@ -15,11 +13,10 @@ use hearth_tests::fakes::running::{Running, until};
 use hearth_tests::fakes::weather::{
     Asked, BEGIN, Mode, Service, Weather, met_norway, misbehaviour, open_meteo,
 };
-use hearth_tests::python::python;
+use hearth_tests::python::peer;
 use serde_json::{Value, json};
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
-const PATIENCE: Duration = Duration::from_secs(30);
 const CONTACT: &str = "tests@hearth.example";
 /// The beginning of the hour in which the fakes begin.
 const HOUR_OF_BEGIN: i64 = BEGIN - 266;
@@ -486,20 +483,10 @@ async fn a_board_that_reaches_nothing_ends_so_that_another_can_try() {
     assert!(again >= Duration::from_millis(1_680), "it asked three times within {again:?}");
 }
 
-/// Lets a client that somebody else wrote ask the fake; what it prints is JSON.
-async fn peer(script: &str, arguments: &[&str]) -> Value {
-    let mut command = python().unwrap();
-    command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("peers").join(script)).args(arguments);
-    let run = command.stdin(Stdio::null()).kill_on_drop(true).output();
-    let output = timeout(PATIENCE, run).await.expect("the client hangs").unwrap();
-    assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_slice(&output.stdout).unwrap()
-}
-
 #[tokio::test]
 async fn the_fake_open_meteo_is_understood_by_a_client_of_somebody_else() {
     let fake = Weather::start(Service::OpenMeteo).await.unwrap();
-    let told = peer("weather_open_meteo.py", &[&fake.url()]).await;
+    let told = peer("weather_open_meteo.py", &[&fake.url()]).await.unwrap();
     assert_eq!(told["temperature"], 13.4);
     assert!(
         (told["wind"].as_f64().unwrap() - 10.8).abs() < 1e-9,
@@ -516,7 +503,7 @@ async fn the_fake_open_meteo_is_understood_by_a_client_of_somebody_else() {
 async fn the_fake_met_norway_is_understood_by_a_client_of_somebody_else() {
     let fake = Weather::start(Service::MetNorway).await.unwrap();
     let cache = std::env::temp_dir().join(format!("hearth-weather-{}", fake.address().port()));
-    let told = peer("weather_met_norway.py", &[&fake.url(), &cache.to_string_lossy()]).await;
+    let told = peer("weather_met_norway.py", &[&fake.url(), &cache.to_string_lossy()]).await.unwrap();
     let _ = std::fs::remove_dir_all(&cache);
     assert_eq!(told["states"], json!(["Data-Modified", "Data-Not-Modified"]));
     assert_eq!(told["temperature"].as_f64(), Some(met_norway::temperature(HOUR_OF_BEGIN)));

@@ -16,6 +16,7 @@ use quinn::Endpoint;
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
+    time::{Instant, timeout_at},
 };
 
 use super::{admission::Redemption, exchange::JoinRequest, invite::Binding, join::join_over, *};
@@ -246,7 +247,7 @@ async fn an_issuer_that_is_away_is_named_with_its_addresses() {
 
 #[tokio::test]
 async fn malformed_newer_and_slow_requests_are_counted_and_a_good_one_is_served() {
-    let limits = Limits { join_deadline: Duration::from_millis(500), ..Limits::default() };
+    let limits = Limits { join_deadline: Duration::from_secs(2), ..Limits::default() };
     let issuer = Issuer::start(limits);
     let mut endpoint = Endpoint::client(loopback()).unwrap();
     endpoint.set_default_client_config(identity(2).client_quic(ALPN_JOIN).unwrap());
@@ -331,10 +332,19 @@ async fn of_a_thousand_concurrent_connections_one_wins() {
         let (token, endpoint) = (token.clone(), endpoint.clone());
         uses.spawn(async move {
             let identity = NodeIdentity::from_seed(&seed).unwrap();
-            join_over(&endpoint, &token, &identity, "kitchen", Duration::from_secs(5)).await
+            join_over(&endpoint, &token, &identity, "kitchen", PATIENCE * 2).await
         });
     }
-    let outcomes = uses.join_all().await;
+    // The first may take its time on a busy machine; the others go on trying for a while after it.
+    let mut outcomes = Vec::new();
+    let mut end = Instant::now() + PATIENCE;
+    while let Ok(Some(outcome)) = timeout_at(end, uses.join_next()).await {
+        outcomes.push(outcome.unwrap());
+        if outcomes.last().is_some_and(Result::is_ok) {
+            end = Instant::now() + Duration::from_secs(5);
+        }
+    }
+    drop(uses);
     assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 1);
     assert_eq!(issuer.admitted.lock().unwrap().len(), 1);
     for error in outcomes.iter().filter_map(|outcome| outcome.as_ref().err()) {

@@ -127,8 +127,9 @@ async fn echoes(client: &mut tokio_rustls::client::TlsStream<TcpStream>) {
     assert_eq!(&answer, b"hello");
 }
 
+/// Soon over, and time enough for a good client on a busy machine.
 fn short() -> TcpLimits {
-    TcpLimits { deadline: Duration::from_millis(400), ..TcpLimits::default() }
+    TcpLimits { deadline: Duration::from_secs(2), ..TcpLimits::default() }
 }
 
 #[tokio::test]
@@ -214,7 +215,7 @@ async fn half_and_slow_handshakes_end_at_one_deadline_and_a_good_client_is_serve
             if slow.write_all(&[byte]).await.is_err() {
                 return true;
             }
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            tokio::time::sleep(Duration::from_millis(40)).await;
         }
         false
     });
@@ -224,7 +225,8 @@ async fn half_and_slow_handshakes_end_at_one_deadline_and_a_good_client_is_serve
         let _ = tokio::time::timeout(PATIENCE, client.read_to_end(&mut rest)).await.unwrap();
     }
     assert!(dripping.await.unwrap(), "the slow one was never cut off");
-    assert!(start.elapsed() < Duration::from_secs(5));
+    // Half of what the slow one would take.
+    assert!(start.elapsed() < Duration::from_secs(10));
     eventually("all three are counted", || web.counters.get("tcp_handshake_timeout") == 3).await;
 }
 

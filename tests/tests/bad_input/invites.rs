@@ -116,6 +116,8 @@ fn a_foreign_invite_is_refused_on_both_sides() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_a_thousand_who_use_one_invite_at_once_one_wins() {
     const JOINERS: usize = 1_000;
+    // Each goes on trying until it is told; on a busy machine that takes minutes.
+    const STORM: Duration = Duration::from_secs(600);
     let home = Home::new();
     let token: Arc<InviteToken> = Arc::new(home.a.invite("member", 900).parse().expect("a token"));
     let endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().expect("an address")).expect("a socket");
@@ -126,8 +128,7 @@ async fn of_a_thousand_who_use_one_invite_at_once_one_wins() {
             let stranger = node::tls::NodeIdentity::from_seed(&noise(32).try_into().expect("32 bytes"));
             let stranger = stranger.expect("a key");
             start.wait().await;
-            join_over(&endpoint, &token, &stranger, &format!("joiner {number}"), Duration::from_secs(150))
-                .await
+            join_over(&endpoint, &token, &stranger, &format!("joiner {number}"), STORM).await
         })
     });
     let joiners: Vec<_> = joiners.collect();

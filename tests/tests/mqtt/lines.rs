@@ -77,7 +77,7 @@ async fn a_broker_that_stays_away_ends_the_run_and_every_command_with_it() {
     rig.available(&bulb(), Availability::Online).await;
     broker.stop().await.unwrap();
     rig.available(&bulb(), Availability::Stale).await;
-    let command = rig.command(&bulb(), light(json!({ "on": true })), WITHIN).await;
+    let command = rig.command(&bulb(), light(json!({ "on": true })), IN_VAIN).await;
     let stage = rig.end_of(command).await;
     assert!(matches!(&stage, Stage::TimedOut { reason } if reason.contains("no connection")), "{stage:?}");
     let error = rig.ends().await.unwrap_err();
@@ -94,7 +94,7 @@ async fn a_broker_that_hangs_is_noticed() {
     rig.own(&bulb(), true).await;
     rig.available(&bulb(), Availability::Online).await;
     broker.hold(true).unwrap();
-    let command = rig.command(&bulb(), light(json!({ "on": true })), WITHIN).await;
+    let command = rig.command(&bulb(), light(json!({ "on": true })), IN_VAIN).await;
     let stage = rig.end_of(command).await;
     assert!(matches!(&stage, Stage::TimedOut { reason } if reason.contains("did not take")), "{stage:?}");
     rig.available(&bulb(), Availability::Stale).await;

@@ -111,9 +111,10 @@ async fn a_slow_event_loop_stops_the_sender_and_loses_nothing() {
         match out.try_send(Channel::Stream, frame(sent)) {
             Ok(()) => sent += 1,
             Err(SendError::Full) => {
-                let writable = tokio::time::timeout(Duration::from_millis(500), client.event()).await;
+                let writable = tokio::time::timeout(Duration::from_secs(2), client.event()).await;
                 match writable {
-                    Ok(LinkEvent::Writable { .. }) => {}
+                    // The server reads no pings either.
+                    Ok(LinkEvent::Writable { .. } | LinkEvent::Silent { .. }) => {}
                     Ok(other) => panic!("{other:?}"),
                     Err(_) => break,
                 }
@@ -184,7 +185,7 @@ async fn what_breaks_a_rule_closes_its_link_and_is_counted() {
 
 #[tokio::test]
 async fn strangers_are_bounded_together_with_those_of_quic() {
-    let limits = Limits { strangers: 1, stranger_deadline: Duration::from_millis(800), ..Limits::default() };
+    let limits = Limits { strangers: 1, stranger_deadline: Duration::from_secs(2), ..Limits::default() };
     let mut server = Web::with_mesh_limits(limits).await;
     let mut stranger = raw(2, server.address()).await;
     let LinkEvent::Up { handle: _kept, .. } = server.mesh.event().await else { panic!() };
