@@ -63,7 +63,7 @@ async fn a_bridge_is_paired_by_its_button_and_its_key_goes_to_the_nodes_alone() 
     let one = plan("one").start().await.unwrap();
     let addresses = format!("addresses:=[\"{}\"]", bridge.address());
     run(&one, &["adapter", "set", "hue", &addresses]).await;
-    run(&one, &["adapter", "pair", "hue", "--for", "30s"]).await;
+    run(&one, &["adapter", "pair", "hue", "--for", "2m"]).await;
     wait_until("it asks for the button", PATIENCE, async || {
         Ok(run(&one, &["adapter", "show", "hue"]).await.contains("press the button"))
     })
