@@ -130,6 +130,31 @@ pub const KINDS: &[KindRule] = &[
         ],
     },
     KindRule {
+        kind: "home",
+        overlay_ttl_ms: None,
+        fields: &[
+            // Checked before they are written: clients ask the owner of the schedules.
+            field("zone", Durability::Config, Writer::Node),
+            field("latitude", Durability::Config, Writer::Node),
+            field("longitude", Durability::Config, Writer::Node),
+        ],
+    },
+    KindRule {
+        kind: "schedule",
+        overlay_ttl_ms: None,
+        fields: &[
+            required("when", Durability::Config, Writer::Node),
+            field("only", Durability::Config, Writer::Node),
+            field("except", Durability::Config, Writer::Node),
+            field("missed", Durability::Config, Writer::Node),
+            field("do", Durability::Config, Writer::Node),
+            field("enabled", Durability::Config, Writer::Node),
+            field("since", Durability::Config, Writer::Node),
+            // Flushed before the first command is given: what a node began is known after its death.
+            field("run.", Durability::Config, Writer::Node),
+        ],
+    },
+    KindRule {
         kind: "command",
         overlay_ttl_ms: Some(600_000),
         fields: &[
@@ -186,7 +211,8 @@ pub fn may_author(key: &Key, author: Author, node: ShortId) -> bool {
 
 /// An object that only nodes make is only theirs to delete.
 fn is_protected_object(key: &Key) -> bool {
-    key.field.is_object() && matches!(key.object.kind(), "node" | "token" | "command" | "adapter")
+    key.field.is_object()
+        && matches!(key.object.kind(), "node" | "token" | "command" | "adapter" | "home" | "schedule")
 }
 
 /// Whether peers accept a write to this field from `node`: the part of the rules that can be

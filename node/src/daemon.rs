@@ -42,10 +42,12 @@ use crate::{
         metrics::Metrics,
         ports::{
             CommandsHandle, ControlHandle, InvitesHandle, adapters::AdaptersHandle, history::HistoryHandle,
+            schedules::SchedulesHandle,
         },
         serve::HttpServer,
     },
     auth::{InviteBook, InviteDesk, JoinCounters, Moment, serve_joins, setup::Setup, tokens::Tokens},
+    automation::{Automation, AutomationParts},
     backup,
     cli::Ready,
     config::Config,
@@ -140,6 +142,7 @@ impl Life<'_> {
         let (wanted, wanted_rx) = watch::channel(Default::default());
         let (alive, alive_rx) = watch::channel(BTreeSet::from([me.short()]));
         let (time_told, household_time) = watch::channel(HouseholdTime::default());
+        let (caught_up_told, caught_up) = watch::channel(false);
         let (joins, joins_rx) = mpsc::channel(16);
         let transport_counters = Arc::new(TransportCounters::default());
         let join_counters = Arc::new(JoinCounters::default());
@@ -215,6 +218,7 @@ impl Life<'_> {
             clock: Clock::new(),
             synchronised: synchronised.clone(),
             time: time_told,
+            caught_up: caught_up_told,
         });
         let (stop_loop, loop_shutdown) = watch::channel(false);
         let looping = tokio::spawn(event_loop.run(loop_shutdown));
@@ -249,13 +253,26 @@ impl Life<'_> {
             requests: adapter_requests,
             announced: devices_announced,
             vault: Vault::new(SigningKey::from_bytes(household.seed.as_bytes()), members_of_vault),
-            alive: alive_rx,
+            alive: alive_rx.clone(),
             time: household_time.clone(),
             me: me.short(),
             incarnation: run.incarnation,
             adapters: self.adapters(),
             shutdown: shutdown.clone(),
             heartbeat: devices_beats.clone(),
+        });
+        let (schedules, schedule_requests) = SchedulesHandle::channel();
+        let automation_beats = Arc::new(AtomicU64::new(0));
+        let mut automating = Automation::spawn(AutomationParts {
+            service: service.clone(),
+            commands: commands.clone(),
+            requests: schedule_requests,
+            alive: alive_rx,
+            time: household_time.clone(),
+            caught_up,
+            me: me.short(),
+            shutdown: shutdown.clone(),
+            heartbeat: automation_beats.clone(),
         });
         let (history, history_requests) = HistoryHandle::channel();
         let history_beats = Arc::new(AtomicU64::new(0));
@@ -312,6 +329,7 @@ impl Life<'_> {
             commands,
             adapters,
             history,
+            schedules,
             control,
             ca_pem,
             listen: listen_rx.clone(),
@@ -351,6 +369,7 @@ impl Life<'_> {
             Pulse { name: "store", beats: store_beats },
             Pulse { name: "devices", beats: devices_beats },
             Pulse { name: "history", beats: history_beats },
+            Pulse { name: "automation", beats: automation_beats },
             Pulse { name: "QUIC", beats: quic.heartbeat() },
         ];
         let health = Health::new(pulses, Some(address), PATIENCE);
@@ -380,6 +399,9 @@ impl Life<'_> {
             _ = &mut recording => {
                 Err(parts::cause("the history ended by itself".to_owned(), &mut looping).await)
             }
+            _ = &mut automating => {
+                Err(parts::cause("the automation ended by itself".to_owned(), &mut looping).await)
+            }
             _ = &mut watching => Err("the supervisor ended by itself".to_owned()),
         };
         info!("stopping");
@@ -389,7 +411,7 @@ impl Life<'_> {
         let _nobody_left = stop.send(true);
         let parts = async {
             // A part that panicked has been logged; the rest stops all the same.
-            let parts = [&mut devices.task, &mut recording, &mut watching];
+            let parts = [&mut automating, &mut devices.task, &mut recording, &mut watching];
             for part in parts.into_iter().filter(|part| !part.is_finished()) {
                 let _ = part.await;
             }

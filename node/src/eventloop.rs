@@ -106,6 +106,8 @@ pub struct Parts {
     pub synchronised: watch::Receiver<bool>,
     /// The time of day, for the rest of the node.
     pub time: watch::Sender<HouseholdTime>,
+    /// Whether nothing is missing here of what the linked peers hold.
+    pub caught_up: watch::Sender<bool>,
 }
 
 struct OpenLink {
@@ -133,6 +135,7 @@ pub struct EventLoop {
     clock: Clock,
     synchronised: watch::Receiver<bool>,
     time: watch::Sender<HouseholdTime>,
+    caught_up: watch::Sender<bool>,
     files: Files,
     links: BTreeMap<LinkId, OpenLink>,
     closing: Vec<(Instant, LinkHandle, CloseCode)>,
@@ -181,6 +184,7 @@ impl EventLoop {
             clock: parts.clock,
             synchronised: parts.synchronised,
             time: parts.time,
+            caught_up: parts.caught_up,
             files,
             links: BTreeMap::new(),
             closing: Vec::new(),
@@ -255,6 +259,8 @@ impl EventLoop {
         self.retry_store();
         self.handle_events();
         self.tell_time();
+        let caught_up = self.mesh.is_caught_up();
+        self.caught_up.send_if_modified(|told| std::mem::replace(told, caught_up) != caught_up);
         self.tell_watchers();
         self.transmit();
         self.end_closing();

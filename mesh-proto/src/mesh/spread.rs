@@ -240,6 +240,15 @@ impl Mesh {
         }
     }
 
+    /// Whether nothing is known to be missing here of what the linked peers hold: this node has compared with each of
+    /// them, and no exchange is under way.
+    pub fn is_caught_up(&self) -> bool {
+        let is_level = |link: &Link| !link.has_missing && (link.in_step || link.heads.is_some());
+        self.fetching.is_none()
+            && !self.is_restoring()
+            && self.links.values().filter(|link| link.is_live()).all(is_level)
+    }
+
     fn set_missing(&mut self, id: LinkId, missing: bool) {
         if let Some(link) = self.links.get_mut(&id) {
             link.has_missing = missing;

@@ -16,10 +16,12 @@ use super::{
     devices::{Target, find_target},
     extract::{Body, Named},
     json::timestamp,
-    ports::{Change, Color, Command, CommandRequest, MAX_TRANSITION_MS, PortError, Power, Zone},
+    ports::{
+        Change, Color, Command, CommandRequest, CommandsHandle, MAX_TRANSITION_MS, PortError, Power, Zone,
+    },
     problem::Problem,
 };
-use crate::service::ObjectView;
+use crate::service::{ObjectView, Service};
 
 const DEFAULT_DEADLINE_MS: u32 = 5_000;
 /// Shortest and longest deadline, in milliseconds.
@@ -35,7 +37,7 @@ const ANY_KELVIN: (i64, i64) = (1_000, 20_000);
 /// A command as JSON.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct CommandBody {
+pub(crate) struct CommandBody {
     device: String,
     change: ChangeBody,
     key: Option<String>,
@@ -70,7 +72,7 @@ struct ZoneBody {
 }
 
 /// What became of a command.
-pub(super) enum Taken {
+pub(crate) enum Taken {
     /// It is one command.
     One(Command),
     /// It is one for each device of a group or an area.
@@ -78,12 +80,12 @@ pub(super) enum Taken {
 }
 
 /// The commands to the devices of a group or an area.
-pub(super) struct Many {
+pub(crate) struct Many {
     /// `group/NAME` or `area NAME`.
     name: String,
-    pub(super) commands: Vec<Command>,
+    pub(crate) commands: Vec<Command>,
     /// Who cannot do that, and why.
-    refused: Vec<Any>,
+    pub(crate) refused: Vec<Any>,
 }
 
 pub(super) async fn submit(
@@ -93,7 +95,7 @@ pub(super) async fn submit(
     let wait = body.wait;
     // Listening begins before the command does, so that no step of its life is missed.
     let mut life = context.commands.life();
-    match hand_in(&context, body).await? {
+    match hand_in(&context.service, &context.commands, body).await? {
         Taken::One(command) => {
             let command = if wait { until_its_end(&context, &mut life, command).await? } else { command };
             let is_over = wait && command.state.is_final();
@@ -104,22 +106,46 @@ pub(super) async fn submit(
 }
 
 /// Checks a command and hands it to the owners of what it is for.
-pub(super) async fn hand_in(context: &ApiContext, body: CommandBody) -> Result<Taken, Problem> {
+pub(crate) async fn hand_in(
+    service: &Service,
+    commands: &CommandsHandle,
+    body: CommandBody,
+) -> Result<Taken, Problem> {
     let wait = body.wait;
     let asked = body.check()?;
-    match find_target(&context.service, &asked.device).await? {
-        Target::Device(device) => hand_to(context, &asked, device).await.map(Taken::One),
+    match find_target(service, &asked.device).await? {
+        Target::Device(device) => hand_to(commands, &asked, device).await.map(Taken::One),
         Target::Many { name, .. } if wait => Err(Problem::invalid(
             format!("`wait` is for one device, and `{}` is {name}", asked.device),
             "leave it out, and look at each command by its id",
         )),
-        Target::Many { name, devices } => hand_to_all(context, &asked, name, devices).await.map(Taken::Many),
+        Target::Many { name, devices } => hand_to_all(commands, &asked, name, devices).await.map(Taken::Many),
     }
+}
+
+/// A command that is to be given later, as it is kept: of a device that is there and can do that, by its id, so that it may be
+/// renamed meanwhile.
+pub(super) async fn keep(service: &Service, mut command: Any) -> Result<Any, Problem> {
+    let body: CommandBody = serde_json::from_value(command.clone()).map_err(|rule| {
+        Problem::invalid(format!("a command is not understood: {rule}"), "docs/api.md shows one")
+    })?;
+    if body.key.is_some() || body.wait {
+        let detail = "`key` and `wait` are for a command that is given now";
+        return Err(Problem::invalid(detail, "leave them out"));
+    }
+    let asked = body.check()?;
+    if let Target::Device(device) = find_target(service, &asked.device).await? {
+        check_capabilities(&device, &asked.change)?;
+        if let Any::Object(map) = &mut command {
+            map.insert("device".to_owned(), device.id.as_str().into());
+        }
+    }
+    Ok(command)
 }
 
 /// A command for each device; one that cannot do that is named, and the others do.
 async fn hand_to_all(
-    context: &ApiContext,
+    handle: &CommandsHandle,
     asked: &Asked,
     name: String,
     devices: Vec<ObjectView>,
@@ -127,7 +153,7 @@ async fn hand_to_all(
     let (mut commands, mut refused, mut last) = (Vec::new(), Vec::new(), None);
     for device in devices {
         let id = device.id.as_str().to_owned();
-        match hand_to(context, asked, device).await {
+        match hand_to(handle, asked, device).await {
             Ok(command) => commands.push(command),
             Err(problem) => {
                 refused.push(json!({ "device": id, "detail": problem.to_json().get("detail") }));
@@ -179,11 +205,11 @@ pub(super) async fn read(
     command.map(|command| Json(to_json(&command))).ok_or_else(|| Problem::not_found("such command", fix))
 }
 
-async fn hand_to(context: &ApiContext, asked: &Asked, device: ObjectView) -> Result<Command, Problem> {
+async fn hand_to(commands: &CommandsHandle, asked: &Asked, device: ObjectView) -> Result<Command, Problem> {
     check_capabilities(&device, &asked.change)?;
     let (change, key) = (asked.change.clone(), asked.key.clone());
     let request = CommandRequest { device: device.id, change, key, deadline_ms: asked.deadline_ms };
-    context.commands.submit(request).await.map_err(|error| match error {
+    commands.submit(request).await.map_err(|error| match error {
         PortError::Conflict { detail, fix } => Problem::new(
             StatusCode::CONFLICT,
             "idempotency-key",

@@ -10,7 +10,7 @@ mod adapters;
 mod admin;
 mod backup;
 mod color;
-mod commands;
+pub(crate) mod commands;
 mod devices;
 mod extract;
 #[cfg(test)]
@@ -23,6 +23,7 @@ mod objects;
 pub mod ports;
 pub mod problem;
 mod removal;
+mod schedules;
 pub mod serve;
 #[cfg(test)]
 mod tests;
@@ -47,7 +48,10 @@ pub use self::access::Access;
 use self::{
     access::Guard,
     metrics::{Metrics, MetricsSource},
-    ports::{CommandsHandle, ControlHandle, InvitesHandle, adapters::AdaptersHandle, history::HistoryHandle},
+    ports::{
+        CommandsHandle, ControlHandle, InvitesHandle, adapters::AdaptersHandle, history::HistoryHandle,
+        schedules::SchedulesHandle,
+    },
     problem::Problem,
 };
 use crate::{
@@ -86,6 +90,8 @@ pub struct ApiContext {
     pub adapters: AdaptersHandle,
     /// The history's owner.
     pub history: HistoryHandle,
+    /// The owner of the schedules.
+    pub schedules: SchedulesHandle,
     /// The composition root.
     pub control: ControlHandle,
     /// The certificate of the local CA in PEM.
@@ -143,12 +149,19 @@ fn viewer_routes() -> Router<Arc<ApiContext>> {
         .route("/api/v1/commands/{id}", get(commands::read))
         .route("/api/v1/adapters", get(adapters::list))
         .route("/api/v1/time", get(time::read))
+        .route("/api/v1/schedules", get(schedules::list))
+        .route("/api/v1/schedules/{name}", get(schedules::read))
+        .route("/api/v1/home", get(schedules::home))
 }
 
 fn operator_routes() -> Router<Arc<ApiContext>> {
     Router::new()
         .route("/api/v1/objects/{kind}/{name}", patch(objects::write).delete(objects::delete))
         .route("/api/v1/commands", post(commands::submit))
+        .route(
+            "/api/v1/schedules/{name}",
+            put(schedules::put).patch(schedules::enable).delete(schedules::remove),
+        )
 }
 
 fn admin_routes() -> Router<Arc<ApiContext>> {
@@ -164,13 +177,14 @@ fn admin_routes() -> Router<Arc<ApiContext>> {
         .route("/api/v1/adapters/{id}/pair", post(adapters::pair))
         .route("/api/v1/doctor", get(admin::doctor))
         .route("/api/v1/time", put(time::set))
+        .route("/api/v1/home", patch(schedules::set_home))
         .route(BACKUP, get(backup::backup))
         .route("/api/v1/export", get(transfer::export))
         .route("/api/v1/import", post(transfer::import))
 }
 
 /// Every route, for the bounded labels of the metrics.
-const ROUTES: [&str; 29] = [
+const ROUTES: [&str; 32] = [
     "/healthz",
     "/metrics",
     "/api/v1/ca",
@@ -197,6 +211,9 @@ const ROUTES: [&str; 29] = [
     "/api/v1/tokens/{id}",
     "/api/v1/doctor",
     "/api/v1/time",
+    "/api/v1/schedules",
+    "/api/v1/schedules/{name}",
+    "/api/v1/home",
     BACKUP,
     EXPORT,
     IMPORT,

@@ -6,10 +6,11 @@ use serde::Serialize;
 use thiserror::Error;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
-use crate::{auth::Secret, backup::Made};
+use crate::{auth::Secret, backup::Made, service::ServiceError};
 
 pub mod adapters;
 pub mod history;
+pub mod schedules;
 
 /// Requests that may wait for an owner.
 const QUEUE: usize = 64;
@@ -69,6 +70,25 @@ pub enum PortError {
     /// The owner is gone or going.
     #[error("the node is stopping")]
     Stopping,
+}
+
+/// Why the event loop did not write what an owner asked of it.
+impl From<ServiceError> for PortError {
+    fn from(reason: ServiceError) -> Self {
+        match reason {
+            ServiceError::Overloaded => Self::Overloaded,
+            ServiceError::Stopping => Self::Stopping,
+            ServiceError::Outside(outside) => Self::Conflict { detail: outside.detail, fix: outside.fix },
+            ServiceError::Value { field, reason } => Self::Invalid {
+                detail: format!("`{field}`: {reason}"),
+                fix: "make it shorter: a value has 3,900 bytes".to_owned(),
+            },
+            other => Self::Failed {
+                detail: other.to_string(),
+                fix: "`hearth doctor` shows what is wrong with the store".to_owned(),
+            },
+        }
+    }
 }
 
 async fn ask<R, T>(

@@ -194,6 +194,11 @@ impl Problem {
         )
     }
 
+    /// What is wrong, in words.
+    pub fn detail(&self) -> &str {
+        &self.0.detail
+    }
+
     /// A body beyond its limit.
     pub fn too_large(limit: usize) -> Self {
         Self::new(

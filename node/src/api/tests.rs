@@ -31,6 +31,7 @@ use super::{
         Joined, PortError,
         adapters::{AdaptersHandle, AdaptersRequest},
         history::HistoryHandle,
+        schedules::SchedulesHandle,
     },
     router,
 };
@@ -106,6 +107,7 @@ impl Bench {
             commands,
             adapters: AdaptersHandle::channel().0,
             history: HistoryHandle::channel().0,
+            schedules: SchedulesHandle::channel().0,
             control,
             ca_pem: "-----BEGIN CERTIFICATE-----\n".into(),
             listen: watch::channel(at).1,
@@ -130,6 +132,7 @@ impl Bench {
             commands: CommandsHandle::channel().0,
             adapters: AdaptersHandle::channel().0,
             history: HistoryHandle::channel().0,
+            schedules: SchedulesHandle::channel().0,
             control: ControlHandle::channel().0,
             ca_pem: String::new(),
             listen: self.context.listen.clone(),

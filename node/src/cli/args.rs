@@ -14,8 +14,10 @@ use crate::config::{Flags, JoinToken, rules};
 
 mod devices;
 mod household;
+mod schedules;
 pub use devices::*;
 pub use household::*;
+pub use schedules::*;
 
 /// The command line of `hearth`.
 #[derive(Debug, Parser)]
@@ -160,6 +162,18 @@ pub enum Command {
         overtook this one, 1 when it failed."
     )]
     Light(LightArgs),
+    /// Schedules: what the home does at a time, whichever boards live then
+    #[command(subcommand)]
+    Schedule(ScheduleCommand),
+    /// Show where the home is, for schedules, or say it
+    #[command(
+        after_help = "Examples:\n  hearth home\n  hearth home set --zone Europe/Berlin --place 52.52,13.40"
+    )]
+    Home {
+        /// `set`
+        #[command(subcommand)]
+        command: Option<HomeCommand>,
+    },
     /// Tokens for clients of the API: phones, dashboards, scripts
     #[command(subcommand)]
     Token(TokenCommand),

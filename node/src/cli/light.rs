@@ -143,7 +143,7 @@ fn patience(manner: &Manner, transition: Duration) -> Duration {
 }
 
 /// The member `change` of the body of `POST /api/v1/commands`.
-fn change(args: &LightArgs) -> Value {
+pub(super) fn change(args: &LightArgs) -> Value {
     let mut change = Map::new();
     let transition = args.transition.map(|time| json!(u64::try_from(time.as_millis()).unwrap_or(u64::MAX)));
     let members = [

@@ -20,6 +20,7 @@ mod local;
 mod model;
 mod objects;
 mod part;
+mod schedules;
 mod show;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -173,6 +174,8 @@ impl Session {
             Command::Switch(args) => self.switch(&args).await,
             Command::Press(args) => self.press(&args).await,
             Command::Light(args) => self.light(&args).await,
+            Command::Schedule(command) => self.schedule(&command).await,
+            Command::Home { command } => self.home(command.as_ref()).await,
             Command::Token(command) => self.token(&command).await,
             Command::SetupCode { new } => self.setup_code(new).await,
             Command::Ca(args::CaCommand::Export { out }) => self.ca_export(out.as_deref()).await,

@@ -65,7 +65,19 @@ pub fn group(text: &str) -> Result<String, String> {
     if (1..=64).contains(&text.len()) && text.bytes().all(allowed) {
         return Ok(text.to_owned());
     }
-    Err("a group has a name of 1 to 64 of a-z, 0-9, - and _".into())
+    Err("it has a name of 1 to 64 of a-z, 0-9, - and _".into())
+}
+
+/// Latitude and longitude in degrees.
+///
+/// # Errors
+/// The rule.
+pub fn place(text: &str) -> Result<(f64, f64), String> {
+    let (latitude, longitude) = text.split_once(',').unwrap_or((text, ""));
+    let degrees = |text: &str, limit: f64| text.trim().parse().ok().filter(|d: &f64| d.abs() <= limit);
+    degrees(latitude, 90.0)
+        .zip(degrees(longitude, 180.0))
+        .ok_or_else(|| "a place is latitude and longitude in degrees, such as 52.52,13.40".to_owned())
 }
 
 /// A whole number that does not fit would silently lose digits as a float.

@@ -55,7 +55,7 @@ pub(super) struct Available {
 }
 
 /// The value of anything that serialises to JSON of whole numbers, texts, lists and maps.
-pub(super) fn encode<T: Serialize>(what: &T) -> Value {
+pub(crate) fn encode<T: Serialize>(what: &T) -> Value {
     serde_json::to_value(what).map_or(Value::Null, from_json)
 }
 
@@ -66,7 +66,7 @@ pub(super) fn within_ms(at: u64, deadline_ms: u64) -> u64 {
 }
 
 /// Reads back what [`encode`] wrote; none for what does not fit the type.
-pub(super) fn decode<T: DeserializeOwned>(value: &Value) -> Option<T> {
+pub(crate) fn decode<T: DeserializeOwned>(value: &Value) -> Option<T> {
     serde_json::from_value(to_json(value)).ok()
 }
 

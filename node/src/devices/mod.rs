@@ -67,6 +67,7 @@ use crate::{
 use adapters::Slots;
 pub(crate) use clock::HouseholdClock;
 use commands::Book;
+pub(crate) use convert::{decode, encode};
 use hints::Hints;
 use outbox::Outbox;
 use submit::Submitting;

@@ -199,21 +199,7 @@ impl Devices {
     fn write_for(&self, ops: Vec<Op>, reply: Reply<()>) {
         let service = self.service.clone();
         tokio::spawn(async move {
-            let written = write_all(&service, ops).await.map_err(|reason| match reason {
-                ServiceError::Overloaded => PortError::Overloaded,
-                ServiceError::Stopping => PortError::Stopping,
-                ServiceError::Outside(outside) => {
-                    PortError::Conflict { detail: outside.detail, fix: outside.fix }
-                }
-                ServiceError::Value { field, reason } => PortError::Invalid {
-                    detail: format!("`{field}`: {reason}"),
-                    fix: "make it shorter: a value has 3,900 bytes".to_owned(),
-                },
-                other => PortError::Failed {
-                    detail: other.to_string(),
-                    fix: "`hearth doctor` shows what is wrong with the store".to_owned(),
-                },
-            });
+            let written = write_all(&service, ops).await.map_err(PortError::from);
             let _ = reply.send(written); // whoever asked is gone
         });
     }

@@ -165,18 +165,7 @@ impl Devices {
     /// and with the stamp that counts; only a refusal is told from here.
     pub(super) fn written(&mut self, id: CommandId, result: Result<(), ServiceError>) {
         let Err(reason) = result else { return };
-        let error = match reason {
-            ServiceError::Overloaded => PortError::Overloaded,
-            ServiceError::Stopping => PortError::Stopping,
-            ServiceError::Outside(outside) => {
-                PortError::Conflict { detail: outside.detail, fix: outside.fix }
-            }
-            other => PortError::Failed {
-                detail: other.to_string(),
-                fix: "`hearth doctor` shows what is wrong with the store".to_owned(),
-            },
-        };
-        self.refuse(id, &error);
+        self.refuse(id, &reason.into());
     }
 
     fn refuse(&mut self, id: CommandId, error: &PortError) {

@@ -91,6 +91,7 @@ impl Bench {
             clock,
             synchronised: watch::channel(true).1,
             time: watch::channel(HouseholdTime::default()).0,
+            caught_up: watch::channel(false).0,
         });
         Self { event_loop, service, state, disk: Disk::default(), folder, _links: links_in }
     }

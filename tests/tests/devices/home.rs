@@ -193,6 +193,7 @@ async fn start(
         clock,
         synchronised: watch::channel(true).1,
         time,
+        caught_up: watch::channel(false).0,
     });
     let (stop, shutdown) = watch::channel(false);
     let (_never, loop_shutdown) = watch::channel(false);

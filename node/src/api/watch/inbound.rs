@@ -214,6 +214,10 @@ async fn answer(context: &ApiContext, principal: &Principal, text: &str) -> From
 
 async fn command(context: &ApiContext, principal: &Principal, body: CommandBody) -> Result<Taken, Problem> {
     principal.must_be(Role::Operator)?;
-    let taken = timeout(Duration::from_secs(COMMAND_WITHIN_S), commands::hand_in(context, body)).await;
+    let taken = timeout(
+        Duration::from_secs(COMMAND_WITHIN_S),
+        commands::hand_in(&context.service, &context.commands, body),
+    )
+    .await;
     taken.unwrap_or_else(|_| Err(Problem::deadline(COMMAND_WITHIN_S)))
 }

@@ -1,0 +1,313 @@
+//! What is to be done about a schedule now, from what every node can know. Pure.
+//!
+//! An occurrence is settled when a record of it says that it was carried out or passed over. The winner of the rendezvous hash
+//! among the nodes that live settles what is due; when it dies before it has, the next winner does. So an occurrence comes once
+//! while its node lives or its record arrived, and at least once otherwise: on both sides of a cut, or where the record of a node that died
+//! went with it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use device_adapters::schedule::{Home, Occurrence, Rule, RuleError};
+use jiff::{SignedDuration, Timestamp};
+use mesh_proto::ShortId;
+
+use super::{
+    record::{Record, State},
+    spec::Missed,
+};
+use crate::devices::ownership::winner;
+
+/// An occurrence that is begun later than that is one that was missed: long enough for another node to notice that
+/// the one that was to carry it out died.
+pub(super) const ON_TIME: SignedDuration = SignedDuration::from_secs(30);
+/// The clocks of the nodes differ by less: what is said to be later than now by more comes from a clock that was wrong.
+const AHEAD: SignedDuration = SignedDuration::from_mins(10);
+/// Occurrences that were passed over are counted up to here.
+const COUNTED: u32 = 1_000;
+
+/// A schedule, as far as its next step depends on it.
+pub(super) struct Standing<'a> {
+    pub(super) object: &'a str,
+    pub(super) rule: &'a Rule,
+    pub(super) missed: Missed,
+    /// Only what comes after that counts.
+    pub(super) since: Timestamp,
+    /// What each node did last.
+    pub(super) records: &'a BTreeMap<ShortId, Record>,
+}
+
+/// The moment of the decision.
+pub(super) struct Moment<'a> {
+    pub(super) now: Timestamp,
+    pub(super) home: &'a Home,
+    pub(super) me: ShortId,
+    pub(super) living: &'a BTreeSet<ShortId>,
+}
+
+/// What is to be done.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Nothing before that.
+    Wait(Occurrence),
+    /// Nothing any more.
+    Over,
+    /// Another node has begun, or is to begin.
+    Theirs,
+    /// Carry it out.
+    Run(Due),
+    /// Note that it is passed over.
+    PassOver(Due),
+    /// A wrong clock wrote of the future: take these records out, and let what comes from now on count.
+    PutRight(Vec<ShortId>),
+}
+
+/// An occurrence that is due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Due {
+    pub(super) at: Timestamp,
+    /// How many came before it that nobody carried out.
+    pub(super) passed_over: u32,
+    /// Whether a node had begun that died, or was started anew.
+    pub(super) again: bool,
+}
+
+/// The next step of a schedule.
+///
+/// # Errors
+/// [`RuleError::NoPlace`].
+pub(super) fn step(schedule: &Standing<'_>, moment: &Moment<'_>) -> Result<Step, RuleError> {
+    let is_mine = winner(moment.living.iter().copied(), schedule.object) == Some(moment.me);
+    let wrong = schedule.ahead_of(moment.now);
+    if !wrong.is_empty() || schedule.since > moment.now + AHEAD {
+        return Ok(if is_mine { Step::PutRight(wrong) } else { Step::Theirs });
+    }
+    let latest = schedule.latest();
+    let is_open = latest.is_some_and(|at| !schedule.is_settled(at));
+    if is_open && schedule.is_under_way(latest, moment) {
+        return Ok(Step::Theirs);
+    }
+    let settled = latest.unwrap_or(schedule.since);
+    // One that was left half done is due again.
+    let after = if is_open { settled - SignedDuration::from_secs(1) } else { settled };
+    let due =
+        schedule.rule.last(after, moment.now, moment.home)?.map(|due| due.at).max(latest.filter(|_| is_open));
+    let Some(at) = due else {
+        return Ok(schedule.rule.next(after.max(moment.now), moment.home)?.map_or(Step::Over, Step::Wait));
+    };
+    if !is_mine {
+        return Ok(Step::Theirs);
+    }
+    let due = Due {
+        at,
+        passed_over: schedule.count(after, at, moment.home)?,
+        again: is_open && latest == Some(at),
+    };
+    let late = moment.now.duration_since(at);
+    let runs = late <= ON_TIME
+        || match schedule.missed {
+            Missed::Skip => false,
+            Missed::RunOnceIfWithin(limit) => late <= limit,
+            Missed::RunLatest => true,
+        };
+    Ok(if runs { Step::Run(due) } else { Step::PassOver(due) })
+}
+
+impl Standing<'_> {
+    fn ahead_of(&self, now: Timestamp) -> Vec<ShortId> {
+        self.records.iter().filter(|(_, record)| record.at > now + AHEAD).map(|(node, _)| *node).collect()
+    }
+
+    /// The latest occurrence of which anything is recorded.
+    fn latest(&self) -> Option<Timestamp> {
+        self.records.values().map(|record| record.at).filter(|at| *at > self.since).max()
+    }
+
+    fn of(&self, at: Timestamp) -> impl Iterator<Item = (&ShortId, &Record)> {
+        self.records.iter().filter(move |(_, record)| record.at == at)
+    }
+
+    fn is_settled(&self, at: Timestamp) -> bool {
+        self.of(at).any(|(_, record)| record.state != State::Started)
+    }
+
+    /// Whether another node that lives is at it. What this node itself began before it was started anew is not.
+    fn is_under_way(&self, at: Option<Timestamp>, moment: &Moment<'_>) -> bool {
+        at.into_iter()
+            .flat_map(|at| self.of(at))
+            .any(|(node, _)| *node != moment.me && moment.living.contains(node))
+    }
+
+    /// How many occurrences there are between two moments, the ends not included.
+    fn count(&self, after: Timestamp, before: Timestamp, home: &Home) -> Result<u32, RuleError> {
+        let (mut count, mut at) = (0, after);
+        while count < COUNTED
+            && let Some(next) = self.rule.next(at, home)?.filter(|next| next.at < before)
+        {
+            (count, at) = (count + 1, next.at);
+        }
+        Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+    use device_adapters::schedule::zone;
+
+    use super::*;
+
+    const A: ShortId = ShortId(1);
+    const B: ShortId = ShortId(2);
+    const C: ShortId = ShortId(3);
+
+    fn at(text: &str) -> Timestamp {
+        format!("2026-06-01T{text}Z").parse().unwrap()
+    }
+
+    /// A schedule at each full hour since half past six, and what is recorded of it.
+    struct Case {
+        when: &'static str,
+        missed: Missed,
+        records: BTreeMap<ShortId, Record>,
+        living: Vec<ShortId>,
+    }
+
+    impl Default for Case {
+        fn default() -> Self {
+            Self {
+                when: "cron 0 * * * *",
+                missed: Missed::Skip,
+                records: BTreeMap::new(),
+                living: vec![A, B, C],
+            }
+        }
+    }
+
+    impl Case {
+        fn step(&self, me: ShortId, now: &str) -> Step {
+            let rule = Rule::daily(self.when.parse().unwrap());
+            let home = Home { zone: zone("UTC").unwrap(), place: None };
+            let living = self.living.iter().copied().collect();
+            let moment = Moment { now: at(now), home: &home, me, living: &living };
+            let standing = Standing {
+                object: "schedule/x",
+                rule: &rule,
+                missed: self.missed,
+                since: at("06:30:00"),
+                records: &self.records,
+            };
+            step(&standing, &moment).unwrap()
+        }
+
+        /// The steps of all that live; every other one must wait for the winner.
+        fn winner(&self, now: &str) -> (ShortId, Step) {
+            let mut mine: Vec<_> = self
+                .living
+                .iter()
+                .map(|me| (*me, self.step(*me, now)))
+                .filter(|(_, step)| *step != Step::Theirs)
+                .collect();
+            assert_eq!(mine.len(), 1, "{mine:?}");
+            mine.pop().unwrap()
+        }
+
+        fn record(mut self, node: ShortId, time: &str, state: State) -> Self {
+            self.records.insert(node, Record::new(at(time), state, at(time)));
+            self
+        }
+    }
+
+    fn due(time: &str, passed_over: u32, again: bool) -> Due {
+        Due { at: at(time), passed_over, again }
+    }
+
+    #[test]
+    fn everybody_waits_for_the_next_and_one_of_them_runs_it() {
+        let case = Case::default();
+        for me in [A, B, C] {
+            let Step::Wait(next) = case.step(me, "06:59:59") else { panic!() };
+            assert_eq!(next.at, at("07:00:00"));
+        }
+        assert_eq!(case.winner("07:00:00").1, Step::Run(due("07:00:00", 0, false)));
+    }
+
+    #[test]
+    fn what_is_recorded_by_anybody_is_not_done_again_and_what_is_under_way_is_left_alone() {
+        for state in [State::Done, State::Failed, State::PassedOver] {
+            let case = Case::default().record(C, "07:00:00", state);
+            assert!(
+                [A, B, C].iter().all(|me| matches!(case.step(*me, "07:00:01"), Step::Wait(_))),
+                "{state:?}"
+            );
+        }
+        let case = Case::default().record(C, "07:00:00", State::Started);
+        assert!([A, B].iter().all(|me| case.step(*me, "07:00:01") == Step::Theirs));
+        let both = Case::default().record(C, "07:00:00", State::Started).record(A, "07:00:00", State::Done);
+        assert!(matches!(both.step(B, "07:00:01"), Step::Wait(_)));
+    }
+
+    #[test]
+    fn the_run_of_a_node_that_died_is_taken_over_once() {
+        let mut case = Case::default().record(C, "07:00:00", State::Started);
+        case.living = vec![A, B];
+        let (heir, step) = case.winner("07:00:05");
+        assert_eq!(step, Step::Run(due("07:00:00", 0, true)));
+        let case = case.record(heir, "07:00:00", State::Done);
+        assert!([A, B].iter().all(|me| matches!(case.step(*me, "07:00:06"), Step::Wait(_))));
+        // One that was started anew itself, alone.
+        let mut alone = Case::default().record(A, "07:00:00", State::Started);
+        alone.living = vec![A];
+        assert_eq!(alone.step(A, "07:00:05"), Step::Run(due("07:00:00", 0, true)));
+        assert_eq!(
+            alone.step(A, "07:40:00"),
+            Step::PassOver(due("07:00:00", 0, true)),
+            "half an hour later is too late"
+        );
+    }
+
+    #[test]
+    fn what_was_missed_goes_by_the_policy_and_is_counted() {
+        let of = |missed, now| Case { missed, ..Case::default() }.winner(now).1;
+        assert_eq!(of(Missed::Skip, "09:00:29"), Step::Run(due("09:00:00", 2, false)), "on time");
+        assert_eq!(of(Missed::Skip, "09:00:31"), Step::PassOver(due("09:00:00", 2, false)));
+        let within = Missed::RunOnceIfWithin(SignedDuration::from_mins(10));
+        assert_eq!(of(within, "09:10:00"), Step::Run(due("09:00:00", 2, false)));
+        assert_eq!(of(within, "09:10:01"), Step::PassOver(due("09:00:00", 2, false)));
+        assert_eq!(of(Missed::RunLatest, "09:59:59"), Step::Run(due("09:00:00", 2, false)));
+    }
+
+    #[test]
+    fn a_clock_that_jumps_over_a_thousand_runs_one() {
+        let case = Case { when: "cron * * * * * *", missed: Missed::RunLatest, ..Case::default() };
+        assert_eq!(case.winner("23:59:59").1, Step::Run(due("23:59:59", COUNTED, false)));
+    }
+
+    #[test]
+    fn what_a_wrong_clock_wrote_of_the_future_is_put_right_and_a_small_step_back_repeats_nothing() {
+        let case = Case::default().record(A, "20:00:00", State::Done).record(B, "07:00:00", State::Done);
+        assert_eq!(case.winner("07:30:00").1, Step::PutRight(vec![A]));
+        let early = Case::default().record(A, "07:00:00", State::Done);
+        let Step::Wait(next) = early.step(A, "06:55:00") else { panic!() };
+        assert_eq!(next.at, at("08:00:00"), "07:00 has been");
+        let before = Case::default();
+        let rule = Rule::daily("cron 0 * * * *".parse().unwrap());
+        let home = Home { zone: zone("UTC").unwrap(), place: None };
+        let living = BTreeSet::from([A]);
+        let moment = Moment { now: at("01:00:00"), home: &home, me: A, living: &living };
+        let since = at("06:30:00");
+        let standing = Standing {
+            object: "schedule/x",
+            rule: &rule,
+            missed: before.missed,
+            since,
+            records: &before.records,
+        };
+        assert_eq!(step(&standing, &moment).unwrap(), Step::PutRight(vec![]), "it was made in the future");
+    }
+
+    #[test]
+    fn one_that_is_past_is_over() {
+        let case = Case { when: "at 2026-06-01 07:00", ..Case::default() }.record(B, "07:00:00", State::Done);
+        assert_eq!(case.step(A, "07:00:10"), Step::Over);
+    }
+}

@@ -1,0 +1,487 @@
+//! What the home does by itself: schedules.
+//!
+//! One task watches `schedule/` and the home's settings. When an occurrence is due and this node is the one to carry it out
+//! ([`agenda`]), it records that it begins, gives the commands, and records how they ended. Nothing happens before the time of day
+//! is known, nor before this node has heard what its peers recorded.
+//!
+//! | object | field | who writes it |
+//! | --- | --- | --- |
+//! | `home/main` | `zone`, `latitude`, `longitude` | the node that a person asked |
+//! | `schedule/NAME` | `when`, `only`, `except`, `missed`, `do`, `enabled`, `since` | the node that a person asked |
+//! | | `run.NODE` | each node: what it did last ([`record`]) |
+
+mod agenda;
+mod carry;
+mod record;
+mod requests;
+mod spec;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use device_adapters::schedule::Home;
+use jiff::{SignedDuration, Timestamp};
+use mesh_proto::{FieldName, ObjectId, ShortId, Value, kinds::Author};
+use tokio::{
+    sync::{mpsc, watch},
+    task::{JoinHandle, JoinSet},
+    time::{Instant, sleep},
+};
+use tracing::{debug, info, warn};
+
+use crate::{
+    api::ports::{CommandsHandle, schedules::SchedulesRequest},
+    devices::HouseholdClock,
+    service::{Change, Changes, HouseholdTime, Op, Service, ServiceError},
+};
+use agenda::{Due, Moment, Standing, Step};
+use carry::Hands;
+use record::{Record, State};
+pub use spec::{HomeText, ScheduleText};
+use spec::{Spec, run_field};
+
+/// Most schedules of a household; more are logged and left alone.
+const MAX_SCHEDULES: usize = 256;
+/// How often is looked for what is due, at least.
+const TICK: Duration = Duration::from_millis(500);
+/// How long after the start, or after a node came to life, its records are waited for.
+const HEAR_OUT: Duration = Duration::from_secs(10);
+/// How long after a step failed it is tried again.
+const RETRY: SignedDuration = SignedDuration::from_secs(5);
+/// How long until is looked again whether another node has done what it is to do.
+const LOOK_AGAIN: SignedDuration = SignedDuration::from_secs(1);
+/// How long what is under way may take at a stop.
+const LAST_RUNS: Duration = Duration::from_secs(2);
+/// The name of the home's object.
+const HOME: &str = "main";
+
+/// What the automation is made of.
+pub struct AutomationParts {
+    /// The way to objects.
+    pub service: Service,
+    /// The way to commands.
+    pub commands: CommandsHandle,
+    /// What the API asks.
+    pub requests: mpsc::Receiver<SchedulesRequest>,
+    /// The nodes that are alive, from the event loop.
+    pub alive: watch::Receiver<BTreeSet<ShortId>>,
+    /// The time of day, from the event loop.
+    pub time: watch::Receiver<HouseholdTime>,
+    /// Whether nothing is missing here of what the linked peers hold, from the event loop.
+    pub caught_up: watch::Receiver<bool>,
+    /// This node.
+    pub me: ShortId,
+    /// Becomes `true` when the node stops. Join the task before the event loop is stopped.
+    pub shutdown: watch::Receiver<bool>,
+    /// Bumped by every turn, at least twice a second; the watchdog looks at it.
+    pub heartbeat: Arc<AtomicU64>,
+}
+
+type NextChanges = Pin<Box<dyn Future<Output = Result<Changes, ServiceError>> + Send>>;
+
+/// A schedule, and what this node knows beside.
+struct Entry {
+    object: ObjectId,
+    spec: Spec,
+    /// What this node itself recorded last: its object may show that later.
+    own: Option<Record>,
+    /// When its next step is looked for; at once when nobody knows.
+    look_at: Option<Timestamp>,
+    /// Why nothing comes of it.
+    problem: Option<String>,
+    is_over: bool,
+    is_running: bool,
+}
+
+/// What a run of an occurrence ended with.
+struct Ended {
+    schedule: String,
+    record: Record,
+}
+
+/// The owner of everything that the home does by itself, on this node.
+pub struct Automation {
+    service: Service,
+    hands: Hands,
+    requests: mpsc::Receiver<SchedulesRequest>,
+    alive: watch::Receiver<BTreeSet<ShortId>>,
+    living: BTreeSet<ShortId>,
+    time: watch::Receiver<HouseholdTime>,
+    clock: HouseholdClock,
+    caught_up: watch::Receiver<bool>,
+    /// Until then what peers recorded is waited for.
+    hears_out_until: Instant,
+    me: ShortId,
+    run: FieldName,
+    shutdown: watch::Receiver<bool>,
+    heartbeat: Arc<AtomicU64>,
+    home: HomeText,
+    /// Friendly names of the nodes, those of dead ones too.
+    called: BTreeMap<ShortId, String>,
+    schedules: BTreeMap<String, Entry>,
+    running: JoinSet<Ended>,
+}
+
+impl Automation {
+    /// Starts the task.
+    pub fn spawn(parts: AutomationParts) -> JoinHandle<()> {
+        tokio::spawn(async move {
+            match Self::new(parts) {
+                Some(automation) => automation.run().await,
+                None => warn!("a name of this node fits no field: nothing happens by itself"),
+            }
+        })
+    }
+
+    fn new(parts: AutomationParts) -> Option<Self> {
+        Some(Self {
+            hands: Hands::new(parts.service.clone(), parts.commands),
+            service: parts.service,
+            requests: parts.requests,
+            alive: parts.alive,
+            living: BTreeSet::from([parts.me]),
+            clock: HouseholdClock::new(parts.time.clone()),
+            time: parts.time,
+            caught_up: parts.caught_up,
+            hears_out_until: Instant::now() + HEAR_OUT,
+            me: parts.me,
+            run: run_field(parts.me)?,
+            shutdown: parts.shutdown,
+            heartbeat: parts.heartbeat,
+            home: HomeText::default(),
+            called: BTreeMap::new(),
+            schedules: BTreeMap::new(),
+            running: JoinSet::new(),
+        })
+    }
+
+    async fn run(mut self) {
+        if self.serve().await.is_err() {
+            debug!("the event loop is gone: nothing happens by itself any more");
+        }
+        self.requests.close();
+        // What does not end in time another node takes over.
+        let ends = async { while self.running.join_next().await.is_some() {} };
+        let _ = tokio::time::timeout(LAST_RUNS, ends).await;
+    }
+
+    /// Serves until the node stops; an error means that the event loop is gone.
+    async fn serve(&mut self) -> Result<(), ServiceError> {
+        let mut watcher = watch_objects(&self.service).await?;
+        let mut next = next_changes(&self.service, watcher);
+        let mut unseen = BTreeSet::new();
+        let mut is_whole = false;
+        self.see_alive();
+        loop {
+            self.heartbeat.fetch_add(1, Ordering::Relaxed);
+            if is_whole {
+                self.step_all().await;
+            }
+            let pause = self.pause();
+            tokio::select! {
+                biased;
+                () = stopped(&mut self.shutdown) => return Ok(()),
+                Some(ended) = self.running.join_next() => self.ended(ended),
+                changes = &mut next => {
+                    match changes {
+                        Ok(changes) => {
+                            for change in changes.changes {
+                                unseen.remove(change.id.name());
+                                self.see(change);
+                            }
+                            if changes.caught_up {
+                                is_whole = true;
+                                self.schedules.retain(|name, _| !unseen.contains(name));
+                                unseen.clear();
+                            }
+                        }
+                        // It fell too far behind. A new one begins with what is there, not with what went.
+                        Err(ServiceError::NoSuchWatcher) => {
+                            unseen = self.schedules.keys().cloned().collect();
+                            watcher = watch_objects(&self.service).await?;
+                        }
+                        Err(stopped) => return Err(stopped),
+                    }
+                    next = next_changes(&self.service, watcher);
+                }
+                changed = self.alive.changed() => {
+                    changed.map_err(|_| ServiceError::Stopping)?;
+                    self.see_alive();
+                }
+                Ok(()) = self.time.changed() => self.look_at_all(),
+                Ok(()) = self.caught_up.changed() => {}
+                Some(request) = self.requests.recv(), if is_whole => self.request(request),
+                () = sleep(pause) => {}
+            }
+        }
+    }
+
+    fn see(&mut self, change: Change) {
+        match (change.id.kind(), change.object) {
+            ("home", Some(home)) if change.id.name() == HOME => {
+                self.home = HomeText::read(&home);
+                self.look_at_all();
+            }
+            ("home", None) if change.id.name() == HOME => self.home = HomeText::default(),
+            ("node", Some(node)) => {
+                let name = FieldName::new("name").ok().and_then(|field| node.fields.get(&field));
+                if let (Ok(id), Some(name)) =
+                    (change.id.name().parse(), name.and_then(|name| name.value.as_text()))
+                {
+                    self.called.insert(id, name.to_owned());
+                }
+            }
+            ("schedule", Some(object)) => self.see_schedule(change.id, Spec::read(&object)),
+            ("schedule", None) => drop(self.schedules.remove(change.id.name())),
+            _ => {}
+        }
+    }
+
+    fn see_schedule(&mut self, object: ObjectId, spec: Spec) {
+        if let Some(entry) = self.schedules.get_mut(object.name()) {
+            (entry.spec, entry.look_at) = (spec, None);
+            return;
+        }
+        if self.schedules.len() >= MAX_SCHEDULES {
+            return warn!(%object, limit = MAX_SCHEDULES, "too many schedules: this one is left alone");
+        }
+        let name = object.name().to_owned();
+        let entry = Entry {
+            object,
+            spec,
+            own: None,
+            look_at: None,
+            problem: None,
+            is_over: false,
+            is_running: false,
+        };
+        self.schedules.insert(name, entry);
+    }
+
+    fn see_alive(&mut self) {
+        let living = self.alive.borrow_and_update().clone();
+        if living.difference(&self.living).next().is_some() {
+            self.hears_out_until = Instant::now() + HEAR_OUT;
+        }
+        self.living = living;
+        self.look_at_all();
+    }
+
+    fn look_at_all(&mut self) {
+        self.schedules.values_mut().for_each(|entry| entry.look_at = None);
+    }
+
+    /// Why nothing happens by itself at the moment, if so.
+    fn held(&self) -> Option<&'static str> {
+        if !self.time.borrow().trusted {
+            return Some("the time of day is not known: `hearth time` shows why, `hearth time set` sets it");
+        }
+        // Of none this node is none either: it stands outside of its household.
+        if self.living.is_empty() {
+            return Some("this node stands outside of its household");
+        }
+        let others = self.called.keys().any(|node| *node != self.me);
+        let has_heard = *self.caught_up.borrow() && (self.living.len() > 1 || !others);
+        if !has_heard && Instant::now() < self.hears_out_until {
+            return Some("what the other nodes have done is being heard out");
+        }
+        None
+    }
+
+    fn now(&self) -> Timestamp {
+        i64::try_from(self.clock.now_ms())
+            .ok()
+            .and_then(|ms| Timestamp::from_millisecond(ms).ok())
+            .unwrap_or_default()
+    }
+
+    /// How long until something may be due.
+    fn pause(&self) -> Duration {
+        let now = self.now();
+        let until = |at: &Timestamp| Duration::try_from(at.duration_since(now)).unwrap_or_default();
+        self.schedules
+            .values()
+            .filter_map(|entry| entry.look_at.as_ref())
+            .map(until)
+            .fold(TICK, Duration::min)
+    }
+
+    async fn step_all(&mut self) {
+        if self.held().is_some() {
+            return;
+        }
+        let now = self.now();
+        let home = self.home.home();
+        let due: Vec<String> = self
+            .schedules
+            .iter()
+            .filter(|(_, entry)| !entry.is_running && entry.look_at.is_none_or(|at| at <= now))
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in due {
+            self.step(&name, now, &home).await;
+        }
+    }
+
+    async fn step(&mut self, name: &str, now: Timestamp, home: &Result<Home, String>) {
+        let Some(entry) = self.schedules.get_mut(name) else { return };
+        let moment = home.as_ref().map(|home| Moment { now, home, me: self.me, living: &self.living });
+        let step = match moment {
+            _ if !entry.spec.text.enabled => return entry.rest(None),
+            Ok(moment) => entry.step(&moment),
+            Err(missing) => Err(missing.clone()),
+        };
+        entry.is_over = step == Ok(Step::Over);
+        match step {
+            Err(problem) => entry.rest(Some(problem)),
+            Ok(Step::Over) => entry.rest(None),
+            Ok(Step::Wait(next)) => {
+                entry.problem = None;
+                entry.look_at = Some(next.at);
+            }
+            Ok(Step::Theirs) => {
+                entry.problem = None;
+                entry.look_at = now.checked_add(LOOK_AGAIN).ok();
+            }
+            Ok(Step::Run(due)) => self.begin(name, due, now),
+            Ok(Step::PassOver(due)) => self.pass_over(name, due, now).await,
+            Ok(Step::PutRight(nodes)) => self.put_right(name, &nodes, now).await,
+        }
+    }
+
+    /// Carries an occurrence out, in a task of its own.
+    fn begin(&mut self, name: &str, due: Due, now: Timestamp) {
+        let Some(entry) = self.schedules.get_mut(name) else { return };
+        let record = Record {
+            passed_over: due.passed_over,
+            again: due.again,
+            ..Record::new(due.at, State::Started, now)
+        };
+        entry.is_running = true;
+        entry.own = Some(record.clone());
+        debug!(schedule = name, at = %due.at, again = due.again, "carries out");
+        let (hands, clock, run) = (self.hands.clone(), self.clock.clone(), self.run.clone());
+        let (object, commands) = (entry.object.clone(), entry.spec.text.commands.clone());
+        self.running.spawn(async move {
+            let service = &hands.service;
+            // Where the disk fails the home goes on: what comes twice is told by no record then.
+            note(service, &object, &run, &record).await;
+            let failed = hands.carry_out(object.as_str(), record.at, &commands).await;
+            let ended =
+                i64::try_from(clock.now_ms()).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
+            let state = if failed.is_empty() { State::Done } else { State::Failed };
+            let record = Record { state, ended, failed, ..record };
+            note(service, &object, &run, &record).await;
+            Ended { schedule: object.name().to_owned(), record }
+        });
+    }
+
+    fn ended(&mut self, ended: Result<Ended, tokio::task::JoinError>) {
+        let Ok(Ended { schedule, record }) = ended else {
+            return warn!("a schedule broke off");
+        };
+        let Some(entry) = self.schedules.get_mut(&schedule) else { return };
+        let failed_before =
+            entry.spec.records.get(&self.me).is_some_and(|before| before.state == State::Failed);
+        if record.state == State::Failed && !failed_before {
+            warn!(schedule, at = %record.at, reasons = ?record.failed, "a schedule was not carried out");
+        }
+        (entry.is_running, entry.look_at, entry.own) = (false, None, Some(record));
+    }
+
+    async fn pass_over(&mut self, name: &str, due: Due, now: Timestamp) {
+        let record = Record {
+            passed_over: due.passed_over,
+            again: due.again,
+            ..Record::new(due.at, State::PassedOver, now)
+        };
+        info!(schedule = name, at = %due.at, "was missed, and is not made up for");
+        if let Some(entry) = self.schedules.get_mut(name) {
+            entry.own = Some(record.clone());
+            note(&self.service, &entry.object, &self.run, &record).await;
+            entry.look_at = None;
+        }
+    }
+
+    /// A clock that was far ahead wrote of what has not been yet.
+    async fn put_right(&mut self, name: &str, nodes: &[ShortId], now: Timestamp) {
+        let Some(entry) = self.schedules.get_mut(name) else { return };
+        info!(schedule = name, "the time went back: what comes from now on counts");
+        let fields = nodes.iter().filter_map(|node| run_field(*node));
+        let mut ops: Vec<Op> = fields.map(|field| Op::Unset(entry.object.clone(), field)).collect();
+        if let (true, Ok(since)) = (entry.spec.since > now, FieldName::new("since")) {
+            ops.push(Op::Set(entry.object.clone(), since, Value::Int(now.as_millisecond())));
+        }
+        let written = self.service.write(Author::Node, ops).await;
+        entry.own = None;
+        entry.look_at = match written {
+            Ok(()) => {
+                entry.spec.records.retain(|node, _| !nodes.contains(node));
+                entry.spec.since = entry.spec.since.min(now);
+                None
+            }
+            Err(reason) => {
+                warn!(schedule = name, %reason, "cannot be put right");
+                now.checked_add(RETRY).ok()
+            }
+        };
+    }
+}
+
+impl Entry {
+    /// What each node did last, this one as it knows itself.
+    fn records(&self, me: ShortId) -> BTreeMap<ShortId, Record> {
+        let mut records = self.spec.records.clone();
+        records.extend(self.own.clone().map(|own| (me, own)));
+        records
+    }
+
+    fn step(&self, moment: &Moment<'_>) -> Result<Step, String> {
+        let parsed = self.spec.parsed.as_ref().map_err(Clone::clone)?;
+        let standing = Standing {
+            object: self.object.as_str(),
+            rule: &parsed.rule,
+            missed: parsed.missed,
+            since: self.spec.since,
+            records: &self.records(moment.me),
+        };
+        agenda::step(&standing, moment).map_err(|rule| rule.to_string())
+    }
+
+    /// Nothing comes until something changes.
+    fn rest(&mut self, problem: Option<String>) {
+        self.problem = problem;
+        self.look_at = Some(Timestamp::MAX);
+    }
+}
+
+/// Records what this node did, flushed.
+async fn note(service: &Service, object: &ObjectId, run: &FieldName, record: &Record) {
+    let op = Op::Set(object.clone(), run.clone(), record.to_value());
+    if let Err(reason) = service.write(Author::Node, vec![op]).await {
+        warn!(%object, %reason, "what was done is not recorded: after a restart it may be done again");
+    }
+}
+
+/// Returns once the node stops, or nobody is left to say so.
+async fn stopped(shutdown: &mut watch::Receiver<bool>) {
+    let _ = shutdown.wait_for(|stop| *stop).await;
+}
+
+async fn watch_objects(service: &Service) -> Result<u64, ServiceError> {
+    let prefixes = ["schedule/", "home/", "node/"].map(str::to_owned).to_vec();
+    Ok(service.watch(prefixes, None).await?.watcher)
+}
+
+fn next_changes(service: &Service, watcher: u64) -> NextChanges {
+    let service = service.clone();
+    Box::pin(async move { service.next_changes(watcher).await })
+}

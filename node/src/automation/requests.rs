@@ -1,0 +1,250 @@
+//! What clients ask: to see schedules and when they come next, to change them, and to say where the home is.
+
+use device_adapters::schedule::{Home, Occurrence, Rule, Why};
+use jiff::{Timestamp, tz::TimeZone};
+use mesh_proto::{FieldName, ObjectId, ShortId, Value, kinds::Author};
+
+use super::{
+    Automation, Entry, HOME, MAX_SCHEDULES,
+    record::{Record, State},
+    spec::{HomeText, ScheduleText, fields},
+};
+use crate::{
+    api::ports::{
+        PortError, Reply,
+        schedules::{HomeChange, HomeView, LastView, NextView, ScheduleView, SchedulesRequest},
+    },
+    devices::ownership::winner,
+    service::Op,
+};
+
+/// Occurrences to come that are shown.
+const SHOWN: usize = 5;
+/// Longest name of a schedule, in bytes.
+const MAX_NAME: usize = 64;
+
+impl Automation {
+    pub(super) fn request(&mut self, request: SchedulesRequest) {
+        match request {
+            SchedulesRequest::List(reply) => {
+                let views = self.schedules.iter().map(|(name, entry)| self.view(name, entry)).collect();
+                let _ = reply.send(Ok(views)); // whoever asked is gone
+            }
+            SchedulesRequest::Put(name, text, reply) => self.write_for(self.put_ops(&name, &text), reply),
+            SchedulesRequest::Enable(name, enabled, reply) => {
+                self.write_for(self.enable_ops(&name, enabled), reply)
+            }
+            SchedulesRequest::Remove(name, reply) => {
+                self.write_for(self.entry(&name).map(|entry| vec![Op::Delete(entry.object.clone())]), reply);
+            }
+            SchedulesRequest::Home(reply) => {
+                let HomeText { zone, place } = self.home.clone();
+                let (latitude, longitude) = place.unzip();
+                let _ = reply.send(Ok(HomeView {
+                    zone: Some(zone).filter(|zone| !zone.is_empty()),
+                    latitude,
+                    longitude,
+                }));
+            }
+            SchedulesRequest::SetHome(change, reply) => self.write_for(self.home_ops(change), reply),
+        }
+    }
+
+    fn entry(&self, name: &str) -> Result<&Entry, PortError> {
+        self.schedules.get(name).ok_or_else(|| {
+            let name: String = name.chars().filter(|c| !c.is_control()).take(MAX_NAME).collect();
+            PortError::NotFound(format!("schedule `{name}`"))
+        })
+    }
+
+    /// The writes that make a schedule, when it can ever come. The first one finds the home in the time zone of this board, unless
+    /// somebody has said where it is.
+    fn put_ops(&self, name: &str, text: &ScheduleText) -> Result<Vec<Op>, PortError> {
+        let object = object(name)?;
+        if self.schedules.len() >= MAX_SCHEDULES && !self.schedules.contains_key(name) {
+            let detail = format!("there are {MAX_SCHEDULES} schedules already");
+            return Err(PortError::Conflict {
+                detail,
+                fix: "remove one that is over: hearth schedule list".to_owned(),
+            });
+        }
+        let parsed =
+            text.parse().map_err(|rule| invalid(rule, "docs/time.md tells how a time is written"))?;
+        let mut home = self.home.clone();
+        let mut ops = Vec::new();
+        if home.zone.is_empty()
+            && let Some(zone) = TimeZone::system().iana_name()
+        {
+            zone.clone_into(&mut home.zone);
+            ops.extend(home_fields(&home));
+        }
+        let now = self.now();
+        let fix = "`hearth home set` says where the home is; docs/time.md tells how a time is written";
+        let known = home.home().map_err(|rule| invalid(rule, fix))?;
+        parsed.rule.check(now, &known).map_err(|rule| invalid(rule.to_string(), fix))?;
+        ops.extend(set(&object, fields(text, now)));
+        Ok(ops)
+    }
+
+    fn enable_ops(&self, name: &str, enabled: bool) -> Result<Vec<Op>, PortError> {
+        let entry = self.entry(name)?;
+        if entry.spec.text.enabled == enabled {
+            return Ok(Vec::new());
+        }
+        let since = Value::Int(self.now().as_millisecond());
+        Ok(set(&entry.object, [("enabled", Value::Bool(enabled)), ("since", since)]))
+    }
+
+    fn home_ops(&self, change: HomeChange) -> Result<Vec<Op>, PortError> {
+        let home = change.apply(&self.home);
+        home.home().map_err(|rule| {
+            invalid(rule, "such as: hearth home set --zone Europe/Berlin --place 52.52,13.40")
+        })?;
+        Ok(home_fields(&home))
+    }
+
+    fn write_for(&self, ops: Result<Vec<Op>, PortError>, reply: Reply<()>) {
+        let ops = match ops {
+            Ok(ops) => ops,
+            // Whoever asked may be gone.
+            Err(refused) => return drop(reply.send(Err(refused))),
+        };
+        let service = self.service.clone();
+        tokio::spawn(async move {
+            let written = if ops.is_empty() { Ok(()) } else { service.write(Author::Node, ops).await };
+            drop(reply.send(written.map_err(PortError::from)));
+        });
+    }
+
+    fn view(&self, name: &str, entry: &Entry) -> ScheduleView {
+        let text = &entry.spec.text;
+        let home = self.home.home().ok();
+        let (state, reason) = self.state(entry);
+        let parsed = entry.spec.parsed.as_ref().ok();
+        let rule = parsed.map(|parsed| &parsed.rule).filter(|_| text.enabled);
+        ScheduleView {
+            name: name.to_owned(),
+            when: text.when.clone(),
+            only: text.only.clone(),
+            except: text.except.clone(),
+            missed: parsed.map_or_else(|| text.missed.clone(), |parsed| parsed.missed.to_string()),
+            commands: text.commands.clone(),
+            enabled: text.enabled,
+            state,
+            reason,
+            next: rule
+                .zip(home.as_ref())
+                .map(|(rule, home)| next(rule, self.now(), home))
+                .unwrap_or_default(),
+            last: self.last(entry, home.as_ref()),
+            by: winner(self.living.iter().copied(), entry.object.as_str()).map(|node| self.call(node)),
+        }
+    }
+
+    fn state(&self, entry: &Entry) -> (&'static str, Option<String>) {
+        let problem = entry.spec.parsed.as_ref().err().or(entry.problem.as_ref());
+        match (entry.spec.text.enabled, problem, self.held()) {
+            (false, ..) => ("off", None),
+            (true, Some(problem), _) => ("invalid", Some(problem.clone())),
+            (true, None, Some(reason)) => ("held", Some(reason.to_owned())),
+            _ if entry.is_running => ("running", None),
+            _ if entry.is_over => ("over", Some("it does not come any more".to_owned())),
+            _ => ("waiting", None),
+        }
+    }
+
+    /// What is recorded of the latest occurrence, in the order in which the nodes began.
+    fn last(&self, entry: &Entry, home: Option<&Home>) -> Vec<LastView> {
+        let records = entry.records(self.me);
+        let latest = records.values().map(|record| record.at).max();
+        let mut last: Vec<_> = records.iter().filter(|(_, record)| Some(record.at) == latest).collect();
+        last.sort_by_key(|(_, record)| record.began);
+        last.into_iter().map(|(node, record)| self.last_view(*node, record, home)).collect()
+    }
+
+    fn last_view(&self, node: ShortId, record: &Record, home: Option<&Home>) -> LastView {
+        LastView {
+            at: shown(record.at),
+            local: local(record.at, home),
+            node: self.call(node),
+            state: match record.state {
+                State::Started => "started",
+                State::Done => "done",
+                State::Failed => "failed",
+                State::PassedOver => "passed_over",
+            },
+            began: shown(record.began),
+            ended: record.ended.map(shown),
+            passed_over: record.passed_over,
+            again: record.again,
+            failed: record.failed.clone(),
+        }
+    }
+
+    /// The name of a node, or its id where nobody knows it.
+    fn call(&self, node: ShortId) -> String {
+        self.called.get(&node).cloned().unwrap_or_else(|| node.to_string())
+    }
+}
+
+fn next(rule: &Rule, now: Timestamp, home: &Home) -> Vec<NextView> {
+    let following = |after: Timestamp| rule.next(after, home).ok().flatten();
+    std::iter::successors(following(now), |last| following(last.at))
+        .take(SHOWN)
+        .map(|occurrence| NextView {
+            at: shown(occurrence.at),
+            local: local(occurrence.at, Some(home)),
+            why: why(&occurrence, home),
+        })
+        .collect()
+}
+
+/// Why an occurrence comes when it does; the sun by the clock of the home.
+fn why(occurrence: &Occurrence, home: &Home) -> String {
+    match &occurrence.why {
+        Why::Sun { event, at, offset } if !offset.is_zero() => {
+            let side = if offset.is_negative() { "before" } else { "after" };
+            let at = at.to_zoned(home.zone.clone()).strftime("%H:%M:%S");
+            format!("{:#} {side} {event} at {at}", offset.abs())
+        }
+        why => why.to_string(),
+    }
+}
+
+fn shown(at: Timestamp) -> String {
+    format!("{at:.0}")
+}
+
+/// The moment by the clock of the home, with its offset.
+fn local(at: Timestamp, home: Option<&Home>) -> String {
+    let zone = home.map_or(TimeZone::UTC, |home| home.zone.clone());
+    at.to_zoned(zone).strftime("%Y-%m-%dT%H:%M:%S%:z").to_string()
+}
+
+/// The object of a schedule, by a name that can be typed.
+fn object(name: &str) -> Result<ObjectId, PortError> {
+    let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '_');
+    let fits = (1..=MAX_NAME).contains(&name.len()) && name.chars().all(allowed);
+    ObjectId::new(&format!("schedule/{name}")).ok().filter(|_| fits).ok_or_else(|| {
+        let shown: String = name.chars().filter(|c| !c.is_control()).take(MAX_NAME).collect();
+        invalid(format!("`{shown}` is no name of a schedule"), "1 to 64 of a-z, 0-9, - and _")
+    })
+}
+
+fn home_fields(home: &HomeText) -> Vec<Op> {
+    let Ok(object) = ObjectId::new(&format!("home/{HOME}")) else { return Vec::new() };
+    let mut fields = vec![("zone", Value::Text(home.zone.as_str().into()))];
+    if let Some((latitude, longitude)) = home.place {
+        fields.extend([("latitude", Value::Float(latitude)), ("longitude", Value::Float(longitude))]);
+    }
+    set(&object, fields)
+}
+
+fn set(object: &ObjectId, fields: impl IntoIterator<Item = (&'static str, Value)>) -> Vec<Op> {
+    let op = |(name, value)| Some(Op::Set(object.clone(), FieldName::new(name).ok()?, value));
+    fields.into_iter().filter_map(op).collect()
+}
+
+fn invalid(detail: impl Into<String>, fix: &str) -> PortError {
+    PortError::Invalid { detail: detail.into(), fix: fix.to_owned() }
+}

@@ -1,0 +1,105 @@
+//! The commands about what the home does by itself.
+
+use clap::{Args, Parser, Subcommand};
+
+use super::{LightArgs, PressArgs, SwitchArgs};
+use crate::cli::values;
+
+/// What `hearth schedule` does.
+#[derive(Debug, Subcommand)]
+pub enum ScheduleCommand {
+    /// List the schedules, when each comes next by the clock of the home, and why then
+    List,
+    /// Show one schedule
+    Show {
+        /// Schedule
+        name: String,
+    },
+    /// Make a schedule, or replace it
+    ///
+    /// A time is `cron 30 7 * * mon-fri`, `sunset - 30m` (sunrise, sunset, dawn, dusk; up to 12 hours before
+    /// or after), or once `at '2026-12-24 17:00'`. A time of day that a jump of the clock skips or shows twice comes
+    /// once; docs/time.md has the rules.
+    #[command(
+        visible_alias = "add",
+        after_help = "Examples:\n  hearth schedule set evening 'sunset - 30m' -- light hall on --brightness 40\n  \
+            hearth schedule set night 'cron 30 23 * * *' -- light hall off -- switch heater off\n  \
+            hearth schedule set holidays 'cron 0 18 * * *' --only 12-01..01-06 --missed skip -- light tree on"
+    )]
+    Set(ScheduleSetArgs),
+    /// Switch a schedule on; what came while it was off is not made up for
+    Enable {
+        /// Schedule
+        name: String,
+    },
+    /// Switch a schedule off
+    Disable {
+        /// Schedule
+        name: String,
+    },
+    /// Delete a schedule
+    Remove {
+        /// Schedule
+        name: String,
+    },
+}
+
+/// `hearth schedule set`.
+#[derive(Debug, Args)]
+pub struct ScheduleSetArgs {
+    /// Schedule: 1 to 64 of a-z, 0-9, - and _
+    #[arg(value_parser = values::group)]
+    pub name: String,
+    /// When
+    pub when: String,
+    /// Only on these dates: 2026-12-24, 2026-12-01..2026-12-26, each year 12-01..01-06, with commas between them
+    #[arg(long, value_name = "DATES", default_value = "")]
+    pub only: String,
+    /// Not on these dates
+    #[arg(long, value_name = "DATES", default_value = "")]
+    pub except: String,
+    /// What becomes of one that was missed, because no node ran or none knew the time: `skip`, `run_once_if_within 30m`, `run_latest`
+    #[arg(long, value_name = "POLICY", default_value = "run_once_if_within 10m")]
+    pub missed: String,
+    /// Keep it switched off for now
+    #[arg(long)]
+    pub disabled: bool,
+    /// What to do, as `hearth` itself takes it: light, switch or press; more than one with `--` between them
+    #[arg(last = true, required = true, num_args = 1.., value_name = "COMMAND")]
+    pub commands: Vec<String>,
+}
+
+/// A command that is given later.
+#[derive(Debug, Parser)]
+#[command(name = "--", no_binary_name = true, disable_help_flag = true, disable_help_subcommand = true)]
+pub struct Later {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: LaterCommand,
+}
+
+/// What a schedule can do.
+#[derive(Debug, Subcommand)]
+pub enum LaterCommand {
+    /// `hearth light`.
+    Light(LightArgs),
+    /// `hearth switch`.
+    Switch(SwitchArgs),
+    /// `hearth press`.
+    Press(PressArgs),
+}
+
+/// What `hearth home` does beside showing it.
+#[derive(Debug, Subcommand)]
+pub enum HomeCommand {
+    /// Say where the home is: its time zone, and its place for the sun
+    #[command(after_help = "Example:\n  hearth home set --zone Europe/Berlin --place 52.52,13.40")]
+    Set {
+        /// Time zone by its name in the IANA database, such as Europe/Berlin
+        #[arg(long, value_name = "ZONE", required_unless_present = "place")]
+        zone: Option<String>,
+        /// Latitude and longitude in degrees, north and east positive; two decimals (one kilometre) are enough
+        #[arg(long, value_name = "LATITUDE,LONGITUDE", value_parser = values::place, allow_hyphen_values = true)]
+        place: Option<(f64, f64)>,
+    },
+}

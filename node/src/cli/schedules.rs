@@ -1,0 +1,241 @@
+//! `hearth schedule` and `hearth home`.
+
+use clap::Parser as _;
+use hyper::Method;
+use serde_json::{Map, Value, json};
+
+use super::Session;
+use super::args::{HomeCommand, Later, LaterCommand, Manner, ScheduleCommand, ScheduleSetArgs};
+use super::client::segment;
+use super::exit::{Exit, Failure};
+use super::model::read_list;
+use super::output::{Done, printable};
+use super::{devices, light, values};
+
+const SCHEDULES: &str = "/api/v1/schedules";
+const HOME: &str = "/api/v1/home";
+
+impl Session {
+    pub(super) async fn schedule(&self, command: &ScheduleCommand) -> Done<Exit> {
+        match command {
+            ScheduleCommand::List => {
+                let answer = self.client.get(SCHEDULES).await?;
+                let schedules: Vec<Value> = read_list(&answer, "schedules")?;
+                self.out.either(&answer, || all(&schedules))?;
+                Ok(Exit::Ok)
+            }
+            ScheduleCommand::Show { name } => {
+                let answer = self.client.get(&path(name)).await?;
+                self.out.either(&answer, || one(&answer))?;
+                Ok(Exit::Ok)
+            }
+            ScheduleCommand::Set(args) => {
+                let answer = self.client.call(Method::PUT, &path(&args.name), Some(&body(args)?)).await?;
+                self.out.either(&answer, || one(&answer))?;
+                Ok(Exit::Ok)
+            }
+            ScheduleCommand::Enable { name } => self.enable_schedule(name, true).await,
+            ScheduleCommand::Disable { name } => self.enable_schedule(name, false).await,
+            ScheduleCommand::Remove { name } => {
+                let answer = self.client.call(Method::DELETE, &path(name), None).await?;
+                self.done(answer, format!("{name} is deleted"))
+            }
+        }
+    }
+
+    async fn enable_schedule(&self, name: &str, enabled: bool) -> Done<Exit> {
+        let answer = self.client.call(Method::PATCH, &path(name), Some(&json!({"enabled": enabled}))).await?;
+        self.done(answer, format!("{name} is {}", if enabled { "on" } else { "off" }))
+    }
+
+    pub(super) async fn home(&self, command: Option<&HomeCommand>) -> Done<Exit> {
+        let answer = match command {
+            None => self.client.get(HOME).await?,
+            Some(HomeCommand::Set { zone, place }) => {
+                let mut body = Map::new();
+                body.extend(zone.iter().map(|zone| ("zone".to_owned(), json!(zone))));
+                if let Some((latitude, longitude)) = place {
+                    body.insert("latitude".to_owned(), json!(latitude));
+                    body.insert("longitude".to_owned(), json!(longitude));
+                }
+                self.client.call(Method::PATCH, HOME, Some(&Value::Object(body))).await?
+            }
+        };
+        self.out.either(&answer, || home(&answer))?;
+        Ok(Exit::Ok)
+    }
+}
+
+fn path(name: &str) -> String {
+    format!("{SCHEDULES}/{}", segment(name))
+}
+
+fn body(args: &ScheduleSetArgs) -> Result<Value, Failure> {
+    let commands: Vec<Value> =
+        args.commands.split(|word| word == "--").map(later).collect::<Result<_, _>>()?;
+    Ok(json!({
+        "when": args.when, "only": args.only, "except": args.except, "missed": args.missed,
+        "do": commands, "enabled": !args.disabled,
+    }))
+}
+
+/// A command that is given later, from the words in which it would be given now.
+fn later(words: &[String]) -> Result<Value, Failure> {
+    let parsed = Later::try_parse_from(words).map_err(|error| {
+        let detail = format!("`{}` is no command of a schedule: {}", words.join(" "), super::detail(&error));
+        Failure::new(
+            Exit::Usage,
+            detail,
+            "write it as for `hearth` itself, such as: -- light hall on --brightness 40",
+        )
+    })?;
+    let (name, change, manner) = match &parsed.command {
+        LaterCommand::Light(args) => (&args.name, light::change(args), &args.manner),
+        LaterCommand::Switch(args) => (&args.name, json!({"on": devices::power(args.power)}), &args.manner),
+        LaterCommand::Press(args) => (&args.name, json!({"press": true}), &args.manner),
+    };
+    let mut command = json!({"device": name, "change": change});
+    if words.iter().any(|word| word.starts_with("--deadline"))
+        && let Some(members) = command.as_object_mut()
+    {
+        members.insert("deadline_ms".to_owned(), deadline(manner));
+    }
+    Ok(command)
+}
+
+fn deadline(manner: &Manner) -> Value {
+    json!(u64::try_from(manner.deadline.as_millis()).unwrap_or(u64::MAX))
+}
+
+fn text<'a>(value: &'a Value, member: &str) -> &'a str {
+    value.get(member).and_then(Value::as_str).unwrap_or_default()
+}
+
+fn list<'a>(value: &'a Value, member: &str) -> &'a [Value] {
+    value.get(member).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
+}
+
+fn all(schedules: &[Value]) -> String {
+    if schedules.is_empty() {
+        return "there is no schedule: hearth schedule set evening 'sunset - 30m' -- light hall on"
+            .to_owned();
+    }
+    schedules.iter().map(one).collect::<Vec<_>>().join("\n\n")
+}
+
+/// A schedule, when it comes next and why, and what became of the last.
+fn one(schedule: &Value) -> String {
+    let state = match text(schedule, "reason") {
+        "" => text(schedule, "state").to_owned(),
+        reason => format!("{}: {reason}", text(schedule, "state")),
+    };
+    let mut lines = vec![format!("{}  {}  ({state})", text(schedule, "name"), text(schedule, "when"))];
+    for (word, member) in [("only on", "only"), ("not on", "except")] {
+        if !text(schedule, member).is_empty() {
+            lines.push(format!("  {word} {}", text(schedule, member)));
+        }
+    }
+    lines.extend(list(schedule, "do").iter().map(|command| format!("  does  {}", shown_command(command))));
+    let by = text(schedule, "by");
+    for (index, next) in list(schedule, "next").iter().enumerate() {
+        let word = if index == 0 { "next  " } else { "      " };
+        let by = if index == 0 && !by.is_empty() { format!(", by {by}") } else { String::new() };
+        lines.push(format!("  {word}{}  {}{by}", moment(next), text(next, "why")));
+    }
+    lines.extend(list(schedule, "last").iter().map(shown_last));
+    lines.iter().map(|line| printable(line)).collect::<Vec<_>>().join("\n")
+}
+
+/// `2026-11-29T15:24:10+01:00` as people read it.
+fn moment(value: &Value) -> String {
+    text(value, "local").replace('T', " ").replace('+', " +")
+}
+
+fn shown_command(command: &Value) -> String {
+    let change = command.get("change").and_then(Value::as_object);
+    let parts = change.into_iter().flatten().map(|(name, value)| format!("{name} {}", values::show(value)));
+    format!("{}: {}", text(command, "device"), parts.collect::<Vec<_>>().join(", "))
+}
+
+fn shown_last(last: &Value) -> String {
+    let mut line = format!(
+        "  last  {}  {} by {}",
+        moment(last),
+        text(last, "state").replace('_', " "),
+        text(last, "node")
+    );
+    if last.get("again") == Some(&Value::Bool(true)) {
+        line.push_str(", again: a node that had begun died");
+    }
+    match last.get("passed_over").and_then(Value::as_u64) {
+        None | Some(0) => {}
+        Some(count) => line.push_str(&format!(", {count} before it missed")),
+    }
+    for failed in list(last, "failed").iter().filter_map(Value::as_str) {
+        line.push_str(&format!("\n        {failed}"));
+    }
+    line
+}
+
+fn home(answer: &Value) -> String {
+    let zone = match text(answer, "zone") {
+        "" => "not set: hearth home set --zone Europe/Berlin".to_owned(),
+        zone => zone.to_owned(),
+    };
+    let degrees = |member: &str| answer.get(member).and_then(Value::as_f64);
+    let place = match degrees("latitude").zip(degrees("longitude")) {
+        Some((latitude, longitude)) => format!("{latitude}, {longitude}"),
+        None => "not set, and schedules by the sun need it: hearth home set --place 52.52,13.40".to_owned(),
+    };
+    format!("zone   {}\nplace  {place}", printable(&zone))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn words(text: &str) -> Vec<String> {
+        text.split(' ').map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn a_later_command_is_written_as_one_that_is_given_now() {
+        let light = later(&words("light hall on --brightness 40 --transition 2s")).unwrap();
+        assert_eq!(
+            light,
+            json!({"device": "hall", "change": {"on": true, "brightness": 40.0, "transition_ms": 2_000}})
+        );
+        assert_eq!(
+            later(&words("switch heater off")).unwrap(),
+            json!({"device": "heater", "change": {"on": false}})
+        );
+        let patient = later(&words("press gate --deadline 1m")).unwrap();
+        assert_eq!(patient, json!({"device": "gate", "change": {"press": true}, "deadline_ms": 60_000}));
+        let refused = later(&words("lite hall on")).unwrap_err();
+        assert!(refused.detail.contains("lite hall on"), "{}", refused.detail);
+    }
+
+    #[test]
+    fn a_schedule_tells_when_it_comes_why_and_what_became_of_the_last() {
+        let shown = one(&json!({
+            "name": "evening", "when": "sunset - 30m", "only": "", "except": "12-24", "state": "waiting", "reason": null,
+            "do": [{"device": "device/lifx-1", "change": {"on": true}}], "by": "kitchen",
+            "next": [{"local": "2026-11-29T15:24:10+01:00", "why": "30m before sunset at 15:54:10"},
+                {"local": "2026-11-30T15:23:31+01:00", "why": "30m before sunset at 15:53:31"}],
+            "last": [{"local": "2026-11-28T15:24:55+01:00", "state": "failed", "node": "cellar", "again": true,
+                "passed_over": 2, "failed": ["device/lifx-1: no answer"]}],
+        }));
+        for part in [
+            "evening  sunset - 30m  (waiting)",
+            "not on 12-24",
+            "does  device/lifx-1: on true",
+            "next  2026-11-29 15:24:10 +01:00  30m before sunset at 15:54:10, by kitchen",
+            "      2026-11-30 15:23:31 +01:00",
+            "failed by cellar, again: a node that had begun died, 2 before it missed",
+            "device/lifx-1: no answer",
+        ] {
+            assert!(shown.contains(part), "{part}: {shown}");
+        }
+    }
+}

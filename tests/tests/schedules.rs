@@ -1,0 +1,229 @@
+//! What the home does at a time: two nodes, a bulb, and whichever of the two lives.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+use hearth_tests::{
+    daemon::{Daemon, PATIENCE, Plan, wait_until},
+    emulator::{COLOR_BULB, Emulator},
+};
+use jiff::{Timestamp, ToSpan as _};
+use serde_json::{Value, json};
+
+const SERIAL: &str = "d073d5000001";
+const BULB: &str = "device/lifx-d073d5000001";
+
+fn config(emulator: &Emulator) -> String {
+    format!(
+        "[adapters.lifx]\naddresses = [\"{}\"]\nbroadcast = []\nbind = \"127.0.0.1:0\"\ndiscover_s = 1\npoll_s = 1\n",
+        emulator.address()
+    )
+}
+
+/// A node that knows the time.
+fn plan(name: &str, emulator: &Emulator) -> Plan {
+    Plan::new(name).config(config(emulator)).variable("HEARTH_CLOCK", "trusted")
+}
+
+async fn reaches_the_bulb(node: &Daemon) {
+    let reach = format!("reach.{}", &node.id().await.unwrap()[..16]);
+    let there = wait_until("the bulb is there", PATIENCE, async || {
+        Ok(node
+            .fields(BULB)
+            .await
+            .is_ok_and(|bulb| bulb["availability"]["state"] == "online" && !bulb[&reach].is_null()))
+    });
+    there.await.unwrap();
+}
+
+async fn shows(emulator: &Emulator, what: &str, percent: f64) {
+    let done = wait_until(what, PATIENCE, async || {
+        let brightness = emulator.device(SERIAL).await?["color"]["brightness"].as_f64().unwrap_or(0.0);
+        Ok((brightness / 65_535.0 * 100.0 - percent).abs() < 1.0)
+    });
+    done.await.unwrap();
+}
+
+async fn schedule(node: &Daemon, name: &str) -> Value {
+    node.json(&["schedule", "show", name]).await.unwrap()
+}
+
+/// Makes a schedule for a bulb that comes once, so many seconds from now.
+async fn once(node: &Daemon, name: &str, seconds: i64, percent: &str) -> Timestamp {
+    let at = Timestamp::from_second(Timestamp::now().as_second() + seconds).unwrap();
+    let words = [
+        "schedule",
+        "set",
+        name,
+        &format!("at {at}"),
+        "--",
+        "light",
+        SERIAL_NAME,
+        "on",
+        "--brightness",
+        percent,
+    ];
+    node.cli(&words).await.unwrap().ok().unwrap();
+    at
+}
+
+/// What the bulb is called where nobody named it.
+const SERIAL_NAME: &str = "lifx-d073d5000001";
+
+#[tokio::test]
+async fn a_schedule_is_carried_out_once_at_its_time_by_one_node_and_both_know() {
+    let emulator = Emulator::start(&[COLOR_BULB]).await.unwrap();
+    let one = plan("one", &emulator).start().await.unwrap();
+    let two = one.joined_by(plan("two", &emulator)).await.unwrap();
+    for node in [&one, &two] {
+        reaches_the_bulb(node).await;
+    }
+    one.cli(&["home", "set", "--zone", "Europe/Berlin"]).await.unwrap().ok().unwrap();
+    let at = once(&two, "wake", 3, "37").await;
+    let waiting = schedule(&one, "wake").await;
+    assert_eq!(
+        (&waiting["state"], &waiting["next"][0]["at"]),
+        (&"waiting".into(), &at.to_string().into()),
+        "{waiting}"
+    );
+    assert_eq!(waiting["do"][0]["device"], BULB, "it may be renamed");
+    shows(&emulator, "the bulb is at 37 %", 37.0).await;
+    for node in [&one, &two] {
+        let over = wait_until("it is recorded", PATIENCE, async || {
+            let shown = schedule(node, "wake").await;
+            Ok(shown["state"] == "over" && shown["last"][0]["state"] == "done")
+        });
+        over.await.unwrap();
+        let last = schedule(node, "wake").await["last"].clone();
+        assert_eq!(last.as_array().unwrap().len(), 1, "{last}");
+        assert_eq!((&last[0]["at"], &last[0]["node"]), (&at.to_string().into(), &waiting["by"]), "{last}");
+        assert_eq!((&last[0]["again"], &last[0]["failed"]), (&false.into(), &json!([])));
+    }
+}
+
+#[tokio::test]
+async fn when_the_node_that_is_to_carry_it_out_dies_another_does() {
+    let emulator = Emulator::start(&[COLOR_BULB]).await.unwrap();
+    let one = plan("one", &emulator).start().await.unwrap();
+    let two = one.joined_by(plan("two", &emulator)).await.unwrap();
+    for node in [&one, &two] {
+        reaches_the_bulb(node).await;
+    }
+    one.cli(&["home", "set", "--zone", "UTC"]).await.unwrap().ok().unwrap();
+    let at = once(&one, "wake", 5, "42").await;
+    let shown = schedule(&one, "wake").await;
+    let (mut dies, lives) = if shown["by"] == "one" { (one, two) } else { (two, one) };
+    let known = wait_until("the other knows it", PATIENCE, async || {
+        Ok(lives.json(&["schedule", "show", "wake"]).await.is_ok())
+    });
+    known.await.unwrap();
+    dies.kill().await.unwrap();
+    shows(&emulator, "the bulb is at 42 %", 42.0).await;
+    let over =
+        wait_until(
+            "it is recorded",
+            PATIENCE,
+            async || Ok(schedule(&lives, "wake").await["state"] == "over"),
+        );
+    over.await.unwrap();
+    let last = schedule(&lives, "wake").await["last"].clone();
+    assert_eq!((&last[0]["at"], &last[0]["node"]), (&at.to_string().into(), &lives.name().into()), "{last}");
+    // Whoever comes back hears of it and does nothing.
+    emulator
+        .set(SERIAL, &json!({"color": {"hue": 0, "saturation": 0, "brightness": 65_535, "kelvin": 3_500}}))
+        .await
+        .unwrap();
+    dies.start().await.unwrap();
+    reaches_the_bulb(&dies).await;
+    let heard = wait_until("it hears of it", PATIENCE, async || {
+        let shown = schedule(&dies, "wake").await;
+        Ok(shown["state"] == "over" && shown["last"][0]["state"] == "done")
+    });
+    heard.await.unwrap();
+    shows(&emulator, "nothing was done again", 100.0).await;
+}
+
+#[tokio::test]
+async fn nothing_comes_before_the_time_is_known_and_what_was_missed_goes_by_the_policy() {
+    let emulator = Emulator::start(&[COLOR_BULB]).await.unwrap();
+    let node = Plan::new("alone").config(config(&emulator)).start().await.unwrap();
+    reaches_the_bulb(&node).await;
+    node.cli(&["home", "set", "--zone", "UTC"]).await.unwrap().ok().unwrap();
+    once(&node, "wake", 1, "21").await;
+    node.cli(&[
+        "schedule",
+        "set",
+        "never",
+        &format!("at {}", Timestamp::now() + 2.seconds()),
+        "--missed",
+        "skip",
+        "--",
+        "light",
+        SERIAL_NAME,
+        "--brightness",
+        "99",
+    ])
+    .await
+    .unwrap()
+    .ok()
+    .unwrap();
+    let held = schedule(&node, "wake").await;
+    assert_eq!(held["state"], "held", "{held}");
+    assert!(held["reason"].as_str().unwrap().contains("hearth time set"), "{held}");
+    let ahead = (Timestamp::now() + 5.minutes()).to_string();
+    node.cli(&["time", "set", &ahead]).await.unwrap().ok().unwrap();
+    shows(&emulator, "the bulb is at 21 %", 21.0).await;
+    let passed = wait_until("the other is passed over", PATIENCE, async || {
+        Ok(schedule(&node, "never").await["last"][0]["state"] == "passed_over")
+    });
+    passed.await.unwrap();
+    shows(&emulator, "nothing else was done", 21.0).await;
+}
+
+#[tokio::test]
+async fn what_can_never_be_is_refused_in_words() {
+    let emulator = Emulator::start(&[COLOR_BULB]).await.unwrap();
+    let node = plan("alone", &emulator).start().await.unwrap();
+    reaches_the_bulb(&node).await;
+    let refused = async |words: &[&str], part: &str| {
+        let said = node.cli(words).await.unwrap();
+        assert!(said.code != 0 && said.stderr.contains(part), "{words:?}: {} {}", said.code, said.stderr);
+    };
+    let light = ["--", "light", SERIAL_NAME, "on"];
+    let set = |when: &'static str| [&["schedule", "set", "x", when][..], &light[..]].concat();
+    refused(&["home", "set", "--zone", "Europe/Nowhere"], "no time zone `Europe/Nowhere`").await;
+    refused(&["home", "set", "--place", "91,0"], "latitude").await;
+    node.cli(&["home", "set", "--zone", "Europe/Oslo"]).await.unwrap().ok().unwrap();
+    refused(&set("sunset - 30m"), "the place of the home").await;
+    node.cli(&["home", "set", "--place", "69.65,18.96"]).await.unwrap().ok().unwrap();
+    refused(&set("cron 0 0 30 2 *"), "never comes").await;
+    refused(&set("cron 61 * * * *"), "no cron pattern").await;
+    refused(&set("at 2020-01-01 10:00"), "never comes").await;
+    refused(&set("noon"), "`noon` says no time").await;
+    refused(
+        &[&["schedule", "set", "x", "sunset", "--only", "06-10..06-20"][..], &light[..]].concat(),
+        "never comes",
+    )
+    .await;
+    refused(
+        &[&["schedule", "set", "x", "sunset", "--missed", "often"][..], &light[..]].concat(),
+        "run_latest",
+    )
+    .await;
+    refused(&[&["schedule", "set", "X y", "sunset"][..], &light[..]].concat(), "a-z").await;
+    refused(&["schedule", "set", "x", "sunset", "--", "light", "attic", "on"], "attic").await;
+    refused(&["schedule", "set", "x", "sunset", "--", "dance"], "dance").await;
+    refused(&["schedule", "show", "x"], "no such schedule").await;
+    refused(&["schedule", "remove", "x"], "schedule `x`").await;
+    assert!(node.json(&["schedule", "list"]).await.unwrap()["schedules"].as_array().unwrap().is_empty());
+
+    node.cli(&set("sunset - 30m")).await.unwrap().ok().unwrap();
+    let shown = schedule(&node, "x").await;
+    assert_eq!(shown["next"].as_array().unwrap().len(), 5);
+    assert!(shown["next"][0]["why"].as_str().unwrap().starts_with("30m before sunset at "), "{shown}");
+    let text = node.cli(&["schedule", "list"]).await.unwrap().ok().unwrap();
+    assert!(text.stdout.contains("x  sunset - 30m  (waiting)"), "{}", text.stdout);
+    node.cli(&["schedule", "disable", "x"]).await.unwrap().ok().unwrap();
+    assert_eq!(schedule(&node, "x").await["state"], "off");
+    node.cli(&["schedule", "enable", "x"]).await.unwrap().ok().unwrap();
+    node.cli(&["schedule", "remove", "x"]).await.unwrap().ok().unwrap();
+    refused(&["put", "schedule/y", "when=sunset"], "only nodes write it").await;
+}
