@@ -131,6 +131,19 @@ async fn every_command_prints_json() {
     let pressed = one.cli(&["press", BULB, "--json"]).await.unwrap();
     let problem: Value = serde_json::from_str(&pressed.stderr).unwrap();
     assert_eq!(problem["type"], "urn:hearth:problem:not-capable", "{problem}");
+    assert_eq!(tries.one(&one, &["home", "set", "--zone", "UTC"]).await["zone"], "UTC");
+    assert_eq!(tries.one(&one, &["home"]).await["zone"], "UTC");
+    let set = ["schedule", "set", "noon", "cron 0 12 * * *", "--", "light", BULB, "on"];
+    tries.note(&set[..2]);
+    let made: Value =
+        serde_json::from_str(&one.cli(&[&["--json"][..], &set].concat()).await.unwrap().ok().unwrap().stdout)
+            .unwrap();
+    assert_eq!((&made["name"], &made["state"]), (&"noon".into(), &"waiting".into()), "{made}");
+    assert_eq!(tries.one(&one, &["schedule", "show", "noon"]).await["next"].as_array().unwrap().len(), 5);
+    assert_eq!(tries.one(&one, &["schedule", "list"]).await["schedules"][0]["name"], "noon");
+    assert_eq!(tries.one(&one, &["schedule", "disable", "noon"]).await["enabled"], false);
+    assert_eq!(tries.one(&one, &["schedule", "enable", "noon"]).await["enabled"], true);
+    assert_eq!(tries.one(&one, &["schedule", "remove", "noon"]).await["removed"], true);
     assert_eq!(tries.one(&one, &["device", "show", BULB]).await["id"], BULB);
     assert_eq!(tries.one(&one, &["device", "rename", BULB, "Desk"]).await["fields"]["name"], "Desk");
     assert_eq!(tries.one(&one, &["device", "move", "Desk", "office"]).await["fields"]["area"], "office");

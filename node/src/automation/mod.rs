@@ -239,6 +239,10 @@ impl Automation {
                     self.called.insert(id, name.to_owned());
                 }
             }
+            ("node", None) => {
+                let left = change.id.name().parse();
+                self.called.retain(|node, _| left.as_ref() != Ok(node));
+            }
             ("schedule", Some(object)) => self.see_schedule(change.id, Spec::read(&object)),
             ("schedule", None) => drop(self.schedules.remove(change.id.name())),
             _ => {}
