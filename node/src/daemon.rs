@@ -5,6 +5,7 @@
 //! new life begins.
 
 pub mod addresses;
+mod boot;
 pub mod control;
 pub mod doctor;
 pub mod household;
@@ -24,17 +25,12 @@ use std::{
 };
 
 use ed25519_dalek::SigningKey;
-use mesh_proto::{
-    Hlc, NodeId,
-    mesh::{Boot, Loader, Mesh, next_run},
-    overlay::Run,
-    planted::Plant,
-    time,
-};
 use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
 
-use self::metrics::{adapter_metrics, history_metrics, join_metrics, store_metrics, transport_metrics};
+use self::metrics::{
+    adapter_metrics, automation_metrics, history_metrics, join_metrics, store_metrics, transport_metrics,
+};
 use crate::{
     api::{
         self, ApiContext,
@@ -46,36 +42,29 @@ use crate::{
         },
         serve::HttpServer,
     },
-    auth::{InviteBook, InviteDesk, JoinCounters, Moment, serve_joins, setup::Setup, tokens::Tokens},
-    automation::{Automation, AutomationParts},
+    auth::{JoinCounters, serve_joins, setup::Setup, tokens::Tokens},
+    automation::{self, Automation, AutomationParts},
     backup,
     cli::Ready,
     config::Config,
-    devices::{AdapterSettings, Devices, DevicesParts, Vault},
+    devices::{Devices, DevicesParts, Vault},
     discovery::{Announced, Choice, DeviceHints, Found, HouseholdTag, Mdns},
     eventloop::{self, Clock, EventLoop},
     history::{History, HistoryParts, HistoryTask},
     listener::{self, Ports, TcpLimits},
     service::{HouseholdTime, Service},
-    state_dir::{INVITES_FILE, Incarnation, StateDir},
-    store::{
-        files::{read_checked, write_durable},
-        restored,
-        worker::StoreHandle,
-    },
+    state_dir::StateDir,
+    store::worker::StoreHandle,
     supervisor::{self, Health, PATIENCE, Pulse, Systemd},
     timekeeping::{self, BUILD_S, TimePrograms, unix_seconds},
     tls::{identity::NodeIdentity, local_ca::WallClock, resolver::WebRenewal},
-    transport::{
-        Dialer, Limits, QuicTransport, Target, TransportCounters, Ways, WebSocketTransport, link_events,
-    },
+    transport::{Dialer, Limits, QuicTransport, TransportCounters, Ways, WebSocketTransport, link_events},
 };
 use control::{Control, End};
 use doctor::Doctor;
-use household::Household;
 pub use parts::Failed;
 use parts::Parts;
-use start::{open_store, random_seed, stop_signal};
+use start::{open_store, stop_signal};
 use web::{follow_addresses, listen_info, local_ca, web_names};
 
 /// How long the parts of a life may take to stop.
@@ -262,6 +251,7 @@ impl Life<'_> {
             heartbeat: devices_beats.clone(),
         });
         let (schedules, schedule_requests) = SchedulesHandle::channel();
+        let by_itself = Arc::new(automation::Counts::default());
         let automation_beats = Arc::new(AtomicU64::new(0));
         let mut automating = Automation::spawn(AutomationParts {
             service: service.clone(),
@@ -271,6 +261,7 @@ impl Life<'_> {
             time: household_time.clone(),
             caught_up,
             me: me.short(),
+            counts: by_itself.clone(),
             shutdown: shutdown.clone(),
             heartbeat: automation_beats.clone(),
         });
@@ -340,6 +331,7 @@ impl Life<'_> {
                 found,
                 adapter_metrics(devices.adapters.clone()),
                 history_metrics(recorded),
+                automation_metrics(by_itself),
             ],
             stalled,
             shutdown: shutdown.clone(),
@@ -437,78 +429,5 @@ impl Life<'_> {
             Ok(Err(reason)) => Err(Failed(reason.to_string()).into()),
             Err(_) => Err(Failed("the event loop did not stop in time".into()).into()),
         }
-    }
-
-    fn mesh(
-        &self,
-        household: &Household,
-        me: NodeId,
-        loader: Loader,
-        wall: time::WallClock,
-    ) -> Result<Mesh, Box<dyn Error>> {
-        let state = &self.state;
-        // The store has left it when it was opened, if it may have lost writes.
-        let mark = restored::mark(state.path())?;
-        let last = state.incarnation()?;
-        let run = next_run(
-            last.map(|last| Run { incarnation: last.incarnation, generation: last.generation }),
-            loader.highest_generation(me.short()),
-            mark.is_some(),
-            u32::try_from(random_seed()? >> 32).unwrap_or(0),
-            Plant::default(),
-        );
-        let stored = Incarnation { generation: run.generation, incarnation: run.incarnation };
-        state.set_incarnation(stored)?;
-        // After the run: a mark that names it must not outlive a run that never was.
-        let since = mark.map(|since| since.unwrap_or(run.generation));
-        if mark == Some(None) {
-            restored::set_mark(state.path(), since)?;
-        }
-        let boot = Boot {
-            key: SigningKey::from_bytes(household.seed.as_bytes()),
-            roster: household.roster.clone(),
-            run,
-            ceiling: Hlc::from_bits(state.clock_ceiling()?.unwrap_or(0)),
-            build_ms: BUILD_S * 1000,
-            wall,
-            restored: since,
-            seed: random_seed()?,
-            software: concat!("hearth ", env!("CARGO_PKG_VERSION")).into(),
-            limits: mesh_proto::limits::Limits::default(),
-            plant: Plant::default(),
-        };
-        Ok(Mesh::new(boot, Clock::new().now(), loader))
-    }
-
-    fn seeds(&self, household: &Household) -> Vec<(Target, Vec<SocketAddr>)> {
-        let configured = self
-            .config
-            .peers
-            .iter()
-            .map(|peer| (Target::Host { name: peer.host.as_str().into(), port: peer.port }, Vec::new()));
-        household.peers.iter().cloned().chain(configured).collect()
-    }
-
-    fn invites(&self, me: NodeId, household: &Household) -> Result<InviteDesk, Box<dyn Error>> {
-        let path = self.state.path().join("invites");
-        // One that was damaged is gone by now, and a person was told.
-        let book = match read_checked(&path, &INVITES_FILE)? {
-            Some(bytes) => InviteBook::from_bytes(&bytes)?,
-            None => InviteBook::default(),
-        };
-        let persist = Box::new(move |bytes: &[u8]| {
-            write_durable(&path, &INVITES_FILE, bytes).map_err(std::io::Error::other)
-        });
-        let started = std::time::Instant::now();
-        let clock = Box::new(move || Moment { unix: unix_seconds(), running: started.elapsed().as_secs() });
-        Ok(InviteDesk::start(book, me, household.roster.household(), persist, clock))
-    }
-
-    /// Every adapter runs with its defaults unless the configuration says otherwise.
-    fn adapters(&self) -> std::collections::BTreeMap<String, AdapterSettings> {
-        let settings = |(id, adapter): (&String, &crate::config::AdapterConfig)| {
-            (id.clone(), AdapterSettings { enabled: adapter.enabled, settings: adapter.settings.clone() })
-        };
-        self.config.adapters.iter().map(settings).collect()
     }
 }

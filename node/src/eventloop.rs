@@ -12,6 +12,7 @@ mod peers;
 mod requests;
 mod standing;
 mod status;
+mod telling;
 mod watchers;
 
 #[cfg(test)]
@@ -69,8 +70,6 @@ const LINGER: Duration = Duration::from_millis(200);
 const STORE_RETRY: Duration = Duration::from_secs(2);
 /// How often the clock's synchronisation is looked at, whom to dial, and what could not be saved.
 const CHORES: Duration = Duration::from_secs(5);
-/// Steps of the time of day that are told, in milliseconds: less is how long it takes to look at both clocks.
-const TIME_STEP_MS: u64 = 100;
 /// How long a clean stop waits for the last flush.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -259,27 +258,10 @@ impl EventLoop {
         self.retry_store();
         self.handle_events();
         self.tell_time();
-        let caught_up = self.mesh.is_caught_up();
-        self.caught_up.send_if_modified(|told| std::mem::replace(told, caught_up) != caught_up);
+        self.tell_caught_up();
         self.tell_watchers();
         self.transmit();
         self.end_closing();
-    }
-
-    /// Tells the rest of the node when the time of day has stepped.
-    fn tell_time(&self) {
-        let now = self.clock.now();
-        let time = self.mesh.time().time_of_day(now);
-        let ahead = i128::from(time.ms) - i128::from(now.wall_ms);
-        let new =
-            HouseholdTime { ahead_ms: i64::try_from(ahead).unwrap_or_default(), trusted: time.is_trusted() };
-        self.time.send_if_modified(|told| {
-            let differs = told.trusted != new.trusted || told.ahead_ms.abs_diff(new.ahead_ms) > TIME_STEP_MS;
-            if differs {
-                *told = new;
-            }
-            differs
-        });
     }
 
     fn link_events(&mut self, first: LinkEvent) {

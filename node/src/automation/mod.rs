@@ -12,6 +12,7 @@
 
 mod agenda;
 mod carry;
+mod counts;
 mod record;
 mod requests;
 mod spec;
@@ -44,6 +45,7 @@ use crate::{
 };
 use agenda::{Due, Moment, Standing, Step};
 use carry::Hands;
+pub use counts::Counts;
 use record::{Record, State};
 pub use spec::{HomeText, ScheduleText};
 use spec::{Spec, run_field};
@@ -79,6 +81,8 @@ pub struct AutomationParts {
     pub caught_up: watch::Receiver<bool>,
     /// This node.
     pub me: ShortId,
+    /// What happened.
+    pub counts: Arc<Counts>,
     /// Becomes `true` when the node stops. Join the task before the event loop is stopped.
     pub shutdown: watch::Receiver<bool>,
     /// Bumped by every turn, at least twice a second; the watchdog looks at it.
@@ -121,6 +125,7 @@ pub struct Automation {
     hears_out_until: Instant,
     me: ShortId,
     run: FieldName,
+    counts: Arc<Counts>,
     shutdown: watch::Receiver<bool>,
     heartbeat: Arc<AtomicU64>,
     home: HomeText,
@@ -154,6 +159,7 @@ impl Automation {
             hears_out_until: Instant::now() + HEAR_OUT,
             me: parts.me,
             run: run_field(parts.me)?,
+            counts: parts.counts,
             shutdown: parts.shutdown,
             heartbeat: parts.heartbeat,
             home: HomeText::default(),
@@ -392,6 +398,7 @@ impl Automation {
         let Ok(Ended { schedule, record }) = ended else {
             return warn!("a schedule broke off");
         };
+        self.counts.ended(&record);
         let Some(entry) = self.schedules.get_mut(&schedule) else { return };
         let failed_before =
             entry.spec.records.get(&self.me).is_some_and(|before| before.state == State::Failed);
@@ -408,6 +415,7 @@ impl Automation {
             ..Record::new(due.at, State::PassedOver, now)
         };
         info!(schedule = name, at = %due.at, "was missed, and is not made up for");
+        self.counts.passed_over(&due);
         if let Some(entry) = self.schedules.get_mut(name) {
             entry.own = Some(record.clone());
             note(&self.service, &entry.object, &self.run, &record).await;

@@ -7,6 +7,7 @@ use tokio::sync::watch;
 use crate::{
     api::metrics::{Kind, MetricsSource, Sample},
     auth::JoinCounters,
+    automation::Counts,
     devices::{AdapterState, AdapterStatus},
     history::Report,
     store::RecoveryReport,
@@ -74,6 +75,15 @@ pub(super) fn history_metrics(report: watch::Receiver<Report>) -> MetricsSource 
             ("hearth_history_dropped_values_total", report.dropped),
         ];
         gauges.into_iter().chain(samples(help, counts)).collect()
+    })
+}
+
+/// What happened by itself on this node.
+pub(super) fn automation_metrics(counts: Arc<Counts>) -> MetricsSource {
+    Arc::new(move || {
+        let help = "Times of schedules since the start: carried out on this node, of those failed and begun before by a node that died, \
+            and missed without being made up for.";
+        samples(help, counts.metrics())
     })
 }
 
