@@ -241,12 +241,11 @@ impl Mesh {
     }
 
     /// Whether nothing is known to be missing here of what the linked peers hold: this node has compared with each of
-    /// them, and no exchange is under way.
+    /// them, and no exchange is under way. Not while there is no link.
     pub fn is_caught_up(&self) -> bool {
+        let mut live = self.links.values().filter(|link| link.is_live()).peekable();
         let is_level = |link: &Link| !link.has_missing && (link.in_step || link.heads.is_some());
-        self.fetching.is_none()
-            && !self.is_restoring()
-            && self.links.values().filter(|link| link.is_live()).all(is_level)
+        self.fetching.is_none() && !self.is_restoring() && live.peek().is_some() && live.all(is_level)
     }
 
     fn set_missing(&mut self, id: LinkId, missing: bool) {

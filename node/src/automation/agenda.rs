@@ -76,7 +76,7 @@ pub(super) struct Due {
 /// # Errors
 /// [`RuleError::NoPlace`].
 pub(super) fn step(schedule: &Standing<'_>, moment: &Moment<'_>) -> Result<Step, RuleError> {
-    let is_mine = winner(moment.living.iter().copied(), schedule.object) == Some(moment.me);
+    let mut is_mine = winner(moment.living.iter().copied(), schedule.object) == Some(moment.me);
     let wrong = schedule.ahead_of(moment.now);
     if !wrong.is_empty() || schedule.since > moment.now + AHEAD {
         return Ok(if is_mine { Step::PutRight(wrong) } else { Step::Theirs });
@@ -86,6 +86,8 @@ pub(super) fn step(schedule: &Standing<'_>, moment: &Moment<'_>) -> Result<Step,
     if is_open && schedule.is_under_way(latest, moment) {
         return Ok(Step::Theirs);
     }
+    // What this node itself left half done when it was started anew the others leave to it.
+    is_mine |= is_open && latest.is_some_and(|at| schedule.of(at).any(|(node, _)| *node == moment.me));
     let settled = latest.unwrap_or(schedule.since);
     // One that was left half done is due again.
     let after = if is_open { settled - SignedDuration::from_secs(1) } else { settled };
@@ -263,6 +265,14 @@ mod tests {
             Step::PassOver(due("07:00:00", 0, true)),
             "half an hour later is too late"
         );
+    }
+
+    #[test]
+    fn a_node_ends_what_it_began_before_it_was_started_anew_although_another_would_win_by_now() {
+        for me in [A, B, C] {
+            let case = Case::default().record(me, "07:00:00", State::Started);
+            assert_eq!(case.winner("07:00:05"), (me, Step::Run(due("07:00:00", 0, true))));
+        }
     }
 
     #[test]

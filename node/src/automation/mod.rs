@@ -16,6 +16,7 @@ mod counts;
 mod record;
 mod requests;
 mod spec;
+mod steps;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -28,27 +29,25 @@ use std::{
     time::Duration,
 };
 
-use device_adapters::schedule::Home;
-use jiff::{SignedDuration, Timestamp};
-use mesh_proto::{FieldName, ObjectId, ShortId, Value, kinds::Author};
+use jiff::Timestamp;
+use mesh_proto::{FieldName, ObjectId, ShortId};
 use tokio::{
     sync::{mpsc, watch},
     task::{JoinHandle, JoinSet},
     time::{Instant, sleep},
 };
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
 use crate::{
     api::ports::{CommandsHandle, schedules::SchedulesRequest},
     devices::HouseholdClock,
-    service::{Change, Changes, HouseholdTime, Op, Service, ServiceError},
+    service::{Change, Changes, HouseholdTime, Service, ServiceError},
 };
-use agenda::{Due, Moment, Standing, Step};
 use carry::Hands;
 pub use counts::Counts;
-use record::{Record, State};
 pub use spec::{HomeText, ScheduleText};
 use spec::{Spec, run_field};
+use steps::{Ended, Entry};
 
 /// Most schedules of a household; more are logged and left alone.
 const MAX_SCHEDULES: usize = 256;
@@ -56,10 +55,6 @@ const MAX_SCHEDULES: usize = 256;
 const TICK: Duration = Duration::from_millis(500);
 /// How long after the start, or after a node came to life, its records are waited for.
 const HEAR_OUT: Duration = Duration::from_secs(10);
-/// How long after a step failed it is tried again.
-const RETRY: SignedDuration = SignedDuration::from_secs(5);
-/// How long until is looked again whether another node has done what it is to do.
-const LOOK_AGAIN: SignedDuration = SignedDuration::from_secs(1);
 /// How long what is under way may take at a stop.
 const LAST_RUNS: Duration = Duration::from_secs(2);
 /// The name of the home's object.
@@ -91,26 +86,6 @@ pub struct AutomationParts {
 
 type NextChanges = Pin<Box<dyn Future<Output = Result<Changes, ServiceError>> + Send>>;
 
-/// A schedule, and what this node knows beside.
-struct Entry {
-    object: ObjectId,
-    spec: Spec,
-    /// What this node itself recorded last: its object may show that later.
-    own: Option<Record>,
-    /// When its next step is looked for; at once when nobody knows.
-    look_at: Option<Timestamp>,
-    /// Why nothing comes of it.
-    problem: Option<String>,
-    is_over: bool,
-    is_running: bool,
-}
-
-/// What a run of an occurrence ended with.
-struct Ended {
-    schedule: String,
-    record: Record,
-}
-
 /// The owner of everything that the home does by itself, on this node.
 pub struct Automation {
     service: Service,
@@ -133,6 +108,8 @@ pub struct Automation {
     called: BTreeMap<ShortId, String>,
     schedules: BTreeMap<String, Entry>,
     running: JoinSet<Ended>,
+    /// The time when was last looked for what is due.
+    stepped_at: Timestamp,
 }
 
 impl Automation {
@@ -166,6 +143,7 @@ impl Automation {
             called: BTreeMap::new(),
             schedules: BTreeMap::new(),
             running: JoinSet::new(),
+            stepped_at: Timestamp::UNIX_EPOCH,
         })
     }
 
@@ -195,7 +173,7 @@ impl Automation {
             tokio::select! {
                 biased;
                 () = stopped(&mut self.shutdown) => return Ok(()),
-                Some(ended) = self.running.join_next() => self.ended(ended),
+                Some(ended) = self.running.join_next() => self.ended(ended).await,
                 changes = &mut next => {
                     match changes {
                         Ok(changes) => {
@@ -236,7 +214,10 @@ impl Automation {
                 self.home = HomeText::read(&home);
                 self.look_at_all();
             }
-            ("home", None) if change.id.name() == HOME => self.home = HomeText::default(),
+            ("home", None) if change.id.name() == HOME => {
+                self.home = HomeText::default();
+                self.look_at_all();
+            }
             ("node", Some(node)) => {
                 let name = FieldName::new("name").ok().and_then(|field| node.fields.get(&field));
                 if let (Ok(id), Some(name)) =
@@ -264,15 +245,8 @@ impl Automation {
             return warn!(%object, limit = MAX_SCHEDULES, "too many schedules: this one is left alone");
         }
         let name = object.name().to_owned();
-        let entry = Entry {
-            object,
-            spec,
-            own: None,
-            look_at: None,
-            problem: None,
-            is_over: false,
-            is_running: false,
-        };
+        let entry =
+            Entry { object, spec, own: None, look_at: None, problem: None, is_over: false, running: None };
         self.schedules.insert(name, entry);
     }
 
@@ -298,8 +272,8 @@ impl Automation {
         if self.living.is_empty() {
             return Some("this node stands outside of its household");
         }
-        let others = self.called.keys().any(|node| *node != self.me);
-        let has_heard = *self.caught_up.borrow() && (self.living.len() > 1 || !others);
+        let is_alone = self.called.keys().all(|node| *node == self.me);
+        let has_heard = is_alone || *self.caught_up.borrow();
         if !has_heard && Instant::now() < self.hears_out_until {
             return Some("what the other nodes have done is being heard out");
         }
@@ -322,164 +296,6 @@ impl Automation {
             .filter_map(|entry| entry.look_at.as_ref())
             .map(until)
             .fold(TICK, Duration::min)
-    }
-
-    async fn step_all(&mut self) {
-        if self.held().is_some() {
-            return;
-        }
-        let now = self.now();
-        let home = self.home.home();
-        let due: Vec<String> = self
-            .schedules
-            .iter()
-            .filter(|(_, entry)| !entry.is_running && entry.look_at.is_none_or(|at| at <= now))
-            .map(|(name, _)| name.clone())
-            .collect();
-        for name in due {
-            self.step(&name, now, &home).await;
-        }
-    }
-
-    async fn step(&mut self, name: &str, now: Timestamp, home: &Result<Home, String>) {
-        let Some(entry) = self.schedules.get_mut(name) else { return };
-        let moment = home.as_ref().map(|home| Moment { now, home, me: self.me, living: &self.living });
-        let step = match moment {
-            _ if !entry.spec.text.enabled => return entry.rest(None),
-            Ok(moment) => entry.step(&moment),
-            Err(missing) => Err(missing.clone()),
-        };
-        entry.is_over = step == Ok(Step::Over);
-        match step {
-            Err(problem) => entry.rest(Some(problem)),
-            Ok(Step::Over) => entry.rest(None),
-            Ok(Step::Wait(next)) => {
-                entry.problem = None;
-                entry.look_at = Some(next.at);
-            }
-            Ok(Step::Theirs) => {
-                entry.problem = None;
-                entry.look_at = now.checked_add(LOOK_AGAIN).ok();
-            }
-            Ok(Step::Run(due)) => self.begin(name, due, now),
-            Ok(Step::PassOver(due)) => self.pass_over(name, due, now).await,
-            Ok(Step::PutRight(nodes)) => self.put_right(name, &nodes, now).await,
-        }
-    }
-
-    /// Carries an occurrence out, in a task of its own.
-    fn begin(&mut self, name: &str, due: Due, now: Timestamp) {
-        let Some(entry) = self.schedules.get_mut(name) else { return };
-        let record = Record {
-            passed_over: due.passed_over,
-            again: due.again,
-            ..Record::new(due.at, State::Started, now)
-        };
-        entry.is_running = true;
-        entry.own = Some(record.clone());
-        debug!(schedule = name, at = %due.at, again = due.again, "carries out");
-        let (hands, clock, run) = (self.hands.clone(), self.clock.clone(), self.run.clone());
-        let (object, commands) = (entry.object.clone(), entry.spec.text.commands.clone());
-        self.running.spawn(async move {
-            let service = &hands.service;
-            // Where the disk fails the home goes on: what comes twice is told by no record then.
-            note(service, &object, &run, &record).await;
-            let failed = hands.carry_out(object.as_str(), record.at, &commands).await;
-            let ended =
-                i64::try_from(clock.now_ms()).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
-            let state = if failed.is_empty() { State::Done } else { State::Failed };
-            let record = Record { state, ended, failed, ..record };
-            note(service, &object, &run, &record).await;
-            Ended { schedule: object.name().to_owned(), record }
-        });
-    }
-
-    fn ended(&mut self, ended: Result<Ended, tokio::task::JoinError>) {
-        let Ok(Ended { schedule, record }) = ended else {
-            return warn!("a schedule broke off");
-        };
-        self.counts.ended(&record);
-        let Some(entry) = self.schedules.get_mut(&schedule) else { return };
-        let failed_before =
-            entry.spec.records.get(&self.me).is_some_and(|before| before.state == State::Failed);
-        if record.state == State::Failed && !failed_before {
-            warn!(schedule, at = %record.at, reasons = ?record.failed, "a schedule was not carried out");
-        }
-        (entry.is_running, entry.look_at, entry.own) = (false, None, Some(record));
-    }
-
-    async fn pass_over(&mut self, name: &str, due: Due, now: Timestamp) {
-        let record = Record {
-            passed_over: due.passed_over,
-            again: due.again,
-            ..Record::new(due.at, State::PassedOver, now)
-        };
-        info!(schedule = name, at = %due.at, "was missed, and is not made up for");
-        self.counts.passed_over(&due);
-        if let Some(entry) = self.schedules.get_mut(name) {
-            entry.own = Some(record.clone());
-            note(&self.service, &entry.object, &self.run, &record).await;
-            entry.look_at = None;
-        }
-    }
-
-    /// A clock that was far ahead wrote of what has not been yet.
-    async fn put_right(&mut self, name: &str, nodes: &[ShortId], now: Timestamp) {
-        let Some(entry) = self.schedules.get_mut(name) else { return };
-        info!(schedule = name, "the time went back: what comes from now on counts");
-        let fields = nodes.iter().filter_map(|node| run_field(*node));
-        let mut ops: Vec<Op> = fields.map(|field| Op::Unset(entry.object.clone(), field)).collect();
-        if let (true, Ok(since)) = (entry.spec.since > now, FieldName::new("since")) {
-            ops.push(Op::Set(entry.object.clone(), since, Value::Int(now.as_millisecond())));
-        }
-        let written = self.service.write(Author::Node, ops).await;
-        entry.own = None;
-        entry.look_at = match written {
-            Ok(()) => {
-                entry.spec.records.retain(|node, _| !nodes.contains(node));
-                entry.spec.since = entry.spec.since.min(now);
-                None
-            }
-            Err(reason) => {
-                warn!(schedule = name, %reason, "cannot be put right");
-                now.checked_add(RETRY).ok()
-            }
-        };
-    }
-}
-
-impl Entry {
-    /// What each node did last, this one as it knows itself.
-    fn records(&self, me: ShortId) -> BTreeMap<ShortId, Record> {
-        let mut records = self.spec.records.clone();
-        records.extend(self.own.clone().map(|own| (me, own)));
-        records
-    }
-
-    fn step(&self, moment: &Moment<'_>) -> Result<Step, String> {
-        let parsed = self.spec.parsed.as_ref().map_err(Clone::clone)?;
-        let standing = Standing {
-            object: self.object.as_str(),
-            rule: &parsed.rule,
-            missed: parsed.missed,
-            since: self.spec.since,
-            records: &self.records(moment.me),
-        };
-        agenda::step(&standing, moment).map_err(|rule| rule.to_string())
-    }
-
-    /// Nothing comes until something changes.
-    fn rest(&mut self, problem: Option<String>) {
-        self.problem = problem;
-        self.look_at = Some(Timestamp::MAX);
-    }
-}
-
-/// Records what this node did, flushed.
-async fn note(service: &Service, object: &ObjectId, run: &FieldName, record: &Record) {
-    let op = Op::Set(object.clone(), run.clone(), record.to_value());
-    if let Err(reason) = service.write(Author::Node, vec![op]).await {
-        warn!(%object, %reason, "what was done is not recorded: after a restart it may be done again");
     }
 }
 

@@ -5,9 +5,10 @@ use jiff::{Timestamp, tz::TimeZone};
 use mesh_proto::{FieldName, ObjectId, ShortId, Value, kinds::Author};
 
 use super::{
-    Automation, Entry, HOME, MAX_SCHEDULES,
+    Automation, HOME, MAX_SCHEDULES,
     record::{Record, State},
     spec::{HomeText, ScheduleText, fields},
+    steps::Entry,
 };
 use crate::{
     api::ports::{
@@ -147,7 +148,7 @@ impl Automation {
             (false, ..) => ("off", None),
             (true, Some(problem), _) => ("invalid", Some(problem.clone())),
             (true, None, Some(reason)) => ("held", Some(reason.to_owned())),
-            _ if entry.is_running => ("running", None),
+            _ if entry.running.is_some() => ("running", None),
             _ if entry.is_over => ("over", Some("it does not come any more".to_owned())),
             _ => ("waiting", None),
         }
