@@ -163,6 +163,12 @@ pub const KINDS: &[KindRule] = &[
         ],
     },
     KindRule {
+        // Told and forgotten: long enough for a node that is started anew not to miss it.
+        kind: "event",
+        overlay_ttl_ms: Some(30_000),
+        fields: &[field("data", Durability::Presence, Writer::Node)],
+    },
+    KindRule {
         kind: "token",
         overlay_ttl_ms: None,
         fields: &[
@@ -212,7 +218,10 @@ pub fn may_author(key: &Key, author: Author, node: ShortId) -> bool {
 /// An object that only nodes make is only theirs to delete.
 fn is_protected_object(key: &Key) -> bool {
     key.field.is_object()
-        && matches!(key.object.kind(), "node" | "token" | "command" | "adapter" | "home" | "schedule")
+        && matches!(
+            key.object.kind(),
+            "node" | "token" | "command" | "event" | "adapter" | "home" | "schedule"
+        )
 }
 
 /// Whether peers accept a write to this field from `node`: the part of the rules that can be

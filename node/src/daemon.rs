@@ -37,8 +37,8 @@ use crate::{
         access::Access,
         metrics::Metrics,
         ports::{
-            CommandsHandle, ControlHandle, InvitesHandle, adapters::AdaptersHandle, history::HistoryHandle,
-            schedules::SchedulesHandle,
+            CommandsHandle, ControlHandle, InvitesHandle, adapters::AdaptersHandle, events::EventsHandle,
+            history::HistoryHandle, schedules::SchedulesHandle,
         },
         serve::HttpServer,
     },
@@ -251,12 +251,14 @@ impl Life<'_> {
             heartbeat: devices_beats.clone(),
         });
         let (schedules, schedule_requests) = SchedulesHandle::channel();
+        let (events, event_requests) = EventsHandle::channel();
         let by_itself = Arc::new(automation::Counts::default());
         let automation_beats = Arc::new(AtomicU64::new(0));
         let mut automating = Automation::spawn(AutomationParts {
             service: service.clone(),
             commands: commands.clone(),
             requests: schedule_requests,
+            events: event_requests,
             alive: alive_rx,
             time: household_time.clone(),
             caught_up,
@@ -320,6 +322,7 @@ impl Life<'_> {
             commands,
             adapters,
             history,
+            events,
             schedules,
             control,
             ca_pem,

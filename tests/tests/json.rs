@@ -143,6 +143,19 @@ async fn every_command_prints_json() {
     assert_eq!(tries.one(&one, &["schedule", "list"]).await["schedules"][0]["name"], "noon");
     assert_eq!(tries.one(&one, &["schedule", "disable", "noon"]).await["enabled"], false);
     assert_eq!(tries.one(&one, &["schedule", "enable", "noon"]).await["enabled"], true);
+    let listening = one.cli(&["event", "watch", "mail", "--count", "1", "--json"]);
+    // Whoever listens by now hears the next.
+    let telling = async {
+        loop {
+            tries.one(&one, &["event", "publish", "mail", "count=2"]).await;
+        }
+    };
+    let heard = tokio::select! {
+        heard = listening => heard.unwrap().ok().unwrap().stdout,
+        never = telling => never,
+    };
+    tries.note(&["event", "watch"]);
+    assert_eq!(serde_json::from_str::<Value>(&heard).unwrap()["object"]["fields"]["data"]["count"], 2);
     assert_eq!(tries.one(&one, &["schedule", "remove", "noon"]).await["removed"], true);
     assert_eq!(tries.one(&one, &["device", "show", BULB]).await["id"], BULB);
     assert_eq!(tries.one(&one, &["device", "rename", BULB, "Desk"]).await["fields"]["name"], "Desk");

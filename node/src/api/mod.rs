@@ -12,6 +12,7 @@ mod backup;
 mod color;
 pub(crate) mod commands;
 mod devices;
+mod events;
 mod extract;
 #[cfg(test)]
 pub(crate) mod fake;
@@ -49,8 +50,8 @@ use self::{
     access::Guard,
     metrics::{Metrics, MetricsSource},
     ports::{
-        CommandsHandle, ControlHandle, InvitesHandle, adapters::AdaptersHandle, history::HistoryHandle,
-        schedules::SchedulesHandle,
+        CommandsHandle, ControlHandle, InvitesHandle, adapters::AdaptersHandle, events::EventsHandle,
+        history::HistoryHandle, schedules::SchedulesHandle,
     },
     problem::Problem,
 };
@@ -90,6 +91,8 @@ pub struct ApiContext {
     pub adapters: AdaptersHandle,
     /// The history's owner.
     pub history: HistoryHandle,
+    /// The owner of the events.
+    pub events: EventsHandle,
     /// The owner of the schedules.
     pub schedules: SchedulesHandle,
     /// The composition root.
@@ -158,6 +161,7 @@ fn operator_routes() -> Router<Arc<ApiContext>> {
     Router::new()
         .route("/api/v1/objects/{kind}/{name}", patch(objects::write).delete(objects::delete))
         .route("/api/v1/commands", post(commands::submit))
+        .route("/api/v1/events", post(events::publish))
         .route(
             "/api/v1/schedules/{name}",
             put(schedules::put).patch(schedules::enable).delete(schedules::remove),
@@ -184,7 +188,7 @@ fn admin_routes() -> Router<Arc<ApiContext>> {
 }
 
 /// Every route, for the bounded labels of the metrics.
-const ROUTES: [&str; 32] = [
+const ROUTES: [&str; 33] = [
     "/healthz",
     "/metrics",
     "/api/v1/ca",
@@ -211,6 +215,7 @@ const ROUTES: [&str; 32] = [
     "/api/v1/tokens/{id}",
     "/api/v1/doctor",
     "/api/v1/time",
+    "/api/v1/events",
     "/api/v1/schedules",
     "/api/v1/schedules/{name}",
     "/api/v1/home",

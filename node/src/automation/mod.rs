@@ -13,6 +13,7 @@
 mod agenda;
 mod carry;
 mod counts;
+mod events;
 mod record;
 mod requests;
 mod spec;
@@ -39,12 +40,13 @@ use tokio::{
 use tracing::{debug, warn};
 
 use crate::{
-    api::ports::{CommandsHandle, schedules::SchedulesRequest},
+    api::ports::{CommandsHandle, events::EventsRequest, schedules::SchedulesRequest},
     devices::HouseholdClock,
     service::{Change, Changes, HouseholdTime, Service, ServiceError},
 };
 use carry::Hands;
 pub use counts::Counts;
+use events::Publisher;
 pub use spec::{HomeText, ScheduleText};
 use spec::{Spec, run_field};
 use steps::{Ended, Entry};
@@ -68,6 +70,8 @@ pub struct AutomationParts {
     pub commands: CommandsHandle,
     /// What the API asks.
     pub requests: mpsc::Receiver<SchedulesRequest>,
+    /// The events that the API publishes.
+    pub events: mpsc::Receiver<EventsRequest>,
     /// The nodes that are alive, from the event loop.
     pub alive: watch::Receiver<BTreeSet<ShortId>>,
     /// The time of day, from the event loop.
@@ -91,6 +95,8 @@ pub struct Automation {
     service: Service,
     hands: Hands,
     requests: mpsc::Receiver<SchedulesRequest>,
+    events: mpsc::Receiver<EventsRequest>,
+    publisher: Publisher,
     alive: watch::Receiver<BTreeSet<ShortId>>,
     living: BTreeSet<ShortId>,
     time: watch::Receiver<HouseholdTime>,
@@ -126,8 +132,10 @@ impl Automation {
     fn new(parts: AutomationParts) -> Option<Self> {
         Some(Self {
             hands: Hands::new(parts.service.clone(), parts.commands),
+            publisher: Publisher::new(parts.service.clone()),
             service: parts.service,
             requests: parts.requests,
+            events: parts.events,
             alive: parts.alive,
             living: BTreeSet::from([parts.me]),
             clock: HouseholdClock::new(parts.time.clone()),
@@ -203,6 +211,7 @@ impl Automation {
                 Ok(()) = self.time.changed() => self.look_at_all(),
                 Ok(()) = self.caught_up.changed() => {}
                 Some(request) = self.requests.recv(), if is_whole => self.request(request),
+                Some(event) = self.events.recv() => self.publisher.request(event),
                 () = sleep(pause) => {}
             }
         }

@@ -165,6 +165,9 @@ pub enum Command {
     /// Schedules: what the home does at a time, whichever boards live then
     #[command(subcommand)]
     Schedule(ScheduleCommand),
+    /// Events: tell the whole household that something happened, or listen
+    #[command(subcommand)]
+    Event(EventCommand),
     /// Show where the home is, for schedules, or say it
     #[command(
         after_help = "Examples:\n  hearth home\n  hearth home set --zone Europe/Berlin --place 52.52,13.40"
@@ -360,6 +363,9 @@ pub struct WatchArgs {
     /// End with exit code 7 after this time without --count being reached: 500ms, 10s, 5m
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub timeout: Option<Duration>,
+    /// What is watched passes by: that it is gone is no news.
+    #[arg(skip)]
+    pub passes_by: bool,
 }
 
 /// What a client of the API may do.

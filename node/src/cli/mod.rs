@@ -13,6 +13,7 @@ mod adapters;
 mod admin;
 mod backup;
 mod devices;
+mod events;
 mod history;
 mod household;
 mod light;
@@ -175,6 +176,7 @@ impl Session {
             Command::Press(args) => self.press(&args).await,
             Command::Light(args) => self.light(&args).await,
             Command::Schedule(command) => self.schedule(&command).await,
+            Command::Event(command) => self.event(&command).await,
             Command::Home { command } => self.home(command.as_ref()).await,
             Command::Token(command) => self.token(&command).await,
             Command::SetupCode { new } => self.setup_code(new).await,

@@ -94,6 +94,7 @@ impl Session {
 struct Viewer {
     prefixes: Vec<String>,
     only_changes: bool,
+    passes_by: bool,
     left: Option<u64>,
     resume: Option<String>,
     in_snapshot: bool,
@@ -107,6 +108,7 @@ impl Viewer {
         Self {
             prefixes,
             only_changes: args.changes,
+            passes_by: args.passes_by,
             left: args.count,
             resume: None,
             in_snapshot: false,
@@ -135,7 +137,8 @@ impl Viewer {
                 self.in_snapshot = false;
                 self.subscribed_before = true;
             }
-            "error" | "command" | "gone" => return false,
+            "gone" => return self.passes_by,
+            "error" | "command" => return false,
             // What changed while the node was away is a change; the first snapshot is not.
             "object" => {
                 let hidden = self.only_changes && self.in_snapshot && !self.subscribed_before;
@@ -258,7 +261,13 @@ mod tests {
     use super::*;
 
     fn viewer(changes: bool) -> Viewer {
-        Viewer::new(&WatchArgs { prefixes: Vec::new(), changes, count: Some(2), timeout: None })
+        Viewer::new(&WatchArgs {
+            prefixes: Vec::new(),
+            changes,
+            count: Some(2),
+            timeout: None,
+            passes_by: false,
+        })
     }
 
     fn object(fields: Value) -> Value {

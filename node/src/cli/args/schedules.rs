@@ -1,9 +1,12 @@
 //! The commands about what the home does by itself.
 
+use std::time::Duration;
+
 use clap::{Args, Parser, Subcommand};
 
 use super::{LightArgs, PressArgs, SwitchArgs};
-use crate::cli::values;
+use crate::cli::values::{self, Assignment};
+use crate::config::duration::parse_duration;
 
 /// What `hearth schedule` does.
 #[derive(Debug, Subcommand)]
@@ -87,6 +90,36 @@ pub enum LaterCommand {
     Switch(SwitchArgs),
     /// `hearth press`.
     Press(PressArgs),
+}
+
+/// What `hearth event` does.
+#[derive(Debug, Subcommand)]
+pub enum EventCommand {
+    /// Tell every node, and whoever watches, that something happened
+    ///
+    /// An event is heard within a moment and kept by nobody: after half a minute it is forgotten.
+    #[command(
+        after_help = "Examples:\n  hearth event publish doorbell.front\n  hearth event publish mail count=2 from=Ada"
+    )]
+    Publish {
+        /// What happened: 1 to 40 of a-z, 0-9, '.', '_' and '-'
+        topic: String,
+        /// What there is to say about it, as key=value or key:=JSON; 1,024 bytes at most
+        #[arg(value_name = "KEY=VALUE", value_parser = values::assignment)]
+        data: Vec<Assignment>,
+    },
+    /// Show events as they come, until Ctrl-C
+    #[command(after_help = "Example:\n  hearth event watch doorbell --json | jq .object.fields.data")]
+    Watch {
+        /// Only topics that begin so
+        prefix: Option<String>,
+        /// End after so many events
+        #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
+        count: Option<u64>,
+        /// End with exit code 7 after this time without --count being reached: 500ms, 10s, 5m
+        #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+        timeout: Option<Duration>,
+    },
 }
 
 /// What `hearth home` does beside showing it.

@@ -1,0 +1,69 @@
+//! Events: published on one node, heard on every other, kept by none.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+use hearth_tests::daemon::{Daemon, PATIENCE, wait_until};
+use serde_json::{Value, json};
+
+async fn publish(node: &Daemon, topic: &str, data: Value) -> (u16, Value) {
+    let body = json!({"topic": topic, "data": data});
+    let answer = node.client().send("POST", "/api/v1/events", Some(&body)).await.unwrap();
+    (answer.status, answer.json().unwrap())
+}
+
+#[tokio::test]
+async fn an_event_is_heard_on_every_node_by_its_prefix() {
+    let one = Daemon::found("one").await.unwrap();
+    let two = one.joined("two").await.unwrap();
+    one.sees(&two, "alive").await.unwrap();
+    let listening = two.cli(&["event", "watch", "doorbell", "--count", "2", "--json"]);
+    let telling = async {
+        // Whoever listens by now hears it.
+        for number in 0.. {
+            publish(&one, "mail", json!(number)).await;
+            let (status, event) = publish(&one, "doorbell.front", json!({"number": number})).await;
+            assert_eq!((status, &event["topic"]), (202, &"doorbell.front".into()), "{event}");
+            one.cli(&["version"]).await.unwrap();
+        }
+    };
+    let heard = tokio::select! {
+        heard = listening => heard.unwrap().ok().unwrap().stdout,
+        () = telling => unreachable!("it counts for ever"),
+    };
+    let heard: Vec<Value> = heard.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let number = |event: &Value| event["object"]["fields"]["data"]["number"].as_i64().unwrap();
+    assert_eq!(number(&heard[1]), number(&heard[0]) + 1, "none was lost between two");
+    assert!(heard[0]["object"]["id"].as_str().unwrap().starts_with("event/doorbell.front:"));
+    let forgotten = wait_until("they are forgotten", PATIENCE, async || {
+        let left = two.client().get("/api/v1/objects?prefix=event/&incomplete=true").await?.success()?;
+        Ok(left["objects"].as_array().is_some_and(Vec::is_empty))
+    });
+    forgotten.await.unwrap();
+}
+
+#[tokio::test]
+async fn what_is_no_event_is_refused_and_a_flood_is_held_back() {
+    let node = Daemon::found("alone").await.unwrap();
+    for (topic, data, part) in [
+        ("Door", json!(null), "is no topic"),
+        ("a/b", json!(null), "is no topic"),
+        ("door", json!("x".repeat(2_000)), "2002 bytes"),
+    ] {
+        let (status, problem) = publish(&node, topic, data).await;
+        assert!(status == 422 || status == 400, "{status}");
+        assert!(problem["detail"].as_str().unwrap().contains(part), "{problem}");
+    }
+    let viewer = node.token("viewer").await.unwrap();
+    let web = node.web(Some(&viewer)).await.unwrap();
+    let refused = web.send("POST", "/api/v1/events", Some(&json!({"topic": "door"}))).await.unwrap();
+    assert_eq!(refused.status, 403);
+    let mut held_back = 0;
+    for _ in 0..200 {
+        held_back += u32::from(publish(&node, "flood", json!(1)).await.0 == 503);
+    }
+    assert!(held_back > 50, "{held_back} of 200");
+    let again =
+        wait_until("it goes on", PATIENCE, async || Ok(publish(&node, "flood", json!(1)).await.0 == 202));
+    again.await.unwrap();
+    let forbidden = node.cli(&["put", "event/door:1", "data=1"]).await.unwrap();
+    assert!(forbidden.code != 0 && forbidden.stderr.contains("only nodes write it"), "{}", forbidden.stderr);
+}
