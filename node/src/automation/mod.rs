@@ -13,11 +13,16 @@
 mod agenda;
 mod carry;
 mod counts;
+mod course;
 mod events;
+mod expression;
+mod program;
 mod record;
 mod requests;
+mod sentry;
 mod spec;
 mod steps;
+mod world;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -1,0 +1,421 @@
+//! The course of a run: where it is in its program, what it waits for, and what is to be taken back should it fail. Pure.
+//!
+//! All of it is stored before each step, so that another node goes on where this one died. What is done is absolute and has a key of
+//! its own, so doing the step that was under way once more does no harm.
+
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use super::program::{Action, Condition, Deed, Program, Waiting};
+
+/// Steps of one run; a run beyond turns in circles.
+const MAX_STEPS: u32 = 10_000;
+/// Deeds of a run that can be taken back; the oldest are forgotten first.
+const MAX_UNDO: usize = 64;
+
+/// Where an action stands: its index in the outermost list, then of the branch and in the list within, and so on.
+pub(crate) type Path = Vec<u16>;
+
+/// Where a run is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Course {
+    /// The action that is next.
+    #[serde(default)]
+    at: Path,
+    /// Of each repetition around it, from the outermost in: how many turns are left, this one among them.
+    #[serde(default)]
+    turns: Vec<u16>,
+    /// Until when it waits, in milliseconds since 1970.
+    #[serde(default)]
+    until: Option<i64>,
+    /// How often the action was tried in vain.
+    #[serde(default)]
+    tries: u8,
+    /// What was done and can be taken back, in its order.
+    #[serde(default)]
+    done: Vec<Path>,
+    /// Why it failed, while it is being taken back.
+    #[serde(default)]
+    failed: Option<String>,
+    /// Of the deed that is being taken back: which of its undo steps is next.
+    #[serde(default)]
+    undone: u16,
+    #[serde(default)]
+    steps: u32,
+}
+
+/// What a run does next.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Move<'p> {
+    /// This, and then [`Course::did`] is told how that went.
+    Do { deed: &'p Deed, path: Path },
+    /// Nothing before that moment, unless what is waited for comes first.
+    Wait { until: Timestamp, waiting: Option<&'p Waiting> },
+    /// Nothing any more.
+    End(End),
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum End {
+    /// It came to its end.
+    Done,
+    /// It waited in vain, which is no failure.
+    Stopped(String),
+    /// A step failed, and what could be taken back was.
+    Failed(String),
+}
+
+/// What a run sees of the world.
+pub(crate) trait World {
+    /// Whether a condition holds.
+    ///
+    /// # Errors
+    /// Why nobody can say.
+    fn holds(&self, condition: &Condition) -> Result<bool, String>;
+}
+
+impl Course {
+    /// The next move. What it decides on the way (a branch, a turn) is part of the course from then on.
+    pub(crate) fn next<'p>(&mut self, program: &'p Program, world: &impl World, now: Timestamp) -> Move<'p> {
+        if self.failed.is_some() {
+            return self.next_undo(program);
+        }
+        if self.at.is_empty() {
+            self.at.push(0);
+        }
+        loop {
+            self.steps += 1;
+            if self.steps > MAX_STEPS {
+                self.fail(format!("it took more than {MAX_STEPS} steps: it turns in circles"));
+                return self.next_undo(program);
+            }
+            let Some(action) = find(&program.actions, &self.at) else {
+                if self.at.len() == 1 {
+                    return Move::End(End::Done);
+                }
+                if let Err(why) = self.leave(program, world) {
+                    self.fail(why);
+                    return self.next_undo(program);
+                }
+                continue;
+            };
+            match self.enter(action, world, now) {
+                Ok(None) => {}
+                Ok(Some(next)) => return next,
+                Err(why) => {
+                    self.fail(why);
+                    return self.next_undo(program);
+                }
+            }
+        }
+    }
+
+    /// What an action comes to; none when there is another one to look at.
+    fn enter<'p>(
+        &mut self,
+        action: &'p Action,
+        world: &impl World,
+        now: Timestamp,
+    ) -> Result<Option<Move<'p>>, String> {
+        match action {
+            Action::Do(deed) => return Ok(Some(Move::Do { deed, path: self.at.clone() })),
+            Action::Delay(time) => {
+                let until = self.wait_until(now, *time);
+                if now < until {
+                    return Ok(Some(Move::Wait { until, waiting: None }));
+                }
+                self.step_on();
+            }
+            Action::Wait(waiting) => {
+                let until = self.wait_until(now, waiting.timeout);
+                let is_so = !waiting.until.is_empty() && all(&waiting.until, world)?;
+                if !is_so && now < until {
+                    return Ok(Some(Move::Wait { until, waiting: Some(waiting) }));
+                }
+                if !is_so && !waiting.goes_on {
+                    return Ok(Some(Move::End(End::Stopped("what it waited for did not come".to_owned()))));
+                }
+                self.step_on();
+            }
+            Action::Choose { branches, .. } => {
+                let mut chosen = branches.len();
+                for (index, branch) in branches.iter().enumerate() {
+                    if all(&branch.conditions, world)? {
+                        chosen = index;
+                        break;
+                    }
+                }
+                self.at.extend([u16::try_from(chosen).unwrap_or(u16::MAX), 0]);
+            }
+            Action::Repeat { times, conditions, .. } => {
+                if all(conditions, world)? {
+                    self.turns.push(*times);
+                    self.at.extend([0, 0]);
+                } else {
+                    self.step_on();
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// The end of a list within: a repetition begins its next turn, or the action around it is over.
+    fn leave(&mut self, program: &Program, world: &impl World) -> Result<(), String> {
+        self.at.truncate(self.at.len().saturating_sub(2));
+        if let Some(Action::Repeat { conditions, .. }) = find(&program.actions, &self.at) {
+            let left = self.turns.pop().unwrap_or(0).saturating_sub(1);
+            if left > 0 && all(conditions, world)? {
+                self.turns.push(left);
+                self.at.extend([0, 0]);
+                return Ok(());
+            }
+        }
+        self.step_on();
+        Ok(())
+    }
+
+    /// The action after this one.
+    fn step_on(&mut self) {
+        (self.until, self.tries) = (None, 0);
+        if let Some(last) = self.at.last_mut() {
+            *last = last.saturating_add(1);
+        }
+    }
+
+    fn wait_until(&mut self, now: Timestamp, time: std::time::Duration) -> Timestamp {
+        let time = SignedDuration::try_from(time).unwrap_or(SignedDuration::MAX);
+        let until = self.until.and_then(|ms| Timestamp::from_millisecond(ms).ok());
+        let until = until.unwrap_or_else(|| now.checked_add(time).unwrap_or(Timestamp::MAX));
+        self.until = Some(until.as_millisecond());
+        until
+    }
+
+    /// What is waited for has happened.
+    pub(crate) fn heard(&mut self) {
+        self.step_on();
+    }
+
+    /// How the last [`Move::Do`] went; what failed is tried again as often as it says, and then everything is taken back.
+    pub(crate) fn did(&mut self, deed: &Deed, outcome: Result<(), String>) {
+        if self.failed.is_some() {
+            // What takes back is done as far as it can be; the trace has the rest.
+            self.undone = self.undone.saturating_add(1);
+            return;
+        }
+        match outcome {
+            Ok(()) => {
+                if !deed.undo.is_empty() {
+                    if self.done.len() >= MAX_UNDO {
+                        self.done.remove(0);
+                    }
+                    self.done.push(self.at.clone());
+                }
+                self.step_on();
+            }
+            Err(_) if self.tries < deed.retry => self.tries += 1,
+            // One that failed may have been carried out in part.
+            Err(why) => {
+                if !deed.undo.is_empty() {
+                    self.done.push(self.at.clone());
+                }
+                self.fail(why);
+            }
+        }
+    }
+
+    fn fail(&mut self, why: String) {
+        (self.failed, self.undone) = (Some(why), 0);
+    }
+
+    /// Takes back what was done last, and so on.
+    fn next_undo<'p>(&mut self, program: &'p Program) -> Move<'p> {
+        while let Some(path) = self.done.last() {
+            if let Some(Action::Do(deed)) = find(&program.actions, path)
+                && let Some(undo) = deed.undo.get(usize::from(self.undone))
+            {
+                return Move::Do { deed: undo, path: path.clone() };
+            }
+            self.done.pop();
+            self.undone = 0;
+        }
+        Move::End(End::Failed(self.failed.clone().unwrap_or_default()))
+    }
+}
+
+/// The action at a path.
+pub(crate) fn find<'p>(actions: &'p [Action], path: &[u16]) -> Option<&'p Action> {
+    let (index, rest) = path.split_first()?;
+    let action = actions.get(usize::from(*index))?;
+    let Some((branch, within)) = rest.split_first() else { return Some(action) };
+    let branch = usize::from(*branch);
+    match action {
+        Action::Choose { branches, otherwise } => find(
+            branches.get(branch).map_or(otherwise.as_slice(), |branch| branch.actions.as_slice()),
+            within,
+        ),
+        Action::Repeat { actions, .. } => find(actions, within),
+        Action::Do(_) | Action::Delay(_) | Action::Wait(_) => None,
+    }
+}
+
+fn all(conditions: &[Condition], world: &impl World) -> Result<bool, String> {
+    for condition in conditions {
+        if !world.holds(condition)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+    use serde_json::{Value as Json, json};
+
+    use super::*;
+    use crate::automation::program::{ProgramText, What};
+
+    /// A world in which the conditions on these devices hold.
+    struct So(Vec<&'static str>);
+
+    impl World for So {
+        fn holds(&self, condition: &Condition) -> Result<bool, String> {
+            match condition {
+                Condition::State(what, _) if what.device == "nobody" => {
+                    Err("there is no device `nobody`".to_owned())
+                }
+                Condition::State(what, _) => Ok(self.0.contains(&what.device.as_str())),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    fn program(actions: Json) -> Program {
+        let text = json!({"triggers": [{"event": "x"}], "actions": actions});
+        serde_json::from_value::<ProgramText>(text).unwrap().parse().unwrap()
+    }
+
+    fn second(at: i64) -> Timestamp {
+        Timestamp::from_second(1_800_000_000 + at).unwrap()
+    }
+
+    /// Runs to its end; what was done, with the time. What is called `bad` fails. The course goes through its stored form at each step.
+    fn run(program: &Program, world: &So) -> (Vec<String>, End) {
+        let (mut course, mut now, mut done) = (Course::default(), 0, Vec::new());
+        loop {
+            course = serde_json::from_str(&serde_json::to_string(&course).unwrap()).unwrap();
+            match course.next(program, world, second(now)) {
+                Move::Do { deed, .. } => {
+                    let What::Event { topic, .. } = &deed.what else { panic!() };
+                    done.push(format!("{topic}@{now}"));
+                    course.did(
+                        deed,
+                        if topic.starts_with("bad") { Err(format!("{topic} failed")) } else { Ok(()) },
+                    );
+                }
+                Move::Wait { until, .. } => now = until.as_second() - second(0).as_second(),
+                Move::End(end) => return (done, end),
+            }
+            assert!(done.len() < 2_000, "it never ends");
+        }
+    }
+
+    fn event(topic: &str) -> Json {
+        json!({"event": topic})
+    }
+
+    #[test]
+    fn steps_follow_one_another_with_delays_branches_and_turns() {
+        let program = program(json!([
+            event("a"),
+            {"delay": "2m"},
+            {"choose": [
+                {"if": [{"state": "door", "is": true}], "do": [event("open")]},
+                {"if": [{"state": "window", "is": true}], "do": [event("b"), {"delay": "1s"}, event("c")]}
+            ], "else": [event("closed")]},
+            {"repeat": 2, "do": [{"repeat": 3, "do": [event("tick"), {"delay": "1s"}]}, event("tock")]},
+            event("z")
+        ]));
+        let (done, end) = run(&program, &So(vec!["window"]));
+        assert_eq!(
+            done,
+            [
+                "a@0", "b@120", "c@121", "tick@121", "tick@122", "tick@123", "tock@124", "tick@124",
+                "tick@125", "tick@126", "tock@127", "z@127"
+            ]
+        );
+        assert_eq!(end, End::Done);
+        assert_eq!(run(&program, &So(vec![])).0[1], "closed@120");
+    }
+
+    #[test]
+    fn what_is_waited_for_is_taken_when_it_comes_and_missed_when_it_does_not() {
+        let until = |otherwise: &str| {
+            program(
+                json!([{"wait": [{"state": "door", "is": true}], "timeout": "30s", "otherwise": otherwise}, event("a")]),
+            )
+        };
+        assert_eq!(run(&until("stop"), &So(vec!["door"])), (vec!["a@0".to_owned()], End::Done));
+        assert!(matches!(run(&until("stop"), &So(vec![])), (done, End::Stopped(_)) if done.is_empty()));
+        assert_eq!(run(&until("go_on"), &So(vec![])).0, ["a@30"]);
+        let event = program(json!([{"wait": {"event": "bell"}, "timeout": "30s"}, event("a")]));
+        let mut course = Course::default();
+        let Move::Wait { waiting: Some(waiting), .. } = course.next(&event, &So(vec![]), second(0)) else {
+            panic!()
+        };
+        assert!(waiting.event.as_ref().unwrap().takes("bell"));
+        course.heard();
+        assert!(matches!(course.next(&event, &So(vec![]), second(5)), Move::Do { .. }));
+    }
+
+    #[test]
+    fn a_failure_takes_back_what_was_done_the_last_first() {
+        let program = program(json!([
+            {"event": "one", "undo": [event("undo1"), event("undo1b")]},
+            event("two"),
+            {"repeat": 2, "do": [{"event": "three", "undo": [event("bad.undo3")]}]},
+            {"event": "bad", "retry": 2, "undo": [event("undo4")]},
+            event("never")
+        ]));
+        let (done, end) = run(&program, &So(vec![]));
+        assert_eq!(
+            done.iter().map(|done| done.trim_end_matches("@0")).collect::<Vec<_>>(),
+            [
+                "one",
+                "two",
+                "three",
+                "three",
+                "bad",
+                "bad",
+                "bad",
+                "undo4",
+                "bad.undo3",
+                "bad.undo3",
+                "undo1",
+                "undo1b"
+            ]
+        );
+        assert_eq!(end, End::Failed("bad failed".to_owned()));
+    }
+
+    #[test]
+    fn a_condition_that_nobody_can_judge_fails_the_run_in_words() {
+        let program = program(json!([
+            {"event": "one", "undo": [event("undo1")]},
+            {"choose": [{"if": [{"state": "nobody", "is": 1}], "do": []}]}
+        ]));
+        let (done, end) = run(&program, &So(vec![]));
+        assert_eq!(done, ["one@0", "undo1@0"]);
+        assert_eq!(end, End::Failed("there is no device `nobody`".to_owned()));
+    }
+
+    #[test]
+    fn one_that_turns_in_circles_ends() {
+        let program = program(
+            json!([{"repeat": 1000, "do": [{"repeat": 1000, "do": [{"choose": [{"if": [], "do": []}]}]}]}]),
+        );
+        let (_, end) = run(&program, &So(vec![]));
+        assert!(matches!(end, End::Failed(why) if why.contains("10000 steps")));
+    }
+}

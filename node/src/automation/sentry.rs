@@ -1,0 +1,376 @@
+//! The triggers of an automation: from what changes in the home to what starts it. Pure.
+//!
+//! Every node watches alike, and what started an automation has an id that is made of what changed and when it was written, so that the
+//! node that takes over from a dead one knows which starts it has seen and nobody acted upon.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use device_adapters::schedule::Home;
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Map, Value as Json, json};
+
+use super::{
+    program::{Source, Trigger},
+    world::{Devices, Fact, lies, same},
+};
+
+/// What started an automation.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Firing {
+    /// Alike on every node that saw the same.
+    pub(crate) id: u64,
+    /// Which of its triggers.
+    pub(crate) trigger: usize,
+    pub(crate) at: Timestamp,
+    /// Why, for people.
+    pub(crate) why: String,
+    /// What expressions see as `trigger`.
+    pub(crate) data: Json,
+}
+
+/// An event that was heard.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Heard<'e> {
+    /// Its object's name, which no other has.
+    pub(crate) id: &'e str,
+    pub(crate) topic: &'e str,
+    pub(crate) data: &'e Json,
+    pub(crate) at: Timestamp,
+}
+
+/// The watch over the triggers of one automation.
+#[derive(Debug, Default)]
+pub(crate) struct Sentry {
+    /// What each trigger saw last of what it watches.
+    seen: BTreeMap<usize, Seen>,
+    /// What is so and must stay so until a moment.
+    held: BTreeMap<usize, Held>,
+    /// Up to when times were looked for.
+    looked: Option<Timestamp>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+struct Seen {
+    fact: Fact,
+    fits: bool,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+struct Held {
+    until: Timestamp,
+    firing: Firing,
+}
+
+impl Sentry {
+    /// Looks at the home; what has started the automation since. Where something was not seen before, that it is so starts nothing.
+    pub(crate) fn look(
+        &mut self,
+        name: &str,
+        triggers: &[Trigger],
+        devices: &Devices,
+        now: Timestamp,
+    ) -> Vec<Firing> {
+        let mut fired = Vec::new();
+        for (index, trigger) in triggers.iter().enumerate() {
+            let Some((what, hold)) = watched(trigger) else { continue };
+            // What nobody knows at present is as it was: a device that is back says no news by that.
+            let Ok(Some(fact)) = devices.fact(&what) else { continue };
+            fired.extend(self.see(name, index, trigger, &what, hold, fact));
+        }
+        fired.extend(self.ripe(now));
+        fired
+    }
+
+    fn see(
+        &mut self,
+        name: &str,
+        index: usize,
+        trigger: &Trigger,
+        what: &Source,
+        hold: Duration,
+        fact: &Fact,
+    ) -> Option<Firing> {
+        let now = Seen { fact: fact.clone(), fits: fits(trigger, &fact.value) };
+        let before = self.seen.insert(index, now.clone());
+        if !now.fits {
+            self.held.remove(&index);
+            return None;
+        }
+        let begins = before.as_ref().is_some_and(|before| begins(trigger, before, &now));
+        let firing = || Firing {
+            id: id(name, index, fact.at_ms, &fact.by),
+            trigger: index,
+            at: moment(fact.at_ms),
+            why: format!("{}: {} is {}", what.device, what.of, fact.value),
+            data: json!({
+                "kind": kind(trigger), "device": what.device, "of": what.of, "to": fact.value,
+                "from": before.as_ref().map(|before| &before.fact.value),
+            }),
+        };
+        if hold.is_zero() {
+            return begins.then(firing);
+        }
+        // What was so already when this node was started is held since it was written.
+        if begins || before.is_none() {
+            let hold = SignedDuration::try_from(hold).unwrap_or(SignedDuration::MAX);
+            let until = moment(fact.at_ms).checked_add(hold).unwrap_or(Timestamp::MAX);
+            self.held.insert(index, Held { until, firing: Firing { at: until, ..firing() } });
+        }
+        None
+    }
+
+    /// What has stayed so for long enough.
+    fn ripe(&mut self, now: Timestamp) -> Vec<Firing> {
+        let ripe: Vec<usize> =
+            self.held.iter().filter(|(_, held)| held.until <= now).map(|(index, _)| *index).collect();
+        ripe.iter().filter_map(|index| self.held.remove(index)).map(|held| held.firing).collect()
+    }
+
+    /// Looks at the clock: the latest time of each trigger that has come since it was looked last.
+    ///
+    /// # Errors
+    /// Why a time cannot be known, such as a home without a place.
+    pub(crate) fn look_at_clock(
+        &mut self,
+        name: &str,
+        triggers: &[Trigger],
+        home: &Home,
+        now: Timestamp,
+    ) -> Result<Vec<Firing>, String> {
+        let since = self.looked.replace(now).filter(|since| *since <= now).unwrap_or(now);
+        let mut fired = Vec::new();
+        for (index, trigger) in triggers.iter().enumerate() {
+            let Trigger::At(rule) = trigger else { continue };
+            if let Some(due) = rule.last(since, now, home).map_err(|rule| rule.to_string())? {
+                let ms = u64::try_from(due.at.as_millisecond()).unwrap_or(0);
+                fired.push(Firing {
+                    id: id(name, index, ms, ""),
+                    trigger: index,
+                    at: due.at,
+                    why: format!("{}: {}", rule.when, due.why),
+                    data: json!({"kind": "at", "at": format!("{:.0}", due.at)}),
+                });
+            }
+        }
+        Ok(fired)
+    }
+
+    /// When something is due without anything changing: what is held, or a time.
+    pub(crate) fn next(
+        &self,
+        triggers: &[Trigger],
+        home: Option<&Home>,
+        now: Timestamp,
+    ) -> Option<Timestamp> {
+        let held = self.held.values().map(|held| held.until);
+        let times = triggers.iter().filter_map(|trigger| match trigger {
+            Trigger::At(rule) => rule.next(now, home?).ok().flatten().map(|next| next.at),
+            _ => None,
+        });
+        held.chain(times).min()
+    }
+}
+
+/// Whether an event starts it, and how.
+pub(crate) fn hear(name: &str, triggers: &[Trigger], heard: Heard<'_>) -> Option<Firing> {
+    let takes = |trigger: &Trigger| match trigger {
+        Trigger::Event { topic, data } => topic.takes(heard.topic) && holds_all(heard.data, data),
+        _ => false,
+    };
+    let index = triggers.iter().position(takes)?;
+    Some(Firing {
+        id: id(name, index, 0, heard.id),
+        trigger: index,
+        at: heard.at,
+        why: format!("event {}", heard.topic),
+        data: json!({"kind": "event", "topic": heard.topic, "data": heard.data}),
+    })
+}
+
+/// What a trigger watches, and for how long it must stay so.
+fn watched(trigger: &Trigger) -> Option<(Source, Duration)> {
+    match trigger {
+        Trigger::State { what, hold, .. } | Trigger::Number { what, hold, .. } => Some((what.clone(), *hold)),
+        Trigger::Offline { device, hold } => {
+            Some((Source { device: device.clone(), of: "availability".to_owned() }, *hold))
+        }
+        Trigger::Event { .. } | Trigger::At(_) | Trigger::Webhook => None,
+    }
+}
+
+fn kind(trigger: &Trigger) -> &'static str {
+    match trigger {
+        Trigger::State { .. } => "state",
+        Trigger::Number { .. } => "number",
+        Trigger::Offline { .. } => "offline",
+        Trigger::Event { .. } => "event",
+        Trigger::At(_) => "at",
+        Trigger::Webhook => "webhook",
+    }
+}
+
+/// Whether a value is as the trigger wants it.
+fn fits(trigger: &Trigger, value: &Json) -> bool {
+    match trigger {
+        Trigger::State { to, .. } => to.as_ref().is_none_or(|to| same(value, to)),
+        Trigger::Number { bounds, .. } => lies(value, *bounds),
+        Trigger::Offline { .. } => value != "online",
+        Trigger::Event { .. } | Trigger::At(_) | Trigger::Webhook => false,
+    }
+}
+
+/// Whether what fits now did not before. A number that moves within its bounds, and a device that is offline for another reason,
+/// begin nothing.
+fn begins(trigger: &Trigger, before: &Seen, now: &Seen) -> bool {
+    match trigger {
+        Trigger::State { from, .. } => {
+            let is_news = !same(&before.fact.value, &now.fact.value) || before.fact.turn != now.fact.turn;
+            is_news && from.as_ref().is_none_or(|from| same(&before.fact.value, from))
+        }
+        _ => !before.fits,
+    }
+}
+
+/// Whether the data of an event holds all of these members.
+fn holds_all(data: &Json, wanted: &Map<String, Json>) -> bool {
+    wanted.iter().all(|(name, value)| data.get(name).is_some_and(|given| same(given, value)))
+}
+
+fn moment(ms: u64) -> Timestamp {
+    i64::try_from(ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok()).unwrap_or_default()
+}
+
+/// An id that every node makes alike.
+fn id(name: &str, trigger: usize, at_ms: u64, by: &str) -> u64 {
+    let mut hasher = blake3::Hasher::new();
+    for part in [name.as_bytes(), by.as_bytes()] {
+        hasher.update(&u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
+        hasher.update(part);
+    }
+    hasher.update(&u64::try_from(trigger).unwrap_or(u64::MAX).to_be_bytes());
+    hasher.update(&at_ms.to_be_bytes());
+    let mut bytes = [0; 8];
+    hasher.finalize_xof().fill(&mut bytes);
+    u64::from_be_bytes(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+    use device_adapters::schedule::zone;
+
+    use super::*;
+    use crate::automation::{program::ProgramText, world::Device};
+
+    fn triggers(triggers: Json) -> Vec<Trigger> {
+        let text = json!({"triggers": triggers, "actions": [{"delay": "1s"}]});
+        serde_json::from_value::<ProgramText>(text).unwrap().parse().unwrap().triggers
+    }
+
+    fn second(at: u64) -> Timestamp {
+        moment(1_800_000_000_000 + at * 1_000)
+    }
+
+    /// A home with one device, of which one thing is known.
+    fn home(of: &str, value: Json, turn: u64, at: u64) -> Devices {
+        let at_ms = 1_800_000_000_000 + at * 1_000;
+        let fact = Fact { value, turn, at_ms, by: "a".to_owned() };
+        let mut device = Device::default();
+        device.facts.insert(of.to_owned(), fact);
+        Devices(BTreeMap::from([("x".to_owned(), device)]))
+    }
+
+    /// What fired as something took these values, one a second.
+    fn fired(trigger: Json, of: &str, values: &[Json]) -> Vec<usize> {
+        let (mut sentry, triggers) = (Sentry::default(), triggers(json!([trigger])));
+        let mut look = |(at, value): (usize, &Json)| {
+            let at = u64::try_from(at).unwrap();
+            sentry.look("one", &triggers, &home(of, value.clone(), 0, at), second(at)).len()
+        };
+        values.iter().enumerate().filter_map(|each| (look(each) > 0).then_some(each.0)).collect()
+    }
+
+    #[test]
+    fn a_state_starts_it_when_it_becomes_so_and_not_when_it_is_so_at_first() {
+        let values = [json!(true), json!(true), json!(false), json!(true), json!(true)];
+        assert_eq!(fired(json!({"state": "x", "to": true}), "on", &values), [3]);
+        assert_eq!(fired(json!({"state": "x"}), "on", &values), [2, 3]);
+        assert_eq!(fired(json!({"state": "x", "from": true, "to": false}), "on", &values), [2]);
+        assert_eq!(fired(json!({"state": "x", "from": "a", "to": false}), "on", &values), [0; 0]);
+        let away = [json!("online"), json!("offline"), json!("stale"), json!("online"), json!("stale")];
+        assert_eq!(fired(json!({"offline": "x"}), "availability", &away), [1, 4]);
+    }
+
+    #[test]
+    fn a_number_starts_it_when_it_crosses_the_bound() {
+        let values = [4.0, 5.0, 6.0, 7.0, 5.0, 6.0].map(|number| json!(number));
+        assert_eq!(fired(json!({"number": "x", "of": "t", "above": 5}), "t", &values), [2, 5]);
+        assert_eq!(fired(json!({"number": "x", "of": "t", "above": 4, "below": 6}), "t", &values), [1, 4]);
+    }
+
+    #[test]
+    fn a_button_that_is_pressed_the_same_way_again_starts_it_again() {
+        let (mut sentry, triggers) =
+            (Sentry::default(), triggers(json!([{"state": "x", "of": "event", "to": "press"}])));
+        let mut press = |turn, at| {
+            sentry.look("one", &triggers, &home("event", json!("press"), turn, at), second(at)).len()
+        };
+        assert_eq!([press(1, 0), press(1, 1), press(2, 2), press(3, 3)], [0, 0, 1, 1]);
+    }
+
+    #[test]
+    fn what_must_stay_so_is_waited_for_also_by_a_node_that_is_started_anew() {
+        let triggers = triggers(json!([{"state": "x", "to": true, "for": "10s"}]));
+        let so = |value: bool, at| home("on", json!(value), 0, at);
+        let mut sentry = Sentry::default();
+        let mut look = |devices: &Devices, now| sentry.look("one", &triggers, devices, second(now));
+        assert!(look(&so(false, 0), 0).is_empty());
+        assert!(look(&so(true, 5), 5).is_empty());
+        assert!(look(&so(false, 8), 8).is_empty(), "it was not so for long enough");
+        assert!(look(&so(true, 20), 20).is_empty());
+        assert!(look(&so(true, 20), 29).is_empty());
+        let fired = look(&so(true, 20), 30);
+        assert_eq!((fired.len(), fired[0].at), (1, second(30)));
+        assert!(look(&so(true, 20), 40).is_empty(), "once");
+        let mut anew = Sentry::default();
+        assert!(anew.look("one", &triggers, &so(true, 20), second(25)).is_empty());
+        assert_eq!(anew.next(&triggers, None, second(25)), Some(second(30)));
+        assert_eq!(
+            anew.look("one", &triggers, &so(true, 20), second(31)),
+            fired,
+            "the same id and the same moment"
+        );
+    }
+
+    #[test]
+    fn times_and_events_start_it() {
+        let triggers =
+            triggers(json!([{"at": "cron 0 12 * * *"}, {"event": "bell*", "data": {"side": "front"}}]));
+        let home = Home { zone: zone("UTC").unwrap(), place: None };
+        let at = |text: &str| format!("2026-06-01T{text}Z").parse::<Timestamp>().unwrap();
+        let mut sentry = Sentry::default();
+        let mut look = |time: &str| sentry.look_at_clock("one", &triggers, &home, at(time)).unwrap();
+        assert!(look("11:59:00").is_empty());
+        let fired = look("12:00:01");
+        assert_eq!((fired.len(), fired[0].at, fired[0].trigger), (1, at("12:00:00"), 0));
+        assert!(look("12:00:02").is_empty());
+        assert!(look("11:00:00").is_empty(), "the clock went back");
+        assert_eq!(look("12:30:00")[0].id, fired[0].id, "and shows it again: the same occurrence");
+        let hear = |topic: &str, side: &str| {
+            let data = json!({"side": side, "count": 2});
+            hear("one", &triggers, Heard { id: "bell:1", topic, data: &data, at: at("13:00:00") })
+        };
+        assert_eq!(hear("bell.door", "front").unwrap().data["data"]["count"], 2);
+        assert!(hear("bell.door", "back").is_none() && hear("door", "front").is_none());
+    }
+
+    #[test]
+    fn a_device_that_is_away_and_comes_back_as_it_was_starts_nothing() {
+        let triggers = triggers(json!([{"state": "x", "to": true}]));
+        let mut sentry = Sentry::default();
+        let mut look = |devices: &Devices, at| sentry.look("one", &triggers, devices, second(at)).len();
+        assert_eq!(look(&home("on", json!(true), 0, 0), 0), 0);
+        assert_eq!(look(&home("availability", json!("offline"), 0, 1), 1), 0);
+        assert_eq!(look(&home("on", json!(true), 0, 2), 2), 0);
+    }
+}
