@@ -258,8 +258,9 @@ impl EventLoop {
         self.retry_store();
         self.handle_events();
         self.tell_time();
-        self.tell_caught_up();
         self.tell_watchers();
+        // After what came has been told: who hears that nothing is missing looks at it.
+        self.tell_caught_up();
         self.transmit();
         self.end_closing();
     }
