@@ -19,6 +19,7 @@ mod expression;
 mod program;
 mod record;
 mod requests;
+mod runs;
 mod sentry;
 mod spec;
 mod steps;

@@ -1,0 +1,269 @@
+//! A run of an automation as it is stored: the field `run.NODE.PLACE` of the automation's object, written over in place.
+//!
+//! It is flushed before each step, so that after a power cut or the death of its node somebody goes on where it was. A run that was taken
+//! over stands in two fields; the one that was written there later counts.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use mesh_proto::{FieldName, ShortId, Value};
+use serde::{Deserialize, Serialize};
+use serde_json::Value as Json;
+
+use super::{course::Course, sentry::Firing};
+use crate::devices::{decode, encode};
+
+/// Runs that a node keeps of an automation: those under way, and the last ones that ended.
+pub(crate) const PLACES: u8 = 8;
+/// Lines of a trace that are kept: the first ones, and the latest.
+const MAX_LINES: usize = 24;
+/// Of them the first ones.
+const FIRST_LINES: usize = 4;
+/// Longest text in a trace, in bytes.
+const MAX_TEXT: usize = 96;
+/// Longest data of what started it, as JSON in bytes.
+const MAX_DATA: usize = 1_024;
+
+/// Where a run stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum State {
+    /// It goes on.
+    Running,
+    /// It waits for its turn.
+    Queued,
+    /// It came to its end.
+    Done,
+    /// What it waited for did not come, or somebody ended it.
+    Stopped,
+    /// A step failed; what could be taken back was.
+    Failed,
+    /// Its conditions did not hold.
+    Refused,
+    /// A word that a newer version writes.
+    #[serde(other)]
+    Other,
+}
+
+impl State {
+    /// Whether it is not over.
+    pub(crate) fn is_open(self) -> bool {
+        matches!(self, Self::Running | Self::Queued)
+    }
+}
+
+/// A line of a trace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Line {
+    /// When, in milliseconds since 1970.
+    pub(crate) at: i64,
+    /// The step's path, such as `2.0.1`; empty for the run as a whole.
+    #[serde(default)]
+    pub(crate) step: String,
+    /// What was done, or why.
+    pub(crate) what: String,
+    /// How it went, when that is known: `ok`, or what failed.
+    #[serde(default)]
+    pub(crate) outcome: String,
+    /// How long it took, in milliseconds.
+    #[serde(default)]
+    pub(crate) took: u32,
+}
+
+/// A run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Run {
+    /// Of what started it.
+    pub(crate) id: u64,
+    pub(crate) state: State,
+    /// Why it was started, for people, and what expressions see as `trigger`.
+    pub(crate) why: String,
+    pub(crate) data: Json,
+    /// When it was started, in milliseconds since 1970, and when this node took it.
+    pub(crate) at: i64,
+    pub(crate) took: i64,
+    #[serde(default)]
+    pub(crate) ended: Option<i64>,
+    /// How it ended, for people.
+    #[serde(default)]
+    pub(crate) end: String,
+    /// The program that it follows, hashed: another one cannot be followed from the middle.
+    pub(crate) program: u64,
+    #[serde(default)]
+    pub(crate) course: Course,
+    #[serde(default)]
+    pub(crate) trace: Vec<Line>,
+    /// Lines that were left out of the middle of the trace.
+    #[serde(default)]
+    pub(crate) left_out: u32,
+}
+
+impl Run {
+    pub(crate) fn new(firing: &Firing, program: u64, now: Timestamp) -> Self {
+        let data = if firing.data.to_string().len() > MAX_DATA { Json::Null } else { firing.data.clone() };
+        Self {
+            id: firing.id,
+            state: State::Running,
+            why: clipped(&firing.why),
+            data,
+            at: firing.at.as_millisecond(),
+            took: now.as_millisecond(),
+            ended: None,
+            end: String::new(),
+            program,
+            course: Course::default(),
+            trace: Vec::new(),
+            left_out: 0,
+        }
+    }
+
+    /// None for what does not fit.
+    pub(crate) fn read(value: &Value) -> Option<Self> {
+        decode(value)
+    }
+
+    pub(crate) fn to_value(&self) -> Value {
+        encode(self)
+    }
+
+    /// Adds a line to the trace; in the middle of a long one some are left out.
+    pub(crate) fn note(&mut self, at: Timestamp, step: &[u16], what: &str, outcome: &str, took_ms: u32) {
+        if self.trace.len() >= MAX_LINES {
+            self.trace.remove(FIRST_LINES);
+            self.left_out = self.left_out.saturating_add(1);
+        }
+        let step = step.iter().map(u16::to_string).collect::<Vec<_>>().join(".");
+        let (what, outcome) = (clipped(what), clipped(outcome));
+        self.trace.push(Line { at: at.as_millisecond(), step, what, outcome, took: took_ms });
+    }
+
+    /// Ends it.
+    pub(crate) fn end(&mut self, state: State, why: &str, now: Timestamp) {
+        (self.state, self.end, self.ended) = (state, clipped(why), Some(now.as_millisecond()));
+    }
+}
+
+/// A text cut to a length in bytes.
+fn clipped(text: &str) -> String {
+    let end = text.char_indices().map(|(at, c)| at + c.len_utf8()).take_while(|end| *end <= MAX_TEXT).last();
+    text.get(..end.unwrap_or(0)).unwrap_or_default().to_owned()
+}
+
+/// The runs of an automation, by who wrote them and where.
+pub(crate) type Runs = BTreeMap<(ShortId, u8), Run>;
+
+/// The field of a run.
+pub(crate) fn run_field(node: ShortId, place: u8) -> Option<FieldName> {
+    FieldName::new(&format!("run.{node}.{place}")).ok()
+}
+
+/// Who wrote a field of a run, and where.
+pub(crate) fn place_of(field: &str) -> Option<(ShortId, u8)> {
+    let (node, place) = field.strip_prefix("run.")?.split_once('.')?;
+    Some((node.parse().ok()?, place.parse().ok()?))
+}
+
+/// The place for one more run of this node: a free one, else that of the run that ended first; none when all are open.
+pub(crate) fn free_place(runs: &Runs, me: ShortId) -> Option<u8> {
+    let of = |place: u8| runs.get(&(me, place));
+    (0..PLACES)
+        .filter(|place| of(*place).is_none_or(|run| !run.state.is_open()))
+        .min_by_key(|place| of(*place).map(|run| run.ended.unwrap_or(run.at)))
+}
+
+/// Whether something that started the automation was acted upon by anybody.
+pub(crate) fn is_known(runs: &Runs, id: u64) -> bool {
+    runs.values().any(|run| run.id == id)
+}
+
+/// The open runs that this node is to go on with: its own from before it was started anew, and, if it wins, those of nodes that do
+/// not live. What somebody took over later is not among them.
+pub(crate) fn orphans(
+    runs: &Runs,
+    me: ShortId,
+    is_winner: bool,
+    lives: impl Fn(ShortId) -> bool,
+) -> Vec<(ShortId, u8)> {
+    let latest = |run: &Run, at: &(ShortId, u8)| {
+        let same = runs.iter().filter(|(_, other)| other.id == run.id);
+        same.max_by_key(|(at, other)| (other.took, **at)).is_some_and(|(last, _)| last == at)
+    };
+    runs.iter()
+        .filter(|(at, run)| run.state.is_open() && latest(run, at))
+        .filter(|((node, _), _)| *node == me || (is_winner && !lives(*node)))
+        .map(|(at, _)| *at)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+    use serde_json::json;
+
+    use super::*;
+
+    const A: ShortId = ShortId(1);
+    const B: ShortId = ShortId(2);
+
+    fn second(at: i64) -> Timestamp {
+        Timestamp::from_second(1_800_000_000 + at).unwrap()
+    }
+
+    fn run(id: u64, took: i64) -> Run {
+        let firing =
+            Firing { id, trigger: 0, at: second(0), why: "door".to_owned(), data: json!({"kind": "event"}) };
+        Run::new(&firing, 7, second(took))
+    }
+
+    #[test]
+    fn a_run_comes_back_as_it_was_and_the_longest_fits_a_field() {
+        let mut longest = run(u64::MAX, 0);
+        longest.data = json!("x".repeat(MAX_DATA - 2));
+        longest.why = clipped(&"ä".repeat(500));
+        for step in 0..1_000_u16 {
+            longest.note(
+                second(step.into()),
+                &[step, 1, 2, 3, 4, 5, 6],
+                &"w".repeat(500),
+                &"ö".repeat(500),
+                5,
+            );
+        }
+        longest.end(State::Failed, &"x".repeat(500), second(9));
+        assert_eq!(longest.trace.len(), MAX_LINES);
+        assert_eq!((longest.left_out, &longest.trace[0].step[..2]), (1_000 - 24, "0."));
+        let value = longest.to_value();
+        value.encode().unwrap();
+        assert_eq!(Run::read(&value).unwrap(), longest);
+        assert!(Run::read(&Value::Int(1)).is_none());
+        assert_eq!(place_of(run_field(A, 3).unwrap().as_str()), Some((A, 3)));
+    }
+
+    #[test]
+    fn places_are_used_again_the_one_that_ended_first_before_the_others() {
+        let mut runs = Runs::new();
+        assert_eq!(free_place(&runs, A), Some(0));
+        for place in 0..PLACES {
+            runs.insert((A, place), run(place.into(), 0));
+        }
+        assert_eq!(free_place(&runs, A), None);
+        runs.get_mut(&(A, 5)).unwrap().end(State::Done, "", second(3));
+        runs.get_mut(&(A, 2)).unwrap().end(State::Done, "", second(4));
+        assert_eq!(free_place(&runs, A), Some(5));
+        assert_eq!(free_place(&runs, B), Some(0));
+    }
+
+    #[test]
+    fn an_open_run_has_one_node_that_goes_on_with_it() {
+        let mut runs = Runs::from([((A, 0), run(1, 0)), ((A, 1), run(2, 0)), ((B, 0), run(3, 0))]);
+        runs.get_mut(&(A, 1)).unwrap().end(State::Done, "", second(1));
+        assert_eq!(orphans(&runs, B, true, |_| true), [(B, 0)], "A is at its own");
+        assert_eq!(orphans(&runs, B, true, |node| node == B), [(A, 0), (B, 0)]);
+        assert_eq!(orphans(&runs, B, false, |node| node == B), [(B, 0)]);
+        // B took it over; A comes back.
+        runs.insert((B, 1), run(1, 5));
+        assert_eq!(orphans(&runs, A, true, |_| true), [], "B is at it");
+        assert_eq!(orphans(&runs, B, true, |_| true), [(B, 0), (B, 1)]);
+        assert!(is_known(&runs, 1) && !is_known(&runs, 9));
+    }
+}
