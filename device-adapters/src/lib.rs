@@ -12,6 +12,7 @@ pub mod model;
 pub mod schedule;
 
 mod board;
+mod call;
 mod digest;
 mod ending;
 mod gpio;
@@ -32,6 +33,7 @@ mod sysfs_led;
 mod weather;
 mod websocket;
 mod wled;
+pub use call::call;
 pub use adapter::{
     Adapter, AdapterError, Context, Descriptor, Directive, Handle, Hint, Reading, Registration, Scope,
     Secret, SettingsError, Shown,
