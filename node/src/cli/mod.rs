@@ -20,6 +20,7 @@ mod local;
 mod model;
 mod objects;
 mod part;
+mod scenes;
 mod schedules;
 mod show;
 #[cfg(test)]
@@ -174,6 +175,7 @@ impl Session {
             Command::Switch(args) => self.switch(&args).await,
             Command::Press(args) => self.press(&args).await,
             Command::Light(args) => self.light(&args).await,
+            Command::Scene(command) => self.scene(&command).await,
             Command::Schedule(command) => self.schedule(&command).await,
             Command::Home { command } => self.home(command.as_ref()).await,
             Command::Token(command) => self.token(&command).await,

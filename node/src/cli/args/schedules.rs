@@ -2,7 +2,7 @@
 
 use clap::{Args, Parser, Subcommand};
 
-use super::{LightArgs, PressArgs, SwitchArgs};
+use super::{LightArgs, PressArgs, SceneActivateArgs, SwitchArgs};
 use crate::cli::values;
 
 /// What `hearth schedule` does.
@@ -64,7 +64,7 @@ pub struct ScheduleSetArgs {
     /// Keep it switched off for now
     #[arg(long)]
     pub disabled: bool,
-    /// What to do, as `hearth` itself takes it: light, switch or press; more than one with `--` between them
+    /// What to do, as `hearth` itself takes it: light, switch or press, or `scene NAME`; more than one with `--` between them
     #[arg(last = true, required = true, num_args = 1.., value_name = "COMMAND")]
     pub commands: Vec<String>,
 }
@@ -87,6 +87,8 @@ pub enum LaterCommand {
     Switch(SwitchArgs),
     /// `hearth press`.
     Press(PressArgs),
+    /// `hearth scene activate`.
+    Scene(SceneActivateArgs),
 }
 
 /// What `hearth home` does beside showing it.
