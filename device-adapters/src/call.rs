@@ -19,7 +19,10 @@ const MOST: usize = 64 * 1024;
 /// Why it cannot be called, or what it answered if that was no success. The text names the host and not the rest of the address, which
 /// may be a secret.
 pub async fn call(method: &str, url: &str, body: Option<&Value>, within: Duration) -> Result<(), String> {
-    let (origin, path) = Origin::parse(url).map_err(|error| error.to_string())?;
+    let (address, query) =
+        url.split_once('?').map_or((url, String::new()), |(address, query)| (address, format!("?{query}")));
+    let (origin, path) = Origin::parse(address).map_err(|error| error.to_string())?;
+    let path = format!("{}{query}", if path.is_empty() { "/" } else { &path });
     let method: Method = method.parse().map_err(|_| format!("`{method}` is no method of HTTP"))?;
     let tls = if origin.tls { Some(public_tls()?) } else { None };
     let host = origin.to_string();

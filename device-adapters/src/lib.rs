@@ -33,11 +33,11 @@ mod sysfs_led;
 mod weather;
 mod websocket;
 mod wled;
-pub use call::call;
 pub use adapter::{
     Adapter, AdapterError, Context, Descriptor, Directive, Handle, Hint, Reading, Registration, Scope,
     Secret, SettingsError, Shown,
 };
+pub use call::call;
 
 /// What the fuzz targets run, by the target's name.
 #[cfg(any(fuzzing, test))]
