@@ -16,6 +16,8 @@ mod agenda;
 mod carry;
 mod counts;
 mod course;
+mod deeds;
+mod engine;
 mod events;
 mod expression;
 mod program;

@@ -5,8 +5,6 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use super::{LightArgs, PressArgs, SceneActivateArgs, SwitchArgs};
-use super::{LightArgs, PressArgs, SwitchArgs};
-use crate::cli::values;
 use crate::cli::values::{self, Assignment};
 use crate::config::duration::parse_duration;
 
