@@ -42,6 +42,9 @@ pub(crate) struct Course {
     undone: u16,
     #[serde(default)]
     steps: u32,
+    /// How many tries have ended.
+    #[serde(default)]
+    turn: u32,
 }
 
 /// What a run does next.
@@ -196,13 +199,20 @@ impl Course {
         self.step_on();
     }
 
+    /// A number that is another one for each step and each try, and the same for one that is done once more after a restart.
+    pub(crate) fn turn(&self) -> u32 {
+        self.turn
+    }
+
     /// How the last [`Move::Do`] went; what failed is tried again as often as it says, and then everything is taken back.
-    pub(crate) fn did(&mut self, deed: &Deed, outcome: Result<(), String>) {
+    pub(crate) fn did(&mut self, program: &Program, outcome: Result<(), String>) {
+        self.turn = self.turn.wrapping_add(1);
         if self.failed.is_some() {
             // What takes back is done as far as it can be; the trace has the rest.
             self.undone = self.undone.saturating_add(1);
             return;
         }
+        let Some(Action::Do(deed)) = find(&program.actions, &self.at) else { return };
         match outcome {
             Ok(()) => {
                 if !deed.undo.is_empty() {

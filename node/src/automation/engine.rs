@@ -56,6 +56,8 @@ const MAX_STARTS: usize = 30;
 const GUARDED: SignedDuration = SignedDuration::from_secs(60);
 /// How long what is under way may take at a stop.
 const LAST_STEPS: Duration = Duration::from_secs(2);
+/// What is watched.
+const PREFIXES: [&str; 4] = ["automation/", "device/", "event/", "home/"];
 /// The object of the home.
 const HOME: &str = "home/main";
 
@@ -220,7 +222,7 @@ impl Engine {
 
     /// Serves until the node stops; an error means that the event loop is gone.
     async fn serve(&mut self) -> Result<(), ServiceError> {
-        let mut watcher = super::watch_prefixes(&self.service, &["automation/", "device/", "event/", "home/"]).await?;
+        let mut watcher = super::watch_prefixes(&self.service, &PREFIXES).await?;
         let mut next = super::next_changes(&self.service, watcher);
         let mut is_whole = false;
         self.living = self.alive.borrow_and_update().clone();
@@ -243,7 +245,7 @@ impl Engine {
                             is_whole |= changes.caught_up;
                         }
                         Err(ServiceError::NoSuchWatcher) => {
-                            watcher = super::watch_prefixes(&self.service, &["automation/", "device/", "event/", "home/"]).await?;
+                            watcher = super::watch_prefixes(&self.service, &PREFIXES).await?;
                         }
                         Err(stopped) => return Err(stopped),
                     }
@@ -300,7 +302,9 @@ impl Engine {
             let Some(program) = entry.spec.active() else { continue };
             entry.recent.extend(hear(name, &program.triggers, heard));
             // A run may wait for it.
-            for place in entry.own.iter().filter(|(_, run)| run.state == State::Running).map(|(place, _)| *place) {
+            for place in
+                entry.own.iter().filter(|(_, run)| run.state == State::Running).map(|(place, _)| *place)
+            {
                 if !entry.busy.contains(&place) {
                     entry.waits.entry(place).and_modify(|at| *at = Timestamp::MIN);
                 }
@@ -309,7 +313,10 @@ impl Engine {
     }
 
     fn now(&self) -> Timestamp {
-        i64::try_from(self.clock.now_ms()).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok()).unwrap_or_default()
+        i64::try_from(self.clock.now_ms())
+            .ok()
+            .and_then(|ms| Timestamp::from_millisecond(ms).ok())
+            .unwrap_or_default()
     }
 
     fn is_winner(&self, object: &ObjectId) -> bool {
@@ -351,7 +358,8 @@ impl Engine {
             return;
         }
         let runs = entry.runs(self.me);
-        let fresh: Vec<Firing> = entry.recent.iter().filter(|firing| !is_known(&runs, firing.id)).cloned().collect();
+        let fresh: Vec<Firing> =
+            entry.recent.iter().filter(|firing| !is_known(&runs, firing.id)).cloned().collect();
         for firing in fresh {
             let view = View {
                 devices: &self.devices,
@@ -450,7 +458,9 @@ impl Engine {
             let Some(entry) = self.automations.get_mut(name) else { return };
             let place = if node == me { Some(from) } else { free_place(&entry.runs(me), me) };
             let is_at_it = node == me && entry.own.contains_key(&from);
-            let (Some(place), Some(run), false) = (place, runs.get(&(node, from)), is_at_it) else { continue };
+            let (Some(place), Some(run), false) = (place, runs.get(&(node, from)), is_at_it) else {
+                continue;
+            };
             let mut run = Run { took: now.as_millisecond(), ..run.clone() };
             run.note(now, &[], "another node goes on with it: the one that began died", "", 0);
             info!(name, "goes on with a run that was broken off");
@@ -478,15 +488,21 @@ impl Engine {
             .map(|(place, _)| *place)
             .collect();
         for place in due {
-            let Some(run) = self.automations.get_mut(name).and_then(|entry| entry.own.get_mut(&place)) else { return };
+            let Some(run) = self.automations.get_mut(name).and_then(|entry| entry.own.get_mut(&place)) else {
+                return;
+            };
             if run.program != hash {
                 run.end(State::Stopped, "it was changed while it ran", now);
                 self.store(name, place).await;
                 continue;
             }
             let trigger = run.data.clone();
-            let view =
-                View { devices: &self.devices, home: home.as_ref().map_err(Clone::clone), now, trigger: &trigger };
+            let view = View {
+                devices: &self.devices,
+                home: home.as_ref().map_err(Clone::clone),
+                now,
+                trigger: &trigger,
+            };
             match run.course.next(&program, &view, now) {
                 Move::Do { deed, path } => {
                     let facts = view.facts();
@@ -514,4 +530,55 @@ impl Engine {
             }
         }
     }
+
+    /// Does one thing, in a task of its own.
+    fn perform(
+        &mut self,
+        name: &str,
+        place: u8,
+        what: super::program::What,
+        facts: super::expression::Facts,
+        key: String,
+        deadline: Duration,
+    ) {
+        let Some(entry) = self.automations.get_mut(name) else { return };
+        entry.busy.insert(place);
+        let (deeds, automation, by) = (self.deeds.clone(), name.to_owned(), entry.object.to_string());
+        self.steps.spawn(async move {
+            let began = tokio::time::Instant::now();
+            let outcome = deeds.perform(&by, &what, &facts, key, deadline).await;
+            let took_ms = u32::try_from(began.elapsed().as_millis()).unwrap_or(u32::MAX);
+            Stepped { automation, place, outcome, took_ms }
+        });
+    }
+
+    /// A step has ended: its outcome is part of the run, and stored with the next step.
+    fn stepped(&mut self, Stepped { automation, place, outcome, took_ms }: Stepped) {
+        let Some(entry) = self.automations.get_mut(&automation) else { return };
+        entry.busy.remove(&place);
+        let Some(run) = entry.own.get_mut(&place).filter(|run| run.state == State::Running) else { return };
+        if let Some(line) = run.trace.last_mut() {
+            line.outcome =
+                outcome.as_ref().map_or_else(|why| super::runs::clipped(why), |()| "ok".to_owned());
+            line.took = took_ms;
+        }
+        let Ok(program) = &entry.spec.program else { return };
+        run.course.did(program, outcome);
+    }
+
+    /// Stores a run as this node knows it. Where the disk fails the home goes on: the run is not gone on with after a restart.
+    async fn store(&mut self, name: &str, place: u8) {
+        let Some(entry) = self.automations.get(name) else { return };
+        let (Some(run), Some(field)) = (entry.own.get(&place), run_field(self.me, place)) else { return };
+        let op = Op::Set(entry.object.clone(), field, encode(run));
+        if let Err(reason) = self.service.write(Author::Node, vec![op]).await {
+            warn!(name, %reason, "a run is not stored");
+        }
+    }
+}
+
+/// What names a step of a run: its place, how often it was reached, and which try it is.
+fn key_of(path: &[u16], run: &Run) -> String {
+    let path = path.iter().map(u16::to_string).collect::<Vec<_>>().join(".");
+    format!("{path}.{}", run.course.turn())
 }

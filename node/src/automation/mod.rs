@@ -70,6 +70,8 @@ const TICK: Duration = Duration::from_millis(500);
 const HEAR_OUT: Duration = Duration::from_secs(10);
 /// How long what is under way may take at a stop.
 const LAST_RUNS: Duration = Duration::from_secs(2);
+/// What is watched.
+const PREFIXES: [&str; 3] = ["schedule/", "home/", "node/"];
 /// The name of the home's object.
 const HOME: &str = "main";
 
@@ -178,7 +180,7 @@ impl Automation {
 
     /// Serves until the node stops; an error means that the event loop is gone.
     async fn serve(&mut self) -> Result<(), ServiceError> {
-        let mut watcher = watch_objects(&self.service).await?;
+        let mut watcher = watch_prefixes(&self.service, &PREFIXES).await?;
         let mut next = next_changes(&self.service, watcher);
         let mut unseen = BTreeSet::new();
         let mut is_whole = false;
@@ -209,7 +211,7 @@ impl Automation {
                         // It fell too far behind. A new one begins with what is there, not with what went.
                         Err(ServiceError::NoSuchWatcher) => {
                             unseen = self.schedules.keys().cloned().collect();
-                            watcher = watch_objects(&self.service).await?;
+                            watcher = watch_prefixes(&self.service, &PREFIXES).await?;
                         }
                         Err(stopped) => return Err(stopped),
                     }
@@ -324,8 +326,8 @@ async fn stopped(shutdown: &mut watch::Receiver<bool>) {
     let _ = shutdown.wait_for(|stop| *stop).await;
 }
 
-async fn watch_objects(service: &Service) -> Result<u64, ServiceError> {
-    let prefixes = ["schedule/", "home/", "node/"].map(str::to_owned).to_vec();
+async fn watch_prefixes(service: &Service, prefixes: &[&str]) -> Result<u64, ServiceError> {
+    let prefixes = prefixes.iter().map(|prefix| (*prefix).to_owned()).collect();
     Ok(service.watch(prefixes, None).await?.watcher)
 }
 

@@ -144,7 +144,7 @@ impl Run {
 }
 
 /// A text cut to a length in bytes.
-fn clipped(text: &str) -> String {
+pub(crate) fn clipped(text: &str) -> String {
     let end = text.char_indices().map(|(at, c)| at + c.len_utf8()).take_while(|end| *end <= MAX_TEXT).last();
     text.get(..end.unwrap_or(0)).unwrap_or_default().to_owned()
 }
