@@ -9,6 +9,7 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use crate::{auth::Secret, backup::Made, service::ServiceError};
 
 pub mod adapters;
+pub mod automations;
 pub mod events;
 pub mod history;
 pub mod schedules;

@@ -22,6 +22,7 @@ mod events;
 mod expression;
 mod program;
 mod record;
+mod rehearsal;
 mod requests;
 mod runs;
 pub(crate) mod scenes;
@@ -57,6 +58,7 @@ use crate::{
 };
 use carry::Hands;
 pub use counts::Counts;
+pub use rehearsal::{Judged, Rehearsal};
 use events::Publisher;
 pub use spec::{HomeText, ScheduleText};
 use spec::{Spec, run_field};
