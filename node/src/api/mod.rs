@@ -8,6 +8,7 @@
 pub mod access;
 mod adapters;
 mod admin;
+mod automations;
 mod backup;
 mod color;
 pub(crate) mod commands;

@@ -10,6 +10,8 @@
 //! | | `tripped` | the node that found it running away |
 //! | | `run.NODE.PLACE` | each node: its runs ([`super::runs`]) |
 
+mod requests;
+
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     sync::{
@@ -22,9 +24,9 @@ use std::{
 use device_adapters::schedule::Home;
 use jiff::{SignedDuration, Timestamp};
 use mesh_proto::{FieldName, ObjectId, ShortId, Value, kinds::Author};
-use serde_json::Value as Json;
+use serde_json::{Value as Json, json};
 use tokio::{
-    sync::watch,
+    sync::{mpsc, watch},
     task::{JoinHandle, JoinSet},
     time::sleep,
 };
@@ -40,6 +42,7 @@ use super::{
     world::{Device, Devices, View},
 };
 use crate::{
+    api::ports::automations::AutomationsRequest,
     devices::{HouseholdClock, decode, encode, ownership::winner},
     service::{Change, HouseholdTime, ObjectView, Op, Service, ServiceError},
 };
@@ -66,6 +69,8 @@ struct Spec {
     enabled: bool,
     /// Why it was switched off by itself.
     tripped: Option<String>,
+    /// As it is written.
+    text: Json,
     program: Result<Arc<Program>, String>,
     /// Of the program: a run follows the one that it began with.
     hash: u64,
@@ -92,6 +97,10 @@ impl Spec {
             enabled: value("enabled") != Some(&Value::Bool(false)),
             tripped: value("tripped").and_then(Value::as_text).map(str::to_owned),
             hash: hash(&text),
+            text: json!({
+                "triggers": text.triggers, "conditions": text.conditions, "actions": text.actions, "mode": text.mode,
+                "max": text.max,
+            }),
             program: text.parse().map(Arc::new).map_err(|fault| fault.to_string()),
             runs: object.fields.iter().filter_map(run).collect(),
         }
@@ -161,6 +170,8 @@ struct Stepped {
 pub struct EngineParts {
     /// The way to objects.
     pub service: Service,
+    /// What the API asks.
+    pub requests: mpsc::Receiver<AutomationsRequest>,
     /// The nodes that are alive, from the event loop.
     pub alive: watch::Receiver<BTreeSet<ShortId>>,
     /// The time of day, from the event loop.
@@ -178,6 +189,7 @@ pub struct EngineParts {
 /// The owner of the automations on this node.
 pub struct Engine {
     service: Service,
+    requests: mpsc::Receiver<AutomationsRequest>,
     deeds: Deeds,
     alive: watch::Receiver<BTreeSet<ShortId>>,
     living: BTreeSet<ShortId>,
@@ -196,6 +208,7 @@ impl Engine {
     pub(super) fn spawn(parts: EngineParts, deeds: Deeds) -> JoinHandle<()> {
         let engine = Self {
             service: parts.service,
+            requests: parts.requests,
             deeds,
             alive: parts.alive,
             living: BTreeSet::from([parts.me]),
@@ -255,6 +268,7 @@ impl Engine {
                     changed.map_err(|_| ServiceError::Stopping)?;
                     self.living = self.alive.borrow_and_update().clone();
                 }
+                Some(request) = self.requests.recv(), if is_whole => self.request(request),
                 () = sleep(TICK) => {}
             }
         }

@@ -1,0 +1,81 @@
+//! Automations.
+
+use std::sync::Arc;
+
+use axum::{Json, extract::State, http::StatusCode};
+use serde_json::{Map, Value, json};
+
+use super::{
+    ApiContext,
+    extract::{Body, Named},
+    ports::automations::AutomationView,
+    problem::Problem,
+};
+use crate::automation::Rehearsal;
+
+pub(super) async fn list(State(context): State<Arc<ApiContext>>) -> Result<Json<Value>, Problem> {
+    let automations = context.automations.list().await?;
+    Ok(Json(json!({ "automations": automations })))
+}
+
+pub(super) async fn read(
+    State(context): State<Arc<ApiContext>>,
+    Named(name): Named,
+) -> Result<Json<AutomationView>, Problem> {
+    find(&context, &name).await.map(Json)
+}
+
+pub(super) async fn put(
+    State(context): State<Arc<ApiContext>>,
+    Named(name): Named,
+    Body(program): Body<Map<String, Value>>,
+) -> Result<Json<AutomationView>, Problem> {
+    context.automations.put(name.clone(), program).await?;
+    find(&context, &name).await.map(Json)
+}
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct EnableBody {
+    enabled: bool,
+}
+
+pub(super) async fn enable(
+    State(context): State<Arc<ApiContext>>,
+    Named(name): Named,
+    Body(EnableBody { enabled }): Body<EnableBody>,
+) -> Result<Json<AutomationView>, Problem> {
+    context.automations.enable(name.clone(), enabled).await?;
+    find(&context, &name).await.map(Json)
+}
+
+pub(super) async fn remove(
+    State(context): State<Arc<ApiContext>>,
+    Named(name): Named,
+) -> Result<Json<Value>, Problem> {
+    context.automations.remove(name.clone()).await?;
+    Ok(Json(json!({ "name": name, "removed": true })))
+}
+
+pub(super) async fn rehearse(
+    State(context): State<Arc<ApiContext>>,
+    Named(name): Named,
+) -> Result<Json<Rehearsal>, Problem> {
+    Ok(Json(context.automations.rehearse(name).await?))
+}
+
+pub(super) async fn start(
+    State(context): State<Arc<ApiContext>>,
+    Named(name): Named,
+) -> Result<(StatusCode, Json<Value>), Problem> {
+    context.automations.start(name.clone()).await?;
+    Ok((StatusCode::ACCEPTED, Json(json!({ "name": name, "started": true }))))
+}
+
+async fn find(context: &ApiContext, name: &str) -> Result<AutomationView, Problem> {
+    let automations = context.automations.list().await?;
+    let names: Vec<String> = automations.iter().map(|automation| automation.name.clone()).collect();
+    automations.into_iter().find(|automation| automation.name == name).ok_or_else(|| {
+        Problem::not_found("such automation", "`hearth automation list` shows what there is").with_candidates(names)
+    })
+}

@@ -1,0 +1,205 @@
+//! What clients ask of the automations.
+
+use jiff::Timestamp;
+use mesh_proto::{FieldName, ObjectId, ShortId, Value, kinds::Author};
+use serde_json::{Map, Value as Json, json};
+
+use super::{
+    super::{
+        Rehearsal,
+        program::ProgramText,
+        rehearsal::rehearse,
+        requests::named,
+        runs::{Run, Runs},
+        sentry::{self, Firing},
+        world::View,
+    },
+    Engine, Entry, MAX_AUTOMATIONS,
+};
+use crate::{
+    api::ports::{
+        PortError, Reply,
+        automations::{AutomationView, AutomationsRequest, LineView, RunView},
+    },
+    devices::{encode, ownership::winner},
+    service::Op,
+};
+
+impl Engine {
+    pub(super) fn request(&mut self, request: AutomationsRequest) {
+        match request {
+            AutomationsRequest::List(reply) => {
+                let views = self.automations.iter().map(|(name, entry)| self.view(name, entry)).collect();
+                let _ = reply.send(Ok(views)); // whoever asked is gone
+            }
+            AutomationsRequest::Put(name, program, reply) => self.write_for(self.put_ops(&name, program), reply),
+            AutomationsRequest::Enable(name, enabled, reply) => {
+                self.write_for(self.enable_ops(&name, enabled), reply);
+            }
+            AutomationsRequest::Remove(name, reply) => {
+                self.write_for(self.entry(&name).map(|entry| vec![Op::Delete(entry.object.clone())]), reply);
+            }
+            AutomationsRequest::Rehearse(name, reply) => drop(reply.send(self.rehearse(&name))),
+            AutomationsRequest::Start(name, reply) => drop(reply.send(self.start_by_hand(&name))),
+        }
+    }
+
+    fn entry(&self, name: &str) -> Result<&Entry, PortError> {
+        self.automations.get(name).ok_or_else(|| {
+            let name: String = name.chars().filter(|c| !c.is_control()).take(64).collect();
+            PortError::NotFound(format!("automation `{name}`"))
+        })
+    }
+
+    /// One that is not understood is stored all the same, off by that: what somebody wrote is not lost.
+    fn put_ops(&self, name: &str, mut program: Map<String, Json>) -> Result<Vec<Op>, PortError> {
+        let object = named("automation", name)?;
+        if self.automations.len() >= MAX_AUTOMATIONS && !self.automations.contains_key(name) {
+            let detail = format!("there are {MAX_AUTOMATIONS} automations already");
+            let fix = "remove one that is not needed: hearth automation list".to_owned();
+            return Err(PortError::Conflict { detail, fix });
+        }
+        let enabled = program.remove("enabled").is_none_or(|enabled| enabled != Json::Bool(false));
+        let text: ProgramText = serde_json::from_value(Json::Object(program)).map_err(|rule| PortError::Invalid {
+            detail: format!("the automation is not understood: {rule}"),
+            fix: "docs/automation.md has the forms: `triggers` and `actions` are lists".to_owned(),
+        })?;
+        let mut fields = vec![
+            ("triggers", encode(&text.triggers)),
+            ("conditions", encode(&text.conditions)),
+            ("actions", encode(&text.actions)),
+            ("mode", Value::Text(text.mode.as_str().into())),
+            ("enabled", Value::Bool(enabled)),
+        ];
+        fields.extend(text.max.map(|max| ("max", Value::Int(max.into()))));
+        let mut ops = set(&object, fields);
+        ops.extend(unset(&object, "tripped"));
+        if text.max.is_none() {
+            ops.extend(unset(&object, "max"));
+        }
+        Ok(ops)
+    }
+
+    fn enable_ops(&self, name: &str, enabled: bool) -> Result<Vec<Op>, PortError> {
+        let entry = self.entry(name)?;
+        let mut ops = set(&entry.object, vec![("enabled", Value::Bool(enabled))]);
+        ops.extend(unset(&entry.object, "tripped").filter(|_| enabled));
+        Ok(ops)
+    }
+
+    fn rehearse(&self, name: &str) -> Result<Rehearsal, PortError> {
+        let entry = self.entry(name)?;
+        let program = entry.spec.program.as_ref().map_err(|fault| invalid(fault))?;
+        let (home, now, trigger) = (self.home.home(), self.now(), json!({"kind": "test"}));
+        let home = home.as_ref().map_err(Clone::clone);
+        let view = View { devices: &self.devices, home, now, trigger: &trigger };
+        Ok(rehearse(program, &view, now))
+    }
+
+    /// It starts as by a trigger, on whichever node starts it: every node hears of it.
+    fn start_by_hand(&mut self, name: &str) -> Result<(), PortError> {
+        let now = self.now();
+        let entry = self.entry(name)?;
+        if let Err(fault) = &entry.spec.program {
+            return Err(invalid(fault));
+        }
+        if winner(self.living.iter().copied(), entry.object.as_str()) != Some(self.me) {
+            let detail = "another node starts this automation".to_owned();
+            let by = winner(self.living.iter().copied(), entry.object.as_str());
+            let fix = by.map_or_else(String::new, |node| format!("ask it: node {node}"));
+            return Err(PortError::Conflict { detail, fix });
+        }
+        let firing = Firing {
+            id: sentry::id_by_hand(name, now),
+            trigger: 0,
+            at: now,
+            why: "somebody started it".to_owned(),
+            data: json!({"kind": "hand"}),
+        };
+        if let Some(entry) = self.automations.get_mut(name) {
+            entry.recent.push(firing);
+        }
+        Ok(())
+    }
+
+    fn write_for(&self, ops: Result<Vec<Op>, PortError>, reply: Reply<()>) {
+        let ops = match ops {
+            Ok(ops) => ops,
+            Err(refused) => return drop(reply.send(Err(refused))), // whoever asked may be gone
+        };
+        let service = self.service.clone();
+        tokio::spawn(async move {
+            let written = service.write(Author::Node, ops).await;
+            drop(reply.send(written.map_err(PortError::from)));
+        });
+    }
+
+    fn view(&self, name: &str, entry: &Entry) -> AutomationView {
+        let runs = entry.runs(self.me);
+        let (state, reason) = state(entry, &runs);
+        let mut latest: Vec<_> = runs.iter().collect();
+        latest.sort_by_key(|(_, run)| std::cmp::Reverse(run.took));
+        AutomationView {
+            name: name.to_owned(),
+            program: entry.spec.text.clone(),
+            enabled: entry.spec.enabled,
+            state,
+            reason,
+            runs: latest.into_iter().map(|((node, _), run)| run_view(*node, run)).collect(),
+            by: winner(self.living.iter().copied(), entry.object.as_str()).map(|node| node.to_string()),
+        }
+    }
+}
+
+fn state(entry: &Entry, runs: &Runs) -> (&'static str, Option<String>) {
+    match (entry.spec.enabled, &entry.spec.program, &entry.spec.tripped) {
+        (false, ..) => ("off", None),
+        (true, Err(fault), _) => ("invalid", Some(fault.clone())),
+        (true, Ok(_), Some(why)) => ("tripped", Some(why.clone())),
+        _ if runs.values().any(|run| run.state.is_open()) => ("running", None),
+        _ => ("waiting", None),
+    }
+}
+
+fn run_view(node: ShortId, run: &Run) -> RunView {
+    RunView {
+        why: run.why.clone(),
+        at: shown(run.at),
+        state: serde_json::to_value(run.state).ok().and_then(|state| state.as_str().map(str::to_owned)).unwrap_or_default(),
+        end: run.end.clone(),
+        ended: run.ended.map(shown),
+        node: node.to_string(),
+        trace: run
+            .trace
+            .iter()
+            .map(|line| LineView {
+                at: shown(line.at),
+                step: line.step.clone(),
+                what: line.what.clone(),
+                outcome: line.outcome.clone(),
+                took_ms: line.took,
+            })
+            .collect(),
+        left_out: run.left_out,
+    }
+}
+
+fn shown(ms: i64) -> String {
+    format!("{:.3}", Timestamp::from_millisecond(ms).unwrap_or_default())
+}
+
+fn set(object: &ObjectId, fields: Vec<(&'static str, Value)>) -> Vec<Op> {
+    let op = |(name, value)| Some(Op::Set(object.clone(), FieldName::new(name).ok()?, value));
+    fields.into_iter().filter_map(op).collect()
+}
+
+fn unset(object: &ObjectId, name: &str) -> Option<Op> {
+    FieldName::new(name).ok().map(|field| Op::Unset(object.clone(), field))
+}
+
+fn invalid(fault: &str) -> PortError {
+    PortError::Invalid {
+        detail: format!("it is not understood: {fault}"),
+        fix: "docs/automation.md has the forms; `hearth automation set` stores a better one".to_owned(),
+    }
+}
