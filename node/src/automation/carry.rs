@@ -112,6 +112,8 @@ impl Hands {
 
     async fn look_again(&self, open: &mut [Command]) {
         for command in open {
+            // All that wait fall behind together, and the owner of the commands has no room for all their questions.
+            let _place = self.places.acquire().await;
             if let Ok(Some(now)) = self.commands.get(command.id.clone()).await {
                 *command = now;
             }

@@ -173,6 +173,7 @@ impl Automation {
                 State::Done => "done",
                 State::Failed => "failed",
                 State::PassedOver => "passed_over",
+                State::Other => "other",
             },
             began: shown(record.began),
             ended: record.ended.map(shown),
