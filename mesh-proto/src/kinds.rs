@@ -223,7 +223,10 @@ pub fn may_author(key: &Key, author: Author, node: ShortId) -> bool {
 /// An object that only nodes make is only theirs to delete.
 fn is_protected_object(key: &Key) -> bool {
     key.field.is_object()
-        && matches!(key.object.kind(), "node" | "token" | "command" | "adapter" | "home" | "schedule" | "scene")
+        && matches!(
+            key.object.kind(),
+            "node" | "token" | "command" | "adapter" | "home" | "schedule" | "scene"
+        )
 }
 
 /// Whether peers accept a write to this field from `node`: the part of the rules that can be

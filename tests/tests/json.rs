@@ -144,6 +144,14 @@ async fn every_command_prints_json() {
     assert_eq!(tries.one(&one, &["schedule", "disable", "noon"]).await["enabled"], false);
     assert_eq!(tries.one(&one, &["schedule", "enable", "noon"]).await["enabled"], true);
     assert_eq!(tries.one(&one, &["schedule", "remove", "noon"]).await["removed"], true);
+    assert!(tries.one(&one, &["scene", "save", "now", BULB]).await["devices"][BULB].is_object());
+    let given = tries.one(&one, &["scene", "activate", "now", "--deadline", "20s"]).await;
+    assert_eq!((&given["scene"], &given["commands"][0]["state"]), (&"now".into(), &"confirmed".into()));
+    assert!(tries.one(&one, &["scene", "show", "now"]).await["before"][BULB].is_object());
+    assert_eq!(tries.one(&one, &["scene", "list"]).await["scenes"][0]["name"], "now");
+    let back = tries.one(&one, &["scene", "undo", "now", "--deadline", "20s"]).await;
+    assert_eq!(back["commands"][0]["state"], "confirmed");
+    assert_eq!(tries.one(&one, &["scene", "remove", "now"]).await["removed"], true);
     assert_eq!(tries.one(&one, &["device", "show", BULB]).await["id"], BULB);
     assert_eq!(tries.one(&one, &["device", "rename", BULB, "Desk"]).await["fields"]["name"], "Desk");
     assert_eq!(tries.one(&one, &["device", "move", "Desk", "office"]).await["fields"]["area"], "office");

@@ -163,7 +163,10 @@ pub(crate) fn check_kept(device: &ObjectView, change: &Any) -> Result<(), Proble
 /// A change in the form of the API, in the units of the node.
 pub(crate) fn change_of(change: &Any) -> Result<Change, Problem> {
     let body: ChangeBody = serde_json::from_value(change.clone()).map_err(|rule| {
-        Problem::invalid(format!("a change is not understood: {rule}"), "docs/devices.md tells what can be changed")
+        Problem::invalid(
+            format!("a change is not understood: {rule}"),
+            "docs/devices.md tells what can be changed",
+        )
     })?;
     body.check()
 }
@@ -215,7 +218,7 @@ pub(crate) async fn follow(
                 }
             }
             Ok(Err(RecvError::Lagged(_))) => {
-                for command in commands.iter_mut() {
+                for command in commands.iter_mut().filter(|command| !command.state.is_final()) {
                     if let Some(now) = handle.get(command.id.clone()).await? {
                         *command = now;
                     }
@@ -296,16 +299,18 @@ impl CommandBody {
         if key.as_ref().is_some_and(|key| key.is_empty() || key.len() > MAX_KEY_BYTES) {
             return Err(Problem::invalid(format!("`key` has 1 to {MAX_KEY_BYTES} bytes"), "use a UUID"));
         }
-        let deadline_ms = deadline_ms.unwrap_or(DEFAULT_DEADLINE_MS);
-        if !DEADLINES_MS.contains(&deadline_ms) {
-            let (min, max) = DEADLINES_MS.into_inner();
-            return Err(Problem::invalid(
-                format!("`deadline_ms` is {deadline_ms}"),
-                format!("give {min} to {max}"),
-            ));
-        }
+        let deadline_ms = check_deadline(deadline_ms.unwrap_or(DEFAULT_DEADLINE_MS))?;
         Ok(Asked { device, change: change.check()?, key, deadline_ms })
     }
+}
+
+/// A deadline in its range.
+pub(crate) fn check_deadline(ms: u32) -> Result<u32, Problem> {
+    if DEADLINES_MS.contains(&ms) {
+        return Ok(ms);
+    }
+    let (min, max) = DEADLINES_MS.into_inner();
+    Err(Problem::invalid(format!("`deadline_ms` is {ms}"), format!("give {min} to {max}")))
 }
 
 impl ChangeBody {

@@ -57,7 +57,8 @@ pub(super) async fn put(
         (Some(changes), None) => Content::Said(changes),
         (None, Some(names)) => Content::Now(names),
         _ => {
-            let fix = "give `save` with names of devices, groups or areas, or `devices` with a change for each";
+            let fix =
+                "give `save` with names of devices, groups or areas, or `devices` with a change for each";
             return Err(Problem::invalid("one of `save` and `devices` is needed", fix));
         }
     };

@@ -1,8 +1,8 @@
 //! What a device is now, in the form in which it can be asked to be so again.
 
 use device_adapters::model::{
-    Availability, Capabilities, Change, ColorMode, DeviceId, LightCapabilities, LightChange, LightState, NO_EFFECT, State,
-    Tolerance,
+    Availability, Capabilities, Change, ColorMode, DeviceId, LightCapabilities, LightChange, LightState,
+    NO_EFFECT, State, Tolerance,
 };
 use serde_json::{Map, Value as Json, json};
 
@@ -138,7 +138,9 @@ fn remade(light: &LightState, can: Option<&LightCapabilities>) -> LightChange {
     let effect = light.effect.clone().filter(|effect| is_known(effect, |can| &can.effects));
     let zones = light.zones.clone().filter(|zones| {
         // What an effect makes of its zones is not theirs to keep.
-        effect.is_none() && has(|can| can.zones.is_some()) && zones.iter().all(|zone| zone.color != ColorMode::None)
+        effect.is_none()
+            && has(|can| can.zones.is_some())
+            && zones.iter().all(|zone| zone.color != ColorMode::None)
     });
     let is_one = zones.is_none();
     let color = Some(light.color).filter(|color| match color {
@@ -146,7 +148,8 @@ fn remade(light: &LightState, can: Option<&LightCapabilities>) -> LightChange {
         ColorMode::Temperature { .. } => has(|can| can.color_temperature.is_some()),
         ColorMode::Color(_) => has(|can| can.color.is_some()),
     });
-    let palette = light.palette.clone().filter(|name| effect.is_some() && is_known(name, |can| &can.palettes));
+    let palette =
+        light.palette.clone().filter(|name| effect.is_some() && is_known(name, |can| &can.palettes));
     let ends_effects = can.is_some_and(|can| !can.effects.is_empty());
     let change = LightChange {
         on: Some(true),

@@ -39,8 +39,7 @@ impl Bench {
     }
 
     async fn forget(&self, name: &str) {
-        let gone =
-            self.call(Method::DELETE, &format!("/api/v1/objects/device/{name}"), Value::Null).await;
+        let gone = self.call(Method::DELETE, &format!("/api/v1/objects/device/{name}"), Value::Null).await;
         assert_eq!(gone.status, StatusCode::NO_CONTENT);
     }
 
@@ -61,7 +60,8 @@ async fn what_devices_are_is_saved_activated_and_put_back() {
     bench.fake.put("device/window", "adapter", Stored::from("mqtt")).await;
     bench.fake.put("device/window", "capabilities", encode(&Capabilities::Sensor)).await;
     bench.fake.put("device/window", "area", Stored::from("hall")).await;
-    let saved = bench.scene(Method::PUT, "bright", json!({"save": ["hall"], "transition_ms": 500})).await.json();
+    let saved =
+        bench.scene(Method::PUT, "bright", json!({"save": ["hall"], "transition_ms": 500})).await.json();
     let devices = json!({"device/lamp": dim(100.0), "device/dark": {"on": false}});
     assert_eq!((&saved["devices"], &saved["refused"]), (&devices, &json!([])), "the sensor is passed over");
 
@@ -69,7 +69,8 @@ async fn what_devices_are_is_saved_activated_and_put_back() {
     bench.shows("dark", true, 6_554).await;
     let given = bench.scene(Method::POST, "bright/activate", json!({"wait": true})).await;
     assert_eq!((given.status, &given.json()["transition_ms"]), (StatusCode::OK, &json!(500)));
-    let ends: Vec<_> = given.json()["commands"].as_array().unwrap().iter().map(|c| c["state"].clone()).collect();
+    let ends: Vec<_> =
+        given.json()["commands"].as_array().unwrap().iter().map(|c| c["state"].clone()).collect();
     assert_eq!(ends, ["confirmed", "confirmed"]);
     let shown = bench.scene(Method::GET, "bright", Value::Null).await.json();
     assert_eq!(shown["before"], json!({"device/lamp": dim(10.001), "device/dark": dim(10.001)}));
@@ -118,7 +119,10 @@ async fn who_is_gone_or_unknown_is_named_and_the_others_go_on() {
 
     bench.forget("two").await;
     let given = bench.scene(Method::POST, "all/activate", Value::Null).await;
-    assert_eq!((given.status, &given.json()["commands"][0]["device"]), (StatusCode::ACCEPTED, &json!("device/one")));
+    assert_eq!(
+        (given.status, &given.json()["commands"][0]["device"]),
+        (StatusCode::ACCEPTED, &json!("device/one"))
+    );
     assert_eq!(given.json()["refused"][0]["device"], "device/two");
     assert!(given.json()["refused"][0]["detail"].as_str().unwrap().contains("it is gone"));
     assert_eq!(bench.scene(Method::GET, "all", Value::Null).await.json()["gone"], json!(["device/two"]));
@@ -165,12 +169,18 @@ async fn what_is_no_scene_is_refused_in_words() {
         (Method::POST, "evenin/undo"),
     ] {
         let answer = bench.scene(method, rest, Value::Null).await;
-        assert_eq!((answer.status, &answer.json()["candidates"]), (StatusCode::NOT_FOUND, &json!(["evening"])));
+        assert_eq!(
+            (answer.status, &answer.json()["candidates"]),
+            (StatusCode::NOT_FOUND, &json!(["evening"]))
+        );
     }
     let viewer = bench.token(Role::Viewer).await;
-    for (method, rest) in
-        [(Method::PUT, "evening"), (Method::DELETE, "evening"), (Method::POST, "evening/activate"), (Method::POST, "evening/undo")]
-    {
+    for (method, rest) in [
+        (Method::PUT, "evening"),
+        (Method::DELETE, "evening"),
+        (Method::POST, "evening/activate"),
+        (Method::POST, "evening/undo"),
+    ] {
         let path = format!("/api/v1/scenes/{rest}");
         let answer = bench.bearer(Some(&viewer), method, &path, json!({})).await;
         assert_eq!(answer.problem(), "forbidden", "{rest}");

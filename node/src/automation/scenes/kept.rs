@@ -131,7 +131,9 @@ mod tests {
                     let field_view = FieldView { value, at_ms: 0, by: String::new(), durable: true };
                     view.fields.insert(field, field_view);
                 }
-                Op::Unset(_, field) => assert!(view.fields.remove(&field).is_some() || field.as_str() == ACTIVATED),
+                Op::Unset(_, field) => {
+                    assert!(view.fields.remove(&field).is_some() || field.as_str() == ACTIVATED)
+                }
                 Op::Delete(_) => unreachable!("nothing deletes it"),
             }
         }
@@ -172,7 +174,8 @@ mod tests {
     fn what_fits_no_field_is_refused_in_words() {
         assert_eq!(Scene::fits("lifx-1", &json!({"on": true})), Ok(()));
         assert!(Scene::fits(&"x".repeat(60), &json!({"on": true})).unwrap_err().contains("too long"));
-        let zones: Vec<_> = (0..400).map(|_| json!({"count": 1, "brightness": 1.5, "kelvin": 2700})).collect();
+        let zones: Vec<_> =
+            (0..400).map(|_| json!({"count": 1, "brightness": 1.5, "kelvin": 2700})).collect();
         assert!(Scene::fits("lifx-1", &json!({ "zones": zones })).unwrap_err().contains("too much"));
     }
 }

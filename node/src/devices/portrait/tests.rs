@@ -71,18 +71,21 @@ fn states() -> impl Strategy<Value = LightState> {
         ]
     };
     let zones = prop::option::of(prop::collection::vec(
-        (1u16..=4, color(), any::<u16>()).prop_map(|(count, color, brightness)| zone(count, color, brightness)),
+        (1u16..=4, color(), any::<u16>())
+            .prop_map(|(count, color, brightness)| zone(count, color, brightness)),
         1..4,
     ));
     let effect = prop::option::of(Just("Rainbow".to_owned()));
-    (any::<bool>(), any::<u16>(), color(), effect, zones).prop_map(|(on, brightness, color, effect, zones)| LightState {
-        on,
-        brightness,
-        color,
-        palette: effect.as_ref().map(|_| "Lava".to_owned()),
-        zones: zones.filter(|_| effect.is_none()),
-        effect,
-    })
+    (any::<bool>(), any::<u16>(), color(), effect, zones).prop_map(
+        |(on, brightness, color, effect, zones)| LightState {
+            on,
+            brightness,
+            color,
+            palette: effect.as_ref().map(|_| "Lava".to_owned()),
+            zones: zones.filter(|_| effect.is_none()),
+            effect,
+        },
+    )
 }
 
 proptest! {
@@ -107,7 +110,10 @@ fn a_light_that_is_off_is_kept_as_off_and_one_that_runs_an_effect_with_it() {
     let zones = vec![zone(3, red(), 65_535), zone(13, ColorMode::Temperature { kelvin: 4_000 }, 0)];
     let zoned = LightState { zones: Some(zones.clone()), ..white.clone() };
     let kept = light(zoned).change(false).unwrap();
-    assert_eq!((kept["zones"][0]["count"].clone(), kept["zones"][1]["kelvin"].clone()), (json!(3), json!(4_000)));
+    assert_eq!(
+        (kept["zones"][0]["count"].clone(), kept["zones"][1]["kelvin"].clone()),
+        (json!(3), json!(4_000))
+    );
     assert!(kept.get("brightness").is_none() && kept.get("kelvin").is_none(), "{kept}");
     let runs = LightState {
         effect: Some("Rainbow".into()),
