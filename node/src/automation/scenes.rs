@@ -234,9 +234,11 @@ impl<'a> Scenes<'a> {
             }
         }
         if set.is_empty() && !refused.is_empty() {
-            let said =
-                |refused: &Json| refused.get("detail").and_then(Json::as_str).unwrap_or_default().to_owned();
-            let reasons: Vec<_> = refused.iter().take(4).map(said).collect();
+            let said = |refused: &Json, member| {
+                refused.get(member).and_then(Json::as_str).unwrap_or_default().to_owned()
+            };
+            let reason = |refused: &Json| format!("{}: {}", said(refused, "device"), said(refused, "detail"));
+            let reasons: Vec<_> = refused.iter().take(4).map(reason).collect();
             let fix = "`hearth devices` shows what each device is and whether it is there";
             return Err(Problem::invalid(reasons.join("; "), fix));
         }
