@@ -155,6 +155,17 @@ pub const KINDS: &[KindRule] = &[
         ],
     },
     KindRule {
+        kind: "scene",
+        overlay_ttl_ms: None,
+        fields: &[
+            required("transition_ms", Durability::Config, Writer::Node),
+            field("set.", Durability::Config, Writer::Node),
+            // Written at each activation, which may come often.
+            field("before.", Durability::State, Writer::Node),
+            field("activated", Durability::State, Writer::Node),
+        ],
+    },
+    KindRule {
         kind: "command",
         overlay_ttl_ms: Some(600_000),
         fields: &[
@@ -220,7 +231,7 @@ fn is_protected_object(key: &Key) -> bool {
     key.field.is_object()
         && matches!(
             key.object.kind(),
-            "node" | "token" | "command" | "event" | "adapter" | "home" | "schedule"
+            "node" | "token" | "command" | "event" | "adapter" | "home" | "schedule" | "scene"
         )
 }
 
@@ -276,6 +287,8 @@ mod tests {
     fn rules_are_found_by_name_and_by_prefix() {
         assert_eq!(durability(&key("device/x", "reach.0011")), Durability::Presence);
         assert_eq!(durability(&key("device/x", "desired")), Durability::State);
+        assert_eq!(durability(&key("scene/x", "set.lifx-1")), Durability::Config);
+        assert_eq!(durability(&key("scene/x", "before.lifx-1")), Durability::State);
         assert_eq!(durability(&key("note/x", "anything")), Durability::Config);
     }
 

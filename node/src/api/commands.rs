@@ -1,19 +1,20 @@
 //! Commands to devices: what people may say, checked against what the device can do.
 
-use std::{sync::Arc, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use axum::{Json, extract::State, http::StatusCode};
+use futures_util::{StreamExt as _, stream};
 use mesh_proto::{FieldName, Value};
 use serde::Deserialize;
 use serde_json::{Value as Any, json};
 use tokio::{
     sync::broadcast::{Receiver, error::RecvError},
-    time::{Instant, timeout_at},
+    time::{Instant, sleep, timeout_at},
 };
 
 use super::{
     ApiContext, color,
-    devices::{Target, find_target},
+    devices::{Target, find_device, find_target},
     extract::{Body, Named},
     json::timestamp,
     ports::{
@@ -24,10 +25,14 @@ use super::{
 use crate::service::{ObjectView, Service};
 
 const DEFAULT_DEADLINE_MS: u32 = 5_000;
+/// When the owner of the commands has room for questions again.
+const ROOM_SOON: Duration = Duration::from_millis(20);
 /// Shortest and longest deadline, in milliseconds.
 const DEADLINES_MS: std::ops::RangeInclusive<u32> = 100..=600_000;
 /// A request that waits for the end is answered after so many seconds all the same.
-const MAX_WAIT_S: u64 = 25;
+pub(super) const MAX_WAIT_S: u64 = 25;
+/// Commands that are handed to their owner at once, of the many that go together.
+const AT_ONCE: usize = 16;
 const MAX_KEY_BYTES: usize = 128;
 /// Longest name of an effect or palette, in bytes.
 const MAX_NAME_BYTES: usize = 64;
@@ -79,9 +84,9 @@ pub(crate) enum Taken {
     Many(Many),
 }
 
-/// The commands to the devices of a group or an area.
+/// The commands to the devices of a group, an area or a scene.
 pub(crate) struct Many {
-    /// `group/NAME` or `area NAME`.
+    /// `group/NAME`, `area NAME` or `scene/NAME`.
     name: String,
     pub(crate) commands: Vec<Command>,
     /// Who cannot do that, and why.
@@ -96,8 +101,11 @@ pub(super) async fn submit(
     // Listening begins before the command does, so that no step of its life is missed.
     let mut life = context.commands.life();
     match hand_in(&context.service, &context.commands, body).await? {
-        Taken::One(command) => {
-            let command = if wait { until_its_end(&context, &mut life, command).await? } else { command };
+        Taken::One(mut command) => {
+            if wait {
+                let until = Instant::now() + Duration::from_secs(MAX_WAIT_S);
+                follow(&context.commands, &mut life, std::slice::from_mut(&mut command), until).await?;
+            }
             let is_over = wait && command.state.is_final();
             Ok((if is_over { StatusCode::OK } else { StatusCode::ACCEPTED }, Json(to_json(&command))))
         }
@@ -127,7 +135,10 @@ pub(crate) async fn hand_in(
 /// renamed meanwhile.
 pub(super) async fn keep(service: &Service, mut command: Any) -> Result<Any, Problem> {
     let body: CommandBody = serde_json::from_value(command.clone()).map_err(|rule| {
-        Problem::invalid(format!("a command is not understood: {rule}"), "docs/api.md shows one")
+        Problem::invalid(
+            format!("a command is not understood: {rule}"),
+            "docs/time.md shows one, as `hearth schedule set` takes it",
+        )
     })?;
     if body.key.is_some() || body.wait {
         let detail = "`key` and `wait` are for a command that is given now";
@@ -143,56 +154,128 @@ pub(super) async fn keep(service: &Service, mut command: Any) -> Result<Any, Pro
     Ok(command)
 }
 
-/// A command for each device; one that cannot do that is named, and the others do.
+/// A change of a device that is kept: it is the same whenever it is made.
+pub(crate) fn check_kept(device: &ObjectView, change: &Any) -> Result<(), Problem> {
+    let change = change_of(change)?;
+    if change.press || change.on == Some(Power::Toggle) || change.transition_ms > 0 {
+        let detail = format!("{}: a press, a toggle or a transition is kept", device.id.as_str());
+        let fix = "say what the device shall be; the transition is given once for all";
+        return Err(Problem::invalid(detail, fix));
+    }
+    check_capabilities(device, &change)
+}
+
+/// A change in the form of the API, in the units of the node.
+pub(crate) fn change_of(change: &Any) -> Result<Change, Problem> {
+    let body: ChangeBody = serde_json::from_value(change.clone()).map_err(|rule| {
+        Problem::invalid(
+            format!("a change is not understood: {rule}"),
+            "docs/devices.md tells what can be changed",
+        )
+    })?;
+    body.check()
+}
+
+/// The same command for each device; one that cannot do that is named, and the others do.
 async fn hand_to_all(
     handle: &CommandsHandle,
     asked: &Asked,
     name: String,
     devices: Vec<ObjectView>,
 ) -> Result<Many, Problem> {
-    let (mut commands, mut refused, mut last) = (Vec::new(), Vec::new(), None);
-    for device in devices {
+    let each = devices.into_iter().map(|device| async {
         let id = device.id.as_str().to_owned();
-        match hand_to(handle, asked, device).await {
-            Ok(command) => commands.push(command),
-            Err(problem) => {
-                refused.push(json!({ "device": id, "detail": problem.to_json().get("detail") }));
-                last = Some(problem);
+        (id, hand_to(handle, asked, device).await)
+    });
+    Many::of(name, each).await
+}
+
+/// Hands in commands that go together, each for one device; one that is refused is named, and the others are given.
+pub(crate) async fn hand_in_each(
+    service: &Service,
+    handle: &CommandsHandle,
+    name: String,
+    bodies: Vec<CommandBody>,
+) -> Result<Many, Problem> {
+    let each = bodies.into_iter().map(|body| async {
+        let id = body.device.clone();
+        let hand_in = async {
+            let asked = body.check()?;
+            hand_to(handle, &asked, find_device(service, &asked.device).await?).await
+        };
+        (id, hand_in.await)
+    });
+    Many::of(name, each).await
+}
+
+/// Follows commands to their ends, or until then.
+pub(crate) async fn follow(
+    handle: &CommandsHandle,
+    life: &mut Receiver<Command>,
+    commands: &mut [Command],
+    until: Instant,
+) -> Result<(), PortError> {
+    while commands.iter().any(|command| !command.state.is_final()) {
+        match timeout_at(until, life.recv()).await {
+            Ok(Ok(news)) => {
+                if let Some(command) = commands.iter_mut().find(|command| command.id == news.id) {
+                    *command = news;
+                }
             }
+            Ok(Err(RecvError::Lagged(_))) => look_again(handle, commands, until).await?,
+            Ok(Err(RecvError::Closed)) => return Err(PortError::Stopping),
+            Err(_) => break,
         }
     }
-    match last {
-        Some(problem) if commands.is_empty() => Err(problem),
-        _ => Ok(Many { name, commands, refused }),
+    Ok(())
+}
+
+/// Asks where the open ones are. All who follow fall behind together: who finds no room asks again.
+async fn look_again(
+    handle: &CommandsHandle,
+    commands: &mut [Command],
+    until: Instant,
+) -> Result<(), PortError> {
+    for command in commands.iter_mut().filter(|command| !command.state.is_final()) {
+        let now = loop {
+            match handle.get(command.id.clone()).await {
+                Err(PortError::Overloaded) if Instant::now() < until => sleep(ROOM_SOON).await,
+                answer => break answer?,
+            }
+        };
+        if let Some(now) = now {
+            *command = now;
+        }
     }
+    Ok(())
 }
 
 impl Many {
+    /// What became of each; an error where every one was refused.
+    async fn of<F>(name: String, each: impl Iterator<Item = F>) -> Result<Self, Problem>
+    where
+        F: Future<Output = (String, Result<Command, Problem>)>,
+    {
+        let mut many = Self { name, commands: Vec::new(), refused: Vec::new() };
+        let mut last = None;
+        let mut each = stream::iter(each).buffered(AT_ONCE);
+        while let Some((device, taken)) = each.next().await {
+            match taken {
+                Ok(command) => many.commands.push(command),
+                Err(problem) => {
+                    many.refused.push(json!({ "device": device, "detail": problem.detail() }));
+                    last = Some(problem);
+                }
+            }
+        }
+        last.filter(|_| many.commands.is_empty()).map_or(Ok(many), Err)
+    }
+
     /// The commands as readers see them.
     pub(super) fn to_json(&self) -> Any {
         let commands: Vec<_> = self.commands.iter().map(to_json).collect();
         json!({ "group": self.name, "commands": commands, "refused": self.refused })
     }
-}
-
-async fn until_its_end(
-    context: &ApiContext,
-    life: &mut Receiver<Command>,
-    mut command: Command,
-) -> Result<Command, Problem> {
-    let until = Instant::now() + Duration::from_secs(MAX_WAIT_S);
-    while !command.state.is_final() {
-        match timeout_at(until, life.recv()).await {
-            Ok(Ok(news)) if news.id == command.id => command = news,
-            Ok(Ok(_)) => {}
-            Ok(Err(RecvError::Lagged(_))) => {
-                command = context.commands.get(command.id.clone()).await?.unwrap_or(command);
-            }
-            Ok(Err(RecvError::Closed)) => return Err(Problem::stopping()),
-            Err(_) => break,
-        }
-    }
-    Ok(command)
 }
 
 pub(super) async fn read(
@@ -235,16 +318,18 @@ impl CommandBody {
         if key.as_ref().is_some_and(|key| key.is_empty() || key.len() > MAX_KEY_BYTES) {
             return Err(Problem::invalid(format!("`key` has 1 to {MAX_KEY_BYTES} bytes"), "use a UUID"));
         }
-        let deadline_ms = deadline_ms.unwrap_or(DEFAULT_DEADLINE_MS);
-        if !DEADLINES_MS.contains(&deadline_ms) {
-            let (min, max) = DEADLINES_MS.into_inner();
-            return Err(Problem::invalid(
-                format!("`deadline_ms` is {deadline_ms}"),
-                format!("give {min} to {max}"),
-            ));
-        }
+        let deadline_ms = check_deadline(deadline_ms.unwrap_or(DEFAULT_DEADLINE_MS))?;
         Ok(Asked { device, change: change.check()?, key, deadline_ms })
     }
+}
+
+/// A deadline in its range.
+pub(crate) fn check_deadline(ms: u32) -> Result<u32, Problem> {
+    if DEADLINES_MS.contains(&ms) {
+        return Ok(ms);
+    }
+    let (min, max) = DEADLINES_MS.into_inner();
+    Err(Problem::invalid(format!("`deadline_ms` is {ms}"), format!("give {min} to {max}")))
 }
 
 impl ChangeBody {

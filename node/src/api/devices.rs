@@ -25,7 +25,7 @@ pub(super) async fn device(
 }
 
 /// What a command is for.
-pub(super) enum Target {
+pub(crate) enum Target {
     /// One device.
     Device(ObjectView),
     /// All devices of a group or an area.
@@ -37,7 +37,7 @@ pub(super) enum Target {
 }
 
 /// What a person means: a device, else a group by its name or object, else an area.
-pub(super) async fn find_target(service: &Service, given: &str) -> Result<Target, Problem> {
+pub(crate) async fn find_target(service: &Service, given: &str) -> Result<Target, Problem> {
     let no_device = match find_device(service, given).await {
         Ok(device) => return Ok(Target::Device(device)),
         Err(problem) if problem.status() == StatusCode::NOT_FOUND => problem,
@@ -89,7 +89,7 @@ fn text(device: &ObjectView, field: &str) -> String {
 }
 
 /// Every complete device, page by page.
-async fn all_devices(service: &Service) -> Result<Vec<ObjectView>, ServiceError> {
+pub(crate) async fn all_devices(service: &Service) -> Result<Vec<ObjectView>, ServiceError> {
     let mut devices: Vec<ObjectView> = Vec::new();
     loop {
         let after = devices.last().map(|device| device.id.clone());
@@ -104,7 +104,7 @@ async fn all_devices(service: &Service) -> Result<Vec<ObjectView>, ServiceError>
 
 /// The device that a person means: its object (`device/NAME`), the name they gave it, the name of
 /// the object alone, or the label in the hardware; then name or label whatever their case.
-pub(super) async fn find_device(service: &Service, given: &str) -> Result<ObjectView, Problem> {
+pub(crate) async fn find_device(service: &Service, given: &str) -> Result<ObjectView, Problem> {
     if let Some(id) = ObjectId::new(given).ok().filter(|id| id.kind() == "device") {
         let device = service.get(id).await?.filter(|device| device.complete);
         return device.ok_or_else(|| no_device(given, &[]));

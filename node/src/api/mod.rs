@@ -11,7 +11,7 @@ mod admin;
 mod backup;
 mod color;
 pub(crate) mod commands;
-mod devices;
+pub(crate) mod devices;
 mod events;
 mod extract;
 #[cfg(test)]
@@ -24,6 +24,7 @@ mod objects;
 pub mod ports;
 pub mod problem;
 mod removal;
+mod scenes;
 mod schedules;
 pub mod serve;
 #[cfg(test)]
@@ -154,6 +155,8 @@ fn viewer_routes() -> Router<Arc<ApiContext>> {
         .route("/api/v1/time", get(time::read))
         .route("/api/v1/schedules", get(schedules::list))
         .route("/api/v1/schedules/{name}", get(schedules::read))
+        .route("/api/v1/scenes", get(scenes::list))
+        .route("/api/v1/scenes/{name}", get(scenes::read))
         .route("/api/v1/home", get(schedules::home))
 }
 
@@ -166,6 +169,9 @@ fn operator_routes() -> Router<Arc<ApiContext>> {
             "/api/v1/schedules/{name}",
             put(schedules::put).patch(schedules::enable).delete(schedules::remove),
         )
+        .route("/api/v1/scenes/{name}", put(scenes::put).delete(scenes::remove))
+        .route("/api/v1/scenes/{name}/activate", post(scenes::activate))
+        .route("/api/v1/scenes/{name}/undo", post(scenes::undo))
 }
 
 fn admin_routes() -> Router<Arc<ApiContext>> {
@@ -188,7 +194,7 @@ fn admin_routes() -> Router<Arc<ApiContext>> {
 }
 
 /// Every route, for the bounded labels of the metrics.
-const ROUTES: [&str; 33] = [
+const ROUTES: [&str; 37] = [
     "/healthz",
     "/metrics",
     "/api/v1/ca",
@@ -218,6 +224,10 @@ const ROUTES: [&str; 33] = [
     "/api/v1/events",
     "/api/v1/schedules",
     "/api/v1/schedules/{name}",
+    "/api/v1/scenes",
+    "/api/v1/scenes/{name}",
+    "/api/v1/scenes/{name}/activate",
+    "/api/v1/scenes/{name}/undo",
     "/api/v1/home",
     BACKUP,
     EXPORT,

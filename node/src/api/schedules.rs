@@ -49,7 +49,10 @@ pub(super) async fn put(
     let ScheduleBody { when, only, except, missed, r#do, enabled } = body;
     let mut kept = Vec::with_capacity(r#do.len());
     for command in r#do {
-        kept.push(commands::keep(&context.service, command).await?);
+        kept.push(match command.get("scene") {
+            Some(_) => context.scenes().keep(command).await?,
+            None => commands::keep(&context.service, command).await?,
+        });
     }
     let enabled = enabled.unwrap_or(true);
     let text = ScheduleText { when, only, except, missed, commands: kept, enabled };

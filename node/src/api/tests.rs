@@ -6,6 +6,7 @@ mod health;
 mod household;
 mod objects;
 mod observers;
+mod scenes;
 mod transport;
 
 use std::{collections::BTreeMap, sync::Arc};

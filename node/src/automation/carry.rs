@@ -1,4 +1,4 @@
-//! Carrying out an occurrence: its commands, all at once, each to its end.
+//! Carrying out an occurrence: its commands and scenes, all at once, each command to its end.
 
 use std::{sync::Arc, time::Duration};
 
@@ -6,16 +6,14 @@ use futures_util::future::join_all;
 use jiff::Timestamp;
 use serde_json::{Value as Json, json};
 use tokio::{
-    sync::{
-        Semaphore,
-        broadcast::{Receiver, error::RecvError},
-    },
-    time::{Instant, timeout_at},
+    sync::{Semaphore, broadcast::Receiver},
+    time::Instant,
 };
 
+use super::scenes::Scenes;
 use crate::{
     api::{
-        commands::{CommandBody, Taken, hand_in},
+        commands::{CommandBody, Taken, follow, hand_in},
         ports::{Command, CommandState, CommandsHandle},
     },
     service::Service,
@@ -48,26 +46,21 @@ impl Hands {
     pub(super) async fn carry_out(&self, schedule: &str, at: Timestamp, commands: &[Json]) -> Vec<String> {
         let each = commands.iter().enumerate().map(|(index, command)| {
             let key = format!("{schedule}@{}#{index}", at.as_second());
-            self.one(command, key)
+            self.one(schedule, command, key)
         });
         join_all(each).await.into_iter().flatten().collect()
     }
 
-    async fn one(&self, command: &Json, key: String) -> Vec<String> {
-        let body = match body(command, key) {
-            Ok(body) => body,
-            Err(rule) => return vec![rule],
-        };
+    async fn one(&self, schedule: &str, command: &Json, key: String) -> Vec<String> {
         // Listening begins before the command does, so that no step of its life is missed.
         let mut life = self.commands.life();
-        let target = command.get("device").and_then(Json::as_str).unwrap_or_default();
         let place = self.places.acquire().await;
-        let taken = hand_in(&self.service, &self.commands, body).await;
+        let taken = self.give(schedule, command, key).await;
         drop(place);
         let (given, refused) = match taken {
             Ok(Taken::One(command)) => (vec![command], Vec::new()),
             Ok(Taken::Many(many)) => (many.commands, many.refused),
-            Err(problem) => return vec![format!("{target}: {}", problem.detail())],
+            Err(reason) => return vec![reason],
         };
         let said = |refused: &Json| {
             let of = |member: &str| refused.get(member).and_then(Json::as_str).unwrap_or_default().to_owned();
@@ -78,46 +71,27 @@ impl Hands {
         failed
     }
 
-    /// What of the commands did not come to its end well.
-    async fn ends(&self, life: &mut Receiver<Command>, mut open: Vec<Command>) -> Vec<String> {
-        let mut failed = Vec::new();
-        let within = open.iter().map(|command| command.deadline_ms.saturating_sub(command.at_ms)).max();
-        let until = Instant::now() + Duration::from_millis(within.unwrap_or(0)) + GRACE;
-        loop {
-            open.retain(|command| {
-                if command.state.is_final() {
-                    failed.extend(failure(command));
-                }
-                !command.state.is_final()
-            });
-            if open.is_empty() {
-                return failed;
-            }
-            match timeout_at(until, life.recv()).await {
-                Ok(Ok(news)) => {
-                    open.iter_mut()
-                        .filter(|command| command.id == news.id)
-                        .for_each(|command| *command = news.clone());
-                }
-                Ok(Err(RecvError::Lagged(_))) => self.look_again(&mut open).await,
-                Ok(Err(RecvError::Closed)) | Err(_) => {
-                    failed.extend(
-                        open.iter().map(|command| format!("{}: its command did not end", command.device)),
-                    );
-                    return failed;
-                }
-            }
-        }
+    async fn give(&self, schedule: &str, command: &Json, key: String) -> Result<Taken, String> {
+        let of = |member: &str| command.get(member).and_then(Json::as_str);
+        let taken = if let Some(scene) = of("scene") {
+            let scenes = Scenes::new(&self.service, &self.commands);
+            let given = scenes.carry_out(command, DEADLINE_MS, key, schedule).await;
+            given.map(|given| Taken::Many(given.many)).map_err(|problem| (scene, problem))
+        } else {
+            let body = body(command, key)?;
+            let target = of("device").unwrap_or_default();
+            hand_in(&self.service, &self.commands, body).await.map_err(|problem| (target, problem))
+        };
+        taken.map_err(|(target, problem)| format!("{target}: {}", problem.detail()))
     }
 
-    async fn look_again(&self, open: &mut [Command]) {
-        for command in open {
-            // All that wait fall behind together, and the owner of the commands has no room for all their questions.
-            let _place = self.places.acquire().await;
-            if let Ok(Some(now)) = self.commands.get(command.id.clone()).await {
-                *command = now;
-            }
-        }
+    /// What of the commands did not come to its end well.
+    async fn ends(&self, life: &mut Receiver<Command>, mut given: Vec<Command>) -> Vec<String> {
+        let within = given.iter().map(|command| command.deadline_ms.saturating_sub(command.at_ms)).max();
+        let until = Instant::now() + Duration::from_millis(within.unwrap_or(0)) + GRACE;
+        // At a stop, as at the end of their time, they are what they are.
+        let _ = follow(&self.commands, life, &mut given, until).await;
+        given.iter().filter_map(failure).collect()
     }
 }
 
@@ -131,9 +105,14 @@ fn body(command: &Json, key: String) -> Result<CommandBody, String> {
     serde_json::from_value(command).map_err(|rule| format!("a command is not understood: {rule}"))
 }
 
-/// What a command that has ended failed by. One that another took over from was carried out as far as it could be.
+/// What a command failed by. One that another took over from was carried out as far as it could be.
 fn failure(command: &Command) -> Option<String> {
-    let reason = command.reason.as_deref().unwrap_or("it gave no reason");
-    let failed = matches!(command.state, CommandState::TimedOut | CommandState::Failed);
-    failed.then(|| format!("{}: {reason}", command.device))
+    let reason = match command.state {
+        CommandState::TimedOut | CommandState::Failed => {
+            command.reason.as_deref().unwrap_or("it gave no reason")
+        }
+        state if state.is_final() => return None,
+        _ => "its command did not end",
+    };
+    Some(format!("{}: {reason}", command.device))
 }

@@ -1,4 +1,4 @@
-//! What the home does by itself: schedules.
+//! What the home does by itself: schedules, and scenes that they and people activate ([`scenes`]).
 //!
 //! One task watches `schedule/` and the home's settings. When an occurrence is due and this node is the one to carry it out
 //! ([`agenda`]), it records that it begins, gives the commands, and records how they ended. Nothing happens before the time of day
@@ -9,6 +9,8 @@
 //! | `home/main` | `zone`, `latitude`, `longitude` | the node that a person asked |
 //! | `schedule/NAME` | `when`, `only`, `except`, `missed`, `do`, `enabled`, `since` | the node that a person asked |
 //! | | `run.NODE` | each node: what it did last ([`record`]) |
+//! | `scene/NAME` | `transition_ms`, `set.DEVICE` | the node that a person asked |
+//! | | `before.DEVICE`, `activated` | the node that activated it |
 
 mod agenda;
 mod carry;
@@ -17,6 +19,7 @@ mod events;
 mod record;
 mod requests;
 mod run;
+pub(crate) mod scenes;
 mod spec;
 mod steps;
 #[cfg(test)]

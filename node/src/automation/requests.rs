@@ -61,7 +61,7 @@ impl Automation {
     /// The writes that make a schedule, when it can ever come. The first one finds the home in the time zone of this board, unless
     /// somebody has said where it is.
     fn put_ops(&self, name: &str, text: &ScheduleText) -> Result<Vec<Op>, PortError> {
-        let object = object(name)?;
+        let object = named("schedule", name)?;
         if self.schedules.len() >= MAX_SCHEDULES && !self.schedules.contains_key(name) {
             let detail = format!("there are {MAX_SCHEDULES} schedules already");
             return Err(PortError::Conflict {
@@ -223,13 +223,13 @@ fn local(at: Timestamp, home: Option<&Home>) -> String {
     at.to_zoned(zone).strftime("%Y-%m-%dT%H:%M:%S%:z").to_string()
 }
 
-/// The object of a schedule, by a name that can be typed.
-fn object(name: &str) -> Result<ObjectId, PortError> {
+/// The object of a schedule or scene, by a name that can be typed.
+pub(super) fn named(kind: &str, name: &str) -> Result<ObjectId, PortError> {
     let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '_');
     let fits = (1..=MAX_NAME).contains(&name.len()) && name.chars().all(allowed);
-    ObjectId::new(&format!("schedule/{name}")).ok().filter(|_| fits).ok_or_else(|| {
+    ObjectId::new(&format!("{kind}/{name}")).ok().filter(|_| fits).ok_or_else(|| {
         let shown: String = name.chars().filter(|c| !c.is_control()).take(MAX_NAME).collect();
-        invalid(format!("`{shown}` is no name of a schedule"), "1 to 64 of a-z, 0-9, - and _")
+        invalid(format!("`{shown}` is no name of a {kind}"), "1 to 64 of a-z, 0-9, - and _")
     })
 }
 

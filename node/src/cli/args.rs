@@ -14,9 +14,11 @@ use crate::config::{Flags, JoinToken, rules};
 
 mod devices;
 mod household;
+mod scenes;
 mod schedules;
 pub use devices::*;
 pub use household::*;
+pub use scenes::*;
 pub use schedules::*;
 
 /// The command line of `hearth`.
@@ -162,6 +164,9 @@ pub enum Command {
         overtook this one, 1 when it failed."
     )]
     Light(LightArgs),
+    /// Scenes: many devices stored and restored as one, and put back
+    #[command(subcommand)]
+    Scene(SceneCommand),
     /// Schedules: what the home does at a time, whichever boards live then
     #[command(subcommand)]
     Schedule(ScheduleCommand),

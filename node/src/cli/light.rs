@@ -35,25 +35,29 @@ impl Session {
     ) -> Done<Exit> {
         let body = devices::body(name, &change, manner);
         let answer = self.client.call(Method::POST, "/api/v1/commands", Some(&body)).await?;
-        let Some(commands) = answer.get("commands").and_then(Value::as_array) else {
-            let (ended, failure) = self.follow_command(answer, manner, transition).await?;
-            return self.tell_end(&ended, failure);
-        };
-        let refused = answer.get("refused").and_then(Value::as_array).cloned().unwrap_or_default();
-        let (mut ended, mut worst) = (Vec::new(), None);
-        for refused in &refused {
-            let said =
-                |member: &str| refused.get(member).and_then(Value::as_str).unwrap_or_default().to_owned();
-            let fix = "`hearth devices` shows what each device is and can do";
-            let failure = Failure::new(Exit::Refused, format!("{}: {}", said("device"), said("detail")), fix);
-            self.tell_one(&failure);
-            worst.get_or_insert(failure.exit);
+        if answer.get("commands").is_some() {
+            return self.follow_all(&answer, "group", manner, transition).await;
         }
-        for command in commands {
+        let (ended, failure) = self.follow_command(answer, manner, transition).await?;
+        self.tell_end(&ended, failure)
+    }
+
+    /// Follows the commands of a group or a scene, as the API answers with them, to their ends.
+    pub(super) async fn follow_all(
+        &self,
+        answer: &Value,
+        of: &str,
+        manner: &Manner,
+        transition: Duration,
+    ) -> Done<Exit> {
+        let listed = |member: &str| answer.get(member).and_then(Value::as_array).cloned().unwrap_or_default();
+        let refused = listed("refused");
+        let (mut ended, mut worst) = (Vec::new(), self.tell_refused(&refused));
+        for command in listed("commands") {
             if !self.out.json {
                 self.out.note(command.get("device").and_then(Value::as_str).unwrap_or_default());
             }
-            let (command, failure) = self.follow_command(command.clone(), manner, transition).await?;
+            let (command, failure) = self.follow_command(command, manner, transition).await?;
             ended.push(command);
             if let Some(failure) = failure {
                 self.tell_one(&failure);
@@ -61,10 +65,23 @@ impl Session {
             }
         }
         if self.out.json {
-            self.out
-                .document(&json!({"group": answer.get("group"), "commands": ended, "refused": refused}))?;
+            self.out.document(&json!({of: answer.get(of), "commands": ended, "refused": refused}))?;
         }
         Ok(worst.unwrap_or(Exit::Ok))
+    }
+
+    /// Tells which devices were refused, and why.
+    pub(super) fn tell_refused(&self, refused: &[Value]) -> Option<Exit> {
+        for refused in refused {
+            let said = |member: &str| refused.get(member).and_then(Value::as_str).unwrap_or_default();
+            let fix = "`hearth devices` shows what each device is and can do";
+            self.tell_one(&Failure::new(
+                Exit::Refused,
+                format!("{}: {}", said("device"), said("detail")),
+                fix,
+            ));
+        }
+        (!refused.is_empty()).then_some(Exit::Refused)
     }
 
     /// Follows a command to its end unless that is not wanted: what it is then, and why it failed if it did.
@@ -145,7 +162,7 @@ fn patience(manner: &Manner, transition: Duration) -> Duration {
 /// The member `change` of the body of `POST /api/v1/commands`.
 pub(super) fn change(args: &LightArgs) -> Value {
     let mut change = Map::new();
-    let transition = args.transition.map(|time| json!(u64::try_from(time.as_millis()).unwrap_or(u64::MAX)));
+    let transition = args.transition.map(millis);
     let members = [
         ("on", args.power.map(devices::power)),
         ("brightness", args.brightness.map(|percent| json!(percent))),
@@ -162,6 +179,11 @@ pub(super) fn change(args: &LightArgs) -> Value {
         }
     }
     Value::Object(change)
+}
+
+/// A time as the API takes it.
+pub(super) fn millis(time: Duration) -> Value {
+    json!(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
 }
 
 fn has_ended(command: &Command) -> bool {

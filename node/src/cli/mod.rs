@@ -21,6 +21,7 @@ mod local;
 mod model;
 mod objects;
 mod part;
+mod scenes;
 mod schedules;
 mod show;
 #[cfg(test)]
@@ -175,6 +176,7 @@ impl Session {
             Command::Switch(args) => self.switch(&args).await,
             Command::Press(args) => self.press(&args).await,
             Command::Light(args) => self.light(&args).await,
+            Command::Scene(command) => self.scene(&command).await,
             Command::Schedule(command) => self.schedule(&command).await,
             Command::Event(command) => self.event(&command).await,
             Command::Home { command } => self.home(command.as_ref()).await,

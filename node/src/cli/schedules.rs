@@ -5,7 +5,7 @@ use hyper::Method;
 use serde_json::{Map, Value, json};
 
 use super::Session;
-use super::args::{HomeCommand, Later, LaterCommand, Manner, ScheduleCommand, ScheduleSetArgs};
+use super::args::{HomeCommand, Later, LaterCommand, SceneActivateArgs, ScheduleCommand, ScheduleSetArgs};
 use super::client::segment;
 use super::exit::{Exit, Failure};
 use super::model::read_list;
@@ -89,29 +89,36 @@ fn later(words: &[String]) -> Result<Value, Failure> {
             "write it as for `hearth` itself, such as: -- light hall on --brightness 40",
         )
     })?;
-    let (name, change, manner) = match &parsed.command {
-        LaterCommand::Light(args) => (&args.name, light::change(args), &args.manner),
-        LaterCommand::Switch(args) => (&args.name, json!({"on": devices::power(args.power)}), &args.manner),
-        LaterCommand::Press(args) => (&args.name, json!({"press": true}), &args.manner),
+    let (mut command, manner) = match &parsed.command {
+        LaterCommand::Light(args) => {
+            (json!({"device": args.name, "change": light::change(args)}), &args.manner)
+        }
+        LaterCommand::Switch(args) => {
+            (json!({"device": args.name, "change": {"on": devices::power(args.power)}}), &args.manner)
+        }
+        LaterCommand::Press(args) => (json!({"device": args.name, "change": {"press": true}}), &args.manner),
+        LaterCommand::Scene(args) => (scene(args), &args.manner),
     };
-    let mut command = json!({"device": name, "change": change});
     if words.iter().any(|word| word.starts_with("--deadline"))
         && let Some(members) = command.as_object_mut()
     {
-        members.insert("deadline_ms".to_owned(), deadline(manner));
+        members.insert("deadline_ms".to_owned(), light::millis(manner.deadline));
     }
     Ok(command)
 }
 
-fn deadline(manner: &Manner) -> Value {
-    json!(u64::try_from(manner.deadline.as_millis()).unwrap_or(u64::MAX))
+fn scene(args: &SceneActivateArgs) -> Value {
+    match args.transition {
+        Some(time) => json!({"scene": args.name, "transition_ms": light::millis(time)}),
+        None => json!({"scene": args.name}),
+    }
 }
 
-fn text<'a>(value: &'a Value, member: &str) -> &'a str {
+pub(super) fn text<'a>(value: &'a Value, member: &str) -> &'a str {
     value.get(member).and_then(Value::as_str).unwrap_or_default()
 }
 
-fn list<'a>(value: &'a Value, member: &str) -> &'a [Value] {
+pub(super) fn list<'a>(value: &'a Value, member: &str) -> &'a [Value] {
     value.get(member).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
 }
 
@@ -152,9 +159,14 @@ fn moment(value: &Value) -> String {
 }
 
 fn shown_command(command: &Value) -> String {
-    let change = command.get("change").and_then(Value::as_object);
-    let parts = change.into_iter().flatten().map(|(name, value)| format!("{name} {}", values::show(value)));
-    format!("{}: {}", text(command, "device"), parts.collect::<Vec<_>>().join(", "))
+    match (text(command, "scene"), command.get("transition_ms")) {
+        ("", _) => {
+            let change = command.get("change").map(values::show_change).unwrap_or_default();
+            format!("{}: {change}", text(command, "device"))
+        }
+        (scene, None) => format!("scene {scene}"),
+        (scene, Some(ms)) => format!("scene {scene}: transition_ms {ms}"),
+    }
 }
 
 fn shown_last(last: &Value) -> String {
@@ -212,6 +224,9 @@ mod tests {
         );
         let patient = later(&words("press gate --deadline 1m")).unwrap();
         assert_eq!(patient, json!({"device": "gate", "change": {"press": true}, "deadline_ms": 60_000}));
+        let scene = later(&words("scene evening --transition 2s --deadline 1m")).unwrap();
+        assert_eq!(scene, json!({"scene": "evening", "transition_ms": 2_000, "deadline_ms": 60_000}));
+        assert_eq!(later(&words("scene evening")).unwrap(), json!({"scene": "evening"}));
         let refused = later(&words("lite hall on")).unwrap_err();
         assert!(refused.detail.contains("lite hall on"), "{}", refused.detail);
     }
@@ -220,7 +235,8 @@ mod tests {
     fn a_schedule_tells_when_it_comes_why_and_what_became_of_the_last() {
         let shown = one(&json!({
             "name": "evening", "when": "sunset - 30m", "only": "", "except": "12-24", "state": "waiting", "reason": null,
-            "do": [{"device": "device/lifx-1", "change": {"on": true}}], "by": "kitchen",
+            "do": [{"device": "device/lifx-1", "change": {"on": true}}, {"scene": "cosy", "transition_ms": 2_000}],
+            "by": "kitchen",
             "next": [{"local": "2026-11-29T15:24:10+01:00", "why": "30m before sunset at 15:54:10"},
                 {"local": "2026-11-30T15:23:31+01:00", "why": "30m before sunset at 15:53:31"}],
             "last": [{"local": "2026-11-28T15:24:55+01:00", "state": "failed", "node": "cellar", "again": true,
@@ -230,6 +246,7 @@ mod tests {
             "evening  sunset - 30m  (waiting)",
             "not on 12-24",
             "does  device/lifx-1: on true",
+            "does  scene cosy: transition_ms 2000",
             "next  2026-11-29 15:24:10 +01:00  30m before sunset at 15:54:10, by kitchen",
             "      2026-11-30 15:23:31 +01:00",
             "failed by cellar, again: a node that had begun died, 2 before it missed",

@@ -179,6 +179,12 @@ pub fn show(value: &Value) -> String {
     }
 }
 
+/// A change of a device in the form of the API.
+pub fn show_change(change: &Value) -> String {
+    let parts = change.as_object().into_iter().flatten();
+    parts.map(|(name, value)| format!("{name} {}", show(value))).collect::<Vec<_>>().join(", ")
+}
+
 fn reads_as_text(text: &str) -> bool {
     !text.is_empty()
         && text.trim() == text

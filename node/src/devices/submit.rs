@@ -307,7 +307,7 @@ fn hash_of(request: &CommandRequest) -> [u8; 32] {
 }
 
 /// The change without a toggle.
-fn absolute(change: &Change, resolve: impl Fn(Power) -> bool) -> model::Change {
+pub(super) fn absolute(change: &Change, resolve: impl Fn(Power) -> bool) -> model::Change {
     if change.press {
         return model::Change::Press;
     }

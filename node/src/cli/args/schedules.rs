@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
-use super::{LightArgs, PressArgs, SwitchArgs};
+use super::{LightArgs, PressArgs, SceneActivateArgs, SwitchArgs};
 use crate::cli::values::{self, Assignment};
 use crate::config::duration::parse_duration;
 
@@ -67,7 +67,7 @@ pub struct ScheduleSetArgs {
     /// Keep it switched off for now
     #[arg(long)]
     pub disabled: bool,
-    /// What to do, as `hearth` itself takes it: light, switch or press; more than one with `--` between them
+    /// What to do, as `hearth` itself takes it: light, switch or press, or `scene NAME`; more than one with `--` between them
     #[arg(last = true, required = true, num_args = 1.., value_name = "COMMAND")]
     pub commands: Vec<String>,
 }
@@ -90,6 +90,8 @@ pub enum LaterCommand {
     Switch(SwitchArgs),
     /// `hearth press`.
     Press(PressArgs),
+    /// `hearth scene activate`.
+    Scene(SceneActivateArgs),
 }
 
 /// What `hearth event` does.
