@@ -215,6 +215,7 @@ async fn what_can_never_be_is_refused_in_words() {
     refused(&[&["schedule", "set", "X y", "sunset"][..], &light[..]].concat(), "a-z").await;
     refused(&["schedule", "set", "x", "sunset", "--", "light", "attic", "on"], "attic").await;
     refused(&["schedule", "set", "x", "sunset", "--", "dance"], "dance").await;
+    refused(&["schedule", "set", "x", "sunset", "--", "light", SERIAL_NAME, "toggle"], "undo itself").await;
     refused(&["schedule", "show", "x"], "no such schedule").await;
     refused(&["schedule", "remove", "x"], "schedule `x`").await;
     assert!(node.json(&["schedule", "list"]).await.unwrap()["schedules"].as_array().unwrap().is_empty());

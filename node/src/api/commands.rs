@@ -1,5 +1,7 @@
 //! Commands to devices: what people may say, checked against what the device can do.
 
+mod follow;
+
 use std::{future::Future, sync::Arc, time::Duration};
 
 use axum::{Json, extract::State, http::StatusCode};
@@ -7,10 +9,7 @@ use futures_util::{StreamExt as _, stream};
 use mesh_proto::{FieldName, Value};
 use serde::Deserialize;
 use serde_json::{Value as Any, json};
-use tokio::{
-    sync::broadcast::{Receiver, error::RecvError},
-    time::{Instant, sleep, timeout_at},
-};
+use tokio::time::Instant;
 
 use super::{
     ApiContext, color,
@@ -23,10 +22,9 @@ use super::{
     problem::Problem,
 };
 use crate::service::{ObjectView, Service};
+pub(crate) use follow::follow;
 
 const DEFAULT_DEADLINE_MS: u32 = 5_000;
-/// When the owner of the commands has room for questions again.
-const ROOM_SOON: Duration = Duration::from_millis(20);
 /// Shortest and longest deadline, in milliseconds.
 const DEADLINES_MS: std::ops::RangeInclusive<u32> = 100..=600_000;
 /// A request that waits for the end is answered after so many seconds all the same.
@@ -145,6 +143,10 @@ pub(super) async fn keep(service: &Service, mut command: Any) -> Result<Any, Pro
         return Err(Problem::invalid(detail, "leave them out"));
     }
     let asked = body.check()?;
+    if asked.change.on == Some(Power::Toggle) {
+        let detail = "a toggle is kept: should it come twice, it would undo itself";
+        return Err(Problem::invalid(detail, "write on or off"));
+    }
     if let Target::Device(device) = find_target(service, &asked.device).await? {
         check_capabilities(&device, &asked.change)?;
         if let Any::Object(map) = &mut command {
@@ -206,48 +208,6 @@ pub(crate) async fn hand_in_each(
         (id, hand_in.await)
     });
     Many::of(name, each).await
-}
-
-/// Follows commands to their ends, or until then.
-pub(crate) async fn follow(
-    handle: &CommandsHandle,
-    life: &mut Receiver<Command>,
-    commands: &mut [Command],
-    until: Instant,
-) -> Result<(), PortError> {
-    while commands.iter().any(|command| !command.state.is_final()) {
-        match timeout_at(until, life.recv()).await {
-            Ok(Ok(news)) => {
-                if let Some(command) = commands.iter_mut().find(|command| command.id == news.id) {
-                    *command = news;
-                }
-            }
-            Ok(Err(RecvError::Lagged(_))) => look_again(handle, commands, until).await?,
-            Ok(Err(RecvError::Closed)) => return Err(PortError::Stopping),
-            Err(_) => break,
-        }
-    }
-    Ok(())
-}
-
-/// Asks where the open ones are. All who follow fall behind together: who finds no room asks again.
-async fn look_again(
-    handle: &CommandsHandle,
-    commands: &mut [Command],
-    until: Instant,
-) -> Result<(), PortError> {
-    for command in commands.iter_mut().filter(|command| !command.state.is_final()) {
-        let now = loop {
-            match handle.get(command.id.clone()).await {
-                Err(PortError::Overloaded) if Instant::now() < until => sleep(ROOM_SOON).await,
-                answer => break answer?,
-            }
-        };
-        if let Some(now) = now {
-            *command = now;
-        }
-    }
-    Ok(())
 }
 
 impl Many {

@@ -294,12 +294,14 @@ impl Automation {
         if self.living.is_empty() {
             return Some("this node stands outside of its household");
         }
+        (!self.has_heard()).then_some("what the other nodes have done is being heard out")
+    }
+
+    /// Whether this node knows what the others knew when it started, or when one came to life; those that say nothing are waited for
+    /// for a while.
+    fn has_heard(&self) -> bool {
         let is_alone = self.called.keys().all(|node| *node == self.me);
-        let has_heard = is_alone || *self.caught_up.borrow();
-        if !has_heard && Instant::now() < self.hears_out_until {
-            return Some("what the other nodes have done is being heard out");
-        }
-        None
+        is_alone || *self.caught_up.borrow() || Instant::now() >= self.hears_out_until
     }
 
     fn now(&self) -> Timestamp {
@@ -308,10 +310,14 @@ impl Automation {
 
     /// How long until something may be due.
     fn pause(&self) -> Duration {
+        if self.held().is_some() {
+            return TICK;
+        }
         let now = self.now();
         let until = |at: &Timestamp| Duration::try_from(at.duration_since(now)).unwrap_or_default();
         self.schedules
             .values()
+            .filter(|entry| entry.running.is_none())
             .filter_map(|entry| entry.look_at.as_ref())
             .map(until)
             .fold(TICK, Duration::min)
