@@ -141,6 +141,15 @@ impl Emulator {
         Ok(())
     }
 
+    /// Takes a bulb away for good.
+    ///
+    /// # Errors
+    /// When the HTTP API does not answer as expected.
+    pub async fn remove(&self, serial: &str) -> Result<()> {
+        self.api("DELETE", &format!("/api/devices/{serial}"), &Value::Null).await?;
+        Ok(())
+    }
+
     async fn start_on(namespace: Option<&str>, port: u16, products: &[u16]) -> Result<Self> {
         let python = python()?;
         let mut command = match namespace {

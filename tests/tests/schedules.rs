@@ -1,9 +1,14 @@
 //! What the home does at a time: two nodes, a bulb, and whichever of the two lives.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
 use hearth_tests::{
     daemon::{Daemon, PATIENCE, Plan, wait_until},
-    emulator::{COLOR_BULB, Emulator},
+    emulator::{COLOR_BULB, Emulator, Fault, Link},
 };
 use jiff::{Timestamp, ToSpan as _};
 use serde_json::{Value, json};
@@ -11,16 +16,15 @@ use serde_json::{Value, json};
 const SERIAL: &str = "d073d5000001";
 const BULB: &str = "device/lifx-d073d5000001";
 
-fn config(emulator: &Emulator) -> String {
+fn config(bulb: SocketAddr) -> String {
     format!(
-        "[adapters.lifx]\naddresses = [\"{}\"]\nbroadcast = []\nbind = \"127.0.0.1:0\"\ndiscover_s = 1\npoll_s = 1\n",
-        emulator.address()
+        "[adapters.lifx]\naddresses = [\"{bulb}\"]\nbroadcast = []\nbind = \"127.0.0.1:0\"\ndiscover_s = 1\npoll_s = 1\n"
     )
 }
 
 /// A node that knows the time.
 fn plan(name: &str, emulator: &Emulator) -> Plan {
-    Plan::new(name).config(config(emulator)).variable("HEARTH_CLOCK", "trusted")
+    Plan::new(name).config(config(emulator.address())).variable("HEARTH_CLOCK", "trusted")
 }
 
 async fn reaches_the_bulb(node: &Daemon) {
@@ -144,7 +148,7 @@ async fn when_the_node_that_is_to_carry_it_out_dies_another_does() {
 #[tokio::test]
 async fn nothing_comes_before_the_time_is_known_and_what_was_missed_goes_by_the_policy() {
     let emulator = Emulator::start(&[COLOR_BULB]).await.unwrap();
-    let node = Plan::new("alone").config(config(&emulator)).start().await.unwrap();
+    let node = Plan::new("alone").config(config(emulator.address())).start().await.unwrap();
     reaches_the_bulb(&node).await;
     node.cli(&["home", "set", "--zone", "UTC"]).await.unwrap().ok().unwrap();
     once(&node, "wake", 1, "21").await;
@@ -211,6 +215,7 @@ async fn what_can_never_be_is_refused_in_words() {
     refused(&[&["schedule", "set", "X y", "sunset"][..], &light[..]].concat(), "a-z").await;
     refused(&["schedule", "set", "x", "sunset", "--", "light", "attic", "on"], "attic").await;
     refused(&["schedule", "set", "x", "sunset", "--", "dance"], "dance").await;
+    refused(&["schedule", "set", "x", "sunset", "--", "light", SERIAL_NAME, "toggle"], "undo itself").await;
     refused(&["schedule", "show", "x"], "no such schedule").await;
     refused(&["schedule", "remove", "x"], "schedule `x`").await;
     assert!(node.json(&["schedule", "list"]).await.unwrap()["schedules"].as_array().unwrap().is_empty());
@@ -226,4 +231,138 @@ async fn what_can_never_be_is_refused_in_words() {
     node.cli(&["schedule", "enable", "x"]).await.unwrap().ok().unwrap();
     node.cli(&["schedule", "remove", "x"]).await.unwrap().ok().unwrap();
     refused(&["put", "schedule/y", "when=sunset"], "only nodes write it").await;
+}
+
+/// Two nodes and a bulb that takes what it is told and does not do it: a run stays under way.
+struct Stuck {
+    emulator: Emulator,
+    link: Link,
+    /// Which is at it.
+    runs: Daemon,
+    other: Daemon,
+}
+
+impl Stuck {
+    async fn new() -> Self {
+        let emulator = Emulator::start(&[COLOR_BULB]).await.unwrap();
+        let link = Link::to(emulator.address(), 3).await.unwrap();
+        let plan = |name| Plan::new(name).config(config(link.address())).variable("HEARTH_CLOCK", "trusted");
+        let one = plan("one").start().await.unwrap();
+        let two = one.joined_by(plan("two")).await.unwrap();
+        for node in [&one, &two] {
+            reaches_the_bulb(node).await;
+        }
+        one.cli(&["home", "set", "--zone", "UTC"]).await.unwrap().ok().unwrap();
+        link.set(Fault { ignore_sets: true, ..Fault::default() });
+        once(&one, "wake", 4, "42").await;
+        for node in [&one, &two] {
+            let begun = wait_until("it is under way", PATIENCE, async || {
+                Ok(node.json(&["schedule", "show", "wake"]).await?["last"][0]["state"] == "started")
+            });
+            begun.await.unwrap();
+        }
+        let is_one = schedule(&two, "wake").await["last"][0]["node"] == "one";
+        let (runs, other) = if is_one { (one, two) } else { (two, one) };
+        Self { emulator, link, runs, other }
+    }
+
+    /// What a node that has taken it over says of it, by now.
+    async fn taken_over(&self) -> Value {
+        let last = schedule(&self.other, "wake").await["last"].clone();
+        last.as_array()
+            .unwrap()
+            .iter()
+            .find(|last| last["node"] == self.other.name())
+            .cloned()
+            .unwrap_or_default()
+    }
+
+    /// The other takes it over, and once the bulb does what it is told it comes to its end.
+    async fn comes_to_its_end(&self) {
+        let begun =
+            wait_until("it is taken over", PATIENCE, async || Ok(self.taken_over().await["again"] == true));
+        begun.await.unwrap();
+        assert_eq!(self.taken_over().await["state"], "started");
+        self.link.set(Fault::default());
+        shows(&self.emulator, "the bulb is at 42 %", 42.0).await;
+        let ended =
+            wait_until("it has ended", PATIENCE, async || Ok(self.taken_over().await["state"] != "started"));
+        ended.await.unwrap();
+        let ended = self.taken_over().await;
+        assert_eq!((&ended["state"], &ended["failed"]), (&"done".into(), &json!([])), "{ended}");
+    }
+}
+
+#[tokio::test]
+async fn the_run_of_a_node_that_is_killed_comes_to_its_end_on_another() {
+    let mut stuck = Stuck::new().await;
+    stuck.runs.kill().await.unwrap();
+    stuck.comes_to_its_end().await;
+    // Whoever comes back leaves it alone.
+    let node = stuck.runs.name().to_owned();
+    stuck.runs.start().await.unwrap();
+    let over = wait_until("it hears of it", PATIENCE, async || {
+        Ok(schedule(&stuck.runs, "wake").await["state"] == "over")
+    });
+    over.await.unwrap();
+    let last = schedule(&stuck.runs, "wake").await["last"].clone();
+    let began = last.as_array().unwrap().iter().find(|last| last["node"] == node.as_str()).unwrap();
+    assert_eq!((&began["state"], &began["again"]), (&"started".into(), &false.into()), "{last}");
+}
+
+#[tokio::test]
+async fn the_run_of_a_node_that_is_stopped_comes_to_its_end_on_another() {
+    let mut stuck = Stuck::new().await;
+    assert_eq!(stuck.runs.stop().await.unwrap(), Some(0));
+    stuck.comes_to_its_end().await;
+}
+
+#[tokio::test]
+async fn what_a_jump_of_a_day_makes_due_at_once_is_carried_out_or_passed_over_and_clients_are_answered() {
+    const SCHEDULES: usize = 102;
+    let emulator = Emulator::start(&[COLOR_BULB]).await.unwrap();
+    let one = Plan::new("one").config(config(emulator.address())).start().await.unwrap();
+    let two = one.joined_by(Plan::new("two").config(config(emulator.address()))).await.unwrap();
+    for node in [&one, &two] {
+        reaches_the_bulb(node).await;
+    }
+    one.cli(&["home", "set", "--zone", "UTC"]).await.unwrap().ok().unwrap();
+    let tomorrow = Timestamp::from_second(Timestamp::now().as_second()).unwrap() + 24.hours();
+    let early = tomorrow - 8.hours();
+    // On time after the jump; too late; late, and made up for.
+    let kinds = [(tomorrow, "skip", "done"), (early, "skip", "passed_over"), (early, "run_latest", "done")];
+    for number in 0..SCHEDULES {
+        let (at, missed, _) = kinds[number % kinds.len()];
+        let (name, when) = (format!("n{number:03}"), format!("at {at}"));
+        let words = ["schedule", "set", &name, &when, "--missed", missed, "--", "light", SERIAL_NAME, "on"];
+        one.cli(&words).await.unwrap().ok().unwrap();
+    }
+    let known = wait_until("the other knows them", PATIENCE, async || {
+        Ok(two.json(&["schedule", "list"]).await?["schedules"].as_array().unwrap().len() == SCHEDULES)
+    });
+    known.await.unwrap();
+    let jump = (tomorrow + 1.seconds()).to_string();
+    one.cli(&["time", "set", &jump]).await.unwrap().ok().unwrap();
+    for node in [&one, &two] {
+        let (mut slowest, mut schedules) = (Duration::ZERO, Vec::new());
+        let settled = wait_until("all are settled", PATIENCE * 2, async || {
+            let asked = Instant::now();
+            node.status().await?;
+            schedules = node.json(&["schedule", "list"]).await?["schedules"].as_array().unwrap().clone();
+            slowest = slowest.max(asked.elapsed());
+            Ok(schedules.iter().all(|schedule| schedule["state"] == "over"))
+        });
+        settled.await.unwrap();
+        assert!(slowest < Duration::from_secs(10), "a client waited {slowest:?}");
+        assert_eq!(schedules.len(), SCHEDULES);
+        for (number, schedule) in schedules.iter().enumerate() {
+            let last = &schedule["last"];
+            assert_eq!(last.as_array().unwrap().len(), 1, "{schedule}");
+            assert_eq!(
+                (&last[0]["state"], &last[0]["failed"]),
+                (&kinds[number % 3].2.into(), &json!([])),
+                "{schedule}"
+            );
+        }
+    }
 }

@@ -76,6 +76,7 @@ async fn find(context: &ApiContext, name: &str) -> Result<AutomationView, Proble
     let automations = context.automations.list().await?;
     let names: Vec<String> = automations.iter().map(|automation| automation.name.clone()).collect();
     automations.into_iter().find(|automation| automation.name == name).ok_or_else(|| {
-        Problem::not_found("such automation", "`hearth automation list` shows what there is").with_candidates(names)
+        Problem::not_found("such automation", "`hearth automation list` shows what there is")
+            .with_candidates(names)
     })
 }

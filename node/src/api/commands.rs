@@ -1,5 +1,7 @@
 //! Commands to devices: what people may say, checked against what the device can do.
 
+mod follow;
+
 use std::{future::Future, sync::Arc, time::Duration};
 
 use axum::{Json, extract::State, http::StatusCode};
@@ -7,10 +9,7 @@ use futures_util::{StreamExt as _, stream};
 use mesh_proto::{FieldName, Value};
 use serde::Deserialize;
 use serde_json::{Value as Any, json};
-use tokio::{
-    sync::broadcast::{Receiver, error::RecvError},
-    time::{Instant, timeout_at},
-};
+use tokio::time::Instant;
 
 use super::{
     ApiContext, color,
@@ -23,6 +22,7 @@ use super::{
     problem::Problem,
 };
 use crate::service::{ObjectView, Service};
+pub(crate) use follow::follow;
 
 const DEFAULT_DEADLINE_MS: u32 = 5_000;
 /// Shortest and longest deadline, in milliseconds.
@@ -133,13 +133,20 @@ pub(crate) async fn hand_in(
 /// renamed meanwhile.
 pub(super) async fn keep(service: &Service, mut command: Any) -> Result<Any, Problem> {
     let body: CommandBody = serde_json::from_value(command.clone()).map_err(|rule| {
-        Problem::invalid(format!("a command is not understood: {rule}"), "docs/api.md shows one")
+        Problem::invalid(
+            format!("a command is not understood: {rule}"),
+            "docs/time.md shows one, as `hearth schedule set` takes it",
+        )
     })?;
     if body.key.is_some() || body.wait {
         let detail = "`key` and `wait` are for a command that is given now";
         return Err(Problem::invalid(detail, "leave them out"));
     }
     let asked = body.check()?;
+    if asked.change.on == Some(Power::Toggle) {
+        let detail = "a toggle is kept: should it come twice, it would undo itself";
+        return Err(Problem::invalid(detail, "write on or off"));
+    }
     if let Target::Device(device) = find_target(service, &asked.device).await? {
         check_capabilities(&device, &asked.change)?;
         if let Any::Object(map) = &mut command {
@@ -201,34 +208,6 @@ pub(crate) async fn hand_in_each(
         (id, hand_in.await)
     });
     Many::of(name, each).await
-}
-
-/// Follows commands to their ends, or until then.
-pub(crate) async fn follow(
-    handle: &CommandsHandle,
-    life: &mut Receiver<Command>,
-    commands: &mut [Command],
-    until: Instant,
-) -> Result<(), PortError> {
-    while commands.iter().any(|command| !command.state.is_final()) {
-        match timeout_at(until, life.recv()).await {
-            Ok(Ok(news)) => {
-                if let Some(command) = commands.iter_mut().find(|command| command.id == news.id) {
-                    *command = news;
-                }
-            }
-            Ok(Err(RecvError::Lagged(_))) => {
-                for command in commands.iter_mut() {
-                    if let Some(now) = handle.get(command.id.clone()).await? {
-                        *command = now;
-                    }
-                }
-            }
-            Ok(Err(RecvError::Closed)) => return Err(PortError::Stopping),
-            Err(_) => break,
-        }
-    }
-    Ok(())
 }
 
 impl Many {
@@ -299,16 +278,18 @@ impl CommandBody {
         if key.as_ref().is_some_and(|key| key.is_empty() || key.len() > MAX_KEY_BYTES) {
             return Err(Problem::invalid(format!("`key` has 1 to {MAX_KEY_BYTES} bytes"), "use a UUID"));
         }
-        let deadline_ms = deadline_ms.unwrap_or(DEFAULT_DEADLINE_MS);
-        if !DEADLINES_MS.contains(&deadline_ms) {
-            let (min, max) = DEADLINES_MS.into_inner();
-            return Err(Problem::invalid(
-                format!("`deadline_ms` is {deadline_ms}"),
-                format!("give {min} to {max}"),
-            ));
-        }
+        let deadline_ms = check_deadline(deadline_ms.unwrap_or(DEFAULT_DEADLINE_MS))?;
         Ok(Asked { device, change: change.check()?, key, deadline_ms })
     }
+}
+
+/// A deadline in its range.
+pub(crate) fn check_deadline(ms: u32) -> Result<u32, Problem> {
+    if DEADLINES_MS.contains(&ms) {
+        return Ok(ms);
+    }
+    let (min, max) = DEADLINES_MS.into_inner();
+    Err(Problem::invalid(format!("`deadline_ms` is {ms}"), format!("give {min} to {max}")))
 }
 
 impl ChangeBody {

@@ -7,7 +7,10 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use mesh_proto::{
@@ -30,6 +33,7 @@ const BATCH: usize = 256;
 /// A running fake; it ends with the last handle to its service.
 pub(crate) struct FakeLoop {
     service: Service,
+    store_error: Arc<Mutex<Option<String>>>,
 }
 
 impl FakeLoop {
@@ -40,9 +44,15 @@ impl FakeLoop {
     /// With a store that cannot be written, for this reason.
     pub(crate) fn start_with(store_error: Option<&str>) -> Self {
         let (service, requests) = Service::channel();
-        let state = State { store_error: store_error.map(str::to_owned), ..State::default() };
+        let store_error = Arc::new(Mutex::new(store_error.map(str::to_owned)));
+        let state = State { store_error: store_error.clone(), ..State::default() };
         tokio::spawn(state.run(requests));
-        Self { service }
+        Self { service, store_error }
+    }
+
+    /// From now on the store cannot be written, for this reason, or can be.
+    pub(crate) fn break_store(&self, reason: Option<&str>) {
+        *self.store_error.lock().unwrap() = reason.map(str::to_owned);
     }
 
     pub(crate) fn service(&self) -> Service {
@@ -90,7 +100,7 @@ struct State {
     revision: u64,
     watchers: BTreeMap<u64, Watcher>,
     last_watcher: u64,
-    store_error: Option<String>,
+    store_error: Arc<Mutex<Option<String>>>,
     said_ms: Option<u64>,
 }
 
@@ -135,7 +145,8 @@ impl State {
                 let _ = reply.send(Ok(()));
             }
             Request::Health(reply) => {
-                let reasons = self.store_error.iter().map(|_| "the store cannot be written").collect();
+                let broken = self.store_error.lock().unwrap();
+                let reasons = broken.iter().map(|_| "the store cannot be written").collect();
                 drop(reply.send(NodeHealth { reasons }));
             }
             Request::Issue(_, reply) => drop(reply.send(Err(ServiceError::Roster("no admin".into())))),
@@ -153,8 +164,8 @@ impl State {
         if ops.len() > 1_024 {
             return Err(ServiceError::TooManyOps(ops.len()));
         }
-        if let Some(error) = &self.store_error {
-            return Err(ServiceError::Store(error.clone()));
+        if let Some(error) = self.store_error.lock().unwrap().clone() {
+            return Err(ServiceError::Store(error));
         }
         for op in &ops {
             let (object, field) = match op {
@@ -279,7 +290,7 @@ impl State {
             quarantined: 0,
             clock_synchronised: true,
             generation: 1,
-            store_error: self.store_error.clone(),
+            store_error: self.store_error.lock().unwrap().clone(),
             discovery: Default::default(),
             outside: None,
             copies: Vec::new(),

@@ -24,6 +24,8 @@ pub(super) const ON_TIME: SignedDuration = SignedDuration::from_secs(30);
 const AHEAD: SignedDuration = SignedDuration::from_mins(10);
 /// Occurrences that were passed over are counted up to here.
 const COUNTED: u32 = 1_000;
+/// Nobody is at an occurrence that was begun longer ago: the longest transition, the longest deadline, and some more.
+const LONGEST_RUN: SignedDuration = SignedDuration::from_mins(75);
 
 /// A schedule, as far as its next step depends on it.
 pub(super) struct Standing<'a> {
@@ -42,6 +44,8 @@ pub(super) struct Moment<'a> {
     pub(super) home: &'a Home,
     pub(super) me: ShortId,
     pub(super) living: &'a BTreeSet<ShortId>,
+    /// Whether this node, if it wins, has won for so long that every other one has seen the same nodes live.
+    pub(super) has_settled: bool,
 }
 
 /// What is to be done.
@@ -61,6 +65,13 @@ pub(super) enum Step {
     PutRight(Vec<ShortId>),
 }
 
+impl Step {
+    /// Whether something is to be done at once.
+    pub(super) fn acts(&self) -> bool {
+        matches!(self, Self::Run(_) | Self::PassOver(_) | Self::PutRight(_))
+    }
+}
+
 /// An occurrence that is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Due {
@@ -76,18 +87,19 @@ pub(super) struct Due {
 /// # Errors
 /// [`RuleError::NoPlace`].
 pub(super) fn step(schedule: &Standing<'_>, moment: &Moment<'_>) -> Result<Step, RuleError> {
-    let mut is_mine = winner(moment.living.iter().copied(), schedule.object) == Some(moment.me);
+    let is_winner =
+        moment.has_settled && winner(moment.living.iter().copied(), schedule.object) == Some(moment.me);
     let wrong = schedule.ahead_of(moment.now);
     if !wrong.is_empty() || schedule.since > moment.now + AHEAD {
-        return Ok(if is_mine { Step::PutRight(wrong) } else { Step::Theirs });
+        return Ok(if is_winner { Step::PutRight(wrong) } else { Step::Theirs });
     }
     let latest = schedule.latest();
     let is_open = latest.is_some_and(|at| !schedule.is_settled(at));
-    if is_open && schedule.is_under_way(latest, moment) {
-        return Ok(Step::Theirs);
-    }
-    // What this node itself left half done when it was started anew the others leave to it.
-    is_mine |= is_open && latest.is_some_and(|at| schedule.of(at).any(|(node, _)| *node == moment.me));
+    let is_mine = match latest.filter(|_| is_open).and_then(|at| schedule.who_is_at(at, moment)) {
+        // If that is this node it was started anew since, or it would not ask; it ends what it began.
+        Some(node) => node == moment.me,
+        None => is_winner,
+    };
     let settled = latest.unwrap_or(schedule.since);
     // One that was left half done is due again.
     let after = if is_open { settled - SignedDuration::from_secs(1) } else { settled };
@@ -132,11 +144,11 @@ impl Standing<'_> {
         self.of(at).any(|(_, record)| record.state != State::Started)
     }
 
-    /// Whether another node that lives is at it. What this node itself began before it was started anew is not.
-    fn is_under_way(&self, at: Option<Timestamp>, moment: &Moment<'_>) -> bool {
-        at.into_iter()
-            .flat_map(|at| self.of(at))
-            .any(|(node, _)| *node != moment.me && moment.living.contains(node))
+    /// The node that is at it: the one that began last, if it lives. One that began before was started anew since.
+    fn who_is_at(&self, at: Timestamp, moment: &Moment<'_>) -> Option<ShortId> {
+        let (node, record) = self.of(at).max_by_key(|(node, record)| (record.began, **node))?;
+        let is_at_it = moment.living.contains(node) && moment.now.duration_since(record.began) <= LONGEST_RUN;
+        is_at_it.then_some(*node)
     }
 
     /// How many occurrences there are between two moments, the ends not included.
@@ -172,6 +184,7 @@ mod tests {
         missed: Missed,
         records: BTreeMap<ShortId, Record>,
         living: Vec<ShortId>,
+        has_settled: bool,
     }
 
     impl Default for Case {
@@ -181,6 +194,7 @@ mod tests {
                 missed: Missed::Skip,
                 records: BTreeMap::new(),
                 living: vec![A, B, C],
+                has_settled: true,
             }
         }
     }
@@ -190,7 +204,8 @@ mod tests {
             let rule = Rule::daily(self.when.parse().unwrap());
             let home = Home { zone: zone("UTC").unwrap(), place: None };
             let living = self.living.iter().copied().collect();
-            let moment = Moment { now: at(now), home: &home, me, living: &living };
+            let moment =
+                Moment { now: at(now), home: &home, me, living: &living, has_settled: self.has_settled };
             let standing = Standing {
                 object: "schedule/x",
                 rule: &rule,
@@ -215,6 +230,17 @@ mod tests {
 
         fn record(mut self, node: ShortId, time: &str, state: State) -> Self {
             self.records.insert(node, Record::new(at(time), state, at(time)));
+            self
+        }
+
+        /// It began the seven o'clock one at that time, and has not said more.
+        fn began(mut self, node: ShortId, time: &str) -> Self {
+            self.records.insert(node, Record::new(at("07:00:00"), State::Started, at(time)));
+            self
+        }
+
+        fn on(mut self, living: &[ShortId]) -> Self {
+            self.living = living.to_vec();
             self
         }
     }
@@ -268,11 +294,48 @@ mod tests {
     }
 
     #[test]
-    fn a_node_ends_what_it_began_before_it_was_started_anew_although_another_would_win_by_now() {
-        for me in [A, B, C] {
-            let case = Case::default().record(me, "07:00:00", State::Started);
-            assert_eq!(case.winner("07:00:05"), (me, Step::Run(due("07:00:00", 0, true))));
+    fn what_was_left_half_done_is_never_left_to_each_other() {
+        // Whoever began it, died and is back ends it, be it the winner or not.
+        for who in [A, B, C] {
+            let case = Case::default().began(who, "07:00:00");
+            assert_eq!(case.winner("07:00:05"), (who, Step::Run(due("07:00:00", 0, true))));
         }
+        // Of several the last one: the others were started anew after it had begun.
+        let case = Case::default().began(B, "07:00:00").began(C, "07:00:04").began(A, "07:00:02");
+        assert_eq!(case.winner("07:00:06"), (C, Step::Run(due("07:00:00", 0, true))));
+        // When that one is gone the winner does, whoever of the others had begun before.
+        let case = case.on(&[A, B]);
+        let (heir, step) = case.winner("07:00:06");
+        assert_eq!(step, Step::Run(due("07:00:00", 0, true)));
+        assert_eq!(case.began(heir, "07:00:06").winner("07:00:07").0, heir);
+        // The next one comes all the same.
+        let case = Case::default().began(B, "07:00:00");
+        assert_eq!(case.winner("08:00:00"), (B, Step::Run(due("08:00:00", 1, false))));
+    }
+
+    #[test]
+    fn nobody_waits_for_ever_for_one_that_hangs() {
+        let case = Case { missed: Missed::RunLatest, when: "cron 0 7 * * *", ..Case::default() };
+        let case = case.began(B, "07:00:00");
+        assert_eq!(case.step(A, "08:14:59"), Step::Theirs);
+        assert_eq!(case.step(C, "08:14:59"), Step::Theirs);
+        assert_eq!(case.winner("08:15:01").1, Step::Run(due("07:00:00", 0, true)));
+    }
+
+    #[test]
+    fn who_wins_only_since_a_moment_leaves_it_to_whom_the_others_may_still_see_win() {
+        let case = Case { has_settled: false, ..Case::default() };
+        assert!([A, B, C].iter().all(|me| case.step(*me, "07:00:00") == Step::Theirs));
+        let Step::Wait(next) = case.step(A, "06:59:00") else { panic!() };
+        assert_eq!(next.at, at("07:00:00"));
+        let begun = Case { has_settled: false, ..Case::default() }.began(B, "07:00:00");
+        assert_eq!(begun.winner("07:00:01").0, B, "it knows itself what it began");
+    }
+
+    #[test]
+    fn what_a_newer_version_says_of_an_occurrence_settles_it() {
+        let case = Case::default().record(C, "07:00:00", State::Other);
+        assert!([A, B, C].iter().all(|me| matches!(case.step(*me, "07:00:01"), Step::Wait(_))));
     }
 
     #[test]
@@ -303,7 +366,7 @@ mod tests {
         let rule = Rule::daily("cron 0 * * * *".parse().unwrap());
         let home = Home { zone: zone("UTC").unwrap(), place: None };
         let living = BTreeSet::from([A]);
-        let moment = Moment { now: at("01:00:00"), home: &home, me: A, living: &living };
+        let moment = Moment { now: at("01:00:00"), home: &home, me: A, living: &living, has_settled: true };
         let since = at("06:30:00");
         let standing = Standing {
             object: "schedule/x",

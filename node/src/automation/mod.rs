@@ -24,11 +24,14 @@ mod program;
 mod record;
 mod rehearsal;
 mod requests;
+mod run;
 mod runs;
 pub(crate) mod scenes;
 mod sentry;
 mod spec;
 mod steps;
+#[cfg(test)]
+mod tests;
 mod world;
 
 use std::{
@@ -53,16 +56,17 @@ use tracing::{debug, warn};
 
 use crate::{
     api::ports::{CommandsHandle, events::EventsRequest, schedules::SchedulesRequest},
-    devices::HouseholdClock,
+    devices::{HouseholdClock, ownership::winner},
     service::{Change, Changes, HouseholdTime, Service, ServiceError},
 };
 use carry::Hands;
 pub use counts::Counts;
-pub use rehearsal::{Judged, Rehearsal};
 use events::Publisher;
+use record::Record;
+pub use rehearsal::{Judged, Rehearsal};
 pub use spec::{HomeText, ScheduleText};
 use spec::{Spec, run_field};
-use steps::{Ended, Entry};
+use steps::Entry;
 
 /// Most schedules of a household; more are logged and left alone.
 const MAX_SCHEDULES: usize = 256;
@@ -114,6 +118,8 @@ pub struct Automation {
     publisher: Publisher,
     alive: watch::Receiver<BTreeSet<ShortId>>,
     living: BTreeSet<ShortId>,
+    /// Since when just these live.
+    living_since: Instant,
     time: watch::Receiver<HouseholdTime>,
     clock: HouseholdClock,
     caught_up: watch::Receiver<bool>,
@@ -128,7 +134,7 @@ pub struct Automation {
     /// Friendly names of the nodes, those of dead ones too.
     called: BTreeMap<ShortId, String>,
     schedules: BTreeMap<String, Entry>,
-    running: JoinSet<Ended>,
+    running: JoinSet<Record>,
     /// The time when was last looked for what is due.
     stepped_at: Timestamp,
 }
@@ -153,6 +159,7 @@ impl Automation {
             events: parts.events,
             alive: parts.alive,
             living: BTreeSet::from([parts.me]),
+            living_since: Instant::now(),
             clock: HouseholdClock::new(parts.time.clone()),
             time: parts.time,
             caught_up: parts.caught_up,
@@ -189,14 +196,11 @@ impl Automation {
         self.see_alive();
         loop {
             self.heartbeat.fetch_add(1, Ordering::Relaxed);
-            if is_whole {
-                self.step_all().await;
-            }
-            let pause = self.pause();
+            let pause = if is_whole && self.step_some().await { Duration::ZERO } else { self.pause() };
             tokio::select! {
                 biased;
                 () = stopped(&mut self.shutdown) => return Ok(()),
-                Some(ended) = self.running.join_next() => self.ended(ended).await,
+                Some(ended) = self.running.join_next_with_id() => self.ended(ended),
                 changes = &mut next => {
                     match changes {
                         Ok(changes) => {
@@ -262,24 +266,30 @@ impl Automation {
 
     fn see_schedule(&mut self, object: ObjectId, spec: Spec) {
         if let Some(entry) = self.schedules.get_mut(object.name()) {
-            (entry.spec, entry.look_at) = (spec, None);
-            return;
+            return entry.see(spec, self.me);
         }
         if self.schedules.len() >= MAX_SCHEDULES {
             return warn!(%object, limit = MAX_SCHEDULES, "too many schedules: this one is left alone");
         }
         let name = object.name().to_owned();
-        let entry =
-            Entry { object, spec, own: None, look_at: None, problem: None, is_over: false, running: None };
+        let is_mine = winner(self.living.iter().copied(), object.as_str()) == Some(self.me);
+        let entry = Entry::new(object, spec, Some(self.living_since).filter(|_| is_mine));
         self.schedules.insert(name, entry);
     }
 
     fn see_alive(&mut self) {
         let living = self.alive.borrow_and_update().clone();
-        if living.difference(&self.living).next().is_some() {
-            self.hears_out_until = Instant::now() + HEAR_OUT;
+        let now = Instant::now();
+        // Who came may have seen others win, or nobody else live.
+        let has_come = living.difference(&self.living).next().is_some();
+        if has_come {
+            self.hears_out_until = now + HEAR_OUT;
         }
-        self.living = living;
+        (self.living, self.living_since) = (living, now);
+        for entry in self.schedules.values_mut() {
+            let is_mine = winner(self.living.iter().copied(), entry.object.as_str()) == Some(self.me);
+            entry.won_at = is_mine.then(|| entry.won_at.filter(|_| !has_come).unwrap_or(now));
+        }
         self.look_at_all();
     }
 
@@ -296,27 +306,30 @@ impl Automation {
         if self.living.is_empty() {
             return Some("this node stands outside of its household");
         }
+        (!self.has_heard()).then_some("what the other nodes have done is being heard out")
+    }
+
+    /// Whether this node knows what the others knew when it started, or when one came to life; those that say nothing are waited for
+    /// for a while.
+    fn has_heard(&self) -> bool {
         let is_alone = self.called.keys().all(|node| *node == self.me);
-        let has_heard = is_alone || *self.caught_up.borrow();
-        if !has_heard && Instant::now() < self.hears_out_until {
-            return Some("what the other nodes have done is being heard out");
-        }
-        None
+        is_alone || *self.caught_up.borrow() || Instant::now() >= self.hears_out_until
     }
 
     fn now(&self) -> Timestamp {
-        i64::try_from(self.clock.now_ms())
-            .ok()
-            .and_then(|ms| Timestamp::from_millisecond(ms).ok())
-            .unwrap_or_default()
+        run::now(&self.clock).unwrap_or_default()
     }
 
     /// How long until something may be due.
     fn pause(&self) -> Duration {
+        if self.held().is_some() {
+            return TICK;
+        }
         let now = self.now();
         let until = |at: &Timestamp| Duration::try_from(at.duration_since(now)).unwrap_or_default();
         self.schedules
             .values()
+            .filter(|entry| entry.running.is_none())
             .filter_map(|entry| entry.look_at.as_ref())
             .map(until)
             .fold(TICK, Duration::min)

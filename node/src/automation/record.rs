@@ -24,6 +24,9 @@ pub(crate) enum State {
     Failed,
     /// It was missed, and is not made up for.
     PassedOver,
+    /// What a newer version says: nothing is left to be done about it.
+    #[serde(other)]
+    Other,
 }
 
 /// What a node did about a schedule last.
@@ -63,6 +66,13 @@ impl Record {
         Self { at, state, began, ended: None, passed_over: 0, again: false, failed: Vec::new() }
     }
 
+    /// The same once its commands have ended, with what failed.
+    pub(super) fn ended(self, failed: &[String], ended: Option<Timestamp>) -> Self {
+        let state = if failed.is_empty() { State::Done } else { State::Failed };
+        let short = |text: &String| text.chars().take(MAX_TEXT).collect();
+        Self { state, ended, failed: failed.iter().take(MAX_FAILED).map(short).collect(), ..self }
+    }
+
     /// None for what does not fit.
     pub(super) fn read(value: &Value) -> Option<Self> {
         let stored: Stored = decode(value)?;
@@ -79,7 +89,6 @@ impl Record {
     }
 
     pub(super) fn to_value(&self) -> Value {
-        let short = |text: &String| text.chars().take(MAX_TEXT).collect();
         encode(&Stored {
             at: self.at.as_millisecond(),
             state: self.state,
@@ -87,7 +96,7 @@ impl Record {
             ended: self.ended.map(Timestamp::as_millisecond),
             passed_over: self.passed_over,
             again: self.again,
-            failed: self.failed.iter().take(MAX_FAILED).map(short).collect(),
+            failed: self.failed.clone(),
         })
     }
 }
@@ -108,8 +117,11 @@ mod tests {
             ..Record::new(at, State::Failed, at)
         };
         assert_eq!(Record::read(&whole.to_value()).unwrap(), whole);
-        let long = Record { failed: vec!["ä".repeat(5_000); 40], ..whole };
+        let long = whole.ended(&vec!["ä".repeat(5_000); 40], Some(at));
         assert!(long.to_value().encode().is_ok());
+        assert_eq!(Record::read(&long.to_value()).unwrap(), long);
         assert!(Record::read(&Value::Int(3)).is_none());
+        let newer = serde_json::json!({"at": 1_000, "began": 1_001, "state": "undone", "by": "hand"});
+        assert_eq!(Record::read(&encode(&newer)).unwrap().state, State::Other);
     }
 }

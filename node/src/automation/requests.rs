@@ -73,6 +73,13 @@ impl Automation {
             text.parse().map_err(|rule| invalid(rule, "docs/time.md tells how a time is written"))?;
         let mut home = self.home.clone();
         let mut ops = Vec::new();
+        if home.zone.is_empty() && !self.has_heard() {
+            let detail = "nobody has said where the home is, as far as this node has heard by now";
+            return Err(invalid(
+                detail,
+                "say it: hearth home set --zone Europe/Berlin; or try again in ten seconds",
+            ));
+        }
         if home.zone.is_empty()
             && let Some(zone) = TimeZone::system().iana_name()
         {
@@ -173,6 +180,7 @@ impl Automation {
                 State::Done => "done",
                 State::Failed => "failed",
                 State::PassedOver => "passed_over",
+                State::Other => "other",
             },
             began: shown(record.began),
             ended: record.ended.map(shown),

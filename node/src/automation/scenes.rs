@@ -14,11 +14,12 @@ use mesh_proto::{ObjectId, kinds::Author};
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
 
-pub(crate) use self::kept::{Activated, Changes, Scene};
+use self::kept::Activated;
+pub(crate) use self::kept::{Changes, Scene};
 use super::requests::named;
 use crate::{
     api::{
-        commands::{CommandBody, Many, change_of, check_kept, hand_in_each},
+        commands::{CommandBody, Many, change_of, check_deadline, check_kept, hand_in_each},
         devices::{Target, all_devices, find_device, find_target},
         ports::{CommandsHandle, MAX_TRANSITION_MS},
         problem::Problem,
@@ -35,8 +36,7 @@ const MAX_DEVICES: usize = 128;
 const AT_ONCE: usize = 16;
 
 /// How a scene is activated or put back.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Debug)]
 pub(crate) struct Manner {
     /// How long the change takes, in milliseconds, where that is not as the scene says.
     pub(crate) transition_ms: Option<u32>,
@@ -135,8 +135,9 @@ impl<'a> Scenes<'a> {
 
     /// A scene that a schedule names, as it is kept: one that there is.
     pub(crate) async fn keep(&self, step: Json) -> Result<Json, Problem> {
-        let Step { scene, transition_ms, .. } = step_of(&step)?;
+        let Step { scene, transition_ms, deadline_ms } = step_of(&step)?;
         check_transition(transition_ms)?;
+        deadline_ms.map(check_deadline).transpose()?;
         self.find(&scene).await?;
         Ok(step)
     }
@@ -233,9 +234,11 @@ impl<'a> Scenes<'a> {
             }
         }
         if set.is_empty() && !refused.is_empty() {
-            let said =
-                |refused: &Json| refused.get("detail").and_then(Json::as_str).unwrap_or_default().to_owned();
-            let reasons: Vec<_> = refused.iter().take(4).map(said).collect();
+            let said = |refused: &Json, member| {
+                refused.get(member).and_then(Json::as_str).unwrap_or_default().to_owned()
+            };
+            let reason = |refused: &Json| format!("{}: {}", said(refused, "device"), said(refused, "detail"));
+            let reasons: Vec<_> = refused.iter().take(4).map(reason).collect();
             let fix = "`hearth devices` shows what each device is and whether it is there";
             return Err(Problem::invalid(reasons.join("; "), fix));
         }

@@ -110,6 +110,9 @@ async fn who_is_gone_or_unknown_is_named_and_the_others_go_on() {
     assert_eq!(saved["devices"].as_object().unwrap().len(), 2);
     assert_eq!(saved["refused"][0]["device"], "device/blank");
     assert!(saved["refused"][0]["detail"].as_str().unwrap().contains("nothing is known"), "{saved}");
+    let blank = bench.scene(Method::PUT, "none", json!({"save": ["blank"]})).await;
+    assert_eq!(blank.problem(), "invalid-request");
+    assert!(blank.json()["detail"].as_str().unwrap().starts_with("device/blank: nothing is known"));
     let offline = json!({"state": "offline", "reason": "it does not answer", "since": 1});
     bench.fake.put("device/one", "availability", encode(&offline)).await;
     let kept = bench.scene(Method::PUT, "all", json!({"save": []})).await.json();
@@ -133,6 +136,31 @@ async fn who_is_gone_or_unknown_is_named_and_the_others_go_on() {
     }
     let cleared = bench.scene(Method::POST, "all/undo", Value::Null).await;
     assert_eq!(cleared.problem(), "nothing-to-undo", "what cannot be put back does not stay");
+}
+
+#[tokio::test]
+async fn who_was_not_put_back_can_be_put_back_later() {
+    let bench = Bench::new();
+    for lamp in ["one", "two"] {
+        bench.lamp(lamp, true, 65_535).await;
+    }
+    let said = json!({"devices": {"one": {"on": false}, "two": {"on": false}}});
+    bench.scene(Method::PUT, "off", said).await;
+    bench.scene(Method::POST, "off/activate", Value::Null).await;
+    // The commands' owner of these tests takes a key for one device only.
+    let half = bench.scene(Method::POST, "off/undo", json!({"key": "k"})).await.json();
+    assert_eq!(
+        (&half["commands"][0]["device"], &half["refused"][0]["device"]),
+        (&json!("device/one"), &json!("device/two"))
+    );
+    let shown = bench.scene(Method::GET, "off", Value::Null).await.json();
+    assert_eq!(shown["before"], json!({"device/two": dim(100.0)}));
+    assert_eq!(shown["activated"]["by"], "client");
+    let none = bench.scene(Method::POST, "off/undo", json!({"deadline_ms": 1})).await;
+    assert_eq!(none.problem(), "invalid-request");
+    let rest = bench.scene(Method::POST, "off/undo", Value::Null).await.json();
+    assert_eq!(rest["commands"][0]["device"], "device/two");
+    assert_eq!(bench.scene(Method::POST, "off/undo", Value::Null).await.problem(), "nothing-to-undo");
 }
 
 #[tokio::test]

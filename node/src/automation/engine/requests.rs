@@ -32,7 +32,9 @@ impl Engine {
                 let views = self.automations.iter().map(|(name, entry)| self.view(name, entry)).collect();
                 let _ = reply.send(Ok(views)); // whoever asked is gone
             }
-            AutomationsRequest::Put(name, program, reply) => self.write_for(self.put_ops(&name, program), reply),
+            AutomationsRequest::Put(name, program, reply) => {
+                self.write_for(self.put_ops(&name, program), reply)
+            }
             AutomationsRequest::Enable(name, enabled, reply) => {
                 self.write_for(self.enable_ops(&name, enabled), reply);
             }
@@ -60,10 +62,11 @@ impl Engine {
             return Err(PortError::Conflict { detail, fix });
         }
         let enabled = program.remove("enabled").is_none_or(|enabled| enabled != Json::Bool(false));
-        let text: ProgramText = serde_json::from_value(Json::Object(program)).map_err(|rule| PortError::Invalid {
-            detail: format!("the automation is not understood: {rule}"),
-            fix: "docs/automation.md has the forms: `triggers` and `actions` are lists".to_owned(),
-        })?;
+        let text: ProgramText =
+            serde_json::from_value(Json::Object(program)).map_err(|rule| PortError::Invalid {
+                detail: format!("the automation is not understood: {rule}"),
+                fix: "docs/automation.md has the forms: `triggers` and `actions` are lists".to_owned(),
+            })?;
         let mut fields = vec![
             ("triggers", encode(&text.triggers)),
             ("conditions", encode(&text.conditions)),
@@ -165,7 +168,10 @@ fn run_view(node: ShortId, run: &Run) -> RunView {
     RunView {
         why: run.why.clone(),
         at: shown(run.at),
-        state: serde_json::to_value(run.state).ok().and_then(|state| state.as_str().map(str::to_owned)).unwrap_or_default(),
+        state: serde_json::to_value(run.state)
+            .ok()
+            .and_then(|state| state.as_str().map(str::to_owned))
+            .unwrap_or_default(),
         end: run.end.clone(),
         ended: run.ended.map(shown),
         node: node.to_string(),
