@@ -37,13 +37,14 @@ use crate::{
         access::Access,
         metrics::Metrics,
         ports::{
-            CommandsHandle, ControlHandle, InvitesHandle, adapters::AdaptersHandle, events::EventsHandle,
-            history::HistoryHandle, schedules::SchedulesHandle,
+            CommandsHandle, ControlHandle, InvitesHandle, adapters::AdaptersHandle,
+            automations::AutomationsHandle, events::EventsHandle, history::HistoryHandle,
+            schedules::SchedulesHandle,
         },
         serve::HttpServer,
     },
     auth::{JoinCounters, serve_joins, setup::Setup, tokens::Tokens},
-    automation::{self, Automation, AutomationParts},
+    automation::{self, Automation, AutomationParts, Engine, EngineParts},
     backup,
     cli::Ready,
     config::Config,
@@ -252,6 +253,20 @@ impl Life<'_> {
         });
         let (schedules, schedule_requests) = SchedulesHandle::channel();
         let (events, event_requests) = EventsHandle::channel();
+        let (automations, automation_requests) = AutomationsHandle::channel();
+        let engine_beats = Arc::new(AtomicU64::new(0));
+        let mut engine = Engine::spawn(EngineParts {
+            service: service.clone(),
+            commands: commands.clone(),
+            events: events.clone(),
+            requests: automation_requests,
+            alive: alive_rx.clone(),
+            time: household_time.clone(),
+            caught_up: caught_up.clone(),
+            me: me.short(),
+            shutdown: shutdown.clone(),
+            heartbeat: engine_beats.clone(),
+        });
         let by_itself = Arc::new(automation::Counts::default());
         let automation_beats = Arc::new(AtomicU64::new(0));
         let mut automating = Automation::spawn(AutomationParts {
@@ -322,6 +337,7 @@ impl Life<'_> {
             commands,
             adapters,
             history,
+            automations,
             events,
             schedules,
             control,
@@ -364,7 +380,8 @@ impl Life<'_> {
             Pulse { name: "store", beats: store_beats },
             Pulse { name: "devices", beats: devices_beats },
             Pulse { name: "history", beats: history_beats },
-            Pulse { name: "automation", beats: automation_beats },
+            Pulse { name: "schedules", beats: automation_beats },
+            Pulse { name: "automations", beats: engine_beats },
             Pulse { name: "QUIC", beats: quic.heartbeat() },
         ];
         let health = Health::new(pulses, Some(address), PATIENCE);
@@ -394,6 +411,9 @@ impl Life<'_> {
             _ = &mut recording => {
                 Err(parts::cause("the history ended by itself".to_owned(), &mut looping).await)
             }
+            _ = &mut engine => {
+                Err(parts::cause("the automations ended by themselves".to_owned(), &mut looping).await)
+            }
             _ = &mut automating => {
                 Err(parts::cause("the automation ended by itself".to_owned(), &mut looping).await)
             }
@@ -406,7 +426,7 @@ impl Life<'_> {
         let _nobody_left = stop.send(true);
         let parts = async {
             // A part that panicked has been logged; the rest stops all the same.
-            let parts = [&mut automating, &mut devices.task, &mut recording, &mut watching];
+            let parts = [&mut engine, &mut automating, &mut devices.task, &mut recording, &mut watching];
             for part in parts.into_iter().filter(|part| !part.is_finished()) {
                 let _ = part.await;
             }

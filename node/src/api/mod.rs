@@ -52,8 +52,9 @@ use self::{
     access::Guard,
     metrics::{Metrics, MetricsSource},
     ports::{
-        CommandsHandle, ControlHandle, InvitesHandle, adapters::AdaptersHandle, events::EventsHandle,
-        history::HistoryHandle, schedules::SchedulesHandle,
+        CommandsHandle, ControlHandle, InvitesHandle, adapters::AdaptersHandle,
+        automations::AutomationsHandle, events::EventsHandle, history::HistoryHandle,
+        schedules::SchedulesHandle,
     },
     problem::Problem,
 };
@@ -93,6 +94,8 @@ pub struct ApiContext {
     pub adapters: AdaptersHandle,
     /// The history's owner.
     pub history: HistoryHandle,
+    /// The owner of the automations.
+    pub automations: AutomationsHandle,
     /// The owner of the events.
     pub events: EventsHandle,
     /// The owner of the schedules.
@@ -154,6 +157,9 @@ fn viewer_routes() -> Router<Arc<ApiContext>> {
         .route("/api/v1/commands/{id}", get(commands::read))
         .route("/api/v1/adapters", get(adapters::list))
         .route("/api/v1/time", get(time::read))
+        .route("/api/v1/automations", get(automations::list))
+        .route("/api/v1/automations/{name}", get(automations::read))
+        .route("/api/v1/automations/{name}/test", get(automations::rehearse))
         .route("/api/v1/schedules", get(schedules::list))
         .route("/api/v1/schedules/{name}", get(schedules::read))
         .route("/api/v1/scenes", get(scenes::list))
@@ -166,6 +172,11 @@ fn operator_routes() -> Router<Arc<ApiContext>> {
         .route("/api/v1/objects/{kind}/{name}", patch(objects::write).delete(objects::delete))
         .route("/api/v1/commands", post(commands::submit))
         .route("/api/v1/events", post(events::publish))
+        .route(
+            "/api/v1/automations/{name}",
+            put(automations::put).patch(automations::enable).delete(automations::remove),
+        )
+        .route("/api/v1/automations/{name}/start", post(automations::start))
         .route(
             "/api/v1/schedules/{name}",
             put(schedules::put).patch(schedules::enable).delete(schedules::remove),
@@ -195,7 +206,7 @@ fn admin_routes() -> Router<Arc<ApiContext>> {
 }
 
 /// Every route, for the bounded labels of the metrics.
-const ROUTES: [&str; 37] = [
+const ROUTES: [&str; 41] = [
     "/healthz",
     "/metrics",
     "/api/v1/ca",
@@ -223,6 +234,10 @@ const ROUTES: [&str; 37] = [
     "/api/v1/doctor",
     "/api/v1/time",
     "/api/v1/events",
+    "/api/v1/automations",
+    "/api/v1/automations/{name}",
+    "/api/v1/automations/{name}/test",
+    "/api/v1/automations/{name}/start",
     "/api/v1/schedules",
     "/api/v1/schedules/{name}",
     "/api/v1/scenes",

@@ -194,9 +194,18 @@ impl Course {
         until
     }
 
-    /// What is waited for has happened.
-    pub(crate) fn heard(&mut self) {
-        self.step_on();
+    /// Hears an event; whether it is the one that is waited for.
+    pub(crate) fn hear(&mut self, program: &Program, topic: &str) -> bool {
+        let waits = match find(&program.actions, &self.at) {
+            Some(Action::Wait(waiting)) if self.failed.is_none() && self.until.is_some() => {
+                waiting.event.as_ref().is_some_and(|event| event.takes(topic))
+            }
+            _ => false,
+        };
+        if waits {
+            self.step_on();
+        }
+        waits
     }
 
     /// A number that is another one for each step and each try, and the same for one that is done once more after a restart.
@@ -375,7 +384,7 @@ mod tests {
             panic!()
         };
         assert!(waiting.event.as_ref().unwrap().takes("bell"));
-        course.heard();
+        assert!(!course.hear(&event, "door") && course.hear(&event, "bell") && !course.hear(&event, "bell"));
         assert!(matches!(course.next(&event, &So(vec![]), second(5)), Move::Do { .. }));
     }
 

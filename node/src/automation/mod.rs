@@ -61,6 +61,7 @@ use crate::{
 };
 use carry::Hands;
 pub use counts::Counts;
+pub use engine::{Engine, EngineParts};
 use events::Publisher;
 use record::Record;
 pub use rehearsal::{Judged, Rehearsal};

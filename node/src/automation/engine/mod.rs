@@ -34,16 +34,17 @@ use tracing::{debug, info, warn};
 
 use super::{
     HomeText,
+    carry::Hands,
     course::{End, Move, World as _},
-    deeds::{Deeds, shown},
-    program::{Mode, Program, ProgramText, Trigger},
+    deeds::{Calls, Deeds, shown},
+    program::{Mode, Program, ProgramText},
     runs::{Run, Runs, State, free_place, is_known, orphans, place_of, run_field},
     sentry::{Firing, Heard, Sentry, hear},
     world::{Device, Devices, View},
 };
 use crate::{
-    api::ports::automations::AutomationsRequest,
-    devices::{HouseholdClock, decode, encode, ownership::winner},
+    api::ports::{CommandsHandle, automations::AutomationsRequest, events::EventsHandle},
+    devices::{HouseholdClock, decode, ownership::winner},
     service::{Change, HouseholdTime, ObjectView, Op, Service, ServiceError},
 };
 
@@ -170,6 +171,10 @@ struct Stepped {
 pub struct EngineParts {
     /// The way to objects.
     pub service: Service,
+    /// The way to commands.
+    pub commands: CommandsHandle,
+    /// The way to events.
+    pub events: EventsHandle,
     /// What the API asks.
     pub requests: mpsc::Receiver<AutomationsRequest>,
     /// The nodes that are alive, from the event loop.
@@ -205,7 +210,9 @@ pub struct Engine {
 
 impl Engine {
     /// Starts the task.
-    pub(super) fn spawn(parts: EngineParts, deeds: Deeds) -> JoinHandle<()> {
+    pub fn spawn(parts: EngineParts) -> JoinHandle<()> {
+        let hands = Hands::new(parts.service.clone(), parts.commands);
+        let deeds = Deeds { hands, events: parts.events, calls: Calls::default() };
         let engine = Self {
             service: parts.service,
             requests: parts.requests,
@@ -316,11 +323,9 @@ impl Engine {
             let Some(program) = entry.spec.active() else { continue };
             entry.recent.extend(hear(name, &program.triggers, heard));
             // A run may wait for it.
-            for place in
-                entry.own.iter().filter(|(_, run)| run.state == State::Running).map(|(place, _)| *place)
-            {
-                if !entry.busy.contains(&place) {
-                    entry.waits.entry(place).and_modify(|at| *at = Timestamp::MIN);
+            for (place, run) in entry.own.iter_mut().filter(|(_, run)| run.state == State::Running) {
+                if !entry.busy.contains(place) && run.course.hear(&program, topic) {
+                    entry.waits.remove(place);
                 }
             }
         }
@@ -491,6 +496,13 @@ impl Engine {
             Err(_) => return,
         };
         let hash = entry.spec.hash;
+        // The one that has waited longest has its turn when nothing runs.
+        if !entry.runs(self.me).values().any(|run| run.state == State::Running)
+            && let Some(first) =
+                entry.own.values_mut().filter(|run| run.state == State::Queued).min_by_key(|run| run.took)
+        {
+            first.state = State::Running;
+        }
         let due: Vec<u8> = entry
             .own
             .iter()
@@ -584,7 +596,7 @@ impl Engine {
     async fn store(&mut self, name: &str, place: u8) {
         let Some(entry) = self.automations.get(name) else { return };
         let (Some(run), Some(field)) = (entry.own.get(&place), run_field(self.me, place)) else { return };
-        let op = Op::Set(entry.object.clone(), field, encode(run));
+        let op = Op::Set(entry.object.clone(), field, run.to_value());
         if let Err(reason) = self.service.write(Author::Node, vec![op]).await {
             warn!(name, %reason, "a run is not stored");
         }

@@ -15,7 +15,7 @@ use serde::Deserialize;
 use serde_json::Value as Json;
 
 pub(crate) use self::{
-    action::{Action, Deed, Http, Waiting, What},
+    action::{Action, Deed, Http, Waiting, What, filled},
     condition::{Bounds, Condition, Sun},
     fault::Fault,
     trigger::Trigger,
