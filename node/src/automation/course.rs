@@ -6,12 +6,15 @@
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::program::{Action, Condition, Deed, Program, Waiting};
+use super::{
+    program::{Action, Condition, Deed, Program, Waiting},
+    runs::clipped,
+};
 
 /// Steps of one run; a run beyond turns in circles.
 const MAX_STEPS: u32 = 10_000;
 /// Deeds of a run that can be taken back; the oldest are forgotten first.
-const MAX_UNDO: usize = 64;
+const MAX_UNDO: usize = 16;
 
 /// Where an action stands: its index in the outermost list, then of the branch and in the list within, and so on.
 pub(crate) type Path = Vec<u16>;
@@ -244,7 +247,7 @@ impl Course {
     }
 
     fn fail(&mut self, why: String) {
-        (self.failed, self.undone) = (Some(why), 0);
+        (self.failed, self.undone) = (Some(clipped(&why)), 0);
     }
 
     /// Takes back what was done last, and so on.
@@ -329,7 +332,7 @@ mod tests {
                     let What::Event { topic, .. } = &deed.what else { panic!() };
                     done.push(format!("{topic}@{now}"));
                     course.did(
-                        deed,
+                        program,
                         if topic.starts_with("bad") { Err(format!("{topic} failed")) } else { Ok(()) },
                     );
                 }

@@ -22,7 +22,7 @@ const FIRST_LINES: usize = 4;
 /// Longest text in a trace, in bytes.
 const MAX_TEXT: usize = 96;
 /// Longest data of what started it, as JSON in bytes.
-const MAX_DATA: usize = 1_024;
+const MAX_DATA: usize = 512;
 
 /// Where a run stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -122,8 +122,17 @@ impl Run {
         decode(value)
     }
 
+    /// As it is stored. What does not fit a field loses lines from the middle of its trace.
     pub(crate) fn to_value(&self) -> Value {
-        encode(self)
+        let mut run = self.clone();
+        loop {
+            let value = encode(&run);
+            if value.encode().is_ok() || run.trace.len() <= FIRST_LINES {
+                return value;
+            }
+            run.trace.remove(FIRST_LINES);
+            run.left_out = run.left_out.saturating_add(1);
+        }
     }
 
     /// Adds a line to the trace; in the middle of a long one some are left out.
@@ -232,9 +241,22 @@ mod tests {
         longest.end(State::Failed, &"x".repeat(500), second(9));
         assert_eq!(longest.trace.len(), MAX_LINES);
         assert_eq!((longest.left_out, &longest.trace[0].step[..2]), (1_000 - 24, "0."));
+        longest.course = serde_json::from_value(json!({
+            "at": [63, 9, 63, 9, 63, 9, 63], "turns": [1000, 1000, 1000], "until": i64::MAX, "tries": 10,
+            "done": vec![[63, 9, 63, 9, 63, 9, 63]; 16], "failed": "x".repeat(96), "undone": 63, "steps": 10_000, "turn": 10_000
+        }))
+        .unwrap();
         let value = longest.to_value();
         value.encode().unwrap();
-        assert_eq!(Run::read(&value).unwrap(), longest);
+        let read = Run::read(&value).unwrap();
+        assert!(
+            read.trace.len() > FIRST_LINES && read.trace.last() == longest.trace.last(),
+            "{}",
+            read.trace.len()
+        );
+        assert_eq!((read.course, read.end), (longest.course, longest.end));
+        let short = run(3, 0);
+        assert_eq!(Run::read(&short.to_value()).unwrap(), short);
         assert!(Run::read(&Value::Int(1)).is_none());
         assert_eq!(place_of(run_field(A, 3).unwrap().as_str()), Some((A, 3)));
     }

@@ -340,11 +340,8 @@ mod tests {
         let mut anew = Sentry::default();
         assert!(anew.look("one", &triggers, &so(true, 20), second(25)).is_empty());
         assert_eq!(anew.next(&triggers, None, second(25)), Some(second(30)));
-        assert_eq!(
-            anew.look("one", &triggers, &so(true, 20), second(31)),
-            fired,
-            "the same id and the same moment"
-        );
+        let again = anew.look("one", &triggers, &so(true, 20), second(31));
+        assert_eq!((again[0].id, again[0].at), (fired[0].id, fired[0].at));
     }
 
     #[test]

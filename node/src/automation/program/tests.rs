@@ -1,10 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 use serde_json::{Value as Json, json};
 
-use super::{
-    action::{What, filled},
-    *,
-};
+use super::{trigger::Topic, *};
 
 fn program(value: Json) -> Result<Program, String> {
     let text: ProgramText = serde_json::from_value(value).map_err(|rule| rule.to_string())?;
