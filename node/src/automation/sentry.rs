@@ -256,7 +256,8 @@ fn id(name: &str, trigger: usize, at_ms: u64, by: &str) -> u64 {
     hasher.update(&at_ms.to_be_bytes());
     let mut bytes = [0; 8];
     hasher.finalize_xof().fill(&mut bytes);
-    u64::from_be_bytes(bytes)
+    // A value holds numbers up to this.
+    u64::from_be_bytes(bytes) >> 1
 }
 
 #[cfg(test)]

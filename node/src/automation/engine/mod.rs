@@ -118,7 +118,7 @@ fn hash(text: &ProgramText) -> u64 {
     let whole = (&text.triggers, &text.conditions, &text.actions);
     let bytes = serde_json::to_vec(&whole).unwrap_or_default();
     let hash = blake3::hash(&bytes);
-    hash.as_bytes().first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes))
+    hash.as_bytes().first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes) >> 1)
 }
 
 /// An automation, and what this node knows beside.
