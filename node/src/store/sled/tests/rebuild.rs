@@ -29,11 +29,11 @@ fn files(root: &Path) -> Vec<String> {
 #[test]
 fn a_store_that_has_grown_past_four_times_its_records_is_written_anew_at_the_start() {
     let (folder, records) = grown();
-    let before = fs::metadata(folder.join("store/db")).unwrap().len();
     let mut store = open_clean(folder.path());
     let size = store.size();
     let Rebuilt { from_bytes, to_bytes } = size.rebuilt.expect("it was written anew");
-    assert!(from_bytes >= before && to_bytes < from_bytes / 2, "{size:?}");
+    // What sled does not need it may cut off as it opens, so the file's length beforehand says nothing.
+    assert!(from_bytes > 8 << 20 && from_bytes > 4 * size.live_bytes && to_bytes < from_bytes / 2, "{size:?}");
     assert_eq!(size.disk_bytes, to_bytes);
     assert_eq!(records_of(&mut store), records);
     assert!(to_bytes <= 4 * size.live_bytes || to_bytes <= 8 << 20, "{size:?}");
