@@ -166,6 +166,22 @@ pub const KINDS: &[KindRule] = &[
         ],
     },
     KindRule {
+        kind: "automation",
+        overlay_ttl_ms: None,
+        fields: &[
+            required("triggers", Durability::Config, Writer::Node),
+            field("conditions", Durability::Config, Writer::Node),
+            required("actions", Durability::Config, Writer::Node),
+            field("mode", Durability::Config, Writer::Node),
+            field("max", Durability::Config, Writer::Node),
+            field("enabled", Durability::Config, Writer::Node),
+            field("tripped", Durability::Config, Writer::Node),
+            field("webhook", Durability::Config, Writer::Node),
+            // Flushed before each step: somebody goes on where a node died.
+            field("run.", Durability::Config, Writer::Node),
+        ],
+    },
+    KindRule {
         kind: "command",
         overlay_ttl_ms: Some(600_000),
         fields: &[
@@ -231,7 +247,7 @@ fn is_protected_object(key: &Key) -> bool {
     key.field.is_object()
         && matches!(
             key.object.kind(),
-            "node" | "token" | "command" | "event" | "adapter" | "home" | "schedule" | "scene"
+            "node" | "token" | "command" | "event" | "adapter" | "home" | "schedule" | "scene" | "automation"
         )
 }
 

@@ -197,6 +197,13 @@ impl Course {
         until
     }
 
+    /// The clock was set by so much; whether that moves a moment that is waited for.
+    pub(crate) fn shift(&mut self, by: SignedDuration) -> bool {
+        let moved = self.until.map(|until| until.saturating_add(i64::try_from(by.as_millis()).unwrap_or(0)));
+        self.until = moved;
+        moved.is_some()
+    }
+
     /// Hears an event; whether it is the one that is waited for.
     pub(crate) fn hear(&mut self, program: &Program, topic: &str) -> bool {
         let waits = match find(&program.actions, &self.at) {

@@ -20,6 +20,7 @@ mod deeds;
 mod engine;
 mod events;
 mod expression;
+mod peers;
 mod program;
 mod record;
 mod rehearsal;
@@ -56,13 +57,14 @@ use tracing::{debug, warn};
 
 use crate::{
     api::ports::{CommandsHandle, events::EventsRequest, schedules::SchedulesRequest},
-    devices::{HouseholdClock, ownership::winner},
+    devices::HouseholdClock,
     service::{Change, Changes, HouseholdTime, Service, ServiceError},
 };
 use carry::Hands;
 pub use counts::Counts;
 pub use engine::{Engine, EngineParts};
 use events::Publisher;
+use peers::{Changed, Peers};
 use record::Record;
 pub use rehearsal::{Judged, Rehearsal};
 pub use spec::{HomeText, ScheduleText};
@@ -73,12 +75,12 @@ use steps::Entry;
 const MAX_SCHEDULES: usize = 256;
 /// How often is looked for what is due, at least.
 const TICK: Duration = Duration::from_millis(500);
-/// How long after the start, or after a node came to life, its records are waited for.
-const HEAR_OUT: Duration = Duration::from_secs(10);
 /// How long what is under way may take at a stop.
 const LAST_RUNS: Duration = Duration::from_secs(2);
 /// What is watched.
-const PREFIXES: [&str; 3] = ["schedule/", "home/", "node/"];
+const PREFIXES: [&str; 3] = ["schedule/", "home/", peers::PREFIX];
+/// Why nothing happens by the clock.
+const NO_TIME: &str = "the time of day is not known: `hearth time` shows why, `hearth time set` sets it";
 /// The name of the home's object.
 const HOME: &str = "main";
 
@@ -117,23 +119,14 @@ pub struct Automation {
     requests: mpsc::Receiver<SchedulesRequest>,
     events: mpsc::Receiver<EventsRequest>,
     publisher: Publisher,
-    alive: watch::Receiver<BTreeSet<ShortId>>,
-    living: BTreeSet<ShortId>,
-    /// Since when just these live.
-    living_since: Instant,
+    peers: Peers,
     time: watch::Receiver<HouseholdTime>,
     clock: HouseholdClock,
-    caught_up: watch::Receiver<bool>,
-    /// Until then what peers recorded is waited for.
-    hears_out_until: Instant,
-    me: ShortId,
     run: FieldName,
     counts: Arc<Counts>,
     shutdown: watch::Receiver<bool>,
     heartbeat: Arc<AtomicU64>,
     home: HomeText,
-    /// Friendly names of the nodes, those of dead ones too.
-    called: BTreeMap<ShortId, String>,
     schedules: BTreeMap<String, Entry>,
     running: JoinSet<Record>,
     /// The time when was last looked for what is due.
@@ -158,20 +151,14 @@ impl Automation {
             service: parts.service,
             requests: parts.requests,
             events: parts.events,
-            alive: parts.alive,
-            living: BTreeSet::from([parts.me]),
-            living_since: Instant::now(),
+            peers: Peers::new(parts.me, parts.alive, parts.caught_up),
             clock: HouseholdClock::new(parts.time.clone()),
             time: parts.time,
-            caught_up: parts.caught_up,
-            hears_out_until: Instant::now() + HEAR_OUT,
-            me: parts.me,
             run: run_field(parts.me)?,
             counts: parts.counts,
             shutdown: parts.shutdown,
             heartbeat: parts.heartbeat,
             home: HomeText::default(),
-            called: BTreeMap::new(),
             schedules: BTreeMap::new(),
             running: JoinSet::new(),
             stepped_at: Timestamp::UNIX_EPOCH,
@@ -194,7 +181,8 @@ impl Automation {
         let mut next = next_changes(&self.service, watcher);
         let mut unseen = BTreeSet::new();
         let mut is_whole = false;
-        self.see_alive();
+        let has_come = self.peers.see_alive();
+        self.see_living(has_come);
         loop {
             self.heartbeat.fetch_add(1, Ordering::Relaxed);
             let pause = if is_whole && self.step_some().await { Duration::ZERO } else { self.pause() };
@@ -224,12 +212,12 @@ impl Automation {
                     }
                     next = next_changes(&self.service, watcher);
                 }
-                changed = self.alive.changed() => {
-                    changed.map_err(|_| ServiceError::Stopping)?;
-                    self.see_alive();
+                changed = self.peers.changed() => {
+                    if let Changed::Living { has_come } = changed? {
+                        self.see_living(has_come);
+                    }
                 }
                 Ok(()) = self.time.changed() => self.look_at_all(),
-                Ok(()) = self.caught_up.changed() => {}
                 Some(request) = self.requests.recv(), if is_whole => self.request(request),
                 Some(event) = self.events.recv() => self.publisher.request(event),
                 () = sleep(pause) => {}
@@ -238,57 +226,39 @@ impl Automation {
     }
 
     fn see(&mut self, change: Change) {
-        match (change.id.kind(), change.object) {
+        match (change.id.kind(), &change.object) {
             ("home", Some(home)) if change.id.name() == HOME => {
-                self.home = HomeText::read(&home);
+                self.home = HomeText::read(home);
                 self.look_at_all();
             }
             ("home", None) if change.id.name() == HOME => {
                 self.home = HomeText::default();
                 self.look_at_all();
             }
-            ("node", Some(node)) => {
-                let name = FieldName::new("name").ok().and_then(|field| node.fields.get(&field));
-                if let (Ok(id), Some(name)) =
-                    (change.id.name().parse(), name.and_then(|name| name.value.as_text()))
-                {
-                    self.called.insert(id, name.to_owned());
-                }
-            }
-            ("node", None) => {
-                let left = change.id.name().parse();
-                self.called.retain(|node, _| left.as_ref() != Ok(node));
-            }
-            ("schedule", Some(object)) => self.see_schedule(change.id, Spec::read(&object)),
+            ("node", _) => self.peers.see(&change),
+            ("schedule", Some(object)) => self.see_schedule(&change.id, Spec::read(object)),
             ("schedule", None) => drop(self.schedules.remove(change.id.name())),
             _ => {}
         }
     }
 
-    fn see_schedule(&mut self, object: ObjectId, spec: Spec) {
+    fn see_schedule(&mut self, object: &ObjectId, spec: Spec) {
         if let Some(entry) = self.schedules.get_mut(object.name()) {
-            return entry.see(spec, self.me);
+            return entry.see(spec, self.peers.me);
         }
         if self.schedules.len() >= MAX_SCHEDULES {
             return warn!(%object, limit = MAX_SCHEDULES, "too many schedules: this one is left alone");
         }
         let name = object.name().to_owned();
-        let is_mine = winner(self.living.iter().copied(), object.as_str()) == Some(self.me);
-        let entry = Entry::new(object, spec, Some(self.living_since).filter(|_| is_mine));
+        let won_at = Some(self.peers.living_since).filter(|_| self.peers.is_mine(object));
+        let entry = Entry::new(object.clone(), spec, won_at);
         self.schedules.insert(name, entry);
     }
 
-    fn see_alive(&mut self) {
-        let living = self.alive.borrow_and_update().clone();
+    fn see_living(&mut self, has_come: bool) {
         let now = Instant::now();
-        // Who came may have seen others win, or nobody else live.
-        let has_come = living.difference(&self.living).next().is_some();
-        if has_come {
-            self.hears_out_until = now + HEAR_OUT;
-        }
-        (self.living, self.living_since) = (living, now);
         for entry in self.schedules.values_mut() {
-            let is_mine = winner(self.living.iter().copied(), entry.object.as_str()) == Some(self.me);
+            let is_mine = self.peers.is_mine(&entry.object);
             entry.won_at = is_mine.then(|| entry.won_at.filter(|_| !has_come).unwrap_or(now));
         }
         self.look_at_all();
@@ -301,20 +271,9 @@ impl Automation {
     /// Why nothing happens by itself at the moment, if so.
     fn held(&self) -> Option<&'static str> {
         if !self.time.borrow().trusted {
-            return Some("the time of day is not known: `hearth time` shows why, `hearth time set` sets it");
+            return Some(NO_TIME);
         }
-        // Of none this node is none either: it stands outside of its household.
-        if self.living.is_empty() {
-            return Some("this node stands outside of its household");
-        }
-        (!self.has_heard()).then_some("what the other nodes have done is being heard out")
-    }
-
-    /// Whether this node knows what the others knew when it started, or when one came to life; those that say nothing are waited for
-    /// for a while.
-    fn has_heard(&self) -> bool {
-        let is_alone = self.called.keys().all(|node| *node == self.me);
-        is_alone || *self.caught_up.borrow() || Instant::now() >= self.hears_out_until
+        self.peers.held()
     }
 
     fn now(&self) -> Timestamp {

@@ -15,7 +15,6 @@ use crate::{
         PortError, Reply,
         schedules::{HomeChange, HomeView, LastView, NextView, ScheduleView, SchedulesRequest},
     },
-    devices::ownership::winner,
     service::Op,
 };
 
@@ -73,7 +72,7 @@ impl Automation {
             text.parse().map_err(|rule| invalid(rule, "docs/time.md tells how a time is written"))?;
         let mut home = self.home.clone();
         let mut ops = Vec::new();
-        if home.zone.is_empty() && !self.has_heard() {
+        if home.zone.is_empty() && !self.peers.has_heard() {
             let detail = "nobody has said where the home is, as far as this node has heard by now";
             return Err(invalid(
                 detail,
@@ -145,7 +144,7 @@ impl Automation {
                 .map(|(rule, home)| next(rule, self.now(), home))
                 .unwrap_or_default(),
             last: self.last(entry, home.as_ref()),
-            by: winner(self.living.iter().copied(), entry.object.as_str()).map(|node| self.call(node)),
+            by: self.peers.winner(&entry.object).map(|node| self.peers.call(node)),
         }
     }
 
@@ -163,7 +162,7 @@ impl Automation {
 
     /// What is recorded of the latest occurrence, in the order in which the nodes began.
     fn last(&self, entry: &Entry, home: Option<&Home>) -> Vec<LastView> {
-        let records = entry.records(self.me);
+        let records = entry.records(self.peers.me);
         let latest = records.values().map(|record| record.at).max();
         let mut last: Vec<_> = records.iter().filter(|(_, record)| Some(record.at) == latest).collect();
         last.sort_by_key(|(_, record)| record.began);
@@ -174,7 +173,7 @@ impl Automation {
         LastView {
             at: shown(record.at),
             local: local(record.at, home),
-            node: self.call(node),
+            node: self.peers.call(node),
             state: match record.state {
                 State::Started => "started",
                 State::Done => "done",
@@ -188,11 +187,6 @@ impl Automation {
             again: record.again,
             failed: record.failed.clone(),
         }
-    }
-
-    /// The name of a node, or its id where nobody knows it.
-    fn call(&self, node: ShortId) -> String {
-        self.called.get(&node).cloned().unwrap_or_else(|| node.to_string())
     }
 }
 

@@ -159,7 +159,7 @@ pub(crate) fn clipped(text: &str) -> String {
 }
 
 /// The runs of an automation, by who wrote them and where.
-pub(crate) type Runs = BTreeMap<(ShortId, u8), Run>;
+pub(crate) type Runs<'r> = BTreeMap<(ShortId, u8), &'r Run>;
 
 /// The field of a run.
 pub(crate) fn run_field(node: ShortId, place: u8) -> Option<FieldName> {
@@ -172,33 +172,39 @@ pub(crate) fn place_of(field: &str) -> Option<(ShortId, u8)> {
     Some((node.parse().ok()?, place.parse().ok()?))
 }
 
-/// The place for one more run of this node: a free one, else that of the run that ended first; none when all are open.
-pub(crate) fn free_place(runs: &Runs, me: ShortId) -> Option<u8> {
+/// The place for one more run of this node: a free one, else that of the run that ended first; none when all are open. What was refused
+/// takes the place of what was refused before, so that it does not push out what was done.
+pub(crate) fn free_place(runs: &Runs<'_>, me: ShortId, state: State) -> Option<u8> {
     let of = |place: u8| runs.get(&(me, place));
-    (0..PLACES)
-        .filter(|place| of(*place).is_none_or(|run| !run.state.is_open()))
-        .min_by_key(|place| of(*place).map(|run| run.ended.unwrap_or(run.at)))
+    let refused = (0..PLACES).find(|place| of(*place).is_some_and(|run| run.state == State::Refused));
+    refused.filter(|_| state == State::Refused).or_else(|| {
+        (0..PLACES)
+            .filter(|place| of(*place).is_none_or(|run| !run.state.is_open()))
+            .min_by_key(|place| of(*place).map(|run| run.ended.unwrap_or(run.at)))
+    })
 }
 
 /// Whether something that started the automation was acted upon by anybody.
-pub(crate) fn is_known(runs: &Runs, id: u64) -> bool {
+pub(crate) fn is_known(runs: &Runs<'_>, id: u64) -> bool {
     runs.values().any(|run| run.id == id)
+}
+
+/// Whether somebody took over a run later.
+pub(crate) fn is_taken_over(runs: &Runs<'_>, at: (ShortId, u8)) -> bool {
+    let Some(run) = runs.get(&at) else { return false };
+    runs.iter().any(|(other, later)| later.id == run.id && (later.took, *other) > (run.took, at))
 }
 
 /// The open runs that this node is to go on with: its own from before it was started anew, and, if it wins, those of nodes that do
 /// not live. What somebody took over later is not among them.
 pub(crate) fn orphans(
-    runs: &Runs,
+    runs: &Runs<'_>,
     me: ShortId,
     is_winner: bool,
     lives: impl Fn(ShortId) -> bool,
 ) -> Vec<(ShortId, u8)> {
-    let latest = |run: &Run, at: &(ShortId, u8)| {
-        let same = runs.iter().filter(|(_, other)| other.id == run.id);
-        same.max_by_key(|(at, other)| (other.took, **at)).is_some_and(|(last, _)| last == at)
-    };
     runs.iter()
-        .filter(|(at, run)| run.state.is_open() && latest(run, at))
+        .filter(|(at, run)| run.state.is_open() && !is_taken_over(runs, **at))
         .filter(|((node, _), _)| *node == me || (is_winner && !lives(*node)))
         .map(|(at, _)| *at)
         .collect()
@@ -261,31 +267,41 @@ mod tests {
         assert_eq!(place_of(run_field(A, 3).unwrap().as_str()), Some((A, 3)));
     }
 
+    fn view(runs: &BTreeMap<(ShortId, u8), Run>) -> Runs<'_> {
+        runs.iter().map(|(at, run)| (*at, run)).collect()
+    }
+
     #[test]
     fn places_are_used_again_the_one_that_ended_first_before_the_others() {
-        let mut runs = Runs::new();
-        assert_eq!(free_place(&runs, A), Some(0));
+        let mut runs = BTreeMap::new();
+        let free = |runs: &BTreeMap<_, _>, node, state| free_place(&view(runs), node, state);
+        assert_eq!(free(&runs, A, State::Running), Some(0));
         for place in 0..PLACES {
             runs.insert((A, place), run(place.into(), 0));
         }
-        assert_eq!(free_place(&runs, A), None);
+        assert_eq!(free(&runs, A, State::Running), None);
         runs.get_mut(&(A, 5)).unwrap().end(State::Done, "", second(3));
-        runs.get_mut(&(A, 2)).unwrap().end(State::Done, "", second(4));
-        assert_eq!(free_place(&runs, A), Some(5));
-        assert_eq!(free_place(&runs, B), Some(0));
+        runs.get_mut(&(A, 2)).unwrap().end(State::Refused, "", second(4));
+        assert_eq!(free(&runs, A, State::Queued), Some(5));
+        assert_eq!(free(&runs, A, State::Refused), Some(2), "what was done stays to be seen");
+        assert_eq!(free(&runs, B, State::Running), Some(0));
     }
 
     #[test]
     fn an_open_run_has_one_node_that_goes_on_with_it() {
-        let mut runs = Runs::from([((A, 0), run(1, 0)), ((A, 1), run(2, 0)), ((B, 0), run(3, 0))]);
+        let mut runs = BTreeMap::from([((A, 0), run(1, 0)), ((A, 1), run(2, 0)), ((B, 0), run(3, 0))]);
         runs.get_mut(&(A, 1)).unwrap().end(State::Done, "", second(1));
-        assert_eq!(orphans(&runs, B, true, |_| true), [(B, 0)], "A is at its own");
-        assert_eq!(orphans(&runs, B, true, |node| node == B), [(A, 0), (B, 0)]);
-        assert_eq!(orphans(&runs, B, false, |node| node == B), [(B, 0)]);
+        let left = |runs: &_, me, wins, living: &[ShortId]| {
+            orphans(&view(runs), me, wins, |node| living.contains(&node))
+        };
+        assert_eq!(left(&runs, B, true, &[A, B]), [(B, 0)], "A is at its own");
+        assert_eq!(left(&runs, B, true, &[B]), [(A, 0), (B, 0)]);
+        assert_eq!(left(&runs, B, false, &[B]), [(B, 0)]);
         // B took it over; A comes back.
         runs.insert((B, 1), run(1, 5));
-        assert_eq!(orphans(&runs, A, true, |_| true), [], "B is at it");
-        assert_eq!(orphans(&runs, B, true, |_| true), [(B, 0), (B, 1)]);
-        assert!(is_known(&runs, 1) && !is_known(&runs, 9));
+        assert_eq!(left(&runs, A, true, &[A, B]), [], "B is at it");
+        assert_eq!(left(&runs, B, true, &[A, B]), [(B, 0), (B, 1)]);
+        assert!(is_taken_over(&view(&runs), (A, 0)) && !is_taken_over(&view(&runs), (B, 1)));
+        assert!(is_known(&view(&runs), 1) && !is_known(&view(&runs), 9));
     }
 }

@@ -21,7 +21,7 @@ use super::{
 use crate::service::Op;
 
 /// How long a node has won before it acts: by then every other one has seen the same nodes live, and what they did has come here.
-const SETTLE: Duration = Duration::from_secs(2);
+pub(super) const SETTLE: Duration = Duration::from_secs(2);
 /// How many schedules are acted on before the rest is heard again: after a jump of the clock all may be due.
 const PER_TURN: usize = 16;
 /// How long after a step failed it is tried again.
@@ -91,7 +91,7 @@ impl Automation {
                 self.schedules
                     .get_mut(name)
                     .into_iter()
-                    .for_each(|entry| entry.see(Spec::read(&object), self.me));
+                    .for_each(|entry| entry.see(Spec::read(&object), self.peers.me));
             }
             Ok(_) => drop(self.schedules.remove(name)),
             Err(_) => return true,
@@ -113,7 +113,7 @@ impl Automation {
             return None;
         }
         let has_settled = entry.won_at.is_some_and(|at| at.elapsed() >= SETTLE);
-        let moment = |home| Moment { now, home, me: self.me, living: &self.living, has_settled };
+        let moment = |home| Moment { now, home, me: self.peers.me, living: &self.peers.living, has_settled };
         let step = home.as_ref().map_err(Clone::clone).and_then(|home| entry.step(&moment(home)));
         entry.is_over = step == Ok(Step::Over);
         match step {
@@ -157,7 +157,7 @@ impl Automation {
             field: self.run.clone(),
             record: record.clone(),
             commands: entry.spec.text.commands.clone(),
-            outdated: older.map(|(node, _)| *node).filter(|node| !self.living.contains(node)).collect(),
+            outdated: older.map(|(node, _)| *node).filter(|node| !self.peers.living.contains(node)).collect(),
         };
         (entry.own, entry.remind_at) = (Some(record), Instant::now() + REMIND);
         entry.running = Some(self.running.spawn(run.finish()).id());
@@ -172,7 +172,7 @@ impl Automation {
         let entry = self.schedules.iter_mut().find(|(_, entry)| entry.running == Some(id));
         let Some((schedule, entry)) = entry else { return };
         let broken = || {
-            let own = entry.own.clone().or_else(|| entry.spec.records.get(&self.me).cloned())?;
+            let own = entry.own.clone().or_else(|| entry.spec.records.get(&self.peers.me).cloned())?;
             Some(Record {
                 state: State::Failed,
                 failed: vec!["it broke off: the log has more".to_owned()],
@@ -184,11 +184,12 @@ impl Automation {
         let record = ended.map_or_else(|_| broken(), |(_, record)| Some(record));
         (entry.running, entry.look_at, entry.remind_at) = (None, None, Instant::now() + remind_in);
         let Some(record) = record else { return };
-        let failed_before = entry.spec.records.get(&self.me).is_some_and(|it| it.state == State::Failed);
+        let failed_before =
+            entry.spec.records.get(&self.peers.me).is_some_and(|it| it.state == State::Failed);
         if record.state == State::Failed && !failed_before {
             warn!(schedule, at = %record.at, reasons = ?record.failed, "a schedule was not carried out");
         }
-        entry.own = Some(record).filter(|record| entry.spec.records.get(&self.me) != Some(record));
+        entry.own = Some(record).filter(|record| entry.spec.records.get(&self.peers.me) != Some(record));
     }
 
     /// Writes once more what the store did not take: it is not to be done again after a restart, be that in a week.

@@ -9,7 +9,7 @@ use mesh_proto::Value;
 use serde_json::json;
 use tokio::time::timeout;
 
-use super::{record::State, *};
+use super::{peers::HEAR_OUT, record::State, *};
 use crate::{
     api::{
         fake::FakeLoop,
@@ -20,6 +20,7 @@ use crate::{
         },
     },
     devices::encode,
+    devices::ownership::winner,
 };
 
 const ME: ShortId = ShortId(0xab);

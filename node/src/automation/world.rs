@@ -33,6 +33,8 @@ pub(crate) struct Fact {
 pub(crate) struct Device {
     name: String,
     label: String,
+    /// Both in lower case.
+    lower: [String; 2],
     pub(crate) facts: BTreeMap<String, Fact>,
 }
 
@@ -62,7 +64,9 @@ impl Device {
             });
             facts.extend(known);
         }
-        Self { name: text("name"), label: text("label"), facts }
+        let (name, label) = (text("name"), text("label"));
+        let lower = [name.to_lowercase(), label.to_lowercase()];
+        Self { name, label, lower, facts }
     }
 
     fn to_json(&self) -> Json {
@@ -111,7 +115,7 @@ impl Devices {
         let lower = given.to_lowercase();
         let ways: [&dyn Fn(&Device) -> bool; 3] =
             [&|device| device.name == given, &|device| device.label == given, &|device| {
-                device.name.to_lowercase() == lower || device.label.to_lowercase() == lower
+                device.lower.contains(&lower)
             }];
         for way in ways.iter().filter(|_| !given.is_empty()) {
             let mut found = self.0.iter().filter(|(_, device)| way(device));
@@ -152,6 +156,19 @@ impl View<'_> {
             trigger: self.trigger.clone(),
             now,
         }
+    }
+
+    /// Whether all of some conditions hold.
+    ///
+    /// # Errors
+    /// Why nobody can say.
+    pub(crate) fn all_hold(&self, conditions: &[Condition]) -> Result<bool, String> {
+        for condition in conditions {
+            if !self.holds(condition)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     fn home(&self) -> Result<&Home, String> {
@@ -198,14 +215,7 @@ impl World for View<'_> {
     fn holds(&self, condition: &Condition) -> Result<bool, String> {
         let one = |condition: &Condition| self.holds(condition);
         match condition {
-            Condition::All(all) => {
-                for condition in all {
-                    if !one(condition)? {
-                        return Ok(false);
-                    }
-                }
-                Ok(true)
-            }
+            Condition::All(all) => self.all_hold(all),
             Condition::Any(any) => {
                 for condition in any {
                     if one(condition)? {

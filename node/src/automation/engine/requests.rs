@@ -1,7 +1,7 @@
 //! What clients ask of the automations.
 
 use jiff::Timestamp;
-use mesh_proto::{FieldName, ObjectId, ShortId, Value, kinds::Author};
+use mesh_proto::{FieldName, ObjectId, Value, kinds::Author};
 use serde_json::{Map, Value as Json, json};
 
 use super::{
@@ -14,14 +14,14 @@ use super::{
         sentry::{self, Firing},
         world::View,
     },
-    Engine, Entry, MAX_AUTOMATIONS,
+    Engine, Entry, MAX_AUTOMATIONS, now,
 };
 use crate::{
     api::ports::{
         PortError, Reply,
         automations::{AutomationView, AutomationsRequest, LineView, RunView},
     },
-    devices::{encode, ownership::winner},
+    devices::encode,
     service::Op,
 };
 
@@ -93,7 +93,7 @@ impl Engine {
     fn rehearse(&self, name: &str) -> Result<Rehearsal, PortError> {
         let entry = self.entry(name)?;
         let program = entry.spec.program.as_ref().map_err(|fault| invalid(fault))?;
-        let (home, now, trigger) = (self.home.home(), self.now(), json!({"kind": "test"}));
+        let (home, now, trigger) = (self.home(), now(&self.clock), json!({"kind": "test"}));
         let home = home.as_ref().map_err(Clone::clone);
         let view = View { devices: &self.devices, home, now, trigger: &trigger };
         Ok(rehearse(program, &view, now))
@@ -101,14 +101,14 @@ impl Engine {
 
     /// It starts as by a trigger, on whichever node starts it: every node hears of it.
     fn start_by_hand(&mut self, name: &str) -> Result<(), PortError> {
-        let now = self.now();
+        let now = now(&self.clock);
         let entry = self.entry(name)?;
         if let Err(fault) = &entry.spec.program {
             return Err(invalid(fault));
         }
-        if winner(self.living.iter().copied(), entry.object.as_str()) != Some(self.me) {
+        if !self.peers.is_mine(&entry.object) {
             let detail = "another node starts this automation".to_owned();
-            let by = winner(self.living.iter().copied(), entry.object.as_str());
+            let by = self.peers.winner(&entry.object);
             let fix = by.map_or_else(String::new, |node| format!("ask it: node {node}"));
             return Err(PortError::Conflict { detail, fix });
         }
@@ -120,7 +120,7 @@ impl Engine {
             data: json!({"kind": "hand"}),
         };
         if let Some(entry) = self.automations.get_mut(name) {
-            entry.recent.push(firing);
+            entry.fire([firing]);
         }
         Ok(())
     }
@@ -138,7 +138,7 @@ impl Engine {
     }
 
     fn view(&self, name: &str, entry: &Entry) -> AutomationView {
-        let runs = entry.runs(self.me);
+        let runs = entry.runs(self.peers.me);
         let (state, reason) = state(entry, &runs);
         let mut latest: Vec<_> = runs.iter().collect();
         latest.sort_by_key(|(_, run)| std::cmp::Reverse(run.took));
@@ -148,13 +148,13 @@ impl Engine {
             enabled: entry.spec.enabled,
             state,
             reason,
-            runs: latest.into_iter().map(|((node, _), run)| run_view(*node, run)).collect(),
-            by: winner(self.living.iter().copied(), entry.object.as_str()).map(|node| node.to_string()),
+            runs: latest.into_iter().map(|((node, _), run)| run_view(self.peers.call(*node), run)).collect(),
+            by: self.peers.winner(&entry.object).map(|node| self.peers.call(node)),
         }
     }
 }
 
-fn state(entry: &Entry, runs: &Runs) -> (&'static str, Option<String>) {
+fn state(entry: &Entry, runs: &Runs<'_>) -> (&'static str, Option<String>) {
     match (entry.spec.enabled, &entry.spec.program, &entry.spec.tripped) {
         (false, ..) => ("off", None),
         (true, Err(fault), _) => ("invalid", Some(fault.clone())),
@@ -164,7 +164,7 @@ fn state(entry: &Entry, runs: &Runs) -> (&'static str, Option<String>) {
     }
 }
 
-fn run_view(node: ShortId, run: &Run) -> RunView {
+fn run_view(node: String, run: &Run) -> RunView {
     RunView {
         why: run.why.clone(),
         at: shown(run.at),
@@ -174,7 +174,7 @@ fn run_view(node: ShortId, run: &Run) -> RunView {
             .unwrap_or_default(),
         end: run.end.clone(),
         ended: run.ended.map(shown),
-        node: node.to_string(),
+        node,
         trace: run
             .trace
             .iter()

@@ -33,7 +33,10 @@ fn a_store_that_has_grown_past_four_times_its_records_is_written_anew_at_the_sta
     let size = store.size();
     let Rebuilt { from_bytes, to_bytes } = size.rebuilt.expect("it was written anew");
     // What sled does not need it may cut off as it opens, so the file's length beforehand says nothing.
-    assert!(from_bytes > 8 << 20 && from_bytes > 4 * size.live_bytes && to_bytes < from_bytes / 2, "{size:?}");
+    assert!(
+        from_bytes > 8 << 20 && from_bytes > 4 * size.live_bytes && to_bytes < from_bytes / 2,
+        "{size:?}"
+    );
     assert_eq!(size.disk_bytes, to_bytes);
     assert_eq!(records_of(&mut store), records);
     assert!(to_bytes <= 4 * size.live_bytes || to_bytes <= 8 << 20, "{size:?}");

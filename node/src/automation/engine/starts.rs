@@ -1,0 +1,132 @@
+//! What starts an automation, and whether a run comes of it.
+
+use device_adapters::schedule::Home;
+use jiff::Timestamp;
+use mesh_proto::{FieldName, Value};
+use serde_json::Value as Json;
+use tracing::{debug, warn};
+
+use super::{
+    super::{
+        program::{Mode, Program},
+        runs::{Run, State, free_place},
+        sentry::{Firing, Heard, hear},
+        world::View,
+    },
+    Engine,
+    entry::MAX_STARTS,
+};
+use crate::service::{ObjectView, Op};
+
+/// Starts of another automation in the same minute, from which on the two are taken to fight.
+const MANY_STARTS: usize = MAX_STARTS / 2;
+
+impl Engine {
+    /// Takes in an event.
+    pub(super) fn hear(&mut self, object: &ObjectView) {
+        let Some((topic, _)) = object.id.name().rsplit_once(':') else { return };
+        let field = object.fields.values().next();
+        let data = field.map_or(Json::Null, |field| crate::json::from_value(&field.value));
+        let at = field.and_then(|field| i64::try_from(field.at_ms).ok());
+        let at = at.and_then(|ms| Timestamp::from_millisecond(ms).ok()).unwrap_or_default();
+        let heard = Heard { id: object.id.name(), topic, data: &data, at };
+        for (name, entry) in &mut self.automations {
+            let Some(program) = entry.spec.active() else { continue };
+            entry.fire(hear(name, &program.triggers, heard));
+            entry.tell(&program, topic);
+        }
+    }
+
+    /// Looks at what has started an automation since.
+    pub(super) fn look(&mut self, name: &str, home: Option<&Home>, now: Timestamp) {
+        let (is_trusted, me) = (self.time.borrow().trusted, self.peers.me);
+        let Some(entry) = self.automations.get_mut(name) else { return };
+        let Some(program) = entry.spec.active() else { return };
+        let fired = entry.sentry.look(name, &program.triggers, &self.devices, now);
+        entry.fire(fired);
+        if let Some(home) = home.filter(|_| is_trusted) {
+            match entry.sentry.look_at_clock(name, &program.triggers, home, now) {
+                Ok(fired) => entry.fire(fired),
+                Err(reason) => debug!(name, reason, "its time cannot be known"),
+            }
+        }
+        entry.forget(me, now);
+    }
+
+    /// Begins a run for what has started the automation and nobody acted upon.
+    pub(super) fn start(&mut self, name: &str, home: &Result<Home, String>, now: Timestamp) {
+        let Some(entry) = self.automations.get_mut(name) else { return };
+        let Some(program) = entry.spec.active() else { return };
+        for firing in entry.take_firings() {
+            let view = View {
+                devices: &self.devices,
+                home: home.as_ref().map_err(Clone::clone),
+                now,
+                trigger: &firing.data,
+            };
+            let holds = view.all_hold(&program.conditions);
+            self.begin(name, &program, &firing, holds, now);
+        }
+    }
+
+    /// A run for what started the automation, as its mode has it.
+    fn begin(
+        &mut self,
+        name: &str,
+        program: &Program,
+        firing: &Firing,
+        holds: Result<bool, String>,
+        now: Timestamp,
+    ) {
+        let me = self.peers.me;
+        let Some(entry) = self.automations.get_mut(name) else { return };
+        let mut run = Run::new(firing, entry.spec.hash, now);
+        match holds {
+            Ok(true) => entry.admit(me, program.mode, &mut run, now),
+            Ok(false) => run.end(State::Refused, "a condition does not hold", now),
+            Err(why) => run.end(State::Refused, &why, now),
+        }
+        if run.state.is_open() && !entry.count_start(now) {
+            return self.trip(name, &firing.why);
+        }
+        let mut changed = Vec::new();
+        if run.state == State::Running && program.mode == Mode::Restart {
+            changed = entry.end_all("it was started again", now);
+        }
+        let Some(place) = free_place(&entry.runs(me), me, run.state) else {
+            return warn!(name, "all its places are taken: what started it is passed over");
+        };
+        debug!(name, why = firing.why, state = ?run.state, "an automation was started");
+        entry.own.insert(place, run);
+        changed.push(place);
+        for place in changed {
+            drop(self.store(name, place));
+        }
+    }
+
+    /// It starts itself, or fights with another one: it is switched off until somebody looks at it.
+    fn trip(&mut self, name: &str, why: &str) {
+        let others: Vec<&str> = self
+            .automations
+            .iter()
+            .filter(|(other, entry)| *other != name && entry.wanted.len() >= MANY_STARTS)
+            .map(|(other, _)| other.as_str())
+            .collect();
+        let cause = if others.is_empty() {
+            "see that it does not start itself".to_owned()
+        } else {
+            format!("see that it does not fight with `{}`, which is started as often", others.join("`, `"))
+        };
+        let reason = format!(
+            "it was started more than {MAX_STARTS} times within a minute, last by {why}: {cause}, then switch it on again"
+        );
+        let Some(entry) = self.automations.get_mut(name) else { return };
+        warn!(name, reason, "an automation runs away, and is switched off");
+        let op = FieldName::new("tripped")
+            .map(|field| Op::Set(entry.object.clone(), field, Value::Text(reason.as_str().into())));
+        entry.trip(reason);
+        if let Ok(op) = op {
+            drop(self.ledger.write(op));
+        }
+    }
+}
