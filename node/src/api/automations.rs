@@ -15,7 +15,8 @@ use crate::automation::Rehearsal;
 
 pub(super) async fn list(State(context): State<Arc<ApiContext>>) -> Result<Json<Value>, Problem> {
     let automations = context.automations.list().await?;
-    Ok(Json(json!({ "automations": automations })))
+    let circuits = context.automations.circuits().await?;
+    Ok(Json(json!({ "automations": automations, "circuits": circuits })))
 }
 
 pub(super) async fn read(

@@ -274,6 +274,25 @@ impl CommandsHandle {
         ask(&self.requests, |reply| CommandsRequest::Get(id, reply)).await
     }
 
+    /// Another handle, whose requests come out here to be looked at and forwarded.
+    pub(crate) fn fork(&self) -> (Self, mpsc::Receiver<CommandsRequest>) {
+        let (requests, receiver) = mpsc::channel(QUEUE);
+        (Self { requests, life: self.life.clone() }, receiver)
+    }
+
+    /// Passes on what came out of a fork; where there is no room whoever asked is told.
+    pub(crate) fn forward(&self, request: CommandsRequest) {
+        let (request, refusal) = match self.requests.try_send(request) {
+            Ok(()) => return,
+            Err(mpsc::error::TrySendError::Full(request)) => (request, PortError::Overloaded),
+            Err(mpsc::error::TrySendError::Closed(request)) => (request, PortError::Stopping),
+        };
+        match request {
+            CommandsRequest::Submit(_, reply) => drop(reply.send(Err(refusal))),
+            CommandsRequest::Get(_, reply) => drop(reply.send(Err(refusal))),
+        }
+    }
+
     /// Every change of every command from now on.
     pub fn life(&self) -> broadcast::Receiver<Command> {
         self.life.subscribe()

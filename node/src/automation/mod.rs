@@ -13,6 +13,7 @@
 //! | | `before.DEVICE`, `activated` | the node that activated it |
 
 mod agenda;
+mod breaker;
 mod carry;
 mod counts;
 mod course;

@@ -62,11 +62,28 @@ pub struct LineView {
     pub took_ms: u32,
 }
 
+/// A device that the automations of this node leave alone for a while, because it keeps failing.
+#[derive(Debug, Clone, Serialize)]
+pub struct CircuitView {
+    /// Its object.
+    pub device: String,
+    /// `open`, or `half_open` when the next command may try it.
+    pub state: &'static str,
+    /// Commands that failed one after another.
+    pub failed: u32,
+    /// Why the last one did.
+    pub reason: String,
+    /// In how many seconds it is tried again.
+    pub again_in_s: u64,
+}
+
 /// A request to the owner of the automations.
 #[derive(Debug)]
 pub enum AutomationsRequest {
     /// All of them.
     List(Reply<Vec<AutomationView>>),
+    /// The devices that are left alone.
+    Circuits(Reply<Vec<CircuitView>>),
     /// Makes one, or replaces it; one that is not understood is stored, is off by that, and says why.
     Put(String, Map<String, Value>, Reply<()>),
     /// Switches one on or off; on, it is no longer tripped.
@@ -96,6 +113,14 @@ impl AutomationsHandle {
     /// [`PortError::Overloaded`], [`PortError::Stopping`].
     pub async fn list(&self) -> Result<Vec<AutomationView>, PortError> {
         ask(&self.0, AutomationsRequest::List).await
+    }
+
+    /// Lists the devices that are left alone.
+    ///
+    /// # Errors
+    /// [`PortError::Overloaded`], [`PortError::Stopping`].
+    pub async fn circuits(&self) -> Result<Vec<CircuitView>, PortError> {
+        ask(&self.0, AutomationsRequest::Circuits).await
     }
 
     /// Makes or replaces one.

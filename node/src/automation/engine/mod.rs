@@ -42,6 +42,7 @@ use self::{
 };
 use super::{
     HomeText, NO_TIME,
+    breaker::{self, Circuit},
     carry::Hands,
     deeds::{Calls, Deeds},
     peers::{self, Changed, Peers},
@@ -95,6 +96,8 @@ pub struct Engine {
     service: Service,
     requests: mpsc::Receiver<AutomationsRequest>,
     deeds: Deeds,
+    /// Devices that are left alone.
+    circuits: watch::Receiver<Vec<Circuit>>,
     ledger: Ledger,
     peers: Peers,
     time: watch::Receiver<HouseholdTime>,
@@ -113,7 +116,8 @@ pub struct Engine {
 impl Engine {
     /// Starts the task.
     pub fn spawn(parts: EngineParts) -> JoinHandle<()> {
-        let hands = Hands::new(parts.service.clone(), parts.commands);
+        let (commands, circuits) = breaker::guard(&parts.commands);
+        let hands = Hands::new(parts.service.clone(), commands);
         let deeds = Deeds { hands, events: parts.events, calls: Calls::default() };
         let clock = HouseholdClock::new(parts.time.clone());
         let engine = Self {
@@ -121,6 +125,7 @@ impl Engine {
             service: parts.service,
             requests: parts.requests,
             deeds,
+            circuits,
             peers: Peers::new(parts.me, parts.alive, parts.caught_up),
             time: parts.time,
             turned_at: (now(&clock), Instant::now()),

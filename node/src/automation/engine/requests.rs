@@ -3,10 +3,12 @@
 use jiff::Timestamp;
 use mesh_proto::{FieldName, ObjectId, Value, kinds::Author};
 use serde_json::{Map, Value as Json, json};
+use tokio::time::Instant;
 
 use super::{
     super::{
         Rehearsal,
+        breaker::Circuit,
         program::ProgramText,
         rehearsal::rehearse,
         requests::named,
@@ -19,7 +21,7 @@ use super::{
 use crate::{
     api::ports::{
         PortError, Reply,
-        automations::{AutomationView, AutomationsRequest, LineView, RunView},
+        automations::{AutomationView, AutomationsRequest, CircuitView, LineView, RunView},
     },
     devices::encode,
     service::Op,
@@ -30,6 +32,10 @@ impl Engine {
         match request {
             AutomationsRequest::List(reply) => {
                 let views = self.automations.iter().map(|(name, entry)| self.view(name, entry)).collect();
+                let _ = reply.send(Ok(views)); // whoever asked is gone
+            }
+            AutomationsRequest::Circuits(reply) => {
+                let views = self.circuits.borrow().iter().map(circuit_view).collect();
                 let _ = reply.send(Ok(views)); // whoever asked is gone
             }
             AutomationsRequest::Put(name, program, reply) => {
@@ -187,6 +193,17 @@ fn run_view(node: String, run: &Run) -> RunView {
             })
             .collect(),
         left_out: run.left_out,
+    }
+}
+
+fn circuit_view(circuit: &Circuit) -> CircuitView {
+    let again_in = circuit.until.saturating_duration_since(Instant::now());
+    CircuitView {
+        device: circuit.device.to_string(),
+        state: if again_in.is_zero() { "half_open" } else { "open" },
+        failed: circuit.failed,
+        reason: circuit.reason.clone(),
+        again_in_s: again_in.as_secs(),
     }
 }
 
