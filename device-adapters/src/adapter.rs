@@ -219,6 +219,16 @@ pub struct Shown {
     pub availability: Availability,
 }
 
+/// Something that happened, be it to a device or to nobody in particular: every board and every observer hears of it within a moment, and
+/// nobody keeps it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Event {
+    /// What: 1 to 40 of `a-z`, `0-9`, `.`, `_` and `-`, such as `doorbell.front`.
+    pub topic: String,
+    /// What there is to say about it, at most 1,024 bytes as JSON.
+    pub data: serde_json::Value,
+}
+
 /// A running piece of code that speaks to one kind of hardware.
 pub trait Adapter: Send {
     /// Runs until shutdown (`Ok`) or until it cannot go on (`Err`).
@@ -270,6 +280,8 @@ pub enum Directive {
         /// The device.
         device: DeviceId,
     },
+    /// Something happened in the home; only for an adapter that shows the home. What it told itself is among it.
+    Tell(Event),
     /// Read the device's state now and report it even if it has not changed.
     Refresh {
         /// The device.
@@ -343,6 +355,8 @@ pub enum Reading {
         /// What it should be.
         change: Change,
     },
+    /// Something happened that the home is to hear of: no state of a device, which is reported.
+    Happened(Event),
     /// A setting that the adapter learnt by itself and needs again after a restart and on other boards: the key that a
     /// bridge gave it. The node keeps it with the adapter's settings.
     Learnt {

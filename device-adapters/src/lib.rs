@@ -34,7 +34,7 @@ mod weather;
 mod websocket;
 mod wled;
 pub use adapter::{
-    Adapter, AdapterError, Context, Descriptor, Directive, Handle, Hint, Reading, Registration, Scope,
+    Adapter, AdapterError, Context, Descriptor, Directive, Event, Handle, Hint, Reading, Registration, Scope,
     Secret, SettingsError, Shown,
 };
 pub use call::call;

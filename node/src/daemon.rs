@@ -237,10 +237,12 @@ impl Life<'_> {
         let (commands, commands_port) = CommandsHandle::channel();
         let (adapters, adapter_requests) = AdaptersHandle::channel();
         let devices_beats = Arc::new(AtomicU64::new(0));
+        let (events, event_requests) = EventsHandle::channel();
         let mut devices = Devices::spawn(DevicesParts {
             service: service.clone(),
             commands: commands_port,
             requests: adapter_requests,
+            happenings: events.clone(),
             announced: devices_announced,
             vault: Vault::new(SigningKey::from_bytes(household.seed.as_bytes()), members_of_vault),
             alive: alive_rx.clone(),
@@ -252,7 +254,6 @@ impl Life<'_> {
             heartbeat: devices_beats.clone(),
         });
         let (schedules, schedule_requests) = SchedulesHandle::channel();
-        let (events, event_requests) = EventsHandle::channel();
         let (automations, automation_requests) = AutomationsHandle::channel();
         let engine_beats = Arc::new(AtomicU64::new(0));
         let mut engine = Engine::spawn(EngineParts {

@@ -1,9 +1,10 @@
-//! `bench-home`: what a node needs when it drives a home: its memory with fifty devices and five adapters, and what it
+//! `bench-home`: what a node needs when it drives a home: its memory with fifty devices, five adapters and twenty automations, and what it
 //! writes and computes while they measure.
 //!
 //! One real daemon on loopback, whose adapters speak to peers that run: ten bulbs of the LIFX emulator, ten WLED strips and
 //! a Shelly (fakes of the public protocols), plugs and thermometers that are announced at a mosquitto and measure every ten
-//! seconds, and a weather service. Nothing is judged here.
+//! seconds, and a weather service. Each automation watches the power of a plug; when that is high it dims a bulb, waits, tells the others and
+//! takes it back. Nothing is judged here.
 //!
 //! Build with `--release`, `hearth` too: `cargo build --release -p node -p hearth-tests --bins`.
 #![allow(clippy::indexing_slicing, reason = "only JSON is indexed, which answers null for what is not there")]
@@ -29,11 +30,12 @@ use serde_json::{Value, json};
 use tokio::time::interval;
 
 const USAGE: &str = "\
-Usage: bench-home [--devices N] [--seconds N] [--hearth FILE] [--json]
-  --devices N    devices in all, at least 25 (50)
-  --seconds N    how long the home is watched once all is there (120)
-  --hearth FILE  the node (the one that is built beside this program)
-  --json         print one JSON document
+Usage: bench-home [--devices N] [--automations N] [--seconds N] [--hearth FILE] [--json]
+  --devices N      devices in all, at least 25 (50)
+  --automations N  automations, at most 128 (20)
+  --seconds N      how long the home is watched once all is there (180)
+  --hearth FILE    the node (the one that is built beside this program)
+  --json           print one JSON document
 ";
 /// How long all devices may take to be there.
 const ARRIVE: Duration = Duration::from_secs(120);
@@ -44,6 +46,7 @@ const STRIPS: u8 = 10;
 
 struct Options {
     devices: usize,
+    automations: usize,
     seconds: u64,
     hearth: Option<String>,
     json: bool,
@@ -57,12 +60,13 @@ fn main() -> Result<()> {
 }
 
 fn options(arguments: &[String]) -> Result<Options> {
-    let mut options = Options { devices: 50, seconds: 120, hearth: None, json: false };
+    let mut options = Options { devices: 50, automations: 20, seconds: 180, hearth: None, json: false };
     let mut rest = arguments.iter();
     while let Some(argument) = rest.next() {
         let mut value = || rest.next().with_context(|| format!("{argument} needs a value\n{USAGE}"));
         match argument.as_str() {
             "--devices" => options.devices = value()?.parse::<usize>()?.max(25),
+            "--automations" => options.automations = value()?.parse::<usize>()?.min(128),
             "--seconds" => options.seconds = value()?.parse::<u64>()?.max(1),
             "--hearth" => options.hearth = Some(value()?.clone()),
             "--json" => options.json = true,
@@ -118,6 +122,11 @@ async fn bench(options: &Options) -> Result<()> {
         announce(&client, number).await?;
     }
     let devices = arrived(&node, known + announced).await?;
+    let lamps = lifx_bulbs(&node).await?;
+    for number in 0..options.automations {
+        let bulb = lamps.get(number % lamps.len().max(1)).context("there is no bulb")?;
+        automate(&node, number, &format!("Plug {}", number % announced.max(1)), bulb).await?;
+    }
     let (before, began) = (spent(&node)?, Instant::now());
     let mut pace = interval(MEASURES);
     let mut round = 0;
@@ -131,7 +140,8 @@ async fn bench(options: &Options) -> Result<()> {
     let (after, took) = (spent(&node)?, began.elapsed());
     let seconds = took.as_secs_f64();
     let document = json!({
-        "devices": devices, "adapters": running(&node).await?, "empty_kib": empty_kib, "rss_kib": node.rss_kib()?,
+        "devices": devices, "adapters": running(&node).await?, "automations": options.automations,
+        "runs": runs(&node).await?, "empty_kib": empty_kib, "rss_kib": node.rss_kib()?,
         "peak_rss_kib": node.peak_rss_kib()?, "seconds": took.as_secs(),
         "cpu_percent": f64::from(u32::try_from(after.cpu_ms - before.cpu_ms)?) / 10.0 / seconds,
         "written_bytes": after.written - before.written,
@@ -147,6 +157,7 @@ fn tell(options: &Options, document: &Value) -> Result<()> {
     let mib = |name: &str| document[name].as_f64().unwrap_or_default() / 1_024.0;
     writeln!(out, "devices                 {}", document["devices"])?;
     writeln!(out, "adapters that run       {}", document["adapters"])?;
+    writeln!(out, "automations             {}, with {} runs", document["automations"], document["runs"])?;
     writeln!(out, "resident, alone         {:.1} MiB", mib("empty_kib"))?;
     writeln!(out, "resident, with them     {:.1} MiB (at most {:.1})", mib("rss_kib"), mib("peak_rss_kib"))?;
     writeln!(
@@ -196,6 +207,39 @@ async fn measure(client: &Client, number: usize, round: u32) -> Result<()> {
     let warmth = 20.0 + f64::from((round + u32::try_from(number)?) % 50) / 10.0;
     let state = json!({ "state": "ON", "power": power, "warmth": warmth });
     client.publish(&format!("bench/{number}"), state.to_string(), true).await
+}
+
+async fn lifx_bulbs(node: &Daemon) -> Result<Vec<String>> {
+    let answer = node.json(&["devices"]).await?;
+    let ids = answer["devices"].as_array().into_iter().flatten().filter_map(|device| device["id"].as_str());
+    Ok(ids.filter(|id| id.starts_with("device/lifx-")).map(str::to_owned).collect())
+}
+
+/// One that begins whenever the plug comes to draw much, about once in two minutes.
+async fn automate(node: &Daemon, number: usize, plug: &str, bulb: &str) -> Result<()> {
+    let dim = |brightness: u32| json!({ "device": bulb, "change": { "brightness": brightness } });
+    let mut first = dim(20);
+    first["undo"] = json!([dim(80)]);
+    let program = json!({
+        "triggers": [{ "number": plug, "of": "power", "above": 90 }, { "event": format!("bench.{number}") }],
+        "conditions": [{ "expression": format!("device('{plug}').warmth > 10") }, { "state": bulb, "of": "availability", "is": "online" }],
+        "actions": [first, { "delay": "5s" }, { "event": "bench.high", "data": { "plug": number } }, dim(80)],
+        "mode": "restart",
+    });
+    let path = format!("/api/v1/automations/bench-{number}");
+    let view = node.client().send("PUT", &path, Some(&program)).await?.success()?;
+    if view["state"] != "waiting" {
+        bail!("the automation is not taken: {view}");
+    }
+    Ok(())
+}
+
+/// How many runs there are to be seen that came to their end.
+async fn runs(node: &Daemon) -> Result<usize> {
+    let answer = node.client().get("/api/v1/automations").await?.success()?;
+    let automations = answer["automations"].as_array().into_iter().flatten();
+    let runs = automations.filter_map(|automation| automation["runs"].as_array()).flatten();
+    Ok(runs.filter(|run| run["state"] == "done").count())
 }
 
 async fn running(node: &Daemon) -> Result<usize> {

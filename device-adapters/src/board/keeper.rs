@@ -211,7 +211,11 @@ impl<P: Clone> Keeper<P> {
                     self.out.push_back(Reading::Progress { device, command, stage });
                 }
             }
-            Directive::Probe | Directive::Pair { .. } | Directive::Show(_) | Directive::Hide { .. } => {}
+            Directive::Probe
+            | Directive::Pair { .. }
+            | Directive::Show(_)
+            | Directive::Hide { .. }
+            | Directive::Tell(_) => {}
         }
         self.handle_timeout(now);
     }

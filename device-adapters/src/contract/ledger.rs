@@ -150,7 +150,7 @@ pub(super) fn device_of(reading: &Reading) -> Option<&DeviceId> {
         | Reading::Availability { device, .. }
         | Reading::Progress { device, .. }
         | Reading::Wish { device, .. } => Some(device),
-        Reading::Learnt { .. } | Reading::Pairing { .. } => None,
+        Reading::Learnt { .. } | Reading::Pairing { .. } | Reading::Happened(_) => None,
     }
 }
 

@@ -222,7 +222,7 @@ impl Hub {
                 Some(pairing) => pairing.extend(until),
                 None => self.pairing = Some(Pairing::new(now, until)),
             },
-            Directive::Probe | Directive::Show(_) | Directive::Hide { .. } => {}
+            Directive::Probe | Directive::Show(_) | Directive::Hide { .. } | Directive::Tell(_) => {}
         }
     }
 

@@ -194,7 +194,11 @@ impl Board {
                     self.out.push_back(progress(&device, command, Stage::Failed { reason }));
                 }
             },
-            Directive::Probe | Directive::Pair { .. } | Directive::Show(_) | Directive::Hide { .. } => {}
+            Directive::Probe
+            | Directive::Pair { .. }
+            | Directive::Show(_)
+            | Directive::Hide { .. }
+            | Directive::Tell(_) => {}
         }
     }
 

@@ -281,7 +281,11 @@ impl<P: Protocol> Fleet<P> {
                 device.clone()
             }
             Directive::Command { device, .. } | Directive::Refresh { device } => device.clone(),
-            Directive::Probe | Directive::Pair { .. } | Directive::Show(_) | Directive::Hide { .. } => return,
+            Directive::Probe
+            | Directive::Pair { .. }
+            | Directive::Show(_)
+            | Directive::Hide { .. }
+            | Directive::Tell(_) => return,
         };
         let order = Order::Directive(directive);
         let (refused, why) = match hardware_of(&device, P::ID).and_then(|hardware| self.boards.get(&hardware))

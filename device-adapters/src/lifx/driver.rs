@@ -143,7 +143,11 @@ impl Driver {
                     }
                 }
             }
-            Directive::Probe | Directive::Pair { .. } | Directive::Show(_) | Directive::Hide { .. } => {}
+            Directive::Probe
+            | Directive::Pair { .. }
+            | Directive::Show(_)
+            | Directive::Hide { .. }
+            | Directive::Tell(_) => {}
         }
         self.handle_timeout(now);
     }

@@ -96,6 +96,7 @@ impl Driver {
         match directive {
             Directive::Show(shown) => self.export.show(*shown, &mut self.out),
             Directive::Hide { device } => self.export.hide(&device),
+            Directive::Tell(event) => self.export.tell(&event, &mut self.out),
             other => self.import.directive(now, other, &mut self.out),
         }
     }

@@ -161,6 +161,7 @@ impl<S: Service> Station<S> {
             | Directive::Pair { .. }
             | Directive::Probe
             | Directive::Show(_)
+            | Directive::Tell(_)
             | Directive::Hide { .. } => {}
         }
     }

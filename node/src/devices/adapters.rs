@@ -10,9 +10,9 @@
 //! What the configuration file of a board says goes before what the household decided, on that board alone. An adapter
 //! of which one runs in the household stays where it runs well; else the winner of rendezvous hashing runs it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use device_adapters::{Directive, Hint, Registration, Scope, model::DeviceId};
+use device_adapters::{Directive, Event, Hint, Registration, Scope, model::DeviceId};
 use mesh_proto::{FieldName, ObjectId, ShortId, Value};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
@@ -93,6 +93,8 @@ pub(super) struct Slot {
     pub(super) told_pair: Option<u64>,
     /// Devices that it is to be shown, because it shows the home.
     pub(super) unshown: BTreeSet<DeviceId>,
+    /// What happened that it is to be told of, because it shows the home.
+    pub(super) untold: VecDeque<Event>,
     /// Announcements that it is to hear of, by type and name.
     pub(super) unhinted: BTreeSet<(String, String)>,
 }
@@ -122,6 +124,7 @@ pub(super) fn slots(registry: &'static [Registration], local: &BTreeMap<String, 
             running: None,
             told_pair: None,
             unshown: BTreeSet::new(),
+            untold: VecDeque::new(),
             unhinted: BTreeSet::new(),
         };
         Some((id, slot))

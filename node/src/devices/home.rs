@@ -1,16 +1,21 @@
 //! Shows the devices of the home to adapters that pass them on to somebody else, and takes the wishes that come back.
 
 use device_adapters::{
-    Directive, Shown,
+    Directive, Event, Shown,
     model::{Availability, Change as Wanted, ColorMode, DeviceId},
 };
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc::error::TrySendError, oneshot};
 
 use super::{Devices, described::description, table::Device};
-use crate::api::ports::{Change, Color, CommandRequest, Power};
+use crate::{
+    api::ports::{Change, Color, CommandRequest, Power},
+    service::ObjectView,
+};
 
 /// How long what somebody else wishes may take, in milliseconds.
 const WISH_MS: u32 = 5_000;
+/// Events that wait for a slow adapter.
+const MAX_UNTOLD: usize = 64;
 
 impl Devices {
     /// A device changed: it is shown to whoever wants to see it.
@@ -45,6 +50,46 @@ impl Devices {
                 }
             }
         }
+    }
+
+    /// Something happened: it is told to whoever shows the home. Where that is slow the oldest are forgotten.
+    pub(super) fn hear(&mut self, event: &ObjectView) {
+        let Some((topic, _)) = event.id.name().rsplit_once(':') else { return };
+        let Some(field) = event.fields.values().next() else { return };
+        let event = Event { topic: topic.to_owned(), data: crate::json::from_value(&field.value) };
+        for slot in self.slots.values_mut().filter(|slot| slot.shows_home()) {
+            if slot.untold.len() >= MAX_UNTOLD {
+                slot.untold.pop_front();
+            }
+            slot.untold.push_back(event.clone());
+        }
+    }
+
+    /// Tells what waits to be told, as far as there is room.
+    pub(super) fn tell_on(&mut self) {
+        for slot in self.slots.values_mut().filter(|slot| !slot.untold.is_empty()) {
+            let Some((to, _)) = &slot.running else {
+                slot.untold.clear(); // nobody keeps what happened
+                continue;
+            };
+            while let Some(event) = slot.untold.pop_front() {
+                if let Err(TrySendError::Full(Directive::Tell(event))) = to.try_send(Directive::Tell(event)) {
+                    slot.untold.push_front(event);
+                    break;
+                }
+            }
+        }
+    }
+
+    /// An adapter says that something happened.
+    pub(super) fn publish(&self, adapter: &str, event: Event) {
+        let (happenings, adapter) = (self.happenings.clone(), adapter.to_owned());
+        tokio::spawn(async move {
+            let Event { topic, data } = event;
+            if let Err(refused) = happenings.publish(topic, data).await {
+                tracing::debug!(%adapter, %refused, "what an adapter said that happened is not told");
+            }
+        });
     }
 
     /// Somebody else wants a device changed. What becomes of it shows in the device.

@@ -61,7 +61,7 @@ use tokio::{
 use tracing::{error, warn};
 
 use crate::{
-    api::ports::{CommandsPort, CommandsRequest, PortError, adapters::AdaptersRequest},
+    api::ports::{CommandsPort, CommandsRequest, PortError, adapters::AdaptersRequest, events::EventsHandle},
     discovery::Announced,
     service::{Changes, HouseholdTime, Service, ServiceError},
 };
@@ -116,6 +116,8 @@ pub struct DevicesParts {
     pub commands: CommandsPort,
     /// What the API asks of the adapters.
     pub requests: mpsc::Receiver<AdaptersRequest>,
+    /// The way to events.
+    pub happenings: EventsHandle,
     /// What devices announce by DNS-SD.
     pub announced: watch::Receiver<Announced>,
     /// Opens and seals the secrets of adapters.
@@ -206,6 +208,7 @@ pub struct Devices {
     /// Adapters that the configuration names.
     unknown_adapters: BTreeSet<String>,
     adapter_requests: mpsc::Receiver<AdaptersRequest>,
+    happenings: EventsHandle,
     hints: Hints,
     vault: Vault,
     events: mpsc::Receiver<Event>,
@@ -264,6 +267,7 @@ impl Devices {
             slots: adapters::slots(registry, &parts.adapters),
             unknown_adapters: parts.adapters.into_keys().collect(),
             adapter_requests: parts.requests,
+            happenings: parts.happenings,
             hints: Hints::new(parts.announced),
             vault: parts.vault,
             events,
@@ -305,6 +309,7 @@ impl Devices {
         loop {
             self.heartbeat.fetch_add(1, Ordering::Relaxed);
             self.show_on();
+            self.tell_on();
             self.hints.tell(&mut self.slots);
             tokio::select! {
                 biased;
@@ -405,7 +410,7 @@ async fn stopped(shutdown: &mut watch::Receiver<bool>) {
 }
 
 async fn watch_objects(service: Service) -> Result<u64, ServiceError> {
-    let prefixes = ["device/", "command/", "node/", "adapter/"].map(str::to_owned).to_vec();
+    let prefixes = ["device/", "command/", "node/", "adapter/", "event/"].map(str::to_owned).to_vec();
     Ok(service.watch(prefixes, None).await?.watcher)
 }
 

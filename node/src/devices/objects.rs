@@ -45,6 +45,12 @@ impl Devices {
         let (adapters, devices): (Vec<_>, Vec<_>) =
             devices.into_iter().partition(|change| change.id.kind() == "adapter");
         adapters.iter().for_each(|change| self.see_adapter(change, is_live));
+        let (events, devices): (Vec<_>, Vec<_>) =
+            devices.into_iter().partition(|change| change.id.kind() == "event");
+        // What happened before the start was told by whoever ran then.
+        if is_live {
+            events.iter().filter_map(|change| change.object.as_ref()).for_each(|event| self.hear(event));
+        }
         for change in devices {
             if let Some(id) = self.see_device(change) {
                 self.settle(&id);

@@ -93,6 +93,7 @@ impl Devices {
             Reading::Measured { device, values } => self.measured(&device, values),
             Reading::Forecast { device, forecast } => self.forecast(&device, &forecast),
             Reading::Wish { device, change } => self.wish(adapter, &device, &change),
+            Reading::Happened(event) => self.publish(adapter, event),
             Reading::Learnt { setting, value } => self.learnt(adapter, setting, &value.0),
             Reading::Pairing { is_over, detail } => self.pairing(adapter, is_over, &detail),
             Reading::Availability { device, availability, reason } => {

@@ -53,6 +53,22 @@ impl Topics {
         format!("{}/+/+/set", self.prefix)
     }
 
+    /// Where something that happened is told: each level of its topic is one of the broker's.
+    pub(super) fn event(&self, topic: &str) -> String {
+        format!("{}/event/{}", self.prefix, topic.replace('.', "/"))
+    }
+
+    /// The filter of what others tell the home.
+    pub(super) fn events(&self) -> String {
+        format!("{}/publish/#", self.prefix)
+    }
+
+    /// What others tell that happened.
+    pub(super) fn event_of(&self, topic: &str) -> Option<String> {
+        let levels = topic.strip_prefix(&self.prefix)?.strip_prefix("/publish/")?;
+        Some(levels.replace('/', "."))
+    }
+
     /// Where a device is announced.
     pub(super) fn config(&self, id: &DeviceId) -> String {
         format!("{}/device/{}{id}/config", self.discovery, self.slug)

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::adapter::{Reading, Shown};
+use crate::adapter::{Event, Reading, Shown};
 use crate::model::{Availability, DeviceId, State};
 
 use super::ID;
@@ -78,6 +78,7 @@ impl Export {
         out.listen(self.topics.announcements());
         if self.is_on {
             out.listen(self.topics.commands());
+            out.listen(self.topics.events());
             out.listen(self.topics.birth.as_str());
             out.listen(self.topics.status.as_str());
             out.publish(&self.topics.status, "online", true);
@@ -111,6 +112,13 @@ impl Export {
         self.dirty.insert(id);
     }
 
+    /// Something happened in the home.
+    pub(crate) fn tell(&self, event: &Event, out: &mut Output) {
+        if self.is_on && self.connected {
+            out.publish_each(self.topics.event(&event.topic), event.data.to_string());
+        }
+    }
+
     /// A device is in the home no more.
     pub(crate) fn hide(&mut self, id: &DeviceId) {
         self.events.remove(id);
@@ -141,6 +149,13 @@ impl Export {
             // The last will of an earlier connection, or of the board that ran before: this one is here.
             if self.connected && payload != b"online" {
                 out.publish(&self.topics.status, "online", true);
+            }
+            return true;
+        }
+        if let Some(topic) = self.topics.event_of(topic) {
+            match payloads::told(payload).filter(|_| !retained && self.is_on) {
+                Some(data) => out.tell(Reading::Happened(Event { topic, data })),
+                None => tracing::debug!(topic, retained, "an event over MQTT is ignored"),
             }
             return true;
         }

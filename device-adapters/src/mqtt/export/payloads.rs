@@ -17,6 +17,8 @@ use crate::mqtt::wire::colors;
 pub(super) const SCALE: u32 = 255;
 /// The longest transition that is taken, in seconds: a day.
 const LONGEST: f64 = 86_400.0;
+/// What can be said about an event, in bytes.
+const MOST_TOLD: usize = 1_024;
 
 /// A command for a light.
 #[derive(Debug, Deserialize)]
@@ -70,6 +72,15 @@ pub(super) fn switch(on: bool) -> &'static str {
 /// That a button was pressed.
 pub(super) fn event(event: &str) -> String {
     json!({ "event_type": event }).to_string()
+}
+
+/// What somebody tells that happened: JSON, or a text. None where it is neither or too long.
+pub(super) fn told(payload: &[u8]) -> Option<Value> {
+    let text = std::str::from_utf8(payload).ok().filter(|text| text.len() <= MOST_TOLD)?;
+    if text.is_empty() {
+        return Some(Value::Null);
+    }
+    Some(serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.to_owned())))
 }
 
 /// What all sensors of a device measured; null where it is not known.

@@ -166,7 +166,11 @@ impl Import {
                     out.tell(Reading::Progress { device, command, stage });
                 }
             },
-            Directive::Probe | Directive::Pair { .. } | Directive::Show(_) | Directive::Hide { .. } => {}
+            Directive::Probe
+            | Directive::Pair { .. }
+            | Directive::Show(_)
+            | Directive::Hide { .. }
+            | Directive::Tell(_) => {}
         }
     }
 

@@ -1,6 +1,7 @@
 //! This home's devices as others see them.
 
 use super::*;
+use crate::adapter::Event;
 use crate::model::{
     ButtonCapabilities, ColorMode, Gamut, KelvinRange, LightCapabilities, LightChange, LightState,
     SensorDescription, Xy,
@@ -285,4 +286,39 @@ fn the_last_will_of_another_board_is_answered() {
     world.driver.shut_down("it stops");
     world.settle();
     assert_eq!(kept(&world)["hearth/status"], "offline");
+}
+
+#[test]
+fn what_happens_is_told_to_others_and_what_they_tell_to_the_home() {
+    let mut world = World::new();
+    world.sent.clear();
+    let event = Event { topic: "doorbell.front".to_owned(), data: json!({"presses": 2}) };
+    world.direct(Directive::Tell(event.clone()));
+    let sent: Vec<_> = world.sent.iter().map(|sent| (sent.topic.as_str(), sent.retain)).collect();
+    assert_eq!(sent, [("hearth/event/doorbell/front", false)]);
+    assert_eq!(world.sent[0].payload, r#"{"presses":2}"#);
+    world.readings.clear();
+    let long = vec![b'x'; 1_025];
+    for (payload, retained) in [
+        (&br#"{"presses": 2}"#[..], false),
+        (b"ding dong", false),
+        (b"", false),
+        // Each would come again with every connection.
+        (b"kept", true),
+        (b"\xff", false),
+        (&long, false),
+    ] {
+        world.driver.message(world.now, "hearth/publish/doorbell/front", payload, retained);
+        world.settle();
+    }
+    let heard: Vec<_> = world
+        .readings
+        .iter()
+        .map(|reading| match reading {
+            Reading::Happened(event) => (event.topic.as_str(), event.data.clone()),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    let expected = [event.data, json!("ding dong"), Value::Null];
+    assert_eq!(heard, expected.map(|data| ("doorbell.front", data)));
 }
