@@ -1,7 +1,10 @@
 //! Events: published on one node, heard on every other, kept by none.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-use hearth_tests::daemon::{Daemon, PATIENCE, wait_until};
+use hearth_tests::{
+    daemon::{Daemon, PATIENCE, Plan, wait_until},
+    fakes::mosquitto::Mosquitto,
+};
 use serde_json::{Value, json};
 
 async fn publish(node: &Daemon, topic: &str, data: Value) -> (u16, Value) {
@@ -66,4 +69,31 @@ async fn what_is_no_event_is_refused_and_a_flood_is_held_back() {
     again.await.unwrap();
     let forbidden = node.cli(&["put", "event/door:1", "data=1"]).await.unwrap();
     assert!(forbidden.code != 0 && forbidden.stderr.contains("only nodes write it"), "{}", forbidden.stderr);
+}
+
+#[tokio::test]
+async fn events_go_out_over_mqtt_and_come_in_by_it() {
+    let broker = Mosquitto::start().await.unwrap();
+    let mut others = broker.client().await.unwrap();
+    others.subscribe("hearth/#").await.unwrap();
+    let config = format!("[adapters.mqtt]\nbroker = \"{}\"\n", broker.address());
+    let node = Plan::new("one").config(config).start().await.unwrap();
+    assert_eq!(others.at("hearth/status").await.unwrap(), "online");
+    let (status, _) = publish(&node, "doorbell.front", json!({"presses": 2})).await;
+    assert_eq!(status, 202);
+    assert_eq!(others.at("hearth/event/doorbell/front").await.unwrap(), r#"{"presses":2}"#);
+    // One that somebody else tells is heard in the home, and at the broker as any other.
+    let listening = node.cli(&["event", "watch", "alarm", "--count", "1", "--json"]);
+    let telling = async {
+        loop {
+            others.publish("hearth/publish/alarm/smoke", "cellar", false).await.unwrap();
+            assert_eq!(others.at("hearth/event/alarm/smoke").await.unwrap(), "\"cellar\"");
+        }
+    };
+    let heard = tokio::select! {
+        heard = listening => heard.unwrap().ok().unwrap().stdout,
+        () = telling => unreachable!("it tells for ever"),
+    };
+    let heard: Value = serde_json::from_str(&heard).unwrap();
+    assert_eq!(heard["object"]["fields"]["data"], "cellar", "{heard}");
 }
