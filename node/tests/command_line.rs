@@ -122,6 +122,7 @@ fn router(seen: Seen) -> Router {
         .route("/api/v1/doctor", get(|| async {
             axum::Json(json!({"checks": [{"name": "clock", "status": "fail", "detail": "1970", "fix": "set it"}]}))
         }))
+        .route("/api/v1/automations/{name}", any(automation))
         .route("/api/v1/export", get(|| async { "{\"id\":\"note/a\"}\n{\"id\":\"note/b\"}\n" }))
         .route("/api/v1/import", post(import))
         .layer(axum::middleware::from_fn_with_state(Arc::clone(&seen), record))
@@ -243,6 +244,19 @@ async fn watch(mut socket: WebSocket) {
         // It stays open until the client has had enough.
         while let Some(Ok(_)) = socket.recv().await {}
     }
+}
+
+/// What is stored is not understood when its first trigger is of no kind.
+async fn automation(method: axum::http::Method, body: Bytes) -> axum::Json<Value> {
+    let mut program: Value = serde_json::from_slice(&body).unwrap_or_else(
+        |_| json!({"triggers": [{"event": "bell"}], "actions": [{"delay": "1s"}], "mode": "", "max": null}),
+    );
+    let enabled = program.as_object_mut().unwrap().remove("enabled").unwrap_or(true.into());
+    let is_wrong = method == "PUT" && program["triggers"][0].get("event").is_none();
+    let (state, reason) = if is_wrong { ("invalid", Some("triggers[0]: why")) } else { ("waiting", None) };
+    axum::Json(
+        json!({"name": "bell", "program": program, "enabled": enabled, "state": state, "reason": reason, "runs": []}),
+    )
 }
 
 async fn import(RawQuery(query): RawQuery, body: String) -> axum::Json<Value> {
@@ -406,6 +420,48 @@ fn with_json_every_command_answers_with_a_document() {
     let script = document(&["completions", "fish"]);
     assert!(script["shell"] == "fish" && script["script"].as_str().unwrap().contains("setup-code"));
     assert!(document(&["config", "default"])["toml"].as_str().unwrap().contains("unix_group"));
+}
+
+#[test]
+fn an_automation_is_read_from_a_file_and_comes_back_as_one() {
+    let node = Node::start();
+    let toml = "enabled = false\n\n[[triggers]]\nevent = \"bell\"\n\n[[actions]]\ndevice = \"hall\"\nchange = { on = true }\n";
+    let json = json!({"enabled": false, "triggers": [{"event": "bell"}],
+        "actions": [{"device": "hall", "change": {"on": true}}]});
+    let sent = || serde_json::from_str::<Value>(&node.body("PUT /api/v1/automations/bell")).unwrap();
+    ends(&node.piped(&["automation", "set", "bell", "-"], toml), 0);
+    assert_eq!(sent(), json);
+    let file = node.folder.join("bell.json");
+    std::fs::write(&file, json.to_string()).unwrap();
+    let set = node.hearth(&["automation", "add", "bell", file.to_str().unwrap()]);
+    ends(&set, 0);
+    assert_eq!((sent(), stdout(&set), stderr(&set)), (json, String::new(), "bell is stored\n".to_owned()));
+    let back = stdout(&node.hearth(&["automation", "show", "bell", "--toml"]));
+    assert_eq!(back, "[[triggers]]\nevent = \"bell\"\n\n[[actions]]\ndelay = \"1s\"\n");
+    ends(&node.piped(&["automation", "set", "bell", "-"], &back), 0);
+    assert_eq!(sent(), json!({"triggers": [{"event": "bell"}], "actions": [{"delay": "1s"}]}));
+}
+
+#[test]
+fn an_automation_that_is_not_understood_ends_with_six_and_a_file_that_is_none_with_two() {
+    let node = Node::start();
+    let wrong = "{\"triggers\": [{\"evnt\": \"bell\"}], \"actions\": []}";
+    let set = node.piped(&["automation", "set", "bell", "-"], wrong);
+    ends(&set, 6);
+    let told = stderr(&set);
+    assert!(
+        told.starts_with("error: bell is stored, and nothing comes of it: triggers[0]: why\n  fix: "),
+        "{told}"
+    );
+    let set = node.piped(&["automation", "set", "bell", "-", "--json"], wrong);
+    ends(&set, 6);
+    assert_eq!(serde_json::from_str::<Value>(&stdout(&set)).unwrap()["state"], "invalid");
+    assert!(stderr(&set).is_empty(), "{}", stderr(&set));
+    let set = node.piped(&["automation", "set", "bell", "-"], "[[triggers]]\nevent = bell\n");
+    ends(&set, 2);
+    assert!(stderr(&set).starts_with("error: stdin: line 2: "), "{}", stderr(&set));
+    ends(&node.hearth(&["automation", "set", "bell", "/nowhere/at/all"]), 1);
+    ends(&node.hearth(&["automation", "set", "Bell", "-"]), 2);
 }
 
 #[test]

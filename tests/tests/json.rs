@@ -166,6 +166,7 @@ async fn every_command_prints_json() {
     let back = tries.one(&one, &["scene", "undo", "now", "--deadline", "20s"]).await;
     assert_eq!(back["commands"][0]["state"], "confirmed");
     assert_eq!(tries.one(&one, &["scene", "remove", "now"]).await["removed"], true);
+    every_command_of_automations(&mut tries, &one, &file("bell.toml")).await;
     assert_eq!(tries.one(&one, &["device", "show", BULB]).await["id"], BULB);
     assert_eq!(tries.one(&one, &["device", "rename", BULB, "Desk"]).await["fields"]["name"], "Desk");
     assert_eq!(tries.one(&one, &["device", "move", "Desk", "office"]).await["fields"]["area"], "office");
@@ -223,6 +224,41 @@ async fn every_command_prints_json() {
     assert_eq!(timeout(PATIENCE, lines.next_line()).await.unwrap().unwrap(), None, "nothing else");
 
     assert!(tries.left.is_empty(), "nobody has tried these with --json: {:?}", tries.left);
+}
+
+async fn every_command_of_automations(tries: &mut Tries, one: &Daemon, path: &str) {
+    std::fs::write(path, "[[triggers]]\nevent = 'bell'\n[[actions]]\nevent = 'chime'\n").unwrap();
+    let made = tries.one(one, &["automation", "set", "bell", path]).await;
+    assert_eq!((&made["name"], &made["program"]["triggers"][0]["event"]), (&"bell".into(), &"bell".into()));
+    assert_eq!(tries.one(one, &["automation", "list"]).await["automations"][0]["name"], "bell");
+    assert_eq!(tries.one(one, &["automation", "test", "bell"]).await["steps"][0], "event chime");
+    assert_eq!(tries.one(one, &["automation", "disable", "bell"]).await["state"], "off");
+    assert_eq!(tries.one(one, &["automation", "enable", "bell"]).await["enabled"], true);
+    // Whoever starts it may just have gone.
+    wait_until("it is started", PATIENCE, async || {
+        Ok(one.cli(&["automation", "start", "bell"]).await?.code == 0)
+    })
+    .await
+    .unwrap();
+    assert_eq!(tries.one(one, &["automation", "start", "bell"]).await["started"], true);
+    // One of the two may have found the other under way.
+    let done =
+        |shown: &Value| shown["runs"].as_array().unwrap().iter().find(|run| run["state"] == "done").cloned();
+    wait_until("its run is done", PATIENCE, async || {
+        Ok(done(&one.json(&["automation", "show", "bell"]).await?).is_some())
+    })
+    .await
+    .unwrap();
+    let shown = tries.one(one, &["automation", "show", "bell"]).await;
+    assert_eq!(done(&shown).unwrap()["trace"][0]["outcome"], "ok", "{shown}");
+    assert!(one.json(&["automation", "show", "bell", "--toml"]).await.unwrap()["toml"].is_string());
+    // What is not understood is stored, and told.
+    let wrong = b"{\"triggers\": [{\"event\": \"Bell!\"}], \"actions\": [{\"delay\": \"1s\"}]}";
+    let set = one.cli_with(&["automation", "set", "bell", "-", "--json"], wrong).await.unwrap();
+    let stored: Value = serde_json::from_str(&set.stdout).unwrap();
+    assert_eq!((set.code, &stored["state"]), (6, &"invalid".into()), "{stored}");
+    assert!(stored["reason"].as_str().unwrap().starts_with("triggers[0]: `Bell!` is no topic"), "{stored}");
+    assert_eq!(tries.one(one, &["automation", "remove", "bell"]).await["removed"], true);
 }
 
 #[tokio::test]

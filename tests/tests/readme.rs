@@ -37,6 +37,19 @@ fn blocks(language: &str) -> Vec<&'static str> {
     tour.split(&fence).skip(1).map(|rest| rest.split("```").next().unwrap()).collect()
 }
 
+/// The commands of a block. A here-document is part of the one that reads it.
+fn commands(block: &str) -> Vec<String> {
+    let (mut commands, mut within) = (Vec::<String>::new(), false);
+    for line in block.lines() {
+        match commands.last_mut().filter(|_| within) {
+            Some(command) => write!(command, "\n{line}").unwrap(),
+            None => commands.push(line.to_owned()),
+        }
+        within = if within { line != "END" } else { line.ends_with("<<'END'") };
+    }
+    commands
+}
+
 /// A shell into which a newcomer pastes. Its processes end with it.
 struct Terminal {
     _shell: Child,
@@ -164,8 +177,7 @@ async fn the_tour_does_what_it_says_and_so_does_its_python() {
     for (place, _) in &places {
         assert!(tour.contains(place), "the tour has no {place} any more, which this test replaces");
     }
-    let elsewhere =
-        |block: &str| -> Vec<String> { replaced(block, &places).lines().map(str::to_owned).collect() };
+    let elsewhere = |block: &str| commands(&replaced(block, &places));
     let (tour, client) = (elsewhere(tour), elsewhere(client));
 
     let mut terminal = Terminal::open(&home);
@@ -190,6 +202,18 @@ async fn the_tour_does_what_it_says_and_so_does_its_python() {
     let shown_weather = of("devices | grep °C");
     let row = shown_weather.lines().find(|line| line.starts_with("Weather ")).expect(&terminal.said);
     assert!(row.contains(" 13.4 °C") && row.contains(" online"), "{row}");
+    assert!(of("scene save cosy").contains("device/lifx-d073d5000001: brightness 40"), "{}", terminal.said);
+    let schedule = of("schedule set dusk");
+    assert!(schedule.contains("does  scene cosy") && schedule.contains("30m before sunset"), "{schedule}");
+    // What `watch` shows in the background may stand between the lines.
+    let rehearsal = of("automation test doorbell");
+    assert!(rehearsal.lines().any(|line| line == "it comes to its end"), "{rehearsal}");
+    let run = of("automation show doorbell");
+    let steps = ["\"color\":\"red\"", "\"Attic\"", "scene \"cosy\""].map(|step| {
+        run.lines().position(|line| line.contains(step)).unwrap_or_else(|| panic!("no {step} in\n{run}"))
+    });
+    let has_failed = |line: &str| line.contains("  failed after ") && line.contains("no device `Attic`");
+    assert!(steps.is_sorted() && run.lines().any(has_failed), "{run}");
     let status = of("/a status");
     for (name, state) in [("kitchen", "self"), ("cellar", "alive")] {
         let row = status.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("{status}"));

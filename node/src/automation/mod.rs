@@ -66,6 +66,8 @@ pub use counts::Counts;
 pub use engine::{Engine, EngineParts};
 use events::Publisher;
 use peers::{Changed, Peers};
+#[cfg(test)]
+pub(crate) use program::ProgramText;
 use record::Record;
 pub use rehearsal::{Judged, Rehearsal};
 pub use spec::{HomeText, ScheduleText};

@@ -12,10 +12,12 @@ use super::values::{self, Assignment};
 use crate::config::duration::parse_duration;
 use crate::config::{Flags, JoinToken, rules};
 
+mod automations;
 mod devices;
 mod household;
 mod scenes;
 mod schedules;
+pub use automations::*;
 pub use devices::*;
 pub use household::*;
 pub use scenes::*;
@@ -170,6 +172,9 @@ pub enum Command {
     /// Schedules: what the home does at a time, whichever boards live then
     #[command(subcommand)]
     Schedule(ScheduleCommand),
+    /// Automations: what the home does by its own rules, and goes on with when a board dies
+    #[command(subcommand)]
+    Automation(AutomationCommand),
     /// Events: tell the whole household that something happened, or listen
     #[command(subcommand)]
     Event(EventCommand),

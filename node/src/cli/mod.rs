@@ -11,6 +11,7 @@ pub mod values;
 
 mod adapters;
 mod admin;
+mod automations;
 mod backup;
 mod devices;
 mod events;
@@ -21,6 +22,7 @@ mod local;
 mod model;
 mod objects;
 mod part;
+mod program;
 mod scenes;
 mod schedules;
 mod show;
@@ -178,6 +180,7 @@ impl Session {
             Command::Light(args) => self.light(&args).await,
             Command::Scene(command) => self.scene(&command).await,
             Command::Schedule(command) => self.schedule(&command).await,
+            Command::Automation(command) => self.automation(&command).await,
             Command::Event(command) => self.event(&command).await,
             Command::Home { command } => self.home(command.as_ref()).await,
             Command::Token(command) => self.token(&command).await,
