@@ -25,6 +25,7 @@ mod program;
 mod record;
 mod rehearsal;
 mod requests;
+pub(crate) mod restore;
 mod run;
 mod runs;
 pub(crate) mod scenes;
