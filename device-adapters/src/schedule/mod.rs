@@ -166,6 +166,12 @@ impl Rule {
         Self { when, only: Dates::default(), except: Dates::default() }
     }
 
+    /// Whether it names one moment, by whichever clock.
+    #[must_use]
+    pub fn comes_once(&self) -> bool {
+        matches!(self.when, When::Local(_) | When::Instant(_))
+    }
+
     /// The first occurrence after a moment; none if there is no more.
     ///
     /// # Errors

@@ -132,6 +132,18 @@ pub(crate) async fn hand_in(
 /// A command that is to be given later, as it is kept: of a device that is there and can do that, by its id, so that it may be
 /// renamed meanwhile.
 pub(super) async fn keep(service: &Service, mut command: Any) -> Result<Any, Problem> {
+    let asked = check_later(&command)?;
+    if let Target::Device(device) = find_target(service, &asked.device).await? {
+        check_capabilities(&device, &asked.change)?;
+        if let Any::Object(map) = &mut command {
+            map.insert("device".to_owned(), device.id.as_str().into());
+        }
+    }
+    Ok(command)
+}
+
+/// Checks a command that is to be given later, but for its device.
+pub(crate) fn check_later(command: &Any) -> Result<Asked, Problem> {
     let body: CommandBody = serde_json::from_value(command.clone()).map_err(|rule| {
         Problem::invalid(
             format!("a command is not understood: {rule}"),
@@ -147,24 +159,23 @@ pub(super) async fn keep(service: &Service, mut command: Any) -> Result<Any, Pro
         let detail = "a toggle is kept: should it come twice, it would undo itself";
         return Err(Problem::invalid(detail, "write on or off"));
     }
-    if let Target::Device(device) = find_target(service, &asked.device).await? {
-        check_capabilities(&device, &asked.change)?;
-        if let Any::Object(map) = &mut command {
-            map.insert("device".to_owned(), device.id.as_str().into());
-        }
-    }
-    Ok(command)
+    Ok(asked)
 }
 
 /// A change of a device that is kept: it is the same whenever it is made.
 pub(crate) fn check_kept(device: &ObjectView, change: &Any) -> Result<(), Problem> {
+    check_capabilities(device, &check_change_kept(device.id.as_str(), change)?)
+}
+
+/// The same, but for what the device can do.
+pub(crate) fn check_change_kept(device: &str, change: &Any) -> Result<Change, Problem> {
     let change = change_of(change)?;
     if change.press || change.on == Some(Power::Toggle) || change.transition_ms > 0 {
-        let detail = format!("{}: a press, a toggle or a transition is kept", device.id.as_str());
+        let detail = format!("{device}: a press, a toggle or a transition is kept");
         let fix = "say what the device shall be; the transition is given once for all";
         return Err(Problem::invalid(detail, fix));
     }
-    check_capabilities(device, &change)
+    Ok(change)
 }
 
 /// A change in the form of the API, in the units of the node.
@@ -265,7 +276,7 @@ async fn hand_to(commands: &CommandsHandle, asked: &Asked, device: ObjectView) -
 }
 
 /// A command that makes sense.
-struct Asked {
+pub(crate) struct Asked {
     device: String,
     change: Change,
     key: Option<String>,

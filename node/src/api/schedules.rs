@@ -14,6 +14,9 @@ use super::{
 };
 use crate::automation::ScheduleText;
 
+/// Most schedules that are named to whoever asks for one that is not there.
+const MAX_NAMED: usize = 256;
+
 pub(super) async fn list(State(context): State<Arc<ApiContext>>) -> Result<Json<Value>, Problem> {
     let schedules = context.schedules.list().await?;
     Ok(Json(json!({ "schedules": schedules })))
@@ -84,12 +87,13 @@ pub(super) async fn remove(
 }
 
 async fn find(context: &ApiContext, name: &str) -> Result<ScheduleView, Problem> {
-    let schedules = context.schedules.list().await?;
-    let names: Vec<String> = schedules.iter().map(|schedule| schedule.name.clone()).collect();
-    schedules.into_iter().find(|schedule| schedule.name == name).ok_or_else(|| {
-        Problem::not_found("such schedule", "`hearth schedule list` shows what there is")
-            .with_candidates(names)
-    })
+    if let Some(schedule) = context.schedules.get(name.to_owned()).await? {
+        return Ok(schedule);
+    }
+    let there_are = context.service.list("schedule/", None, MAX_NAMED, false).await?;
+    let names: Vec<_> = there_are.iter().map(|schedule| schedule.id.name().to_owned()).collect();
+    Err(Problem::not_found("such schedule", "`hearth schedule list` shows what there is")
+        .with_candidates(names))
 }
 
 pub(super) async fn home(State(context): State<Arc<ApiContext>>) -> Result<Json<HomeView>, Problem> {

@@ -11,12 +11,13 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use futures_util::{StreamExt as _, stream};
+use jiff::Timestamp;
 use mesh_proto::{
-    FieldName, Key, ObjectId, ShortId,
+    FieldName, Key, ObjectId, ShortId, Value,
     kinds::{Author, may_author},
 };
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Value as Any, json};
 
 use super::{
     ApiContext,
@@ -25,6 +26,7 @@ use super::{
     problem::Problem,
 };
 use crate::{
+    automation::restore::restore,
     json::{self, JsonError, to_value},
     service::{Op, Service, ServiceError},
 };
@@ -44,9 +46,17 @@ const IDLE: Duration = Duration::from_secs(30);
 
 const NDJSON: &str = "application/x-ndjson";
 
-/// What is not of this home but of this moment, or secret, or sealed for its nodes: a backup holds the settings of adapters.
-fn is_portable(kind: &str) -> bool {
-    !matches!(kind, "token" | "command" | "adapter")
+/// Why objects of a kind are not exported, if so: they are of this moment, or secret, or sealed for the nodes of this home.
+fn stays(kind: &str) -> Option<&'static str> {
+    match kind {
+        "token" => Some("API tokens are secret: make new ones with `hearth token create`"),
+        "adapter" => Some(
+            "settings of adapters are sealed for the nodes of their home: say them again with `hearth adapter set`, or restore a \
+             backup (`hearth restore`)",
+        ),
+        "command" | "event" => Some("it was of its moment"),
+        _ => None,
+    }
 }
 
 pub(super) async fn export(State(context): State<Arc<ApiContext>>) -> Response {
@@ -69,7 +79,7 @@ async fn page(service: &Service, after: Option<ObjectId>) -> Result<(Bytes, Opti
     let objects = service.list("", after, PAGE, true).await?;
     let next = objects.last().filter(|_| objects.len() == PAGE).map(|object| object.id.clone());
     let mut text = String::new();
-    for object in objects.iter().filter(|object| is_portable(object.id.kind())) {
+    for object in objects.iter().filter(|object| stays(object.id.kind()).is_none()) {
         text.push_str(&from_object(object).to_string());
         text.push('\n');
     }
@@ -87,12 +97,14 @@ pub(super) async fn import(
     State(context): State<Arc<ApiContext>>,
     Params(params): Params<ImportParams>,
     request: Request,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json<Any>, Problem> {
     if !has_media_type(request.headers(), NDJSON) {
         return Err(Problem::media_type(NDJSON));
     }
     let service = (!params.dry_run).then(|| context.service.clone());
-    let mut import = Import { service, ..Import::default() };
+    let now = i64::try_from(context.service.time().await?.ms).ok();
+    let now = now.and_then(|ms| Timestamp::from_millisecond(ms).ok()).unwrap_or_default();
+    let mut import = Import { service, now, ..Import::default() };
     let (mut body, mut total) = (request.into_body().into_data_stream(), 0usize);
     loop {
         let chunk = tokio::time::timeout(IDLE, body.next()).await;
@@ -112,14 +124,26 @@ pub(super) async fn import(
 struct Import {
     /// None for a dry run.
     service: Option<Service>,
+    /// The time of day: what is restored counts from now on.
+    now: Timestamp,
     line: Vec<u8>,
     number: usize,
-    /// Objects and changes that wait to be written.
-    batch: Vec<(ObjectId, Vec<Op>)>,
+    /// What waits to be written.
+    batch: Vec<Restored>,
     waiting: usize,
     written: usize,
-    refused: Vec<Value>,
+    refused: Vec<Any>,
     refused_count: usize,
+    /// Fields that only nodes write.
+    skipped: usize,
+}
+
+/// An object to be written.
+struct Restored {
+    id: ObjectId,
+    /// Whose rules it follows: what clients may not write themselves was checked in the place of its owner.
+    author: Author,
+    ops: Vec<Op>,
     /// Fields that only nodes write.
     skipped: usize,
 }
@@ -146,13 +170,13 @@ impl Import {
         if line.iter().all(u8::is_ascii_whitespace) {
             return Ok(());
         }
-        match read_line(&line) {
-            Ok((id, ops, reported)) => {
+        match read_line(&line, self.now) {
+            Ok(restored) => {
                 // Every export holds such fields; the nodes of this home report their own.
-                self.skipped += reported;
-                if !ops.is_empty() {
-                    self.waiting += ops.len();
-                    self.batch.push((id, ops));
+                self.skipped += restored.skipped;
+                if !restored.ops.is_empty() {
+                    self.waiting += restored.ops.len();
+                    self.batch.push(restored);
                 }
             }
             Err(error) => self.refuse(None, &error),
@@ -176,13 +200,27 @@ impl Import {
             self.written += batch.len();
             return Ok(());
         };
-        let together: Vec<Op> = batch.iter().flat_map(|(_, ops)| ops.iter().cloned()).collect();
-        if !together.is_empty() && patient(&service, together).await.is_ok() {
+        let (clients, nodes) = batch.into_iter().partition(|restored| restored.author == Author::Client);
+        self.write_all(&service, Author::Client, clients).await?;
+        self.write_all(&service, Author::Node, nodes).await
+    }
+
+    async fn write_all(
+        &mut self,
+        service: &Service,
+        author: Author,
+        batch: Vec<Restored>,
+    ) -> Result<(), Problem> {
+        let together: Vec<Op> = batch.iter().flat_map(|restored| restored.ops.iter().cloned()).collect();
+        if together.is_empty() {
+            return Ok(());
+        }
+        if patient(service, author, together).await.is_ok() {
             self.written += batch.len();
             return Ok(());
         }
-        for (id, ops) in batch {
-            match patient(&service, ops).await {
+        for Restored { id, ops, .. } in batch {
+            match patient(service, author, ops).await {
                 Ok(()) => self.written += 1,
                 Err(error @ (ServiceError::Stopping | ServiceError::Store(_))) => return Err(error.into()),
                 Err(error) => self.refuse(Some(&id), &error.to_string()),
@@ -191,7 +229,7 @@ impl Import {
         Ok(())
     }
 
-    async fn finish(mut self) -> Result<Json<Value>, Problem> {
+    async fn finish(mut self) -> Result<Json<Any>, Problem> {
         self.end_line().await?;
         self.write().await?;
         let more = self.refused_count - self.refused.len();
@@ -202,9 +240,9 @@ impl Import {
 }
 
 /// Waits while too much waits to be flushed: an import is in no hurry.
-async fn patient(service: &Service, ops: Vec<Op>) -> Result<(), ServiceError> {
+async fn patient(service: &Service, author: Author, ops: Vec<Op>) -> Result<(), ServiceError> {
     for _ in 0..100 {
-        match service.write(Author::Client, ops.clone()).await {
+        match service.write(author, ops.clone()).await {
             Err(ServiceError::Overloaded) => tokio::time::sleep(Duration::from_millis(100)).await,
             other => return other,
         }
@@ -216,35 +254,45 @@ async fn patient(service: &Service, ops: Vec<Op>) -> Result<(), ServiceError> {
 #[serde(deny_unknown_fields)]
 struct Line {
     id: String,
-    fields: BTreeMap<String, Value>,
+    fields: BTreeMap<String, Any>,
     #[serde(default, rename = "meta")]
     _meta: serde::de::IgnoredAny,
     #[serde(default, rename = "complete")]
     _complete: serde::de::IgnoredAny,
 }
 
-/// The object of a line, its changes, and how many fields only nodes may write.
-fn read_line(line: &[u8]) -> Result<(ObjectId, Vec<Op>, usize), String> {
+/// What a line brings back.
+fn read_line(line: &[u8], now: Timestamp) -> Result<Restored, String> {
     let line: Line = json::parse(line).map_err(|error| match error {
         JsonError::Shape(_) => format!("{}: {error}", JsonError::NotAnObject),
         other => other.to_string(),
     })?;
     let id = ObjectId::new(&line.id).map_err(|error| error.to_string())?;
-    if !is_portable(id.kind()) {
-        return Err(format!("objects of the kind {} are not imported", id.kind()));
+    if let Some(reason) = stays(id.kind()) {
+        return Err(format!("objects of the kind {} are not imported: {reason}", id.kind()));
     }
-    let (mut ops, mut reported) = (Vec::new(), 0);
+    let mut values = BTreeMap::new();
     for (name, value) in line.fields {
         let field = FieldName::new(&name).map_err(|error| error.to_string())?;
-        let key = Key { object: id.clone(), field };
-        // Clients write no field that depends on the node, so any node will do for the question.
-        if !may_author(&key, Author::Client, ShortId(0)) {
-            reported += 1;
-            continue;
-        }
         let value = to_value(value).map_err(|error| format!("{name}: {error}"))?;
         value.encode().map_err(|error| format!("{name}: {error}"))?;
-        ops.push(Op::Set(key.object, key.field, value));
+        values.insert(field, value);
     }
-    Ok((id, ops, reported))
+    let (author, ops) = match restore(&id, &values, now) {
+        Some(ops) => (Author::Node, ops?),
+        None => (Author::Client, clients_ops(&id, &values)),
+    };
+    let writes = |name: &FieldName| ops.iter().any(|op| matches!(op, Op::Set(_, field, _) if field == name));
+    let skipped = values.keys().filter(|name| !writes(name)).count();
+    Ok(Restored { id, author, ops, skipped })
+}
+
+/// The fields that clients may write. They write none that depends on the node, so any node will do for the question.
+fn clients_ops(id: &ObjectId, values: &BTreeMap<FieldName, Value>) -> Vec<Op> {
+    let op = |(field, value): (&FieldName, &Value)| {
+        let key = Key { object: id.clone(), field: field.clone() };
+        let may = may_author(&key, Author::Client, ShortId(0));
+        may.then(|| Op::Set(key.object, key.field, value.clone()))
+    };
+    values.iter().filter_map(op).collect()
 }

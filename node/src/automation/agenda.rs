@@ -42,6 +42,8 @@ pub(super) struct Standing<'a> {
 pub(super) struct Moment<'a> {
     pub(super) now: Timestamp,
     pub(super) home: &'a Home,
+    /// Since when the home is there, with that clock. What came before it came by another clock and another sun.
+    pub(super) home_since: Timestamp,
     pub(super) me: ShortId,
     pub(super) living: &'a BTreeSet<ShortId>,
     /// Whether this node, if it wins, has won for so long that every other one has seen the same nodes live.
@@ -76,8 +78,10 @@ impl Step {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Due {
     pub(super) at: Timestamp,
-    /// How many came before it that nobody carried out.
+    /// How many came before it while nobody could carry them out.
     pub(super) passed_over: u32,
+    /// How many came before it while the one before them was under way.
+    pub(super) under_way: u32,
     /// Whether a node had begun that died, or was started anew.
     pub(super) again: bool,
 }
@@ -93,6 +97,9 @@ pub(super) fn step(schedule: &Standing<'_>, moment: &Moment<'_>) -> Result<Step,
     if !wrong.is_empty() || schedule.since > moment.now + AHEAD {
         return Ok(if is_winner { Step::PutRight(wrong) } else { Step::Theirs });
     }
+    if schedule.is_spent() {
+        return Ok(Step::Over);
+    }
     let latest = schedule.latest();
     let is_open = latest.is_some_and(|at| !schedule.is_settled(at));
     let is_mine = match latest.filter(|_| is_open).and_then(|at| schedule.who_is_at(at, moment)) {
@@ -103,6 +110,7 @@ pub(super) fn step(schedule: &Standing<'_>, moment: &Moment<'_>) -> Result<Step,
     let settled = latest.unwrap_or(schedule.since);
     // One that was left half done is due again.
     let after = if is_open { settled - SignedDuration::from_secs(1) } else { settled };
+    let after = after.max(moment.home_since_known());
     let due =
         schedule.rule.last(after, moment.now, moment.home)?.map(|due| due.at).max(latest.filter(|_| is_open));
     let Some(at) = due else {
@@ -111,11 +119,8 @@ pub(super) fn step(schedule: &Standing<'_>, moment: &Moment<'_>) -> Result<Step,
     if !is_mine {
         return Ok(Step::Theirs);
     }
-    let due = Due {
-        at,
-        passed_over: schedule.count(after, at, moment.home)?,
-        again: is_open && latest == Some(at),
-    };
+    let (under_way, passed_over) = schedule.count(after, at, moment.home)?;
+    let due = Due { at, passed_over, under_way, again: is_open && latest == Some(at) };
     let late = moment.now.duration_since(at);
     let runs = late <= ON_TIME
         || match schedule.missed {
@@ -126,7 +131,19 @@ pub(super) fn step(schedule: &Standing<'_>, moment: &Moment<'_>) -> Result<Step,
     Ok(if runs { Step::Run(due) } else { Step::PassOver(due) })
 }
 
+impl Moment<'_> {
+    /// A clock that was wrong may have written of the future when the home was changed: that says nothing.
+    fn home_since_known(&self) -> Timestamp {
+        if self.home_since > self.now + AHEAD { Timestamp::MIN } else { self.home_since }
+    }
+}
+
 impl Standing<'_> {
+    /// Whether it comes once and that has been, whatever the clock of the home says of it since.
+    pub(super) fn is_spent(&self) -> bool {
+        self.rule.comes_once() && self.latest().is_some_and(|at| self.is_settled(at))
+    }
+
     fn ahead_of(&self, now: Timestamp) -> Vec<ShortId> {
         self.records.iter().filter(|(_, record)| record.at > now + AHEAD).map(|(node, _)| *node).collect()
     }
@@ -151,15 +168,19 @@ impl Standing<'_> {
         is_at_it.then_some(*node)
     }
 
-    /// How many occurrences there are between two moments, the ends not included.
-    fn count(&self, after: Timestamp, before: Timestamp, home: &Home) -> Result<u32, RuleError> {
-        let (mut count, mut at) = (0, after);
-        while count < COUNTED
+    /// How many occurrences there are between two moments, the ends not included: while the latest of which anything is recorded was
+    /// under way, and after it.
+    fn count(&self, after: Timestamp, before: Timestamp, home: &Home) -> Result<(u32, u32), RuleError> {
+        let ended = self.latest().and_then(|at| self.of(at).filter_map(|(_, record)| record.ended).max());
+        let (mut under_way, mut missed, mut at) = (0, 0, after);
+        while under_way + missed < COUNTED
             && let Some(next) = self.rule.next(at, home)?.filter(|next| next.at < before)
         {
-            (count, at) = (count + 1, next.at);
+            at = next.at;
+            let count = if ended.is_some_and(|ended| at <= ended) { &mut under_way } else { &mut missed };
+            *count += 1;
         }
-        Ok(count)
+        Ok((under_way, missed))
     }
 }
 
@@ -185,6 +206,8 @@ mod tests {
         records: BTreeMap<ShortId, Record>,
         living: Vec<ShortId>,
         has_settled: bool,
+        zone: &'static str,
+        home_since: Timestamp,
     }
 
     impl Default for Case {
@@ -195,6 +218,8 @@ mod tests {
                 records: BTreeMap::new(),
                 living: vec![A, B, C],
                 has_settled: true,
+                zone: "UTC",
+                home_since: Timestamp::UNIX_EPOCH,
             }
         }
     }
@@ -202,10 +227,16 @@ mod tests {
     impl Case {
         fn step(&self, me: ShortId, now: &str) -> Step {
             let rule = Rule::daily(self.when.parse().unwrap());
-            let home = Home { zone: zone("UTC").unwrap(), place: None };
+            let home = Home { zone: zone(self.zone).unwrap(), place: None };
             let living = self.living.iter().copied().collect();
-            let moment =
-                Moment { now: at(now), home: &home, me, living: &living, has_settled: self.has_settled };
+            let moment = Moment {
+                now: at(now),
+                home: &home,
+                home_since: self.home_since,
+                me,
+                living: &living,
+                has_settled: self.has_settled,
+            };
             let standing = Standing {
                 object: "schedule/x",
                 rule: &rule,
@@ -246,7 +277,7 @@ mod tests {
     }
 
     fn due(time: &str, passed_over: u32, again: bool) -> Due {
-        Due { at: at(time), passed_over, again }
+        Due { at: at(time), passed_over, under_way: 0, again }
     }
 
     #[test]
@@ -366,7 +397,8 @@ mod tests {
         let rule = Rule::daily("cron 0 * * * *".parse().unwrap());
         let home = Home { zone: zone("UTC").unwrap(), place: None };
         let living = BTreeSet::from([A]);
-        let moment = Moment { now: at("01:00:00"), home: &home, me: A, living: &living, has_settled: true };
+        let (now, home_since) = (at("01:00:00"), Timestamp::UNIX_EPOCH);
+        let moment = Moment { now, home: &home, home_since, me: A, living: &living, has_settled: true };
         let since = at("06:30:00");
         let standing = Standing {
             object: "schedule/x",
@@ -382,5 +414,55 @@ mod tests {
     fn one_that_is_past_is_over() {
         let case = Case { when: "at 2026-06-01 07:00", ..Case::default() }.record(B, "07:00:00", State::Done);
         assert_eq!(case.step(A, "07:00:10"), Step::Over);
+    }
+
+    #[test]
+    fn one_that_came_does_not_come_again_where_the_clock_of_the_home_goes_back() {
+        // Seven o'clock was seven o'clock in Berlin; by the clock of New York it is still to come.
+        let came = Case { when: "at 2026-06-01 09:00", ..Case::default() }.record(B, "07:00:00", State::Done);
+        let came = Case { zone: "America/New_York", home_since: at("07:30:00"), ..came };
+        for now in ["07:30:01", "13:00:00", "13:00:01"] {
+            assert!([A, B, C].iter().all(|me| came.step(*me, now) == Step::Over), "{now}");
+        }
+        // One that had not come comes by the new clock.
+        let case = Case {
+            when: "at 2026-06-01 09:00",
+            zone: "America/New_York",
+            home_since: at("06:45:00"),
+            ..Case::default()
+        };
+        assert_eq!(case.winner("13:00:00").1, Step::Run(due("13:00:00", 0, false)));
+        // One that a dead node left half done is ended, wherever the home is by then.
+        let begun = Case { living: vec![A, B], ..came }.began(C, "07:00:00");
+        let begun =
+            Case { records: begun.records.into_iter().filter(|(node, _)| *node == C).collect(), ..begun };
+        assert_eq!(begun.winner("07:30:01").1, Step::PassOver(due("07:00:00", 0, true)));
+    }
+
+    #[test]
+    fn what_would_have_come_had_the_home_been_there_is_not_made_up_for() {
+        // It is 07:10 in UTC; before the move it was 09:10 in Berlin, so seven o'clock never was.
+        let moved = |home_since| Case {
+            when: "cron 0 7 * * *",
+            missed: Missed::RunLatest,
+            home_since,
+            ..Case::default()
+        };
+        let Step::Wait(next) = moved(at("07:10:00")).step(A, "07:10:01") else { panic!() };
+        assert_eq!(next.at, at("07:00:00") + SignedDuration::from_hours(24));
+        assert_eq!(moved(at("06:59:59")).winner("07:10:01").1, Step::Run(due("07:00:00", 0, false)));
+        // What a wrong clock said of the future holds nothing up.
+        assert_eq!(moved(at("20:00:00")).winner("07:10:01").1, Step::Run(due("07:00:00", 0, false)));
+    }
+
+    #[test]
+    fn what_came_while_the_one_before_was_under_way_is_told_from_what_nobody_could_carry_out() {
+        let mut case = Case { when: "cron * * * * *", ..Case::default() };
+        let slow = Record::new(at("07:00:00"), State::Started, at("07:00:00"));
+        case.records.insert(B, slow.ended(&[], Some(at("07:03:10"))));
+        let Step::Run(soon) = case.winner("07:03:10").1 else { panic!() };
+        assert_eq!((soon.at, soon.under_way, soon.passed_over), (at("07:03:00"), 2, 0));
+        let Step::Run(later) = case.winner("07:06:00").1 else { panic!() };
+        assert_eq!((later.at, later.under_way, later.passed_over), (at("07:06:00"), 3, 2));
     }
 }

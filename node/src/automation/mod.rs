@@ -6,7 +6,7 @@
 //!
 //! | object | field | who writes it |
 //! | --- | --- | --- |
-//! | `home/main` | `zone`, `latitude`, `longitude` | the node that a person asked |
+//! | `home/main` | `zone`, `latitude`, `longitude`, `since` | the node that a person asked |
 //! | `schedule/NAME` | `when`, `only`, `except`, `missed`, `do`, `enabled`, `since` | the node that a person asked |
 //! | | `run.NODE` | each node: what it did last ([`record`]) |
 //! | `scene/NAME` | `transition_ms`, `set.DEVICE` | the node that a person asked |
@@ -26,6 +26,7 @@ mod program;
 mod record;
 mod rehearsal;
 mod requests;
+pub(crate) mod restore;
 mod run;
 mod runs;
 pub(crate) mod scenes;
@@ -74,7 +75,7 @@ pub use spec::{HomeText, ScheduleText};
 use spec::{Spec, run_field};
 use steps::Entry;
 
-/// Most schedules of a household; more are logged and left alone.
+/// Most schedules of a household. Where two halves that were cut off have more together, the first by their names count, on every node.
 const MAX_SCHEDULES: usize = 256;
 /// How often is looked for what is due, at least.
 const TICK: Duration = Duration::from_millis(500);
@@ -249,13 +250,13 @@ impl Automation {
         if let Some(entry) = self.schedules.get_mut(object.name()) {
             return entry.see(spec, self.peers.me);
         }
-        if self.schedules.len() >= MAX_SCHEDULES {
-            return warn!(%object, limit = MAX_SCHEDULES, "too many schedules: this one is left alone");
-        }
         let name = object.name().to_owned();
         let won_at = Some(self.peers.living_since).filter(|_| self.peers.is_mine(object));
         let entry = Entry::new(object.clone(), spec, won_at);
         self.schedules.insert(name, entry);
+        if self.schedules.len() == MAX_SCHEDULES + 1 {
+            warn!(limit = MAX_SCHEDULES, "too many schedules: the last by their names are left alone");
+        }
     }
 
     fn see_living(&mut self, has_come: bool) {
@@ -265,6 +266,11 @@ impl Automation {
             entry.won_at = is_mine.then(|| entry.won_at.filter(|_| !has_come).unwrap_or(now));
         }
         self.look_at_all();
+    }
+
+    /// The schedules that are followed: the same ones on every node, whichever it saw first.
+    fn followed(&self) -> impl Iterator<Item = (&String, &Entry)> {
+        self.schedules.iter().take(MAX_SCHEDULES)
     }
 
     fn look_at_all(&mut self) {
@@ -290,10 +296,9 @@ impl Automation {
         }
         let now = self.now();
         let until = |at: &Timestamp| Duration::try_from(at.duration_since(now)).unwrap_or_default();
-        self.schedules
-            .values()
-            .filter(|entry| entry.running.is_none())
-            .filter_map(|entry| entry.look_at.as_ref())
+        self.followed()
+            .filter(|(_, entry)| entry.running.is_none())
+            .filter_map(|(_, entry)| entry.look_at.as_ref())
             .map(until)
             .fold(TICK, Duration::min)
     }

@@ -37,8 +37,10 @@ pub(crate) struct Record {
     pub(crate) state: State,
     pub(crate) began: Timestamp,
     pub(crate) ended: Option<Timestamp>,
-    /// Occurrences before it that nobody carried out.
+    /// Occurrences before it that came while nobody could carry them out.
     pub(crate) passed_over: u32,
+    /// Occurrences before it that came while the one before them was under way.
+    pub(crate) under_way: u32,
     /// Whether a node had begun that died, or was started anew: some of its commands may have come twice.
     pub(crate) again: bool,
     /// What failed, for people.
@@ -56,6 +58,8 @@ struct Stored {
     #[serde(default)]
     passed_over: u32,
     #[serde(default)]
+    under_way: u32,
+    #[serde(default)]
     again: bool,
     #[serde(default)]
     failed: Vec<String>,
@@ -63,7 +67,7 @@ struct Stored {
 
 impl Record {
     pub(super) fn new(at: Timestamp, state: State, began: Timestamp) -> Self {
-        Self { at, state, began, ended: None, passed_over: 0, again: false, failed: Vec::new() }
+        Self { at, state, began, ended: None, passed_over: 0, under_way: 0, again: false, failed: Vec::new() }
     }
 
     /// The same once its commands have ended, with what failed.
@@ -83,6 +87,7 @@ impl Record {
             began: time(stored.began)?,
             ended: stored.ended.and_then(time),
             passed_over: stored.passed_over,
+            under_way: stored.under_way,
             again: stored.again,
             failed: stored.failed,
         })
@@ -95,6 +100,7 @@ impl Record {
             began: self.began.as_millisecond(),
             ended: self.ended.map(Timestamp::as_millisecond),
             passed_over: self.passed_over,
+            under_way: self.under_way,
             again: self.again,
             failed: self.failed.clone(),
         })
@@ -112,6 +118,7 @@ mod tests {
         let whole = Record {
             ended: Some(at),
             passed_over: 3,
+            under_way: 2,
             again: true,
             failed: vec!["lamp: no answer".to_owned()],
             ..Record::new(at, State::Failed, at)

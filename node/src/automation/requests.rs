@@ -1,7 +1,7 @@
 //! What clients ask: to see schedules and when they come next, to change them, and to say where the home is.
 
 use device_adapters::schedule::{Home, Occurrence, Rule, Why};
-use jiff::{Timestamp, tz::TimeZone};
+use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 use mesh_proto::{FieldName, ObjectId, ShortId, Value, kinds::Author};
 
 use super::{
@@ -20,6 +20,10 @@ use crate::{
 
 /// Occurrences to come that are shown.
 const SHOWN: usize = 5;
+/// What comes more often wears the disk.
+const OFTEN: SignedDuration = SignedDuration::from_mins(1);
+/// What is said of it then.
+const TOO_OFTEN: &str = "it comes more often than each minute, and each time is written to the disk twice: docs/time.md says how much that is";
 /// Longest name of a schedule, in bytes.
 const MAX_NAME: usize = 64;
 
@@ -27,8 +31,20 @@ impl Automation {
     pub(super) fn request(&mut self, request: SchedulesRequest) {
         match request {
             SchedulesRequest::List(reply) => {
-                let views = self.schedules.iter().map(|(name, entry)| self.view(name, entry)).collect();
-                let _ = reply.send(Ok(views)); // whoever asked is gone
+                let seen: Vec<Glance> = self
+                    .schedules
+                    .iter()
+                    .enumerate()
+                    .map(|(index, (name, entry))| self.glance(name, entry, index < MAX_SCHEDULES))
+                    .collect();
+                answer(reply, || seen.into_iter().map(Glance::whole).collect());
+            }
+            SchedulesRequest::Get(name, reply) => {
+                let seen = self.schedules.get(&name).map(|entry| {
+                    let is_followed = self.followed().any(|(followed, _)| *followed == name);
+                    self.glance(&name, entry, is_followed)
+                });
+                answer(reply, || seen.map(Glance::whole));
             }
             SchedulesRequest::Put(name, text, reply) => self.write_for(self.put_ops(&name, &text), reply),
             SchedulesRequest::Enable(name, enabled, reply) => {
@@ -38,7 +54,7 @@ impl Automation {
                 self.write_for(self.entry(&name).map(|entry| vec![Op::Delete(entry.object.clone())]), reply);
             }
             SchedulesRequest::Home(reply) => {
-                let HomeText { zone, place } = self.home.clone();
+                let HomeText { zone, place, .. } = self.home.clone();
                 let (latitude, longitude) = place.unzip();
                 let _ = reply.send(Ok(HomeView {
                     zone: Some(zone).filter(|zone| !zone.is_empty()),
@@ -70,6 +86,7 @@ impl Automation {
         }
         let parsed =
             text.parse().map_err(|rule| invalid(rule, "docs/time.md tells how a time is written"))?;
+        let now = self.now();
         let mut home = self.home.clone();
         let mut ops = Vec::new();
         if home.zone.is_empty() && !self.peers.has_heard() {
@@ -83,9 +100,9 @@ impl Automation {
             && let Some(zone) = TimeZone::system().iana_name()
         {
             zone.clone_into(&mut home.zone);
+            home.since = now;
             ops.extend(home_fields(&home));
         }
-        let now = self.now();
         let fix = "`hearth home set` says where the home is; docs/time.md tells how a time is written";
         let known = home.home().map_err(|rule| invalid(rule, fix))?;
         parsed.rule.check(now, &known).map_err(|rule| invalid(rule.to_string(), fix))?;
@@ -103,7 +120,11 @@ impl Automation {
     }
 
     fn home_ops(&self, change: HomeChange) -> Result<Vec<Op>, PortError> {
-        let home = change.apply(&self.home);
+        let mut home = change.apply(&self.home);
+        if home == self.home && !home.zone.is_empty() {
+            return Ok(Vec::new());
+        }
+        home.since = self.now();
         home.home().map_err(|rule| {
             invalid(rule, "such as: hearth home set --zone Europe/Berlin --place 52.52,13.40")
         })?;
@@ -123,13 +144,14 @@ impl Automation {
         });
     }
 
-    fn view(&self, name: &str, entry: &Entry) -> ScheduleView {
+    fn glance(&self, name: &str, entry: &Entry, is_followed: bool) -> Glance {
         let text = &entry.spec.text;
         let home = self.home.home().ok();
-        let (state, reason) = self.state(entry);
+        let (state, reason) = if is_followed { self.state(entry) } else { ("invalid", Some(too_many())) };
         let parsed = entry.spec.parsed.as_ref().ok();
-        let rule = parsed.map(|parsed| &parsed.rule).filter(|_| text.enabled);
-        ScheduleView {
+        let comes = is_followed && text.enabled && !entry.is_spent(self.peers.me);
+        let rule = parsed.map(|parsed| parsed.rule.clone()).filter(|_| comes);
+        let view = ScheduleView {
             name: name.to_owned(),
             when: text.when.clone(),
             only: text.only.clone(),
@@ -139,13 +161,12 @@ impl Automation {
             enabled: text.enabled,
             state,
             reason,
-            next: rule
-                .zip(home.as_ref())
-                .map(|(rule, home)| next(rule, self.now(), home))
-                .unwrap_or_default(),
+            next: Vec::new(),
+            note: None,
             last: self.last(entry, home.as_ref()),
             by: self.peers.winner(&entry.object).map(|node| self.peers.call(node)),
-        }
+        };
+        Glance { view, comes: rule.zip(home), now: self.now() }
     }
 
     fn state(&self, entry: &Entry) -> (&'static str, Option<String>) {
@@ -184,22 +205,48 @@ impl Automation {
             began: shown(record.began),
             ended: record.ended.map(shown),
             passed_over: record.passed_over,
+            under_way: record.under_way,
             again: record.again,
             failed: record.failed.clone(),
         }
     }
 }
 
-fn next(rule: &Rule, now: Timestamp, home: &Home) -> Vec<NextView> {
-    let following = |after: Timestamp| rule.next(after, home).ok().flatten();
-    std::iter::successors(following(now), |last| following(last.at))
-        .take(SHOWN)
-        .map(|occurrence| NextView {
+/// A schedule as it is now, without when it comes next: of hundreds, by the sun, that takes long to work out.
+struct Glance {
+    view: ScheduleView,
+    /// By what it comes, if it does.
+    comes: Option<(Rule, Home)>,
+    now: Timestamp,
+}
+
+impl Glance {
+    fn whole(self) -> ScheduleView {
+        let Some((rule, home)) = self.comes else { return self.view };
+        let following = |after: Timestamp| rule.next(after, &home).ok().flatten();
+        let next: Vec<Occurrence> =
+            std::iter::successors(following(self.now), |last| following(last.at)).take(SHOWN).collect();
+        let is_often =
+            next.iter().zip(next.iter().skip(1)).any(|(one, next)| next.at.duration_since(one.at) < OFTEN);
+        let view = |occurrence: &Occurrence| NextView {
             at: shown(occurrence.at),
-            local: local(occurrence.at, Some(home)),
-            why: why(&occurrence, home),
-        })
-        .collect()
+            local: local(occurrence.at, Some(&home)),
+            why: why(occurrence, &home),
+        };
+        let note = is_often.then(|| TOO_OFTEN.to_owned());
+        ScheduleView { next: next.iter().map(view).collect(), note, ..self.view }
+    }
+}
+
+/// Answers from a thread of its own: the task has its schedules to see to.
+fn answer<T: Send + 'static>(reply: Reply<T>, view: impl FnOnce() -> T + Send + 'static) {
+    drop(tokio::task::spawn_blocking(move || drop(reply.send(Ok(view()))))); // whoever asked is gone
+}
+
+fn too_many() -> String {
+    format!(
+        "there are more than {MAX_SCHEDULES} schedules, and those that come first by their names are followed: remove one"
+    )
 }
 
 /// Why an occurrence comes when it does; the sun by the clock of the home.
@@ -234,16 +281,19 @@ pub(super) fn named(kind: &str, name: &str) -> Result<ObjectId, PortError> {
     })
 }
 
-fn home_fields(home: &HomeText) -> Vec<Op> {
+pub(super) fn home_fields(home: &HomeText) -> Vec<Op> {
     let Ok(object) = ObjectId::new(&format!("home/{HOME}")) else { return Vec::new() };
-    let mut fields = vec![("zone", Value::Text(home.zone.as_str().into()))];
+    let mut fields = vec![
+        ("zone", Value::Text(home.zone.as_str().into())),
+        ("since", Value::Int(home.since.as_millisecond())),
+    ];
     if let Some((latitude, longitude)) = home.place {
         fields.extend([("latitude", Value::Float(latitude)), ("longitude", Value::Float(longitude))]);
     }
     set(&object, fields)
 }
 
-fn set(object: &ObjectId, fields: impl IntoIterator<Item = (&'static str, Value)>) -> Vec<Op> {
+pub(super) fn set(object: &ObjectId, fields: impl IntoIterator<Item = (&'static str, Value)>) -> Vec<Op> {
     let op = |(name, value)| Some(Op::Set(object.clone(), FieldName::new(name).ok()?, value));
     fields.into_iter().filter_map(op).collect()
 }

@@ -118,11 +118,8 @@ impl<'a> Scenes<'a> {
             Content::Now(names) => self.picture(&names, &old).await?,
             Content::Said(changes) => (self.said(changes).await?, Vec::new()),
         };
-        if set.is_empty() || set.len() > MAX_DEVICES {
-            let detail = format!("{} devices: a scene has 1 to {MAX_DEVICES}", set.len());
-            return Err(Problem::invalid(detail, "name devices, groups or areas"));
-        }
         let next = Scene { set, transition_ms, ..old.clone() };
+        check_size(&next)?;
         self.service.write(Author::Node, old.become_ops(&next)).await?;
         Ok(refused)
     }
@@ -135,10 +132,8 @@ impl<'a> Scenes<'a> {
 
     /// A scene that a schedule names, as it is kept: one that there is.
     pub(crate) async fn keep(&self, step: Json) -> Result<Json, Problem> {
-        let Step { scene, transition_ms, deadline_ms } = step_of(&step)?;
-        check_transition(transition_ms)?;
-        deadline_ms.map(check_deadline).transpose()?;
-        self.find(&scene).await?;
+        check_step(&step)?;
+        self.find(&step_of(&step)?.scene).await?;
         Ok(step)
     }
 
@@ -373,6 +368,24 @@ fn step_of(step: &Json) -> Result<Step, Problem> {
         let fix = r#"such as {"scene": "evening", "transition_ms": 2000}"#;
         Problem::invalid(format!("a scene of a schedule is not understood: {rule}"), fix)
     })
+}
+
+/// Checks what a schedule says of a scene, but for whether there is one.
+pub(super) fn check_step(step: &Json) -> Result<(), Problem> {
+    let Step { transition_ms, deadline_ms, .. } = step_of(step)?;
+    check_transition(transition_ms)?;
+    deadline_ms.map(check_deadline).transpose()?;
+    Ok(())
+}
+
+/// Checks how many devices there are in a scene, and how long its change takes.
+pub(super) fn check_size(scene: &Scene) -> Result<(), Problem> {
+    let devices = scene.set.len();
+    if devices == 0 || devices > MAX_DEVICES {
+        let detail = format!("{devices} devices: a scene has 1 to {MAX_DEVICES}");
+        return Err(Problem::invalid(detail, "name devices, groups or areas"));
+    }
+    check_transition(Some(scene.transition_ms)).map(drop)
 }
 
 fn check_transition(ms: Option<u32>) -> Result<Option<u32>, Problem> {

@@ -138,8 +138,6 @@ impl Spec {
             commands: value("do").and_then(decode).unwrap_or_default(),
             enabled: value("enabled") != Some(&Value::Bool(false)),
         };
-        let since =
-            value("since").and_then(Value::as_int).and_then(|ms| Timestamp::from_millisecond(ms).ok());
         let record = |(name, field): (&FieldName, &crate::service::FieldView)| {
             let node = name.as_str().strip_prefix(RUN)?.parse().ok()?;
             Some((node, Record::read(&field.value)?))
@@ -147,10 +145,16 @@ impl Spec {
         Self {
             parsed: text.parse(),
             text,
-            since: since.unwrap_or(Timestamp::UNIX_EPOCH),
+            since: moment(value("since")),
             records: object.fields.iter().filter_map(record).collect(),
         }
     }
+}
+
+/// A field of milliseconds since 1970.
+fn moment(value: Option<&Value>) -> Timestamp {
+    let ms = value.and_then(Value::as_int);
+    ms.and_then(|ms| Timestamp::from_millisecond(ms).ok()).unwrap_or(Timestamp::UNIX_EPOCH)
 }
 
 /// The field that a node records in.
@@ -179,6 +183,8 @@ pub struct HomeText {
     pub zone: String,
     /// Latitude and longitude in degrees, north and east positive.
     pub place: Option<(f64, f64)>,
+    /// Since when that is so; the beginning of all time where nobody wrote it down.
+    pub since: Timestamp,
 }
 
 impl HomeText {
@@ -195,6 +201,7 @@ impl HomeText {
         Self {
             zone: value("zone").and_then(Value::as_text).unwrap_or_default().to_owned(),
             place: degrees("latitude").zip(degrees("longitude")),
+            since: moment(value("since")),
         }
     }
 
@@ -259,7 +266,8 @@ mod tests {
         assert!(wrong(&|text| text.missed = "often".to_owned()).contains("run_latest"));
         assert!(wrong(&|text| text.commands = Vec::new()).contains("1 to 16"));
 
-        let home = |zone: &str, place| HomeText { zone: zone.to_owned(), place }.home();
+        let home =
+            |zone: &str, place| HomeText { zone: zone.to_owned(), place, ..HomeText::default() }.home();
         assert!(home("Europe/Berlin", Some((52.5, 13.4))).is_ok());
         assert!(home("", None).unwrap_err().contains("hearth home set"));
         assert!(home("Europe/Nowhere", None).unwrap_err().contains("Europe/Nowhere"));

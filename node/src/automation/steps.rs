@@ -16,7 +16,7 @@ use super::{
     agenda::{self, Due, Moment, Standing, Step},
     record::{Record, State},
     run::Run,
-    spec::{Spec, run_field},
+    spec::{Parsed, Spec, run_field},
 };
 use crate::service::Op;
 
@@ -64,8 +64,7 @@ impl Automation {
         }
         let home = self.home.home();
         let due: Vec<String> = self
-            .schedules
-            .iter()
+            .followed()
             .filter(|(_, entry)| entry.running.is_none() && entry.look_at.is_none_or(|at| at <= now))
             .map(|(name, _)| name.clone())
             .collect();
@@ -113,7 +112,8 @@ impl Automation {
             return None;
         }
         let has_settled = entry.won_at.is_some_and(|at| at.elapsed() >= SETTLE);
-        let moment = |home| Moment { now, home, me: self.peers.me, living: &self.peers.living, has_settled };
+        let (home_since, me, living) = (self.home.since, self.peers.me, &self.peers.living);
+        let moment = |home| Moment { now, home, home_since, me, living, has_settled };
         let step = home.as_ref().map_err(Clone::clone).and_then(|home| entry.step(&moment(home)));
         entry.is_over = step == Ok(Step::Over);
         match step {
@@ -134,10 +134,10 @@ impl Automation {
 
     /// Carries an occurrence out, or records that it is passed over.
     fn begin(&mut self, name: &str, due: Due, state: State, now: Timestamp) {
-        let record =
-            Record { passed_over: due.passed_over, again: due.again, ..Record::new(due.at, state, now) };
+        let Due { at, passed_over, under_way, again } = due;
+        let record = Record { passed_over, under_way, again, ..Record::new(at, state, now) };
         if state == State::PassedOver {
-            info!(schedule = name, at = %due.at, "was missed, and is not made up for");
+            info!(schedule = name, at = %due.at, "is too late, and not made up for");
             self.counts.passed_over(&due);
         } else {
             debug!(schedule = name, at = %due.at, again = due.again, "carries out");
@@ -259,14 +259,24 @@ impl Entry {
 
     pub(super) fn step(&self, moment: &Moment<'_>) -> Result<Step, String> {
         let parsed = self.spec.parsed.as_ref().map_err(Clone::clone)?;
-        let standing = Standing {
+        let records = self.records(moment.me);
+        agenda::step(&self.standing(parsed, &records), moment).map_err(|rule| rule.to_string())
+    }
+
+    /// Whether it comes once and that has been.
+    pub(super) fn is_spent(&self, me: ShortId) -> bool {
+        let records = self.records(me);
+        self.spec.parsed.as_ref().is_ok_and(|parsed| self.standing(parsed, &records).is_spent())
+    }
+
+    fn standing<'a>(&'a self, parsed: &'a Parsed, records: &'a BTreeMap<ShortId, Record>) -> Standing<'a> {
+        Standing {
             object: self.object.as_str(),
             rule: &parsed.rule,
             missed: parsed.missed,
             since: self.spec.since,
-            records: &self.records(moment.me),
-        };
-        agenda::step(&standing, moment).map_err(|rule| rule.to_string())
+            records,
+        }
     }
 
     /// Nothing comes until something changes.

@@ -16,7 +16,7 @@ use crate::{
         ports::{
             Command, CommandRequest, CommandState, CommandsPort, CommandsRequest,
             events::EventsHandle,
-            schedules::{ScheduleView, SchedulesHandle},
+            schedules::{HomeChange, ScheduleView, SchedulesHandle},
         },
     },
     devices::encode,
@@ -482,4 +482,87 @@ async fn ends_that_come_all_at_once_are_all_heard() {
     for number in 0..200 {
         bench.ends(&format!("x{number}"), State::Done).await;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_too_many_the_same_are_followed_by_every_node_whichever_it_saw_first() {
+    let bench = Bench::new().await;
+    let name = |number: usize| format!("x{number:03}");
+    // The last by name is seen first.
+    for number in (0..=MAX_SCHEDULES).rev() {
+        bench.schedule(&name(number), "cron 0 7 * * *", "").await;
+    }
+    let view = bench.find(&name(MAX_SCHEDULES)).await.unwrap();
+    assert_eq!((view.state, view.next.len()), ("invalid", 0));
+    assert!(view.reason.unwrap().contains("more than 256"));
+    bench.clock("07:00:01");
+    for number in 0..MAX_SCHEDULES {
+        bench.ends(&name(number), State::Done).await;
+    }
+    assert!(bench.records(&name(MAX_SCHEDULES)).await.is_empty());
+    // One of them goes, and the last takes its place.
+    bench.schedules.remove(name(7)).await.unwrap();
+    bench.ends(&name(MAX_SCHEDULES), State::Done).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_home_that_moves_makes_up_for_nothing_and_repeats_nothing() {
+    let bench = Bench::new().await;
+    bench.schedule("daily", "cron 0 9 * * *", "run_latest").await;
+    bench.schedule("once", "at 2026-06-01 07:00", "").await;
+    bench.clock("07:00:00");
+    bench.ends("once", State::Done).await;
+    bench.clock("07:30:00");
+    // In Berlin nine o'clock was half an hour ago; in New York seven o'clock is still to come.
+    let zone = |zone: &str| HomeChange { zone: Some(zone.to_owned()), place: None };
+    bench.schedules.set_home(zone("Europe/Berlin")).await.unwrap();
+    bench
+        .until("the next is tomorrow", async || {
+            bench.find("daily").await.unwrap().next[0].at == "2026-06-02T07:00:00Z"
+        })
+        .await;
+    sleep(LONG).await;
+    assert_eq!(bench.keys(), [key("once", "07:00:00")]);
+    bench.schedules.set_home(zone("America/New_York")).await.unwrap();
+    bench
+        .until("it comes by the clock of New York", async || {
+            bench.find("daily").await.unwrap().next[0].at == "2026-06-01T13:00:00Z"
+        })
+        .await;
+    let once = bench.find("once").await.unwrap();
+    assert_eq!((once.state, once.next.len()), ("over", 0));
+    bench.clock("11:00:01");
+    sleep(LONG).await;
+    bench.clock("13:00:01");
+    bench.ends("daily", State::Done).await;
+    assert_eq!(bench.keys(), [key("once", "07:00:00"), key("daily", "13:00:00")]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_schedule_is_asked_for_alone_and_one_that_comes_often_says_what_that_costs() {
+    let bench = Bench::new().await;
+    bench.schedule("often", "cron */30 * * * * *", "").await;
+    bench.schedule("each_minute", "cron * * * * *", "").await;
+    let get = async |name: &str| bench.schedules.get(name.to_owned()).await.unwrap();
+    assert!(get("often").await.unwrap().note.unwrap().contains("docs/time.md"));
+    let calm = get("each_minute").await.unwrap();
+    assert_eq!((calm.note, calm.next.len()), (None, 5));
+    assert!(get("nothing").await.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_comes_while_the_one_before_is_under_way_is_not_called_missed() {
+    let bench = Bench::new().await;
+    bench.schedule("x", "cron * * * * *", "").await;
+    bench.confirms.send_replace(false);
+    bench.clock("06:01:00");
+    bench.until("the first is given", async || bench.keys().len() == 1).await;
+    bench.clock("06:04:10");
+    bench.confirms.send_replace(true);
+    bench.until("the last is given", async || bench.keys().len() == 2).await;
+    bench.until("it ends", async || bench.records("x").await[&ME].state == State::Done).await;
+    let record = bench.records("x").await.remove(&ME).unwrap();
+    assert_eq!((record.at, record.under_way, record.passed_over), (at("06:04:00"), 2, 0));
+    let last = bench.find("x").await.unwrap().last.remove(0);
+    assert_eq!((last.under_way, last.passed_over), (2, 0));
 }

@@ -99,6 +99,12 @@ fn later(words: &[String]) -> Result<Value, Failure> {
         LaterCommand::Press(args) => (json!({"device": args.name, "change": {"press": true}}), &args.manner),
         LaterCommand::Scene(args) => (scene(args), &args.manner),
     };
+    if manner.wait || manner.no_wait || manner.key.is_some() {
+        let detail =
+            format!("`{}`: --wait, --no-wait and --key are for a command that is given now", words.join(" "));
+        let fix = "leave them out: a schedule waits for the end of each command, and has a key for each";
+        return Err(Failure::new(Exit::Usage, detail, fix));
+    }
     if words.iter().any(|word| word.starts_with("--deadline"))
         && let Some(members) = command.as_object_mut()
     {
@@ -149,6 +155,9 @@ fn one(schedule: &Value) -> String {
         let by = if index == 0 && !by.is_empty() { format!(", by {by}") } else { String::new() };
         lines.push(format!("  {word}{}  {}{by}", moment(next), text(next, "why")));
     }
+    if !text(schedule, "note").is_empty() {
+        lines.push(format!("  note  {}", text(schedule, "note")));
+    }
     lines.extend(list(schedule, "last").iter().map(shown_last));
     lines.iter().map(|line| printable(line)).collect::<Vec<_>>().join("\n")
 }
@@ -179,9 +188,13 @@ fn shown_last(last: &Value) -> String {
     if last.get("again") == Some(&Value::Bool(true)) {
         line.push_str(", again: a node that had begun died");
     }
-    match last.get("passed_over").and_then(Value::as_u64) {
-        None | Some(0) => {}
-        Some(count) => line.push_str(&format!(", {count} before it missed")),
+    for (member, words) in
+        [("under_way", "came while the one before was under way"), ("passed_over", "before it missed")]
+    {
+        match last.get(member).and_then(Value::as_u64) {
+            None | Some(0) => {}
+            Some(count) => line.push_str(&format!(", {count} {words}")),
+        }
     }
     for failed in list(last, "failed").iter().filter_map(Value::as_str) {
         line.push_str(&format!("\n        {failed}"));
@@ -232,6 +245,21 @@ mod tests {
     }
 
     #[test]
+    fn what_says_nothing_of_a_later_command_is_refused_and_not_dropped() {
+        for option in ["--key once", "--no-wait", "--wait"] {
+            for command in ["light hall on", "switch heater off", "press gate", "scene evening"] {
+                let refused = later(&words(&format!("{command} {option}"))).unwrap_err();
+                assert!(
+                    refused.detail.contains("given now") && refused.detail.contains(option),
+                    "{}",
+                    refused.detail
+                );
+                assert!(refused.fix.is_some_and(|fix| fix.contains("leave them out")));
+            }
+        }
+    }
+
+    #[test]
     fn a_schedule_tells_when_it_comes_why_and_what_became_of_the_last() {
         let shown = one(&json!({
             "name": "evening", "when": "sunset - 30m", "only": "", "except": "12-24", "state": "waiting", "reason": null,
@@ -240,7 +268,8 @@ mod tests {
             "next": [{"local": "2026-11-29T15:24:10+01:00", "why": "30m before sunset at 15:54:10"},
                 {"local": "2026-11-30T15:23:31+01:00", "why": "30m before sunset at 15:53:31"}],
             "last": [{"local": "2026-11-28T15:24:55+01:00", "state": "failed", "node": "cellar", "again": true,
-                "passed_over": 2, "failed": ["device/lifx-1: no answer"]}],
+                "passed_over": 2, "under_way": 3, "failed": ["device/lifx-1: no answer"]}],
+            "note": "it comes often",
         }));
         for part in [
             "evening  sunset - 30m  (waiting)",
@@ -249,7 +278,8 @@ mod tests {
             "does  scene cosy: transition_ms 2000",
             "next  2026-11-29 15:24:10 +01:00  30m before sunset at 15:54:10, by kitchen",
             "      2026-11-30 15:23:31 +01:00",
-            "failed by cellar, again: a node that had begun died, 2 before it missed",
+            "  note  it comes often",
+            "failed by cellar, again: a node that had begun died, 3 came while the one before was under way, 2 before it missed",
             "device/lifx-1: no answer",
         ] {
             assert!(shown.contains(part), "{part}: {shown}");

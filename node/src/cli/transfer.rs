@@ -24,6 +24,9 @@ const MAX_LINE: u64 = 1024 * 1024;
 const PIECE: usize = 256 * 1024;
 /// Refusals that are kept to be shown; the rest is counted.
 const MAX_REFUSED: usize = 1_000;
+/// What whoever imports must not miss in silence.
+const NOT_EXPORTED: &str = "no export holds API tokens, settings of adapters and addresses of webhooks: make them anew here, or restore a \
+                            backup instead (docs/disk.md)";
 /// How long a stream may stand still, or the node may take to write a piece.
 const STALL: Duration = Duration::from_secs(60);
 
@@ -91,13 +94,14 @@ impl Session {
             let done = if dry_run { "would be written" } else { "written" };
             let mut text = format!("{written} {done}, {} refused", as_count(&refused) + more);
             if skipped > 0 {
-                text.push_str(&format!("; {skipped} fields that nodes report themselves are left out"));
+                text.push_str(&format!("; {skipped} fields that nodes write themselves are left out"));
             }
             for entry in refused.iter().take(20) {
                 text.push_str(&format!("\n  {}", super::output::printable(&entry.to_string())));
             }
             text
         })?;
+        self.out.note(NOT_EXPORTED);
         Ok(if refused.is_empty() { Exit::Ok } else { Exit::Refused })
     }
 

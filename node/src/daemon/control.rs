@@ -262,7 +262,7 @@ impl Control {
         }
     }
 
-    /// Whether somebody would miss the object: API tokens, and whatever a client may have written.
+    /// Whether somebody would miss the object: API tokens, what the home does by itself, and whatever a client may have written.
     /// Each node names itself, and what a light should show is soon out of date.
     fn is_data(&self, object: &ObjectView) -> bool {
         let by_itself = |field: &FieldName| {
@@ -272,7 +272,8 @@ impl Control {
             let key = Key { object: object.id.clone(), field: field.clone() };
             !by_itself(field) && may_author(&key, Author::Client, self.identity.id().short())
         };
-        object.id.kind() == "token" || object.fields.keys().any(may_be_a_clients)
+        let is_decided = matches!(object.id.kind(), "token" | "schedule" | "scene" | "automation");
+        is_decided || object.fields.keys().any(may_be_a_clients)
     }
 
     async fn leave(&self, force: bool) -> Result<(), PortError> {

@@ -181,6 +181,7 @@ impl Devices {
         else {
             return;
         };
+        self.drive(&device);
         self.supersede(&device);
     }
 
@@ -254,9 +255,15 @@ impl Devices {
         }
         let (adapter, object) = (device.adapter_id(), device.object.clone());
         // Of all commands only a press is another one when it is carried out twice.
-        if asked.change == Wanted::Press && self.book.is_sent(asked.command) {
-            let reason = "whoever pressed it was interrupted: it is not known whether it was pressed";
-            return self.advance_owned(asked.command, CommandState::Failed, Some(reason.to_owned()));
+        if asked.change == Wanted::Press {
+            // From before this node was started, and nobody has told by now how it went.
+            if self.book.known(asked.command).is_none() {
+                return;
+            }
+            if self.book.is_sent(asked.command) {
+                let reason = "whoever pressed it was interrupted: it is not known whether it was pressed";
+                return self.advance_owned(asked.command, CommandState::Failed, Some(reason.to_owned()));
+            }
         }
         let is_shown = device.shows(&asked, &Tolerance::default());
         let Asked { command, change, at_ms, within_ms } = asked;

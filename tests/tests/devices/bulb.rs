@@ -39,6 +39,8 @@ pub(crate) struct Bulb {
     state: Mutex<LightState>,
     mood: watch::Sender<Mood>,
     log: Mutex<Vec<(u64, CommandId, LightChange)>>,
+    /// Presses, which no bulb can bear twice.
+    presses: Mutex<Vec<CommandId>>,
     /// A node that does not reach it.
     pub(crate) shut_to: Mutex<Option<u64>>,
 }
@@ -59,6 +61,7 @@ impl Bulb {
                 state: Mutex::new(state),
                 mood,
                 log: Mutex::default(),
+                presses: Mutex::default(),
                 shut_to: Mutex::default(),
             })
         };
@@ -71,6 +74,11 @@ impl Bulb {
 
     pub(crate) fn set(&self, mood: Mood) {
         self.mood.send_replace(mood);
+    }
+
+    /// The presses that it got, in order.
+    pub(crate) fn presses(&self) -> Vec<CommandId> {
+        lock(&self.presses).clone()
     }
 
     /// Which node was told what, in order.
@@ -279,6 +287,10 @@ impl Driver {
                         } else {
                             flight = Some(InFlight { command, wanted, deadline });
                         }
+                    }
+                    Some(Directive::Command { command, change: Change::Press, .. }) => {
+                        lock(&bulb.presses).push(command);
+                        self.say(&readings, command, Stage::Assumed).await;
                     }
                     Some(_) => {}
                 }

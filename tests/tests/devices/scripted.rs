@@ -1,13 +1,15 @@
 //! An adapter that does what a test says: who owns a bulb, what becomes of commands, and what
 //! becomes of both when something dies.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
+use device_adapters::model::CommandId;
 use hearth_tests::daemon::PATIENCE;
+use mesh_proto::{FieldName, ObjectId, Value, kinds::Author};
 use node::{
     api::ports::{Change, Color, CommandState, PortError, Power},
     devices::AdapterState,
-    service::{FieldView, ObjectView},
+    service::{FieldView, ObjectView, Op},
 };
 use serde_json::json;
 use tokio::time::{Instant, interval};
@@ -372,4 +374,48 @@ async fn shows_how_many_objects_the_other_holds(one: &Node, two: &Node) {
         assert!(Instant::now() < deadline, "{here:#?}");
         pace.tick().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_press_of_which_only_the_wish_is_left_is_not_pressed() {
+    let home = Home::new("pressed", 1).await;
+    home.settled().await;
+    let node = &home.nodes[0];
+    let write = async |object: ObjectId, field: &str, value: Value| {
+        let op = Op::Set(object, FieldName::new(field).unwrap(), value);
+        node.service.write(Author::Node, vec![op]).await.unwrap();
+    };
+    let first = node.submit(&home.device, power(Power::On)).await;
+    assert_eq!(node.ended(&first.id).await.state, Confirmed);
+    let view = node.until(&home.device, "what was asked", |view| field(view, "desired").is_some()).await;
+    let Some(Value::Map(desired)) = field(&view, "desired").cloned() else { panic!("{view:?}") };
+    let Some(at) = desired.get("at").and_then(Value::as_int) else { panic!("{desired:?}") };
+    let press = Value::Map([("kind".into(), Value::Text("press".into()))].into());
+    let (changed, until) = (("change".into(), press), ("deadline_ms".into(), Value::Int(at + 600_000)));
+    let wish = |id: CommandId| {
+        let mut wish = desired.clone();
+        let command = ("command".into(), Value::Text(id.to_string().as_str().into()));
+        wish.extend([command, changed.clone(), until.clone()]);
+        Value::Map(wish)
+    };
+    // As the disk of a node that was started anew holds it: what became of the command was in memory.
+    let (forgotten, known) = (CommandId([1; 16]), CommandId([2; 16]));
+    write(home.device.clone(), "desired", wish(forgotten)).await;
+    // Told after it: by then the node has seen the wish.
+    let after = node.submit(&home.device, power(Power::Off)).await;
+    assert_eq!(node.ended(&after.id).await.state, Confirmed);
+    assert_eq!(home.bulb.presses(), []);
+    // One whose command is heard after the wish is pressed, once.
+    write(home.device.clone(), "desired", wish(known)).await;
+    let request = Value::Map(BTreeMap::from([
+        ("device".into(), Value::Text(home.device.as_str().into())),
+        ("at".into(), Value::Int(at)),
+        ("hash".into(), Value::Bytes([7; 32].as_slice().into())),
+        ("by".into(), Value::Text(node.me.to_string().as_str().into())),
+        changed.clone(),
+        until.clone(),
+    ]));
+    write(ObjectId::new(&format!("command/{known}")).unwrap(), "request", request).await;
+    assert_eq!(node.ended(&known.to_string()).await.state, CommandState::Assumed);
+    assert_eq!(home.bulb.presses(), [known]);
 }

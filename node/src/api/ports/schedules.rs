@@ -31,6 +31,8 @@ pub struct ScheduleView {
     pub reason: Option<String>,
     /// The next occurrences.
     pub next: Vec<NextView>,
+    /// What whoever made it should know, though it is followed.
+    pub note: Option<String>,
     /// What the nodes recorded of the latest one: more than one record where two carried it out.
     pub last: Vec<LastView>,
     /// The node that is to carry the next one out.
@@ -63,8 +65,10 @@ pub struct LastView {
     pub began: String,
     /// When its last command had ended.
     pub ended: Option<String>,
-    /// Occurrences before it that nobody carried out.
+    /// Occurrences before it that came while nobody could carry them out.
     pub passed_over: u32,
+    /// Occurrences before it that came while the one before them was under way.
+    pub under_way: u32,
     /// Whether a node had begun before that died: some commands may have come twice.
     pub again: bool,
     /// What failed.
@@ -94,7 +98,11 @@ pub struct HomeChange {
 impl HomeChange {
     /// The home after it.
     pub fn apply(self, home: &HomeText) -> HomeText {
-        HomeText { zone: self.zone.unwrap_or_else(|| home.zone.clone()), place: self.place.or(home.place) }
+        HomeText {
+            zone: self.zone.unwrap_or_else(|| home.zone.clone()),
+            place: self.place.or(home.place),
+            since: home.since,
+        }
     }
 }
 
@@ -103,6 +111,8 @@ impl HomeChange {
 pub enum SchedulesRequest {
     /// All of them.
     List(Reply<Vec<ScheduleView>>),
+    /// One, if there is one of that name.
+    Get(String, Reply<Option<ScheduleView>>),
     /// Makes one, or replaces it; answered when that is durable.
     Put(String, ScheduleText, Reply<()>),
     /// Switches one on or off.
@@ -132,6 +142,14 @@ impl SchedulesHandle {
     /// [`PortError::Overloaded`], [`PortError::Stopping`].
     pub async fn list(&self) -> Result<Vec<ScheduleView>, PortError> {
         ask(&self.0, SchedulesRequest::List).await
+    }
+
+    /// One, if there is one of that name.
+    ///
+    /// # Errors
+    /// [`PortError::Overloaded`], [`PortError::Stopping`].
+    pub async fn get(&self, name: String) -> Result<Option<ScheduleView>, PortError> {
+        ask(&self.0, |reply| SchedulesRequest::Get(name, reply)).await
     }
 
     /// Makes or replaces one.

@@ -46,12 +46,12 @@ pub(crate) struct Scene {
 
 impl Scene {
     /// One that is not kept yet.
-    pub(super) fn new(object: ObjectId) -> Self {
+    pub(in crate::automation) fn new(object: ObjectId) -> Self {
         let (set, before) = (Changes::new(), Changes::new());
         Self { object, set, transition_ms: 0, before, activated: None }
     }
 
-    pub(super) fn read(view: &ObjectView) -> Self {
+    pub(in crate::automation) fn read(view: &ObjectView) -> Self {
         let mut scene = Self::new(view.id.clone());
         for (name, field) in &view.fields {
             let name = name.as_str();
@@ -72,14 +72,14 @@ impl Scene {
     ///
     /// # Errors
     /// Why not, in words.
-    pub(super) fn fits(device: &str, change: &Json) -> Result<(), &'static str> {
+    pub(in crate::automation) fn fits(device: &str, change: &Json) -> Result<(), &'static str> {
         // The longest of the two.
         FieldName::new(&format!("{BEFORE}{device}")).map_err(|_| "its id is too long for a scene")?;
         encode(change).encode().map(drop).map_err(|_| "what it shows is too much for a scene")
     }
 
     /// What makes it what `next` says.
-    pub(super) fn become_ops(&self, next: &Self) -> Vec<Op> {
+    pub(in crate::automation) fn become_ops(&self, next: &Self) -> Vec<Op> {
         let mut ops = self.differences(SET, &self.set, &next.set);
         ops.extend(self.write(TRANSITION, Value::Int(next.transition_ms.into())));
         ops

@@ -170,6 +170,9 @@ async fn what_people_gave_their_home_is_data_and_what_the_node_found_is_not() {
         ("device/bulb", ["adapter", "name"]),
         ("node/00000000000000ab", ["name", "room"]),
         ("token/abc", ["hash", "role"]),
+        ("schedule/x", ["when", "do"]),
+        ("scene/x", ["transition_ms", "set.lamp"]),
+        ("automation/x", ["triggers", "actions"]),
         ("note/x", ["text", "more"]),
     ] {
         let bench = Bench::alone_with(vec![object(id, &fields)]).await;
