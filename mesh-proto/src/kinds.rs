@@ -137,6 +137,7 @@ pub const KINDS: &[KindRule] = &[
             field("zone", Durability::Config, Writer::Node),
             field("latitude", Durability::Config, Writer::Node),
             field("longitude", Durability::Config, Writer::Node),
+            field("http.", Durability::Config, Writer::Node),
         ],
     },
     KindRule {

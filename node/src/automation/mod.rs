@@ -6,7 +6,7 @@
 //!
 //! | object | field | who writes it |
 //! | --- | --- | --- |
-//! | `home/main` | `zone`, `latitude`, `longitude` | the node that a person asked |
+//! | `home/main` | `zone`, `latitude`, `longitude`, `http.HASH` | the node that a person asked |
 //! | `schedule/NAME` | `when`, `only`, `except`, `missed`, `do`, `enabled`, `since` | the node that a person asked |
 //! | | `run.NODE` | each node: what it did last ([`record`]) |
 //! | `scene/NAME` | `transition_ms`, `set.DEVICE` | the node that a person asked |
@@ -20,6 +20,7 @@ mod deeds;
 mod engine;
 mod events;
 mod expression;
+mod hosts;
 mod peers;
 mod program;
 mod record;

@@ -1,13 +1,17 @@
 //! What a household says of a schedule and of its home, from fields and back.
 
-use std::{collections::BTreeMap, fmt, str::FromStr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    str::FromStr,
+};
 
 use device_adapters::schedule::{Dates, Home, Place, Rule, When, zone};
 use jiff::{SignedDuration, Timestamp};
 use mesh_proto::{FieldName, ShortId, Value};
 use serde_json::Value as Json;
 
-use super::record::Record;
+use super::{hosts, record::Record};
 use crate::{
     devices::{decode, encode},
     service::ObjectView,
@@ -179,6 +183,8 @@ pub struct HomeText {
     pub zone: String,
     /// Latitude and longitude in degrees, north and east positive.
     pub place: Option<(f64, f64)>,
+    /// The hosts that automations may call over HTTP.
+    pub hosts: BTreeSet<hosts::AllowedHost>,
 }
 
 impl HomeText {
@@ -195,6 +201,7 @@ impl HomeText {
         Self {
             zone: value("zone").and_then(Value::as_text).unwrap_or_default().to_owned(),
             place: degrees("latitude").zip(degrees("longitude")),
+            hosts: hosts::read(object),
         }
     }
 
@@ -259,7 +266,8 @@ mod tests {
         assert!(wrong(&|text| text.missed = "often".to_owned()).contains("run_latest"));
         assert!(wrong(&|text| text.commands = Vec::new()).contains("1 to 16"));
 
-        let home = |zone: &str, place| HomeText { zone: zone.to_owned(), place }.home();
+        let home =
+            |zone: &str, place| HomeText { zone: zone.to_owned(), place, ..HomeText::default() }.home();
         assert!(home("Europe/Berlin", Some((52.5, 13.4))).is_ok());
         assert!(home("", None).unwrap_err().contains("hearth home set"));
         assert!(home("Europe/Nowhere", None).unwrap_err().contains("Europe/Nowhere"));

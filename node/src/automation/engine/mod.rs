@@ -216,12 +216,17 @@ impl Engine {
             "device" => {
                 drop(Arc::make_mut(&mut self.devices).0.insert(name.to_owned(), Device::read(object)))
             }
-            "home" if change.id.as_str() == HOME => self.home = HomeText::read(object),
+            "home" if change.id.as_str() == HOME => self.see_home(HomeText::read(object)),
             "event" if is_whole => self.hear(object),
             "automation" => self.see_automation(&change.id, Spec::read(object)),
             "node" => self.peers.see(&change),
             _ => {}
         }
+    }
+
+    fn see_home(&mut self, home: HomeText) {
+        self.deeds.calls.allowed = Arc::new(home.hosts.clone());
+        self.home = home;
     }
 
     fn see_automation(&mut self, object: &ObjectId, spec: Spec) {
@@ -240,7 +245,7 @@ impl Engine {
     fn lose(&mut self, object: &ObjectId) {
         match object.kind() {
             "device" => drop(Arc::make_mut(&mut self.devices).0.remove(object.name())),
-            "home" if object.as_str() == HOME => self.home = HomeText::default(),
+            "home" if object.as_str() == HOME => self.see_home(HomeText::default()),
             "automation" => drop(self.automations.remove(object.name())),
             _ => {}
         }

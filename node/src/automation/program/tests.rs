@@ -123,7 +123,11 @@ fn every_fault_has_its_place_and_a_way_out() {
             doing(json!({"event": "a", "undo": [{"event": "b", "undo": [{"event": "c"}]}]})),
             ["actions[0].undo[0]: ", "no `undo` of its own"],
         ),
-        (doing(json!({"http": {"url": "file:///etc/passwd"}})), ["actions[0].http: ", "http://"]),
+        (doing(json!({"http": {"url": "file:///etc/passwd"}})), ["actions[0].http.url: ", "http://"]),
+        (
+            doing(json!({"http": {"url": "http://me:word@host/"}})),
+            ["actions[0].http.url: ", "without a name"],
+        ),
         (doing(json!({"http": {"url": "http://a", "method": "BREW"}})), ["actions[0].http: ", "`BREW`"]),
     ] {
         let refused = refused.unwrap_err();
