@@ -13,6 +13,7 @@
 //! | | `before.DEVICE`, `activated` | the node that activated it |
 
 mod agenda;
+pub(crate) mod called;
 mod carry;
 mod counts;
 mod course;
@@ -21,6 +22,7 @@ mod engine;
 mod events;
 mod expression;
 mod hosts;
+mod pace;
 mod peers;
 mod program;
 mod record;

@@ -6,12 +6,12 @@ use serde_json::{Map, Value as Json, json};
 
 use super::{
     super::{
-        Rehearsal,
+        Rehearsal, called,
+        called::Called,
         program::ProgramText,
         rehearsal::rehearse,
         requests::named,
         runs::{Run, Runs},
-        sentry::{self, Firing},
         world::View,
     },
     Engine, Entry, MAX_AUTOMATIONS, now,
@@ -42,7 +42,7 @@ impl Engine {
                 self.write_for(self.entry(&name).map(|entry| vec![Op::Delete(entry.object.clone())]), reply);
             }
             AutomationsRequest::Rehearse(name, reply) => drop(reply.send(self.rehearse(&name))),
-            AutomationsRequest::Start(name, reply) => drop(reply.send(self.start_by_hand(&name))),
+            AutomationsRequest::Start(name, reply) => self.start_by_hand(&name, reply),
         }
     }
 
@@ -99,28 +99,24 @@ impl Engine {
         Ok(rehearse(program, &view, now))
     }
 
-    /// It starts as by a trigger, on whichever node starts it: every node hears of it.
-    fn start_by_hand(&mut self, name: &str) -> Result<(), PortError> {
-        let now = now(&self.clock);
-        let entry = self.entry(name)?;
-        if let Err(fault) = &entry.spec.program {
-            return Err(invalid(fault));
+    /// Every node is told that it starts, and whichever is to start it does; answered when that is told.
+    fn start_by_hand(&self, name: &str, reply: Reply<()>) {
+        if let Err(refused) = self.can_start(name) {
+            return drop(reply.send(Err(refused))); // whoever asked may be gone
         }
-        if !self.peers.is_mine(&entry.object) {
-            let detail = "another node starts this automation".to_owned();
-            let by = self.peers.winner(&entry.object);
-            let fix = by.map_or_else(String::new, |node| format!("ask it: node {node}"));
-            return Err(PortError::Conflict { detail, fix });
-        }
-        let firing = Firing {
-            id: sentry::id_by_hand(name, now),
-            trigger: 0,
-            at: now,
-            why: "somebody started it".to_owned(),
-            data: json!({"kind": "hand"}),
-        };
-        if let Some(entry) = self.automations.get_mut(name) {
-            entry.fire([firing]);
+        let (events, called) = (self.deeds.events.clone(), Called::by_hand(name));
+        tokio::spawn(async move {
+            let told = events.tell(called::TOPIC, called.to_data()).await;
+            drop(reply.send(told.map(drop)));
+        });
+    }
+
+    fn can_start(&self, name: &str) -> Result<(), PortError> {
+        let spec = &self.entry(name)?.spec;
+        spec.program.as_ref().map_err(|fault| invalid(fault))?;
+        if spec.active().is_none() {
+            let detail = spec.tripped.clone().unwrap_or_else(|| "it is switched off".to_owned());
+            return Err(PortError::Conflict { detail, fix: format!("hearth automation enable {name}") });
         }
         Ok(())
     }

@@ -128,6 +128,9 @@ fn every_fault_has_its_place_and_a_way_out() {
             doing(json!({"http": {"url": "http://me:word@host/"}})),
             ["actions[0].http.url: ", "without a name"],
         ),
+        (doing(json!({"event": "hearth.start"})), ["actions[0]: ", "the nodes' own"]),
+        (started_by(json!({"event": "hearth.start"})), ["triggers[0]: ", "the nodes' own"]),
+        (started_by(json!({"event": "hearth.*"})), ["triggers[0]: ", "the nodes' own"]),
         (doing(json!({"http": {"url": "http://a", "method": "BREW"}})), ["actions[0].http: ", "`BREW`"]),
     ] {
         let refused = refused.unwrap_err();
@@ -161,6 +164,8 @@ fn topics_are_whole_or_beginnings() {
     let topic = |text: &str| Topic::read(&Place::new("x"), text).unwrap();
     assert!(topic("doorbell").takes("doorbell") && !topic("doorbell").takes("doorbell.front"));
     assert!(topic("doorbell*").takes("doorbell.front") && topic("*").takes("anything"));
+    assert!(topic("hearth*").takes("hearths") && !topic("hearth*").takes("hearth.start"));
+    assert!(!topic("*").takes("hearth.start"), "what the nodes tell one another");
 }
 
 #[test]
