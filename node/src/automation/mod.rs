@@ -36,6 +36,7 @@ mod spec;
 mod steps;
 #[cfg(test)]
 mod tests;
+pub mod webhooks;
 mod world;
 
 use std::{

@@ -16,10 +16,12 @@ mod devices;
 mod household;
 mod scenes;
 mod schedules;
+mod webhooks;
 pub use devices::*;
 pub use household::*;
 pub use scenes::*;
 pub use schedules::*;
+pub use webhooks::*;
 
 /// The command line of `hearth`.
 #[derive(Debug, Parser)]
@@ -173,7 +175,10 @@ pub enum Command {
     /// Events: tell the whole household that something happened, or listen
     #[command(subcommand)]
     Event(EventCommand),
-    /// Show where the home is, for schedules, or say it
+    /// Automations: what the home does by its own rules
+    #[command(subcommand)]
+    Automation(AutomationCommand),
+    /// Show where the home is, and whom its automations may call, or say it
     #[command(
         after_help = "Examples:\n  hearth home\n  hearth home set --zone Europe/Berlin --place 52.52,13.40"
     )]
@@ -260,6 +265,19 @@ pub enum Command {
     /// Explain the exit codes
     #[command(after_help = EXIT_CODES)]
     ExitCodes,
+}
+
+/// What `hearth automation` does.
+#[derive(Debug, Subcommand)]
+pub enum AutomationCommand {
+    /// Make the path by which other programs start an automation; one that was there before is void
+    ///
+    /// The automation needs the trigger {"webhook": true}. Only the hash of the path is kept: it is shown this once. It is called by POST
+    /// or PUT at any board, with up to 1 KiB of JSON or text, ten times at once and once a second.
+    #[command(
+        after_help = "Examples:\n  hearth automation webhook doorbell\n  hearth automation webhook doorbell --revoke"
+    )]
+    Webhook(WebhookArgs),
 }
 
 /// Flags of `hearth run`.

@@ -29,6 +29,7 @@ pub(crate) mod testing;
 mod time;
 mod transfer;
 mod watch;
+mod webhooks;
 
 use std::error::Error;
 use std::process::ExitCode;
@@ -179,6 +180,7 @@ impl Session {
             Command::Scene(command) => self.scene(&command).await,
             Command::Schedule(command) => self.schedule(&command).await,
             Command::Event(command) => self.event(&command).await,
+            Command::Automation(args::AutomationCommand::Webhook(args)) => self.webhook(&args).await,
             Command::Home { command } => self.home(command.as_ref()).await,
             Command::Token(command) => self.token(&command).await,
             Command::SetupCode { new } => self.setup_code(new).await,

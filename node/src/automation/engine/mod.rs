@@ -7,6 +7,7 @@
 //! | object | field | who writes it |
 //! | --- | --- | --- |
 //! | `automation/NAME` | `triggers`, `conditions`, `actions`, `mode`, `max`, `enabled`, `since` | the node that a person asked |
+//! | | `webhook` | the node that a person asked: the hash of its path ([`super::webhooks`]) |
 //! | | `tripped` | the node that found it running away |
 //! | | `run.NODE.PLACE` | each node: its runs ([`super::runs`]) |
 
@@ -15,6 +16,7 @@ mod going;
 mod ledger;
 mod requests;
 mod starts;
+mod webhooks;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -45,6 +47,7 @@ use super::{
     carry::Hands,
     deeds::{Calls, Deeds},
     peers::{self, Changed, Peers},
+    webhooks::Hooks,
     world::{Device, Devices},
 };
 use crate::{
@@ -82,6 +85,8 @@ pub struct EngineParts {
     pub time: watch::Receiver<HouseholdTime>,
     /// Whether nothing is missing here of what the linked peers hold, from the event loop.
     pub caught_up: watch::Receiver<bool>,
+    /// Where it tells which paths of webhooks there are.
+    pub webhooks: watch::Sender<Hooks>,
     /// This node.
     pub me: ShortId,
     /// Becomes `true` when the node stops. Join the task before the event loop is stopped.
@@ -104,6 +109,7 @@ pub struct Engine {
     shutdown: watch::Receiver<bool>,
     heartbeat: Arc<AtomicU64>,
     home: HomeText,
+    webhooks: watch::Sender<Hooks>,
     devices: Arc<Devices>,
     automations: BTreeMap<String, Entry>,
     steps: JoinSet<Stepped>,
@@ -128,6 +134,7 @@ impl Engine {
             shutdown: parts.shutdown,
             heartbeat: parts.heartbeat,
             home: HomeText::default(),
+            webhooks: parts.webhooks,
             devices: Arc::default(),
             automations: BTreeMap::new(),
             steps: JoinSet::new(),
@@ -182,6 +189,9 @@ impl Engine {
                             if changes.caught_up {
                                 is_whole = true;
                                 std::mem::take(&mut unseen).iter().for_each(|id| self.lose(id));
+                            }
+                            if is_whole {
+                                self.show_webhooks();
                             }
                         }
                         // It fell too far behind. A new one begins with what is there, not with what went.

@@ -43,10 +43,12 @@ impl Engine {
             }
             AutomationsRequest::Rehearse(name, reply) => drop(reply.send(self.rehearse(&name))),
             AutomationsRequest::Start(name, reply) => self.start_by_hand(&name, reply),
+            AutomationsRequest::Webhook(name, reply) => self.make_webhook(&name, reply),
+            AutomationsRequest::RevokeWebhook(name, reply) => self.write_for(self.revoke_ops(&name), reply),
         }
     }
 
-    fn entry(&self, name: &str) -> Result<&Entry, PortError> {
+    pub(super) fn entry(&self, name: &str) -> Result<&Entry, PortError> {
         self.automations.get(name).ok_or_else(|| {
             let name: String = name.chars().filter(|c| !c.is_control()).take(64).collect();
             PortError::NotFound(format!("automation `{name}`"))
@@ -144,6 +146,7 @@ impl Engine {
             enabled: entry.spec.enabled,
             state,
             reason,
+            webhook: entry.spec.webhook.is_some(),
             runs: latest.into_iter().map(|((node, _), run)| run_view(self.peers.call(*node), run)).collect(),
             by: self.peers.winner(&entry.object).map(|node| self.peers.call(node)),
         }
@@ -156,6 +159,12 @@ fn state(entry: &Entry, runs: &Runs<'_>) -> (&'static str, Option<String>) {
         (true, Err(fault), _) => ("invalid", Some(fault.clone())),
         (true, Ok(_), Some(why)) => ("tripped", Some(why.clone())),
         _ if runs.values().any(|run| run.state.is_open()) => ("running", None),
+        _ if entry.spec.lacks_path() => {
+            let name = entry.object.name();
+            let way_out =
+                format!("nobody can call it yet: `hearth automation webhook {name}` makes its path");
+            ("waiting", Some(way_out))
+        }
         _ => ("waiting", None),
     }
 }
@@ -199,7 +208,7 @@ fn unset(object: &ObjectId, name: &str) -> Option<Op> {
     FieldName::new(name).ok().map(|field| Op::Unset(object.clone(), field))
 }
 
-fn invalid(fault: &str) -> PortError {
+pub(super) fn invalid(fault: &str) -> PortError {
     PortError::Invalid {
         detail: format!("it is not understood: {fault}"),
         fix: "docs/automation.md has the forms; `hearth automation set` stores a better one".to_owned(),
