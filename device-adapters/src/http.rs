@@ -101,7 +101,18 @@ impl Origin {
         if host.is_empty() || uri.query().is_some() {
             return Err(wrong());
         }
-        let port = authority.port_u16().unwrap_or(if tls { 443 } else { 80 });
+        let has_port = authority.as_str().len() > host.len();
+        let port = match authority.port_u16() {
+            Some(port) => port,
+            None if has_port => return Err(wrong()),
+            None => {
+                if tls {
+                    443
+                } else {
+                    80
+                }
+            }
+        };
         Ok((Self { tls, host, port }, uri.path().trim_end_matches('/').to_owned()))
     }
 }

@@ -37,7 +37,7 @@ pub use adapter::{
     Adapter, AdapterError, Context, Descriptor, Directive, Event, Handle, Hint, Reading, Registration, Scope,
     Secret, SettingsError, Shown,
 };
-pub use call::call;
+pub use call::{Target, call};
 
 /// What the fuzz targets run, by the target's name.
 #[cfg(any(fuzzing, test))]

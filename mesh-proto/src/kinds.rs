@@ -138,6 +138,7 @@ pub const KINDS: &[KindRule] = &[
             field("latitude", Durability::Config, Writer::Node),
             field("longitude", Durability::Config, Writer::Node),
             field("since", Durability::Config, Writer::Node),
+            field("http.", Durability::Config, Writer::Node),
         ],
     },
     KindRule {

@@ -44,7 +44,7 @@ use crate::{
         serve::HttpServer,
     },
     auth::{JoinCounters, serve_joins, setup::Setup, tokens::Tokens},
-    automation::{self, Automation, AutomationParts, Engine, EngineParts},
+    automation::{self, Automation, AutomationParts, Engine, EngineParts, webhooks::Webhooks},
     backup,
     cli::Ready,
     config::Config,
@@ -256,6 +256,9 @@ impl Life<'_> {
         let (schedules, schedule_requests) = SchedulesHandle::channel();
         let (automations, automation_requests) = AutomationsHandle::channel();
         let engine_beats = Arc::new(AtomicU64::new(0));
+        let (hooks_tx, hooks) = watch::channel(None);
+        let (webhooks, webhooks_owner) = Webhooks::new(hooks);
+        tasks.spawn("the webhooks", webhooks_owner.run());
         let mut engine = Engine::spawn(EngineParts {
             service: service.clone(),
             commands: commands.clone(),
@@ -264,6 +267,7 @@ impl Life<'_> {
             alive: alive_rx.clone(),
             time: household_time.clone(),
             caught_up: caught_up.clone(),
+            webhooks: hooks_tx,
             me: me.short(),
             shutdown: shutdown.clone(),
             heartbeat: engine_beats.clone(),
@@ -340,6 +344,7 @@ impl Life<'_> {
             history,
             automations,
             events,
+            webhooks,
             schedules,
             control,
             ca_pem,

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use axum::{
+    body::Bytes,
     extract::{FromRequest, FromRequestParts, Path, Query, Request},
     http::{header, request::Parts},
 };
@@ -26,32 +27,33 @@ impl<S: Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
-        let length =
-            request.headers().get(header::CONTENT_LENGTH).and_then(|l| l.to_str().ok()?.parse().ok());
-        if length.is_some_and(|length: u64| usize::try_from(length).map_or(true, |l| l > MAX_JSON_BYTES)) {
-            discard(&mut request.into_body()).await;
-            return Err(Problem::too_large(MAX_JSON_BYTES));
-        }
         let is_json = has_media_type(request.headers(), "application/json");
         let has_type = request.headers().contains_key(header::CONTENT_TYPE);
-        let mut body = request.into_body();
-        let bytes = match Limited::new(&mut body, MAX_JSON_BYTES).collect().await {
-            Ok(collected) => collected.to_bytes(),
-            Err(error) if error.is::<LengthLimitError>() => {
-                discard(&mut body).await;
-                return Err(Problem::too_large(MAX_JSON_BYTES));
-            }
-            Err(_) => {
-                return Err(Problem::invalid(
-                    "the body ended early",
-                    "send as many bytes as `Content-Length` says",
-                ));
-            }
-        };
+        let bytes = bounded(request, MAX_JSON_BYTES).await?;
         match (bytes.is_empty(), is_json) {
             (true, _) if is_json || !has_type => Ok(Self(json::parse(b"{}")?)),
             (false, true) => Ok(Self(json::parse(&bytes)?)),
             _ => Err(Problem::media_type("application/json")),
+        }
+    }
+}
+
+/// A whole body of so many bytes at most.
+pub(super) async fn bounded(request: Request, limit: usize) -> Result<Bytes, Problem> {
+    let length = request.headers().get(header::CONTENT_LENGTH).and_then(|l| l.to_str().ok()?.parse().ok());
+    let mut body = request.into_body();
+    if length.is_some_and(|length: u64| usize::try_from(length).map_or(true, |l| l > limit)) {
+        discard(&mut body).await;
+        return Err(Problem::too_large(limit));
+    }
+    match Limited::new(&mut body, limit).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => {
+            discard(&mut body).await;
+            Err(Problem::too_large(limit))
+        }
+        Err(_) => {
+            Err(Problem::invalid("the body ended early", "send as many bytes as `Content-Length` says"))
         }
     }
 }

@@ -33,6 +33,7 @@ mod tests;
 mod time;
 mod transfer;
 mod watch;
+mod webhooks;
 
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
@@ -63,6 +64,7 @@ use crate::{
         setup::SetupHandle,
         tokens::{Role, TokensHandle},
     },
+    automation::webhooks::WebhooksHandle,
     service::Service,
 };
 
@@ -98,6 +100,8 @@ pub struct ApiContext {
     pub automations: AutomationsHandle,
     /// The owner of the events.
     pub events: EventsHandle,
+    /// Who admits the callers of webhooks.
+    pub webhooks: WebhooksHandle,
     /// The owner of the schedules.
     pub schedules: SchedulesHandle,
     /// The composition root.
@@ -135,13 +139,14 @@ pub fn router(context: &Arc<ApiContext>, access: Access) -> Router {
         .with_state(Arc::clone(context))
 }
 
-/// What needs no token. The setup code over the socket only is refused by its handler.
+/// What needs no token. The setup code over the socket only is refused by its handler, a webhook that nobody knows by its own.
 fn open_routes() -> Router<Arc<ApiContext>> {
     Router::new()
         .route("/healthz", get(admin::health))
         .route("/api/v1/ca", get(admin::ca))
         .route("/api/v1/setup", post(admin::setup))
         .route("/api/v1/setup-code", get(admin::setup_code).post(admin::new_setup_code))
+        .route("/hooks/{token}", post(webhooks::call).put(webhooks::call))
 }
 
 fn viewer_routes() -> Router<Arc<ApiContext>> {
@@ -177,6 +182,7 @@ fn operator_routes() -> Router<Arc<ApiContext>> {
             put(automations::put).patch(automations::enable).delete(automations::remove),
         )
         .route("/api/v1/automations/{name}/start", post(automations::start))
+        .route("/api/v1/automations/{name}/webhook", post(webhooks::make).delete(webhooks::revoke))
         .route(
             "/api/v1/schedules/{name}",
             put(schedules::put).patch(schedules::enable).delete(schedules::remove),
@@ -206,7 +212,7 @@ fn admin_routes() -> Router<Arc<ApiContext>> {
 }
 
 /// Every route, for the bounded labels of the metrics.
-const ROUTES: [&str; 41] = [
+const ROUTES: [&str; 43] = [
     "/healthz",
     "/metrics",
     "/api/v1/ca",
@@ -238,6 +244,8 @@ const ROUTES: [&str; 41] = [
     "/api/v1/automations/{name}",
     "/api/v1/automations/{name}/test",
     "/api/v1/automations/{name}/start",
+    "/api/v1/automations/{name}/webhook",
+    "/hooks/{token}",
     "/api/v1/schedules",
     "/api/v1/schedules/{name}",
     "/api/v1/scenes",

@@ -107,19 +107,24 @@ pub(super) struct HomeBody {
     zone: Option<String>,
     latitude: Option<f64>,
     longitude: Option<f64>,
+    #[serde(default)]
+    allow_http: Vec<String>,
+    #[serde(default)]
+    deny_http: Vec<String>,
 }
 
 pub(super) async fn set_home(
     State(context): State<Arc<ApiContext>>,
     Body(body): Body<HomeBody>,
 ) -> Result<Json<HomeView>, Problem> {
-    let HomeBody { zone, latitude, longitude } = body;
+    let HomeBody { zone, latitude, longitude, allow_http, deny_http } = body;
     if latitude.is_some() != longitude.is_some() {
         return Err(Problem::invalid(
             "one of `latitude` and `longitude` is missing",
             "give both, in degrees",
         ));
     }
-    context.schedules.set_home(HomeChange { zone, place: latitude.zip(longitude) }).await?;
+    let change = HomeChange { zone, place: latitude.zip(longitude), allow_http, deny_http };
+    context.schedules.set_home(change).await?;
     home(State(context)).await
 }

@@ -44,6 +44,7 @@ use crate::{
         setup::{Setup, SetupHandle},
         tokens::{Role, Tokens, TokensHandle},
     },
+    automation::webhooks::Webhooks,
     service::Service,
 };
 
@@ -112,6 +113,7 @@ impl Bench {
             history: HistoryHandle::channel().0,
             automations: AutomationsHandle::channel().0,
             events: EventsHandle::channel().0,
+            webhooks: Webhooks::new(watch::channel(None).1).0,
             schedules: SchedulesHandle::channel().0,
             control,
             ca_pem: "-----BEGIN CERTIFICATE-----\n".into(),
@@ -139,6 +141,7 @@ impl Bench {
             history: HistoryHandle::channel().0,
             automations: AutomationsHandle::channel().0,
             events: EventsHandle::channel().0,
+            webhooks: Webhooks::new(watch::channel(None).1).0,
             schedules: SchedulesHandle::channel().0,
             control: ControlHandle::channel().0,
             ca_pem: String::new(),

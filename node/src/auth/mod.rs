@@ -2,6 +2,7 @@
 //! and the one-time setup code for people and scripts.
 
 pub mod admission;
+pub(crate) mod attempts;
 pub mod exchange;
 pub mod invite;
 pub mod join;
@@ -55,7 +56,7 @@ impl<'de> Deserialize<'de> for Secret {
 }
 
 /// Random bytes from the operating system; `None` when it has none to give.
-fn random<const N: usize>() -> Option<[u8; N]> {
+pub(crate) fn random<const N: usize>() -> Option<[u8; N]> {
     use ring::rand::{SecureRandom as _, SystemRandom};
     let mut bytes = [0; N];
     SystemRandom::new().fill(&mut bytes).ok()?;

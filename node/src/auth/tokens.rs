@@ -15,7 +15,6 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
 };
 
 use data_encoding::{BASE32_NOPAD, HEXLOWER};
@@ -27,11 +26,8 @@ use tokio::{
     time::Instant,
 };
 
-use super::{Secret, random};
-use crate::{
-    origin::origin,
-    service::{Changes, ObjectView, Op, Service, ServiceError},
-};
+use super::{Secret, attempts::Attempts, random};
+use crate::service::{Changes, ObjectView, Op, Service, ServiceError};
 
 /// What every token starts with.
 pub const PREFIX: &str = "hth_";
@@ -41,12 +37,6 @@ pub const MAX_TOKENS: usize = 256;
 pub const MAX_LABEL_BYTES: usize = 64;
 /// Tokens held in memory at most; those beyond are not honoured.
 const MAX_HELD: usize = 4_096;
-/// Addresses whose wrong attempts are remembered at most.
-const MAX_ADDRESSES: usize = 1_024;
-/// Wrong attempts from an address before it has to wait.
-const FREE_ATTEMPTS: u32 = 5;
-/// An address that was quiet for so long starts anew.
-const FORGET_AFTER: Duration = Duration::from_secs(600);
 
 /// What a client may do; each role includes those before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -342,7 +332,8 @@ impl Tokens {
         }
         found.ok_or_else(|| {
             self.denied.fetch_add(1, Ordering::Relaxed);
-            self.attempts.wrong(remote, Instant::now())
+            let wait = self.attempts.wrong(remote, Instant::now());
+            wait.map_or(Denied::Unknown, |retry_after_s| Denied::Paced { retry_after_s })
         })
     }
 
@@ -406,42 +397,6 @@ fn entry(object: &ObjectView) -> Option<Entry> {
     let id = object.id.name().to_owned();
     let view = TokenView { id, role, label, created_ms: created_ms.unwrap_or(0) };
     Some(Entry { hash: blake3::Hash::from_bytes((&**hash).try_into().ok()?), view })
-}
-
-/// Wrong attempts by address, in a bounded table.
-#[derive(Default)]
-struct Attempts(BTreeMap<Option<IpAddr>, Attempt>);
-
-struct Attempt {
-    wrong: u32,
-    last: Instant,
-    blocked_until: Instant,
-}
-
-impl Attempts {
-    fn wrong(&mut self, remote: Option<IpAddr>, now: Instant) -> Denied {
-        let key = remote.map(origin);
-        if !self.0.contains_key(&key) && self.0.len() >= MAX_ADDRESSES {
-            let oldest = self.0.iter().min_by_key(|(_, attempt)| attempt.last).map(|(key, _)| *key);
-            oldest.and_then(|key| self.0.remove(&key));
-        }
-        let attempt = self.0.entry(key).or_insert(Attempt { wrong: 0, last: now, blocked_until: now });
-        if now.duration_since(attempt.last) > FORGET_AFTER {
-            attempt.wrong = 0;
-        }
-        attempt.last = now;
-        if now < attempt.blocked_until {
-            let left = attempt.blocked_until.duration_since(now);
-            return Denied::Paced { retry_after_s: left.as_secs() + 1 };
-        }
-        attempt.wrong = attempt.wrong.saturating_add(1);
-        let seconds = match attempt.wrong.saturating_sub(FREE_ATTEMPTS) {
-            0 => 0,
-            over => 1u64 << over.min(6),
-        };
-        attempt.blocked_until = now + Duration::from_secs(seconds);
-        Denied::Unknown
-    }
 }
 
 #[cfg(test)]
@@ -510,28 +465,11 @@ mod tests {
         let (_, right) = tokens.create(Role::Admin, String::new()).await.unwrap();
         let (noisy, calm) = (Some(IpAddr::from([10, 0, 0, 1])), Some(IpAddr::from([10, 0, 0, 2])));
         let guess = || Secret::new("hth_guess");
-        for _ in 0..=FREE_ATTEMPTS {
+        for _ in 0..6 {
             assert_eq!(tokens.verify(guess(), noisy).await, Err(Denied::Unknown));
         }
         assert!(matches!(tokens.verify(guess(), noisy).await, Err(Denied::Paced { retry_after_s: 1..=2 })));
         assert_eq!(tokens.verify(guess(), calm).await, Err(Denied::Unknown));
         assert!(tokens.verify(right, noisy).await.is_ok());
-    }
-
-    #[test]
-    fn the_table_of_addresses_is_bounded_and_forgets() {
-        let mut attempts = Attempts::default();
-        let start = Instant::now();
-        for n in 0..5_000u32 {
-            attempts.wrong(Some(IpAddr::from(n.to_be_bytes())), start + Duration::from_millis(n.into()));
-        }
-        assert_eq!(attempts.0.len(), MAX_ADDRESSES);
-        let one = Some(IpAddr::from([1, 1, 1, 1]));
-        let later = start + Duration::from_secs(60);
-        for _ in 0..20 {
-            attempts.wrong(one, later);
-        }
-        assert!(matches!(attempts.wrong(one, later), Denied::Paced { .. }));
-        assert_eq!(attempts.wrong(one, later + FORGET_AFTER + Duration::from_secs(1)), Denied::Unknown);
     }
 }

@@ -1,13 +1,15 @@
 //! Doing one thing of an automation: a command, a scene, an event, a call over HTTP.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
+use device_adapters::Target;
 use serde_json::{Value as Json, json};
 use tokio::time::timeout;
 
 use super::{
     carry::Hands,
     expression::Facts,
+    hosts::AllowedHost,
     program::{Http, What, filled},
 };
 use crate::api::ports::events::EventsHandle;
@@ -26,8 +28,7 @@ pub(super) struct Deeds {
 /// The way to hosts that the owner of the home allowed.
 #[derive(Clone, Default)]
 pub(super) struct Calls {
-    /// `host` or `host:port`.
-    pub(super) allowed: std::sync::Arc<std::collections::BTreeSet<String>>,
+    pub(super) allowed: Arc<BTreeSet<AllowedHost>>,
 }
 
 impl Deeds {
@@ -80,24 +81,46 @@ pub(super) fn shown(what: &What) -> String {
         What::Scene(scene) => format!("scene {}", of(scene, "scene")),
         What::Event { topic, .. } => format!("event {topic}"),
         // Its address may hold a secret, its host does not.
-        What::Http(http) => format!("{} {}", http.method, host(&http.url)),
+        What::Http(http) => {
+            let host = Target::of(&http.url).map(|target| target.to_string());
+            format!("{} {}", http.method, host.unwrap_or_default())
+        }
     }
-}
-
-/// `host` or `host:port` of an address.
-fn host(url: &str) -> &str {
-    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
-    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-    authority.rsplit_once('@').map_or(authority, |(_, host)| host)
 }
 
 impl Calls {
     async fn call(&self, http: &Http, body: &Json, within: Duration) -> Result<(), String> {
-        let host = host(&http.url);
-        if !self.allowed.contains(host) {
-            return Err(format!("{host} is no host that may be called: hearth home set --allow-http {host}"));
+        let target = Target::of(&http.url)?;
+        if !self.allowed.iter().any(|host| host.takes(&target)) {
+            return Err(format!("{target} may not be called: hearth home set --allow-http {target}"));
         }
         let body = if body.is_null() { None } else { Some(body) };
-        device_adapters::call(&http.method, &http.url, body, within).await
+        device_adapters::call(&http.method, target, body, within).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_trace_shows_whom_it_calls_and_not_what_may_be_a_secret() {
+        let url = "https://example.org:8443/hook/word?key=word".to_owned();
+        let http = Http { url, method: "POST".to_owned(), body: Json::Null };
+        assert_eq!(shown(&What::Http(http)), "POST example.org:8443");
+    }
+
+    #[tokio::test]
+    async fn a_host_that_nobody_allowed_is_not_called() {
+        let url = "http://127.0.0.1:9/word".to_owned();
+        let http = Http { url, method: "GET".to_owned(), body: Json::Null };
+        let call =
+            async |calls: Calls| calls.call(&http, &Json::Null, Duration::from_secs(5)).await.unwrap_err();
+        let refused = call(Calls::default()).await;
+        assert!(refused.contains("hearth home set --allow-http 127.0.0.1:9") && !refused.contains("word"));
+        let allowed = BTreeSet::from(["127.0.0.1:9".parse().unwrap()]);
+        let tried = call(Calls { allowed: Arc::new(allowed) }).await;
+        assert!(!tried.contains("allow") && !tried.contains("word"), "{tried}");
     }
 }

@@ -3,22 +3,22 @@
 //! An event is an object `event/TOPIC:ID` that lasts as long as its kind says (`mesh_proto::kinds`), in memory alone. So whoever subscribes
 //! to objects by a prefix subscribes to events as well: `event/doorbell` is every topic that begins so.
 
-use std::time::Duration;
-
 use mesh_proto::{FieldName, ObjectId, kinds::Author};
 use ring::rand::{SecureRandom as _, SystemRandom};
 use serde_json::Value as Json;
-use tokio::time::Instant;
 
+use super::pace::Pace;
 use crate::{
     api::ports::{PortError, Reply, events::EventsRequest},
     devices::encode,
     service::{Op, Service},
 };
 
+/// What the topics begin with that nodes alone publish, and no automation names.
+pub(super) const INTERNAL: &str = "hearth.";
 /// Longest topic, in bytes.
 const MAX_TOPIC: usize = 40;
-/// Most that an event carries, as JSON in bytes.
+/// Most that an event of a client carries, as JSON in bytes.
 const MAX_DATA: usize = 1_024;
 /// Events of this node within a short time.
 const BURST: f64 = 40.0;
@@ -28,18 +28,21 @@ const A_SECOND: f64 = 20.0;
 /// What publishes the events of this node.
 pub(super) struct Publisher {
     service: Service,
-    /// How many may be published now, and when that was so.
-    left: f64,
-    at: Instant,
+    pace: Pace,
+}
+
+/// Whether a topic is the nodes' own.
+pub(super) fn is_internal(topic: &str) -> bool {
+    topic.starts_with(INTERNAL)
 }
 
 impl Publisher {
     pub(super) fn new(service: Service) -> Self {
-        Self { service, left: BURST, at: Instant::now() }
+        Self { service, pace: Pace::new(BURST, A_SECOND) }
     }
 
-    pub(super) fn request(&mut self, EventsRequest { topic, data, reply }: EventsRequest) {
-        match self.event(&topic, &data) {
+    pub(super) fn request(&mut self, EventsRequest { author, topic, data, reply }: EventsRequest) {
+        match self.event(author, &topic, &data) {
             Ok((object, ops)) => self.write(object, ops, reply),
             Err(refused) => drop(reply.send(Err(refused))), // whoever asked may be gone
         }
@@ -53,16 +56,12 @@ impl Publisher {
         });
     }
 
-    fn event(&mut self, topic: &str, data: &Json) -> Result<(ObjectId, Vec<Op>), PortError> {
+    fn event(&mut self, author: Author, topic: &str, data: &Json) -> Result<(ObjectId, Vec<Op>), PortError> {
         let topic = checked(topic)?;
-        let bytes = data.to_string().len();
-        if bytes > MAX_DATA {
-            return Err(PortError::Invalid {
-                detail: format!("`data` has {bytes} bytes as JSON, and {MAX_DATA} are the most"),
-                fix: "put what is larger into an object, and its name into the event".to_owned(),
-            });
+        if author == Author::Client {
+            check_client(topic, data)?;
         }
-        self.take_one()?;
+        self.pace.take().map_err(|_| PortError::Overloaded)?;
         let mut id = [0; 8];
         SystemRandom::new().fill(&mut id).map_err(|_| PortError::Failed {
             detail: "the system has no randomness for the event's id".to_owned(),
@@ -73,19 +72,24 @@ impl Publisher {
         let op = Op::Set(object.clone(), field, encode(data));
         Ok((object, vec![op]))
     }
+}
 
-    /// Counts one more, if that is not too many.
-    fn take_one(&mut self) -> Result<(), PortError> {
-        let now = Instant::now();
-        let passed: Duration = now.saturating_duration_since(self.at);
-        self.left = A_SECOND.mul_add(passed.as_secs_f64(), self.left).min(BURST);
-        self.at = now;
-        if self.left < 1.0 {
-            return Err(PortError::Overloaded);
-        }
-        self.left -= 1.0;
-        Ok(())
+/// What a client may not say. A node bounds by itself what it says.
+fn check_client(topic: &str, data: &Json) -> Result<(), PortError> {
+    if is_internal(topic) {
+        return Err(PortError::Invalid {
+            detail: format!("`{topic}`: topics that begin with `{INTERNAL}` are the nodes' own"),
+            fix: "choose another beginning".to_owned(),
+        });
     }
+    let bytes = data.to_string().len();
+    if bytes > MAX_DATA {
+        return Err(PortError::Invalid {
+            detail: format!("`data` has {bytes} bytes as JSON, and {MAX_DATA} are the most"),
+            fix: "put what is larger into an object, and its name into the event".to_owned(),
+        });
+    }
+    Ok(())
 }
 
 /// A topic: dots part its levels.
@@ -106,6 +110,8 @@ fn no_topic(topic: &str) -> PortError {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+    use std::time::Duration;
+
     use serde_json::json;
 
     use super::*;
@@ -117,8 +123,8 @@ mod tests {
     #[tokio::test]
     async fn an_event_has_its_topic_in_its_name_and_no_two_have_one_name() {
         let mut publisher = publisher();
-        let (one, ops) = publisher.event("doorbell.front", &json!({"presses": 2})).unwrap();
-        let (two, _) = publisher.event("doorbell.front", &json!(null)).unwrap();
+        let (one, ops) = publisher.event(Author::Client, "doorbell.front", &json!({"presses": 2})).unwrap();
+        let (two, _) = publisher.event(Author::Client, "doorbell.front", &json!(null)).unwrap();
         assert!(one.as_str().starts_with("event/doorbell.front:") && one != two);
         let [Op::Set(_, _, value)] = &ops[..] else { panic!() };
         assert_eq!(crate::json::from_value(value), json!({"presses": 2}));
@@ -128,20 +134,31 @@ mod tests {
     async fn what_is_no_event_is_refused_in_words() {
         let mut publisher = publisher();
         for wrong in ["", "Door", "a/b", "a b", &"x".repeat(41), "tür"] {
-            let refused = publisher.event(wrong, &json!(null)).unwrap_err();
+            let refused = publisher.event(Author::Client, wrong, &json!(null)).unwrap_err();
             assert!(
                 matches!(&refused, PortError::Invalid { fix, .. } if fix.contains("doorbell.front")),
                 "{refused}"
             );
         }
-        let refused = publisher.event("door", &json!("x".repeat(1_100))).unwrap_err();
+        let refused = publisher.event(Author::Client, "door", &json!("x".repeat(1_100))).unwrap_err();
         assert!(refused.to_string().contains("1102 bytes"), "{refused}");
+    }
+
+    #[tokio::test]
+    async fn what_nodes_tell_one_another_no_client_says() {
+        let mut publisher = publisher();
+        let refused = publisher.event(Author::Client, "hearth.start", &json!(null)).unwrap_err();
+        assert!(refused.to_string().contains("the nodes' own"), "{refused}");
+        assert!(publisher.event(Author::Client, "hearths", &json!(null)).is_ok());
+        let (object, _) = publisher.event(Author::Node, "hearth.start", &json!("x".repeat(1_100))).unwrap();
+        assert!(object.as_str().starts_with("event/hearth.start:"));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_node_says_forty_at_once_and_twenty_a_second() {
         let mut publisher = publisher();
-        let mut at_once = || (0..100).filter(|_| publisher.event("a", &json!(1)).is_ok()).count();
+        let mut at_once =
+            || (0..100).filter(|_| publisher.event(Author::Client, "a", &json!(1)).is_ok()).count();
         assert_eq!(at_once(), 40);
         tokio::time::advance(Duration::from_secs(1)).await;
         assert_eq!(at_once(), 20);

@@ -6,7 +6,7 @@
 //!
 //! | object | field | who writes it |
 //! | --- | --- | --- |
-//! | `home/main` | `zone`, `latitude`, `longitude`, `since` | the node that a person asked |
+//! | `home/main` | `zone`, `latitude`, `longitude`, `since`, `http.HASH` | the node that a person asked |
 //! | `schedule/NAME` | `when`, `only`, `except`, `missed`, `do`, `enabled`, `since` | the node that a person asked |
 //! | | `run.NODE` | each node: what it did last ([`record`]) |
 //! | `scene/NAME` | `transition_ms`, `set.DEVICE` | the node that a person asked |
@@ -14,6 +14,7 @@
 
 mod agenda;
 mod breaker;
+pub(crate) mod called;
 mod carry;
 mod counts;
 mod course;
@@ -21,6 +22,8 @@ mod deeds;
 mod engine;
 mod events;
 mod expression;
+mod hosts;
+mod pace;
 mod peers;
 mod program;
 mod record;
@@ -35,6 +38,7 @@ mod spec;
 mod steps;
 #[cfg(test)]
 mod tests;
+pub mod webhooks;
 mod world;
 
 use std::{

@@ -94,7 +94,7 @@ mod tests {
                 {"delay": "90s"},
                 {"repeat": 2, "do": [{"event": "chime"}]},
                 {"wait": {"event": "bell"}, "timeout": "1m"},
-                {"http": {"url": "https://user@example.org/secret?x=1"}}
+                {"http": {"url": "https://example.org/secret?x=1"}}
             ]
         });
         let program = serde_json::from_value::<ProgramText>(text).unwrap().parse().unwrap();

@@ -5,7 +5,7 @@ use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 use mesh_proto::{FieldName, ObjectId, ShortId, Value, kinds::Author};
 
 use super::{
-    Automation, HOME, MAX_SCHEDULES,
+    Automation, HOME, MAX_SCHEDULES, hosts,
     record::{Record, State},
     spec::{HomeText, ScheduleText, fields},
     steps::Entry,
@@ -54,15 +54,16 @@ impl Automation {
                 self.write_for(self.entry(&name).map(|entry| vec![Op::Delete(entry.object.clone())]), reply);
             }
             SchedulesRequest::Home(reply) => {
-                let HomeText { zone, place, .. } = self.home.clone();
+                let HomeText { zone, place, hosts, .. } = self.home.clone();
                 let (latitude, longitude) = place.unzip();
                 let _ = reply.send(Ok(HomeView {
                     zone: Some(zone).filter(|zone| !zone.is_empty()),
                     latitude,
                     longitude,
+                    allowed_http: hosts.iter().map(ToString::to_string).collect(),
                 }));
             }
-            SchedulesRequest::SetHome(change, reply) => self.write_for(self.home_ops(change), reply),
+            SchedulesRequest::SetHome(change, reply) => self.write_for(self.home_ops(&change), reply),
         }
     }
 
@@ -119,16 +120,19 @@ impl Automation {
         Ok(set(&entry.object, [("enabled", Value::Bool(enabled)), ("since", since)]))
     }
 
-    fn home_ops(&self, change: HomeChange) -> Result<Vec<Op>, PortError> {
+    fn home_ops(&self, change: &HomeChange) -> Result<Vec<Op>, PortError> {
+        let object = named("home", HOME)?;
+        let mut ops = hosts::change(&object, &self.home.hosts, &change.allow_http, &change.deny_http)?;
         let mut home = change.apply(&self.home);
-        if home == self.home && !home.zone.is_empty() {
-            return Ok(Vec::new());
+        let is_said = change.zone.is_some() || change.place.is_some();
+        if is_said && (home != self.home || home.zone.is_empty()) {
+            home.since = self.now();
+            home.home().map_err(|rule| {
+                invalid(rule, "such as: hearth home set --zone Europe/Berlin --place 52.52,13.40")
+            })?;
+            ops.extend(home_fields(&home));
         }
-        home.since = self.now();
-        home.home().map_err(|rule| {
-            invalid(rule, "such as: hearth home set --zone Europe/Berlin --place 52.52,13.40")
-        })?;
-        Ok(home_fields(&home))
+        Ok(ops)
     }
 
     fn write_for(&self, ops: Result<Vec<Op>, PortError>, reply: Reply<()>) {

@@ -21,8 +21,8 @@ const MAX_LINES: usize = 24;
 const FIRST_LINES: usize = 4;
 /// Longest text in a trace, in bytes.
 const MAX_TEXT: usize = 96;
-/// Longest data of what started it, as JSON in bytes.
-const MAX_DATA: usize = 512;
+/// Longest data of what started it, as JSON in bytes: what an event carries, with what is said of the event.
+const MAX_DATA: usize = 1_100;
 
 /// Where a run stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

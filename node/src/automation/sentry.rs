@@ -233,13 +233,8 @@ fn moment(ms: u64) -> Timestamp {
     i64::try_from(ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok()).unwrap_or_default()
 }
 
-/// The id of a start by hand.
-pub(crate) fn id_by_hand(name: &str, now: Timestamp) -> u64 {
-    id(name, usize::MAX, u64::try_from(now.as_millisecond()).unwrap_or(0), "")
-}
-
 /// An id that every node makes alike.
-fn id(name: &str, trigger: usize, at_ms: u64, by: &str) -> u64 {
+pub(super) fn id(name: &str, trigger: usize, at_ms: u64, by: &str) -> u64 {
     let mut hasher = blake3::Hasher::new();
     for part in [name.as_bytes(), by.as_bytes()] {
         hasher.update(&u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());

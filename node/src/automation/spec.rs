@@ -1,13 +1,17 @@
 //! What a household says of a schedule and of its home, from fields and back.
 
-use std::{collections::BTreeMap, fmt, str::FromStr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    str::FromStr,
+};
 
 use device_adapters::schedule::{Dates, Home, Place, Rule, When, zone};
 use jiff::{SignedDuration, Timestamp};
 use mesh_proto::{FieldName, ShortId, Value};
 use serde_json::Value as Json;
 
-use super::record::Record;
+use super::{hosts, record::Record};
 use crate::{
     devices::{decode, encode},
     service::ObjectView,
@@ -185,6 +189,8 @@ pub struct HomeText {
     pub place: Option<(f64, f64)>,
     /// Since when that is so; the beginning of all time where nobody wrote it down.
     pub since: Timestamp,
+    /// The hosts that automations may call over HTTP.
+    pub hosts: BTreeSet<hosts::AllowedHost>,
 }
 
 impl HomeText {
@@ -202,6 +208,7 @@ impl HomeText {
             zone: value("zone").and_then(Value::as_text).unwrap_or_default().to_owned(),
             place: degrees("latitude").zip(degrees("longitude")),
             since: moment(value("since")),
+            hosts: hosts::read(object),
         }
     }
 

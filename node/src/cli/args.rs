@@ -178,7 +178,7 @@ pub enum Command {
     /// Events: tell the whole household that something happened, or listen
     #[command(subcommand)]
     Event(EventCommand),
-    /// Show where the home is, for schedules, or say it
+    /// Show where the home is, and whom its automations may call, or say it
     #[command(
         after_help = "Examples:\n  hearth home\n  hearth home set --zone Europe/Berlin --place 52.52,13.40"
     )]

@@ -34,6 +34,7 @@ impl Session {
                 let answer = self.client.call(Method::PUT, &path(name), Some(&body)).await?;
                 self.tell_stored(&answer, &format!("{name} is stored"))
             }
+            AutomationCommand::Webhook { name, revoke } => self.webhook(name, *revoke).await,
             AutomationCommand::Test { name } => {
                 let answer = self.client.get(&format!("{}/test", path(name))).await?;
                 self.out.either(&answer, || rehearsal(&answer))?;

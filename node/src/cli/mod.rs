@@ -31,6 +31,7 @@ pub(crate) mod testing;
 mod time;
 mod transfer;
 mod watch;
+mod webhooks;
 
 use std::error::Error;
 use std::process::ExitCode;

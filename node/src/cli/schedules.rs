@@ -5,7 +5,9 @@ use hyper::Method;
 use serde_json::{Map, Value, json};
 
 use super::Session;
-use super::args::{HomeCommand, Later, LaterCommand, SceneActivateArgs, ScheduleCommand, ScheduleSetArgs};
+use super::args::{
+    HomeCommand, HomeSetArgs, Later, LaterCommand, SceneActivateArgs, ScheduleCommand, ScheduleSetArgs,
+};
 use super::client::segment;
 use super::exit::{Exit, Failure};
 use super::model::read_list;
@@ -51,13 +53,15 @@ impl Session {
     pub(super) async fn home(&self, command: Option<&HomeCommand>) -> Done<Exit> {
         let answer = match command {
             None => self.client.get(HOME).await?,
-            Some(HomeCommand::Set { zone, place }) => {
+            Some(HomeCommand::Set(HomeSetArgs { zone, place, allow_http, deny_http })) => {
                 let mut body = Map::new();
                 body.extend(zone.iter().map(|zone| ("zone".to_owned(), json!(zone))));
                 if let Some((latitude, longitude)) = place {
                     body.insert("latitude".to_owned(), json!(latitude));
                     body.insert("longitude".to_owned(), json!(longitude));
                 }
+                body.insert("allow_http".to_owned(), json!(allow_http));
+                body.insert("deny_http".to_owned(), json!(deny_http));
                 self.client.call(Method::PATCH, HOME, Some(&Value::Object(body))).await?
             }
         };
@@ -212,7 +216,13 @@ fn home(answer: &Value) -> String {
         Some((latitude, longitude)) => format!("{latitude}, {longitude}"),
         None => "not set, and schedules by the sun need it: hearth home set --place 52.52,13.40".to_owned(),
     };
-    format!("zone   {}\nplace  {place}", printable(&zone))
+    let hosts: Vec<&str> = list(answer, "allowed_http").iter().filter_map(Value::as_str).collect();
+    let hosts = if hosts.is_empty() {
+        "no host may be called by automations: hearth home set --allow-http HOST".to_owned()
+    } else {
+        hosts.join(", ")
+    };
+    format!("zone   {}\nplace  {place}\nhttp   {}", printable(&zone), printable(&hosts))
 }
 
 #[cfg(test)]
@@ -222,6 +232,13 @@ mod tests {
 
     fn words(text: &str) -> Vec<String> {
         text.split(' ').map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn a_home_shows_whom_its_automations_may_call() {
+        let shown = |hosts: Value| home(&json!({"zone": "UTC", "allowed_http": hosts}));
+        assert!(shown(json!([])).contains("http   no host may be called"), "{}", shown(json!([])));
+        assert!(shown(json!(["a", "b:81"])).ends_with("http   a, b:81"));
     }
 
     #[test]

@@ -72,6 +72,8 @@ pub struct Answer {
     pub status: u16,
     /// The media type.
     pub media_type: String,
+    /// After how many seconds it may be asked again.
+    pub retry_after: Option<u64>,
     /// The body.
     pub body: String,
 }
@@ -191,12 +193,18 @@ impl Client {
     ///
     /// # Errors
     /// When the node cannot be reached or hangs.
-    pub async fn send_as(&self, method: &str, path: &str, body: Option<(&str, String)>) -> Result<Answer> {
+    pub async fn send_as(
+        &self,
+        method: &str,
+        path: &str,
+        body: Option<(&str, impl Into<Bytes>)>,
+    ) -> Result<Answer> {
+        let body = body.map(|(kind, body)| (kind, body.into()));
         let exchange = timeout(PATIENCE, self.exchange(method, path, body)).await;
         exchange.with_context(|| format!("{method} {path} was not answered within {PATIENCE:?}"))?
     }
 
-    async fn exchange(&self, method: &str, path: &str, body: Option<(&str, String)>) -> Result<Answer> {
+    async fn exchange(&self, method: &str, path: &str, body: Option<(&str, Bytes)>) -> Result<Answer> {
         self.session().await?.exchange(method, path, body).await
     }
 
@@ -270,7 +278,7 @@ impl Session {
         &mut self,
         method: &str,
         path: &str,
-        body: Option<(&str, String)>,
+        body: Option<(&str, impl Into<Bytes>)>,
     ) -> Result<Answer> {
         let mut request = Request::builder().method(method).uri(path).header("host", self.client.host());
         if let Way::Web { token: Some(token), .. } = &self.client.0 {
@@ -279,13 +287,14 @@ impl Session {
         if let Some((kind, _)) = &body {
             request = request.header("content-type", *kind);
         }
-        let body = body.map(|(_, text)| Bytes::from(text)).unwrap_or_default();
+        let body = body.map(|(_, body)| body.into()).unwrap_or_default();
         let response = self.sender.send_request(request.body(Full::new(body))?).await?;
         let status = response.status().as_u16();
         let media_type = response.headers().get("content-type").and_then(|kind| kind.to_str().ok());
         let media_type = media_type.unwrap_or_default().to_owned();
+        let retry_after = response.headers().get("retry-after").and_then(|s| s.to_str().ok()?.parse().ok());
         let body = response.into_body().collect().await?.to_bytes();
-        Ok(Answer { status, media_type, body: String::from_utf8_lossy(&body).into_owned() })
+        Ok(Answer { status, media_type, retry_after, body: String::from_utf8_lossy(&body).into_owned() })
     }
 }
 

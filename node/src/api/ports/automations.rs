@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use tokio::sync::mpsc;
 
 use super::{PortError, QUEUE, Reply, ask};
-use crate::automation::Rehearsal;
+use crate::{auth::Secret, automation::Rehearsal};
 
 /// An automation as readers see it.
 #[derive(Debug, Clone, Serialize)]
@@ -20,6 +20,8 @@ pub struct AutomationView {
     pub state: &'static str,
     /// Why, where it does not wait or run.
     pub reason: Option<String>,
+    /// Whether it has a path that can be called.
+    pub webhook: bool,
     /// Its runs, the latest first.
     pub runs: Vec<RunView>,
     /// The node that starts it.
@@ -92,8 +94,12 @@ pub enum AutomationsRequest {
     Remove(String, Reply<()>),
     /// Says what one would do now.
     Rehearse(String, Reply<Rehearsal>),
-    /// Starts one now, whatever its triggers say; its conditions hold or not as ever.
+    /// Starts one now, whatever its triggers say; its conditions hold or not as ever. Answered when every node was told.
     Start(String, Reply<()>),
+    /// Makes a fresh path for one; the one before is void. The answer is what is secret of it, and shown this once.
+    Webhook(String, Reply<Secret>),
+    /// Takes its path away.
+    RevokeWebhook(String, Reply<()>),
 }
 
 /// The API's side of the automations.
@@ -161,5 +167,21 @@ impl AutomationsHandle {
     /// [`PortError::NotFound`] and what else the owner says.
     pub async fn start(&self, name: String) -> Result<(), PortError> {
         ask(&self.0, |reply| AutomationsRequest::Start(name, reply)).await
+    }
+
+    /// Makes a fresh path for one; the one before is void.
+    ///
+    /// # Errors
+    /// [`PortError::NotFound`], [`PortError::Invalid`] for one that no webhook starts; what else the owner says.
+    pub async fn make_webhook(&self, name: String) -> Result<Secret, PortError> {
+        ask(&self.0, |reply| AutomationsRequest::Webhook(name, reply)).await
+    }
+
+    /// Takes its path away.
+    ///
+    /// # Errors
+    /// [`PortError::NotFound`] and what else the owner says.
+    pub async fn revoke_webhook(&self, name: String) -> Result<(), PortError> {
+        ask(&self.0, |reply| AutomationsRequest::RevokeWebhook(name, reply)).await
     }
 }

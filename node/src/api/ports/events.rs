@@ -1,6 +1,6 @@
 //! What the API asks of the events.
 
-use mesh_proto::ObjectId;
+use mesh_proto::{ObjectId, kinds::Author};
 use serde_json::Value;
 use tokio::sync::mpsc;
 
@@ -9,9 +9,11 @@ use super::{PortError, QUEUE, Reply, ask};
 /// An event to publish.
 #[derive(Debug)]
 pub struct EventsRequest {
+    /// On whose behalf.
+    pub author: Author,
     /// What happened: 1 to 40 of `a-z`, `0-9`, `.`, `_` and `-`.
     pub topic: String,
-    /// What there is to say about it, at most 1,024 bytes as JSON.
+    /// What there is to say about it; for a client at most 1,024 bytes as JSON.
     pub data: Value,
     /// The answer: the event's object, once every observer here can hear of it.
     pub reply: Reply<ObjectId>,
@@ -28,11 +30,20 @@ impl EventsHandle {
         (Self(requests), receiver)
     }
 
-    /// Publishes an event.
+    /// Publishes an event on behalf of a client or an automation.
     ///
     /// # Errors
-    /// [`PortError::Invalid`]; [`PortError::Overloaded`] when this node says too much.
+    /// [`PortError::Invalid`], also for a topic of the nodes' own; [`PortError::Overloaded`] when this node says too much.
     pub async fn publish(&self, topic: String, data: Value) -> Result<ObjectId, PortError> {
-        ask(&self.0, |reply| EventsRequest { topic, data, reply }).await
+        ask(&self.0, |reply| EventsRequest { author: Author::Client, topic, data, reply }).await
+    }
+
+    /// Tells the other nodes something under a topic of their own.
+    ///
+    /// # Errors
+    /// [`PortError::Invalid`] for what no object can hold; [`PortError::Overloaded`] when this node says too much.
+    pub async fn tell(&self, topic: &str, data: Value) -> Result<ObjectId, PortError> {
+        let topic = topic.to_owned();
+        ask(&self.0, |reply| EventsRequest { author: Author::Node, topic, data, reply }).await
     }
 }

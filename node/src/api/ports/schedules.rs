@@ -84,6 +84,8 @@ pub struct HomeView {
     pub latitude: Option<f64>,
     /// Degrees east.
     pub longitude: Option<f64>,
+    /// The hosts that automations may call over HTTP.
+    pub allowed_http: Vec<String>,
 }
 
 /// A change of the home; what is left out stays as it is.
@@ -93,16 +95,17 @@ pub struct HomeChange {
     pub zone: Option<String>,
     /// Degrees north and east.
     pub place: Option<(f64, f64)>,
+    /// Hosts that automations may call from now on, `HOST` or `HOST:PORT`.
+    pub allow_http: Vec<String>,
+    /// Hosts that they may not call any more.
+    pub deny_http: Vec<String>,
 }
 
 impl HomeChange {
-    /// The home after it.
-    pub fn apply(self, home: &HomeText) -> HomeText {
-        HomeText {
-            zone: self.zone.unwrap_or_else(|| home.zone.clone()),
-            place: self.place.or(home.place),
-            since: home.since,
-        }
+    /// The home with another zone or place.
+    pub fn apply(&self, home: &HomeText) -> HomeText {
+        let zone = self.zone.as_ref().unwrap_or(&home.zone).clone();
+        HomeText { zone, place: self.place.or(home.place), ..home.clone() }
     }
 }
 

@@ -15,6 +15,7 @@ use super::super::{
     program::{Mode, Program, ProgramText},
     runs::{Run, Runs, State, is_known, place_of},
     sentry::{Firing, Sentry},
+    webhooks,
 };
 use crate::{
     devices::decode,
@@ -36,6 +37,8 @@ pub(super) struct Spec {
     /// As it is written.
     pub(super) text: Json,
     pub(super) program: Result<Arc<Program>, String>,
+    /// What is stored of its path.
+    pub(super) webhook: Option<[u8; 32]>,
     /// Of the program: a run follows the one that it began with.
     pub(super) hash: u64,
     runs: BTreeMap<(ShortId, u8), Run>,
@@ -60,6 +63,7 @@ impl Spec {
         Self {
             enabled: value("enabled") != Some(&Value::Bool(false)),
             tripped: value("tripped").and_then(Value::as_text).map(str::to_owned),
+            webhook: value("webhook").and_then(webhooks::read),
             hash: hash(&text),
             text: json!({
                 "triggers": text.triggers, "conditions": text.conditions, "actions": text.actions, "mode": text.mode,

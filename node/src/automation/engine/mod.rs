@@ -7,6 +7,7 @@
 //! | object | field | who writes it |
 //! | --- | --- | --- |
 //! | `automation/NAME` | `triggers`, `conditions`, `actions`, `mode`, `max`, `enabled`, `since` | the node that a person asked |
+//! | | `webhook` | the node that a person asked: the hash of its path ([`super::webhooks`]) |
 //! | | `tripped` | the node that found it running away |
 //! | | `run.NODE.PLACE` | each node: its runs ([`super::runs`]) |
 
@@ -15,6 +16,7 @@ mod going;
 mod ledger;
 mod requests;
 mod starts;
+mod webhooks;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -46,6 +48,7 @@ use super::{
     carry::Hands,
     deeds::{Calls, Deeds},
     peers::{self, Changed, Peers},
+    webhooks::Hooks,
     world::{Device, Devices},
 };
 use crate::{
@@ -83,6 +86,8 @@ pub struct EngineParts {
     pub time: watch::Receiver<HouseholdTime>,
     /// Whether nothing is missing here of what the linked peers hold, from the event loop.
     pub caught_up: watch::Receiver<bool>,
+    /// Where it tells which paths of webhooks there are.
+    pub webhooks: watch::Sender<Hooks>,
     /// This node.
     pub me: ShortId,
     /// Becomes `true` when the node stops. Join the task before the event loop is stopped.
@@ -107,6 +112,7 @@ pub struct Engine {
     shutdown: watch::Receiver<bool>,
     heartbeat: Arc<AtomicU64>,
     home: HomeText,
+    webhooks: watch::Sender<Hooks>,
     devices: Arc<Devices>,
     automations: BTreeMap<String, Entry>,
     steps: JoinSet<Stepped>,
@@ -133,6 +139,7 @@ impl Engine {
             shutdown: parts.shutdown,
             heartbeat: parts.heartbeat,
             home: HomeText::default(),
+            webhooks: parts.webhooks,
             devices: Arc::default(),
             automations: BTreeMap::new(),
             steps: JoinSet::new(),
@@ -188,6 +195,9 @@ impl Engine {
                                 is_whole = true;
                                 std::mem::take(&mut unseen).iter().for_each(|id| self.lose(id));
                             }
+                            if is_whole {
+                                self.show_webhooks();
+                            }
                         }
                         // It fell too far behind. A new one begins with what is there, not with what went.
                         Err(ServiceError::NoSuchWatcher) => {
@@ -221,12 +231,17 @@ impl Engine {
             "device" => {
                 drop(Arc::make_mut(&mut self.devices).0.insert(name.to_owned(), Device::read(object)))
             }
-            "home" if change.id.as_str() == HOME => self.home = HomeText::read(object),
+            "home" if change.id.as_str() == HOME => self.see_home(HomeText::read(object)),
             "event" if is_whole => self.hear(object),
             "automation" => self.see_automation(&change.id, Spec::read(object)),
             "node" => self.peers.see(&change),
             _ => {}
         }
+    }
+
+    fn see_home(&mut self, home: HomeText) {
+        self.deeds.calls.allowed = Arc::new(home.hosts.clone());
+        self.home = home;
     }
 
     fn see_automation(&mut self, object: &ObjectId, spec: Spec) {
@@ -245,7 +260,7 @@ impl Engine {
     fn lose(&mut self, object: &ObjectId) {
         match object.kind() {
             "device" => drop(Arc::make_mut(&mut self.devices).0.remove(object.name())),
-            "home" if object.as_str() == HOME => self.home = HomeText::default(),
+            "home" if object.as_str() == HOME => self.see_home(HomeText::default()),
             "automation" => drop(self.automations.remove(object.name())),
             _ => {}
         }

@@ -9,11 +9,11 @@ use super::{
     super::{
         Rehearsal,
         breaker::Circuit,
+        called::{self, Called},
         program::ProgramText,
         rehearsal::rehearse,
         requests::named,
         runs::{Run, Runs},
-        sentry::{self, Firing},
         world::View,
     },
     Engine, Entry, MAX_AUTOMATIONS, now,
@@ -48,11 +48,13 @@ impl Engine {
                 self.write_for(self.entry(&name).map(|entry| vec![Op::Delete(entry.object.clone())]), reply);
             }
             AutomationsRequest::Rehearse(name, reply) => drop(reply.send(self.rehearse(&name))),
-            AutomationsRequest::Start(name, reply) => drop(reply.send(self.start_by_hand(&name))),
+            AutomationsRequest::Start(name, reply) => self.start_by_hand(&name, reply),
+            AutomationsRequest::Webhook(name, reply) => self.make_webhook(&name, reply),
+            AutomationsRequest::RevokeWebhook(name, reply) => self.write_for(self.revoke_ops(&name), reply),
         }
     }
 
-    fn entry(&self, name: &str) -> Result<&Entry, PortError> {
+    pub(super) fn entry(&self, name: &str) -> Result<&Entry, PortError> {
         self.automations.get(name).ok_or_else(|| {
             let name: String = name.chars().filter(|c| !c.is_control()).take(64).collect();
             PortError::NotFound(format!("automation `{name}`"))
@@ -105,28 +107,24 @@ impl Engine {
         Ok(rehearse(program, &view, now))
     }
 
-    /// It starts as by a trigger, on whichever node starts it: every node hears of it.
-    fn start_by_hand(&mut self, name: &str) -> Result<(), PortError> {
-        let now = now(&self.clock);
-        let entry = self.entry(name)?;
-        if let Err(fault) = &entry.spec.program {
-            return Err(invalid(fault));
+    /// Every node is told that it starts, and whichever is to start it does; answered when that is told.
+    fn start_by_hand(&self, name: &str, reply: Reply<()>) {
+        if let Err(refused) = self.can_start(name) {
+            return drop(reply.send(Err(refused))); // whoever asked may be gone
         }
-        if !self.peers.is_mine(&entry.object) {
-            let detail = "another node starts this automation".to_owned();
-            let by = self.peers.winner(&entry.object);
-            let fix = by.map_or_else(String::new, |node| format!("ask it: node {node}"));
-            return Err(PortError::Conflict { detail, fix });
-        }
-        let firing = Firing {
-            id: sentry::id_by_hand(name, now),
-            trigger: 0,
-            at: now,
-            why: "somebody started it".to_owned(),
-            data: json!({"kind": "hand"}),
-        };
-        if let Some(entry) = self.automations.get_mut(name) {
-            entry.fire([firing]);
+        let (events, called) = (self.deeds.events.clone(), Called::by_hand(name));
+        tokio::spawn(async move {
+            let told = events.tell(called::TOPIC, called.to_data()).await;
+            drop(reply.send(told.map(drop)));
+        });
+    }
+
+    fn can_start(&self, name: &str) -> Result<(), PortError> {
+        let spec = &self.entry(name)?.spec;
+        spec.program.as_ref().map_err(|fault| invalid(fault))?;
+        if spec.active().is_none() {
+            let detail = spec.tripped.clone().unwrap_or_else(|| "it is switched off".to_owned());
+            return Err(PortError::Conflict { detail, fix: format!("hearth automation enable {name}") });
         }
         Ok(())
     }
@@ -154,6 +152,7 @@ impl Engine {
             enabled: entry.spec.enabled,
             state,
             reason,
+            webhook: entry.spec.webhook.is_some(),
             runs: latest.into_iter().map(|((node, _), run)| run_view(self.peers.call(*node), run)).collect(),
             by: self.peers.winner(&entry.object).map(|node| self.peers.call(node)),
         }
@@ -166,6 +165,12 @@ fn state(entry: &Entry, runs: &Runs<'_>) -> (&'static str, Option<String>) {
         (true, Err(fault), _) => ("invalid", Some(fault.clone())),
         (true, Ok(_), Some(why)) => ("tripped", Some(why.clone())),
         _ if runs.values().any(|run| run.state.is_open()) => ("running", None),
+        _ if entry.spec.lacks_path() => {
+            let name = entry.object.name();
+            let way_out =
+                format!("nobody can call it yet: `hearth automation webhook {name}` makes its path");
+            ("waiting", Some(way_out))
+        }
         _ => ("waiting", None),
     }
 }
@@ -220,7 +225,7 @@ fn unset(object: &ObjectId, name: &str) -> Option<Op> {
     FieldName::new(name).ok().map(|field| Op::Unset(object.clone(), field))
 }
 
-fn invalid(fault: &str) -> PortError {
+pub(super) fn invalid(fault: &str) -> PortError {
     PortError::Invalid {
         detail: format!("it is not understood: {fault}"),
         fix: "docs/automation.md has the forms; `hearth automation set` stores a better one".to_owned(),

@@ -8,6 +8,7 @@ use tracing::{debug, warn};
 
 use super::{
     super::{
+        called::Called,
         program::{Mode, Program},
         runs::{Run, State, free_place},
         sentry::{Firing, Heard, hear},
@@ -30,11 +31,21 @@ impl Engine {
         let at = field.and_then(|field| i64::try_from(field.at_ms).ok());
         let at = at.and_then(|ms| Timestamp::from_millisecond(ms).ok()).unwrap_or_default();
         let heard = Heard { id: object.id.name(), topic, data: &data, at };
+        if let Some(called) = Called::read(heard) {
+            return self.hear_called(called, heard);
+        }
         for (name, entry) in &mut self.automations {
             let Some(program) = entry.spec.active() else { continue };
             entry.fire(hear(name, &program.triggers, heard));
             entry.tell(&program, topic);
         }
+    }
+
+    /// Takes in a start from outside.
+    fn hear_called(&mut self, called: Called, heard: Heard<'_>) {
+        let Some(entry) = self.automations.get_mut(called.automation()) else { return };
+        let Some(program) = entry.spec.active() else { return };
+        entry.fire(called.firing(&program.triggers, heard));
     }
 
     /// Looks at what has started an automation since.

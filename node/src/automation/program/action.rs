@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use device_adapters::Target;
 use serde::Deserialize;
 use serde_json::{Map, Value as Json, json};
 
@@ -67,7 +68,7 @@ pub(crate) enum What {
     Http(Http),
 }
 
-/// A call over HTTP.
+/// A call over HTTP; whom it calls was checked.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Http {
@@ -300,9 +301,7 @@ fn what(place: &Place, kind: &str, members: Map<String, Json>) -> Result<What, F
 
 fn http_call(place: &Place, members: Map<String, Json>) -> Result<Http, Fault> {
     let mut http: Http = place.read(members)?;
-    if !["http://", "https://"].iter().any(|scheme| http.url.starts_with(scheme)) {
-        return Err(place.fault(format!("`{}` is no address: it begins with http:// or https://", http.url)));
-    }
+    Target::of(&http.url).map_err(|rule| place.member("url").fault(rule))?;
     http.method = if http.method.is_empty() { "POST".to_owned() } else { http.method.to_uppercase() };
     if !["GET", "POST", "PUT", "PATCH", "DELETE"].contains(&http.method.as_str()) {
         return Err(place.fault(format!("`{}` is none of GET, POST, PUT, PATCH, DELETE", http.method)));

@@ -123,7 +123,14 @@ fn every_fault_has_its_place_and_a_way_out() {
             doing(json!({"event": "a", "undo": [{"event": "b", "undo": [{"event": "c"}]}]})),
             ["actions[0].undo[0]: ", "no `undo` of its own"],
         ),
-        (doing(json!({"http": {"url": "file:///etc/passwd"}})), ["actions[0].http: ", "http://"]),
+        (doing(json!({"http": {"url": "file:///etc/passwd"}})), ["actions[0].http.url: ", "http://"]),
+        (
+            doing(json!({"http": {"url": "http://me:word@host/"}})),
+            ["actions[0].http.url: ", "without a name"],
+        ),
+        (doing(json!({"event": "hearth.start"})), ["actions[0]: ", "the nodes' own"]),
+        (started_by(json!({"event": "hearth.start"})), ["triggers[0]: ", "the nodes' own"]),
+        (started_by(json!({"event": "hearth.*"})), ["triggers[0]: ", "the nodes' own"]),
         (doing(json!({"http": {"url": "http://a", "method": "BREW"}})), ["actions[0].http: ", "`BREW`"]),
     ] {
         let refused = refused.unwrap_err();
@@ -157,6 +164,8 @@ fn topics_are_whole_or_beginnings() {
     let topic = |text: &str| Topic::read(&Place::new("x"), text).unwrap();
     assert!(topic("doorbell").takes("doorbell") && !topic("doorbell").takes("doorbell.front"));
     assert!(topic("doorbell*").takes("doorbell.front") && topic("*").takes("anything"));
+    assert!(topic("hearth*").takes("hearths") && !topic("hearth*").takes("hearth.start"));
+    assert!(!topic("*").takes("hearth.start"), "what the nodes tell one another");
 }
 
 #[test]

@@ -12,6 +12,7 @@ use super::{
     fault::{Fault, Place},
     optional_time, source,
 };
+use crate::automation::events::{INTERNAL, is_internal};
 
 /// Triggers of one automation, at most.
 const MAX_TRIGGERS: usize = 16;
@@ -48,9 +49,10 @@ pub(crate) struct Topic {
 }
 
 impl Topic {
-    /// Whether an event of that topic is one of these.
+    /// Whether an event of that topic is one of these; what the nodes tell one another never is.
     pub(crate) fn takes(&self, topic: &str) -> bool {
-        if self.is_prefix { topic.starts_with(&self.text) } else { topic == self.text }
+        let is_meant = if self.is_prefix { topic.starts_with(&self.text) } else { topic == self.text };
+        is_meant && !is_internal(topic)
     }
 
     pub(super) fn read(place: &Place, text: &str) -> Result<Self, Fault> {
@@ -61,6 +63,11 @@ impl Topic {
             return Err(place.fault(format!(
                 "`{text}` is no topic: write doorbell.front, or doorbell* for all that begin so"
             )));
+        }
+        if is_internal(name) {
+            return Err(
+                place.fault(format!("`{text}`: topics that begin with `{INTERNAL}` are the nodes' own"))
+            );
         }
         Ok(Self { text: name.to_owned(), is_prefix })
     }

@@ -67,4 +67,18 @@ pub enum AutomationCommand {
         /// Automation
         name: String,
     },
+    /// Make the path by which other programs start an automation; one that was there before is void
+    ///
+    /// The automation needs the trigger {"webhook": true}. Only the hash of the path is kept: it is shown this once. It is called by POST
+    /// or PUT at any board, with up to 1 KiB of JSON or text, ten times at once and once a second.
+    #[command(
+        after_help = "Examples:\n  hearth automation webhook doorbell\n  hearth automation webhook doorbell --revoke"
+    )]
+    Webhook {
+        /// Automation
+        name: String,
+        /// Take its path away instead
+        #[arg(long)]
+        revoke: bool,
+    },
 }

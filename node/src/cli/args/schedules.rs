@@ -127,14 +127,26 @@ pub enum EventCommand {
 /// What `hearth home` does beside showing it.
 #[derive(Debug, Subcommand)]
 pub enum HomeCommand {
-    /// Say where the home is: its time zone, and its place for the sun
-    #[command(after_help = "Example:\n  hearth home set --zone Europe/Berlin --place 52.52,13.40")]
-    Set {
-        /// Time zone by its name in the IANA database, such as Europe/Berlin
-        #[arg(long, value_name = "ZONE", required_unless_present = "place")]
-        zone: Option<String>,
-        /// Latitude and longitude in degrees, north and east positive; two decimals (one kilometre) are enough
-        #[arg(long, value_name = "LATITUDE,LONGITUDE", value_parser = values::place, allow_hyphen_values = true)]
-        place: Option<(f64, f64)>,
-    },
+    /// Say where the home is, and whom its automations may call over HTTP
+    #[command(after_help = "Examples:\n  hearth home set --zone Europe/Berlin --place 52.52,13.40\n  \
+            hearth home set --allow-http 192.168.1.7:8080 --allow-http ntfy.sh\n  hearth home set --deny-http ntfy.sh")]
+    Set(HomeSetArgs),
+}
+
+/// `hearth home set`.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = true)]
+pub struct HomeSetArgs {
+    /// Time zone by its name in the IANA database, such as Europe/Berlin
+    #[arg(long, value_name = "ZONE")]
+    pub zone: Option<String>,
+    /// Latitude and longitude in degrees, north and east positive; two decimals (one kilometre) are enough
+    #[arg(long, value_name = "LATITUDE,LONGITUDE", value_parser = values::place, allow_hyphen_values = true)]
+    pub place: Option<(f64, f64)>,
+    /// Let automations call this host over HTTP; without a port only 80 and 443. May be given several times
+    #[arg(long, value_name = "HOST[:PORT]")]
+    pub allow_http: Vec<String>,
+    /// Let them call it no more, written as `hearth home` shows it
+    #[arg(long, value_name = "HOST[:PORT]")]
+    pub deny_http: Vec<String>,
 }
