@@ -514,7 +514,7 @@ async fn a_home_that_moves_makes_up_for_nothing_and_repeats_nothing() {
     bench.ends("once", State::Done).await;
     bench.clock("07:30:00");
     // In Berlin nine o'clock was half an hour ago; in New York seven o'clock is still to come.
-    let zone = |zone: &str| HomeChange { zone: Some(zone.to_owned()), place: None };
+    let zone = |zone: &str| HomeChange { zone: Some(zone.to_owned()), ..HomeChange::default() };
     bench.schedules.set_home(zone("Europe/Berlin")).await.unwrap();
     bench
         .until("the next is tomorrow", async || {
