@@ -34,7 +34,11 @@ const BATCH: usize = 256;
 pub(crate) struct FakeLoop {
     service: Service,
     store_error: Arc<Mutex<Option<String>>>,
+    clock: Arc<Mutex<Option<Clock>>>,
 }
+
+/// What says the time, in milliseconds since 1970.
+type Clock = Box<dyn Fn() -> u64 + Send>;
 
 impl FakeLoop {
     pub(crate) fn start() -> Self {
@@ -45,9 +49,15 @@ impl FakeLoop {
     pub(crate) fn start_with(store_error: Option<&str>) -> Self {
         let (service, requests) = Service::channel();
         let store_error = Arc::new(Mutex::new(store_error.map(str::to_owned)));
-        let state = State { store_error: store_error.clone(), ..State::default() };
+        let clock = Arc::default();
+        let state = State { store_error: store_error.clone(), clock: Arc::clone(&clock), ..State::default() };
         tokio::spawn(state.run(requests));
-        Self { service, store_error }
+        Self { service, store_error, clock }
+    }
+
+    /// From now on what is written carries the time that this says, not a number that counts up.
+    pub(crate) fn go_by(&self, clock: impl Fn() -> u64 + Send + 'static) {
+        *self.clock.lock().unwrap() = Some(Box::new(clock));
     }
 
     /// From now on the store cannot be written, for this reason, or can be.
@@ -101,6 +111,7 @@ struct State {
     watchers: BTreeMap<u64, Watcher>,
     last_watcher: u64,
     store_error: Arc<Mutex<Option<String>>>,
+    clock: Arc<Mutex<Option<Clock>>>,
     said_ms: Option<u64>,
 }
 
@@ -195,7 +206,8 @@ impl State {
         self.revision += 1;
         let id = match op {
             Op::Set(id, field, value) => {
-                let view = FieldView { value, at_ms: self.revision, by: NODE[..16].into(), durable: true };
+                let at_ms = self.clock.lock().unwrap().as_ref().map_or(self.revision, |clock| clock());
+                let view = FieldView { value, at_ms, by: NODE[..16].into(), durable: true };
                 self.objects.entry(id.clone()).or_default().insert(field, view);
                 id
             }

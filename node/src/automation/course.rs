@@ -13,6 +13,8 @@ use super::{
 
 /// Steps of one run; a run beyond turns in circles.
 const MAX_STEPS: u32 = 10_000;
+/// Steps that are looked at in one go: each may have conditions that cost time, and others wait meanwhile.
+const AT_ONCE: u32 = 16;
 /// Deeds of a run that can be taken back; the oldest are forgotten first.
 const MAX_UNDO: usize = 16;
 
@@ -57,6 +59,8 @@ pub(crate) enum Move<'p> {
     Do { deed: &'p Deed, path: Path },
     /// Nothing before that moment, unless what is waited for comes first.
     Wait { until: Timestamp, waiting: Option<&'p Waiting> },
+    /// More of the same: it was looked at many steps, and the next one is to be asked for.
+    Again,
     /// Nothing any more.
     End(End),
 }
@@ -90,8 +94,9 @@ impl Course {
         if self.at.is_empty() {
             self.at.push(0);
         }
-        loop {
-            self.steps += 1;
+        for _ in 0..AT_ONCE {
+            // To look again at what is waited for is no step more.
+            self.steps += u32::from(self.until.is_none());
             if self.steps > MAX_STEPS {
                 self.fail(format!("it took more than {MAX_STEPS} steps: it turns in circles"));
                 return self.next_undo(program);
@@ -115,6 +120,7 @@ impl Course {
                 }
             }
         }
+        Move::Again
     }
 
     /// What an action comes to; none when there is another one to look at.
@@ -191,10 +197,9 @@ impl Course {
 
     fn wait_until(&mut self, now: Timestamp, time: std::time::Duration) -> Timestamp {
         let time = SignedDuration::try_from(time).unwrap_or(SignedDuration::MAX);
-        let until = self.until.and_then(|ms| Timestamp::from_millisecond(ms).ok());
-        let until = until.unwrap_or_else(|| now.checked_add(time).unwrap_or(Timestamp::MAX));
-        self.until = Some(until.as_millisecond());
-        until
+        let begun = || now.checked_add(time).unwrap_or(Timestamp::MAX).as_millisecond();
+        let until = *self.until.get_or_insert_with(begun);
+        Timestamp::from_millisecond(until).unwrap_or(Timestamp::MAX)
     }
 
     /// The clock was set by so much; whether that moves a moment that is waited for.
@@ -234,23 +239,27 @@ impl Course {
         let Some(Action::Do(deed)) = find(&program.actions, &self.at) else { return };
         match outcome {
             Ok(()) => {
-                if !deed.undo.is_empty() {
-                    if self.done.len() >= MAX_UNDO {
-                        self.done.remove(0);
-                    }
-                    self.done.push(self.at.clone());
-                }
+                self.remember(deed);
                 self.step_on();
             }
             Err(_) if self.tries < deed.retry => self.tries += 1,
             // One that failed may have been carried out in part.
             Err(why) => {
-                if !deed.undo.is_empty() {
-                    self.done.push(self.at.clone());
-                }
+                self.remember(deed);
                 self.fail(why);
             }
         }
+    }
+
+    /// What was done is to be taken back should a later step fail.
+    fn remember(&mut self, deed: &Deed) {
+        if deed.undo.is_empty() {
+            return;
+        }
+        if self.done.len() >= MAX_UNDO {
+            self.done.remove(0);
+        }
+        self.done.push(self.at.clone());
     }
 
     fn fail(&mut self, why: String) {
@@ -300,6 +309,9 @@ fn all(conditions: &[Condition], world: &impl World) -> Result<bool, String> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+    use std::cell::Cell;
+
+    use proptest::{collection::vec, prelude::*};
     use serde_json::{Value as Json, json};
 
     use super::*;
@@ -344,6 +356,7 @@ mod tests {
                     );
                 }
                 Move::Wait { until, .. } => now = until.as_second() - second(0).as_second(),
+                Move::Again => {}
                 Move::End(end) => return (done, end),
             }
             assert!(done.len() < 2_000, "it never ends");
@@ -446,5 +459,167 @@ mod tests {
         );
         let (_, end) = run(&program, &So(vec![]));
         assert!(matches!(end, End::Failed(why) if why.contains("10000 steps")));
+    }
+
+    /// A part of a program, before its events are numbered.
+    #[derive(Debug, Clone)]
+    enum Part {
+        Deed { retry: u8, undo: usize },
+        Delay,
+        Wait { goes_on: bool },
+        Choose(Vec<Vec<Part>>, Vec<Part>),
+        Repeat { times: u16, looks: bool, parts: Vec<Part> },
+    }
+
+    impl Part {
+        /// As it is written. Each deed has another number, and what takes it back has that too.
+        fn text(&self, number: &mut usize) -> Json {
+            let list = |parts: &[Self], number: &mut usize| {
+                parts.iter().map(|part| part.text(number)).collect::<Vec<_>>()
+            };
+            let holds = json!([{"state": "door", "is": true}]);
+            match self {
+                Self::Deed { retry, undo } => {
+                    *number += 1;
+                    let undo: Vec<Json> =
+                        (0..*undo).map(|index| event(&format!("u{number}.{index}"))).collect();
+                    json!({"event": format!("d{number}"), "retry": retry, "undo": undo})
+                }
+                Self::Delay => json!({"delay": "3s"}),
+                Self::Wait { goes_on } => {
+                    let otherwise = if *goes_on { "go_on" } else { "stop" };
+                    json!({"wait": holds, "timeout": "5s", "otherwise": otherwise})
+                }
+                Self::Choose(branches, otherwise) => {
+                    let branches: Vec<Json> = branches
+                        .iter()
+                        .map(|parts| json!({"if": holds, "do": list(parts, number)}))
+                        .collect();
+                    json!({"choose": branches, "else": list(otherwise, number)})
+                }
+                Self::Repeat { times, looks, parts } => {
+                    let r#while = if *looks { holds } else { json!([]) };
+                    json!({"repeat": times, "while": r#while, "do": list(parts, number)})
+                }
+            }
+        }
+    }
+
+    fn any_program() -> impl Strategy<Value = Program> {
+        let leaf = prop_oneof![
+            4 => (0..3_u8, 0..3_usize).prop_map(|(retry, undo)| Part::Deed { retry, undo }),
+            1 => Just(Part::Delay),
+            1 => any::<bool>().prop_map(|goes_on| Part::Wait { goes_on }),
+        ];
+        let part = leaf.prop_recursive(3, 24, 4, |inner| {
+            let list = vec(inner, 1..4);
+            prop_oneof![
+                (vec(list.clone(), 1..3), list.clone())
+                    .prop_map(|(branches, otherwise)| Part::Choose(branches, otherwise)),
+                (1..5_u16, any::<bool>(), list).prop_map(|(times, looks, parts)| Part::Repeat {
+                    times,
+                    looks,
+                    parts
+                }),
+            ]
+        });
+        vec(part, 1..6).prop_filter_map("it has too many actions", |parts| {
+            let actions: Vec<Json> = parts.iter().scan(0, |number, part| Some(part.text(number))).collect();
+            let text = json!({"triggers": [{"event": "x"}], "actions": actions});
+            serde_json::from_value::<ProgramText>(text).ok()?.parse().ok()
+        })
+    }
+
+    /// A world that answers as a list says, over and over; now and then nobody can say.
+    struct Said(Vec<u8>, Cell<usize>);
+
+    impl Said {
+        fn next(&self) -> u8 {
+            let at = self.1.get();
+            self.1.set(at + 1);
+            self.0[at % self.0.len()]
+        }
+    }
+
+    impl World for Said {
+        fn holds(&self, _: &Condition) -> Result<bool, String> {
+            match self.next() {
+                0 => Err("nobody knows".to_owned()),
+                said => Ok(said % 2 == 0),
+            }
+        }
+    }
+
+    #[derive(Debug, Clone, PartialEq)]
+    struct Step {
+        path: Path,
+        /// Which of the undo steps it is.
+        undo: Option<usize>,
+        turn: u32,
+        is_ok: bool,
+    }
+
+    /// Runs a program to its end; all it did.
+    fn course(program: &Program, said: &[u8], is_stored: bool) -> (Vec<Step>, End) {
+        let (world, mut course, mut now) = (Said(said.to_vec(), Cell::new(0)), Course::default(), 0);
+        let mut steps = Vec::new();
+        for _ in 0..2 * MAX_STEPS {
+            if is_stored {
+                course = serde_json::from_value(serde_json::to_value(&course).unwrap()).unwrap();
+            }
+            match course.next(program, &world, second(now)) {
+                Move::Do { deed, path } => {
+                    let Some(Action::Do(around)) = find(&program.actions, &path) else { panic!("{path:?}") };
+                    let undo = around.undo.iter().position(|undo| undo == deed);
+                    assert!(undo.is_some() || around == deed);
+                    let is_ok = world.next() > 20;
+                    let turn = course.turn();
+                    steps.push(Step { path: path.clone(), undo, turn, is_ok });
+                    course.did(program, if is_ok { Ok(()) } else { Err("it failed".to_owned()) });
+                }
+                Move::Wait { until, .. } => now = (until.as_second() - second(0).as_second()).min(now + 2),
+                Move::Again => {}
+                Move::End(end) => {
+                    let again = course.next(program, &world, second(now));
+                    assert!(again == Move::End(end.clone()) || end != End::Done, "{again:?}");
+                    return (steps, end);
+                }
+            }
+        }
+        panic!("it never ends: {program:?}");
+    }
+
+    proptest! {
+        #[test]
+        fn any_course_ends_and_takes_back_once_what_was_done_the_last_first(
+            program in any_program(),
+            said in vec(any::<u8>(), 1..40),
+        ) {
+            let (steps, end) = course(&program, &said, false);
+            prop_assert_eq!(&course(&program, &said, true), &(steps.clone(), end.clone()));
+            let first_undo = steps.iter().position(|step| step.undo.is_some()).unwrap_or(steps.len());
+            let (done, undone) = steps.split_at(first_undo);
+            prop_assert!(undone.iter().all(|step| step.undo.is_some()), "it goes back and not on again");
+            let turns: Vec<u32> = steps.iter().map(|step| step.turn).collect();
+            prop_assert!(turns.windows(2).all(|two| two[0] < two[1]), "each try has a key of its own");
+            // What went well, and what failed for good, is taken back; of what is tried again the last try counts.
+            let failed = matches!(end, End::Failed(_));
+            let counts = |(at, step): &(usize, &Step)| step.is_ok || (failed && at + 1 == done.len());
+            let mut expected = Vec::new();
+            for (_, step) in done.iter().enumerate().filter(counts) {
+                let Some(Action::Do(deed)) = find(&program.actions, &step.path) else { panic!() };
+                if !deed.undo.is_empty() {
+                    expected.push((step.path.clone(), deed.undo.len()));
+                }
+            }
+            let latest = expected.split_off(expected.len().saturating_sub(MAX_UNDO));
+            let expected: Vec<_> = latest
+                .iter()
+                .rev()
+                .flat_map(|(path, undo)| (0..*undo).map(|index| (path.clone(), Some(index))))
+                .collect();
+            let undone: Vec<_> = undone.iter().map(|step| (step.path.clone(), step.undo)).collect();
+            prop_assert_eq!(undone, if failed { expected } else { Vec::new() });
+        }
     }
 }

@@ -57,6 +57,7 @@ pub(super) fn rehearse(program: &Program, world: &impl World, now: Timestamp) ->
                 steps.push(format!("{what} {time:#}"));
                 at = until;
             }
+            Move::Again => {}
             Move::End(End::Done) => break "it comes to its end".to_owned(),
             Move::End(End::Stopped(why)) => break format!("it stops: {why}"),
             Move::End(End::Failed(why)) => break format!("it fails: {why}"),

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use mesh_proto::{FieldName, ShortId, Value};
+use mesh_proto::{FieldName, ShortId, Value, value::MAX_DEPTH};
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
@@ -23,6 +23,7 @@ const FIRST_LINES: usize = 4;
 const MAX_TEXT: usize = 96;
 /// Longest data of what started it, as JSON in bytes: what an event carries, with what is said of the event.
 const MAX_DATA: usize = 1_100;
+const MAX_DATA_DEPTH: usize = MAX_DEPTH - 2;
 
 /// Where a run stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -100,8 +101,9 @@ pub(crate) struct Run {
 
 impl Run {
     pub(crate) fn new(firing: &Firing, program: u64, now: Timestamp) -> Self {
-        let data = if firing.data.to_string().len() > MAX_DATA { Json::Null } else { firing.data.clone() };
-        Self {
+        let fits = firing.data.to_string().len() <= MAX_DATA && depth(&firing.data) <= MAX_DATA_DEPTH;
+        let data = if fits { firing.data.clone() } else { Json::Null };
+        let mut run = Self {
             id: firing.id,
             state: State::Running,
             why: clipped(&firing.why),
@@ -114,7 +116,11 @@ impl Run {
             course: Course::default(),
             trace: Vec::new(),
             left_out: 0,
+        };
+        if !fits {
+            run.note(now, &[], "what started it said more than is kept", "`trigger` is empty", 0);
         }
+        run
     }
 
     /// None for what does not fit.
@@ -149,6 +155,15 @@ impl Run {
     /// Ends it.
     pub(crate) fn end(&mut self, state: State, why: &str, now: Timestamp) {
         (self.state, self.end, self.ended) = (state, clipped(why), Some(now.as_millisecond()));
+    }
+}
+
+/// How many lists and objects stand in one another.
+fn depth(json: &Json) -> usize {
+    match json {
+        Json::Array(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
+        Json::Object(members) => 1 + members.values().map(depth).max().unwrap_or(0),
+        _ => 0,
     }
 }
 
@@ -195,6 +210,12 @@ pub(crate) fn is_taken_over(runs: &Runs<'_>, at: (ShortId, u8)) -> bool {
     runs.iter().any(|(other, later)| later.id == run.id && (later.took, *other) > (run.took, at))
 }
 
+/// The runs that are not over. The record of a node that died still says so of one that another node took over.
+pub(crate) fn open_runs<'r>(runs: &Runs<'r>) -> Runs<'r> {
+    let is_open = |at: &(ShortId, u8), run: &Run| run.state.is_open() && !is_taken_over(runs, *at);
+    runs.iter().filter(|(at, run)| is_open(at, run)).map(|(at, run)| (*at, *run)).collect()
+}
+
 /// The open runs that this node is to go on with: its own from before it was started anew, and, if it wins, those of nodes that do
 /// not live. What somebody took over later is not among them.
 pub(crate) fn orphans(
@@ -203,11 +224,8 @@ pub(crate) fn orphans(
     is_winner: bool,
     lives: impl Fn(ShortId) -> bool,
 ) -> Vec<(ShortId, u8)> {
-    runs.iter()
-        .filter(|(at, run)| run.state.is_open() && !is_taken_over(runs, **at))
-        .filter(|((node, _), _)| *node == me || (is_winner && !lives(*node)))
-        .map(|(at, _)| *at)
-        .collect()
+    let is_mine = |node: ShortId| node == me || (is_winner && !lives(node));
+    open_runs(runs).into_keys().filter(|(node, _)| is_mine(*node)).collect()
 }
 
 #[cfg(test)]
@@ -261,6 +279,13 @@ mod tests {
             read.trace.len()
         );
         assert_eq!((read.course, read.end), (longest.course, longest.end));
+        let of_data = |data: Json| Firing { id: 1, trigger: 0, at: second(0), why: String::new(), data };
+        for depth in 0..12 {
+            let data = (0..depth).fold(json!(1), |inner, _| json!({ "x": inner }));
+            let kept = Run::new(&of_data(data.clone()), 7, second(0));
+            kept.to_value().encode().unwrap();
+            assert_eq!((kept.data == data, kept.trace.is_empty()), (depth <= 6, depth <= 6), "{depth}");
+        }
         let short = run(3, 0);
         assert_eq!(Run::read(&short.to_value()).unwrap(), short);
         assert!(Run::read(&Value::Int(1)).is_none());
@@ -301,6 +326,13 @@ mod tests {
         runs.insert((B, 1), run(1, 5));
         assert_eq!(left(&runs, A, true, &[A, B]), [], "B is at it");
         assert_eq!(left(&runs, B, true, &[A, B]), [(B, 0), (B, 1)]);
+        assert_eq!(open_runs(&view(&runs)).into_keys().collect::<Vec<_>>(), [(B, 0), (B, 1)]);
+        runs.get_mut(&(B, 1)).unwrap().end(State::Done, "", second(6));
+        assert_eq!(
+            open_runs(&view(&runs)).into_keys().collect::<Vec<_>>(),
+            [(B, 0)],
+            "what A says of it is old"
+        );
         assert!(is_taken_over(&view(&runs), (A, 0)) && !is_taken_over(&view(&runs), (B, 1)));
         assert!(is_known(&view(&runs), 1) && !is_known(&view(&runs), 9));
     }

@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use device_adapters::schedule::Home;
+use device_adapters::schedule::{Home, Occurrence, Rule};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value as Json, json};
 
@@ -45,8 +45,10 @@ pub(crate) struct Sentry {
     seen: BTreeMap<usize, Seen>,
     /// What is so and must stay so until a moment.
     held: BTreeMap<usize, Held>,
-    /// Up to when times were looked for.
-    looked: Option<Timestamp>,
+    /// Up to when times were looked for, and when the first one comes after that.
+    looked: Option<(Timestamp, Timestamp)>,
+    /// Why a time cannot be known, such as a home without a place.
+    pub(crate) problem: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -62,14 +64,8 @@ struct Held {
 }
 
 impl Sentry {
-    /// Looks at the home; what has started the automation since. Where something was not seen before, that it is so starts nothing.
-    pub(crate) fn look(
-        &mut self,
-        name: &str,
-        triggers: &[Trigger],
-        devices: &Devices,
-        now: Timestamp,
-    ) -> Vec<Firing> {
+    /// Looks at the devices; what has started the automation since. Where something was not seen before, that it is so starts nothing.
+    pub(crate) fn look(&mut self, name: &str, triggers: &[Trigger], devices: &Devices) -> Vec<Firing> {
         let mut fired = Vec::new();
         for (index, trigger) in triggers.iter().enumerate() {
             let Some((what, hold)) = watched(trigger) else { continue };
@@ -77,7 +73,6 @@ impl Sentry {
             let Ok(Some(fact)) = devices.fact(&what) else { continue };
             fired.extend(self.see(name, index, trigger, &what, hold, fact));
         }
-        fired.extend(self.ripe(now));
         fired
     }
 
@@ -120,39 +115,50 @@ impl Sentry {
     }
 
     /// What has stayed so for long enough.
-    fn ripe(&mut self, now: Timestamp) -> Vec<Firing> {
+    pub(crate) fn ripe(&mut self, now: Timestamp) -> Vec<Firing> {
         let ripe: Vec<usize> =
             self.held.iter().filter(|(_, held)| held.until <= now).map(|(index, _)| *index).collect();
         ripe.iter().filter_map(|index| self.held.remove(index)).map(|held| held.firing).collect()
     }
 
     /// Looks at the clock: the latest time of each trigger that has come since it was looked last.
-    ///
-    /// # Errors
-    /// Why a time cannot be known, such as a home without a place.
     pub(crate) fn look_at_clock(
         &mut self,
         name: &str,
         triggers: &[Trigger],
         home: &Home,
         now: Timestamp,
-    ) -> Result<Vec<Firing>, String> {
-        let since = self.looked.replace(now).filter(|since| *since <= now).unwrap_or(now);
-        let mut fired = Vec::new();
+    ) -> Vec<Firing> {
+        let looked = self.looked.filter(|(since, _)| *since <= now);
+        if looked.is_some_and(|(_, next)| now < next) {
+            return Vec::new();
+        }
+        let since = looked.map_or(now, |(since, _)| since);
+        let (mut fired, mut next) = (Vec::new(), Timestamp::MAX);
+        self.problem = None;
         for (index, trigger) in triggers.iter().enumerate() {
             let Trigger::At(rule) = trigger else { continue };
-            if let Some(due) = rule.last(since, now, home).map_err(|rule| rule.to_string())? {
-                let ms = u64::try_from(due.at.as_millisecond()).unwrap_or(0);
-                fired.push(Firing {
-                    id: id(name, index, ms, ""),
-                    trigger: index,
-                    at: due.at,
-                    why: format!("{}: {}", rule.when, due.why),
-                    data: json!({"kind": "at", "at": format!("{:.0}", due.at)}),
-                });
+            match rule.last(since, now, home).and_then(|due| Ok((due, rule.next(now, home)?))) {
+                Ok((due, coming)) => {
+                    fired.extend(due.map(|due| at_time(name, index, rule, &due)));
+                    next = coming.map_or(next, |coming| next.min(coming.at));
+                }
+                Err(rule) => self.problem = Some(rule.to_string()),
             }
         }
-        Ok(fired)
+        self.looked = Some((now, next));
+        fired
+    }
+
+    /// When something is due next by the clock.
+    pub(crate) fn due(&self) -> Option<Timestamp> {
+        let held = self.held.values().map(|held| held.until);
+        held.chain(self.looked.map(|(_, next)| next)).min()
+    }
+
+    /// The home is another one: its times come at other moments.
+    pub(crate) fn look_anew(&mut self) {
+        self.looked = None;
     }
 
     /// The clock was set by so much: what must stay so for a length of time must do so no longer and no shorter.
@@ -161,6 +167,16 @@ impl Sentry {
             held.until = held.until.checked_add(by).unwrap_or(held.until);
             held.firing.at = held.until;
         }
+    }
+}
+
+fn at_time(name: &str, index: usize, rule: &Rule, due: &Occurrence) -> Firing {
+    Firing {
+        id: id(name, index, u64::try_from(due.at.as_millisecond()).unwrap_or(0), ""),
+        trigger: index,
+        at: due.at,
+        why: format!("{}: {}", rule.when, due.why),
+        data: json!({"kind": "at", "at": format!("{:.0}", due.at)}),
     }
 }
 
@@ -271,17 +287,25 @@ mod tests {
         let fact = Fact { value, turn, at_ms, by: "a".to_owned() };
         let mut device = Device::default();
         device.facts.insert(of.to_owned(), fact);
-        Devices(BTreeMap::from([("x".to_owned(), device)]))
+        let mut devices = Devices::default();
+        devices.insert("x", device);
+        devices
+    }
+
+    fn look(sentry: &mut Sentry, triggers: &[Trigger], devices: &Devices, now: Timestamp) -> Vec<Firing> {
+        let mut fired = sentry.look("one", triggers, devices);
+        fired.extend(sentry.ripe(now));
+        fired
     }
 
     /// What fired as something took these values, one a second.
     fn fired(trigger: Json, of: &str, values: &[Json]) -> Vec<usize> {
         let (mut sentry, triggers) = (Sentry::default(), triggers(json!([trigger])));
-        let mut look = |(at, value): (usize, &Json)| {
+        let mut look_at = |(at, value): (usize, &Json)| {
             let at = u64::try_from(at).unwrap();
-            sentry.look("one", &triggers, &home(of, value.clone(), 0, at), second(at)).len()
+            look(&mut sentry, &triggers, &home(of, value.clone(), 0, at), second(at)).len()
         };
-        values.iter().enumerate().filter_map(|each| (look(each) > 0).then_some(each.0)).collect()
+        values.iter().enumerate().filter_map(|each| (look_at(each) > 0).then_some(each.0)).collect()
     }
 
     #[test]
@@ -307,7 +331,7 @@ mod tests {
         let (mut sentry, triggers) =
             (Sentry::default(), triggers(json!([{"state": "x", "of": "event", "to": "press"}])));
         let mut press = |turn, at| {
-            sentry.look("one", &triggers, &home("event", json!("press"), turn, at), second(at)).len()
+            look(&mut sentry, &triggers, &home("event", json!("press"), turn, at), second(at)).len()
         };
         assert_eq!([press(1, 0), press(1, 1), press(2, 2), press(3, 3)], [0, 0, 1, 1]);
     }
@@ -317,18 +341,18 @@ mod tests {
         let triggers = triggers(json!([{"state": "x", "to": true, "for": "10s"}]));
         let so = |value: bool, at| home("on", json!(value), 0, at);
         let mut sentry = Sentry::default();
-        let mut look = |devices: &Devices, now| sentry.look("one", &triggers, devices, second(now));
-        assert!(look(&so(false, 0), 0).is_empty());
-        assert!(look(&so(true, 5), 5).is_empty());
-        assert!(look(&so(false, 8), 8).is_empty(), "it was not so for long enough");
-        assert!(look(&so(true, 20), 20).is_empty());
-        assert!(look(&so(true, 20), 29).is_empty());
-        let fired = look(&so(true, 20), 30);
+        let mut look_at = |devices: &Devices, now| look(&mut sentry, &triggers, devices, second(now));
+        assert!(look_at(&so(false, 0), 0).is_empty());
+        assert!(look_at(&so(true, 5), 5).is_empty());
+        assert!(look_at(&so(false, 8), 8).is_empty(), "it was not so for long enough");
+        assert!(look_at(&so(true, 20), 20).is_empty());
+        assert!(look_at(&so(true, 20), 29).is_empty());
+        let fired = look_at(&so(true, 20), 30);
         assert_eq!((fired.len(), fired[0].at), (1, second(30)));
-        assert!(look(&so(true, 20), 40).is_empty(), "once");
+        assert!(look_at(&so(true, 20), 40).is_empty(), "once");
         let mut anew = Sentry::default();
-        assert!(anew.look("one", &triggers, &so(true, 20), second(25)).is_empty());
-        let again = anew.look("one", &triggers, &so(true, 20), second(31));
+        assert!(look(&mut anew, &triggers, &so(true, 20), second(25)).is_empty());
+        let again = look(&mut anew, &triggers, &so(true, 20), second(31));
         assert_eq!((again[0].id, again[0].at), (fired[0].id, fired[0].at));
     }
 
@@ -339,13 +363,14 @@ mod tests {
         let home = Home { zone: zone("UTC").unwrap(), place: None };
         let at = |text: &str| format!("2026-06-01T{text}Z").parse::<Timestamp>().unwrap();
         let mut sentry = Sentry::default();
-        let mut look = |time: &str| sentry.look_at_clock("one", &triggers, &home, at(time)).unwrap();
+        let mut look = |time: &str| sentry.look_at_clock("one", &triggers, &home, at(time));
         assert!(look("11:59:00").is_empty());
         let fired = look("12:00:01");
         assert_eq!((fired.len(), fired[0].at, fired[0].trigger), (1, at("12:00:00"), 0));
         assert!(look("12:00:02").is_empty());
         assert!(look("11:00:00").is_empty(), "the clock went back");
         assert_eq!(look("12:30:00")[0].id, fired[0].id, "and shows it again: the same occurrence");
+        assert_eq!(sentry.due(), Some(at("12:00:00") + SignedDuration::from_hours(24)));
         let hear = |topic: &str, side: &str| {
             let data = json!({"side": side, "count": 2});
             hear("one", &triggers, Heard { id: "bell:1", topic, data: &data, at: at("13:00:00") })
@@ -355,12 +380,29 @@ mod tests {
     }
 
     #[test]
+    fn a_time_that_cannot_be_known_holds_up_no_other() {
+        let triggers =
+            triggers(json!([{"at": "sunset"}, {"at": "cron 0 12 * * *"}, {"at": "cron 0 0 30 2 *"}]));
+        let mut home = Home { zone: zone("UTC").unwrap(), place: None };
+        let at = |text: &str| format!("2026-06-01T{text}Z").parse::<Timestamp>().unwrap();
+        let mut sentry = Sentry::default();
+        assert!(sentry.look_at_clock("one", &triggers, &home, at("11:59:00")).is_empty());
+        assert_eq!(sentry.look_at_clock("one", &triggers, &home, at("12:00:00")).len(), 1);
+        assert!(sentry.look_at_clock("one", &triggers, &home, at("12:00:01")).is_empty());
+        assert!(sentry.problem.as_ref().unwrap().contains("place"));
+        home.place = device_adapters::schedule::Place::new(52.5, 13.4);
+        sentry.look_anew();
+        assert!(sentry.look_at_clock("one", &triggers, &home, at("12:00:02")).is_empty());
+        assert!(sentry.problem.is_none() && sentry.due().unwrap() < at("23:59:00"), "{:?}", sentry.due());
+    }
+
+    #[test]
     fn a_device_that_is_away_and_comes_back_as_it_was_starts_nothing() {
         let triggers = triggers(json!([{"state": "x", "to": true}]));
         let mut sentry = Sentry::default();
-        let mut look = |devices: &Devices, at| sentry.look("one", &triggers, devices, second(at)).len();
-        assert_eq!(look(&home("on", json!(true), 0, 0), 0), 0);
-        assert_eq!(look(&home("availability", json!("offline"), 0, 1), 1), 0);
-        assert_eq!(look(&home("on", json!(true), 0, 2), 2), 0);
+        let mut look_at = |devices: &Devices, at| look(&mut sentry, &triggers, devices, second(at)).len();
+        assert_eq!(look_at(&home("on", json!(true), 0, 0), 0), 0);
+        assert_eq!(look_at(&home("availability", json!("offline"), 0, 1), 1), 0);
+        assert_eq!(look_at(&home("on", json!(true), 0, 2), 2), 0);
     }
 }

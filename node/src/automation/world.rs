@@ -1,6 +1,9 @@
 //! What automations see of the home: its devices by the names that people have for them, and the time.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
+    sync::Arc,
+};
 
 use device_adapters::schedule::{Home, Rule, When};
 use jiff::{SignedDuration, Timestamp, Zoned, civil::Time};
@@ -33,8 +36,6 @@ pub(crate) struct Fact {
 pub(crate) struct Device {
     name: String,
     label: String,
-    /// Both in lower case.
-    lower: [String; 2],
     pub(crate) facts: BTreeMap<String, Fact>,
 }
 
@@ -64,9 +65,15 @@ impl Device {
             });
             facts.extend(known);
         }
-        let (name, label) = (text("name"), text("label"));
-        let lower = [name.to_lowercase(), label.to_lowercase()];
-        Self { name, label, lower, facts }
+        Self { name: text("name"), label: text("label"), facts }
+    }
+
+    /// What people call it.
+    fn calls(&self) -> Vec<(Call, String)> {
+        let (name, label) = (&self.name, &self.label);
+        let calls = [(Call::Name, name.clone()), (Call::Label, label.clone())];
+        let any_case = [name, label].map(|text| (Call::AnyCase, text.to_lowercase()));
+        calls.into_iter().chain(any_case).filter(|(_, text)| !text.is_empty()).collect()
     }
 
     fn to_json(&self) -> Json {
@@ -98,32 +105,74 @@ fn reported_facts(field: &FieldView) -> Vec<(String, Fact)> {
     facts
 }
 
-/// All devices, by their ids.
+/// All devices, by their ids and by what people call them. Cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Devices(pub(crate) BTreeMap<String, Device>);
+pub(crate) struct Devices {
+    all: BTreeMap<String, Arc<Device>>,
+    called: Arc<BTreeMap<(Call, String), BTreeSet<String>>>,
+}
+
+/// How people call a device, the surest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Call {
+    Name,
+    Label,
+    AnyCase,
+}
 
 impl Devices {
+    /// Takes in a device as it is now.
+    pub(crate) fn insert(&mut self, id: &str, device: Device) {
+        let calls = device.calls();
+        let before = self.all.insert(id.to_owned(), Arc::new(device)).map(|before| before.calls());
+        if before.as_ref() != Some(&calls) {
+            self.uncall(id, before);
+            let called = Arc::make_mut(&mut self.called);
+            for call in calls {
+                called.entry(call).or_default().insert(id.to_owned());
+            }
+        }
+    }
+
+    /// Forgets a device.
+    pub(crate) fn remove(&mut self, id: &str) {
+        let calls = self.all.remove(id).map(|device| device.calls());
+        self.uncall(id, calls);
+    }
+
+    fn uncall(&mut self, id: &str, calls: Option<Vec<(Call, String)>>) {
+        let called = Arc::make_mut(&mut self.called);
+        for call in calls.into_iter().flatten() {
+            if let Entry::Occupied(mut ids) = called.entry(call) {
+                ids.get_mut().remove(id);
+                if ids.get().is_empty() {
+                    ids.remove();
+                }
+            }
+        }
+    }
+
+    /// The ids of all.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = &String> {
+        self.all.keys()
+    }
+
     /// The device that a person means: by its id with or without `device/`, its name, its label, whatever their case.
     ///
     /// # Errors
     /// There is none, or there are several.
     pub(crate) fn find(&self, given: &str) -> Result<(&str, &Device), String> {
         let id = given.strip_prefix("device/").unwrap_or(given);
-        if let Some((id, device)) = self.0.get_key_value(id) {
+        if let Some((id, device)) = self.all.get_key_value(id) {
             return Ok((id, device));
         }
-        let lower = given.to_lowercase();
-        let ways: [&dyn Fn(&Device) -> bool; 3] =
-            [&|device| device.name == given, &|device| device.label == given, &|device| {
-                device.lower.contains(&lower)
-            }];
-        for way in ways.iter().filter(|_| !given.is_empty()) {
-            let mut found = self.0.iter().filter(|(_, device)| way(device));
-            match (found.next(), found.next()) {
-                (Some((id, device)), None) => return Ok((id, device)),
-                (Some(_), Some(_)) => return Err(format!("`{given}` names several devices: use an id")),
-                (None, _) => {}
-            }
+        for call in [Call::Name, Call::Label, Call::AnyCase] {
+            let text = if call == Call::AnyCase { given.to_lowercase() } else { given.to_owned() };
+            let Some(ids) = self.called.get(&(call, text)) else { continue };
+            return match (ids.first().and_then(|id| self.all.get_key_value(id)), ids.len()) {
+                (Some((id, device)), 1) => Ok((id, device)),
+                _ => Err(format!("`{given}` names several devices: use an id")),
+            };
         }
         Err(format!("there is no device `{given}`"))
     }
@@ -309,7 +358,9 @@ mod tests {
         );
         let twin = object("device/mqtt-3", json!({"name": "freezer"}));
         let all = [("lifx-1", lamp), ("mqtt-2", gone), ("mqtt-3", twin)];
-        Arc::new(Devices(all.iter().map(|(id, object)| ((*id).to_owned(), Device::read(object))).collect()))
+        let mut devices = Devices::default();
+        all.iter().for_each(|(id, object)| devices.insert(id, Device::read(object)));
+        Arc::new(devices)
     }
 
     fn holds(condition: Json, now: &str) -> Result<bool, String> {
@@ -355,6 +406,24 @@ mod tests {
             holds(json!({"expression": "now.weekday == 7 and now.hour == 13"}), now).unwrap(),
             "Berlin's clock"
         );
+    }
+
+    #[test]
+    fn a_device_that_is_renamed_or_gone_is_not_found_by_its_old_name() {
+        let mut devices = Devices::clone(&devices());
+        let id = |devices: &Devices, given: &str| devices.find(given).map(|(id, _)| id.to_owned());
+        assert_eq!(id(&devices, "hALL").unwrap(), "lifx-1");
+        devices.insert("lifx-1", Device::read(&object("device/lifx-1", json!({"name": "Attic"}))));
+        assert_eq!(id(&devices, "attic").unwrap(), "lifx-1");
+        assert!(
+            id(&devices, "Hall").is_err() && id(&devices, "LIFX 1").is_err() && id(&devices, "").is_err()
+        );
+        assert_eq!(id(&devices, "Freezer").unwrap(), "mqtt-2", "written exactly so");
+        devices.remove("mqtt-2");
+        assert_eq!(id(&devices, "Freezer").unwrap(), "mqtt-3");
+        devices.remove("mqtt-3");
+        assert!(id(&devices, "Freezer").unwrap_err().contains("no device"));
+        assert_eq!(devices.ids().collect::<Vec<_>>(), ["lifx-1"]);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
+    time::Duration,
 };
 
 use jiff::{SignedDuration, Timestamp};
@@ -13,7 +14,7 @@ use tokio::time::Instant;
 use super::super::steps::SETTLE;
 use super::super::{
     program::{Mode, Program, ProgramText},
-    runs::{Run, Runs, State, is_known, place_of},
+    runs::{PLACES, Run, Runs, State, is_known, open_runs, place_of},
     sentry::{Firing, Sentry},
     webhooks,
 };
@@ -27,7 +28,11 @@ pub(super) const MAX_STARTS: usize = 30;
 const GUARDED: SignedDuration = SignedDuration::from_secs(60);
 /// How long after it something that nobody acted upon may still start an automation: long enough for another node to notice that the one
 /// that was to act died.
-const ON_TIME: SignedDuration = SignedDuration::from_secs(30);
+const ON_TIME: Duration = Duration::from_secs(30);
+/// What started an automation and waits to be acted upon, at most; the oldest is passed over first.
+const MAX_RECENT: usize = 256;
+/// Of that how much is acted upon in one go.
+const AT_ONCE: usize = 8;
 
 /// An automation's object.
 pub(super) struct Spec {
@@ -41,11 +46,12 @@ pub(super) struct Spec {
     pub(super) webhook: Option<[u8; 32]>,
     /// Of the program: a run follows the one that it began with.
     pub(super) hash: u64,
-    runs: BTreeMap<(ShortId, u8), Run>,
+    pub(super) runs: BTreeMap<(ShortId, u8), Run>,
 }
 
 impl Spec {
-    pub(super) fn read(object: &ObjectView) -> Self {
+    /// Reads it; what is written as it was before is not understood anew: an object changes with each step of its runs.
+    pub(super) fn read(object: &ObjectView, before: Option<&Self>) -> Self {
         let value = |name: &str| {
             object.fields.iter().find(|(known, _)| known.as_str() == name).map(|(_, field)| &field.value)
         };
@@ -57,6 +63,14 @@ impl Spec {
             mode: value("mode").and_then(Value::as_text).unwrap_or_default().to_owned(),
             max: value("max").and_then(Value::as_int).and_then(|max| u8::try_from(max).ok()),
         };
+        let written = json!({
+            "triggers": text.triggers, "conditions": text.conditions, "actions": text.actions, "mode": text.mode,
+            "max": text.max,
+        });
+        let (program, hash) = match before.filter(|before| before.text == written) {
+            Some(before) => (before.program.clone(), before.hash),
+            None => (text.parse().map(Arc::new).map_err(|fault| fault.to_string()), hash(&text)),
+        };
         let run = |(name, field): (&FieldName, &FieldView)| {
             Some((place_of(name.as_str())?, Run::read(&field.value)?))
         };
@@ -64,18 +78,15 @@ impl Spec {
             enabled: value("enabled") != Some(&Value::Bool(false)),
             tripped: value("tripped").and_then(Value::as_text).map(str::to_owned),
             webhook: value("webhook").and_then(webhooks::read),
-            hash: hash(&text),
-            text: json!({
-                "triggers": text.triggers, "conditions": text.conditions, "actions": text.actions, "mode": text.mode,
-                "max": text.max,
-            }),
-            program: text.parse().map(Arc::new).map_err(|fault| fault.to_string()),
+            text: written,
+            program,
+            hash,
             runs: object.fields.iter().filter_map(run).collect(),
         }
     }
 
     /// The program, unless nothing comes of it.
-    pub(super) fn active(&self) -> Option<Arc<Program>> {
+    fn active(&self) -> Option<Arc<Program>> {
         let program = self.program.as_ref().ok()?;
         (self.enabled && self.tripped.is_none()).then(|| Arc::clone(program))
     }
@@ -95,16 +106,40 @@ pub(super) struct Entry {
     pub(super) sentry: Sentry,
     /// The runs that this node wrote, as it knows them itself: the object may show them later.
     pub(super) own: BTreeMap<u8, Run>,
-    /// Of them those with a step under way, and those that wait for a moment.
-    pub(super) busy: BTreeSet<u8>,
-    pub(super) waits: BTreeMap<u8, Timestamp>,
+    /// The ids of those with a step under way.
+    pub(super) busy: BTreeSet<u64>,
+    /// Those that wait, and for what.
+    pub(super) waits: BTreeMap<u8, Wait>,
     /// Since when this node is the one to start it.
     pub(super) won_at: Option<Instant>,
-    /// What started it of late and nobody is known to have acted upon, and since when this node knows.
-    recent: Vec<(Instant, Firing)>,
+    /// What started it of late and nobody is known to have acted upon.
+    recent: VecDeque<Recent>,
+    /// Whether something has changed in the home that was not looked at yet, and when it was looked at.
+    pub(super) is_news: bool,
+    pub(super) looked_at: Option<Instant>,
+    /// Whether what runs wait for is looked at in this turn.
+    pub(super) looks: bool,
+    /// Why it was switched off by itself, until its object says so.
+    tripped: Option<String>,
     /// When something wanted to start it, and when this node did, within the last minute.
     pub(super) wanted: VecDeque<Timestamp>,
     starts: VecDeque<Timestamp>,
+}
+
+/// What a run waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Wait {
+    pub(super) until: Timestamp,
+    /// Whether it may be over before, by what is so in the home.
+    pub(super) watches: bool,
+}
+
+/// What started the automation.
+struct Recent {
+    firing: Firing,
+    /// Since when this node knows, and until when somebody may act upon it. The time of day may be set meanwhile.
+    heard: Instant,
+    until: Instant,
 }
 
 impl Entry {
@@ -117,7 +152,11 @@ impl Entry {
             busy: BTreeSet::new(),
             waits: BTreeMap::new(),
             won_at,
-            recent: Vec::new(),
+            recent: VecDeque::new(),
+            is_news: true,
+            looked_at: None,
+            looks: true,
+            tripped: None,
             wanted: VecDeque::new(),
             starts: VecDeque::new(),
         }
@@ -125,10 +164,41 @@ impl Entry {
 
     /// What its object shows now.
     pub(super) fn see(&mut self, spec: Spec) {
-        if self.spec.hash != spec.hash {
-            self.sentry = Sentry::default();
+        let was_active = self.active().is_some();
+        if self.spec.tripped.is_some() && spec.tripped.is_none() {
+            self.starts.clear();
         }
+        if spec.tripped.is_some() {
+            self.tripped = None;
+        }
+        let is_changed = self.spec.hash != spec.hash;
         self.spec = spec;
+        if is_changed || (!was_active && self.active().is_some()) {
+            (self.sentry, self.is_news) = (Sentry::default(), true);
+            self.recent.clear();
+        }
+    }
+
+    /// The program, unless nothing comes of it.
+    pub(super) fn active(&self) -> Option<Arc<Program>> {
+        self.spec.active().filter(|_| self.tripped.is_none())
+    }
+
+    /// Why it was switched off by itself.
+    pub(super) fn tripped(&self) -> Option<&String> {
+        self.tripped.as_ref().or(self.spec.tripped.as_ref())
+    }
+
+    /// Somebody has looked at it.
+    pub(super) fn reset(&mut self) {
+        self.tripped = None;
+        self.starts.clear();
+    }
+
+    /// Takes a run into a place of this node.
+    pub(super) fn put(&mut self, place: u8, run: Run) {
+        self.waits.remove(&place);
+        self.own.insert(place, run);
     }
 
     /// All runs, this node's as it knows them itself.
@@ -139,33 +209,50 @@ impl Entry {
     }
 
     /// Takes in what starts it.
-    pub(super) fn fire(&mut self, firings: impl IntoIterator<Item = Firing>) {
+    pub(super) fn fire(&mut self, firings: impl IntoIterator<Item = Firing>, now: Timestamp) {
         for firing in firings {
-            self.wanted.push_back(firing.at);
-            self.recent.push((Instant::now(), firing));
+            let age = Duration::try_from(now.duration_since(firing.at)).unwrap_or_default();
+            let Some(left) = ON_TIME.checked_sub(age) else { continue };
+            let heard = Instant::now();
+            push(&mut self.wanted, firing.at, MAX_STARTS);
+            push(&mut self.recent, Recent { firing, heard, until: heard + left }, MAX_RECENT);
         }
     }
 
     /// Lets go of what was acted upon, and of what is too old to be.
     pub(super) fn forget(&mut self, me: ShortId, now: Timestamp) {
+        within_a_minute(&mut self.wanted, now);
+        if self.recent.is_empty() {
+            return;
+        }
         let runs = self.runs(me);
-        let is_due =
-            |firing: &Firing| now.duration_since(firing.at) <= ON_TIME && !is_known(&runs, firing.id);
-        let due: Vec<bool> = self.recent.iter().map(|(_, firing)| is_due(firing)).collect();
+        // A node keeps a few runs alone. Whoever has begun a later one has acted upon what came before, too.
+        let latest = runs.iter().filter(|((node, _), _)| *node != me).map(|(_, run)| run.at);
+        let latest = latest.filter(|at| *at <= now.as_millisecond()).max();
+        let is_due = |Recent { firing, heard, until }: &Recent| {
+            let was_mine = self.won_at.is_some_and(|won_at| *heard >= won_at);
+            let is_acted_upon =
+                is_known(&runs, firing.id) || (!was_mine && latest > Some(firing.at.as_millisecond()));
+            Instant::now() <= *until && !is_acted_upon
+        };
+        let due: Vec<bool> = self.recent.iter().map(is_due).collect();
         let mut due = due.into_iter();
         self.recent.retain(|_| due.next().unwrap_or(false));
-        within_a_minute(&mut self.wanted, now);
     }
 
-    /// What this node is to begin a run for. Of before it won the others may have acted upon something that is not known here yet.
-    pub(super) fn take_firings(&mut self) -> Vec<Firing> {
-        let Some(won_at) = self.won_at else { return Vec::new() };
+    /// What this node is to begin a run for next, and whether there is more. Of before it won the others may have acted upon something
+    /// that is not known here yet.
+    pub(super) fn take_firings(&mut self) -> (Vec<Firing>, bool) {
+        let Some(won_at) = self.won_at else { return (Vec::new(), false) };
         let has_settled = self.has_settled();
-        let (ready, waiting) =
-            std::mem::take(&mut self.recent).into_iter().partition(|(at, _)| has_settled || *at >= won_at);
+        let (mut ready, mut waiting): (VecDeque<Recent>, VecDeque<Recent>) = std::mem::take(&mut self.recent)
+            .into_iter()
+            .partition(|recent| has_settled || recent.heard >= won_at);
+        let later = ready.split_off(ready.len().min(AT_ONCE));
+        let is_more = !later.is_empty();
+        waiting.extend(later);
         self.recent = waiting;
-        let ready: Vec<(Instant, Firing)> = ready;
-        ready.into_iter().map(|(_, firing)| firing).collect()
+        (ready.into_iter().map(|recent| recent.firing).collect(), is_more)
     }
 
     /// Whether this node has won for so long that every other one has seen the same nodes live, and what they did has come here.
@@ -175,7 +262,7 @@ impl Entry {
 
     /// How a run begins when others may be open.
     pub(super) fn admit(&self, me: ShortId, mode: Mode, run: &mut Run, now: Timestamp) {
-        let open = self.runs(me).values().filter(|run| run.state.is_open()).count();
+        let open = open_runs(&self.runs(me)).len();
         match mode {
             Mode::Single if open > 0 => run.end(State::Refused, "it runs already", now),
             Mode::Queued(max) | Mode::Parallel(max) if open >= usize::from(max) => {
@@ -184,6 +271,18 @@ impl Entry {
             Mode::Queued(_) if open > 0 => run.state = State::Queued,
             _ => {}
         }
+    }
+
+    /// Records of nodes that do not live, beyond the latest few: nobody else writes over them.
+    pub(super) fn outdated(&self, living: &BTreeSet<ShortId>) -> Vec<(ShortId, u8)> {
+        let runs = self.spec.runs.iter();
+        let mut over: Vec<_> = runs
+            .filter(|((node, _), run)| !living.contains(node) && !run.state.is_open())
+            .map(|(at, run)| (run.ended, *at))
+            .collect();
+        over.sort_unstable();
+        over.truncate(over.len().saturating_sub(PLACES.into()));
+        over.into_iter().map(|(_, at)| at).collect()
     }
 
     /// Counts a start, unless there were too many.
@@ -198,10 +297,17 @@ impl Entry {
 
     /// It is switched off until somebody looks at it.
     pub(super) fn trip(&mut self, why: String) {
-        self.spec.tripped = Some(why);
-        self.starts.clear();
+        self.tripped = Some(why);
         self.recent.clear();
     }
+}
+
+/// Adds one more; of too many the oldest goes.
+fn push<T>(queue: &mut VecDeque<T>, one: T, most: usize) {
+    if queue.len() >= most {
+        queue.pop_front();
+    }
+    queue.push_back(one);
 }
 
 fn within_a_minute(times: &mut VecDeque<Timestamp>, now: Timestamp) {

@@ -4,7 +4,12 @@ use std::{sync::Arc, time::Duration};
 
 use device_adapters::schedule::Home;
 use jiff::{SignedDuration, Timestamp};
-use tokio::{sync::oneshot, time::Instant};
+use mesh_proto::ShortId;
+use tokio::{
+    sync::oneshot,
+    task::{Id, JoinError},
+    time::Instant,
+};
 use tracing::{info, warn};
 
 use super::{
@@ -13,13 +18,12 @@ use super::{
         deeds::shown,
         expression::Facts,
         program::{Mode, Program, What},
-        runs::{Run, State, clipped, free_place, is_taken_over, orphans, run_field},
+        runs::{Run, State, clipped, free_place, is_taken_over, open_runs, orphans, run_field},
         world::View,
     },
     Engine,
-    entry::Entry,
+    entry::{Entry, Wait},
 };
-use crate::service::Op;
 
 /// What became of a step.
 pub(super) struct Stepped {
@@ -27,8 +31,8 @@ pub(super) struct Stepped {
     took_ms: u32,
 }
 
-/// Where a step belongs.
-pub(super) type Stand = (String, u8);
+/// Where a step belongs: the automation, the run, and which of its tries it is.
+pub(super) type Stand = (String, u64, u32);
 
 /// Something that a run does.
 struct Step {
@@ -43,6 +47,9 @@ impl Engine {
     pub(super) fn adopt(&mut self, name: &str, now: Timestamp) {
         let me = self.peers.me;
         let Some(entry) = self.automations.get_mut(name) else { return };
+        if entry.spec.runs.values().all(|run| !run.state.is_open()) {
+            return;
+        }
         let has_settled = entry.has_settled();
         let (own, living) = (&entry.own, &self.peers.living);
         let left: Vec<_> = orphans(&entry.runs(me), me, has_settled, |node| living.contains(&node))
@@ -51,54 +58,52 @@ impl Engine {
             .collect();
         for at in left {
             let runs = entry.runs(me);
-            let place = if at.0 == me { Some(at.1) } else { free_place(&runs, me, State::Running) };
+            // One that went to and fro between nodes has been here before.
+            let known = runs
+                .get(&at)
+                .and_then(|run| runs.iter().find(|((node, _), own)| *node == me && own.id == run.id));
+            let known = known.map(|((_, place), _)| *place);
+            let place = known.or_else(|| free_place(&runs, me, State::Running));
             let (Some(place), Some(run)) = (place, runs.get(&at)) else { continue };
             let mut run = Run { took: now.as_millisecond(), ..(*run).clone() };
             let why =
                 if at.0 == me { "it was broken off by a restart" } else { "the node that was at it died" };
             run.note(now, &[], why, "goes on", 0);
             info!(name, why, "goes on with a run");
-            entry.own.insert(place, run);
+            entry.put(place, run);
+            let object = entry.object.clone();
             drop(self.store(name, place));
+            // Both at once: of a run that is over nobody may find a record that says it goes on.
+            if let Some(field) = run_field(at.0, at.1).filter(|_| at.0 != me) {
+                drop(self.ledger.write(&object, field, None));
+            }
             return self.adopt(name, now);
         }
     }
 
-    /// Ends what another node took over, or started again, while this one was not heard.
+    /// Ends the runs of this node that are not to go on.
     pub(super) fn give_way(&mut self, name: &str, now: Timestamp) {
         let me = self.peers.me;
         let Some(entry) = self.automations.get_mut(name) else { return };
-        let is_restart = entry.spec.active().is_some_and(|program| program.mode == Mode::Restart);
-        let runs = entry.runs(me);
-        let lost: Vec<(u8, &'static str)> = entry
-            .own
-            .iter()
-            .filter(|(_, run)| run.state.is_open())
-            .filter_map(|(place, run)| {
-                let started_again =
-                    is_restart && runs.values().any(|other| other.state.is_open() && other.at > run.at);
-                match (is_taken_over(&runs, (me, *place)), started_again) {
-                    (true, _) => Some((*place, "another node goes on with it")),
-                    (_, true) => Some((*place, "it was started again")),
-                    _ => None,
-                }
-            })
-            .collect();
+        let lost = entry.lost(me);
         lost.iter().for_each(|(place, why)| entry.end(*place, why, now));
         for (place, _) in lost {
             drop(self.store(name, place));
         }
     }
 
-    /// Takes the next step of each open run of this node that has none under way and waits for nothing.
-    pub(super) fn advance(&mut self, name: &str, home: &Result<Home, String>, now: Timestamp) {
+    /// Takes the next step of each open run of this node that has none under way and waits for nothing; answers whether there is more
+    /// to do at once.
+    pub(super) fn advance(&mut self, name: &str, home: &Result<Home, String>, now: Timestamp) -> bool {
         let me = self.peers.me;
-        let Some(entry) = self.automations.get_mut(name) else { return };
-        let Ok(program) = entry.spec.program.clone() else { return };
+        let Some(entry) = self.automations.get_mut(name) else { return false };
+        let Ok(program) = entry.spec.program.clone() else { return false };
         entry.call_next(me);
+        let mut is_more = false;
         for place in entry.due(now) {
-            self.take_step(name, place, &program, home, now);
+            is_more |= self.take_step(name, place, &program, home, now);
         }
+        is_more
     }
 
     fn take_step(
@@ -108,13 +113,10 @@ impl Engine {
         program: &Arc<Program>,
         home: &Result<Home, String>,
         now: Timestamp,
-    ) {
-        let Some(entry) = self.automations.get_mut(name) else { return };
-        let (hash, Some(run)) = (entry.spec.hash, entry.own.get_mut(&place)) else { return };
-        if run.program != hash {
-            run.end(State::Stopped, "it was changed while it ran", now);
-            return drop(self.store(name, place));
-        }
+    ) -> bool {
+        let Some(entry) = self.automations.get_mut(name) else { return false };
+        let Some(run) = entry.own.get_mut(&place) else { return false };
+        let waited = entry.waits.remove(&place);
         let trigger = run.data.clone();
         let view = View {
             devices: &self.devices,
@@ -124,16 +126,22 @@ impl Engine {
         };
         match run.course.next(program, &view, now) {
             Move::Do { deed, path } => {
-                let key = format!("automation/{name}#{:016x}.{}", run.id, key_of(&path, run));
+                let key = format!("automation/{name}#{:016x}.{}", run.id, run.course.turn());
                 run.note(now, &path, &shown(&deed.what), "", 0);
                 let step =
                     Step { what: deed.what.clone(), facts: view.facts(), key, deadline: deed.deadline };
                 self.perform(name, place, step);
             }
-            Move::Wait { until, .. } => {
-                entry.waits.insert(place, until);
-                drop(self.store(name, place));
+            Move::Wait { until, waiting } => {
+                let watches = waiting.is_some_and(|waiting| !waiting.until.is_empty());
+                let wait = Wait { until, watches };
+                entry.waits.insert(place, wait);
+                // It was looked at again, and nothing is new.
+                if waited != Some(wait) {
+                    drop(self.store(name, place));
+                }
             }
+            Move::Again => return true,
             Move::End(end) => {
                 let (state, why) = match end {
                     End::Done => (State::Done, String::new()),
@@ -144,13 +152,16 @@ impl Engine {
                 drop(self.store(name, place));
             }
         }
+        false
     }
 
     /// Does one thing, in a task of its own, once it is stored that it is done.
     fn perform(&mut self, name: &str, place: u8, step: Step) {
         let is_stored = self.store(name, place);
         let Some(entry) = self.automations.get_mut(name) else { return };
-        entry.busy.insert(place);
+        let Some(run) = entry.own.get(&place) else { return };
+        let stand = (name.to_owned(), run.id, run.course.turn());
+        entry.busy.insert(run.id);
         let (deeds, by) = (self.deeds.clone(), entry.object.to_string());
         let task = self.steps.spawn(async move {
             if let Some(is_stored) = is_stored {
@@ -161,11 +172,11 @@ impl Engine {
             let outcome = deeds.perform(&by, &what, &facts, key, deadline).await;
             Stepped { outcome, took_ms: u32::try_from(began.elapsed().as_millis()).unwrap_or(u32::MAX) }
         });
-        self.under_way.insert(task.id(), (name.to_owned(), place));
+        self.under_way.insert(task.id(), stand);
     }
 
     /// A step has ended: its outcome is part of the run, and stored with the next step.
-    pub(super) fn stepped(&mut self, ended: Result<(tokio::task::Id, Stepped), tokio::task::JoinError>) {
+    pub(super) fn stepped(&mut self, ended: Result<(Id, Stepped), JoinError>) -> Option<(String, u8)> {
         let (id, stepped) = match ended {
             Ok((id, stepped)) => (id, stepped),
             Err(error) => {
@@ -174,17 +185,21 @@ impl Engine {
                 (error.id(), Stepped { outcome, took_ms: 0 })
             }
         };
-        let Some((name, place)) = self.under_way.remove(&id) else { return };
-        if let Some(entry) = self.automations.get_mut(&name) {
-            entry.stepped(place, stepped);
+        let (name, run, turn) = self.under_way.remove(&id)?;
+        let entry = self.automations.get_mut(&name)?;
+        let place = entry.stepped(run, turn, stepped)?;
+        // Of one that was ended meanwhile no step is next.
+        if entry.own.get(&place).is_some_and(|run| !run.state.is_open()) {
+            drop(self.store(&name, place));
         }
+        Some((name, place))
     }
 
     /// Stores a run as this node knows it; the answer is ready when it is flushed.
-    pub(super) fn store(&self, name: &str, place: u8) -> Option<oneshot::Receiver<()>> {
+    pub(super) fn store(&mut self, name: &str, place: u8) -> Option<oneshot::Receiver<()>> {
         let entry = self.automations.get(name)?;
         let (run, field) = (entry.own.get(&place)?, run_field(self.peers.me, place)?);
-        Some(self.ledger.write(Op::Set(entry.object.clone(), field, run.to_value())))
+        Some(self.ledger.write(&entry.object, field, Some(run.to_value())))
     }
 
     /// The clock was set by so much: what waits for a length of time waits no longer and no shorter for it.
@@ -202,6 +217,31 @@ impl Engine {
 }
 
 impl Entry {
+    /// The open runs of this node that are not to go on, and why: another node took them over, or started the automation again, while
+    /// this one was not heard; or somebody changed it or switched it off.
+    fn lost(&self, me: ShortId) -> Vec<(u8, &'static str)> {
+        if self.own.values().all(|run| !run.state.is_open()) {
+            return Vec::new();
+        }
+        let is_restart = self.spec.program.as_ref().is_ok_and(|program| program.mode == Mode::Restart);
+        let runs = self.runs(me);
+        let latest = open_runs(&runs).values().map(|run| run.at).max().filter(|_| is_restart);
+        let why = |place: u8, run: &Run| {
+            if !run.state.is_open() {
+                None
+            } else if is_taken_over(&runs, (me, place)) {
+                Some("another node goes on with it")
+            } else if latest > Some(run.at) {
+                Some("it was started again")
+            } else if run.program != self.spec.hash {
+                Some("it was changed while it ran")
+            } else {
+                (!self.spec.enabled).then_some("it was switched off while it ran")
+            }
+        };
+        self.own.iter().filter_map(|(place, run)| Some((*place, why(*place, run)?))).collect()
+    }
+
     /// Ends a run of this node.
     fn end(&mut self, place: u8, why: &str, now: Timestamp) {
         self.waits.remove(&place);
@@ -219,21 +259,28 @@ impl Entry {
     }
 
     /// Tells the runs that wait for an event of one.
-    pub(super) fn tell(&mut self, program: &Program, topic: &str) {
+    pub(super) fn tell(&mut self, topic: &str) {
+        let Ok(program) = &self.spec.program else { return };
         for (place, run) in self.own.iter_mut().filter(|(_, run)| run.state == State::Running) {
-            if !self.busy.contains(place) && run.course.hear(program, topic) {
+            if !self.busy.contains(&run.id)
+                && run.program == self.spec.hash
+                && run.course.hear(program, topic)
+            {
                 self.waits.remove(place);
             }
         }
     }
 
     /// The one that has waited longest has its turn when nothing runs.
-    fn call_next(&mut self, me: mesh_proto::ShortId) {
-        let runs = self.runs(me);
-        if runs.values().any(|run| run.state == State::Running) {
+    fn call_next(&mut self, me: ShortId) {
+        if self.own.values().all(|run| run.state != State::Queued) {
             return;
         }
-        let queued = runs.iter().filter(|(_, run)| run.state == State::Queued);
+        let open = open_runs(&self.runs(me));
+        if open.values().any(|run| run.state == State::Running) {
+            return;
+        }
+        let queued = open.iter().filter(|(_, run)| run.state == State::Queued);
         let first = queued.min_by_key(|(at, run)| (run.at, **at)).map(|(at, _)| *at);
         // What is queued at another node is that one's to call.
         if let Some((_, place)) = first.filter(|(node, _)| *node == me)
@@ -247,35 +294,35 @@ impl Entry {
     fn due(&self, now: Timestamp) -> Vec<u8> {
         let is_due = |place: &u8, run: &Run| {
             run.state == State::Running
-                && !self.busy.contains(place)
-                && self.waits.get(place).is_none_or(|until| *until <= now)
+                && !self.busy.contains(&run.id)
+                && self.waits.get(place).is_none_or(|wait| wait.until <= now || (wait.watches && self.looks))
         };
         self.own.iter().filter(|(place, run)| is_due(place, run)).map(|(place, _)| *place).collect()
     }
 
-    fn stepped(&mut self, place: u8, Stepped { outcome, took_ms }: Stepped) {
-        self.busy.remove(&place);
-        let Some(run) = self.own.get_mut(&place).filter(|run| run.state == State::Running) else { return };
+    /// A step of a run has ended; where that run is.
+    fn stepped(&mut self, id: u64, turn: u32, Stepped { outcome, took_ms }: Stepped) -> Option<u8> {
+        self.busy.remove(&id);
+        let (place, run) = self.own.iter_mut().find(|(_, run)| run.id == id && run.course.turn() == turn)?;
         if let Some(line) = run.trace.last_mut() {
             line.outcome = outcome.as_ref().map_or_else(|why| clipped(why), |()| "ok".to_owned());
             line.took = took_ms;
         }
-        let Ok(program) = &self.spec.program else { return };
-        run.course.did(program, outcome);
+        if let Ok(program) = &self.spec.program
+            && run.state == State::Running
+            && run.program == self.spec.hash
+        {
+            run.course.did(program, outcome);
+        }
+        Some(*place)
     }
 
     /// The waits of this node's runs, by so much later; which runs those are.
     fn shift(&mut self, by: SignedDuration) -> Vec<u8> {
-        for until in self.waits.values_mut() {
-            *until = until.checked_add(by).unwrap_or(*until);
+        for wait in self.waits.values_mut() {
+            wait.until = wait.until.checked_add(by).unwrap_or(wait.until);
         }
         let open = self.own.iter_mut().filter(|(_, run)| run.state.is_open());
         open.filter_map(|(place, run)| run.course.shift(by).then_some(*place)).collect()
     }
-}
-
-/// What names a step of a run: its place, how often it was reached, and which try it is.
-fn key_of(path: &[u16], run: &Run) -> String {
-    let path = path.iter().map(u16::to_string).collect::<Vec<_>>().join(".");
-    format!("{path}.{}", run.course.turn())
 }

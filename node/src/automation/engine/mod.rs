@@ -16,6 +16,8 @@ mod going;
 mod ledger;
 mod requests;
 mod starts;
+#[cfg(test)]
+mod tests;
 mod webhooks;
 
 use std::{
@@ -28,11 +30,12 @@ use std::{
 };
 
 use device_adapters::schedule::Home;
+use futures_util::future::join_all;
 use jiff::{SignedDuration, Timestamp};
 use mesh_proto::{ObjectId, ShortId};
 use tokio::{
     sync::{mpsc, watch},
-    task::{Id, JoinHandle, JoinSet},
+    task::{Id, JoinHandle, JoinSet, yield_now},
     time::{Instant, sleep},
 };
 use tracing::{debug, warn};
@@ -54,7 +57,7 @@ use super::{
 use crate::{
     api::ports::{CommandsHandle, automations::AutomationsRequest, events::EventsHandle},
     devices::HouseholdClock,
-    service::{Change, HouseholdTime, Service, ServiceError},
+    service::{Change, HouseholdTime, ObjectView, Service, ServiceError},
 };
 
 /// Most automations of a household; more are logged and left alone.
@@ -63,6 +66,8 @@ const MAX_AUTOMATIONS: usize = 128;
 const TICK: Duration = Duration::from_millis(500);
 /// A clock that went another way than time itself by more was set.
 const SET: SignedDuration = SignedDuration::from_secs(2);
+/// How long a turn may take before the rest is heard again; it goes on where it was.
+const PATIENCE: Duration = Duration::from_millis(50);
 /// How long what is under way may take at a stop.
 const LAST_STEPS: Duration = Duration::from_secs(2);
 /// What is watched.
@@ -115,6 +120,10 @@ pub struct Engine {
     webhooks: watch::Sender<Hooks>,
     devices: Arc<Devices>,
     automations: BTreeMap<String, Entry>,
+    /// The automation that a turn had no time for.
+    left_off: Option<String>,
+    /// The events that there are: each is heard once.
+    heard: BTreeSet<ObjectId>,
     steps: JoinSet<Stepped>,
     under_way: HashMap<Id, Stand>,
 }
@@ -122,11 +131,15 @@ pub struct Engine {
 impl Engine {
     /// Starts the task.
     pub fn spawn(parts: EngineParts) -> JoinHandle<()> {
+        tokio::spawn(async move { Self::new(parts).run().await })
+    }
+
+    fn new(parts: EngineParts) -> Self {
         let (commands, circuits) = breaker::guard(&parts.commands);
         let hands = Hands::new(parts.service.clone(), commands);
         let deeds = Deeds { hands, events: parts.events, calls: Calls::default() };
         let clock = HouseholdClock::new(parts.time.clone());
-        let engine = Self {
+        Self {
             ledger: Ledger::open(parts.service.clone()),
             service: parts.service,
             requests: parts.requests,
@@ -142,10 +155,11 @@ impl Engine {
             webhooks: parts.webhooks,
             devices: Arc::default(),
             automations: BTreeMap::new(),
+            left_off: None,
+            heard: BTreeSet::new(),
             steps: JoinSet::new(),
             under_way: HashMap::new(),
-        };
-        tokio::spawn(engine.run())
+        }
     }
 
     async fn run(mut self) {
@@ -158,13 +172,22 @@ impl Engine {
     }
 
     async fn end_steps(&mut self) {
-        while let Some(ended) = self.steps.join_next_with_id().await {
-            let stand = ended.as_ref().ok().and_then(|(id, _)| self.under_way.get(id).cloned());
-            self.stepped(ended);
-            if let Some(is_stored) = stand.and_then(|(name, place)| self.store(&name, place)) {
-                let _ = is_stored.await; // the node stops
+        let mut ends = Vec::new();
+        loop {
+            self.ledger.hand_over();
+            tokio::select! {
+                ended = self.steps.join_next_with_id() => match ended {
+                    Some(ended) => {
+                        let place = self.stepped(ended);
+                        ends.extend(place.and_then(|(name, place)| self.store(&name, place)));
+                    }
+                    None => break,
+                },
+                () = self.ledger.is_ready() => {}
             }
         }
+        self.ledger.close().await;
+        join_all(ends).await;
     }
 
     /// Serves until the node stops; an error means that the event loop is gone.
@@ -176,14 +199,18 @@ impl Engine {
         self.see_living(has_come);
         loop {
             self.heartbeat.fetch_add(1, Ordering::Relaxed);
-            if is_whole {
-                self.turn();
+            let is_more = is_whole && self.turn();
+            let pause = if is_more { Duration::ZERO } else { self.pause() };
+            if is_more {
+                // A pause of no length is none: whoever shares the thread would wait for many turns.
+                yield_now().await;
             }
-            let pause = self.pause();
+            self.ledger.hand_over();
+            // Whatever comes all the time holds up none of the others: each has its chance.
             tokio::select! {
-                biased;
                 () = super::stopped(&mut self.shutdown) => return Ok(()),
-                Some(ended) = self.steps.join_next_with_id() => self.stepped(ended),
+                Some(ended) = self.steps.join_next_with_id() => drop(self.stepped(ended)),
+                () = self.ledger.is_ready() => {}
                 changes = &mut next => {
                     match changes {
                         Ok(changes) => {
@@ -229,11 +256,12 @@ impl Engine {
         let name = change.id.name();
         match change.id.kind() {
             "device" => {
-                drop(Arc::make_mut(&mut self.devices).0.insert(name.to_owned(), Device::read(object)))
+                Arc::make_mut(&mut self.devices).insert(name, Device::read(object));
+                self.tell_news();
             }
             "home" if change.id.as_str() == HOME => self.see_home(HomeText::read(object)),
-            "event" if is_whole => self.hear(object),
-            "automation" => self.see_automation(&change.id, Spec::read(object)),
+            "event" if self.heard.insert(change.id.clone()) && is_whole => self.hear(object),
+            "automation" => self.see_automation(object),
             "node" => self.peers.see(&change),
             _ => {}
         }
@@ -244,23 +272,38 @@ impl Engine {
         self.home = home;
     }
 
-    fn see_automation(&mut self, object: &ObjectId, spec: Spec) {
-        let name = object.name();
+    fn see_automation(&mut self, view: &ObjectView) {
+        let (object, name) = (&view.id, view.id.name());
         if let Some(entry) = self.automations.get_mut(name) {
-            return entry.see(spec);
+            return entry.see(Spec::read(view, Some(&entry.spec)));
         }
         if self.automations.len() >= MAX_AUTOMATIONS {
             return warn!(%name, limit = MAX_AUTOMATIONS, "too many automations: this one is left alone");
         }
         let won_at = Some(self.peers.living_since).filter(|_| self.peers.is_mine(object));
-        self.automations.insert(name.to_owned(), Entry::new(object.clone(), spec, won_at));
+        let entry = Entry::new(object.clone(), Spec::read(view, None), won_at);
+        self.automations.insert(name.to_owned(), entry);
+    }
+
+    /// Something is not as it was in the home.
+    fn tell_news(&mut self) {
+        self.automations.values_mut().for_each(|entry| entry.is_news = true);
+    }
+
+    fn see_home(&mut self, home: HomeText) {
+        self.home = home;
+        self.automations.values_mut().for_each(|entry| entry.sentry.look_anew());
     }
 
     /// An object is gone.
     fn lose(&mut self, object: &ObjectId) {
         match object.kind() {
-            "device" => drop(Arc::make_mut(&mut self.devices).0.remove(object.name())),
+            "device" => {
+                Arc::make_mut(&mut self.devices).remove(object.name());
+                self.tell_news();
+            }
             "home" if object.as_str() == HOME => self.see_home(HomeText::default()),
+            "event" => drop(self.heard.remove(object)),
             "automation" => drop(self.automations.remove(object.name())),
             _ => {}
         }
@@ -268,9 +311,10 @@ impl Engine {
 
     /// What is known of the home.
     fn known(&self) -> BTreeSet<ObjectId> {
-        let devices = self.devices.0.keys().map(|name| format!("device/{name}"));
-        let devices = devices.filter_map(|id| ObjectId::new(&id).ok());
-        devices.chain(self.automations.values().map(|entry| entry.object.clone())).collect()
+        let devices = self.devices.ids().map(|name| format!("device/{name}"));
+        let named = devices.chain([HOME.to_owned()]).filter_map(|id| ObjectId::new(&id).ok());
+        let automations = self.automations.values().map(|entry| entry.object.clone());
+        named.chain(automations).chain(self.heard.iter().cloned()).collect()
     }
 
     fn see_living(&mut self, has_come: bool) {
@@ -286,33 +330,47 @@ impl Engine {
         if self.time.borrow().trusted { self.home.home() } else { Err(NO_TIME.to_owned()) }
     }
 
-    /// Looks at what has started, goes on with what this node is to go on with, and takes the next steps.
-    fn turn(&mut self) {
+    /// Looks at what has started, goes on with what this node is to go on with, and takes the next steps; answers whether there is more
+    /// to do at once.
+    fn turn(&mut self) -> bool {
+        let began = std::time::Instant::now();
         let now = self.now();
         let home = self.home();
         let acts = self.peers.held().is_none();
         let is_trusted = self.time.borrow().trusted;
-        let names: Vec<String> = self.automations.keys().cloned().collect();
+        let mut names: Vec<String> = self.automations.keys().cloned().collect();
+        if let Some(first) = self.left_off.take() {
+            let first = names.partition_point(|name| *name < first);
+            names.rotate_left(first);
+        }
+        let mut is_more = false;
         for name in names {
+            if began.elapsed() > PATIENCE {
+                self.left_off = Some(name);
+                return true;
+            }
             self.look(&name, home.as_ref().ok(), now);
             if acts {
-                self.start(&name, &home, now);
+                is_more |= self.start(&name, &home, now);
             }
             // How long something of before the start has still to wait nobody knows without the time of day.
             if acts && is_trusted {
                 self.adopt(&name, now);
             }
             self.give_way(&name, now);
-            self.advance(&name, &home, now);
+            is_more |= self.advance(&name, &home, now);
         }
+        is_more
     }
 
     /// How long until something may be due.
     fn pause(&self) -> Duration {
         let now = self.turned_at.0;
         let until = |at: &Timestamp| Duration::try_from(at.duration_since(now)).unwrap_or_default();
-        let waits = self.automations.values().flat_map(|entry| entry.waits.values());
-        waits.map(until).filter(|pause| !pause.is_zero()).fold(TICK, Duration::min)
+        let entries = self.automations.values();
+        let waits = entries.clone().flat_map(|entry| entry.waits.values()).map(|wait| wait.until);
+        let due = waits.chain(entries.filter_map(|entry| entry.sentry.due()));
+        due.map(|at| until(&at)).filter(|pause| !pause.is_zero()).fold(TICK, Duration::min)
     }
 
     /// The time now; where the clock was set what waits is shifted.

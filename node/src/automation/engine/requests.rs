@@ -1,5 +1,7 @@
 //! What clients ask of the automations.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use mesh_proto::{FieldName, ObjectId, Value, kinds::Author};
 use serde_json::{Map, Value as Json, json};
@@ -10,10 +12,10 @@ use super::{
         Rehearsal,
         breaker::Circuit,
         called::{self, Called},
-        program::ProgramText,
+        program::{Program, ProgramText, Trigger},
         rehearsal::rehearse,
         requests::named,
-        runs::{Run, Runs},
+        runs::{Run, Runs, open_runs},
         world::View,
     },
     Engine, Entry, MAX_AUTOMATIONS, now,
@@ -39,15 +41,17 @@ impl Engine {
                 let _ = reply.send(Ok(views)); // whoever asked is gone
             }
             AutomationsRequest::Put(name, program, reply) => {
-                self.write_for(self.put_ops(&name, program), reply)
+                self.automations.get_mut(&name).into_iter().for_each(Entry::reset);
+                self.write_for(self.put_ops(&name, program), reply);
             }
             AutomationsRequest::Enable(name, enabled, reply) => {
+                self.automations.get_mut(&name).into_iter().for_each(Entry::reset);
                 self.write_for(self.enable_ops(&name, enabled), reply);
             }
             AutomationsRequest::Remove(name, reply) => {
                 self.write_for(self.entry(&name).map(|entry| vec![Op::Delete(entry.object.clone())]), reply);
             }
-            AutomationsRequest::Rehearse(name, reply) => drop(reply.send(self.rehearse(&name))),
+            AutomationsRequest::Rehearse(name, reply) => self.rehearse(&name, reply),
             AutomationsRequest::Start(name, reply) => self.start_by_hand(&name, reply),
             AutomationsRequest::Webhook(name, reply) => self.make_webhook(&name, reply),
             AutomationsRequest::RevokeWebhook(name, reply) => self.write_for(self.revoke_ops(&name), reply),
@@ -98,13 +102,21 @@ impl Engine {
         Ok(ops)
     }
 
-    fn rehearse(&self, name: &str) -> Result<Rehearsal, PortError> {
-        let entry = self.entry(name)?;
-        let program = entry.spec.program.as_ref().map_err(|fault| invalid(fault))?;
-        let (home, now, trigger) = (self.home(), now(&self.clock), json!({"kind": "test"}));
-        let home = home.as_ref().map_err(Clone::clone);
-        let view = View { devices: &self.devices, home, now, trigger: &trigger };
-        Ok(rehearse(program, &view, now))
+    /// One that turns in circles takes a while, in which the rest goes on.
+    fn rehearse(&self, name: &str, reply: Reply<Rehearsal>) {
+        let program = self
+            .entry(name)
+            .and_then(|entry| entry.spec.program.as_ref().map(Arc::clone).map_err(|fault| invalid(fault)));
+        let program = match program {
+            Ok(program) => program,
+            Err(refused) => return drop(reply.send(Err(refused))), // whoever asked may be gone
+        };
+        let (home, now, devices) = (self.home(), now(&self.clock), Arc::clone(&self.devices));
+        tokio::task::spawn_blocking(move || {
+            let (home, trigger) = (home.as_ref().map_err(Clone::clone), json!({"kind": "test"}));
+            let view = View { devices: &devices, home, now, trigger: &trigger };
+            drop(reply.send(Ok(rehearse(&program, &view, now))));
+        });
     }
 
     /// Every node is told that it starts, and whichever is to start it does; answered when that is told.
@@ -143,7 +155,7 @@ impl Engine {
 
     fn view(&self, name: &str, entry: &Entry) -> AutomationView {
         let runs = entry.runs(self.peers.me);
-        let (state, reason) = state(entry, &runs);
+        let (state, reason) = self.state(entry, &runs);
         let mut latest: Vec<_> = runs.iter().collect();
         latest.sort_by_key(|(_, run)| std::cmp::Reverse(run.took));
         AutomationView {
@@ -157,21 +169,26 @@ impl Engine {
             by: self.peers.winner(&entry.object).map(|node| self.peers.call(node)),
         }
     }
-}
 
-fn state(entry: &Entry, runs: &Runs<'_>) -> (&'static str, Option<String>) {
-    match (entry.spec.enabled, &entry.spec.program, &entry.spec.tripped) {
-        (false, ..) => ("off", None),
-        (true, Err(fault), _) => ("invalid", Some(fault.clone())),
-        (true, Ok(_), Some(why)) => ("tripped", Some(why.clone())),
-        _ if runs.values().any(|run| run.state.is_open()) => ("running", None),
-        _ if entry.spec.lacks_path() => {
-            let name = entry.object.name();
-            let way_out =
-                format!("nobody can call it yet: `hearth automation webhook {name}` makes its path");
-            ("waiting", Some(way_out))
+    fn state(&self, entry: &Entry, runs: &Runs<'_>) -> (&'static str, Option<String>) {
+        match (entry.spec.enabled, &entry.spec.program, entry.tripped()) {
+            (false, ..) => ("off", None),
+            (true, Err(fault), _) => ("invalid", Some(fault.clone())),
+            (true, Ok(_), Some(why)) => ("tripped", Some(why.clone())),
+            _ if !open_runs(runs).is_empty() => ("running", None),
+            (true, Ok(program), None) => match self.hindrance(entry, program) {
+                None => ("waiting", entry.spec.lacks_path().then(|| no_path(entry))),
+                hindrance => ("held", hindrance),
+            },
         }
-        _ => ("waiting", None),
+    }
+
+    /// Why an automation cannot be started at present, or not at all of its times.
+    fn hindrance(&self, entry: &Entry, program: &Program) -> Option<String> {
+        let goes_by_clock = program.triggers.iter().any(|trigger| matches!(trigger, Trigger::At(_)));
+        let by_clock = || self.home().err().or_else(|| entry.sentry.problem.clone());
+        let held = self.peers.held().map(str::to_owned);
+        held.or_else(|| goes_by_clock.then(by_clock).flatten())
     }
 }
 
@@ -199,6 +216,11 @@ fn run_view(node: String, run: &Run) -> RunView {
             .collect(),
         left_out: run.left_out,
     }
+}
+
+fn no_path(entry: &Entry) -> String {
+    let name = entry.object.name();
+    format!("nobody can call it yet: `hearth automation webhook {name}` makes its path")
 }
 
 fn circuit_view(circuit: &Circuit) -> CircuitView {

@@ -4,20 +4,21 @@ use device_adapters::schedule::Home;
 use jiff::Timestamp;
 use mesh_proto::{FieldName, Value};
 use serde_json::Value as Json;
+use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::{
     super::{
         called::Called,
         program::{Mode, Program},
-        runs::{Run, State, free_place},
+        runs::{Run, State, free_place, run_field},
         sentry::{Firing, Heard, hear},
         world::View,
     },
-    Engine,
+    Engine, TICK,
     entry::MAX_STARTS,
 };
-use crate::service::{ObjectView, Op};
+use crate::service::ObjectView;
 
 /// Starts of another automation in the same minute, from which on the two are taken to fight.
 const MANY_STARTS: usize = MAX_STARTS / 2;
@@ -25,6 +26,7 @@ const MANY_STARTS: usize = MAX_STARTS / 2;
 impl Engine {
     /// Takes in an event.
     pub(super) fn hear(&mut self, object: &ObjectView) {
+        let now = super::now(&self.clock);
         let Some((topic, _)) = object.id.name().rsplit_once(':') else { return };
         let field = object.fields.values().next();
         let data = field.map_or(Json::Null, |field| crate::json::from_value(&field.value));
@@ -35,9 +37,10 @@ impl Engine {
             return self.hear_called(called, heard);
         }
         for (name, entry) in &mut self.automations {
-            let Some(program) = entry.spec.active() else { continue };
-            entry.fire(hear(name, &program.triggers, heard));
-            entry.tell(&program, topic);
+            if let Some(program) = entry.active() {
+                entry.fire(hear(name, &program.triggers, heard), now);
+            }
+            entry.tell(topic);
         }
     }
 
@@ -52,23 +55,32 @@ impl Engine {
     pub(super) fn look(&mut self, name: &str, home: Option<&Home>, now: Timestamp) {
         let (is_trusted, me) = (self.time.borrow().trusted, self.peers.me);
         let Some(entry) = self.automations.get_mut(name) else { return };
-        let Some(program) = entry.spec.active() else { return };
-        let fired = entry.sentry.look(name, &program.triggers, &self.devices, now);
-        entry.fire(fired);
+        let is_news = std::mem::take(&mut entry.is_news);
+        // What a run waits for may also come with the time.
+        entry.looks = is_news || entry.looked_at.is_none_or(|at| at.elapsed() >= TICK);
+        if entry.looks {
+            entry.looked_at = Some(Instant::now());
+        }
+        let Some(program) = entry.active() else { return };
+        if is_news {
+            let fired = entry.sentry.look(name, &program.triggers, &self.devices);
+            entry.fire(fired, now);
+        }
+        let ripe = entry.sentry.ripe(now);
+        entry.fire(ripe, now);
         if let Some(home) = home.filter(|_| is_trusted) {
-            match entry.sentry.look_at_clock(name, &program.triggers, home, now) {
-                Ok(fired) => entry.fire(fired),
-                Err(reason) => debug!(name, reason, "its time cannot be known"),
-            }
+            let fired = entry.sentry.look_at_clock(name, &program.triggers, home, now);
+            entry.fire(fired, now);
         }
         entry.forget(me, now);
     }
 
-    /// Begins a run for what has started the automation and nobody acted upon.
-    pub(super) fn start(&mut self, name: &str, home: &Result<Home, String>, now: Timestamp) {
-        let Some(entry) = self.automations.get_mut(name) else { return };
-        let Some(program) = entry.spec.active() else { return };
-        for firing in entry.take_firings() {
+    /// Begins a run for what has started the automation and nobody acted upon; answers whether there is more of it.
+    pub(super) fn start(&mut self, name: &str, home: &Result<Home, String>, now: Timestamp) -> bool {
+        let Some(entry) = self.automations.get_mut(name) else { return false };
+        let Some(program) = entry.active() else { return false };
+        let (firings, is_more) = entry.take_firings();
+        for firing in firings {
             let view = View {
                 devices: &self.devices,
                 home: home.as_ref().map_err(Clone::clone),
@@ -78,6 +90,7 @@ impl Engine {
             let holds = view.all_hold(&program.conditions);
             self.begin(name, &program, &firing, holds, now);
         }
+        is_more
     }
 
     /// A run for what started the automation, as its mode has it.
@@ -90,7 +103,10 @@ impl Engine {
         now: Timestamp,
     ) {
         let me = self.peers.me;
-        let Some(entry) = self.automations.get_mut(name) else { return };
+        // One of what came together may have been one too many.
+        let Some(entry) = self.automations.get_mut(name).filter(|entry| entry.active().is_some()) else {
+            return;
+        };
         let mut run = Run::new(firing, entry.spec.hash, now);
         match holds {
             Ok(true) => entry.admit(me, program.mode, &mut run, now),
@@ -105,11 +121,17 @@ impl Engine {
             changed = entry.end_all("it was started again", now);
         }
         let Some(place) = free_place(&entry.runs(me), me, run.state) else {
-            return warn!(name, "all its places are taken: what started it is passed over");
+            return debug!(name, "all its places are taken: what started it is passed over");
         };
         debug!(name, why = firing.why, state = ?run.state, "an automation was started");
-        entry.own.insert(place, run);
+        entry.put(place, run);
         changed.push(place);
+        let object = entry.object.clone();
+        for (node, place) in entry.outdated(&self.peers.living) {
+            if let Some(field) = run_field(node, place) {
+                drop(self.ledger.write(&object, field, None));
+            }
+        }
         for place in changed {
             drop(self.store(name, place));
         }
@@ -133,11 +155,9 @@ impl Engine {
         );
         let Some(entry) = self.automations.get_mut(name) else { return };
         warn!(name, reason, "an automation runs away, and is switched off");
-        let op = FieldName::new("tripped")
-            .map(|field| Op::Set(entry.object.clone(), field, Value::Text(reason.as_str().into())));
-        entry.trip(reason);
-        if let Ok(op) = op {
-            drop(self.ledger.write(op));
+        if let Ok(field) = FieldName::new("tripped") {
+            drop(self.ledger.write(&entry.object, field, Some(Value::Text(reason.as_str().into()))));
         }
+        entry.trip(reason);
     }
 }

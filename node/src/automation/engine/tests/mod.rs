@@ -1,0 +1,389 @@
+//! The engine with an event loop, an owner of commands and a mesh of events that are fakes, in time that does not pass by itself. Several
+//! nodes share one event loop: what one writes all others see. The time of day is what a test says, and goes on from there.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod going;
+mod load;
+mod starts;
+
+use std::{ops::Deref, sync::Mutex};
+
+use mesh_proto::{FieldName, Value, kinds::Author};
+use serde_json::{Value as Json, json};
+use tokio::time::timeout;
+
+use super::{
+    super::{
+        peers::HEAR_OUT,
+        runs::{Run, State, run_field},
+        sentry::Firing,
+        steps::SETTLE,
+    },
+    *,
+};
+use crate::{
+    api::{
+        fake::FakeLoop,
+        ports::{
+            Command, CommandRequest, CommandState, CommandsPort, CommandsRequest,
+            automations::{AutomationView, AutomationsHandle},
+            events::EventsRequest,
+        },
+    },
+    devices::encode,
+    devices::ownership::winner,
+    service::Op,
+};
+
+const ME: ShortId = ShortId(0xab);
+const OTHER: ShortId = ShortId(0xcd);
+const BOTH: [ShortId; 2] = [ME, OTHER];
+/// Longer than anything takes that happens by itself.
+const LONG: Duration = Duration::from_secs(30);
+
+type Runs = BTreeMap<(ShortId, u8), Run>;
+type Said = Arc<Mutex<(Timestamp, Instant)>>;
+
+/// A command as it was given, and the runs of its automation that were stored by then.
+#[derive(Debug, Clone)]
+struct Given {
+    device: String,
+    key: String,
+    at: Timestamp,
+    runs: Vec<Run>,
+}
+
+/// The owner of commands: it confirms them but for those of the device that it holds; those of `device/bad` fail.
+#[derive(Clone)]
+struct Owner {
+    service: Service,
+    given: Arc<Mutex<Vec<Given>>>,
+    held: watch::Receiver<&'static str>,
+    said: Said,
+}
+
+impl Owner {
+    async fn run(mut self, mut port: CommandsPort) {
+        let mut commands: BTreeMap<String, Command> = BTreeMap::new();
+        loop {
+            tokio::select! {
+                request = port.requests.recv() => match request {
+                    None => return,
+                    Some(CommandsRequest::Get(id, reply)) => drop(reply.send(Ok(commands.get(&id).cloned()))),
+                    Some(CommandsRequest::Submit(request, reply)) => {
+                        let command = self.take(request).await;
+                        commands.insert(command.id.clone(), command.clone());
+                        drop(reply.send(Ok(command)));
+                    }
+                },
+                Ok(()) = self.held.changed() => {}
+            }
+            let held = *self.held.borrow();
+            let is_free = |command: &Command| !command.state.is_final() && command.device.name() != held;
+            for command in commands.values_mut().filter(|command| is_free(command)) {
+                command.state = CommandState::Confirmed;
+                let _ = port.life.send(command.clone());
+            }
+        }
+    }
+
+    async fn take(&self, request: CommandRequest) -> Command {
+        let (key, device) = (request.key.unwrap(), request.device.to_string());
+        let runs = stored(&self.service, key.split('#').next().unwrap()).await.into_values().collect();
+        let at = passed(*self.said.lock().unwrap());
+        self.given.lock().unwrap().push(Given { device: device.clone(), key: key.clone(), at, runs });
+        let fails = device == "device/bad";
+        Command {
+            id: key,
+            device: request.device,
+            state: if fails { CommandState::Failed } else { CommandState::Accepted },
+            at_ms: 0,
+            deadline_ms: u64::from(request.deadline_ms),
+            reason: fails.then(|| "it is broken".to_owned()),
+            life: Vec::new(),
+        }
+    }
+}
+
+/// The runs of an automation as they are stored.
+async fn stored(service: &Service, object: &str) -> Runs {
+    let object = service.get(ObjectId::new(object).unwrap()).await.unwrap();
+    object.map(|object| Spec::read(&object, None).runs).unwrap_or_default()
+}
+
+/// The home, and all that its nodes share.
+struct House {
+    fake: FakeLoop,
+    given: Arc<Mutex<Vec<Given>>>,
+    owner: Owner,
+    held: watch::Sender<&'static str>,
+    time: Arc<watch::Sender<HouseholdTime>>,
+    said: Said,
+    alive: watch::Sender<BTreeSet<ShortId>>,
+    caught_up: watch::Sender<bool>,
+}
+
+/// The home, and a node in it.
+struct Bench {
+    house: House,
+    node: Node,
+}
+
+impl Deref for Bench {
+    type Target = House;
+
+    fn deref(&self) -> &House {
+        &self.house
+    }
+}
+
+/// An engine.
+struct Node {
+    automations: AutomationsHandle,
+    heartbeat: Arc<AtomicU64>,
+    shutdown: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+impl Node {
+    /// It is gone from one moment to the next, and all that it had under way.
+    async fn dies(&mut self) {
+        self.task.abort();
+        assert!((&mut self.task).await.is_err());
+    }
+}
+
+impl Bench {
+    /// A node in its home at six o'clock, alone, with lamps.
+    async fn new() -> Self {
+        Self::with(&[]).await
+    }
+
+    /// The same in a household of which others are known, though nobody lives.
+    async fn with(others: &[ShortId]) -> Self {
+        let fake = FakeLoop::start();
+        let said: Said = Arc::new(Mutex::new((at("06:00:00"), Instant::now())));
+        let clock = said.clone();
+        fake.go_by(move || u64::try_from(passed(*clock.lock().unwrap()).as_millisecond()).unwrap());
+        fake.put("home/main", "zone", Value::Text("UTC".into())).await;
+        for device in ["lamp", "desk", "bad"] {
+            fake.put(&format!("device/{device}"), "adapter", Value::Text("lifx".into())).await;
+        }
+        for other in others {
+            fake.put(&format!("node/{other}"), "name", Value::Text("other".into())).await;
+        }
+        let (held, holds) = watch::channel("");
+        let given = Arc::new(Mutex::new(Vec::new()));
+        let owner = Owner { service: fake.service(), given: given.clone(), held: holds, said: said.clone() };
+        let (time, _) = watch::channel(HouseholdTime::default());
+        let time = Arc::new(time);
+        tokio::spawn(go_on(time.clone(), said.clone()));
+        let (alive, _) = watch::channel(BTreeSet::from([ME]));
+        let (caught_up, _) = watch::channel(true);
+        time.send_replace(time_since(*said.lock().unwrap()));
+        let house = House { fake, given, owner, held, time, said, alive, caught_up };
+        Self { node: house.engine(ME), house }
+    }
+
+    fn live(&self, nodes: &[ShortId]) {
+        self.alive.send_replace(nodes.iter().copied().collect());
+    }
+
+    /// The time of day becomes that.
+    fn clock(&self, time: Timestamp, trusted: bool) {
+        let said = (time, Instant::now());
+        *self.said.lock().unwrap() = said;
+        self.time.send_replace(HouseholdTime { trusted, ..time_since(said) });
+    }
+
+    /// Writes an automation, and waits until the node has seen it.
+    async fn make(&self, name: &str, program: Json) {
+        self.write(name, program.clone()).await;
+        let is_seen = async || {
+            let view = self.find(name).await;
+            view.is_some_and(|view| view.program["actions"] == program["actions"])
+        };
+        self.until("it is seen", is_seen).await;
+    }
+
+    async fn write(&self, name: &str, program: Json) {
+        let object = ObjectId::new(&format!("automation/{name}")).unwrap();
+        let set = |(field, value): (&String, &Json)| {
+            Op::Set(object.clone(), FieldName::new(field).unwrap(), encode(value))
+        };
+        let ops = program.as_object().unwrap().iter().map(set).collect();
+        self.fake.service().write(Author::Node, ops).await.unwrap();
+    }
+
+    /// So many events of a topic, at once.
+    async fn tell(&self, topic: &str, count: usize) {
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        let event = |_| {
+            let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+            let object = ObjectId::new(&format!("event/{topic}:{number:016x}")).unwrap();
+            Op::Set(object, FieldName::new("data").unwrap(), encode(&json!({"side": "front"})))
+        };
+        self.fake.service().write(Author::Node, (0..count).map(event).collect()).await.unwrap();
+    }
+
+    /// A lamp is on or off, as it says.
+    async fn lamp(&self, on: bool) {
+        let reported = json!({"value": {"kind": "light", "on": on}});
+        self.fake.put("device/lamp", "reported", encode(&reported)).await;
+    }
+
+    /// The first automation of this kind of name that is won by a node, of this one and the other.
+    fn won_by(node: ShortId) -> String {
+        let wins = |name: &String| winner(BOTH, &format!("automation/{name}")) == Some(node);
+        (0..).map(|number| format!("x{number}")).find(wins).unwrap()
+    }
+
+    async fn find(&self, name: &str) -> Option<AutomationView> {
+        self.node.automations.list().await.unwrap().into_iter().find(|view| view.name == name)
+    }
+
+    async fn state(&self, name: &str) -> &'static str {
+        self.find(name).await.unwrap().state
+    }
+
+    async fn runs(&self, name: &str) -> Runs {
+        stored(&self.fake.service(), &format!("automation/{name}")).await
+    }
+
+    /// How many runs are stored in a state.
+    async fn count(&self, name: &str, state: State) -> usize {
+        self.runs(name).await.values().filter(|run| run.state == state).count()
+    }
+
+    /// The devices that were commanded, in their order.
+    fn devices(&self) -> Vec<String> {
+        self.given.lock().unwrap().iter().map(|given| given.device.replace("device/", "")).collect()
+    }
+
+    fn keys(&self) -> Vec<String> {
+        self.given.lock().unwrap().iter().map(|given| given.key.clone()).collect()
+    }
+
+    /// Once so many commands were given, the last of them.
+    async fn given(&self, count: usize) -> Given {
+        self.until("commands are given", async || self.devices().len() >= count).await;
+        assert_eq!(self.devices().len(), count, "{:?}", self.keys());
+        self.given.lock().unwrap()[count - 1].clone()
+    }
+
+    async fn until(&self, what: &str, mut condition: impl AsyncFnMut() -> bool) {
+        let holds = async {
+            while !condition().await {
+                sleep(Duration::from_millis(10)).await;
+            }
+        };
+        if timeout(LONG * 4, holds).await.is_err() {
+            panic!("{what}: {:?}", self.node.automations.list().await);
+        }
+    }
+
+    /// Once so many runs are stored in a state.
+    async fn ends(&self, name: &str, state: State, count: usize) {
+        self.until(&format!("{state:?}"), async || self.count(name, state).await >= count).await;
+    }
+}
+
+impl House {
+    /// An engine: of this node, of another one, or of one that is started anew.
+    fn engine(&self, me: ShortId) -> Node {
+        let (shutdown, stopping) = watch::channel(false);
+        let (automations, requests) = AutomationsHandle::channel();
+        let heartbeat = Arc::default();
+        let parts = self.parts(me, requests, stopping, &heartbeat);
+        Node { automations, heartbeat, shutdown, task: Engine::spawn(parts) }
+    }
+
+    /// An engine that is told each turn to take.
+    fn engine_by_hand(&self) -> Engine {
+        let (_, requests) = AutomationsHandle::channel();
+        let (_, stopping) = watch::channel(false);
+        Engine::new(self.parts(ME, requests, stopping, &Arc::default()))
+    }
+
+    fn parts(
+        &self,
+        me: ShortId,
+        requests: mpsc::Receiver<AutomationsRequest>,
+        shutdown: watch::Receiver<bool>,
+        heartbeat: &Arc<AtomicU64>,
+    ) -> EngineParts {
+        let (commands, port) = CommandsHandle::channel();
+        tokio::spawn(self.owner.clone().run(port));
+        let (events, published) = EventsHandle::channel();
+        tokio::spawn(publish(self.fake.service(), published));
+        EngineParts {
+            service: self.fake.service(),
+            commands,
+            events,
+            requests,
+            alive: self.alive.subscribe(),
+            time: self.time.subscribe(),
+            caught_up: self.caught_up.subscribe(),
+            me,
+            shutdown,
+            heartbeat: heartbeat.clone(),
+        }
+    }
+}
+
+/// Publishes events as a node does, as many as it is asked to.
+async fn publish(service: Service, mut requests: mpsc::Receiver<EventsRequest>) {
+    static NUMBER: AtomicU64 = AtomicU64::new(1 << 32);
+    while let Some(EventsRequest { topic, data, reply }) = requests.recv().await {
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let object = ObjectId::new(&format!("event/{topic}:{number:016x}")).unwrap();
+        let op = Op::Set(object.clone(), FieldName::new("data").unwrap(), encode(&data));
+        service.write(Author::Node, vec![op]).await.unwrap();
+        let _ = reply.send(Ok(object));
+    }
+}
+
+/// The time of day goes on without a word, as clocks do.
+async fn go_on(time: Arc<watch::Sender<HouseholdTime>>, said: Said) {
+    loop {
+        sleep(Duration::from_millis(50)).await;
+        let now = time_since(*said.lock().unwrap());
+        time.send_if_modified(|time| {
+            time.ahead_ms = now.ahead_ms;
+            false
+        });
+    }
+}
+
+fn passed((at, since): (Timestamp, Instant)) -> Timestamp {
+    at + SignedDuration::try_from(since.elapsed()).unwrap()
+}
+
+fn time_since(said: (Timestamp, Instant)) -> HouseholdTime {
+    let ahead_ms = passed(said).as_millisecond() - Timestamp::now().as_millisecond();
+    HouseholdTime { ahead_ms, trusted: true }
+}
+
+fn at(time: &str) -> Timestamp {
+    format!("2026-06-01T{time}Z").parse().unwrap()
+}
+
+fn command(device: &str) -> Json {
+    json!({"device": format!("device/{device}"), "change": {"on": true}})
+}
+
+fn by_hand(at: Timestamp) -> Firing {
+    Firing { id: 7, trigger: 0, at, why: "a test".to_owned(), data: Json::Null }
+}
+
+/// What a bell starts.
+fn on_bell(actions: Json) -> Json {
+    json!({"triggers": [{"event": "bell"}], "actions": actions})
+}
+
+fn with_mode(mut program: Json, mode: &str, max: u8) -> Json {
+    program["mode"] = json!(mode);
+    program["max"] = json!(max);
+    program
+}
