@@ -86,7 +86,7 @@ impl Spec {
     }
 
     /// The program, unless nothing comes of it.
-    fn active(&self) -> Option<Arc<Program>> {
+    pub(super) fn active(&self) -> Option<Arc<Program>> {
         let program = self.program.as_ref().ok()?;
         (self.enabled && self.tripped.is_none()).then(|| Arc::clone(program))
     }

@@ -267,11 +267,6 @@ impl Engine {
         }
     }
 
-    fn see_home(&mut self, home: HomeText) {
-        self.deeds.calls.allowed = Arc::new(home.hosts.clone());
-        self.home = home;
-    }
-
     fn see_automation(&mut self, view: &ObjectView) {
         let (object, name) = (&view.id, view.id.name());
         if let Some(entry) = self.automations.get_mut(name) {
@@ -291,6 +286,7 @@ impl Engine {
     }
 
     fn see_home(&mut self, home: HomeText) {
+        self.deeds.calls.allowed = Arc::new(home.hosts.clone());
         self.home = home;
         self.automations.values_mut().for_each(|entry| entry.sentry.look_anew());
     }

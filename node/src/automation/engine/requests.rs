@@ -132,10 +132,10 @@ impl Engine {
     }
 
     fn can_start(&self, name: &str) -> Result<(), PortError> {
-        let spec = &self.entry(name)?.spec;
-        spec.program.as_ref().map_err(|fault| invalid(fault))?;
-        if spec.active().is_none() {
-            let detail = spec.tripped.clone().unwrap_or_else(|| "it is switched off".to_owned());
+        let entry = self.entry(name)?;
+        entry.spec.program.as_ref().map_err(|fault| invalid(fault))?;
+        if entry.active().is_none() {
+            let detail = entry.tripped().cloned().unwrap_or_else(|| "it is switched off".to_owned());
             return Err(PortError::Conflict { detail, fix: format!("hearth automation enable {name}") });
         }
         Ok(())

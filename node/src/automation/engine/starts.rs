@@ -34,7 +34,7 @@ impl Engine {
         let at = at.and_then(|ms| Timestamp::from_millisecond(ms).ok()).unwrap_or_default();
         let heard = Heard { id: object.id.name(), topic, data: &data, at };
         if let Some(called) = Called::read(heard) {
-            return self.hear_called(called, heard);
+            return self.hear_called(called, heard, now);
         }
         for (name, entry) in &mut self.automations {
             if let Some(program) = entry.active() {
@@ -45,10 +45,10 @@ impl Engine {
     }
 
     /// Takes in a start from outside.
-    fn hear_called(&mut self, called: Called, heard: Heard<'_>) {
+    fn hear_called(&mut self, called: Called, heard: Heard<'_>, now: Timestamp) {
         let Some(entry) = self.automations.get_mut(called.automation()) else { return };
-        let Some(program) = entry.spec.active() else { return };
-        entry.fire(called.firing(&program.triggers, heard));
+        let Some(program) = entry.active() else { return };
+        entry.fire(called.firing(&program.triggers, heard), now);
     }
 
     /// Looks at what has started an automation since.

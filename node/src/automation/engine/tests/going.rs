@@ -314,7 +314,7 @@ async fn a_step_that_breaks_off_fails_and_the_rest_goes_on() {
     let id = ObjectId::new("automation/x").unwrap();
     let view = bench.fake.service().get(id).await.unwrap().unwrap();
     engine.see_automation(&view);
-    engine.home = HomeText { zone: "UTC".to_owned(), place: None };
+    engine.home = HomeText { zone: "UTC".to_owned(), place: None, ..HomeText::default() };
     engine.automations.get_mut("x").unwrap().fire([by_hand(now(&engine.clock))], now(&engine.clock));
     engine.turn();
     let stand = engine.under_way.drain().next().unwrap().1;

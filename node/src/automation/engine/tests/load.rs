@@ -101,7 +101,8 @@ async fn what_turns_in_circles_holds_up_nobody() {
 async fn a_turn_of_a_large_home_looks_at_what_is_new() {
     let bench = Bench::new().await;
     let mut engine = bench.engine_by_hand();
-    engine.home = HomeText { zone: "Europe/Berlin".to_owned(), place: Some((52.5, 13.4)) };
+    engine.home =
+        HomeText { zone: "Europe/Berlin".to_owned(), place: Some((52.5, 13.4)), ..HomeText::default() };
     for number in 0..500 {
         let id = format!("device/d{number}");
         bench.fake.put(&id, "adapter", Value::Text("lifx".into())).await;

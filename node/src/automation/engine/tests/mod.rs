@@ -322,6 +322,7 @@ impl House {
             commands,
             events,
             requests,
+            webhooks: watch::channel(None).0,
             alive: self.alive.subscribe(),
             time: self.time.subscribe(),
             caught_up: self.caught_up.subscribe(),
@@ -335,7 +336,7 @@ impl House {
 /// Publishes events as a node does, as many as it is asked to.
 async fn publish(service: Service, mut requests: mpsc::Receiver<EventsRequest>) {
     static NUMBER: AtomicU64 = AtomicU64::new(1 << 32);
-    while let Some(EventsRequest { topic, data, reply }) = requests.recv().await {
+    while let Some(EventsRequest { topic, data, reply, .. }) = requests.recv().await {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let object = ObjectId::new(&format!("event/{topic}:{number:016x}")).unwrap();
         let op = Op::Set(object.clone(), FieldName::new("data").unwrap(), encode(&data));
