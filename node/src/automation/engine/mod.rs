@@ -42,6 +42,7 @@ use self::{
     entry::{Entry, Spec},
     going::{Stand, Stepped},
     ledger::Ledger,
+    requests::Written,
 };
 use super::{
     HomeText, NO_TIME,
@@ -117,6 +118,8 @@ pub struct Engine {
     heard: BTreeSet<ObjectId>,
     steps: JoinSet<Stepped>,
     under_way: HashMap<Id, Stand>,
+    /// What is being written for clients.
+    writes: JoinSet<Written>,
 }
 
 impl Engine {
@@ -147,6 +150,7 @@ impl Engine {
             heard: BTreeSet::new(),
             steps: JoinSet::new(),
             under_way: HashMap::new(),
+            writes: JoinSet::new(),
         }
     }
 
@@ -198,6 +202,7 @@ impl Engine {
             tokio::select! {
                 () = super::stopped(&mut self.shutdown) => return Ok(()),
                 Some(ended) = self.steps.join_next_with_id() => drop(self.stepped(ended)),
+                Some(Ok(written)) = self.writes.join_next() => self.written(written),
                 () = self.ledger.is_ready() => {}
                 changes = &mut next => {
                     match changes {

@@ -24,8 +24,14 @@ use crate::{
         automations::{AutomationView, AutomationsRequest, LineView, RunView},
     },
     devices::encode,
-    service::Op,
+    service::{Change, Op, ServiceError},
 };
+
+/// What was written for a client, as it is now.
+pub(super) struct Written {
+    outcome: Result<Change, ServiceError>,
+    reply: Reply<()>,
+}
 
 impl Engine {
     pub(super) fn request(&mut self, request: AutomationsRequest) {
@@ -137,16 +143,26 @@ impl Engine {
         Ok(())
     }
 
-    fn write_for(&self, ops: Result<Vec<Op>, PortError>, reply: Reply<()>) {
+    /// Whoever asks when that is answered finds what was written.
+    fn write_for(&mut self, ops: Result<Vec<Op>, PortError>, reply: Reply<()>) {
         let ops = match ops {
             Ok(ops) => ops,
             Err(refused) => return drop(reply.send(Err(refused))), // whoever asked may be gone
         };
+        let Some(Op::Set(id, ..) | Op::Unset(id, _) | Op::Delete(id)) = ops.first().cloned() else { return };
         let service = self.service.clone();
-        tokio::spawn(async move {
-            let written = service.write(Author::Node, ops).await;
-            drop(reply.send(written.map_err(PortError::from)));
+        self.writes.spawn(async move {
+            let written = async {
+                service.write(Author::Node, ops).await?;
+                service.get(id.clone()).await.map(|object| Change { id, object })
+            };
+            Written { outcome: written.await, reply }
         });
+    }
+
+    pub(super) fn written(&mut self, Written { outcome, reply }: Written) {
+        let seen = outcome.map(|change| self.see(change, true));
+        drop(reply.send(seen.map_err(PortError::from))); // whoever asked may be gone
     }
 
     fn view(&self, name: &str, entry: &Entry) -> AutomationView {
