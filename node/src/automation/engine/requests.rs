@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use mesh_proto::{FieldName, ObjectId, Value, kinds::Author};
+use mesh_proto::{FieldName, ObjectId, ShortId, Value, kinds::Author};
 use serde_json::{Map, Value as Json, json};
 
 use super::{
     super::{
-        Rehearsal,
+        NO_TIME, Rehearsal,
         program::{Program, ProgramText, Trigger},
         rehearsal::rehearse,
         requests::named,
@@ -186,7 +186,10 @@ impl Engine {
             (false, ..) => ("off", None),
             (true, Err(fault), _) => ("invalid", Some(fault.clone())),
             (true, Ok(_), Some(why)) => ("tripped", Some(why.clone())),
-            _ if !open_runs(runs).is_empty() => ("running", None),
+            _ if !open_runs(runs).is_empty() => match self.left(entry, runs) {
+                None => ("running", None),
+                reason => ("held", reason),
+            },
             (true, Ok(program), None) => match self.hindrance(entry, program) {
                 None => ("waiting", None),
                 hindrance => ("held", hindrance),
@@ -199,7 +202,20 @@ impl Engine {
         let goes_by_clock = program.triggers.iter().any(|trigger| matches!(trigger, Trigger::At(_)));
         let by_clock = || self.home().err().or_else(|| entry.sentry.problem.clone());
         let held = self.peers.held().map(str::to_owned);
-        held.or_else(|| goes_by_clock.then(by_clock).flatten())
+        let held = held.or_else(|| goes_by_clock.then(by_clock).flatten());
+        held.or_else(|| sentry::misses(&program.triggers, &self.devices))
+    }
+
+    /// Why nobody goes on yet with an open run of a node that died, or was started anew.
+    fn left(&self, entry: &Entry, runs: &Runs<'_>) -> Option<String> {
+        let is_left = |(node, place): &(ShortId, u8)| {
+            if *node == self.peers.me { !entry.own.contains_key(place) } else { !self.peers.living.contains(node) }
+        };
+        if !open_runs(runs).keys().any(is_left) {
+            return None;
+        }
+        let unheard = self.peers.held().map(str::to_owned);
+        unheard.or_else(|| (!self.time.borrow().trusted).then(|| NO_TIME.to_owned()))
     }
 }
 
