@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use jiff::SignedDuration;
 use serde_json::{Value as Json, json};
 use tokio::time::timeout;
 
 use super::{
     carry::Hands,
     expression::Facts,
-    program::{Http, What, filled},
+    program::{Http, Waiting, What, filled},
 };
 use crate::api::ports::events::EventsHandle;
 
@@ -82,6 +83,12 @@ pub(super) fn shown(what: &What) -> String {
         // Its address may hold a secret, its host does not.
         What::Http(http) => format!("{} {}", http.method, host(&http.url)),
     }
+}
+
+/// For how long it is waited, for a trace.
+pub(super) fn waited(time: SignedDuration, waiting: Option<&Waiting>) -> String {
+    let what = if waiting.is_some() { "waits, at most" } else { "waits" };
+    format!("{what} {time:#}")
 }
 
 /// `host` or `host:port` of an address.
