@@ -19,6 +19,7 @@ use super::{
         expression::Facts,
         program::{Mode, Program, What},
         runs::{Run, State, clipped, free_place, is_taken_over, open_runs, orphans, run_field},
+        steps::SETTLE,
         world::View,
     },
     Engine,
@@ -55,6 +56,11 @@ impl Engine {
         let left: Vec<_> = orphans(&entry.runs(me), me, has_settled, |node| living.contains(&node))
             .into_iter()
             .filter(|(node, place)| *node != me || !own.contains_key(place))
+            .collect();
+        entry.left.retain(|at, _| left.contains(at));
+        let left: Vec<_> = left
+            .into_iter()
+            .filter(|at| at.0 == me || entry.left.entry(*at).or_insert_with(Instant::now).elapsed() >= SETTLE)
             .collect();
         for at in left {
             let runs = entry.runs(me);
@@ -125,7 +131,8 @@ impl Engine {
             trigger: &trigger,
         };
         let next = run.course.next(program, &view, now);
-        let waits_on = matches!(&next, Move::Wait { until, .. } if has_waited.is_some_and(|wait| wait.until == *until));
+        let waits_on =
+            matches!(&next, Move::Wait { until, .. } if has_waited.is_some_and(|wait| wait.until == *until));
         if has_waited.is_some() && !waits_on {
             run.has_waited(now);
         }

@@ -209,7 +209,11 @@ impl Engine {
     /// Why nobody goes on yet with an open run of a node that died, or was started anew.
     fn left(&self, entry: &Entry, runs: &Runs<'_>) -> Option<String> {
         let is_left = |(node, place): &(ShortId, u8)| {
-            if *node == self.peers.me { !entry.own.contains_key(place) } else { !self.peers.living.contains(node) }
+            if *node == self.peers.me {
+                !entry.own.contains_key(place)
+            } else {
+                !self.peers.living.contains(node)
+            }
         };
         if !open_runs(runs).keys().any(is_left) {
             return None;
