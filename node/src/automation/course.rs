@@ -223,6 +223,11 @@ impl Course {
         waits
     }
 
+    /// Where it is.
+    pub(crate) fn at(&self) -> &[u16] {
+        &self.at
+    }
+
     /// A number that is another one for each step and each try, and the same for one that is done once more after a restart.
     pub(crate) fn turn(&self) -> u32 {
         self.turn

@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use device_adapters::Target;
+use jiff::SignedDuration;
 use serde_json::{Value as Json, json};
 use tokio::time::timeout;
 
@@ -10,7 +11,7 @@ use super::{
     carry::Hands,
     expression::Facts,
     hosts::AllowedHost,
-    program::{Http, What, filled},
+    program::{Http, Waiting, What, filled},
 };
 use crate::api::ports::events::EventsHandle;
 
@@ -86,6 +87,12 @@ pub(super) fn shown(what: &What) -> String {
             format!("{} {}", http.method, host.unwrap_or_default())
         }
     }
+}
+
+/// For how long it is waited, for a trace.
+pub(super) fn waited(time: SignedDuration, waiting: Option<&Waiting>) -> String {
+    let what = if waiting.is_some() { "waits, at most" } else { "waits" };
+    format!("{what} {time:#}")
 }
 
 impl Calls {

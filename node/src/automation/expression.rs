@@ -28,13 +28,19 @@ impl Expression {
     /// # Errors
     /// Why it has none: a device that is not there, a type that does not fit, a cost beyond the bound.
     pub(crate) fn value(&self, facts: &Facts) -> Result<Json, String> {
-        let told = |error: minijinja::Error| format!("`{self}`: {error}");
+        // The reason first: what is long is cut where it is shown.
+        let told = |error: minijinja::Error| match error.kind() {
+            ErrorKind::OutOfFuel => format!("it does not end within {FUEL} steps: `{self}`"),
+            _ => format!("{error}: `{self}`"),
+        };
         let compiled = environment().compile_expression(&self.0).map_err(told)?;
         let value = compiled.eval(facts.context()).map_err(told)?;
-        let value =
-            serde_json::to_value(&value).map_err(|error| format!("`{self}` has no plain value: {error}"))?;
+        if value.is_undefined() {
+            return Err(format!("there is no such value: `{self}`"));
+        }
+        let value = serde_json::to_value(&value).map_err(|error| format!("{error}: `{self}`"))?;
         if value.to_string().len() > MAX_RESULT {
-            return Err(format!("`{self}` has a value of more than {MAX_RESULT} bytes"));
+            return Err(format!("its value has more than {MAX_RESULT} bytes: `{self}`"));
         }
         Ok(value)
     }
@@ -171,6 +177,7 @@ mod tests {
         assert!(value("device('Attic').on").unwrap_err().contains("there is no device `Attic`"));
         assert!(value("device('Cellar').humidity > 3").is_err(), "it measures none");
         assert!(value("trigger.data.count.more.yet").is_err());
+        assert_eq!(value("trigger.nothing").unwrap_err(), "there is no such value: `trigger.nothing`");
     }
 
     #[test]
@@ -191,5 +198,6 @@ mod tests {
             assert!(started.elapsed() < std::time::Duration::from_secs(20), "{text}");
         }
         assert!(value("'x' * 100000").unwrap_err().contains("4096 bytes"));
+        assert!(value(&costly).unwrap_err().starts_with("it does not end within 10000 steps: `"));
     }
 }

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::{
     course::{Course, End, Move, World},
-    deeds::shown,
+    deeds::{shown, waited},
     program::Program,
 };
 
@@ -52,9 +52,7 @@ pub(super) fn rehearse(program: &Program, world: &impl World, now: Timestamp) ->
                 course.did(program, Ok(()));
             }
             Move::Wait { until, waiting } => {
-                let time = until.duration_since(at);
-                let what = if waiting.is_some() { "waits, at most" } else { "waits" };
-                steps.push(format!("{what} {time:#}"));
+                steps.push(waited(until.duration_since(at), waiting));
                 at = until;
             }
             Move::Again => {}

@@ -152,6 +152,14 @@ impl Run {
         self.trace.push(Line { at: at.as_millisecond(), step, what, outcome, took: took_ms });
     }
 
+    /// What its last line waits for is over.
+    pub(crate) fn has_waited(&mut self, now: Timestamp) {
+        if let Some(line) = self.trace.last_mut() {
+            line.outcome = "over".to_owned();
+            line.took = u32::try_from(now.as_millisecond().saturating_sub(line.at)).unwrap_or_default();
+        }
+    }
+
     /// Ends it.
     pub(crate) fn end(&mut self, state: State, why: &str, now: Timestamp) {
         (self.state, self.end, self.ended) = (state, clipped(why), Some(now.as_millisecond()));

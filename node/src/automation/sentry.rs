@@ -196,6 +196,11 @@ pub(crate) fn hear(name: &str, triggers: &[Trigger], heard: Heard<'_>) -> Option
     })
 }
 
+/// Why one of some triggers can start nothing: there is no device of that name.
+pub(crate) fn misses(triggers: &[Trigger], devices: &Devices) -> Option<String> {
+    triggers.iter().filter_map(watched).find_map(|(what, _)| devices.fact(&what).err())
+}
+
 /// What a trigger watches, and for how long it must stay so.
 fn watched(trigger: &Trigger) -> Option<(Source, Duration)> {
     match trigger {

@@ -29,6 +29,8 @@ const GUARDED: SignedDuration = SignedDuration::from_secs(60);
 /// How long after it something that nobody acted upon may still start an automation: long enough for another node to notice that the one
 /// that was to act died.
 const ON_TIME: Duration = Duration::from_secs(30);
+/// What is heard so long after it came by way of a network that was cut: what others did about it may be on its way, too.
+const LATE: Duration = Duration::from_secs(1);
 /// What started an automation and waits to be acted upon, at most; the oldest is passed over first.
 const MAX_RECENT: usize = 256;
 /// Of that how much is acted upon in one go.
@@ -110,6 +112,8 @@ pub(super) struct Entry {
     pub(super) busy: BTreeSet<u64>,
     /// Those that wait, and for what.
     pub(super) waits: BTreeMap<u8, Wait>,
+    /// Runs that nobody is at, and since when this node knows: their node may live, and not be heard itself yet.
+    pub(super) left: BTreeMap<(ShortId, u8), Instant>,
     /// Since when this node is the one to start it.
     pub(super) won_at: Option<Instant>,
     /// What started it of late and nobody is known to have acted upon.
@@ -137,8 +141,9 @@ pub(super) struct Wait {
 /// What started the automation.
 struct Recent {
     firing: Firing,
-    /// Since when this node knows, and until when somebody may act upon it. The time of day may be set meanwhile.
+    /// Since when this node knows, and from when until when somebody may act upon it. The time of day may be set meanwhile.
     heard: Instant,
+    from: Instant,
     until: Instant,
 }
 
@@ -151,6 +156,7 @@ impl Entry {
             own: BTreeMap::new(),
             busy: BTreeSet::new(),
             waits: BTreeMap::new(),
+            left: BTreeMap::new(),
             won_at,
             recent: VecDeque::new(),
             is_news: true,
@@ -215,7 +221,8 @@ impl Entry {
             let Some(left) = ON_TIME.checked_sub(age) else { continue };
             let heard = Instant::now();
             push(&mut self.wanted, firing.at, MAX_STARTS);
-            push(&mut self.recent, Recent { firing, heard, until: heard + left }, MAX_RECENT);
+            let from = if age > LATE { heard + SETTLE } else { heard };
+            push(&mut self.recent, Recent { firing, heard, from, until: heard + left }, MAX_RECENT);
         }
     }
 
@@ -229,7 +236,7 @@ impl Entry {
         // A node keeps a few runs alone. Whoever has begun a later one has acted upon what came before, too.
         let latest = runs.iter().filter(|((node, _), _)| *node != me).map(|(_, run)| run.at);
         let latest = latest.filter(|at| *at <= now.as_millisecond()).max();
-        let is_due = |Recent { firing, heard, until }: &Recent| {
+        let is_due = |Recent { firing, heard, until, .. }: &Recent| {
             let was_mine = self.won_at.is_some_and(|won_at| *heard >= won_at);
             let is_acted_upon =
                 is_known(&runs, firing.id) || (!was_mine && latest > Some(firing.at.as_millisecond()));
@@ -247,7 +254,7 @@ impl Entry {
         let has_settled = self.has_settled();
         let (mut ready, mut waiting): (VecDeque<Recent>, VecDeque<Recent>) = std::mem::take(&mut self.recent)
             .into_iter()
-            .partition(|recent| has_settled || recent.heard >= won_at);
+            .partition(|recent| (has_settled || recent.heard >= won_at) && Instant::now() >= recent.from);
         let later = ready.split_off(ready.len().min(AT_ONCE));
         let is_more = !later.is_empty();
         waiting.extend(later);

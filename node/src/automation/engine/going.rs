@@ -15,10 +15,11 @@ use tracing::{info, warn};
 use super::{
     super::{
         course::{End, Move},
-        deeds::shown,
+        deeds::{shown, waited},
         expression::Facts,
         program::{Mode, Program, What},
         runs::{Run, State, clipped, free_place, is_taken_over, open_runs, orphans, run_field},
+        steps::SETTLE,
         world::View,
     },
     Engine,
@@ -55,6 +56,11 @@ impl Engine {
         let left: Vec<_> = orphans(&entry.runs(me), me, has_settled, |node| living.contains(&node))
             .into_iter()
             .filter(|(node, place)| *node != me || !own.contains_key(place))
+            .collect();
+        entry.left.retain(|at, _| left.contains(at));
+        let left: Vec<_> = left
+            .into_iter()
+            .filter(|at| at.0 == me || entry.left.entry(*at).or_insert_with(Instant::now).elapsed() >= SETTLE)
             .collect();
         for at in left {
             let runs = entry.runs(me);
@@ -116,7 +122,7 @@ impl Engine {
     ) -> bool {
         let Some(entry) = self.automations.get_mut(name) else { return false };
         let Some(run) = entry.own.get_mut(&place) else { return false };
-        let waited = entry.waits.remove(&place);
+        let has_waited = entry.waits.remove(&place);
         let trigger = run.data.clone();
         let view = View {
             devices: &self.devices,
@@ -124,7 +130,13 @@ impl Engine {
             now,
             trigger: &trigger,
         };
-        match run.course.next(program, &view, now) {
+        let next = run.course.next(program, &view, now);
+        let waits_on =
+            matches!(&next, Move::Wait { until, .. } if has_waited.is_some_and(|wait| wait.until == *until));
+        if has_waited.is_some() && !waits_on {
+            run.has_waited(now);
+        }
+        match next {
             Move::Do { deed, path } => {
                 let key = format!("automation/{name}#{:016x}.{}", run.id, run.course.turn());
                 run.note(now, &path, &shown(&deed.what), "", 0);
@@ -137,7 +149,9 @@ impl Engine {
                 let wait = Wait { until, watches };
                 entry.waits.insert(place, wait);
                 // It was looked at again, and nothing is new.
-                if waited != Some(wait) {
+                if has_waited != Some(wait) {
+                    let at = run.course.at().to_vec();
+                    run.note(now, &at, &waited(until.duration_since(now), waiting), "", 0);
                     drop(self.store(name, place));
                 }
             }
@@ -266,7 +280,7 @@ impl Entry {
                 && run.program == self.spec.hash
                 && run.course.hear(program, topic)
             {
-                self.waits.remove(place);
+                self.waits.insert(*place, Wait { until: Timestamp::MIN, watches: false });
             }
         }
     }

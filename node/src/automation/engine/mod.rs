@@ -44,6 +44,7 @@ use self::{
     entry::{Entry, Spec},
     going::{Stand, Stepped},
     ledger::Ledger,
+    requests::Written,
 };
 use super::{
     HomeText, NO_TIME,
@@ -126,6 +127,8 @@ pub struct Engine {
     heard: BTreeSet<ObjectId>,
     steps: JoinSet<Stepped>,
     under_way: HashMap<Id, Stand>,
+    /// What is being written for clients.
+    writes: JoinSet<Written>,
 }
 
 impl Engine {
@@ -159,6 +162,7 @@ impl Engine {
             heard: BTreeSet::new(),
             steps: JoinSet::new(),
             under_way: HashMap::new(),
+            writes: JoinSet::new(),
         }
     }
 
@@ -210,6 +214,7 @@ impl Engine {
             tokio::select! {
                 () = super::stopped(&mut self.shutdown) => return Ok(()),
                 Some(ended) = self.steps.join_next_with_id() => drop(self.stepped(ended)),
+                Some(Ok(written)) = self.writes.join_next() => self.written(written),
                 () = self.ledger.is_ready() => {}
                 changes = &mut next => {
                     match changes {

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use mesh_proto::{FieldName, ObjectId, Value, kinds::Author};
+use mesh_proto::{FieldName, ObjectId, ShortId, Value, kinds::Author};
 use serde_json::{Map, Value as Json, json};
 use tokio::time::Instant;
 
 use super::{
     super::{
-        Rehearsal,
+        NO_TIME, Rehearsal,
         breaker::Circuit,
         called::{self, Called},
         program::{Program, ProgramText, Trigger},
@@ -26,8 +26,14 @@ use crate::{
         automations::{AutomationView, AutomationsRequest, CircuitView, LineView, RunView},
     },
     devices::encode,
-    service::Op,
+    service::{Change, Op, ServiceError},
 };
+
+/// What was written for a client, as it is now.
+pub(super) struct Written {
+    outcome: Result<Change, ServiceError>,
+    reply: Reply<()>,
+}
 
 impl Engine {
     pub(super) fn request(&mut self, request: AutomationsRequest) {
@@ -141,16 +147,26 @@ impl Engine {
         Ok(())
     }
 
-    fn write_for(&self, ops: Result<Vec<Op>, PortError>, reply: Reply<()>) {
+    /// Whoever asks when that is answered finds what was written.
+    fn write_for(&mut self, ops: Result<Vec<Op>, PortError>, reply: Reply<()>) {
         let ops = match ops {
             Ok(ops) => ops,
             Err(refused) => return drop(reply.send(Err(refused))), // whoever asked may be gone
         };
+        let Some(Op::Set(id, ..) | Op::Unset(id, _) | Op::Delete(id)) = ops.first().cloned() else { return };
         let service = self.service.clone();
-        tokio::spawn(async move {
-            let written = service.write(Author::Node, ops).await;
-            drop(reply.send(written.map_err(PortError::from)));
+        self.writes.spawn(async move {
+            let written = async {
+                service.write(Author::Node, ops).await?;
+                service.get(id.clone()).await.map(|object| Change { id, object })
+            };
+            Written { outcome: written.await, reply }
         });
+    }
+
+    pub(super) fn written(&mut self, Written { outcome, reply }: Written) {
+        let seen = outcome.map(|change| self.see(change, true));
+        drop(reply.send(seen.map_err(PortError::from))); // whoever asked may be gone
     }
 
     fn view(&self, name: &str, entry: &Entry) -> AutomationView {
@@ -175,7 +191,10 @@ impl Engine {
             (false, ..) => ("off", None),
             (true, Err(fault), _) => ("invalid", Some(fault.clone())),
             (true, Ok(_), Some(why)) => ("tripped", Some(why.clone())),
-            _ if !open_runs(runs).is_empty() => ("running", None),
+            _ if !open_runs(runs).is_empty() => match self.left(entry, runs) {
+                None => ("running", None),
+                reason => ("held", reason),
+            },
             (true, Ok(program), None) => match self.hindrance(entry, program) {
                 None => ("waiting", entry.spec.lacks_path().then(|| no_path(entry))),
                 hindrance => ("held", hindrance),
@@ -188,7 +207,24 @@ impl Engine {
         let goes_by_clock = program.triggers.iter().any(|trigger| matches!(trigger, Trigger::At(_)));
         let by_clock = || self.home().err().or_else(|| entry.sentry.problem.clone());
         let held = self.peers.held().map(str::to_owned);
-        held.or_else(|| goes_by_clock.then(by_clock).flatten())
+        let held = held.or_else(|| goes_by_clock.then(by_clock).flatten());
+        held.or_else(|| sentry::misses(&program.triggers, &self.devices))
+    }
+
+    /// Why nobody goes on yet with an open run of a node that died, or was started anew.
+    fn left(&self, entry: &Entry, runs: &Runs<'_>) -> Option<String> {
+        let is_left = |(node, place): &(ShortId, u8)| {
+            if *node == self.peers.me {
+                !entry.own.contains_key(place)
+            } else {
+                !self.peers.living.contains(node)
+            }
+        };
+        if !open_runs(runs).keys().any(is_left) {
+            return None;
+        }
+        let unheard = self.peers.held().map(str::to_owned);
+        unheard.or_else(|| (!self.time.borrow().trusted).then(|| NO_TIME.to_owned()))
     }
 }
 

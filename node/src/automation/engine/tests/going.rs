@@ -20,7 +20,7 @@ async fn a_trigger_starts_one_run_and_each_step_is_stored_before_it_is_done() {
     let runs = bench.runs("x").await;
     let [((ME, 0), run)] = &runs.iter().map(|(at, run)| (*at, run)).collect::<Vec<_>>()[..] else { panic!() };
     assert_eq!((run.why.as_str(), run.data["kind"].as_str()), ("event bell", Some("event")));
-    assert_eq!(run.trace.iter().map(|line| line.outcome.as_str()).collect::<Vec<_>>(), ["ok", "ok"]);
+    assert_eq!(run.trace.iter().map(|line| line.outcome.as_str()).collect::<Vec<_>>(), ["ok", "ok", "over"]);
     assert!(run.ended.unwrap() - run.at >= 5_000, "the delay");
 }
 
