@@ -16,6 +16,7 @@ use super::{
         rehearsal::rehearse,
         requests::named,
         runs::{Run, Runs, open_runs},
+        sentry,
         world::View,
     },
     Engine, Entry, MAX_AUTOMATIONS, now,
