@@ -233,13 +233,13 @@ impl Entry {
             return;
         }
         let runs = self.runs(me);
-        // A node keeps a few runs alone. Whoever has begun a later one has acted upon what came before, too.
+        // A node keeps a few runs alone. Whoever has begun a later one has acted upon what came before, or with it, too.
         let latest = runs.iter().filter(|((node, _), _)| *node != me).map(|(_, run)| run.at);
         let latest = latest.filter(|at| *at <= now.as_millisecond()).max();
         let is_due = |Recent { firing, heard, until, .. }: &Recent| {
             let was_mine = self.won_at.is_some_and(|won_at| *heard >= won_at);
             let is_acted_upon =
-                is_known(&runs, firing.id) || (!was_mine && latest > Some(firing.at.as_millisecond()));
+                is_known(&runs, firing.id) || (!was_mine && latest >= Some(firing.at.as_millisecond()));
             Instant::now() <= *until && !is_acted_upon
         };
         let due: Vec<bool> = self.recent.iter().map(is_due).collect();

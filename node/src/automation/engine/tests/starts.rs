@@ -33,18 +33,15 @@ async fn what_the_dead_one_acted_upon_is_not_begun_again_though_its_places_are_f
     let bench = Bench::with(&[OTHER]).await;
     bench.live(&BOTH);
     let mut other = bench.engine(OTHER);
-    bench.make(&name, on_bell(json!([command("lamp")]))).await;
+    let program = on_bell(json!([{"delay": "1s"}, command("lamp")]));
+    bench.make(&name, with_mode(program, "parallel", 8)).await;
     sleep(LONG).await;
-    for number in 1..=12 {
-        bench.tell("bell", 1).await;
-        bench.given(number).await;
-        sleep(Duration::from_millis(20)).await;
-    }
-    bench.until("the last one is over", async || bench.state(&name).await == "waiting").await;
+    bench.tell("bell", 20).await;
+    bench.ends(&name, State::Done, 8).await;
     other.dies().await;
     bench.live(&[ME]);
     sleep(LONG).await;
-    assert_eq!(bench.keys().len(), 12);
+    assert_eq!(bench.keys().len(), 8, "the others were too many");
 }
 
 #[tokio::test(start_paused = true)]
