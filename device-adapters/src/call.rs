@@ -36,8 +36,8 @@ impl Target {
         let address = url.split(['?', '#']).next().unwrap_or_default();
         let (mut origin, _) = Origin::parse(address).map_err(|_| wrong())?;
         origin.host = plain(&origin.host).ok_or_else(wrong)?;
-        let path = uri.path_and_query().map_or("/", |path| path.as_str());
-        Ok(Self { origin, path: path.to_owned() })
+        let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+        Ok(Self { origin, path: format!("{}{query}", uri.path()) })
     }
 
     /// The host, in lower case; an IPv6 address in brackets, as RFC 5952 writes it.

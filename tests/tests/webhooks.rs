@@ -237,7 +237,8 @@ async fn a_path_is_bounded_and_limited_renewed_and_taken_away() {
         assert_eq!(answer.status, 202, "{answer:?}");
     }
     let limited = limited.unwrap();
-    assert_eq!((limited.problem().unwrap().as_str(), limited.retry_after), ("too-often", Some(1)));
+    assert_eq!(limited.problem().unwrap(), "too-often");
+    assert!(matches!(limited.retry_after, Some(1..=4)), "{limited:?}");
 
     let second = path(&nodes, "bell").await;
     assert_ne!(first, second);

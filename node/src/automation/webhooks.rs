@@ -18,8 +18,9 @@ use crate::auth::{Secret, attempts::Attempts, random};
 
 /// Calls of one path within a short time.
 const BURST: f64 = 10.0;
-/// Calls of one path a second, in the long run.
-const A_SECOND: f64 = 1.0;
+/// Calls of one path a minute, in the long run: with those at once fewer than the starts after which an automation is taken to run away,
+/// so that no caller has it switched off.
+const A_MINUTE: f64 = 15.0;
 /// Callers that may wait.
 const QUEUE: usize = 64;
 
@@ -48,7 +49,7 @@ pub enum Refused {
         retry_after_s: u64,
     },
     /// The path is called too often.
-    #[error("this path takes {BURST} calls at once and {A_SECOND} a second")]
+    #[error("this path takes {BURST} calls at once and {A_MINUTE} a minute")]
     TooOften {
         /// Seconds until it may be called again.
         retry_after_s: u64,
@@ -150,7 +151,7 @@ impl Webhooks {
         if !self.paces.contains_key(automation) {
             self.paces.retain(|known, _| hooks.values().any(|hook| hook.automation == *known));
         }
-        let pace = self.paces.entry(automation.clone()).or_insert_with(|| Pace::new(BURST, A_SECOND));
+        let pace = self.paces.entry(automation.clone()).or_insert_with(|| Pace::new(BURST, A_MINUTE / 60.0));
         pace.take().map_err(|wait| Refused::TooOften { retry_after_s: whole_seconds(wait) })?;
         if *is_open { Ok(automation.clone()) } else { Err(Refused::Closed) }
     }
@@ -216,16 +217,16 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_path_takes_ten_calls_at_once_and_one_a_second_whatever_others_get() {
+    async fn a_path_takes_ten_calls_at_once_and_fifteen_a_minute_whatever_others_get() {
         let (tokens, hooks) = paths(&["hall", "attic"], &[]);
         let (handle, _known) = start(hooks);
         for _ in 0..10 {
             handle.admit(tokens[0].clone(), None).await.unwrap();
         }
         let call = async || handle.admit(tokens[0].clone(), None).await;
-        assert_eq!(call().await, Err(Refused::TooOften { retry_after_s: 1 }));
+        assert_eq!(call().await, Err(Refused::TooOften { retry_after_s: 4 }));
         handle.admit(tokens[1].clone(), None).await.unwrap();
-        advance(Duration::from_secs(1)).await;
+        advance(Duration::from_secs(4)).await;
         assert_eq!(call().await, Ok("hall".to_owned()));
         assert!(call().await.is_err());
     }

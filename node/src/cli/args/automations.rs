@@ -70,7 +70,7 @@ pub enum AutomationCommand {
     /// Make the path by which other programs start an automation; one that was there before is void
     ///
     /// The automation needs the trigger {"webhook": true}. Only the hash of the path is kept: it is shown this once. It is called by POST
-    /// or PUT at any board, with up to 1 KiB of JSON or text, ten times at once and once a second.
+    /// or PUT at any board, with up to 1 KiB of JSON or text, ten times at once and fifteen times a minute.
     #[command(
         after_help = "Examples:\n  hearth automation webhook doorbell\n  hearth automation webhook doorbell --revoke"
     )]
