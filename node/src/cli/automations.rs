@@ -20,7 +20,10 @@ impl Session {
             AutomationCommand::List => {
                 let answer = self.client.get(AUTOMATIONS).await?;
                 let automations: Vec<Value> = read_list(&answer, "automations")?;
-                self.out.either(&answer, || all(&automations, self.out.colour))?;
+                let alone = list(&answer, "circuits").iter().map(left_alone);
+                let shown =
+                    || std::iter::once(all(&automations, self.out.colour)).chain(alone).collect::<Vec<_>>();
+                self.out.either(&answer, || shown().join("\n"))?;
                 Ok(Exit::Ok)
             }
             AutomationCommand::Show { name, toml: true } => self.print_program(name).await,
@@ -95,6 +98,20 @@ fn whole(automation: &Value) -> Map<String, Value> {
     let mut program = automation.get("program").and_then(Value::as_object).cloned().unwrap_or_default();
     program.extend(automation.get("enabled").map(|enabled| ("enabled".to_owned(), enabled.clone())));
     program
+}
+
+/// A device that the automations of the node that was asked do not command for a while.
+fn left_alone(circuit: &Value) -> String {
+    let number = |name: &str| circuit.get(name).and_then(Value::as_u64).unwrap_or_default();
+    let again = match number("again_in_s") {
+        0 => "the next command tries it".to_owned(),
+        seconds => format!("it is tried again in {seconds} s"),
+    };
+    let (device, reason) = (text(circuit, "device"), text(circuit, "reason"));
+    let failed = number("failed");
+    printable(&format!(
+        "{device} is left alone: {failed} commands failed, the last one because {reason}; {again}"
+    ))
 }
 
 fn all(automations: &[Value], colour: bool) -> String {
@@ -240,6 +257,9 @@ mod tests {
         let row: Vec<&str> = shown.lines().nth(1).unwrap().split("  ").collect();
         assert_eq!(row, ["bell", "tripped", "kitchen", "2026-11-29T20:00:00.000Z failed", "it runs away"]);
         assert!(all(&[], false).contains("docs/automation.md"));
+        let circuit = json!({"device": "device/x", "state": "open", "failed": 3, "reason": "no answer", "again_in_s": 30});
+        let shown = "device/x is left alone: 3 commands failed, the last one because no answer; it is tried again in 30 s";
+        assert_eq!(left_alone(&circuit), shown);
     }
 
     #[test]

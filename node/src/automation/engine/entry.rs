@@ -31,6 +31,8 @@ const GUARDED: SignedDuration = SignedDuration::from_secs(60);
 const ON_TIME: Duration = Duration::from_secs(30);
 /// What is heard so long after it came by way of a network that was cut: what others did about it may be on its way, too.
 const LATE: Duration = Duration::from_secs(1);
+/// How often a start that is refused is written.
+const REFUSALS: Duration = Duration::from_secs(60);
 /// What started an automation and waits to be acted upon, at most; the oldest is passed over first.
 const MAX_RECENT: usize = 256;
 /// Of that how much is acted upon in one go.
@@ -128,6 +130,8 @@ pub(super) struct Entry {
     /// When something wanted to start it, and when this node did, within the last minute.
     pub(super) wanted: VecDeque<Timestamp>,
     starts: VecDeque<Timestamp>,
+    /// When the record of a start that was refused was written last.
+    refused_at: Option<Instant>,
 }
 
 /// What a run waits for.
@@ -165,6 +169,7 @@ impl Entry {
             tripped: None,
             wanted: VecDeque::new(),
             starts: VecDeque::new(),
+            refused_at: None,
         }
     }
 
@@ -290,6 +295,19 @@ impl Entry {
         over.sort_unstable();
         over.truncate(over.len().saturating_sub(PLACES.into()));
         over.into_iter().map(|(_, at)| at).collect()
+    }
+
+    /// Whether a run that was just begun is written. Starts that are refused may be many, and wear the card for nothing: of those that come
+    /// within a minute the first one is.
+    pub(super) fn is_written(&mut self, state: State) -> bool {
+        if state != State::Refused {
+            return true;
+        }
+        let is_due = self.refused_at.is_none_or(|at| at.elapsed() >= REFUSALS);
+        if is_due {
+            self.refused_at = Some(Instant::now());
+        }
+        is_due
     }
 
     /// Counts a start, unless there were too many.

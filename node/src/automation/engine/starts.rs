@@ -124,8 +124,10 @@ impl Engine {
             return debug!(name, "all its places are taken: what started it is passed over");
         };
         debug!(name, why = firing.why, state = ?run.state, "an automation was started");
+        if entry.is_written(run.state) {
+            changed.push(place);
+        }
         entry.put(place, run);
-        changed.push(place);
         let object = entry.object.clone();
         for (node, place) in entry.outdated(&self.peers.living) {
             if let Some(field) = run_field(node, place) {

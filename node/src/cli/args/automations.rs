@@ -57,7 +57,7 @@ pub enum AutomationCommand {
         /// Automation
         name: String,
     },
-    /// Switch an automation off; runs that are under way come to their end
+    /// Switch an automation off; runs that are under way are ended where they are
     Disable {
         /// Automation
         name: String,

@@ -203,6 +203,16 @@ async fn what_was_refused_pushes_out_nothing_that_was_done() {
     }
     assert_eq!((bench.count("x", State::Done).await, bench.count("x", State::Refused).await), (7, 1));
     assert_eq!(bench.keys().len(), 7);
+    // Nor do they wear the card: the first one is written, and the next a minute later.
+    let written =
+        async || bench.runs("x").await.values().find(|run| run.state == State::Refused).map(|run| run.at);
+    let first = written().await;
+    bench.tell("bell", 1).await;
+    sleep(TICK).await;
+    assert_eq!(written().await, first);
+    sleep(Duration::from_secs(60)).await;
+    bench.tell("bell", 1).await;
+    bench.until("it is written", async || written().await != first).await;
 }
 
 #[tokio::test(start_paused = true)]
