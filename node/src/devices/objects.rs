@@ -175,7 +175,6 @@ impl Devices {
         else {
             return;
         };
-        self.drive(&device);
         self.supersede(&device);
     }
 
