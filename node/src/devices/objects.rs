@@ -181,7 +181,6 @@ impl Devices {
         else {
             return;
         };
-        self.drive(&device);
         self.supersede(&device);
     }
 
