@@ -22,7 +22,7 @@ use mesh_proto::{
 use node::{
     api::ports::{
         Change, Command, CommandRequest, CommandState, CommandsHandle, PortError, Power,
-        adapters::AdaptersHandle,
+        adapters::AdaptersHandle, events::EventsHandle,
     },
     devices::{AdapterSettings, Devices, DevicesParts, DevicesTask, Vault},
     discovery::Announced,
@@ -211,6 +211,7 @@ async fn start(
         service: service.clone(),
         commands: port,
         requests: adapter_requests,
+        happenings: EventsHandle::channel().0,
         announced: watch::channel(Announced::new()).1,
         vault: Vault::new(key(number), vault_members),
         alive: alive_rx,
