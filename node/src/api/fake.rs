@@ -15,7 +15,7 @@ use std::{
 
 use mesh_proto::{
     FieldName, Key, ObjectId, ShortId, Value,
-    kinds::{Author, is_complete, may_author},
+    kinds::{Author, Durability, durability, is_complete, may_author},
     time::Basis,
 };
 use tokio::sync::{mpsc, oneshot};
@@ -175,7 +175,14 @@ impl State {
         if ops.len() > 1_024 {
             return Err(ServiceError::TooManyOps(ops.len()));
         }
-        if let Some(error) = self.store_error.lock().unwrap().clone() {
+        // What is in memory alone needs no disk.
+        let needs_disk = ops.iter().any(|op| match op {
+            Op::Set(object, field, _) | Op::Unset(object, field) => {
+                durability(&Key { object: object.clone(), field: field.clone() }) != Durability::Presence
+            }
+            Op::Delete(_) => true,
+        });
+        if let Some(error) = self.store_error.lock().unwrap().clone().filter(|_| needs_disk) {
             return Err(ServiceError::Store(error));
         }
         for op in &ops {

@@ -65,12 +65,27 @@ impl Devices {
         let _ = reply.send(answer); // whoever asked is gone
     }
 
-    fn repeated(&self, id: CommandId, hash: [u8; 32]) -> Result<Command, PortError> {
+    fn repeated(&mut self, id: CommandId, hash: [u8; 32]) -> Result<Command, PortError> {
         // The hash of a command taken elsewhere may be missing; then its key is all there is.
         if self.book.known(id).and_then(|known| known.hash).is_some_and(|known| known != hash) {
             return Err(conflict());
         }
+        self.ask_again(id);
         self.book.get(id).ok_or(PortError::Stopping)
+    }
+
+    /// A command and what it makes of its device come here each on a way of its own. Where whoever took it died between the two, nobody
+    /// would carry it out: then who repeats it asks the device once more.
+    fn ask_again(&mut self, id: CommandId) {
+        let Some(known) = self.book.known(id).filter(|_| !self.book.is_final(id)) else { return };
+        let Ok(device) = DeviceId::new(known.device.name()) else { return };
+        let Some(device) = self.devices.get(&device) else { return };
+        if device.newest_asked().is_some_and(|asked| asked.at_ms >= known.at_ms) {
+            return;
+        }
+        let (change, at) = (known.change.clone(), known.at_ms);
+        let desired = Desired { command: id, change, at, deadline_ms: at.saturating_add(known.within_ms) };
+        self.state.put(&device.object, self.names.desired.clone(), Some(encode(&desired)));
     }
 
     fn command_id(&self, request: &CommandRequest) -> Result<CommandId, PortError> {
