@@ -252,6 +252,10 @@ async fn every_command_of_automations(tries: &mut Tries, one: &Daemon, path: &st
     let shown = tries.one(one, &["automation", "show", "bell"]).await;
     assert_eq!(done(&shown).unwrap()["trace"][0]["outcome"], "ok", "{shown}");
     assert!(one.json(&["automation", "show", "bell", "--toml"]).await.unwrap()["toml"].is_string());
+    let called = b"{\"triggers\": [{\"webhook\": true}], \"actions\": [{\"event\": \"chime\"}]}";
+    one.cli_with(&["automation", "set", "bell", "-"], called).await.unwrap().ok().unwrap();
+    let made = tries.one(one, &["automation", "webhook", "bell"]).await;
+    assert!(made["path"].as_str().unwrap().starts_with("/hooks/"), "{made}");
     // What is not understood is stored, and told.
     let wrong = b"{\"triggers\": [{\"event\": \"Bell!\"}], \"actions\": [{\"delay\": \"1s\"}]}";
     let set = one.cli_with(&["automation", "set", "bell", "-", "--json"], wrong).await.unwrap();

@@ -149,7 +149,7 @@ impl Engine {
     }
 
     /// Whoever asks when that is answered finds what was written.
-    fn write_for(&mut self, ops: Result<Vec<Op>, PortError>, reply: Reply<()>) {
+    pub(super) fn write_for(&mut self, ops: Result<Vec<Op>, PortError>, reply: Reply<()>) {
         let ops = match ops {
             Ok(ops) => ops,
             Err(refused) => return drop(reply.send(Err(refused))), // whoever asked may be gone
@@ -167,6 +167,7 @@ impl Engine {
 
     pub(super) fn written(&mut self, Written { outcome, reply }: Written) {
         let seen = outcome.map(|change| self.see(change, true));
+        self.show_webhooks();
         drop(reply.send(seen.map_err(PortError::from))); // whoever asked may be gone
     }
 

@@ -2,7 +2,8 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use mesh_proto::{FieldName, kinds::Author};
+use mesh_proto::FieldName;
+use tokio::sync::oneshot;
 
 use super::{
     super::{
@@ -21,15 +22,16 @@ use crate::{
 
 impl Engine {
     /// Makes a fresh path; the one before is void.
-    pub(super) fn make_webhook(&self, name: &str, reply: Reply<Secret>) {
+    pub(super) fn make_webhook(&mut self, name: &str, reply: Reply<Secret>) {
         let (token, op) = match self.fresh_webhook(name) {
             Ok(fresh) => fresh,
             Err(refused) => return drop(reply.send(Err(refused))), // whoever asked may be gone
         };
-        let service = self.service.clone();
+        let (written, is_written) = oneshot::channel();
+        self.write_for(Ok(vec![op]), written);
         tokio::spawn(async move {
-            let written = service.write(Author::Node, vec![op]).await;
-            drop(reply.send(written.map(|()| token).map_err(PortError::from)));
+            let is_written = is_written.await.unwrap_or(Err(PortError::Stopping));
+            drop(reply.send(is_written.map(|()| token)));
         });
     }
 
