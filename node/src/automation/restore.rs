@@ -3,14 +3,14 @@
 //! It is checked like what somebody writes anew, except that its devices need not be there yet: they are found after the restore. What
 //! was of the moment stays behind: runs, what was before an activation, and since when a schedule counts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use mesh_proto::{FieldName, ObjectId, Value};
 use serde_json::Value as Json;
 
 use super::{
-    HOME,
+    HOME, hosts,
     requests::{home_fields, named, set},
     scenes::{self, Scene},
     spec::{HomeText, Spec, fields},
@@ -52,7 +52,11 @@ fn home(object: &ObjectView, now: Timestamp) -> Result<Vec<Op>, String> {
     }
     let home = HomeText { since: now, ..HomeText::read(object) };
     home.home()?;
-    Ok(home_fields(&home))
+    let callable: Vec<String> = home.hosts.iter().map(ToString::to_string).collect();
+    let mut ops =
+        hosts::change(&object.id, &BTreeSet::new(), &callable, &[]).map_err(|refused| refused.to_string())?;
+    ops.extend(home_fields(&home));
+    Ok(ops)
 }
 
 fn schedule(object: &ObjectView, now: Timestamp) -> Result<Vec<Op>, String> {
@@ -138,6 +142,12 @@ mod tests {
         assert_eq!(names("scene/x", &scene).unwrap(), ["set.lamp", "transition_ms"]);
         let home = json!({"zone": "Europe/Berlin", "latitude": 52.5, "longitude": 13.4, "since": 5});
         assert_eq!(names("home/main", &home).unwrap(), ["zone", "since", "latitude", "longitude"]);
+        let callable = json!({"zone": "UTC", "http.x": "ntfy.sh"});
+        assert_eq!(
+            names("home/main", &callable).unwrap().len(),
+            3,
+            "the host that may be called is among it"
+        );
         let program = json!({"triggers": [], "actions": [{"nonsense": 1}], "enabled": false, "webhook": "secret", "tripped": "x",
             "run.00000000000000ab.1": run});
         assert_eq!(names("automation/x", &program).unwrap(), ["actions", "enabled", "triggers"]);

@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use device_adapters::schedule::{Home, Occurrence, Rule};
+use device_adapters::schedule::{Home, Occurrence, Rule, When};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value as Json, json};
 
@@ -134,18 +134,23 @@ impl Sentry {
             return Vec::new();
         }
         let since = looked.map_or(now, |(since, _)| since);
-        let (mut fired, mut next) = (Vec::new(), Timestamp::MAX);
-        self.problem = None;
+        let (mut fired, mut next, mut problems) = (Vec::new(), Timestamp::MAX, Vec::new());
         for (index, trigger) in triggers.iter().enumerate() {
             let Trigger::At(rule) = trigger else { continue };
             match rule.last(since, now, home).and_then(|due| Ok((due, rule.next(now, home)?))) {
                 Ok((due, coming)) => {
                     fired.extend(due.map(|due| at_time(name, index, rule, &due)));
-                    next = coming.map_or(next, |coming| next.min(coming.at));
+                    match coming {
+                        Some(coming) => next = next.min(coming.at),
+                        // A moment that has passed is none.
+                        None if matches!(rule.when, When::Local(_) | When::Instant(_)) => {}
+                        None => problems.extend(rule.check(now, home).err()),
+                    }
                 }
-                Err(rule) => self.problem = Some(rule.to_string()),
+                Err(rule) => problems.push(rule),
             }
         }
+        self.problem = problems.first().map(ToString::to_string);
         self.looked = Some((now, next));
         fired
     }
@@ -398,7 +403,18 @@ mod tests {
         home.place = device_adapters::schedule::Place::new(52.5, 13.4);
         sentry.look_anew();
         assert!(sentry.look_at_clock("one", &triggers, &home, at("12:00:02")).is_empty());
-        assert!(sentry.problem.is_none() && sentry.due().unwrap() < at("23:59:00"), "{:?}", sentry.due());
+        assert!(sentry.due().unwrap() < at("23:59:00"), "{:?}", sentry.due());
+        assert!(sentry.problem.as_ref().unwrap().contains("never comes"), "{:?}", sentry.problem);
+    }
+
+    #[test]
+    fn a_moment_that_has_passed_is_no_problem() {
+        let triggers = triggers(json!([{"at": "at 2026-05-01 12:00"}]));
+        let home = Home { zone: zone("UTC").unwrap(), place: None };
+        let mut sentry = Sentry::default();
+        let now = "2026-06-01T12:00:00Z".parse().unwrap();
+        assert!(sentry.look_at_clock("one", &triggers, &home, now).is_empty());
+        assert_eq!(sentry.problem, None);
     }
 
     #[test]
