@@ -60,7 +60,8 @@ impl Engine {
         entry.left.retain(|at, _| left.contains(at));
         let left: Vec<_> = left
             .into_iter()
-            .filter(|at| at.0 == me || entry.left.entry(*at).or_insert_with(Instant::now).elapsed() >= SETTLE)
+            // What another node did about it may have come here and not be seen yet.
+            .filter(|at| entry.left.entry(*at).or_insert_with(Instant::now).elapsed() >= SETTLE)
             .collect();
         for at in left {
             let runs = entry.runs(me);

@@ -335,10 +335,11 @@ impl Engine {
     /// to do at once.
     fn turn(&mut self) -> bool {
         let began = std::time::Instant::now();
+        // In this order: where it is trusted, the step of the clock to the right time is behind us, and shifts nothing that is taken up now.
+        let is_trusted = self.time.borrow().trusted;
         let now = self.now();
         let home = self.home();
         let acts = self.peers.held().is_none();
-        let is_trusted = self.time.borrow().trusted;
         let mut names: Vec<String> = self.automations.keys().cloned().collect();
         if let Some(first) = self.left_off.take() {
             let first = names.partition_point(|name| *name < first);
