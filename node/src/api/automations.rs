@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     ApiContext,
-    extract::{Body, Named},
+    extract::{Body, Enabled, Named},
     ports::automations::AutomationView,
     problem::Problem,
 };
@@ -35,16 +35,10 @@ pub(super) async fn put(
     find(&context, &name).await.map(Json)
 }
 
-#[derive(serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct EnableBody {
-    enabled: bool,
-}
-
 pub(super) async fn enable(
     State(context): State<Arc<ApiContext>>,
     Named(name): Named,
-    Body(EnableBody { enabled }): Body<EnableBody>,
+    Body(Enabled { enabled }): Body<Enabled>,
 ) -> Result<Json<AutomationView>, Problem> {
     context.automations.enable(name.clone(), enabled).await?;
     find(&context, &name).await.map(Json)
@@ -74,10 +68,10 @@ pub(super) async fn start(
 }
 
 async fn find(context: &ApiContext, name: &str) -> Result<AutomationView, Problem> {
-    let automations = context.automations.list().await?;
-    let names: Vec<String> = automations.iter().map(|automation| automation.name.clone()).collect();
-    automations.into_iter().find(|automation| automation.name == name).ok_or_else(|| {
-        Problem::not_found("such automation", "`hearth automation list` shows what there is")
-            .with_candidates(names)
-    })
+    if let Some(automation) = context.automations.get(name.to_owned()).await? {
+        return Ok(automation);
+    }
+    let names = context.automations.list().await?.into_iter().map(|automation| automation.name);
+    Err(Problem::not_found("such automation", "`hearth automation list` shows what there is")
+        .with_candidates(names))
 }

@@ -73,6 +73,13 @@ pub(super) fn has_media_type(headers: &axum::http::HeaderMap, wanted: &str) -> b
     given.split(';').next().is_some_and(|essence| essence.trim().eq_ignore_ascii_case(wanted))
 }
 
+/// Whether something is to be on.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Enabled {
+    pub(super) enabled: bool,
+}
+
 /// The query part of the address.
 pub(super) struct Params<T>(pub(super) T);
 

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::{
     ApiContext, commands,
-    extract::{Body, Named},
+    extract::{Body, Enabled, Named},
     ports::schedules::{HomeChange, HomeView, ScheduleView},
     problem::Problem,
 };
@@ -63,18 +63,12 @@ pub(super) async fn put(
     find(&context, &name).await.map(Json)
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct EnableBody {
-    enabled: bool,
-}
-
 pub(super) async fn enable(
     State(context): State<Arc<ApiContext>>,
     Named(name): Named,
-    Body(body): Body<EnableBody>,
+    Body(Enabled { enabled }): Body<Enabled>,
 ) -> Result<Json<ScheduleView>, Problem> {
-    context.schedules.enable(name.clone(), body.enabled).await?;
+    context.schedules.enable(name.clone(), enabled).await?;
     find(&context, &name).await.map(Json)
 }
 

@@ -84,6 +84,8 @@ pub struct CircuitView {
 pub enum AutomationsRequest {
     /// All of them.
     List(Reply<Vec<AutomationView>>),
+    /// One of them; none where there is none of that name.
+    Get(String, Reply<Option<AutomationView>>),
     /// The devices that are left alone.
     Circuits(Reply<Vec<CircuitView>>),
     /// Makes one, or replaces it; one that is not understood is stored, is off by that, and says why.
@@ -119,6 +121,14 @@ impl AutomationsHandle {
     /// [`PortError::Overloaded`], [`PortError::Stopping`].
     pub async fn list(&self) -> Result<Vec<AutomationView>, PortError> {
         ask(&self.0, AutomationsRequest::List).await
+    }
+
+    /// Shows one.
+    ///
+    /// # Errors
+    /// [`PortError::Overloaded`], [`PortError::Stopping`].
+    pub async fn get(&self, name: String) -> Result<Option<AutomationView>, PortError> {
+        ask(&self.0, |reply| AutomationsRequest::Get(name, reply)).await
     }
 
     /// Lists the devices that are left alone.

@@ -43,6 +43,10 @@ impl Engine {
                 let views = self.automations.iter().map(|(name, entry)| self.view(name, entry)).collect();
                 let _ = reply.send(Ok(views)); // whoever asked is gone
             }
+            AutomationsRequest::Get(name, reply) => {
+                let view = self.automations.get(&name).map(|entry| self.view(&name, entry));
+                let _ = reply.send(Ok(view)); // whoever asked is gone
+            }
             AutomationsRequest::Circuits(reply) => {
                 let views = self.circuits.borrow().iter().map(circuit_view).collect();
                 let _ = reply.send(Ok(views)); // whoever asked is gone
