@@ -13,7 +13,7 @@ use hearth_tests::{
         wled::Wled,
         zigbee::{Bulb, SERIAL},
     },
-    takeover::{TAKEOVER, owner_and_heir, takes_over, two_nodes, writer},
+    takeover::{TAKEOVER, online, owner_and_heir, takes_over, two_nodes, writer},
 };
 
 /// Two nodes with this in their configuration files; one dies, and the other commands the device.
@@ -102,6 +102,47 @@ async fn weather_goes_on(service: Service, adapter: &str, device: &str) {
     })
     .await
     .unwrap();
+}
+
+/// Where each node says that the weather service stands.
+async fn standings(node: &Daemon) -> Vec<String> {
+    let answer = node.json(&["adapter", "show", "open_meteo"]).await.unwrap();
+    let on = answer["on"].as_array().into_iter().flatten();
+    on.map(|node| node["state"].as_str().unwrap().to_owned()).collect()
+}
+
+#[tokio::test]
+async fn settings_that_reach_one_node_after_the_other_start_one_adapter_and_ask_once() {
+    let fake = Weather::start(Service::OpenMeteo).await.unwrap();
+    let (one, two) = two_nodes("").await.unwrap();
+    let url = format!("url={}", fake.url());
+    let device = "device/open-meteo-home";
+    // Whichever of them is to run it: one hears of the settings first, then the other one.
+    for (round, told) in [&one, &two].into_iter().enumerate() {
+        for node in [&one, &two] {
+            wait_until("both have said that nobody can run it", TAKEOVER, async || {
+                let standings = standings(node).await;
+                Ok(standings.len() == 2 && standings.iter().all(|state| state != "running"))
+            })
+            .await
+            .unwrap();
+        }
+        let place = ["adapter", "set", "open_meteo", "latitude=59.91", "longitude=10.75", &url];
+        told.cli(&place).await.unwrap().ok().unwrap();
+        for node in [&one, &two] {
+            online(node, device).await.unwrap();
+            wait_until("one runs it, and leaves the other in peace", TAKEOVER, async || {
+                let mut standings = standings(node).await;
+                standings.sort();
+                Ok(standings == ["elsewhere", "running"])
+            })
+            .await
+            .unwrap();
+        }
+        assert_eq!(fake.asked().len(), round + 1);
+        let nowhere = ["adapter", "set", "open_meteo", "--unset", "latitude", "--unset", "longitude"];
+        told.cli(&nowhere).await.unwrap().ok().unwrap();
+    }
 }
 
 #[tokio::test]

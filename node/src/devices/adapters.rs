@@ -52,6 +52,9 @@ pub(super) struct Standing {
     /// It cannot run there whatever the household wants: that node's configuration file says so.
     #[serde(default)]
     pub(super) never: bool,
+    /// Of which [`wish`](Decided::wish) it says so. Whoever failed with an earlier one may well bear the present one.
+    #[serde(default)]
+    pub(super) of: u32,
 }
 
 /// What the household decided of an adapter, and what its nodes say of it.
@@ -108,8 +111,14 @@ pub(super) fn slots(registry: &'static [Registration], local: &BTreeMap<String, 
         let id = registration.descriptor.id;
         let object = ObjectId::new(&format!("adapter/{id}")).ok()?;
         let rest = Plan::Rest(AdapterState::Off, "the node starts".to_owned());
-        let here =
-            Standing { state: AdapterState::Off, reason: None, restarts: 0, in_vain: false, never: false };
+        let here = Standing {
+            state: AdapterState::Off,
+            reason: None,
+            restarts: 0,
+            in_vain: false,
+            never: false,
+            of: 0,
+        };
         let local = local.get(id).cloned().unwrap_or_default();
         let slot = Slot {
             registration: *registration,
@@ -139,6 +148,15 @@ impl Decided {
             decided.take(name.as_str(), &field.value);
         }
         decided
+    }
+
+    /// What the household wants it to try, as a short number that is the same on every node.
+    fn wish(&self) -> u32 {
+        let secrets: BTreeMap<&str, Option<u64>> =
+            self.sealed.iter().map(|(key, boxes)| (key.as_str(), boxes.newest())).collect();
+        let wish = serde_json::to_vec(&(&self.settings, secrets, self.round)).unwrap_or_default();
+        let [a, b, c, d, ..] = *blake3::hash(&wish).as_bytes();
+        u32::from_be_bytes([a, b, c, d])
     }
 
     fn take(&mut self, name: &str, value: &Value) {
@@ -270,6 +288,9 @@ impl Devices {
         let is_over = |until: Option<Instant>| until.is_some_and(|until| until <= Instant::now());
         slot.vain = slot.vain.take().filter(|(tried, until)| *tried == own && !is_over(*until));
         slot.here.in_vain = slot.vain.is_some();
+        if slot.here.in_vain {
+            slot.here.of = slot.decided.wish();
+        }
         slot.plans.send_if_modified(|planned| {
             let differs = *planned != plan;
             *planned = plan;
@@ -343,9 +364,15 @@ impl Devices {
             let nodes = able.iter().copied().filter(wanted);
             ownership::winner(nodes, slot.registration.descriptor.id)
         };
+        let wish = slot.decided.wish();
         let fails = |node: &ShortId| {
-            matches!(state(node), Some(AdapterState::Failed | AdapterState::Waiting | AdapterState::Refused))
-                || standing(node).is_some_and(|standing| standing.in_vain)
+            standing(node).filter(|standing| standing.of == wish).is_some_and(|standing| {
+                standing.in_vain
+                    || matches!(
+                        standing.state,
+                        AdapterState::Failed | AdapterState::Waiting | AdapterState::Refused
+                    )
+            })
         };
         // Where it runs it stays; where it failed it is tried again when all others did as well. One that gives way to
         // another forgets nothing, or two that both fail would hand it to each other without a pause.
@@ -367,7 +394,8 @@ impl Devices {
         }
         let in_vain = slot.vain.is_some();
         let never = !slot.local.enabled;
-        slot.here = Standing { state, reason: reason.as_deref().map(clipped), restarts, in_vain, never };
+        let of = slot.decided.wish();
+        slot.here = Standing { state, reason: reason.as_deref().map(clipped), restarts, in_vain, never, of };
         slot.is_settled = true;
         let status = AdapterStatus { id: id.to_owned(), state, reason, restarts };
         self.statuses.insert(id.to_owned(), status);

@@ -46,7 +46,8 @@ impl Boxes {
         self.0.keys().copied()
     }
 
-    fn newest(&self) -> Option<u64> {
+    /// The newest version that any node has.
+    pub(super) fn newest(&self) -> Option<u64> {
         self.0.values().map(|one| one.version).max()
     }
 
