@@ -3,7 +3,7 @@
 use hearth_tests::daemon::{Daemon, PATIENCE, Plan, wait_until};
 use serde_json::{Value, json};
 
-use super::home::{Listener, NAMES, home, publish, put, runs, show, shows, state, turn};
+use super::home::{Listener, NAMES, home, is_on, publish, put, reaches, runs, show, shows, state, turn};
 
 /// The node answers, and an automation does what it shall.
 async fn goes_on(nodes: &[Daemon], listener: &mut Listener) {
@@ -126,4 +126,45 @@ async fn what_is_gone_fails_the_run_in_words() {
     put(&nodes, "fine", json!({"triggers": [{"event": "fine"}], "actions": [turn(1, true)]})).await;
     publish(node, "fine").await;
     shows(&emulator, 1, true).await;
+}
+
+/// The devices that the automations of a node leave alone.
+async fn circuits(node: &Daemon) -> Vec<Value> {
+    let answer = node.client().get("/api/v1/automations").await.unwrap().success().unwrap();
+    answer["circuits"].as_array().unwrap().clone()
+}
+
+#[tokio::test]
+async fn a_lamp_without_power_is_left_alone_and_tried_again_once() {
+    let (emulator, nodes) = home(1, &["one"]).await;
+    let node = &nodes[0];
+    let lamp = json!({"device": NAMES[0], "change": {"on": true}, "deadline": "1s"});
+    put(&nodes, "lamp", json!({"triggers": [{"event": "ring"}], "actions": [lamp]})).await;
+    emulator.ignore_requests(1.0).await.unwrap();
+    for failed in 1..=3 {
+        assert_eq!(circuits(node).await, Vec::<Value>::new(), "after {failed} rings");
+        publish(node, "ring").await;
+        runs(node, "lamp", &vec!["failed"; failed]).await;
+    }
+    wait_until("it is left alone", PATIENCE, async || Ok(!circuits(node).await.is_empty())).await.unwrap();
+    let [open] = &circuits(node).await[..] else { panic!() };
+    assert_eq!(open["device"], format!("device/{}", NAMES[0]), "{open:#}");
+    assert_eq!((&open["state"], &open["failed"]), (&json!("open"), &json!(3)), "{open:#}");
+    let listed = node.cli(&["automation", "list"]).await.unwrap().ok().unwrap().stdout;
+    assert!(listed.contains("is left alone: 3 commands failed"), "{listed}");
+    publish(node, "ring").await;
+    let refused = &runs(node, "lamp", &["failed"; 4]).await[0];
+    let said = refused["trace"][0]["outcome"].as_str().unwrap();
+    assert!(said.contains("is left alone: its last 3 commands failed"), "{refused:#}");
+    // Power comes back. Nobody is asked to find that out but one command, when its time has come.
+    emulator.answer_all().await.unwrap();
+    reaches(node, 0).await;
+    assert!(!is_on(&emulator, 0).await, "the refused command was never sent");
+    wait_until("it may be tried", PATIENCE, async || Ok(circuits(node).await[0]["state"] == "half_open"))
+        .await
+        .unwrap();
+    publish(node, "ring").await;
+    runs(node, "lamp", &["done", "failed", "failed", "failed", "failed"]).await;
+    shows(&emulator, 0, true).await;
+    wait_until("it is like any other", PATIENCE, async || Ok(circuits(node).await.is_empty())).await.unwrap();
 }
