@@ -52,6 +52,26 @@ async fn a_node_that_is_started_anew_goes_on_where_it_was_with_the_same_key() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_node_that_comes_back_hears_first_that_another_one_went_on_without_it() {
+    let mut bench = Bench::new().await;
+    bench.make("x", on_bell(json!([command("lamp"), command("desk")]))).await;
+    bench.held.send_replace("lamp");
+    bench.tell("bell", 1).await;
+    bench.given(1).await;
+    bench.node.dies().await;
+    sleep(LONG).await;
+    bench.node = bench.engine(ME);
+    bench.until("it knows the run", async || bench.find("x").await.is_some()).await;
+    sleep(SETTLE / 2).await;
+    let ended = Op::Unset(ObjectId::new("automation/x").unwrap(), run_field(ME, 0).unwrap());
+    bench.fake.service().write(Author::Node, vec![ended]).await.unwrap();
+    bench.held.send_replace("");
+    sleep(LONG).await;
+    assert_eq!(bench.devices(), ["lamp"], "nothing is done once more");
+    assert!(bench.runs("x").await.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_run_of_a_node_that_died_is_gone_on_with_by_the_winner_and_nothing_of_it_is_left() {
     let name = Bench::won_by(OTHER);
     let bench = Bench::with(&[OTHER]).await;
