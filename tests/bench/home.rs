@@ -189,14 +189,16 @@ async fn announce(client: &Client, number: usize) -> Result<()> {
     plug["name"] = Value::Null;
     plug["command_topic"] = json!(format!("bench/{number}/set"));
     plug["value_template"] = json!("{{ value_json.state }}");
-    client.publish(&format!("homeassistant/switch/bench{number}/config"), plug.to_string(), true).await?;
+    client
+        .publish(&format!("homeassistant/switch/bench{number}/plug/config"), plug.to_string(), true)
+        .await?;
     for (kind, class, unit) in [("power", "power", "W"), ("warmth", "temperature", "°C")] {
         let mut sensor = part(kind);
         sensor["device_class"] = json!(class);
         sensor["unit_of_measurement"] = json!(unit);
         sensor["value_template"] = json!(format!("{{{{ value_json.{kind} }}}}"));
         client
-            .publish(&format!("homeassistant/sensor/bench{number}{kind}/config"), sensor.to_string(), true)
+            .publish(&format!("homeassistant/sensor/bench{number}/{kind}/config"), sensor.to_string(), true)
             .await?;
     }
     measure(client, number, 0).await
