@@ -2,11 +2,13 @@
 
 use jiff::Timestamp;
 use serde::Serialize;
+use serde_json::Value as Json;
 
 use super::{
     course::{Course, End, Move, World},
     deeds::{shown, waited},
-    program::Program,
+    program::{Program, What},
+    world::Devices,
 };
 
 /// Steps that are told.
@@ -17,7 +19,8 @@ const MAX_STEPS: usize = 200;
 pub struct Rehearsal {
     /// Whether each of its conditions holds now, or why nobody can say.
     pub conditions: Vec<Judged>,
-    /// What it would do, were it started now: every step goes well, and every wait is over at its end.
+    /// What it would do, were it started now: every step goes well, and every wait is over at its end. A step whose device
+    /// is not there says so.
     pub steps: Vec<String>,
     /// How it would end.
     pub end: String,
@@ -35,7 +38,12 @@ pub struct Judged {
 }
 
 /// Rehearses a program from a moment on.
-pub(super) fn rehearse(program: &Program, world: &impl World, now: Timestamp) -> Rehearsal {
+pub(super) fn rehearse(
+    program: &Program,
+    world: &impl World,
+    devices: &Devices,
+    now: Timestamp,
+) -> Rehearsal {
     let judge = |(index, condition)| match world.holds(condition) {
         Ok(holds) => Judged { index, holds: Some(holds), reason: None },
         Err(reason) => Judged { index, holds: None, reason: Some(reason) },
@@ -48,7 +56,7 @@ pub(super) fn rehearse(program: &Program, world: &impl World, now: Timestamp) ->
         }
         match course.next(program, world, at) {
             Move::Do { deed, .. } => {
-                steps.push(shown(&deed.what));
+                steps.push(told(&deed.what, devices));
                 course.did(program, Ok(()));
             }
             Move::Wait { until, waiting } => {
@@ -62,6 +70,18 @@ pub(super) fn rehearse(program: &Program, world: &impl World, now: Timestamp) ->
         }
     };
     Rehearsal { conditions, steps, end }
+}
+
+/// What a step does, and why it cannot.
+fn told(what: &What, devices: &Devices) -> String {
+    let missing = match what {
+        What::Command(command) => command.get("device").and_then(Json::as_str).map(|name| devices.find(name)),
+        _ => None,
+    };
+    match missing {
+        Some(Err(reason)) => format!("{}: {reason}", shown(what)),
+        _ => shown(what),
+    }
 }
 
 #[cfg(test)]
@@ -97,10 +117,16 @@ mod tests {
             ]
         });
         let program = serde_json::from_value::<ProgramText>(text).unwrap().parse().unwrap();
-        let told = rehearse(&program, &Nobody, Timestamp::UNIX_EPOCH);
+        let told = rehearse(&program, &Nobody, &Devices::default(), Timestamp::UNIX_EPOCH);
         assert_eq!(
             told.steps,
-            [r#""hall" {"on":true}"#, "waits 1m 30s", "event chime", "event chime", "waits, at most 1m"]
+            [
+                r#""hall" {"on":true}: there is no device `hall`"#,
+                "waits 1m 30s",
+                "event chime",
+                "event chime",
+                "waits, at most 1m"
+            ]
         );
         assert_eq!(told.end, "it stops: what it waited for did not come");
         assert_eq!(told.conditions.iter().map(|judged| judged.holds).collect::<Vec<_>>(), [None, Some(true)]);

@@ -201,9 +201,9 @@ pub(crate) fn hear(name: &str, triggers: &[Trigger], heard: Heard<'_>) -> Option
     })
 }
 
-/// Why one of some triggers can start nothing: there is no device of that name.
+/// Why one of some triggers can start nothing: there is no device of that name, or it has no such thing.
 pub(crate) fn misses(triggers: &[Trigger], devices: &Devices) -> Option<String> {
-    triggers.iter().filter_map(watched).find_map(|(what, _)| devices.fact(&what).err())
+    triggers.iter().filter_map(watched).find_map(|(what, _)| devices.lacks(&what))
 }
 
 /// What a trigger watches, and for how long it must stay so.
@@ -415,6 +415,29 @@ mod tests {
         let now = "2026-06-01T12:00:00Z".parse().unwrap();
         assert!(sentry.look_at_clock("one", &triggers, &home, now).is_empty());
         assert_eq!(sentry.problem, None);
+    }
+
+    #[test]
+    fn a_trigger_that_can_start_nothing_is_told() {
+        let mut devices = home("power1", json!(3), 0, 0);
+        let told = |trigger: Json, devices: &Devices| misses(&triggers(json!([trigger])), devices);
+        let power = || json!({"number": "x", "of": "power", "above": 90});
+        assert_eq!(told(json!({"state": "y"}), &devices).unwrap(), "there is no device `y`");
+        assert_eq!(told(power(), &devices), None, "whatever it shows, it may be away");
+        let mut device = Device::default();
+        for (of, value) in [("availability", json!("online")), ("power1", json!(3))] {
+            device.facts.insert(of.to_owned(), Fact { value, turn: 0, at_ms: 0, by: String::new() });
+        }
+        devices.insert("x", device);
+        let reason = "`x` shows no `power` at present: it shows `availability`, `power1`";
+        assert_eq!(told(power(), &devices).unwrap(), reason);
+        for fine in [json!({"number": "x", "of": "power1", "above": 1}), json!({"state": "x", "of": "event"})]
+        {
+            assert_eq!(told(fine.clone(), &devices), None, "{fine}");
+        }
+        for fine in [json!({"offline": "x"}), json!({"event": "x"}), json!({"at": "sunset"})] {
+            assert_eq!(told(fine.clone(), &devices), None, "{fine}");
+        }
     }
 
     #[test]

@@ -184,6 +184,21 @@ impl Devices {
     pub(crate) fn fact(&self, what: &Source) -> Result<Option<&Fact>, String> {
         self.find(&what.device).map(|(_, device)| device.facts.get(&what.of))
     }
+
+    /// Why something of a device cannot be watched: there is no such device, or it answers and has no such thing.
+    pub(crate) fn lacks(&self, what: &Source) -> Option<String> {
+        let device = match self.find(&what.device) {
+            Ok((_, device)) => device,
+            Err(reason) => return Some(reason),
+        };
+        let is_online = device.facts.get("availability").is_some_and(|fact| fact.value == "online");
+        // A button shows nothing before it is pressed.
+        if !is_online || what.of == "event" || device.facts.contains_key(&what.of) {
+            return None;
+        }
+        let shows = device.facts.keys().map(|of| format!("`{of}`")).collect::<Vec<_>>().join(", ");
+        Some(format!("`{}` shows no `{}` at present: it shows {shows}", what.device, what.of))
+    }
 }
 
 /// The home at a moment, for a run.

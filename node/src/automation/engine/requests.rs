@@ -126,7 +126,7 @@ impl Engine {
         tokio::task::spawn_blocking(move || {
             let (home, trigger) = (home.as_ref().map_err(Clone::clone), json!({"kind": "test"}));
             let view = View { devices: &devices, home, now, trigger: &trigger };
-            drop(reply.send(Ok(rehearse(&program, &view, now))));
+            drop(reply.send(Ok(rehearse(&program, &view, &devices, now))));
         });
     }
 
