@@ -22,6 +22,8 @@ mod deeds;
 mod engine;
 mod events;
 mod expression;
+#[cfg(test)]
+mod fake;
 mod hosts;
 mod pace;
 mod peers;

@@ -9,12 +9,17 @@ use mesh_proto::Value;
 use serde_json::json;
 use tokio::time::timeout;
 
-use super::{peers::HEAR_OUT, record::State, *};
+use super::{
+    fake::{Day, Holds, at, own},
+    peers::HEAR_OUT,
+    record::State,
+    *,
+};
 use crate::{
     api::{
         fake::FakeLoop,
         ports::{
-            Command, CommandRequest, CommandState, CommandsPort, CommandsRequest,
+            CommandRequest,
             events::EventsHandle,
             schedules::{HomeChange, ScheduleView, SchedulesHandle},
         },
@@ -37,64 +42,21 @@ struct Given {
     records: BTreeMap<ShortId, Record>,
 }
 
-/// The owner of commands: it confirms them while it may.
-struct Owner {
-    service: Service,
-    given: Arc<Mutex<Vec<Given>>>,
-    confirms: watch::Receiver<bool>,
-}
-
-impl Owner {
-    async fn run(mut self, mut port: CommandsPort) {
-        let mut commands: BTreeMap<String, Command> = BTreeMap::new();
-        loop {
-            tokio::select! {
-                request = port.requests.recv() => match request {
-                    None => return,
-                    Some(CommandsRequest::Get(id, reply)) => drop(reply.send(Ok(commands.get(&id).cloned()))),
-                    Some(CommandsRequest::Submit(request, reply)) => {
-                        let command = self.take(request).await;
-                        commands.insert(command.id.clone(), command.clone());
-                        drop(reply.send(Ok(command)));
-                    }
-                },
-                Ok(()) = self.confirms.changed() => {}
-            }
-            if *self.confirms.borrow() {
-                for command in commands.values_mut().filter(|command| !command.state.is_final()) {
-                    command.state = CommandState::Confirmed;
-                    let _ = port.life.send(command.clone());
-                }
-            }
-        }
-    }
-
-    async fn take(&self, request: CommandRequest) -> Command {
-        let key = request.key.unwrap();
-        let schedule = ObjectId::new(key.split('@').next().unwrap()).unwrap();
-        let object = self.service.get(schedule).await.unwrap();
-        let records = object.map(|object| Spec::read(&object).records).unwrap_or_default();
-        self.given.lock().unwrap().push(Given { key: key.clone(), records });
-        Command {
-            id: key,
-            device: request.device,
-            state: CommandState::Accepted,
-            at_ms: 0,
-            deadline_ms: u64::from(request.deadline_ms),
-            reason: None,
-            life: Vec::new(),
-        }
-    }
+async fn take(service: Service, given: Arc<Mutex<Vec<Given>>>, request: CommandRequest) {
+    let key = request.key.unwrap();
+    let schedule = ObjectId::new(key.split('@').next().unwrap()).unwrap();
+    let object = service.get(schedule).await.unwrap();
+    let records = object.map(|object| Spec::read(&object).records).unwrap_or_default();
+    given.lock().unwrap().push(Given { key, records });
 }
 
 struct Bench {
     fake: FakeLoop,
     schedules: SchedulesHandle,
     given: Arc<Mutex<Vec<Given>>>,
-    confirms: watch::Sender<bool>,
+    held: watch::Sender<Holds>,
     alive: watch::Sender<BTreeSet<ShortId>>,
-    time: Arc<watch::Sender<HouseholdTime>>,
-    said: Arc<Mutex<(Timestamp, Instant)>>,
+    day: Day,
     caught_up: watch::Sender<bool>,
     shutdown: watch::Sender<bool>,
     task: JoinHandle<()>,
@@ -116,14 +78,12 @@ impl Bench {
         }
         let (commands, port) = CommandsHandle::channel();
         let (schedules, requests) = SchedulesHandle::channel();
-        let (confirms, confirming) = watch::channel(true);
+        let (held, holds) = watch::channel(Holds::Nothing);
         let given = Arc::new(Mutex::new(Vec::new()));
-        let owner = Owner { service: fake.service(), given: given.clone(), confirms: confirming };
-        tokio::spawn(owner.run(port));
+        let (service, all) = (fake.service(), given.clone());
+        tokio::spawn(own(port, holds, move |request| take(service.clone(), all.clone(), request)));
         let (alive, living) = watch::channel(BTreeSet::from([ME]));
-        let (time, clock) = watch::channel(HouseholdTime::default());
-        let (time, said) = (Arc::new(time), Arc::new(Mutex::new((at("06:00:00"), Instant::now()))));
-        tokio::spawn(go_on(time.clone(), said.clone()));
+        let day = Day::begin("06:00:00");
         let (caught_up, is_caught_up) = watch::channel(true);
         let (shutdown, stopping) = watch::channel(false);
         let task = Automation::spawn(AutomationParts {
@@ -132,23 +92,19 @@ impl Bench {
             requests,
             events: EventsHandle::channel().1,
             alive: living,
-            time: clock,
+            time: day.watch(),
             caught_up: is_caught_up,
             me: ME,
             counts: Arc::default(),
             shutdown: stopping,
             heartbeat: Arc::default(),
         });
-        let bench = Self { fake, schedules, given, confirms, alive, time, said, caught_up, shutdown, task };
-        bench.clock("06:00:00");
-        bench
+        Self { fake, schedules, given, held, alive, day, caught_up, shutdown, task }
     }
 
     /// The time of day becomes that.
     fn clock(&self, time: &str) {
-        let said = (at(time), Instant::now());
-        *self.said.lock().unwrap() = said;
-        self.time.send_replace(time_since(said));
+        self.day.set(at(time), true);
     }
 
     /// Makes a schedule since six o'clock.
@@ -207,28 +163,6 @@ impl Bench {
     }
 }
 
-/// The time of day goes on without a word, as clocks do.
-async fn go_on(time: Arc<watch::Sender<HouseholdTime>>, said: Arc<Mutex<(Timestamp, Instant)>>) {
-    loop {
-        sleep(Duration::from_millis(50)).await;
-        let now = time_since(*said.lock().unwrap());
-        time.send_if_modified(|time| {
-            *time = now;
-            false
-        });
-    }
-}
-
-fn time_since((at, since): (Timestamp, Instant)) -> HouseholdTime {
-    let passed = i64::try_from(since.elapsed().as_millis()).unwrap();
-    let ahead_ms = at.as_millisecond() + passed - Timestamp::now().as_millisecond();
-    HouseholdTime { ahead_ms, trusted: true }
-}
-
-fn at(time: &str) -> Timestamp {
-    format!("2026-06-01T{time}Z").parse().unwrap()
-}
-
 fn key(name: &str, time: &str) -> String {
     format!("schedule/{name}@{}#0", at(time).as_second())
 }
@@ -238,14 +172,14 @@ async fn what_begins_is_recorded_before_its_first_command_and_what_ends_after_it
     let bench = Bench::new().await;
     bench.schedule("x", "cron 0 7 * * *", "").await;
     assert_eq!(bench.find("x").await.unwrap().state, "waiting");
-    bench.confirms.send_replace(false);
+    bench.held.send_replace(Holds::Everything);
     bench.clock("07:00:01");
     bench.until("the command is given", async || !bench.keys().is_empty()).await;
     let given = bench.given.lock().unwrap()[0].clone();
     assert_eq!(given.key, key("x", "07:00:00"));
     assert_eq!((given.records[&ME].state, given.records[&ME].at), (State::Started, at("07:00:00")));
     assert_eq!(bench.find("x").await.unwrap().state, "running");
-    bench.confirms.send_replace(true);
+    bench.held.send_replace(Holds::Nothing);
     let record = bench.ends("x", State::Done).await;
     assert!(record.ended.is_some() && !record.again);
     assert_eq!(bench.keys().len(), 1);
@@ -383,7 +317,7 @@ async fn a_step_of_the_time_of_day_makes_up_for_one_and_a_step_back_repeats_none
 async fn what_is_deleted_while_it_runs_stays_deleted_and_made_anew_it_is_another() {
     let bench = Bench::new().await;
     bench.schedule("x", "cron 0 7 * * *", "").await;
-    bench.confirms.send_replace(false);
+    bench.held.send_replace(Holds::Everything);
     bench.clock("07:00:01");
     bench.until("the command is given", async || !bench.keys().is_empty()).await;
     bench.schedules.remove("x".to_owned()).await.unwrap();
@@ -393,7 +327,7 @@ async fn what_is_deleted_while_it_runs_stays_deleted_and_made_anew_it_is_another
     bench.until("the new one is carried out", async || bench.keys().len() == 2).await;
     bench.schedules.remove("x".to_owned()).await.unwrap();
     bench.until("it is gone", async || bench.find("x").await.is_none()).await;
-    bench.confirms.send_replace(true);
+    bench.held.send_replace(Holds::Nothing);
     sleep(LONG).await;
     assert!(bench.records("x").await.is_empty(), "no record brings it back");
     assert_eq!(bench.keys(), [key("x", "07:00:00"), key("x", "08:00:00")]);
@@ -453,12 +387,12 @@ async fn a_clock_that_jumps_a_day_leaves_nothing_refused_and_clients_are_answere
 async fn a_node_that_stops_waits_a_little_for_what_is_under_way() {
     let bench = Bench::new().await;
     bench.schedule("x", "cron 0 7 * * *", "").await;
-    bench.confirms.send_replace(false);
+    bench.held.send_replace(Holds::Everything);
     bench.clock("07:00:01");
     bench.until("the command is given", async || !bench.keys().is_empty()).await;
     bench.shutdown.send_replace(true);
     sleep(LAST_RUNS / 2).await;
-    bench.confirms.send_replace(true);
+    bench.held.send_replace(Holds::Nothing);
     bench.task.await.unwrap();
     let id = ObjectId::new("schedule/x").unwrap();
     let object = bench.fake.service().get(id).await.unwrap().unwrap();
@@ -474,11 +408,11 @@ async fn ends_that_come_all_at_once_are_all_heard() {
         bench.schedule(&name, "cron 0 7 * * *", "").await;
         bench.fake.put(&format!("schedule/{name}"), "do", encode(&[command.clone(), command.clone()])).await;
     }
-    bench.confirms.send_replace(false);
+    bench.held.send_replace(Holds::Everything);
     bench.clock("07:00:01");
     bench.until("all commands are given", async || bench.keys().len() == 400).await;
     // More than anybody who listens may fall behind.
-    bench.confirms.send_replace(true);
+    bench.held.send_replace(Holds::Nothing);
     for number in 0..200 {
         bench.ends(&format!("x{number}"), State::Done).await;
     }
@@ -554,11 +488,11 @@ async fn one_schedule_is_asked_for_alone_and_one_that_comes_often_says_what_that
 async fn what_comes_while_the_one_before_is_under_way_is_not_called_missed() {
     let bench = Bench::new().await;
     bench.schedule("x", "cron * * * * *", "").await;
-    bench.confirms.send_replace(false);
+    bench.held.send_replace(Holds::Everything);
     bench.clock("06:01:00");
     bench.until("the first is given", async || bench.keys().len() == 1).await;
     bench.clock("06:04:10");
-    bench.confirms.send_replace(true);
+    bench.held.send_replace(Holds::Nothing);
     bench.until("the last is given", async || bench.keys().len() == 2).await;
     bench.until("it ends", async || bench.records("x").await[&ME].state == State::Done).await;
     let record = bench.records("x").await.remove(&ME).unwrap();

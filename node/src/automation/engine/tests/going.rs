@@ -29,13 +29,13 @@ async fn a_node_that_is_started_anew_goes_on_where_it_was_with_the_same_key() {
     let mut bench = Bench::new().await;
     let actions = json!([command("lamp"), command("desk"), {"delay": "10m"}, command("lamp")]);
     bench.make("x", on_bell(actions)).await;
-    bench.held.send_replace("desk");
+    bench.held.send_replace(Holds::Device("desk"));
     bench.tell("bell", 1).await;
     let under_way = bench.given(2).await;
     bench.node.dies().await;
     bench.node = bench.engine(ME);
     assert_eq!(bench.given(3).await.key, under_way.key, "the step that was under way");
-    bench.held.send_replace("");
+    bench.held.send_replace(Holds::Nothing);
     let waits = |runs: Runs| runs[&(ME, 0)].clone().course.shift(SignedDuration::ZERO);
     bench.until("it waits", async || waits(bench.runs("x").await)).await;
     let waits = Instant::now();
@@ -55,7 +55,7 @@ async fn a_node_that_is_started_anew_goes_on_where_it_was_with_the_same_key() {
 async fn a_node_that_comes_back_hears_first_that_another_one_went_on_without_it() {
     let mut bench = Bench::new().await;
     bench.make("x", on_bell(json!([command("lamp"), command("desk")]))).await;
-    bench.held.send_replace("lamp");
+    bench.held.send_replace(Holds::Device("lamp"));
     bench.tell("bell", 1).await;
     bench.given(1).await;
     bench.node.dies().await;
@@ -65,7 +65,7 @@ async fn a_node_that_comes_back_hears_first_that_another_one_went_on_without_it(
     sleep(SETTLE / 2).await;
     let ended = Op::Unset(ObjectId::new("automation/x").unwrap(), run_field(ME, 0).unwrap());
     bench.fake.service().write(Author::Node, vec![ended]).await.unwrap();
-    bench.held.send_replace("");
+    bench.held.send_replace(Holds::Nothing);
     sleep(LONG).await;
     assert_eq!(bench.devices(), ["lamp"], "nothing is done once more");
     assert!(bench.runs("x").await.is_empty());
@@ -79,7 +79,7 @@ async fn the_run_of_a_node_that_died_is_gone_on_with_by_the_winner_and_nothing_o
     let mut other = bench.engine(OTHER);
     bench.make(&name, on_bell(json!([command("lamp"), command("desk")]))).await;
     sleep(LONG).await;
-    bench.held.send_replace("lamp");
+    bench.held.send_replace(Holds::Device("lamp"));
     bench.tell("bell", 1).await;
     let first = bench.given(1).await;
     assert_eq!(first.runs.len(), 1);
@@ -91,7 +91,7 @@ async fn the_run_of_a_node_that_died_is_gone_on_with_by_the_winner_and_nothing_o
     let again = bench.given(2).await;
     assert!(died.elapsed() >= SETTLE - Duration::from_millis(100), "{:?}", died.elapsed());
     assert_eq!(again.key, first.key);
-    bench.held.send_replace("");
+    bench.held.send_replace(Holds::Nothing);
     bench.ends(&name, State::Done, 1).await;
     let runs = bench.runs(&name).await;
     assert_eq!(
@@ -248,7 +248,7 @@ async fn what_is_removed_while_it_runs_stays_removed_and_made_anew_it_is_another
     let bench = Bench::new().await;
     let program = on_bell(json!([command("lamp"), command("desk")]));
     bench.make("x", program.clone()).await;
-    bench.held.send_replace("lamp");
+    bench.held.send_replace(Holds::Device("lamp"));
     bench.tell("bell", 1).await;
     bench.given(1).await;
     bench.node.automations.remove("x".to_owned()).await.unwrap();
@@ -257,14 +257,14 @@ async fn what_is_removed_while_it_runs_stays_removed_and_made_anew_it_is_another
     bench.tell("bell", 1).await;
     bench.given(2).await;
     // The step of the one that is gone ends, and is none of the new one's.
-    bench.held.send_replace("");
+    bench.held.send_replace(Holds::Nothing);
     bench.ends("x", State::Done, 1).await;
     assert_eq!(bench.devices(), ["lamp", "lamp", "desk"]);
-    bench.held.send_replace("lamp");
+    bench.held.send_replace(Holds::Device("lamp"));
     bench.tell("bell", 1).await;
     bench.given(4).await;
     bench.node.automations.remove("x".to_owned()).await.unwrap();
-    bench.held.send_replace("");
+    bench.held.send_replace(Holds::Nothing);
     sleep(LONG).await;
     assert!(bench.runs("x").await.is_empty(), "no record brings it back");
 }
@@ -312,12 +312,12 @@ async fn where_nothing_can_be_stored_the_home_goes_on() {
 async fn a_node_that_stops_waits_a_little_for_what_is_under_way_and_stores_it() {
     let bench = Bench::new().await;
     bench.make("x", on_bell(json!([command("lamp"), command("desk")]))).await;
-    bench.held.send_replace("lamp");
+    bench.held.send_replace(Holds::Device("lamp"));
     bench.tell("bell", 1).await;
     bench.given(1).await;
     bench.node.shutdown.send_replace(true);
     sleep(LAST_STEPS / 2).await;
-    bench.held.send_replace("");
+    bench.held.send_replace(Holds::Nothing);
     bench.until("it stops", async || bench.node.task.is_finished()).await;
     let run = bench.runs("x").await.remove(&(ME, 0)).unwrap();
     assert_eq!((run.state, run.trace[0].outcome.as_str()), (State::Running, "ok"));
@@ -355,13 +355,13 @@ async fn a_step_that_breaks_off_fails_and_the_rest_goes_on() {
 async fn a_run_that_begins_in_the_place_of_another_is_not_told_how_that_ones_step_went() {
     let bench = Bench::new().await;
     bench.make("x", with_mode(on_bell(json!([command("lamp"), command("desk")])), "restart", 1)).await;
-    bench.held.send_replace("lamp");
+    bench.held.send_replace(Holds::Device("lamp"));
     // More than there are places.
     for number in 1..=10 {
         bench.tell("bell", 1).await;
         bench.given(number).await;
     }
-    bench.held.send_replace("");
+    bench.held.send_replace(Holds::Nothing);
     bench.ends("x", State::Done, 1).await;
     assert_eq!(bench.devices()[10..], ["desk"], "the last one alone goes on");
     assert_eq!(bench.count("x", State::Running).await, 0);

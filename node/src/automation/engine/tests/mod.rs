@@ -15,6 +15,7 @@ use tokio::time::timeout;
 
 use super::{
     super::{
+        fake::{Day, Holds, at, own},
         peers::HEAR_OUT,
         runs::{Run, State, run_field},
         sentry::Firing,
@@ -26,7 +27,7 @@ use crate::{
     api::{
         fake::FakeLoop,
         ports::{
-            Command, CommandRequest, CommandState, CommandsPort, CommandsRequest,
+            CommandRequest,
             automations::{AutomationView, AutomationsHandle},
             events::EventsRequest,
         },
@@ -43,7 +44,6 @@ const BOTH: [ShortId; 2] = [ME, OTHER];
 const LONG: Duration = Duration::from_secs(30);
 
 type Runs = BTreeMap<(ShortId, u8), Run>;
-type Said = Arc<Mutex<(Timestamp, Instant)>>;
 
 /// A command as it was given, and the runs of its automation that were stored by then.
 #[derive(Debug, Clone)]
@@ -54,56 +54,10 @@ struct Given {
     runs: Vec<Run>,
 }
 
-/// The owner of commands: it confirms them but for those of the device that it holds; those of `device/bad` fail.
-#[derive(Clone)]
-struct Owner {
-    service: Service,
-    given: Arc<Mutex<Vec<Given>>>,
-    held: watch::Receiver<&'static str>,
-    said: Said,
-}
-
-impl Owner {
-    async fn run(mut self, mut port: CommandsPort) {
-        let mut commands: BTreeMap<String, Command> = BTreeMap::new();
-        loop {
-            tokio::select! {
-                request = port.requests.recv() => match request {
-                    None => return,
-                    Some(CommandsRequest::Get(id, reply)) => drop(reply.send(Ok(commands.get(&id).cloned()))),
-                    Some(CommandsRequest::Submit(request, reply)) => {
-                        let command = self.take(request).await;
-                        commands.insert(command.id.clone(), command.clone());
-                        drop(reply.send(Ok(command)));
-                    }
-                },
-                Ok(()) = self.held.changed() => {}
-            }
-            let held = *self.held.borrow();
-            let is_free = |command: &Command| !command.state.is_final() && command.device.name() != held;
-            for command in commands.values_mut().filter(|command| is_free(command)) {
-                command.state = CommandState::Confirmed;
-                let _ = port.life.send(command.clone());
-            }
-        }
-    }
-
-    async fn take(&self, request: CommandRequest) -> Command {
-        let (key, device) = (request.key.unwrap(), request.device.to_string());
-        let runs = stored(&self.service, key.split('#').next().unwrap()).await.into_values().collect();
-        let at = passed(*self.said.lock().unwrap());
-        self.given.lock().unwrap().push(Given { device: device.clone(), key: key.clone(), at, runs });
-        let fails = device == "device/bad";
-        Command {
-            id: key,
-            device: request.device,
-            state: if fails { CommandState::Failed } else { CommandState::Accepted },
-            at_ms: 0,
-            deadline_ms: u64::from(request.deadline_ms),
-            reason: fails.then(|| "it is broken".to_owned()),
-            life: Vec::new(),
-        }
-    }
+async fn take(service: Service, given: Arc<Mutex<Vec<Given>>>, day: Day, request: CommandRequest) {
+    let (key, device) = (request.key.unwrap(), request.device.to_string());
+    let runs = stored(&service, key.split('#').next().unwrap()).await.into_values().collect();
+    given.lock().unwrap().push(Given { device, key, at: day.now(), runs });
 }
 
 /// The runs of an automation as they are stored.
@@ -116,10 +70,8 @@ async fn stored(service: &Service, object: &str) -> Runs {
 struct House {
     fake: FakeLoop,
     given: Arc<Mutex<Vec<Given>>>,
-    owner: Owner,
-    held: watch::Sender<&'static str>,
-    time: Arc<watch::Sender<HouseholdTime>>,
-    said: Said,
+    held: watch::Sender<Holds>,
+    day: Day,
     alive: watch::Sender<BTreeSet<ShortId>>,
     caught_up: watch::Sender<bool>,
 }
@@ -163,9 +115,9 @@ impl Bench {
     /// The same in a household of which others are known, though nobody lives.
     async fn with(others: &[ShortId]) -> Self {
         let fake = FakeLoop::start();
-        let said: Said = Arc::new(Mutex::new((at("06:00:00"), Instant::now())));
-        let clock = said.clone();
-        fake.go_by(move || u64::try_from(passed(*clock.lock().unwrap()).as_millisecond()).unwrap());
+        let day = Day::begin("06:00:00");
+        let clock = day.clone();
+        fake.go_by(move || u64::try_from(clock.now().as_millisecond()).unwrap());
         fake.put("home/main", "zone", Value::Text("UTC".into())).await;
         for device in ["lamp", "desk", "bad"] {
             fake.put(&format!("device/{device}"), "adapter", Value::Text("lifx".into())).await;
@@ -173,16 +125,16 @@ impl Bench {
         for other in others {
             fake.put(&format!("node/{other}"), "name", Value::Text("other".into())).await;
         }
-        let (held, holds) = watch::channel("");
-        let given = Arc::new(Mutex::new(Vec::new()));
-        let owner = Owner { service: fake.service(), given: given.clone(), held: holds, said: said.clone() };
-        let (time, _) = watch::channel(HouseholdTime::default());
-        let time = Arc::new(time);
-        tokio::spawn(go_on(time.clone(), said.clone()));
         let (alive, _) = watch::channel(BTreeSet::from([ME]));
         let (caught_up, _) = watch::channel(true);
-        time.send_replace(time_since(*said.lock().unwrap()));
-        let house = House { fake, given, owner, held, time, said, alive, caught_up };
+        let house = House {
+            fake,
+            given: Arc::default(),
+            held: watch::channel(Holds::Nothing).0,
+            day,
+            alive,
+            caught_up,
+        };
         Self { node: house.engine(ME), house }
     }
 
@@ -192,9 +144,7 @@ impl Bench {
 
     /// The time of day becomes that.
     fn clock(&self, time: Timestamp, trusted: bool) {
-        let said = (time, Instant::now());
-        *self.said.lock().unwrap() = said;
-        self.time.send_replace(HouseholdTime { trusted, ..time_since(said) });
+        self.day.set(time, trusted);
     }
 
     /// Writes an automation, and waits until the node has seen it.
@@ -314,7 +264,9 @@ impl House {
         heartbeat: &Arc<AtomicU64>,
     ) -> EngineParts {
         let (commands, port) = CommandsHandle::channel();
-        tokio::spawn(self.owner.clone().run(port));
+        let (service, given, day) = (self.fake.service(), self.given.clone(), self.day.clone());
+        let show = move |request| take(service.clone(), given.clone(), day.clone(), request);
+        tokio::spawn(own(port, self.held.subscribe(), show));
         let (events, published) = EventsHandle::channel();
         tokio::spawn(publish(self.fake.service(), published));
         EngineParts {
@@ -324,7 +276,7 @@ impl House {
             requests,
             webhooks: watch::channel(None).0,
             alive: self.alive.subscribe(),
-            time: self.time.subscribe(),
+            time: self.day.watch(),
             caught_up: self.caught_up.subscribe(),
             me,
             shutdown,
@@ -343,31 +295,6 @@ async fn publish(service: Service, mut requests: mpsc::Receiver<EventsRequest>) 
         service.write(Author::Node, vec![op]).await.unwrap();
         let _ = reply.send(Ok(object));
     }
-}
-
-/// The time of day goes on without a word, as clocks do.
-async fn go_on(time: Arc<watch::Sender<HouseholdTime>>, said: Said) {
-    loop {
-        sleep(Duration::from_millis(50)).await;
-        let now = time_since(*said.lock().unwrap());
-        time.send_if_modified(|time| {
-            time.ahead_ms = now.ahead_ms;
-            false
-        });
-    }
-}
-
-fn passed((at, since): (Timestamp, Instant)) -> Timestamp {
-    at + SignedDuration::try_from(since.elapsed()).unwrap()
-}
-
-fn time_since(said: (Timestamp, Instant)) -> HouseholdTime {
-    let ahead_ms = passed(said).as_millisecond() - Timestamp::now().as_millisecond();
-    HouseholdTime { ahead_ms, trusted: true }
-}
-
-fn at(time: &str) -> Timestamp {
-    format!("2026-06-01T{time}Z").parse().unwrap()
 }
 
 fn command(device: &str) -> Json {
