@@ -116,6 +116,8 @@ pub(super) struct Entry {
     pub(super) waits: BTreeMap<u8, Wait>,
     /// Runs that nobody is at, and since when this node knows: their node may live, and not be heard itself yet.
     pub(super) left: BTreeMap<(ShortId, u8), Instant>,
+    /// Whether there are more before it than are followed.
+    pub(super) is_beyond: bool,
     /// Since when this node is the one to start it.
     pub(super) won_at: Option<Instant>,
     /// What started it of late and nobody is known to have acted upon.
@@ -161,6 +163,7 @@ impl Entry {
             busy: BTreeSet::new(),
             waits: BTreeMap::new(),
             left: BTreeMap::new(),
+            is_beyond: false,
             won_at,
             recent: VecDeque::new(),
             is_news: true,
@@ -185,14 +188,27 @@ impl Entry {
         let is_changed = self.spec.hash != spec.hash;
         self.spec = spec;
         if is_changed || (!was_active && self.active().is_some()) {
-            (self.sentry, self.is_news) = (Sentry::default(), true);
-            self.recent.clear();
+            self.look_anew();
         }
+    }
+
+    /// It is followed, or there are too many before it.
+    pub(super) fn follow(&mut self, is_followed: bool) {
+        let was_beyond = std::mem::replace(&mut self.is_beyond, !is_followed);
+        if was_beyond && is_followed {
+            self.look_anew();
+        }
+    }
+
+    /// What was so before it was looked at starts nothing.
+    fn look_anew(&mut self) {
+        (self.sentry, self.is_news) = (Sentry::default(), true);
+        self.recent.clear();
     }
 
     /// The program, unless nothing comes of it.
     pub(super) fn active(&self) -> Option<Arc<Program>> {
-        self.spec.active().filter(|_| self.tripped.is_none())
+        self.spec.active().filter(|_| self.tripped.is_none() && !self.is_beyond)
     }
 
     /// Why it was switched off by itself.

@@ -61,7 +61,8 @@ use crate::{
     service::{Change, HouseholdTime, ObjectView, Service, ServiceError},
 };
 
-/// Most automations of a household; more are logged and left alone.
+/// Most automations of a household. Where two halves that were cut off have more together, the first by their names are followed, on
+/// every node.
 const MAX_AUTOMATIONS: usize = 128;
 /// How often is looked for what is due, at least.
 const TICK: Duration = Duration::from_millis(500);
@@ -277,12 +278,19 @@ impl Engine {
         if let Some(entry) = self.automations.get_mut(name) {
             return entry.see(Spec::read(view, Some(&entry.spec)));
         }
-        if self.automations.len() >= MAX_AUTOMATIONS {
-            return warn!(%name, limit = MAX_AUTOMATIONS, "too many automations: this one is left alone");
-        }
         let won_at = Some(self.peers.living_since).filter(|_| self.peers.is_mine(object));
         let entry = Entry::new(object.clone(), Spec::read(view, None), won_at);
         self.automations.insert(name.to_owned(), entry);
+        if self.automations.len() == MAX_AUTOMATIONS + 1 {
+            warn!(limit = MAX_AUTOMATIONS, "too many automations: the last by their names are left alone");
+        }
+        self.count();
+    }
+
+    /// The first by their names are followed: the same ones on every node, whichever it saw first.
+    fn count(&mut self) {
+        let entries = self.automations.values_mut().enumerate();
+        entries.for_each(|(index, entry)| entry.follow(index < MAX_AUTOMATIONS));
     }
 
     /// Something is not as it was in the home.
@@ -305,7 +313,10 @@ impl Engine {
             }
             "home" if object.as_str() == HOME => self.see_home(HomeText::default()),
             "event" => drop(self.heard.remove(object)),
-            "automation" => drop(self.automations.remove(object.name())),
+            "automation" => {
+                self.automations.remove(object.name());
+                self.count();
+            }
             _ => {}
         }
     }

@@ -146,6 +146,12 @@ impl Engine {
         let entry = self.entry(name)?;
         entry.spec.program.as_ref().map_err(|fault| invalid(fault))?;
         if entry.active().is_none() {
+            if entry.is_beyond {
+                return Err(PortError::Conflict {
+                    detail: beyond(),
+                    fix: "hearth automation remove another one".to_owned(),
+                });
+            }
             let detail = entry.tripped().cloned().unwrap_or_else(|| "it is switched off".to_owned());
             return Err(PortError::Conflict { detail, fix: format!("hearth automation enable {name}") });
         }
@@ -210,6 +216,9 @@ impl Engine {
 
     /// Why an automation cannot be started at present, or not at all of its times.
     fn hindrance(&self, entry: &Entry, program: &Program) -> Option<String> {
+        if entry.is_beyond {
+            return Some(beyond());
+        }
         let goes_by_clock = program.triggers.iter().any(|trigger| matches!(trigger, Trigger::At(_)));
         let by_clock = || self.home().err().or_else(|| entry.sentry.problem.clone());
         let held = self.peers.held().map(str::to_owned);
@@ -258,6 +267,11 @@ fn run_view(node: String, run: &Run) -> RunView {
             .collect(),
         left_out: run.left_out,
     }
+}
+
+/// Why an automation is not followed.
+fn beyond() -> String {
+    format!("there are more than {MAX_AUTOMATIONS} automations: the last by their names are left alone")
 }
 
 fn no_path(entry: &Entry) -> String {

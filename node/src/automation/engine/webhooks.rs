@@ -67,7 +67,8 @@ impl Engine {
         let hook = |(name, spec): (&String, &Spec)| {
             Some((spec.webhook?, Hook { automation: name.clone(), is_open: spec.takes_webhook() }))
         };
-        let specs = self.automations.iter().map(|(name, entry)| (name, &entry.spec));
+        let followed = self.automations.iter().filter(|(_, entry)| !entry.is_beyond);
+        let specs = followed.map(|(name, entry)| (name, &entry.spec));
         let hooks: BTreeMap<_, _> = specs.filter_map(hook).collect();
         self.webhooks.send_if_modified(|known| {
             let is_news = known.as_deref() != Some(&hooks);
