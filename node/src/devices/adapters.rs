@@ -72,6 +72,8 @@ pub(super) struct Decided {
     pub(super) pair_until_ms: Option<u64>,
     /// How pairing goes.
     pub(super) pairing: Option<String>,
+    /// Which pairing is over, by its `pair_until_ms`.
+    pub(super) paired_until_ms: Option<u64>,
 }
 
 /// One adapter of the registry.
@@ -177,7 +179,12 @@ impl Decided {
                 "nodes" => self.nodes = decode(value).unwrap_or_default(),
                 "round" => self.round = value.as_int().unwrap_or_default(),
                 "pair" => self.pair_until_ms = value.as_int().and_then(|ms| u64::try_from(ms).ok()),
-                "pairing" => self.pairing = value.get("detail").and_then(Value::as_text).map(clipped),
+                "pairing" => {
+                    self.pairing = value.get("detail").and_then(Value::as_text).map(clipped);
+                    let is_over = value.get("is_over") == Some(&Value::Bool(true));
+                    let until = value.get("until").and_then(Value::as_int).filter(|_| is_over);
+                    self.paired_until_ms = until.and_then(|ms| u64::try_from(ms).ok());
+                }
                 _ => {}
             }
         }
@@ -419,7 +426,8 @@ impl Devices {
         let now_ms = self.clock.now_ms();
         let Some(slot) = self.slots.get_mut(id) else { return };
         let Some(until_ms) = slot.decided.pair_until_ms.filter(|until| *until > now_ms) else { return };
-        if slot.told_pair == Some(until_ms) {
+        // One that is over is not begun anew by an adapter that starts again, with the key that it brought.
+        if [slot.told_pair, slot.decided.paired_until_ms].contains(&Some(until_ms)) {
             return;
         }
         let until =
@@ -436,6 +444,7 @@ impl Devices {
         let value = map([
             ("detail", text(detail)),
             ("is_over", Value::Bool(is_over)),
+            ("until", slot.told_pair.or(slot.decided.pair_until_ms).map_or(Value::Null, millis)),
             ("at", millis(self.clock.now_ms())),
         ]);
         self.state.put(&slot.object, field, Some(value));
