@@ -43,6 +43,8 @@ const ARRIVE: Duration = Duration::from_secs(120);
 const MEASURES: Duration = Duration::from_secs(10);
 const BULBS: usize = 10;
 const STRIPS: u8 = 10;
+/// A Shelly with a switch, a light and a strip of colours.
+const SHELLY_PARTS: usize = 3;
 
 struct Options {
     devices: usize,
@@ -116,7 +118,7 @@ async fn bench(options: &Options) -> Result<()> {
     let empty_kib = alone.rss_kib()?;
     drop(alone);
     let node = Plan::new("home").launch(launch).config(config).start().await?;
-    let known = arrived(&node, 1 + BULBS + usize::from(STRIPS)).await?;
+    let known = arrived(&node, 1 + BULBS + usize::from(STRIPS) + SHELLY_PARTS).await?;
     let announced = options.devices.saturating_sub(known);
     for number in 0..announced {
         announce(&client, number).await?;
