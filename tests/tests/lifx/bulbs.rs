@@ -145,6 +145,30 @@ async fn a_bulb_that_acknowledges_and_ignores_ends_timed_out_and_says_what_it_sh
 }
 
 #[tokio::test]
+async fn what_a_bulb_answers_after_the_deadline_confirms_nothing_and_hinders_nothing() {
+    let mut rig = Rig::owning(COLOR_BULB).await;
+    rig.confirmed(on(true)).await;
+    rig.link.set(Fault { hold_answers: true, ..Fault::default() });
+    let late = rig.change_within(on(false), Duration::from_secs(1)).await;
+    let life = rig.life_of(late).await;
+    let [Stage::Sent, Stage::TimedOut { reason }] = &life[..] else { panic!("{life:?}") };
+    assert!(reason.contains("did not acknowledge before the deadline"), "{reason}");
+    // It did it all the same, and says so when nobody waits for that any more.
+    assert_eq!(rig.emulator.device(SERIAL).await.unwrap()["power_level"], 0);
+    let before = rig.adapter.seen.len();
+    rig.link.set(Fault::default());
+    rig.is_on(false).await;
+    rig.confirmed(on(true)).await;
+    let told = rig.adapter.seen[before..].iter().any(|reading| match reading {
+        Reading::Progress { command, .. } => *command == late,
+        Reading::Reported { command, .. } => *command == Some(late),
+        _ => false,
+    });
+    assert!(!told, "{:#?}", &rig.adapter.seen[before..]);
+    rig.stop().await;
+}
+
+#[tokio::test]
 async fn a_bulb_that_vanishes_is_offline_with_a_reason_and_comes_back() {
     let mut rig = Rig::owning(COLOR_BULB).await;
     rig.emulator.ignore_requests(1.0).await.unwrap();
