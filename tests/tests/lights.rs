@@ -245,6 +245,26 @@ async fn a_bulb_that_answers_after_the_deadline_is_told_so_and_takes_the_next_co
 }
 
 #[tokio::test]
+async fn two_bulbs_with_one_serial_are_told_in_the_log_over_the_api_and_on_the_command_line() {
+    let (one, twin) =
+        (Emulator::start(&[COLOR_BULB]).await.unwrap(), Emulator::start(&[COLOR_BULB]).await.unwrap());
+    let places = [one.address().to_string(), twin.address().to_string()];
+    let config = format!(
+        "[adapters.lifx]\naddresses = {places:?}\nbroadcast = []\nbind = \"127.0.0.1:0\"\ndiscover_s = 1\npoll_s = 1\n"
+    );
+    let node = plan("one", &config).start().await.unwrap();
+    wait_until("the device has a note", PATIENCE, async || Ok(node.fields(BULB).await?["note"].is_string()))
+        .await
+        .unwrap();
+    let note = node.fields(BULB).await.unwrap()["note"].as_str().unwrap().to_owned();
+    assert!(places.iter().all(|place| note.contains(place)) && note.contains(SERIAL), "{note}");
+    let shown = node.cli(&["device", "show", BULB]).await.unwrap().ok().unwrap().stdout;
+    assert!(shown.contains(&note), "{shown}");
+    assert!(node.log().contains("two LIFX devices have one serial number"), "{}", node.log());
+    assert_eq!(command(&node, json!({"on": false}), 20_000).await["state"], "confirmed");
+}
+
+#[tokio::test]
 async fn a_slider_never_shows_a_report_of_an_older_command_after_one_of_a_newer() {
     let rig = Rig::new().await;
     let token = rig.other.token("operator").await.unwrap();
