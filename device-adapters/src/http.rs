@@ -375,7 +375,10 @@ impl Client {
     }
 
     fn timeout(&self, request: &Request) -> HttpError {
-        HttpError::Timeout { host: self.origin.to_string(), ms: request.within.as_millis() }
+        HttpError::Timeout {
+            host: format!("{}{}", self.origin, self.route.over()),
+            ms: request.within.as_millis(),
+        }
     }
 }
 

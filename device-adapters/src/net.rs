@@ -40,17 +40,24 @@ impl Route {
         self.any_of(&addresses, end).await
     }
 
+    /// Over which interface, for the end of a sentence: who chose the wrong one has to see that. Empty where nobody chose.
+    pub(crate) fn over(&self) -> String {
+        self.interface.as_ref().map(|name| format!(" over {name}")).unwrap_or_default()
+    }
+
     /// Tries one address after the other. Each has its share of the time that is left, so that a dead one leaves some to those
     /// behind it: many a name has an IPv6 address that leads nowhere.
     async fn any_of(&self, addresses: &[SocketAddr], end: Instant) -> io::Result<TcpStream> {
         let mut last = io::Error::from(io::ErrorKind::NotFound);
+        let over = self.over();
         for (tried, address) in addresses.iter().enumerate() {
             let left = u32::try_from(addresses.len() - tried).unwrap_or(1);
             let share = end.saturating_duration_since(Instant::now()) / left;
             match timeout(share, self.to(*address)).await.unwrap_or_else(|_| Err(late(share))) {
                 Ok(stream) => return Ok(stream),
                 Err(error) => {
-                    last = io::Error::new(error.kind(), format!("cannot connect to {address}: {error}"));
+                    last =
+                        io::Error::new(error.kind(), format!("cannot connect to {address}{over}: {error}"));
                 }
             }
         }

@@ -102,6 +102,7 @@ pub const KINDS: &[KindRule] = &[
             field("effects", Durability::Config, Writer::Node),
             field("palettes", Durability::Config, Writer::Node),
             field("sensors", Durability::Config, Writer::Node),
+            field("note", Durability::Config, Writer::Node),
             field("name", Durability::Config, Writer::Anyone),
             field("area", Durability::Config, Writer::Anyone),
             // Clients ask by command, which is checked, has a deadline and a life that is told.

@@ -231,6 +231,8 @@ pub struct Fault {
     /// Turns every Set into a question that asks for an acknowledgement: the bulb acknowledges
     /// and nothing changes.
     pub ignore_sets: bool,
+    /// What the bulb answers is held back, and comes when this ends.
+    pub hold_answers: bool,
     /// The bulb answers wrongly, in the way of that number of [`wrong`].
     pub wrong_answers: Option<usize>,
 }
@@ -322,22 +324,36 @@ async fn carry_back(
     back: Arc<UdpSocket>,
     front: Arc<UdpSocket>,
     client: SocketAddr,
-    faults: watch::Receiver<Fault>,
+    mut faults: watch::Receiver<Fault>,
     seed: u64,
 ) {
     let mut chance = Chance(seed | 1);
     let mut buffer = vec![0; 2_048];
-    while let Ok((length, _)) = back.recv_from(&mut buffer).await {
-        let fault = *faults.borrow();
+    let mut held: Vec<Vec<u8>> = Vec::new();
+    loop {
+        let fault = *faults.borrow_and_update();
+        if !fault.hold_answers {
+            for answer in held.drain(..) {
+                let _ = front.send_to(&answer, client).await; // a datagram that cannot be sent is lost
+            }
+        }
+        let length = tokio::select! {
+            received = back.recv_from(&mut buffer) => match received {
+                Ok((length, _)) => length,
+                Err(_) => return,
+            },
+            changed = faults.changed() => match changed {
+                Ok(()) => continue,
+                Err(_) => return,
+            },
+        };
         if chance.strikes(fault.lose_answers) {
             continue;
         }
         let answer = buffer.get(..length).unwrap_or_default();
         let answers =
             fault.wrong_answers.map_or_else(|| vec![answer.to_vec()], |way| wrong::answers(way, answer));
-        for answer in answers {
-            let _ = front.send_to(&answer, client).await; // a datagram that cannot be sent is lost
-        }
+        held.extend(answers);
     }
 }
 

@@ -111,14 +111,21 @@ impl Network {
     /// # Errors
     /// When the address is taken.
     pub fn udp(&self, board: &str, address: SocketAddr) -> Result<UdpSocket> {
-        let namespace = File::open(format!("/run/netns/{board}"))?;
         // A socket stays where it was made, and the thread that went there ends.
-        let made = std::thread::spawn(move || -> Result<UdpSocket> {
-            let network = Some(LinkNameSpaceType::Network);
-            move_into_link_name_space(namespace.as_fd(), network)?;
-            Ok(UdpSocket::bind(address)?)
-        });
-        made.join().map_err(|_| anyhow::anyhow!("the thread panicked"))?
+        there(board, || Ok(UdpSocket::bind(address)?))
+    }
+
+    /// Runs a test on a board: the sockets that it opens and the programs that it starts are there.
+    ///
+    /// # Errors
+    /// When the board is not there.
+    pub fn on(&self, board: &str, test: impl AsyncFnOnce() + Send) -> Result<()> {
+        there(board, || {
+            // On this thread alone: the others are not on the board.
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(test());
+            Ok(())
+        })
     }
 
     /// Gives the programs on a board this `/etc/hosts`.
@@ -144,6 +151,19 @@ impl Drop for Network {
     fn drop(&mut self) {
         self.boards.iter().chain([&self.switches]).for_each(|namespace| remove(namespace));
     }
+}
+
+/// Does that on a thread that is in a namespace. A panic there is one here.
+fn there<T: Send>(namespace: &str, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    let namespace = File::open(format!("/run/netns/{namespace}"))?;
+    let done = std::thread::scope(|scope| {
+        let thread = scope.spawn(move || {
+            move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
+            work()
+        });
+        thread.join()
+    });
+    done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 /// The command that runs a program in a namespace.

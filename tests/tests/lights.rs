@@ -38,8 +38,8 @@ impl Rig {
             "[adapters.lifx]\naddresses = [\"{}\"]\nbroadcast = []\nbind = \"127.0.0.1:0\"\ndiscover_s = 1\npoll_s = 1\n",
             link.address()
         );
-        let one = Plan::new("one").config(&config).start().await.unwrap();
-        let two = one.joined_by(Plan::new("two").config(&config)).await.unwrap();
+        let one = plan("one", &config).start().await.unwrap();
+        let two = one.joined_by(plan("two", &config)).await.unwrap();
         for node in [&one, &two] {
             let reached = [reach(&one).await, reach(&two).await];
             wait_until("both nodes reach the bulb", PATIENCE, async || {
@@ -62,6 +62,10 @@ impl Rig {
         let done = wait_until(what, PATIENCE, async || Ok(is_so(&self.emulator.device(SERIAL).await?)));
         done.await.unwrap();
     }
+}
+
+fn plan(name: &str, config: &str) -> Plan {
+    Plan::new(name).config(config).variable("HEARTH_LOG", "debug")
 }
 
 async fn reach(node: &Daemon) -> String {
@@ -214,6 +218,50 @@ async fn a_bulb_that_acknowledges_and_ignores_times_out_and_one_that_vanishes_is
         wait_until("it is back", PATIENCE, back).await.unwrap();
     }
     assert_eq!(command(&rig.other, json!({"on": false}), 20_000).await["state"], "confirmed");
+}
+
+#[tokio::test]
+async fn a_bulb_that_answers_after_the_deadline_is_told_so_and_takes_the_next_command() {
+    let rig = Rig::new().await;
+    rig.link.set(Fault { hold_answers: true, ..Fault::default() });
+    let late = rig.other.cli(&["light", BULB, "off", "--deadline", "2s", "--json"]).await.unwrap();
+    assert_eq!(late.code, 7, "{late:?}");
+    let late = late.json().unwrap();
+    let word = "did not acknowledge before the deadline";
+    assert!(late["state"] == "timed_out" && late["reason"].as_str().unwrap().contains(word), "{late}");
+    rig.shows("off all the same", |bulb| bulb["power_level"] == 0).await;
+    rig.link.set(Fault::default());
+    let next = command(&rig.other, json!({"on": true}), 20_000).await;
+    assert_eq!(states(&next), LIFE, "{next}");
+    // What came late changed nothing about how it ended, on either node.
+    let path = format!("/api/v1/commands/{}", late["id"].as_str().unwrap());
+    for node in [&rig.owner, &rig.other] {
+        let now = node.client().get(&path).await.unwrap().success().unwrap();
+        assert!(now["state"] == "timed_out" && now["reason"] == late["reason"], "{now}");
+        let bulb = node.fields(BULB).await.unwrap();
+        assert_ne!(bulb["reported"]["command"], late["id"], "{bulb}");
+    }
+    assert!(rig.owner.log().contains(word), "{}", rig.owner.log());
+}
+
+#[tokio::test]
+async fn two_bulbs_with_one_serial_are_told_in_the_log_over_the_api_and_on_the_command_line() {
+    let (one, twin) =
+        (Emulator::start(&[COLOR_BULB]).await.unwrap(), Emulator::start(&[COLOR_BULB]).await.unwrap());
+    let places = [one.address().to_string(), twin.address().to_string()];
+    let config = format!(
+        "[adapters.lifx]\naddresses = {places:?}\nbroadcast = []\nbind = \"127.0.0.1:0\"\ndiscover_s = 1\npoll_s = 1\n"
+    );
+    let node = plan("one", &config).start().await.unwrap();
+    wait_until("the device has a note", PATIENCE, async || Ok(node.fields(BULB).await?["note"].is_string()))
+        .await
+        .unwrap();
+    let note = node.fields(BULB).await.unwrap()["note"].as_str().unwrap().to_owned();
+    assert!(places.iter().all(|place| note.contains(place)) && note.contains(SERIAL), "{note}");
+    let shown = node.cli(&["device", "show", BULB]).await.unwrap().ok().unwrap().stdout;
+    assert!(shown.contains(&note), "{shown}");
+    assert!(node.log().contains("two LIFX devices have one serial number"), "{}", node.log());
+    assert_eq!(command(&node, json!({"on": false}), 20_000).await["state"], "confirmed");
 }
 
 #[tokio::test]

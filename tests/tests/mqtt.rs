@@ -1,6 +1,8 @@
 //! The MQTT adapter at a real broker (mosquitto): every rule that a user would notice.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+#[path = "mqtt/announced.rs"]
+mod announced;
 #[path = "mqtt/imports.rs"]
 mod imports;
 #[path = "mqtt/lines.rs"]

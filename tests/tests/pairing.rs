@@ -164,3 +164,55 @@ async fn a_thermometer_of_a_board_is_offline_while_its_board_is_down() {
     assert_eq!(fields["availability"]["reason"], "node cellar is down");
     assert_eq!(warm(&fields), Some(23.1));
 }
+
+/// The device of an adapter of a board. Its id holds a number of the board's own.
+async fn device_of(node: &Daemon, adapter: &str) -> String {
+    let mut found = None;
+    wait_until(&format!("{} sees a device of {adapter}", node.name()), PATIENCE, async || {
+        let devices = node.client().objects("device/").await?;
+        found = devices.into_iter().find(|(_, device)| device["adapter"] == adapter);
+        Ok(found.is_some())
+    })
+    .await
+    .unwrap();
+    found.unwrap().0
+}
+
+#[tokio::test]
+async fn a_led_and_a_chip_of_a_board_are_offline_while_their_board_is_down() {
+    let led = [("brightness", "0\n"), ("max_brightness", "255\n"), ("trigger", "[none] timer\n")];
+    let led = SysfsPeer::new("sysfs-led-lamp", "class/leds", "lamp", &led).unwrap();
+    let chip = [("name", "bme280\n"), ("in_temp_input", "21370\n")];
+    let chip = SysfsPeer::new("iio-bme280", "bus/iio/devices", "iio:device0", &chip).unwrap();
+    let config = format!(
+        "[adapters.sysfs_led]\nroot = \"{}\"\nleds = [\"*\"]\npoll_s = 1\n[adapters.iio]\nroot = \"{}\"\npoll_s = 1\n",
+        led.sysfs.root().display(),
+        chip.sysfs.root().display()
+    );
+    let mut cellar = Plan::new("cellar").config(config).start().await.unwrap();
+    let attic = cellar.joined_by(plan("attic")).await.unwrap();
+    let (lamp, chip) = (device_of(&attic, "sysfs_led").await, device_of(&attic, "iio").await);
+    for device in [&lamp, &chip] {
+        online(&attic, device).await.unwrap();
+    }
+    obeys(&attic, &lamp).await.unwrap();
+    cellar.kill().await.unwrap();
+    for device in [&lamp, &chip] {
+        wait_until(&format!("{device} is offline with its board"), PATIENCE, async || {
+            let availability = attic.fields(device).await?["availability"].take();
+            Ok(availability["state"] == "offline" && availability["reason"] == "node cellar is down")
+        })
+        .await
+        .unwrap();
+        assert!(run(&attic, &["devices"]).await.contains("offline: node cellar is down"));
+    }
+    // Nobody else takes what is wired to another board: a command to it ends with a word.
+    let ended = attic.cli(&["light", &lamp, "off", "--deadline", "1s", "--json"]).await.unwrap();
+    assert_eq!(ended.code, 7, "{ended:?}");
+    assert!(ended.json().unwrap()["reason"].as_str().unwrap().contains("node"), "{ended:?}");
+    cellar.start().await.unwrap();
+    for device in [&lamp, &chip] {
+        online(&attic, device).await.unwrap();
+    }
+    obeys(&attic, &lamp).await.unwrap();
+}

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::adapter::SettingsError;
 use crate::http::Origin;
 use crate::net::Route;
-use crate::settings::Settings;
+use crate::settings::{Settings, parse_interface};
 
 use super::Timing;
 
@@ -54,7 +54,6 @@ impl Lan {
     pub(crate) fn parse(settings: &Settings<'_>) -> Result<Self, SettingsError> {
         let rule =
             "a host name or an IP address with or without a port, such as 192.168.1.20 or 192.168.1.20:8080";
-        let interface = |text: &str| is_interface(text).then(|| Some(text.to_owned()));
         Ok(Self {
             addresses: settings.list("addresses", rule, MOST_ADDRESSES, Vec::new(), origin)?,
             route: Route {
@@ -62,7 +61,7 @@ impl Lan {
                     "interface",
                     "the name of a network interface, such as eth0",
                     None,
-                    interface,
+                    |text| parse_interface(text).map(Some),
                 )?,
             },
             timing: Timing {
@@ -86,10 +85,4 @@ fn origin(text: &str) -> Option<Origin> {
     let host = if bare_v6 { format!("[{text}]") } else { text.to_owned() };
     let (origin, path) = Origin::parse(&format!("http://{host}")).ok()?;
     (path.is_empty() && origin.port != 0 && !text.contains('/')).then_some(origin)
-}
-
-/// Linux takes 1 to 15 bytes without spaces and slashes.
-fn is_interface(text: &str) -> bool {
-    let is_fit = |c: char| !c.is_whitespace() && !c.is_control() && c != '/';
-    (1..=15).contains(&text.len()) && text.chars().all(is_fit)
 }

@@ -68,6 +68,8 @@ struct Fleet<P: Protocol> {
     boards: BTreeMap<String, Task>,
     owned: BTreeSet<DeviceId>,
     probes: JoinSet<(Origin, P, Result<Identity, Fault>)>,
+    /// Why a configured address did not answer when it was asked last; none once one does.
+    trouble: Option<String>,
     stations: JoinSet<String>,
     /// Told by a task whose board has to be looked for.
     sought: Arc<Notify>,
@@ -127,6 +129,7 @@ impl<P: Protocol> Fleet<P> {
             boards: BTreeMap::new(),
             owned: BTreeSet::new(),
             probes: JoinSet::new(),
+            trouble: None,
             stations: JoinSet::new(),
             sought: Arc::new(Notify::new()),
             out: VecDeque::new(),
@@ -171,6 +174,7 @@ impl<P: Protocol> Fleet<P> {
         match answer {
             Ok(identity) => {
                 place.failures = 0;
+                self.trouble = self.trouble.take().filter(|_| !place.configured);
                 // Who keeps a task asks by itself; here it is asked now and then whether another board has come.
                 place.due = now + self.lan.timing.discover * 10;
                 place.hardware = Some(identity.hardware.clone());
@@ -182,6 +186,9 @@ impl<P: Protocol> Fleet<P> {
                 let pause = FIRST_PAUSE * 2_u32.saturating_pow(place.failures.saturating_sub(1).min(12));
                 place.due = now + pause.min(self.lan.timing.discover);
                 tracing::debug!(adapter = P::ID, %at, %fault, "an address does not answer as it should");
+                if place.configured {
+                    self.trouble = Some(fault.to_string());
+                }
                 if !place.configured && place.failures >= MOST_FAILURES {
                     self.places.remove(&at);
                 }
@@ -290,16 +297,17 @@ impl<P: Protocol> Fleet<P> {
         let order = Order::Directive(directive);
         let (refused, why) = match hardware_of(&device, P::ID).and_then(|hardware| self.boards.get(&hardware))
         {
-            None => (order, "this node does not reach it: another that does can own it"),
+            None => (order, self.out_of_reach()),
             Some(task) => match task.orders.send_timeout(order, ORDER_WITHIN).await {
                 Ok(()) => return,
                 Err(SendTimeoutError::Closed(order)) => {
-                    (order, "this node just lost it: send the command again")
+                    (order, "this node just lost it: send the command again".to_owned())
                 }
                 Err(SendTimeoutError::Timeout(order)) => {
                     // What it owns would not be known to it any more: it begins anew.
                     task.abort.abort();
-                    (order, "its task takes no more commands and begins anew: send the command again")
+                    let why = "its task takes no more commands and begins anew: send the command again";
+                    (order, why.to_owned())
                 }
             },
         };
@@ -307,6 +315,12 @@ impl<P: Protocol> Fleet<P> {
             let reason = format!("{device} was not told: {why}");
             self.out.push_back(progress(&device, command, Stage::Failed { reason }));
         }
+    }
+
+    /// Why what no board that answers has is not told: also a wrong interface or address is seen there.
+    fn out_of_reach(&self) -> String {
+        let trouble = self.trouble.as_ref().map(|trouble| format!("; {trouble}")).unwrap_or_default();
+        format!("this node does not reach it: another that does can own it{trouble}")
     }
 
     async fn stop(mut self) {

@@ -219,8 +219,11 @@ impl Driver {
         let configured = self.pinned.contains(&from);
         let addr = if configured { from } else { SocketAddr::new(from.ip(), port) };
         if let Some(known) = self.hardware.get_mut(&target) {
-            let keep = self.pinned.contains(&known.addr()) && !configured;
-            known.discovered(now, if keep { known.addr() } else { addr }, &mut self.out);
+            match (self.pinned.contains(&known.addr()), configured) {
+                (true, false) => known.discovered(now, known.addr(), &mut self.out),
+                (false, true) => known.moved(now, addr, &mut self.out),
+                _ => known.discovered(now, addr, &mut self.out),
+            }
             return;
         }
         if self.hardware.len() >= MOST_HARDWARE {

@@ -24,6 +24,7 @@ use super::part::{Part, untold};
 use super::pending::Pending;
 use super::poll::Tick;
 use super::products::Role;
+use super::rival::{self, Rival};
 use super::wire::{Reply, Request, Serial};
 use super::{cleaning::Cleaning, infrared::Infrared, light::Light, relay::Relay};
 
@@ -43,6 +44,8 @@ pub(crate) struct Hardware {
     owned: BTreeSet<DeviceId>,
     last_heard: Instant,
     next_reach: Instant,
+    /// Who answers to its serial number at another address.
+    rival: Option<Rival>,
 }
 
 impl Hardware {
@@ -64,6 +67,7 @@ impl Hardware {
             owned,
             last_heard: now,
             next_reach: now,
+            rival: None,
         }
     }
 
@@ -77,9 +81,23 @@ impl Hardware {
         self.owned.is_empty() && now >= self.lost_at()
     }
 
-    /// It answered a discovery from `addr`.
+    /// It answered a discovery from `addr`, or another that calls itself the same.
     pub(crate) fn discovered(&mut self, now: Instant, addr: SocketAddr, out: &mut Output) {
-        self.line.addr = addr;
+        if addr == self.line.addr {
+            self.is_here(now, out);
+            return;
+        }
+        let rival = self.rival.get_or_insert_with(|| Rival::new(addr, now));
+        if rival.addr == addr {
+            rival.heard(now);
+            self.next_reach = now;
+        }
+    }
+
+    /// From now on it is spoken to there.
+    pub(crate) fn moved(&mut self, now: Instant, addr: SocketAddr, out: &mut Output) {
+        (self.line.addr, self.rival) = (addr, None);
+        self.describe_anew(out);
         self.heard(now, out);
     }
 
@@ -139,7 +157,7 @@ impl Hardware {
         out: &mut Output,
     ) -> bool {
         let Some(pending) = self.line.answered_by(now, from, sequence, &reply) else { return false };
-        self.heard(now, out);
+        self.is_here(now, out);
         if let Some(part) = pending.part.and_then(|index| self.parts.get_mut(index)) {
             part.answered(now, &pending, &reply, &self.identity, out);
         }
@@ -156,7 +174,8 @@ impl Hardware {
         let (due, _) = self.next_action();
         let deadlines = self.parts.iter().filter_map(Part::deadline);
         let lost = self.is_found().then(|| self.lost_at());
-        deadlines.chain(lost).fold(due.max(self.line.ready()), Instant::min)
+        let rival = self.rival.as_ref().map(|rival| rival.due(self.timing.lost()));
+        deadlines.chain(lost).chain(rival).fold(due.max(self.line.ready()), Instant::min)
     }
 
     /// Does what is due.
@@ -169,6 +188,7 @@ impl Hardware {
             let reason = format!("no answer for {}", ago(now, self.last_heard));
             self.parts.iter_mut().for_each(|part| part.lost(&reason, out));
         }
+        self.judge_rival(now, out);
         loop {
             let (due, action) = self.next_action();
             if due > now || self.line.ready() > now {
@@ -182,7 +202,8 @@ impl Hardware {
         let parts = || self.parts.iter();
         let identify = self.identity.need().map(|(due, request)| (due, Action::Identify(request)));
         let reads = parts().filter_map(Part::question).chain(parts().filter_map(Part::next_poll));
-        let reach = (self.last_heard + self.timing.quiet()).max(self.next_reach);
+        let quiet = self.last_heard + self.timing.quiet();
+        let reach = if self.is_contested() { self.next_reach } else { quiet.max(self.next_reach) };
         most_urgent(parts().filter_map(Part::need), reads.chain(identify), reach, self.line.ready())
     }
 
@@ -205,7 +226,8 @@ impl Hardware {
                 self.announce(out); // what was asked for in vain long enough is given up
             }
             Action::Reach => {
-                self.next_reach = now + (self.timing.discover / 6).max(Duration::from_millis(500));
+                let pause = (self.timing.discover / 6).max(Duration::from_millis(500));
+                self.next_reach = now + if self.is_contested() { rival::ASKED_EVERY } else { pause };
                 self.line.send(Pending::of_all(Request::GetService, now), out);
             }
         }
@@ -217,6 +239,32 @@ impl Hardware {
             Tick::Missed if part.is_stuck() => self.identity.look_again(now),
             Tick::Ask | Tick::Missed => {}
             Tick::Silent(missed) => self.silent(now, missed, out),
+        }
+    }
+
+    /// It answered where it is spoken to; who does so elsewhere is another.
+    fn is_here(&mut self, now: Instant, out: &mut Output) {
+        self.heard(now, out);
+        let Some(rival) = self.rival.as_mut().filter(|rival| rival.is_open()) else { return };
+        if rival.is_another() {
+            let (serial, used, left) = (self.serial, self.line.addr, rival.addr);
+            tracing::warn!(%serial, %used, %left, "two LIFX devices have one serial number: take one of them off the network");
+            self.describe_anew(out);
+        }
+    }
+
+    /// Whether it may have moved.
+    fn is_contested(&self) -> bool {
+        self.rival.as_ref().is_some_and(Rival::is_open)
+    }
+
+    /// Follows hardware that has moved, and forgets another one that is gone.
+    fn judge_rival(&mut self, now: Instant, out: &mut Output) {
+        let Some(rival) = self.rival.take_if(|rival| rival.due(self.timing.lost()) <= now) else { return };
+        if rival.is_it(now) {
+            self.moved(now, rival.addr, out);
+        } else {
+            self.describe_anew(out);
         }
     }
 
@@ -286,8 +334,17 @@ impl Hardware {
 
     fn announce(&mut self, out: &mut Output) {
         let address = self.line.addr.to_string();
+        let remark = self.rival.as_ref().and_then(|rival| rival.remark(self.serial, &address));
         for part in &mut self.parts {
-            part.announce(&self.identity, &address, out);
+            part.announce(&self.identity, &address, remark.as_deref(), out);
+        }
+    }
+
+    /// What was told of where it is, and beside whom, holds no more.
+    fn describe_anew(&mut self, out: &mut Output) {
+        if self.is_found() {
+            self.parts.iter_mut().for_each(Part::is_another);
+            self.announce(out);
         }
     }
 

@@ -29,6 +29,7 @@ mod products;
 mod reading;
 mod recipe;
 mod relay;
+mod rival;
 mod sockets;
 #[cfg(test)]
 mod tests;

@@ -87,12 +87,20 @@ impl Part {
         self.news.is_another();
     }
 
-    /// Tells what was found, once it is known what it is.
-    pub(crate) fn announce(&mut self, identity: &Identity, address: &str, out: &mut Output) {
+    /// Tells what was found, once it is known what it is, with a remark on all of the hardware.
+    pub(crate) fn announce(
+        &mut self,
+        identity: &Identity,
+        address: &str,
+        remark: Option<&str>,
+        out: &mut Output,
+    ) {
         if self.news.is_found() {
             return;
         }
-        let Some(can) = self.face.capabilities(identity) else { return };
+        let Some((can, note)) = self.face.capabilities(identity) else { return };
+        let notes: Vec<&str> = remark.into_iter().chain(note.as_deref()).collect();
+        let can = (can, (!notes.is_empty()).then(|| notes.join("; ")));
         let sensors = self.face.sensors();
         if let Some(device) = identity.describe(self.news.device(), &self.called, address, can, sensors) {
             self.news.found(device, out);

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::adapter::{Descriptor, Secret, SettingsError};
 use crate::net::Route;
-use crate::settings::Settings;
+use crate::settings::{Settings, parse_interface};
 
 use super::wire::fields::is_topic;
 
@@ -131,8 +131,7 @@ impl Config {
             import: settings.truth("import", true)?,
             route: Route {
                 interface: settings.text("interface", "the name of a network interface, such as eth0", None, |text| {
-                    let is_fit = |c: char| !c.is_whitespace() && !c.is_control() && c != '/';
-                    ((1..=15).contains(&text.len()) && text.chars().all(is_fit)).then(|| Some(text.to_owned()))
+                    parse_interface(text).map(Some)
                 })?,
             },
         })

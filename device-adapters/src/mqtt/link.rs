@@ -271,7 +271,8 @@ fn options(
     options
         .set_keep_alive(KEEP_ALIVE)
         .set_clean_start(true)
-        .set_connect_timeout(CONNECTS_WITHIN)
+        // Longer than the connection itself may take, which then says what is wrong.
+        .set_connect_timeout(CONNECTS_WITHIN * 2)
         // The library makes room for all of them at once: without a limit 65,536, which is 14 MB.
         .set_outgoing_inflight_upper_limit(MOST_INFLIGHT)
         .set_request_channel_capacity(MOST_REQUESTS)

@@ -171,7 +171,7 @@ fn shown(device: &Object, colour: bool) -> String {
         text.push_str("\n\n");
         text.push_str(&table.render(false));
     }
-    for field in ["capabilities", "effects", "palettes", "area"] {
+    for field in ["note", "capabilities", "effects", "palettes", "area"] {
         if let Some(value) = device.fields.get(field) {
             text.push_str(&format!("\n{field}: {}", super::output::printable(&values::show(value))));
         }

@@ -8,8 +8,8 @@ use mesh_proto::Value;
 use super::convert::{clipped, decode, encode, text};
 
 /// The fields that describe a device.
-pub(super) const DESCRIBING: [&str; 7] =
-    ["adapter", "model", "label", "capabilities", "effects", "palettes", "sensors"];
+pub(super) const DESCRIBING: [&str; 8] =
+    ["adapter", "model", "label", "capabilities", "effects", "palettes", "sensors", "note"];
 
 /// What the fields of [`DESCRIBING`] hold.
 pub(super) type Described = BTreeMap<&'static str, Value>;
@@ -36,6 +36,7 @@ pub(super) fn described(found: &Description) -> Described {
     if !found.sensors.is_empty() {
         fields.insert("sensors", encode(&found.sensors));
     }
+    fields.extend(found.note.as_ref().map(|note| ("note", text(note))));
     fields
 }
 
@@ -139,6 +140,14 @@ mod tests {
             (back.capabilities, back.sensors, back.name),
             (found.capabilities, found.sensors, found.name)
         );
+    }
+
+    #[test]
+    fn a_remark_for_people_is_told_and_taken_back() {
+        let mut found = strip(Vec::new());
+        assert_eq!(described(&found).get("note"), None);
+        found.note = Some("two answer as one".into());
+        assert_eq!(described(&found).get("note").unwrap().as_text(), Some("two answer as one"));
     }
 
     #[test]

@@ -7,7 +7,7 @@
 //!
 //! | object | field | written by |
 //! | --- | --- | --- |
-//! | `device/ID` | `adapter`, `model`, `label`, `capabilities`, `effects`, `palettes`, `sensors` | whoever finds it and knows better |
+//! | `device/ID` | `adapter`, `model`, `label`, `capabilities`, `effects`, `palettes`, `sensors`, `note` | whoever finds it and knows better |
 //! | | `reach.NODE` | each node that reaches it |
 //! | | `desired` | the node that took the command |
 //! | | `readings`, `hourly`, `daily` | the owner (see [`measured`]) |

@@ -185,6 +185,9 @@ impl Devices {
             Stage::Superseded => (CommandState::Superseded, None),
             Stage::Failed { reason } => (CommandState::Failed, Some(reason)),
         };
+        if let Some(reason) = &reason {
+            debug!(device = %id, %command, ?state, reason, "a command was not carried out, as far as is known");
+        }
         self.advance_owned(command, state, reason);
     }
 }

@@ -32,6 +32,8 @@ pub(crate) enum Mood {
     Gone,
     /// The adapter panics at the next command.
     Explosive,
+    /// The adapter hangs at the next command: it neither ends nor takes another directive.
+    Stuck,
 }
 
 /// The bulb itself: one piece of hardware, whoever speaks to it.
@@ -268,7 +270,11 @@ impl Driver {
                     }
                     Some(Directive::Command { command, change: Change::Light(change), deadline, .. }) => {
                         lock(&bulb.log).push((self.node, command, change.clone()));
-                        assert!(*mood.borrow() != Mood::Explosive, "the bulb exploded");
+                        let now = *mood.borrow();
+                        assert!(now != Mood::Explosive, "the bulb exploded");
+                        if now == Mood::Stuck {
+                            return std::future::pending().await;
+                        }
                         let before = flight.take();
                         let wanted = match &before {
                             Some(before) => before.wanted.then(&change),

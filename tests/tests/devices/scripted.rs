@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use device_adapters::model::CommandId;
-use hearth_tests::daemon::PATIENCE;
+use hearth_tests::{daemon::PATIENCE, fakes::running::until};
 use mesh_proto::{FieldName, ObjectId, Value, kinds::Author};
 use node::{
     api::ports::{Change, Color, CommandState, PortError, Power},
@@ -95,12 +95,7 @@ async fn when_the_owner_dies_another_takes_the_bulb_and_its_open_command() {
     home.bulb.set(Mood::Deaf);
     let dead = home.nodes.remove(owner);
     let command = home.nodes[0].submit(&home.device, brightness(1_000)).await;
-    let deadline = Instant::now() + PATIENCE;
-    let mut pace = interval(Duration::from_millis(5));
-    while home.bulb.log().is_empty() {
-        assert!(Instant::now() < deadline, "the owner was never asked");
-        pace.tick().await;
-    }
+    until(|| !home.bulb.log().is_empty()).await;
     drop(dead);
     home.bulb.set(Mood::Willing);
     let ended = home.nodes[0].ended(&command.id).await;
@@ -147,6 +142,25 @@ async fn an_adapter_that_panics_is_started_again_and_its_command_is_not_lost() {
     home.bulb.set(Mood::Willing);
     assert_eq!(node.ended(&command.id).await.state, Confirmed);
     assert!(node.beats() > beats, "the task went on");
+    node.until(&home.device, "online", |view| availability(view) == "online").await;
+    let running = node.devices.adapters.borrow().clone();
+    assert_eq!((running[0].state, running[0].restarts), (AdapterState::Running, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_adapter_that_hangs_leaves_its_bulb_stale_and_is_started_again_while_the_node_goes_on() {
+    let home = Home::new("stuck", 1).await;
+    home.settled().await;
+    let node = &home.nodes[0];
+    home.bulb.set(Mood::Stuck);
+    let command = node.submit_within(&home.device, power(Power::On), 120_000).await;
+    until(|| home.bulb.log().len() == 1).await;
+    home.bulb.set(Mood::Willing); // whoever hangs does not hear of it
+    let beats = node.beats();
+    let stale = node.until(&home.device, "stale", |view| availability(view) == "stale").await;
+    assert!(reason(&stale).contains("it hung"), "{}", reason(&stale));
+    assert!(node.beats() > beats, "the node went on meanwhile");
+    assert_eq!(node.ended(&command.id).await.state, Confirmed, "whoever came after it carried it out");
     node.until(&home.device, "online", |view| availability(view) == "online").await;
     let running = node.devices.adapters.borrow().clone();
     assert_eq!((running[0].state, running[0].restarts), (AdapterState::Running, 1));

@@ -145,6 +145,67 @@ async fn a_bulb_that_acknowledges_and_ignores_ends_timed_out_and_says_what_it_sh
 }
 
 #[tokio::test]
+async fn what_a_bulb_answers_after_the_deadline_confirms_nothing_and_hinders_nothing() {
+    let mut rig = Rig::owning(COLOR_BULB).await;
+    rig.confirmed(on(true)).await;
+    rig.link.set(Fault { hold_answers: true, ..Fault::default() });
+    let late = rig.change_within(on(false), Duration::from_secs(1)).await;
+    let life = rig.life_of(late).await;
+    let [Stage::Sent, Stage::TimedOut { reason }] = &life[..] else { panic!("{life:?}") };
+    assert!(reason.contains("did not acknowledge before the deadline"), "{reason}");
+    // It did it all the same, and says so when nobody waits for that any more.
+    assert_eq!(rig.emulator.device(SERIAL).await.unwrap()["power_level"], 0);
+    let before = rig.adapter.seen.len();
+    rig.link.set(Fault::default());
+    rig.is_on(false).await;
+    rig.confirmed(on(true)).await;
+    let told = rig.adapter.seen[before..].iter().any(|reading| match reading {
+        Reading::Progress { command, .. } => *command == late,
+        Reading::Reported { command, .. } => *command == Some(late),
+        _ => false,
+    });
+    assert!(!told, "{:#?}", &rig.adapter.seen[before..]);
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn two_bulbs_with_one_serial_are_told_and_the_one_that_was_first_goes_on() {
+    let (first, twin) =
+        (Emulator::start(&[COLOR_BULB]).await.unwrap(), Emulator::start(&[COLOR_BULB]).await.unwrap());
+    let settings = json!({
+        "addresses": [first.address().to_string(), twin.address().to_string()], "broadcast": [],
+        "bind": "127.0.0.1", "discover_s": 1, "poll_s": 0.5
+    });
+    let device = DeviceId::new(format!("lifx-{SERIAL}")).unwrap();
+    let mut adapter = Running::start("lifx", &settings);
+    adapter.own(&device, true).await;
+    let told = |reading: &Reading| match reading {
+        Reading::Found { device } => device.note.clone(),
+        _ => None,
+    };
+    let note = adapter.next("that there are two", told).await;
+    let is_used = |one: &Emulator| note.contains(&format!("the one at {} is used", one.address()));
+    let (used, other) = if is_used(&first) { (&first, &twin) } else { (&twin, &first) };
+    assert!(is_used(used) && note.contains(SERIAL) && note.contains(&other.address().to_string()), "{note}");
+    let before = other.device(SERIAL).await.unwrap()["color"].take();
+    for percent in [10, 60, 30] {
+        assert_eq!(adapter.change(&device, Change::Light(brightness(percent))).await, Stage::Confirmed);
+        assert_eq!(used.device(SERIAL).await.unwrap()["color"]["brightness"], color::from_percent(percent));
+    }
+    assert_eq!(other.device(SERIAL).await.unwrap()["color"], before, "the other one was told nothing");
+    assert_eq!(adapter.seen.iter().filter_map(told).count(), 1, "it is told once");
+
+    // The one that is used is switched off: the other takes its place.
+    used.ignore_requests(1.0).await.unwrap();
+    let end = Instant::now() + PATIENCE;
+    while adapter.change(&device, Change::Light(brightness(80))).await != Stage::Confirmed {
+        assert!(Instant::now() < end, "{:#?}", adapter.seen);
+    }
+    assert_eq!(other.device(SERIAL).await.unwrap()["color"]["brightness"], color::from_percent(80));
+    adapter.stop().await;
+}
+
+#[tokio::test]
 async fn a_bulb_that_vanishes_is_offline_with_a_reason_and_comes_back() {
     let mut rig = Rig::owning(COLOR_BULB).await;
     rig.emulator.ignore_requests(1.0).await.unwrap();

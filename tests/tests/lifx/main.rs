@@ -14,6 +14,7 @@ use device_adapters::model::{
     Availability, Capabilities, Change, ColorMode, CommandId, Description, DeviceId, Gamut, LightChange,
     LightState, Measurement, NO_EFFECT, Source, Stage, State, Zone, color,
 };
+use hearth_tests::daemon::PATIENCE;
 use hearth_tests::emulator::{
     CANDLE, CEILING, CLEAN, COLOR_BULB, Emulator, Fault, LONG_STRIP, Link, NIGHT_VISION, OLD_STRIP, STRIP,
     SWITCH, TILE, WHITE_BULB,
