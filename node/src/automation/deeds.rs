@@ -50,6 +50,7 @@ impl Deeds {
             // Its end is awaited for as long as its transition lasts, and its deadline on top.
             What::Command(command) | What::Scene(command) => {
                 let filled = filled(command, &mut fill)?;
+                let key = key_of(key, command, &filled);
                 let failed = self.hands.one(by, &with_deadline(filled, deadline), key).await;
                 if failed.is_empty() { Ok(()) } else { Err(failed.join("; ")) }
             }
@@ -77,6 +78,16 @@ fn with_deadline(mut command: Json, deadline: Duration) -> Json {
         members.entry("deadline_ms").or_insert_with(|| json!(ms));
     }
     command
+}
+
+/// The key of a command whose expressions were filled in. Who takes over a run may see another home: what comes out alike is
+/// given once, and what does not is another command.
+fn key_of(key: String, written: &Json, filled: &Json) -> String {
+    if written == filled {
+        return key;
+    }
+    let hash = blake3::hash(filled.to_string().as_bytes()).to_hex();
+    format!("{key}.{}", hash.chars().take(8).collect::<String>())
 }
 
 /// What is done, for a trace.

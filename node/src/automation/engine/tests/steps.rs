@@ -2,6 +2,18 @@
 
 use super::*;
 
+fn program(actions: Json) -> serde_json::Map<String, Json> {
+    on_bell(actions).as_object().unwrap().clone()
+}
+
+impl Bench {
+    /// Writes an automation as a client does.
+    async fn put(&self, name: &str, program: serde_json::Map<String, Json>) -> AutomationView {
+        self.node.automations.put(name.to_owned(), program).await.unwrap();
+        self.find(name).await.unwrap()
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_step_may_take_its_deadline_after_its_transition() {
     let bench = Bench::new().await;
@@ -15,4 +27,29 @@ async fn a_step_may_take_its_deadline_after_its_transition() {
     bench.held.send_replace(Holds::Nothing);
     bench.ends("x", State::Done, 1).await;
     assert_eq!(bench.devices(), ["lamp", "desk"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_filled_in_anew_is_another_command_unless_it_comes_out_alike() {
+    let mut bench = Bench::new().await;
+    let lux = async |bench: &Bench, lux: u32| {
+        bench.fake.put("device/desk", "readings", encode(&json!({"lux": {"value": lux, "at": 1}}))).await;
+    };
+    lux(&bench, 40).await;
+    let dim = json!({"device": "device/lamp", "change": {"brightness": "{{ device('device/desk').lux }}"}});
+    bench.held.send_replace(Holds::Everything);
+    bench.put("x", program(json!([dim, command("lamp")]))).await;
+    bench.tell("bell", 1).await;
+    bench.given(1).await;
+    for (count, seen) in [(2, 40), (3, 60)] {
+        bench.node.dies().await;
+        lux(&bench, seen).await;
+        bench.node = bench.engine(ME);
+        bench.given(count).await;
+    }
+    bench.held.send_replace(Holds::Nothing);
+    bench.ends("x", State::Done, 1).await;
+    let keys = bench.keys();
+    assert!(keys[0] == keys[1] && keys[1] != keys[2] && keys[3].ends_with(".1"), "{keys:?}");
+    assert!(keys.iter().all(|key| key.len() <= 64), "{keys:?}");
 }
