@@ -199,6 +199,11 @@ impl Problem {
         &self.0.detail
     }
 
+    /// The way out.
+    pub fn fix(&self) -> &str {
+        &self.0.fix
+    }
+
     /// A body beyond its limit.
     pub fn too_large(limit: usize) -> Self {
         Self::new(

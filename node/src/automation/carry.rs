@@ -13,7 +13,7 @@ use tokio::{
 use super::scenes::Scenes;
 use crate::{
     api::{
-        commands::{CommandBody, Taken, follow, hand_in},
+        commands::{CommandBody, Taken, check_later, follow, hand_in},
         ports::{Command, CommandState, CommandsHandle},
     },
     service::Service,
@@ -95,8 +95,9 @@ impl Hands {
     }
 }
 
-/// A command of a schedule as the API takes it.
+/// A command as the API takes it. What an expression came to was not checked before.
 fn body(command: &Json, key: String) -> Result<CommandBody, String> {
+    check_later(command).map_err(|problem| problem.detail().to_owned())?;
     let mut command = command.clone();
     if let Some(map) = command.as_object_mut() {
         map.insert("key".to_owned(), key.into());

@@ -5,6 +5,7 @@
 mod action;
 mod condition;
 mod fault;
+mod step;
 #[cfg(test)]
 mod tests;
 mod trigger;
@@ -15,9 +16,10 @@ use serde::Deserialize;
 use serde_json::Value as Json;
 
 pub(crate) use self::{
-    action::{Action, Deed, Http, Waiting, What, filled},
+    action::{Action, Deed, Waiting},
     condition::{Bounds, Condition, Sun},
     fault::Fault,
+    step::{Http, What, filled},
     trigger::Trigger,
 };
 use fault::Place;
