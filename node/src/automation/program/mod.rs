@@ -5,6 +5,7 @@
 mod action;
 mod condition;
 mod fault;
+mod kept;
 mod step;
 #[cfg(test)]
 mod tests;
@@ -19,6 +20,7 @@ pub(crate) use self::{
     action::{Action, Deed, Waiting},
     condition::{Bounds, Condition, Sun},
     fault::Fault,
+    kept::{keep, kept},
     step::{Http, What, filled},
     trigger::Trigger,
 };

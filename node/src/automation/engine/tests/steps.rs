@@ -53,3 +53,47 @@ async fn what_is_filled_in_anew_is_another_command_unless_it_comes_out_alike() {
     assert!(keys[0] == keys[1] && keys[1] != keys[2] && keys[3].ends_with(".1"), "{keys:?}");
     assert!(keys.iter().all(|key| key.len() <= 64), "{keys:?}");
 }
+
+/// As deep as actions and conditions may stand in one another.
+fn deepest() -> Json {
+    let mut condition = json!({"not": {"time": {"before": "03:00"}}});
+    for _ in 0..6 {
+        condition = json!({"any": [condition]});
+    }
+    let mut action = command("lamp");
+    action["undo"] = json!([command("desk")]);
+    for _ in 0..5 {
+        action = json!({"choose": [{"if": [condition], "do": [action]}]});
+    }
+    action
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_deepest_program_is_stored_shown_and_done_after_a_restart() {
+    let mut bench = Bench::new().await;
+    let put = bench.put("x", program(json!([deepest()]))).await;
+    assert_eq!((put.state, put.reason), ("waiting", None));
+    bench.node.dies().await;
+    bench.node = bench.engine(ME);
+    bench.until("it is known", async || bench.find("x").await.is_some()).await;
+    assert_eq!(bench.find("x").await.unwrap().program["actions"], json!([deepest()]));
+    sleep(LONG).await;
+    bench.tell("bell", 1).await;
+    bench.ends("x", State::Done, 1).await;
+    assert_eq!(bench.devices(), ["lamp"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_too_long_to_be_stored_is_refused_with_its_length_and_a_way_out() {
+    let bench = Bench::new().await;
+    let said = json!({"event": "x", "data": "y".repeat(70)});
+    let refused = bench.node.automations.put("x".to_owned(), program(json!(vec![said; 42]))).await;
+    let refused = format!("{:?}", refused.unwrap_err());
+    assert!(
+        refused.contains("`actions` has 39")
+            && refused.contains("3900 are the most")
+            && refused.contains("two automations"),
+        "{refused}"
+    );
+    assert!(bench.find("x").await.is_none());
+}
