@@ -10,10 +10,11 @@ use tokio::{
     time::Instant,
 };
 
-use super::scenes::Scenes;
+use super::{program::is_expression, scenes::Scenes};
 use crate::{
     api::{
         commands::{CommandBody, Taken, check_later, follow, hand_in},
+        devices::find_target,
         ports::{Command, CommandState, CommandsHandle},
     },
     service::Service,
@@ -69,6 +70,20 @@ impl Hands {
         let mut failed: Vec<String> = refused.iter().map(said).collect();
         failed.extend(self.ends(&mut life, given).await);
         failed
+    }
+
+    /// Looks for whom or what a step names; of what an expression will name nobody knows yet.
+    ///
+    /// # Errors
+    /// That it is not there.
+    pub(super) async fn look(&self, step: &Json) -> Result<(), String> {
+        let of = |member: &str| step.get(member).filter(|name| !is_expression(name)).and_then(Json::as_str);
+        let found = match (of("scene"), of("device")) {
+            (Some(scene), _) => Scenes::new(&self.service, &self.commands).find(scene).await.map(drop),
+            (None, Some(target)) => find_target(&self.service, target).await.map(drop),
+            (None, None) => Ok(()),
+        };
+        found.map_err(|problem| problem.detail().to_owned())
     }
 
     async fn give(&self, schedule: &str, command: &Json, key: String) -> Result<Taken, String> {

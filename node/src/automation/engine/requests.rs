@@ -15,7 +15,7 @@ use super::{
         breaker::Circuit,
         called::{self, Called},
         program::{Program, ProgramText, Trigger, keep},
-        rehearsal::rehearse,
+        rehearsal::{missing, rehearse},
         requests::named,
         runs::{Run, Runs, open_runs},
         sentry,
@@ -124,10 +124,15 @@ impl Engine {
             Err(refused) => return drop(reply.send(Err(refused))), // whoever asked may be gone
         };
         let (home, now, devices) = (self.home(), now(&self.clock), Arc::clone(&self.devices));
-        tokio::task::spawn_blocking(move || {
-            let (home, trigger) = (home.as_ref().map_err(Clone::clone), json!({"kind": "test"}));
-            let view = View { devices: &devices, home, now, trigger: &trigger };
-            drop(reply.send(Ok(rehearse(&program, &view, &devices, now))));
+        let hands = self.deeds.hands.clone();
+        tokio::spawn(async move {
+            let missing = missing(&program, &hands).await;
+            let rehearsal = move || {
+                let (home, trigger) = (home.as_ref().map_err(Clone::clone), json!({"kind": "test"}));
+                let view = View { devices: &devices, home, now, trigger: &trigger };
+                drop(reply.send(Ok(rehearse(&program, &view, &missing, now)))); // whoever asked may be gone
+            };
+            drop(tokio::task::spawn_blocking(rehearsal).await);
         });
     }
 

@@ -21,7 +21,7 @@ pub(crate) use self::{
     condition::{Bounds, Condition, Sun},
     fault::Fault,
     kept::{keep, kept},
-    step::{Http, What, filled},
+    step::{Http, What, filled, is_expression},
     trigger::Trigger,
 };
 use fault::Place;

@@ -97,3 +97,25 @@ async fn what_is_too_long_to_be_stored_is_refused_with_its_length_and_a_way_out(
     );
     assert!(bench.find("x").await.is_none());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_rehearsal_tells_of_what_is_not_there_and_of_nothing_else() {
+    let bench = Bench::new().await;
+    bench.fake.put("group/down", "name", Value::Text("down".into())).await;
+    bench.fake.put("group/down", "member.lamp", Value::Bool(true)).await;
+    bench.fake.put("device/desk", "area", Value::Text("Study".into())).await;
+    bench.fake.put("device/desk", "capabilities", encode(&json!({"kind": "light"}))).await;
+    bench.fake.put("scene/evening", "transition_ms", Value::Int(0)).await;
+    let to = |target: &str| json!({"device": target, "change": {"on": true}});
+    let there =
+        [to("down"), to("group/down"), to("study"), to("{{ trigger.device }}"), json!({"scene": "evening"})];
+    let gone = [to("attic"), json!({"scene": "morning"})];
+    let branch = json!({"choose": [{"if": [], "do": gone}]});
+    let actions: Vec<Json> = there.into_iter().chain([branch]).collect();
+    bench.put("x", program(json!(actions))).await;
+    let told = bench.node.automations.rehearse("x".to_owned()).await.unwrap().steps;
+    let missing: Vec<_> = told.iter().filter(|step| step.contains("there is no")).collect();
+    assert_eq!((told.len(), missing.len()), (7, 2), "{told:#?}");
+    assert!(told[5].ends_with(": there is no device `attic`"), "{told:#?}");
+    assert!(told[6].ends_with(": there is no scene `morning`"), "{told:#?}");
+}
