@@ -10,9 +10,6 @@ use crate::{
     net::Route,
 };
 
-/// Most that is read of an answer, in bytes: nobody looks at it.
-const MOST: usize = 64 * 1024;
-
 /// Whom an address of HTTP calls. What decides about it and what connects to it read the address alike.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
@@ -70,7 +67,8 @@ fn plain(host: &str) -> Option<String> {
     Some(format!("[{address}]"))
 }
 
-/// Calls, with a body of JSON if there is one. No redirect is followed: it could lead anywhere.
+/// Calls, with a body of JSON if there is one. What is answered is its status: the body is not read, however long it is. No
+/// redirect is followed: it could lead anywhere.
 ///
 /// # Errors
 /// Why nobody can be called, or what was answered if that was no success. The text names the host and not the rest of the address.
@@ -88,16 +86,83 @@ pub async fn call(
         Some(body) => Request::json(method, path, body),
         None => Request { method, ..Request::get(path) },
     };
-    let mut client = Client::new(origin, Route::default(), tls);
-    let request = Request { most: MOST, ..request.within(within) };
-    let answer = client.send(&request).await.map_err(|error| error.to_string())?;
+    let client = Client::new(origin, Route::default(), tls);
+    let answer = client.stream(&request.within(within)).await.map_err(|error| error.to_string())?;
     if answer.status.is_success() { Ok(()) } else { Err(format!("{host} answered {}", answer.status)) }
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    };
+
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpListener,
+    };
+
     use super::*;
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    /// A host that answers with this, and then with more and more of it; of nothing it says nothing. How often it was called.
+    async fn host(answer: String) -> (Target, Arc<AtomicU32>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let target = Target::of(&format!("http://{}/word", listener.local_addr().unwrap())).unwrap();
+        let calls = Arc::new(AtomicU32::new(0));
+        let count = calls.clone();
+        tokio::spawn(async move {
+            let mut silent = Vec::new();
+            while let Ok((mut stream, _)) = listener.accept().await {
+                count.fetch_add(1, Ordering::Relaxed);
+                if answer.is_empty() {
+                    silent.push(stream);
+                    continue;
+                }
+                let mut asked = [0; 4_096];
+                while !asked.starts_with(b"POST /word HTTP/1.1\r\n") {
+                    let _ = stream.read(&mut asked).await.unwrap();
+                }
+                let mut sent = stream.write_all(answer.as_bytes()).await;
+                while sent.is_ok() {
+                    sent = stream.write_all(b"4\r\nmore\r\n").await;
+                }
+            }
+        });
+        (target, calls)
+    }
+
+    #[tokio::test]
+    async fn an_answer_counts_when_its_head_has_come_whatever_follows() {
+        let head = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
+        let (target, calls) = host(head.to_owned()).await;
+        assert_eq!(call("POST", target, None, LONG).await, Ok(()));
+        assert_eq!(calls.load(Ordering::Relaxed), 1);
+        let (target, _) = host(head.replace("200 OK", "500 Broken")).await;
+        assert!(call("POST", target, None, LONG).await.unwrap_err().contains("answered 500"));
+    }
+
+    #[tokio::test]
+    async fn a_redirect_is_not_followed() {
+        let (elsewhere, calls) =
+            host("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n".to_owned()).await;
+        let head =
+            format!("HTTP/1.1 302 Found\r\nlocation: http://{elsewhere}/word\r\ncontent-length: 0\r\n\r\n");
+        let (target, _) = host(head).await;
+        assert!(call("POST", target, None, LONG).await.unwrap_err().contains("answered 302"));
+        assert_eq!(calls.load(Ordering::Relaxed), 0);
+    }
+
+    #[tokio::test]
+    async fn a_host_that_says_nothing_is_given_up_at_the_deadline() {
+        let (target, _) = host(String::new()).await;
+        let given_up = tokio::time::timeout(LONG, call("POST", target, None, Duration::from_millis(300)));
+        let given_up = given_up.await.unwrap().unwrap_err();
+        assert!(given_up.contains("within 300 ms") && !given_up.contains("word"), "{given_up}");
+    }
 
     #[test]
     fn a_host_is_read_in_one_way_however_it_is_written() {

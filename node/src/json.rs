@@ -23,9 +23,9 @@ pub enum JsonError {
     /// Too long.
     #[error("the document has more than {MAX_JSON_BYTES} bytes")]
     TooLarge,
-    /// Too deeply nested.
-    #[error("the document nests deeper than {MAX_JSON_DEPTH} levels")]
-    TooDeep,
+    /// Nested deeper than so many levels.
+    #[error("the document nests deeper than {0} levels")]
+    TooDeep(usize),
     /// A whole number that does not fit.
     #[error("the number {0}… does not fit into 64 bits with a sign")]
     NumberOutOfRange(String),
@@ -48,7 +48,15 @@ pub enum JsonError {
 /// # Errors
 /// Every [`JsonError`] but `Bytes` and `NotAnObject`.
 pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, JsonError> {
-    scan(bytes)?;
+    parse_within(bytes, MAX_JSON_DEPTH)
+}
+
+/// The same for a document that may nest so deep; 100 is as deep as the library goes.
+///
+/// # Errors
+/// As [`parse`].
+pub fn parse_within<T: DeserializeOwned>(bytes: &[u8], most: usize) -> Result<T, JsonError> {
+    scan(bytes, most)?;
     serde_json::from_slice(bytes).map_err(|error| match error.classify() {
         serde_json::error::Category::Data => JsonError::Shape(error.to_string()),
         _ => JsonError::Syntax(error.to_string()),
@@ -56,7 +64,7 @@ pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, JsonError> {
 }
 
 /// Looks at the bytes only, in one pass and without memory of its own.
-fn scan(bytes: &[u8]) -> Result<(), JsonError> {
+fn scan(bytes: &[u8], most: usize) -> Result<(), JsonError> {
     if bytes.len() > MAX_JSON_BYTES {
         return Err(JsonError::TooLarge);
     }
@@ -66,8 +74,8 @@ fn scan(bytes: &[u8]) -> Result<(), JsonError> {
             b'"' => skip_string(after),
             b'[' | b'{' => {
                 depth += 1;
-                if depth > MAX_JSON_DEPTH {
-                    return Err(JsonError::TooDeep);
+                if depth > most {
+                    return Err(JsonError::TooDeep(most));
                 }
                 after
             }
@@ -220,10 +228,10 @@ mod tests {
     fn depth_counts_structure_and_not_text() {
         let deep = |levels: usize| format!("{}{}", "[".repeat(levels), "]".repeat(levels));
         assert!(parse::<Json>(deep(16).as_bytes()).is_ok());
-        assert_eq!(parse::<Json>(deep(17).as_bytes()), Err(JsonError::TooDeep));
+        assert_eq!(parse::<Json>(deep(17).as_bytes()), Err(JsonError::TooDeep(MAX_JSON_DEPTH)));
         let text = format!("\"\\\"{}\"", "[".repeat(50));
         assert_eq!(parse::<String>(text.as_bytes()).unwrap(), format!("\"{}", "[".repeat(50)));
-        assert_eq!(parse::<Json>(&vec![b'['; MAX_JSON_BYTES]), Err(JsonError::TooDeep));
+        assert_eq!(parse::<Json>(&vec![b'['; MAX_JSON_BYTES]), Err(JsonError::TooDeep(MAX_JSON_DEPTH)));
         assert_eq!(parse::<Json>(&vec![b' '; MAX_JSON_BYTES + 1]), Err(JsonError::TooLarge));
     }
 

@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, net::SocketAddr};
 
 use mesh_proto::{
     FieldName, NodeId, ObjectId, Value,
+    error::ValueError,
     kinds::Author,
     roster::{Body, NodeName, Roles},
     time::{Basis, SetTimeError},
@@ -245,7 +246,7 @@ pub enum ServiceError {
         /// Which field.
         field: String,
         /// Which rule.
-        reason: String,
+        reason: ValueError,
     },
     /// Too many changes in one request.
     #[error("{0} changes in one request, the limit is 1024: split it")]

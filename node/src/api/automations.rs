@@ -13,6 +13,9 @@ use super::{
 };
 use crate::automation::Rehearsal;
 
+/// How deep the JSON of a program may nest: beyond what actions and conditions in one another come to, which is counted there.
+const PROGRAM_DEPTH: usize = 64;
+
 pub(super) async fn list(State(context): State<Arc<ApiContext>>) -> Result<Json<Value>, Problem> {
     let automations = context.automations.list().await?;
     let circuits = context.automations.circuits().await?;
@@ -29,7 +32,7 @@ pub(super) async fn read(
 pub(super) async fn put(
     State(context): State<Arc<ApiContext>>,
     Named(name): Named,
-    Body(program): Body<Map<String, Value>>,
+    Body(program): Body<Map<String, Value>, PROGRAM_DEPTH>,
 ) -> Result<Json<AutomationView>, Problem> {
     context.automations.put(name.clone(), program).await?;
     find(&context, &name).await.map(Json)

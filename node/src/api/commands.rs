@@ -59,8 +59,7 @@ struct ChangeBody {
     effect: Option<String>,
     palette: Option<String>,
     zones: Option<Vec<ZoneBody>>,
-    #[serde(default)]
-    press: bool,
+    press: Option<bool>,
     transition_ms: Option<u32>,
 }
 
@@ -155,11 +154,24 @@ pub(crate) fn check_later(command: &Any) -> Result<Asked, Problem> {
         return Err(Problem::invalid(detail, "leave them out"));
     }
     let asked = body.check()?;
-    if asked.change.on == Some(Power::Toggle) {
+    check_no_toggle(&asked.change)?;
+    Ok(asked)
+}
+
+/// Checks a change that is to be made later, but for its device.
+pub(crate) fn change_later(change: &Any) -> Result<Change, Problem> {
+    let change = change_of(change)?;
+    check_no_toggle(&change)?;
+    Ok(change)
+}
+
+/// What is given later may be given twice, after a restart.
+fn check_no_toggle(change: &Change) -> Result<(), Problem> {
+    if change.on == Some(Power::Toggle) {
         let detail = "a toggle is kept: should it come twice, it would undo itself";
         return Err(Problem::invalid(detail, "write on or off"));
     }
-    Ok(asked)
+    Ok(())
 }
 
 /// A change of a device that is kept: it is the same whenever it is made.
@@ -310,14 +322,13 @@ impl ChangeBody {
         let brightness = self.brightness.map(percent).transpose()?;
         let color = one_color(self.kelvin, self.color.as_ref())?;
         let zones = self.zones.map(|zones| zones.iter().map(ZoneBody::check).collect()).transpose()?;
-        let transition_ms = self.transition_ms.unwrap_or(0);
+        let (press, transition_ms) = (self.press.unwrap_or(false), self.transition_ms.unwrap_or(0));
         if transition_ms > MAX_TRANSITION_MS {
             let detail = format!("`transition_ms` is {transition_ms}");
             return Err(Problem::invalid(detail, format!("give at most {MAX_TRANSITION_MS} (one hour)")));
         }
         let (effect, palette) = (self.effect.map(name).transpose()?, self.palette.map(name).transpose()?);
-        let change =
-            Change { press: self.press, on, brightness, color, effect, palette, zones, transition_ms };
+        let change = Change { press, on, brightness, color, effect, palette, zones, transition_ms };
         if change == (Change { transition_ms, ..Change::default() }) {
             let fix = "give at least one of `on`, `brightness`, `kelvin`, `color`, `effect`, `palette`, `zones` and `press`";
             return Err(Problem::invalid("the change is empty", fix));

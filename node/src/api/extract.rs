@@ -12,7 +12,7 @@ use mesh_proto::ObjectId;
 use serde::de::DeserializeOwned;
 
 use super::problem::Problem;
-use crate::json::{self, MAX_JSON_BYTES};
+use crate::json::{self, MAX_JSON_BYTES, MAX_JSON_DEPTH};
 
 /// How much of a body that is too large is still read, so that its sender hears why.
 const MAX_DISCARDED_BYTES: usize = 16 * MAX_JSON_BYTES;
@@ -20,10 +20,10 @@ const MAX_DISCARDED_BYTES: usize = 16 * MAX_JSON_BYTES;
 /// For how long.
 const DISCARD_WITHIN: Duration = Duration::from_secs(2);
 
-/// A JSON body; no body at all counts as `{}`.
-pub(super) struct Body<T>(pub(super) T);
+/// A JSON body that nests at most so deep; no body at all counts as `{}`.
+pub(super) struct Body<T, const DEPTH: usize = MAX_JSON_DEPTH>(pub(super) T);
 
-impl<S: Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
+impl<S: Sync, T: DeserializeOwned, const DEPTH: usize> FromRequest<S> for Body<T, DEPTH> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
@@ -32,7 +32,7 @@ impl<S: Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
         let bytes = bounded(request, MAX_JSON_BYTES).await?;
         match (bytes.is_empty(), is_json) {
             (true, _) if is_json || !has_type => Ok(Self(json::parse(b"{}")?)),
-            (false, true) => Ok(Self(json::parse(&bytes)?)),
+            (false, true) => Ok(Self(json::parse_within(&bytes, DEPTH)?)),
             _ => Err(Problem::media_type("application/json")),
         }
     }

@@ -197,7 +197,7 @@ impl State {
             if let Op::Set(_, field, value) = op
                 && let Err(error) = value.encode()
             {
-                return Err(ServiceError::Value { field: field.to_string(), reason: error.to_string() });
+                return Err(ServiceError::Value { field: field.to_string(), reason: error });
             }
         }
         for op in ops {

@@ -1,7 +1,7 @@
 //! What the API asks of the other parts of the node: channels, one handle and one port each.
 //! The handle is the API's side; the port belongs to the task that owns the matter.
 
-use mesh_proto::{ObjectId, roster::Roles};
+use mesh_proto::{ObjectId, error::ValueError, roster::Roles};
 use serde::Serialize;
 use thiserror::Error;
 use tokio::sync::{broadcast, mpsc, oneshot};
@@ -81,10 +81,14 @@ impl From<ServiceError> for PortError {
             ServiceError::Overloaded => Self::Overloaded,
             ServiceError::Stopping => Self::Stopping,
             ServiceError::Outside(outside) => Self::Conflict { detail: outside.detail, fix: outside.fix },
-            ServiceError::Value { field, reason } => Self::Invalid {
-                detail: format!("`{field}`: {reason}"),
-                fix: "make it shorter: a value has 3,900 bytes".to_owned(),
-            },
+            ServiceError::Value { field, reason } => {
+                let fix = match reason {
+                    ValueError::TooLarge { .. } => "make it shorter: a value has 3,900 bytes",
+                    ValueError::TooDeep => "nest it less: lists and maps stand in one another 8 deep",
+                    _ => "write what JSON can say",
+                };
+                Self::Invalid { detail: format!("`{field}`: {reason}"), fix: fix.to_owned() }
+            }
             other => Self::Failed {
                 detail: other.to_string(),
                 fix: "`hearth doctor` shows what is wrong with the store".to_owned(),

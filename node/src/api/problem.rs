@@ -199,6 +199,11 @@ impl Problem {
         &self.0.detail
     }
 
+    /// The way out.
+    pub fn fix(&self) -> &str {
+        &self.0.fix
+    }
+
     /// A body beyond its limit.
     pub fn too_large(limit: usize) -> Self {
         Self::new(
@@ -293,7 +298,7 @@ impl From<JsonError> for Problem {
         let bad = |slug, title, fix| Self::new(StatusCode::BAD_REQUEST, slug, title, detail.clone(), fix);
         match error {
             JsonError::TooLarge => Self::too_large(MAX_JSON_BYTES),
-            JsonError::TooDeep => bad("too-deep", "The JSON is nested too deeply", "flatten the document"),
+            JsonError::TooDeep(_) => bad("too-deep", "The JSON is nested too deeply", "flatten the document"),
             JsonError::NumberOutOfRange(_) => bad(
                 "number-out-of-range",
                 "A whole number is out of range",

@@ -16,7 +16,7 @@ use tokio::{
 };
 use tracing::info;
 
-use crate::api::ports::{Command, CommandState, CommandsHandle, CommandsRequest, PortError};
+use crate::api::ports::{Command, CommandRequest, CommandState, CommandsHandle, CommandsRequest, PortError};
 
 /// Commands that fail one after another before a device is left alone.
 const IN_A_ROW: u32 = 3;
@@ -186,8 +186,7 @@ async fn stand_between(
 fn pass_on(breakers: &mut Breakers, commands: &CommandsHandle, request: CommandsRequest) {
     let request = match request {
         CommandsRequest::Submit(request, reply) => {
-            let takes = Duration::from_millis(request.deadline_ms.into());
-            if let Err(detail) = breakers.admit(&request.device, takes, Instant::now()) {
+            if let Err(detail) = breakers.admit(&request.device, takes(&request), Instant::now()) {
                 let fix = "`hearth doctor` and `hearth devices` show what is wrong with it".to_owned();
                 let detail = format!("{} {detail}", request.device);
                 return drop(reply.send(Err(PortError::Failed { detail, fix }))); // whoever asked may be gone
@@ -199,11 +198,16 @@ fn pass_on(breakers: &mut Breakers, commands: &CommandsHandle, request: Commands
     commands.forward(request);
 }
 
+/// How long a command may take: its deadline comes after its transition.
+fn takes(request: &CommandRequest) -> Duration {
+    Duration::from_millis(u64::from(request.deadline_ms) + u64::from(request.change.transition_ms))
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
     use super::*;
-    use crate::api::ports::{Change, CommandRequest, CommandsPort};
+    use crate::api::ports::{Change, CommandsPort};
 
     fn device(name: &str) -> ObjectId {
         ObjectId::new(&format!("device/{name}")).unwrap()
@@ -272,13 +276,24 @@ mod tests {
         assert_eq!(breakers.0.len(), MAX_DEVICES);
     }
 
-    /// Answers every command as accepted, and tells that it failed.
+    /// Answers every command as accepted, and tells that it failed; of one with a transition nothing more is heard.
     async fn fail_all(mut port: CommandsPort) {
         while let Some(request) = port.requests.recv().await {
             let CommandsRequest::Submit(request, reply) = request else { continue };
             let name = request.device.name();
             reply.send(Ok(ended(name, CommandState::Accepted))).unwrap();
-            drop(port.life.send(ended(name, CommandState::Failed)));
+            if request.change.transition_ms == 0 {
+                drop(port.life.send(ended(name, CommandState::Failed)));
+            }
+        }
+    }
+
+    fn request(transition_ms: u32) -> CommandRequest {
+        CommandRequest {
+            device: device("a"),
+            change: Change { press: true, transition_ms, ..Change::default() },
+            key: None,
+            deadline_ms: 1_000,
         }
     }
 
@@ -287,18 +302,30 @@ mod tests {
         let (commands, port) = CommandsHandle::channel();
         tokio::spawn(fail_all(port));
         let (guarded, mut circuits) = guard(&commands);
-        let request = || CommandRequest {
-            device: device("a"),
-            change: Change { press: true, ..Change::default() },
-            key: None,
-            deadline_ms: 1_000,
-        };
         for _ in 0..3 {
-            guarded.submit(request()).await.unwrap();
+            guarded.submit(request(0)).await.unwrap();
         }
         circuits.wait_for(|circuits| circuits.len() == 1).await.unwrap();
-        let refused = guarded.submit(request()).await.unwrap_err();
+        let refused = guarded.submit(request(0)).await.unwrap_err();
         assert!(refused.to_string().contains("device/a is left alone"), "{refused}");
-        commands.submit(request()).await.unwrap();
+        commands.submit(request(0)).await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_fade_is_tried_until_it_is_over() {
+        let (commands, port) = CommandsHandle::channel();
+        tokio::spawn(fail_all(port));
+        let (guarded, mut circuits) = guard(&commands);
+        for _ in 0..3 {
+            guarded.submit(request(0)).await.unwrap();
+        }
+        circuits.wait_for(|circuits| circuits.len() == 1).await.unwrap();
+        tokio::time::advance(FIRST_PAUSE).await;
+        guarded.submit(request(60_000)).await.unwrap();
+        tokio::time::advance(Duration::from_secs(59)).await;
+        let refused = guarded.submit(request(0)).await.unwrap_err();
+        assert!(refused.to_string().contains("it is being tried"), "{refused}");
+        tokio::time::advance(Duration::from_secs(12)).await;
+        guarded.submit(request(0)).await.unwrap();
     }
 }

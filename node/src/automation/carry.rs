@@ -10,10 +10,11 @@ use tokio::{
     time::Instant,
 };
 
-use super::scenes::Scenes;
+use super::{program::is_expression, scenes::Scenes};
 use crate::{
     api::{
-        commands::{CommandBody, Taken, follow, hand_in},
+        commands::{CommandBody, Taken, check_later, follow, hand_in},
+        devices::find_target,
         ports::{Command, CommandState, CommandsHandle},
     },
     service::Service,
@@ -71,6 +72,20 @@ impl Hands {
         failed
     }
 
+    /// Looks for whom or what a step names; of what an expression will name nobody knows yet.
+    ///
+    /// # Errors
+    /// That it is not there.
+    pub(super) async fn look(&self, step: &Json) -> Result<(), String> {
+        let of = |member: &str| step.get(member).filter(|name| !is_expression(name)).and_then(Json::as_str);
+        let found = match (of("scene"), of("device")) {
+            (Some(scene), _) => Scenes::new(&self.service, &self.commands).find(scene).await.map(drop),
+            (None, Some(target)) => find_target(&self.service, target).await.map(drop),
+            (None, None) => Ok(()),
+        };
+        found.map_err(|problem| problem.detail().to_owned())
+    }
+
     async fn give(&self, schedule: &str, command: &Json, key: String) -> Result<Taken, String> {
         let of = |member: &str| command.get(member).and_then(Json::as_str);
         let taken = if let Some(scene) = of("scene") {
@@ -95,8 +110,9 @@ impl Hands {
     }
 }
 
-/// A command of a schedule as the API takes it.
+/// A command as the API takes it. What an expression came to was not checked before.
 fn body(command: &Json, key: String) -> Result<CommandBody, String> {
+    check_later(command).map_err(|problem| problem.detail().to_owned())?;
     let mut command = command.clone();
     if let Some(map) = command.as_object_mut() {
         map.insert("key".to_owned(), key.into());

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::api::ports::events::EventsHandle;
 
-/// How much longer than its own deadline a command may take to be told.
+/// How much longer than its deadline it may take until an event is told or a call is over.
 const GRACE: Duration = Duration::from_secs(15);
 
 /// The way to everything that an automation does. Cheap to clone.
@@ -46,32 +46,48 @@ impl Deeds {
         deadline: Duration,
     ) -> Result<(), String> {
         let mut fill = |expression: &super::expression::Expression| expression.value(facts);
-        let done = async {
-            match what {
-                What::Command(command) | What::Scene(command) => {
-                    let mut command = filled(command, &mut fill)?;
-                    if let Some(members) = command.as_object_mut() {
-                        let ms = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
-                        members.entry("deadline_ms").or_insert_with(|| json!(ms));
-                    }
-                    let failed = self.hands.one(by, &command, key).await;
-                    if failed.is_empty() { Ok(()) } else { Err(failed.join("; ")) }
-                }
-                What::Event { topic, data } => {
-                    let data = filled(data, &mut fill)?;
-                    let told = self.events.publish(topic.clone(), data).await;
-                    told.map(|_| ()).map_err(|reason| format!("event {topic}: {reason}"))
-                }
-                What::Http(http) => {
-                    let body = filled(&http.body, &mut fill)?;
-                    self.calls.call(http, &body, deadline).await
-                }
+        match what {
+            // Its end is awaited for as long as its transition lasts, and its deadline on top.
+            What::Command(command) | What::Scene(command) => {
+                let filled = filled(command, &mut fill)?;
+                let key = key_of(key, command, &filled);
+                let failed = self.hands.one(by, &with_deadline(filled, deadline), key).await;
+                if failed.is_empty() { Ok(()) } else { Err(failed.join("; ")) }
             }
-        };
-        timeout(deadline + GRACE, done)
-            .await
-            .unwrap_or_else(|_| Err(format!("it took longer than {} s", (deadline + GRACE).as_secs())))
+            What::Event { topic, data } => {
+                let told = self.events.publish(topic.clone(), filled(data, &mut fill)?);
+                let told = in_time(deadline, told).await?;
+                told.map(drop).map_err(|reason| format!("event {topic}: {reason}"))
+            }
+            What::Http(http) => {
+                let body = filled(&http.body, &mut fill)?;
+                in_time(deadline, self.calls.call(http, &body, deadline)).await?
+            }
+        }
     }
+}
+
+async fn in_time<T>(deadline: Duration, done: impl Future<Output = T>) -> Result<T, String> {
+    let within = deadline + GRACE;
+    timeout(within, done).await.map_err(|_| format!("it took longer than {} s", within.as_secs()))
+}
+
+fn with_deadline(mut command: Json, deadline: Duration) -> Json {
+    if let Some(members) = command.as_object_mut() {
+        let ms = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
+        members.entry("deadline_ms").or_insert_with(|| json!(ms));
+    }
+    command
+}
+
+/// The key of a command whose expressions were filled in. Who takes over a run may see another home: what comes out alike is
+/// given once, and what does not is another command.
+fn key_of(key: String, written: &Json, filled: &Json) -> String {
+    if written == filled {
+        return key;
+    }
+    let hash = blake3::hash(filled.to_string().as_bytes()).to_hex();
+    format!("{key}.{}", hash.chars().take(8).collect::<String>())
 }
 
 /// What is done, for a trace.

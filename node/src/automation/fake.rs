@@ -133,7 +133,7 @@ fn taken(request: CommandRequest) -> Command {
         device: request.device,
         state: if fails { CommandState::Failed } else { CommandState::Accepted },
         at_ms: 0,
-        deadline_ms: u64::from(request.deadline_ms),
+        deadline_ms: u64::from(request.deadline_ms) + u64::from(request.change.transition_ms),
         reason: fails.then(|| "it is broken".to_owned()),
         life: Vec::new(),
     }

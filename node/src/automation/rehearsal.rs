@@ -2,13 +2,12 @@
 
 use jiff::Timestamp;
 use serde::Serialize;
-use serde_json::Value as Json;
 
 use super::{
+    carry::Hands,
     course::{Course, End, Move, World},
     deeds::{shown, waited},
-    program::{Program, What},
-    world::Devices,
+    program::{Action, Program, What},
 };
 
 /// Steps that are told.
@@ -19,8 +18,8 @@ const MAX_STEPS: usize = 200;
 pub struct Rehearsal {
     /// Whether each of its conditions holds now, or why nobody can say.
     pub conditions: Vec<Judged>,
-    /// What it would do, were it started now: every step goes well, and every wait is over at its end. A step whose device
-    /// is not there says so.
+    /// What it would do, were it started now: every step goes well, and every wait is over at its end. A step that
+    /// names what is not there says so.
     pub steps: Vec<String>,
     /// How it would end.
     pub end: String,
@@ -37,11 +36,40 @@ pub struct Judged {
     pub reason: Option<String>,
 }
 
+/// What is said of the steps that name what is not there: they are looked up as a run does it.
+pub(super) async fn missing(program: &Program, hands: &Hands) -> Vec<(What, String)> {
+    let mut missing = Vec::new();
+    for what in deeds(&program.actions) {
+        if let What::Command(step) | What::Scene(step) = what
+            && let Err(reason) = hands.look(step).await
+        {
+            missing.push((what.clone(), reason));
+        }
+    }
+    missing
+}
+
+fn deeds(actions: &[Action]) -> Vec<&What> {
+    actions.iter().flat_map(deeds_of).collect()
+}
+
+fn deeds_of(action: &Action) -> Vec<&What> {
+    match action {
+        Action::Do(deed) => vec![&deed.what],
+        Action::Choose { branches, otherwise } => {
+            let branches = branches.iter().flat_map(|branch| deeds(&branch.actions));
+            branches.chain(deeds(otherwise)).collect()
+        }
+        Action::Repeat { actions, .. } => deeds(actions),
+        Action::Delay(_) | Action::Wait(_) => Vec::new(),
+    }
+}
+
 /// Rehearses a program from a moment on.
 pub(super) fn rehearse(
     program: &Program,
     world: &impl World,
-    devices: &Devices,
+    missing: &[(What, String)],
     now: Timestamp,
 ) -> Rehearsal {
     let judge = |(index, condition)| match world.holds(condition) {
@@ -56,7 +84,7 @@ pub(super) fn rehearse(
         }
         match course.next(program, world, at) {
             Move::Do { deed, .. } => {
-                steps.push(told(&deed.what, devices));
+                steps.push(told(&deed.what, missing));
                 course.did(program, Ok(()));
             }
             Move::Wait { until, waiting } => {
@@ -73,20 +101,16 @@ pub(super) fn rehearse(
 }
 
 /// What a step does, and why it cannot.
-fn told(what: &What, devices: &Devices) -> String {
-    let missing = match what {
-        What::Command(command) => command.get("device").and_then(Json::as_str).map(|name| devices.find(name)),
-        _ => None,
-    };
-    match missing {
-        Some(Err(reason)) => format!("{}: {reason}", shown(what)),
-        _ => shown(what),
+fn told(what: &What, missing: &[(What, String)]) -> String {
+    match missing.iter().find(|(step, _)| step == what) {
+        Some((_, reason)) => format!("{}: {reason}", shown(what)),
+        None => shown(what),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
     use serde_json::json;
 
     use super::*;
@@ -117,7 +141,9 @@ mod tests {
             ]
         });
         let program = serde_json::from_value::<ProgramText>(text).unwrap().parse().unwrap();
-        let told = rehearse(&program, &Nobody, &Devices::default(), Timestamp::UNIX_EPOCH);
+        let hall = deeds(&program.actions)[0].clone();
+        let missing = [(hall, "there is no device `hall`".to_owned())];
+        let told = rehearse(&program, &Nobody, &missing, Timestamp::UNIX_EPOCH);
         assert_eq!(
             told.steps,
             [

@@ -7,10 +7,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use mesh_proto::{FieldName, ObjectId, Value};
-use serde_json::Value as Json;
 
 use super::{
     HOME, hosts,
+    program::kept,
     requests::{home_fields, named, set},
     scenes::{self, Scene},
     spec::{HomeText, Spec, fields},
@@ -20,7 +20,6 @@ use crate::{
         commands::{check_change_kept, check_later},
         problem::Problem,
     },
-    devices::decode,
     service::{FieldView, ObjectView, Op},
 };
 
@@ -85,7 +84,7 @@ fn scene(object: &ObjectView) -> Result<Vec<Op>, String> {
 /// One that is not understood is brought back all the same, and says so, as when somebody writes it.
 fn automation(id: &ObjectId, values: &BTreeMap<FieldName, Value>) -> Result<Vec<Op>, String> {
     for name in ["triggers", "actions"] {
-        let is_list = |value| decode::<Vec<Json>>(value).is_some();
+        let is_list = |value| kept(value).is_some();
         if !FieldName::new(name).is_ok_and(|field| values.get(&field).is_some_and(is_list)) {
             return Err(format!("{id} has no list of {name}"));
         }
@@ -112,7 +111,7 @@ fn view(id: &ObjectId, values: &BTreeMap<FieldName, Value>) -> ObjectView {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use serde_json::json;
+    use serde_json::{Value as Json, json};
 
     use super::*;
     use crate::devices::encode;
@@ -151,6 +150,8 @@ mod tests {
         let program = json!({"triggers": [], "actions": [{"nonsense": 1}], "enabled": false, "webhook": "secret", "tripped": "x",
             "run.00000000000000ab.1": run});
         assert_eq!(names("automation/x", &program).unwrap(), ["actions", "enabled", "triggers"]);
+        let texts = json!({"triggers": "[]", "conditions": "[]", "actions": r#"[{"event": "x"}]"#});
+        assert_eq!(names("automation/x", &texts).unwrap(), ["actions", "conditions", "triggers"]);
     }
 
     #[test]
@@ -172,6 +173,7 @@ mod tests {
             ("scene/x", json!({"transition_ms": 0, "set.lamp": {"press": true}}), "press"),
             ("scene/x", json!({"transition_ms": 99_000_000, "set.lamp": {"on": true}}), "transition_ms"),
             ("automation/x", json!({"triggers": 5, "actions": []}), "triggers"),
+            ("automation/x", json!({"triggers": "[]", "actions": "[5"}), "actions"),
         ] {
             let refused = names(id, &fields).unwrap_err();
             assert!(refused.contains(word), "{id} {fields}: {refused}");

@@ -366,7 +366,7 @@ fn check_any_left(scene: &Scene, seen: &BTreeMap<String, Seen>) -> Result<(), Pr
 fn step_of(step: &Json) -> Result<Step, Problem> {
     serde_json::from_value(step.clone()).map_err(|rule| {
         let fix = r#"such as {"scene": "evening", "transition_ms": 2000}"#;
-        Problem::invalid(format!("a scene of a schedule is not understood: {rule}"), fix)
+        Problem::invalid(format!("a scene is not understood: {rule}"), fix)
     })
 }
 

@@ -125,7 +125,7 @@ fn write_error(error: WriteError) -> ServiceError {
     match error {
         WriteError::Forbidden(object, field) => ServiceError::Forbidden(format!("{object}.{field}")),
         WriteError::Value(object, field, reason) => {
-            ServiceError::Value { field: format!("{object}.{field}"), reason: reason.to_string() }
+            ServiceError::Value { field: format!("{object}.{field}"), reason }
         }
         WriteError::TooMany(count) => ServiceError::TooManyOps(count),
         WriteError::Overloaded => ServiceError::Overloaded,

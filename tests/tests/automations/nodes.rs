@@ -1,5 +1,7 @@
 //! Runs whose node is killed or started anew.
 
+use std::collections::BTreeSet;
+
 use hearth_tests::{
     daemon::{Daemon, PATIENCE, wait_until},
     emulator::{COLOR_BULB, Emulator},
@@ -8,7 +10,7 @@ use jiff::{Timestamp, ToSpan as _};
 use serde_json::{Value, json};
 
 use super::home::{
-    Listener, home, is_on, lines, plan, publish, put, reaches, runs, set, show, shows, state, turn,
+    Listener, NAMES, home, is_on, lines, plan, publish, put, reaches, runs, set, show, shows, state, turn,
 };
 
 /// On, nothing for so long, and another one on, each told by an event.
@@ -135,6 +137,80 @@ async fn the_run_of_a_node_that_dies_in_a_delay_comes_to_its_end_on_another_and_
     publish(&others[0], "over").await;
     assert_eq!(listener.until("over").await, ["motion", "first", "second"]);
     assert!(is_on(&emulator, 0).await && is_on(&emulator, 1).await);
+}
+
+/// Nothing until a lamp is on, and then nothing until a bell rings.
+fn two_waits() -> Value {
+    json!({
+        "triggers": [{"event": "motion"}],
+        "actions": [
+            {"wait": [{"state": NAMES[0], "is": true}], "timeout": "1h"},
+            {"event": "lit"},
+            {"wait": {"event": "bell"}, "timeout": "1h"},
+            {"event": "rung"},
+        ],
+    })
+}
+
+/// All nodes show that the run waits in a step at one of them, and was gone on with so often for this reason; which one that is.
+async fn waiting_at(nodes: &[Daemon], step: &str, reason: &str, times: usize) -> usize {
+    let mut at = None;
+    let what = format!("it waits in step {step}, again {times} times");
+    let one = wait_until(&what, PATIENCE, async || {
+        let mut places = BTreeSet::new();
+        for node in nodes {
+            let run = show(node, "hall").await["runs"][0].clone();
+            let trace = run["trace"].as_array().cloned().unwrap_or_default();
+            let again = trace.iter().filter(|line| line["what"] == reason).count();
+            let waits = trace.last().is_some_and(|line| {
+                line["step"] == step && line["what"].as_str().is_some_and(|what| what.starts_with("waits"))
+            });
+            let place = nodes.iter().position(|node| run["node"] == node.name());
+            places.insert(place.filter(|_| waits && again == times));
+        }
+        at = places.pop_first().flatten().filter(|_| places.is_empty());
+        Ok(at.is_some())
+    });
+    if let Err(late) = one.await {
+        panic!("{late:#}: {:#}", show(&nodes[0], "hall").await);
+    }
+    at.unwrap()
+}
+
+#[tokio::test]
+async fn a_wait_for_a_state_and_one_for_an_event_survive_a_power_cut() {
+    let restart = "it was broken off by a restart";
+    let (emulator, mut nodes) = home(1, &["one"]).await;
+    put(&nodes, "hall", two_waits()).await;
+    publish(&nodes[0], "motion").await;
+    for (times, step) in [(0, "0"), (1, "2")] {
+        waiting_at(&nodes, step, restart, times).await;
+        nodes[0].kill().await.unwrap();
+        nodes[0].start().await.unwrap();
+        reaches(&nodes[0], 0).await;
+        waiting_at(&nodes, step, restart, times + 1).await;
+        set(&emulator, 0, true).await;
+    }
+    publish(&nodes[0], "bell").await;
+    let [run] = &runs(&nodes[0], "hall", &["done"]).await[..] else { panic!() };
+    assert_eq!(lines(run).last(), Some(&("3", "ok")), "{run:#}");
+}
+
+#[tokio::test]
+async fn a_wait_for_a_state_and_one_for_an_event_go_on_at_another_node_when_one_dies() {
+    let death = "the node that was at it died";
+    let (emulator, mut nodes) = home(1, &["one", "two", "three"]).await;
+    put(&nodes, "hall", two_waits()).await;
+    publish(&nodes[0], "motion").await;
+    for (times, step) in [(0, "0"), (1, "2")] {
+        let at = waiting_at(&nodes, step, death, times).await;
+        nodes.remove(at).kill().await.unwrap();
+        waiting_at(&nodes, step, death, times + 1).await;
+        set(&emulator, 0, true).await;
+    }
+    publish(&nodes[0], "bell").await;
+    let [run] = &runs(&nodes[0], "hall", &["done"]).await[..] else { panic!() };
+    assert_eq!((lines(run).last(), &run["node"]), (Some(&("3", "ok")), &nodes[0].name().into()), "{run:#}");
 }
 
 #[tokio::test]

@@ -3,7 +3,9 @@
 use hearth_tests::daemon::{Daemon, PATIENCE, wait_until};
 use serde_json::{Value, json};
 
-use super::home::{Listener, NAMES, hears, home, is_on, lines, publish, put, runs, set, show, shows, turn};
+use super::home::{
+    Listener, NAMES, hears, home, is_on, lines, publish, put, reaches, runs, set, show, shows, turn,
+};
 
 #[tokio::test]
 async fn motion_turns_the_light_on_and_later_off_and_the_trace_says_what_when_why_and_how_long() {
@@ -45,6 +47,83 @@ async fn motion_turns_the_light_on_and_later_off_and_the_trace_says_what_when_wh
         "{refused:#}"
     );
     assert!(is_on(&emulator, 0).await);
+}
+
+#[tokio::test]
+async fn a_scene_is_a_step_and_its_lamps_show_it() {
+    let (emulator, nodes) = home(2, &["one"]).await;
+    let node = &nodes[0];
+    set(&emulator, 0, true).await;
+    hears(node, 0, true).await;
+    node.cli(&["scene", "save", "evening", NAMES[0], NAMES[1]]).await.unwrap().ok().unwrap();
+    for (bulb, on) in [(0, false), (1, true)] {
+        set(&emulator, bulb, on).await;
+        hears(node, bulb, on).await;
+    }
+    let program = json!({
+        "triggers": [{"event": "evening"}],
+        "actions": [{"scene": "evening", "deadline": "40s"}, {"event": "lit"}],
+    });
+    put(&nodes, "evening", program).await;
+    publish(node, "evening").await;
+    shows(&emulator, 0, true).await;
+    shows(&emulator, 1, false).await;
+    let [run] = &runs(node, "evening", &["done"]).await[..] else { panic!() };
+    assert_eq!(lines(run), [("0", "ok"), ("1", "ok")], "{run:#}");
+    assert_eq!(run["trace"][0]["what"], r#"scene "evening""#, "{run:#}");
+}
+
+#[tokio::test]
+async fn the_deepest_program_is_taken_shown_as_it_is_written_and_done_after_a_restart() {
+    let (emulator, mut nodes) = home(1, &["one"]).await;
+    let mut deep = turn(0, true);
+    deep["undo"] = json!([turn(0, false)]);
+    let off = json!({"not": {"state": NAMES[0], "is": true}});
+    let condition = (0..6).fold(off, |within, _| json!({"any": [within]}));
+    for _ in 0..5 {
+        deep = json!({"choose": [{"if": [condition], "do": [deep]}]});
+    }
+    let made = put(&nodes, "deep", json!({"triggers": [{"event": "go"}], "actions": [deep]})).await;
+    assert_eq!(
+        (&made["state"], &made["program"]["actions"]),
+        (&"waiting".into(), &json!([deep])),
+        "{made:#}"
+    );
+    let file = nodes[0].cli(&["automation", "show", "deep", "--toml"]).await.unwrap().ok().unwrap().stdout;
+    nodes[0].kill().await.unwrap();
+    nodes[0].start().await.unwrap();
+    reaches(&nodes[0], 0).await;
+    assert_eq!(show(&nodes[0], "deep").await["program"], made["program"]);
+    publish(&nodes[0], "go").await;
+    shows(&emulator, 0, true).await;
+    let [run] = &runs(&nodes[0], "deep", &["done"]).await[..] else { panic!() };
+    assert_eq!(lines(run), [("0.0.0.0.0.0.0.0.0.0.0", "ok")], "{run:#}");
+    let set = nodes[0].cli_with(&["automation", "set", "again", "-"], file.as_bytes()).await.unwrap();
+    set.ok().unwrap();
+    assert_eq!(show(&nodes[0], "again").await["program"], made["program"]);
+}
+
+#[tokio::test]
+async fn a_call_that_nobody_answers_ends_at_the_deadline_of_its_step() {
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let host = silent.local_addr().unwrap().to_string();
+    let (_emulator, nodes) = home(1, &["one"]).await;
+    let node = &nodes[0];
+    node.cli(&["home", "set", "--allow-http", &host]).await.unwrap().ok().unwrap();
+    let call = json!({"http": {"url": format!("http://{host}/word")}, "deadline": "400ms"});
+    put(&nodes, "call", json!({"triggers": [{"event": "call"}], "actions": [call]})).await;
+    // The task that knows whom it may call may be a moment behind the one that was told.
+    for tries in 1..8 {
+        publish(node, "call").await;
+        let run = runs(node, "call", &vec!["failed"; tries]).await.swap_remove(0);
+        assert!(!run.to_string().contains("word"), "{run:#}");
+        let end = run["end"].as_str().unwrap();
+        if end.contains("within 400 ms") {
+            return;
+        }
+        assert!(end.contains("may not be called"), "{run:#}");
+    }
+    panic!("nobody may be called: {:#}", show(node, "call").await);
 }
 
 #[tokio::test]

@@ -13,15 +13,12 @@ use tokio::time::Instant;
 
 use super::super::steps::SETTLE;
 use super::super::{
-    program::{Mode, Program, ProgramText},
+    program::{Mode, Program, ProgramText, kept},
     runs::{PLACES, Run, Runs, State, is_known, open_runs, place_of},
     sentry::{Firing, Sentry},
     webhooks,
 };
-use crate::{
-    devices::decode,
-    service::{FieldView, ObjectView},
-};
+use crate::service::{FieldView, ObjectView};
 
 /// Starts of one automation within [`GUARDED`]; one beyond is running away.
 pub(super) const MAX_STARTS: usize = 30;
@@ -59,7 +56,7 @@ impl Spec {
         let value = |name: &str| {
             object.fields.iter().find(|(known, _)| known.as_str() == name).map(|(_, field)| &field.value)
         };
-        let list = |name: &str| value(name).and_then(decode::<Vec<Json>>).unwrap_or_default();
+        let list = |name: &str| value(name).and_then(kept).unwrap_or_default();
         let text = ProgramText {
             triggers: list("triggers"),
             conditions: list("conditions"),

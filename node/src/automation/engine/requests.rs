@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use mesh_proto::{FieldName, ObjectId, ShortId, Value, kinds::Author};
+use mesh_proto::{
+    FieldName, ObjectId, ShortId, Value, error::ValueError, kinds::Author, value::MAX_VALUE_BYTES,
+};
 use serde_json::{Map, Value as Json, json};
 use tokio::time::Instant;
 
@@ -12,8 +14,8 @@ use super::{
         NO_TIME, Rehearsal,
         breaker::Circuit,
         called::{self, Called},
-        program::{Program, ProgramText, Trigger},
-        rehearsal::rehearse,
+        program::{Program, ProgramText, Trigger, keep},
+        rehearsal::{missing, rehearse},
         requests::named,
         runs::{Run, Runs, open_runs},
         sentry,
@@ -26,7 +28,6 @@ use crate::{
         PortError, Reply,
         automations::{AutomationView, AutomationsRequest, CircuitView, LineView, RunView},
     },
-    devices::encode,
     service::{Change, Op, ServiceError},
 };
 
@@ -91,9 +92,9 @@ impl Engine {
                 fix: "docs/automation.md has the forms: `triggers` and `actions` are lists".to_owned(),
             })?;
         let mut fields = vec![
-            ("triggers", encode(&text.triggers)),
-            ("conditions", encode(&text.conditions)),
-            ("actions", encode(&text.actions)),
+            ("triggers", fitting("triggers", &text.triggers)?),
+            ("conditions", fitting("conditions", &text.conditions)?),
+            ("actions", fitting("actions", &text.actions)?),
             ("mode", Value::Text(text.mode.as_str().into())),
             ("enabled", Value::Bool(enabled)),
         ];
@@ -123,10 +124,15 @@ impl Engine {
             Err(refused) => return drop(reply.send(Err(refused))), // whoever asked may be gone
         };
         let (home, now, devices) = (self.home(), now(&self.clock), Arc::clone(&self.devices));
-        tokio::task::spawn_blocking(move || {
-            let (home, trigger) = (home.as_ref().map_err(Clone::clone), json!({"kind": "test"}));
-            let view = View { devices: &devices, home, now, trigger: &trigger };
-            drop(reply.send(Ok(rehearse(&program, &view, &devices, now))));
+        let hands = self.deeds.hands.clone();
+        tokio::spawn(async move {
+            let missing = missing(&program, &hands).await;
+            let rehearsal = move || {
+                let (home, trigger) = (home.as_ref().map_err(Clone::clone), json!({"kind": "test"}));
+                let view = View { devices: &devices, home, now, trigger: &trigger };
+                drop(reply.send(Ok(rehearse(&program, &view, &missing, now)))); // whoever asked may be gone
+            };
+            drop(tokio::task::spawn_blocking(rehearsal).await);
         });
     }
 
@@ -301,6 +307,23 @@ fn set(object: &ObjectId, fields: Vec<(&'static str, Value)>) -> Vec<Op> {
 
 fn unset(object: &ObjectId, name: &str) -> Option<Op> {
     FieldName::new(name).ok().map(|field| Op::Unset(object.clone(), field))
+}
+
+/// A list as it is stored, if it is not too long for that.
+fn fitting(name: &str, list: &[Json]) -> Result<Value, PortError> {
+    let value = keep(list);
+    value.encode().map(|_| value).map_err(|rule| {
+        let said = match rule {
+            ValueError::TooLarge { bytes } => {
+                format!("has {bytes} bytes as JSON, and {MAX_VALUE_BYTES} are the most")
+            }
+            rule => rule.to_string(),
+        };
+        PortError::Invalid {
+            detail: format!("`{name}` {said}"),
+            fix: "make two automations of it: an event that one publishes starts the other".to_owned(),
+        }
+    })
 }
 
 pub(super) fn invalid(fault: &str) -> PortError {

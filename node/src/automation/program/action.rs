@@ -2,18 +2,18 @@
 
 use std::time::Duration;
 
-use device_adapters::Target;
 use serde::Deserialize;
-use serde_json::{Map, Value as Json, json};
+use serde_json::{Map, Value as Json};
 
 use super::{
     MAX_WAIT,
     condition::{Condition, conditions},
     fault::{Fault, Place},
-    optional_time, time,
+    optional_time,
+    step::{What, what},
+    time,
     trigger::Topic,
 };
-use crate::automation::expression::Expression;
 
 /// Actions of one automation, those within others among them, at most.
 const MAX_ACTIONS: usize = 64;
@@ -53,30 +53,6 @@ pub(crate) struct Deed {
     pub(crate) retry: u8,
     /// What takes it back, should a later one fail.
     pub(crate) undo: Vec<Deed>,
-}
-
-/// What is done.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) enum What {
-    /// A command to a device, group or area, as the API takes it.
-    Command(Json),
-    /// A scene is activated.
-    Scene(Json),
-    /// An event is published.
-    Event { topic: String, data: Json },
-    /// A host that the owner allowed is called.
-    Http(Http),
-}
-
-/// A call over HTTP; whom it calls was checked.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Http {
-    pub(crate) url: String,
-    #[serde(default)]
-    pub(crate) method: String,
-    #[serde(default)]
-    pub(crate) body: Json,
 }
 
 /// What is waited for.
@@ -264,70 +240,4 @@ fn deed(place: &Place, part: &Json) -> Result<Deed, Fault> {
         }
     })?;
     Ok(Deed { what: what(place, kind, members)?, deadline, retry, undo })
-}
-
-fn what(place: &Place, kind: &str, members: Map<String, Json>) -> Result<What, Fault> {
-    let only = |allowed: &[&str]| match members.keys().find(|name| !allowed.contains(&name.as_str())) {
-        Some(other) => {
-            Err(place.fault(format!("`{other}` does not belong to it: there are {}", allowed.join(", "))))
-        }
-        None => Ok(()),
-    };
-    match kind {
-        "device" => {
-            only(&["device", "change"])?;
-            Ok(What::Command(Json::Object(members)))
-        }
-        "scene" => {
-            only(&["scene", "transition_ms"])?;
-            Ok(What::Scene(Json::Object(members)))
-        }
-        "event" => {
-            only(&["event", "data"])?;
-            let topic = members.get("event").and_then(Json::as_str).unwrap_or_default().to_owned();
-            Topic::read(place, topic.trim_end_matches('*'))?;
-            Ok(What::Event { topic, data: members.get("data").cloned().unwrap_or_default() })
-        }
-        _ => {
-            only(&["http"])?;
-            let Some(Json::Object(http)) = members.get("http").cloned() else {
-                return Err(place
-                    .fault("`http` is an object with `url`, and `method` and `body` where they are needed"));
-            };
-            http_call(&place.member("http"), http).map(What::Http)
-        }
-    }
-}
-
-fn http_call(place: &Place, members: Map<String, Json>) -> Result<Http, Fault> {
-    let mut http: Http = place.read(members)?;
-    Target::of(&http.url).map_err(|rule| place.member("url").fault(rule))?;
-    http.method = if http.method.is_empty() { "POST".to_owned() } else { http.method.to_uppercase() };
-    if !["GET", "POST", "PUT", "PATCH", "DELETE"].contains(&http.method.as_str()) {
-        return Err(place.fault(format!("`{}` is none of GET, POST, PUT, PATCH, DELETE", http.method)));
-    }
-    Ok(http)
-}
-
-/// A text that may hold expressions of its own, `{{ … }}` alone: the value of one.
-pub(crate) fn filled(
-    value: &Json,
-    fill: &mut impl FnMut(&Expression) -> Result<Json, String>,
-) -> Result<Json, String> {
-    Ok(match value {
-        Json::String(text) => match inner(text) {
-            Some(expression) => fill(&expression.parse()?)?,
-            None => json!(text),
-        },
-        Json::Array(items) => items.iter().map(|item| filled(item, fill)).collect::<Result<_, _>>()?,
-        Json::Object(members) => {
-            let member = |(name, value): (&String, &Json)| Ok((name.clone(), filled(value, fill)?));
-            Json::Object(members.iter().map(member).collect::<Result<_, String>>()?)
-        }
-        plain => plain.clone(),
-    })
-}
-
-fn inner(text: &str) -> Option<&str> {
-    text.trim().strip_prefix("{{")?.strip_suffix("}}").map(str::trim)
 }

@@ -5,6 +5,8 @@
 mod action;
 mod condition;
 mod fault;
+mod kept;
+mod step;
 #[cfg(test)]
 mod tests;
 mod trigger;
@@ -15,9 +17,11 @@ use serde::Deserialize;
 use serde_json::Value as Json;
 
 pub(crate) use self::{
-    action::{Action, Deed, Http, Waiting, What, filled},
+    action::{Action, Deed, Waiting},
     condition::{Bounds, Condition, Sun},
     fault::Fault,
+    kept::{keep, kept},
+    step::{Http, What, filled, is_expression},
     trigger::Trigger,
 };
 use fault::Place;

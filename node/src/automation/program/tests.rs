@@ -139,6 +139,57 @@ fn every_fault_has_its_place_and_a_way_out() {
 }
 
 #[test]
+fn what_a_step_does_is_checked_as_far_as_no_expression_says_it() {
+    let to = |change: Json| json!({"device": "hall", "change": change});
+    for (action, place, part) in [
+        (to(json!({"onn": true})), "actions[0].change: ", "`onn`"),
+        (to(json!({"onn": "{{ trigger.x }}"})), "actions[0].change: ", "`onn`"),
+        (to(json!({})), "actions[0].change: ", "empty"),
+        (json!({"device": "hall"}), "actions[0].change: ", "docs/devices.md"),
+        (json!({"device": 5, "change": {"on": true}}), "actions[0].device: ", "group or area"),
+        (to(json!({"brightness": 300})), "actions[0].change: ", "0 to 100"),
+        (to(json!({"brightness": 300, "on": "{{ 1 }}"})), "actions[0].change: ", "0 to 100"),
+        (to(json!({"on": "toggle"})), "actions[0].change: ", "undo itself: write on or off"),
+        (to(json!({"on": "toggle", "brightness": "{{ 1 }}"})), "actions[0].change: ", "undo itself"),
+        (to(json!({"brightness": "{{ 1 + }}"})), "actions[0]: ", "no expression"),
+        (to(json!("{{ nobody }}")), "actions[0]: ", "`nobody`"),
+        (json!({"device": "{{ 1 + }}", "change": {"on": true}}), "actions[0]: ", "no expression"),
+        (json!({"scene": 5}), "actions[0]: ", "expected a string"),
+        (json!({"scene": "x", "transition_ms": 99_000_000}), "actions[0]: ", "one hour"),
+        (json!({"scene": "{{ 1 + }}"}), "actions[0]: ", "no expression"),
+        (json!({"event": "chime*"}), "actions[0]: ", "whole of its topic"),
+        (json!({"event": 5}), "actions[0]: ", "no topic"),
+        (json!({"event": "chime", "data": "{{ 1 + }}"}), "actions[0].data: ", "no expression"),
+        (json!({"event": "chime", "data": [[[[[[[[[1]]]]]]]]]}), "actions[0].data: ", "deeper than 8"),
+        (
+            json!({"http": {"url": "http://a", "body": {"x": ["{{ 1 + }}"]}}}),
+            "actions[0].http.body: ",
+            "no expression",
+        ),
+        (
+            json!({"event": "x", "undo": [to(json!({"on": "toggle"}))]}),
+            "actions[0].undo[0].change: ",
+            "undo itself",
+        ),
+    ] {
+        let refused = doing(action.clone()).unwrap_err();
+        assert!(refused.starts_with(place) && refused.contains(part), "{action}: {refused}");
+    }
+    for fine in [
+        to(json!({"press": true})),
+        to(json!({"press": "{{ trigger.data.press }}"})),
+        to(json!("{{ trigger.data.change }}")),
+        to(json!({"brightness": "{{ trigger.data.level }}", "transition_ms": 500})),
+        to(json!({"on": "{{ not device('hall').on }}", "zones": [{"count": "{{ 3 }}"}]})),
+        json!({"device": "{{ trigger.device }}", "change": {"color": "red"}}),
+        json!({"scene": "{{ trigger.data.scene }}", "transition_ms": "{{ 5 }}"}),
+        json!({"event": "chime", "data": {"text": "{{ half"}}),
+    ] {
+        assert!(doing(fine.clone()).is_ok(), "{fine}: {:?}", doing(fine.clone()));
+    }
+}
+
+#[test]
 fn what_is_too_deep_or_too_much_is_refused() {
     let mut deep = light(true);
     for _ in 0..7 {

@@ -6,6 +6,7 @@
 mod going;
 mod load;
 mod starts;
+mod steps;
 
 use std::{ops::Deref, sync::Mutex};
 
