@@ -26,7 +26,7 @@ pub(crate) struct Fact {
     pub(crate) value: Json,
     /// Another number each time, where the same again is news: the press of a button.
     pub(crate) turn: u64,
-    /// When the field that holds it was written, in milliseconds since 1970, and by which node.
+    /// When it was reported, in milliseconds since 1970, and by which node.
     pub(crate) at_ms: u64,
     pub(crate) by: String,
 }
@@ -61,7 +61,10 @@ impl Device {
         {
             let known = readings.iter().filter_map(|(key, reading)| match reading.get("value") {
                 None | Some(Value::Null) => None,
-                Some(value) => Some((key.to_string(), fact(field, from_value(value), 0))),
+                Some(value) => {
+                    let fact = fact(field, from_value(value), 0);
+                    Some((key.to_string(), Fact { at_ms: taken(reading, field), ..fact }))
+                }
             });
             facts.extend(known);
         }
@@ -81,6 +84,12 @@ impl Device {
             self.facts.iter().map(|(of, fact)| (of.clone(), fact.value.clone())).collect::<Map<_, _>>(),
         )
     }
+}
+
+/// When a reading was taken: the field is written anew with each reading of any sensor, and never before it.
+fn taken(reading: &Value, field: &FieldView) -> u64 {
+    let at = reading.get("at").and_then(Value::as_int).and_then(|at| u64::try_from(at).ok());
+    at.filter(|at| *at <= field.at_ms).unwrap_or(field.at_ms)
 }
 
 fn fact(field: &FieldView, value: Json, turn: u64) -> Fact {
@@ -406,6 +415,18 @@ mod tests {
             holds(json!({"expression": "now.weekday == 7 and now.hour == 13"}), now).unwrap(),
             "Berlin's clock"
         );
+    }
+
+    #[test]
+    fn a_reading_is_as_old_as_itself_whatever_else_the_device_has_measured_since() {
+        let readings = json!({
+            "old": {"value": 1.5, "at": 3}, "new": {"value": 2.5, "at": 7},
+            "ahead": {"value": 3.5, "at": 8}, "odd": {"value": 4.5, "at": -1}, "none": {"value": 5.5}
+        });
+        let on = json!({"value": {"kind": "switch", "on": true}});
+        let device = Device::read(&object("device/x", json!({"readings": readings, "reported": on})));
+        let at = ["old", "new", "ahead", "odd", "none", "on"].map(|of| device.facts[of].at_ms);
+        assert_eq!(at, [3, 7, 7, 7, 7, 7], "the field was written at 7");
     }
 
     #[test]
