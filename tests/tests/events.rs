@@ -3,7 +3,7 @@
 
 use hearth_tests::{
     daemon::{Daemon, PATIENCE, Plan, wait_until},
-    fakes::mosquitto::Mosquitto,
+    fakes::mosquitto::{Message, Mosquitto},
 };
 use serde_json::{Value, json};
 
@@ -82,6 +82,13 @@ async fn events_go_out_over_mqtt_and_come_in_by_it() {
     let (status, _) = publish(&node, "doorbell.front", json!({"presses": 2})).await;
     assert_eq!(status, 202);
     assert_eq!(others.at("hearth/event/doorbell/front").await.unwrap(), r#"{"presses":2}"#);
+    // What the nodes tell one another is nobody else's: by what a start brings about one sees that it would have come.
+    let program = json!({"triggers": [{"event": "never"}], "actions": [{"event": "chime"}]});
+    node.client().send("PUT", "/api/v1/automations/bell", Some(&program)).await.unwrap().success().unwrap();
+    let started = node.client().send("POST", "/api/v1/automations/bell/start", None).await.unwrap();
+    assert_eq!(started.status, 202, "{started:?}");
+    let topic = |message: &Message| message.topic.strip_prefix("hearth/event/").map(str::to_owned);
+    assert_eq!(others.next("an event", topic).await.unwrap(), "chime");
     // One that somebody else tells is heard in the home, and at the broker as any other.
     let listening = node.cli(&["event", "watch", "alarm", "--count", "1", "--json"]);
     let telling = async {

@@ -7,7 +7,7 @@ use std::{
 };
 
 use hearth_tests::{
-    daemon::{Daemon, PATIENCE, Plan, wait_until},
+    daemon::{Daemon, Launch, PATIENCE, Plan, wait_until},
     emulator::{COLOR_BULB, Emulator, Fault, Link},
 };
 use jiff::{Timestamp, ToSpan as _};
@@ -183,6 +183,77 @@ async fn nothing_comes_before_the_time_is_known_and_what_was_missed_goes_by_the_
 }
 
 #[tokio::test]
+async fn what_is_held_comes_when_a_node_is_met_that_knows_the_time() {
+    const SCHEDULES: usize = 16;
+    let emulator = Emulator::start(&[COLOR_BULB]).await.unwrap();
+    let lost = Plan::new("lost").config(config(emulator.address())).start().await.unwrap();
+    reaches_the_bulb(&lost).await;
+    lost.cli(&["home", "set", "--zone", "UTC"]).await.unwrap().ok().unwrap();
+    // So many that each of the two nodes has its share of them.
+    for number in 0..SCHEDULES {
+        once(&lost, &format!("n{number}"), 1, "21").await;
+    }
+    let often = json!({"triggers": [{"at": "cron */5 * * * * *"}], "actions": [{"event": "tick"}]});
+    lost.client().send("PUT", "/api/v1/automations/often", Some(&often)).await.unwrap().success().unwrap();
+    let automation =
+        async || lost.client().get("/api/v1/automations/often").await.unwrap().success().unwrap();
+    let schedules = async || {
+        let list = lost.json(&["schedule", "list"]).await.unwrap();
+        list["schedules"].as_array().unwrap().clone()
+    };
+    let held =
+        wait_until("the automation is held", PATIENCE, async || Ok(automation().await["state"] == "held"));
+    held.await.unwrap();
+    let waiting = schedules().await;
+    assert!(waiting.len() == SCHEDULES && waiting.iter().all(|it| it["state"] == "held"), "{waiting:?}");
+    assert_eq!(automation().await["runs"], json!([]));
+
+    let right = lost.joined_by(Plan::new("right").variable("HEARTH_CLOCK", "trusted")).await.unwrap();
+    let over = wait_until("all are carried out", PATIENCE, async || {
+        Ok(schedules().await.iter().all(|it| it["state"] == "over" && it["last"][0]["state"] == "done"))
+    });
+    over.await.unwrap();
+    assert_eq!(lost.json(&["time"]).await.unwrap()["rests_on"], "peer");
+    shows(&emulator, "the bulb is at 21 %", 21.0).await;
+    let by = |node: &Daemon, shown: &[Value]| {
+        shown.iter().filter(|it| it["last"][0]["node"] == node.name()).count()
+    };
+    let shown = schedules().await;
+    assert_eq!(by(&lost, &shown) + by(&right, &shown), SCHEDULES, "{shown:?}");
+    assert!(by(&lost, &shown) > 0, "the node that did not know the time did its own: {shown:?}");
+    let ran = wait_until("the automation is started by the clock", PATIENCE, async || {
+        Ok(automation().await["runs"][0]["state"] == "done")
+    });
+    ran.await.unwrap();
+}
+
+#[tokio::test]
+async fn what_is_held_comes_after_a_start_by_a_battery_clock() {
+    let emulator = Emulator::start(&[COLOR_BULB]).await.unwrap();
+    let mut node = Plan::new("alone").config(config(emulator.address())).start().await.unwrap();
+    reaches_the_bulb(&node).await;
+    node.cli(&["home", "set", "--zone", "UTC"]).await.unwrap().ok().unwrap();
+    once(&node, "wake", 1, "21").await;
+    assert_eq!(schedule(&node, "wake").await["state"], "held");
+    assert_eq!(node.stop().await.unwrap(), Some(0));
+    // A clock by which the kernel set the time, in place of those of this machine.
+    let battery = Launch::new().variable("HEARTH_CLOCK", "ask").mounts(
+        "mount -t tmpfs -o mode=755 tmpfs /run && mount -t tmpfs -o mode=755 tmpfs /sys/class && \
+         mkdir -p /sys/class/rtc/rtc0 && echo 1 > /sys/class/rtc/rtc0/hctosys",
+    );
+    let again = Daemon::on(node.state_dir(), &battery).await.unwrap();
+    shows(&emulator, "the bulb is at 21 %", 21.0).await;
+    let rests_on = again.json(&["time"]).await.unwrap()["rests_on"].clone();
+    // The machine of the tests may answer for its own clock.
+    assert!(rests_on == "went_on" || rests_on == "wall_clock", "{rests_on}");
+    let over = wait_until("it is recorded", PATIENCE, async || {
+        let shown = schedule(&again, "wake").await;
+        Ok(shown["state"] == "over" && shown["last"][0]["state"] == "done")
+    });
+    over.await.unwrap();
+}
+
+#[tokio::test]
 async fn what_can_never_be_is_refused_in_words() {
     let emulator = Emulator::start(&[COLOR_BULB]).await.unwrap();
     let node = plan("alone", &emulator).start().await.unwrap();
@@ -290,6 +361,11 @@ impl Stuck {
         ended.await.unwrap();
         let ended = self.taken_over().await;
         assert_eq!((&ended["state"], &ended["failed"]), (&"done".into(), &json!([])), "{ended}");
+        let counted = wait_until("it is counted", PATIENCE, async || {
+            let metrics = self.other.client().get("/metrics").await?.body;
+            Ok(metrics.lines().any(|line| line == "hearth_schedule_again_total 1"))
+        });
+        counted.await.unwrap();
     }
 }
 

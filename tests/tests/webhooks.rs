@@ -210,8 +210,11 @@ async fn a_path_is_bounded_and_limited_renewed_and_taken_away() {
     for (body, status, part) in [
         (vec![b'x'; 1_025], 413, "1024 bytes"),
         (vec![0xff, 0xfe], 422, "neither JSON nor text"),
-        (vec![b'['; 40], 400, "deeper than"),
-        (vec![b'x'; 1_022], 202, "accepted"),
+        (format!("{}{}", "[".repeat(40), "]".repeat(40)).into_bytes(), 422, "deeper than 5"),
+        (b"[[[[[[1]]]]]]".to_vec(), 422, "deeper than 5"),
+        (b"99999999999999999999".to_vec(), 400, "64 bits"),
+        // A text, as long as can be.
+        (format!("parcel 99999999999999999999 {}", "[".repeat(994)).into_bytes(), 202, "accepted"),
     ] {
         let answer = call(&client, &first, body).await;
         assert!(answer.status == status && answer.body.contains(part), "{answer:?}");

@@ -14,6 +14,9 @@ use super::wire::fields::is_topic;
 const PORT: u16 = 1_883;
 const TLS_PORT: u16 = 8_883;
 
+/// Most beginnings of topics.
+const MOST_EVENTS: usize = 32;
+
 /// Where the broker is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Broker {
@@ -44,6 +47,8 @@ pub(crate) struct Config {
     pub(crate) topic_prefix: String,
     /// Whether the devices of this home are shown.
     pub(crate) export: bool,
+    /// What the topics of the events begin with that are told.
+    pub(crate) events: Vec<String>,
     /// Whether the devices of others are taken in.
     pub(crate) import: bool,
     /// How the broker is reached.
@@ -88,6 +93,11 @@ pub(crate) fn schema() -> Value {
                 "type": "boolean", "default": true,
                 "description": "Whether Hearth's devices are announced to Home Assistant."
             },
+            "events": {
+                "type": "array", "items": { "type": "string" }, "default": [""],
+                "description": "What the topics of the events begin with that go to the broker, such as doorbell. All where \
+                                nothing is said, none with an empty list; export=false keeps all back."
+            },
             "import": {
                 "type": "boolean", "default": true,
                 "description": "Whether what Zigbee2MQTT, ESPHome and others announce becomes devices of Hearth."
@@ -128,6 +138,13 @@ impl Config {
             discovery_prefix: settings.text("discovery_prefix", TOPIC_RULE, "homeassistant".to_owned(), prefix)?,
             topic_prefix: settings.text("topic_prefix", TOPIC_RULE, "hearth".to_owned(), prefix)?,
             export: settings.truth("export", true)?,
+            events: settings.list(
+                "events",
+                "the beginning of a topic: at most 40 of a-z, 0-9, '.', '_' and '-', such as doorbell",
+                MOST_EVENTS,
+                vec![String::new()],
+                |text| is_beginning(text).then(|| text.to_owned()),
+            )?,
             import: settings.truth("import", true)?,
             route: Route {
                 interface: settings.text("interface", "the name of a network interface, such as eth0", None, |text| {
@@ -186,4 +203,10 @@ fn prefix(text: &str) -> Option<String> {
 
 fn is_plain(text: &str) -> bool {
     !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-')
+}
+
+/// Whether an event's topic may begin so.
+fn is_beginning(text: &str) -> bool {
+    let is_fit = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '.' | '_' | '-');
+    text.len() <= 40 && text.chars().all(is_fit)
 }

@@ -39,7 +39,7 @@ impl Driver {
             discovery: config.discovery_prefix.clone(),
             imports: config.import,
             import: Import::new(broker),
-            export: Export::new(&config.discovery_prefix, &config.topic_prefix, config.export),
+            export: Export::new(config),
             out: Output::default(),
             listens_at: None,
             due: None,

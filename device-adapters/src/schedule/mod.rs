@@ -13,6 +13,7 @@
 mod civil;
 mod cron;
 mod dates;
+mod daylight;
 mod sun;
 #[cfg(test)]
 mod tests;
@@ -25,6 +26,7 @@ use jiff::{SignedDuration, Timestamp, civil::DateTime};
 use thiserror::Error;
 
 pub use dates::Dates;
+pub use daylight::{Turn, sun_is};
 pub use sun::{Place, SunEvent};
 
 use cron::Cron;

@@ -7,13 +7,14 @@ use std::str::FromStr;
 use jiff::civil::{Date, Time};
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
-use solar_positioning::{Horizon, Location, SolarEvents, delta_t};
+use solar_positioning::{Horizon, Location, SolarEvents, SolarPositions, delta_t, time::JulianDate};
 
 use super::{Occurrence, Why};
 
 /// Most days on which the sun is looked at for one answer: three years, for at a pole it rises once a year.
 const MOST_DAYS: usize = 3 * 366;
 const DAY_S: i64 = 86_400;
+const HALF_DAY: SignedDuration = SignedDuration::from_hours(12);
 /// Midnight of 1 January 1970 as a Julian date.
 const EPOCH: f64 = 2_440_587.5;
 
@@ -43,17 +44,45 @@ impl Place {
     pub fn longitude(&self) -> f64 {
         self.longitude
     }
+
+    fn location(&self) -> Location {
+        Location { latitude: self.latitude, longitude: self.longitude }
+    }
+
+    /// The day by the mean sun at this place that a moment lies in, counted from 1970.
+    pub(super) fn solar_day(&self, at: Timestamp) -> i64 {
+        #[expect(clippy::cast_possible_truncation, reason = "half a day at most")]
+        let ahead = (self.longitude * 240.0) as i64;
+        (at.as_second() + ahead).div_euclid(DAY_S)
+    }
+
+    /// When the sun is in the south (in the north, on the other half of the earth) on such a day.
+    fn noon(&self, day: i64) -> Option<Timestamp> {
+        let begin = julian(day) - self.longitude / 360.0;
+        let sun = SolarEvents::grena3();
+        let noon = sun.next_transit_from_julian(begin, begin + 1.0, self.longitude, delta_t(begin)?);
+        to_timestamp(noon.ok().flatten()?)
+    }
+
+    /// How high the centre of the sun is, in degrees.
+    fn elevation(&self, at: Timestamp) -> Option<f64> {
+        #[expect(clippy::cast_precision_loss, reason = "seconds are far below 2^52")]
+        let at = EPOCH + at.as_second() as f64 / 86_400.0;
+        let time = JulianDate::new(at, delta_t(at)?).ok()?;
+        let position = SolarPositions::grena3().at_from_julian(time, self.location(), 0.0, None);
+        position.ok().map(|position| position.elevation_angle())
+    }
 }
 
-/// What the sun does once a day nearly everywhere.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What the sun does once a day nearly everywhere, in the order of a day.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum SunEvent {
+    /// Civil twilight begins: the centre is 6 degrees below the horizon.
+    Dawn,
     /// Its upper edge appears: the centre is 0.83 degrees below the horizon.
     Sunrise,
     /// Its upper edge vanishes.
     Sunset,
-    /// Civil twilight begins: the centre is 6 degrees below the horizon.
-    Dawn,
     /// Civil twilight ends.
     Dusk,
 }
@@ -71,8 +100,7 @@ impl SunEvent {
     /// The library's search ends within a millisecond of the event and where depends on where it began, so it begins where
     /// every node begins; and its arithmetic is built from Rust alone, the same on every board.
     fn on_day(self, day: i64, place: Place) -> Vec<Timestamp> {
-        #[expect(clippy::cast_precision_loss, reason = "days are far below 2^52")]
-        let start = EPOCH + day as f64;
+        let start = julian(day);
         let mut found = Vec::new();
         let mut from = start;
         while let Some(at) = self.search(from, start + 1.0, place) {
@@ -84,9 +112,7 @@ impl SunEvent {
 
     fn search(self, from: f64, until: f64, place: Place) -> Option<f64> {
         let sun = SolarEvents::grena3();
-        let location = Location { latitude: place.latitude, longitude: place.longitude };
-        let year = 1970.0 + (from - EPOCH).floor() / 365.2425;
-        let delta_t = delta_t::estimate(year).ok()?;
+        let (location, delta_t) = (place.location(), delta_t(from)?);
         let found = match self {
             Self::Sunrise | Self::Dawn => {
                 sun.next_rise_from_julian(from, until, location, delta_t, self.horizon())
@@ -97,6 +123,54 @@ impl SunEvent {
         };
         found.ok().flatten()
     }
+
+    /// When it is from one moment up to another.
+    pub(super) fn between(
+        self,
+        from: Timestamp,
+        until: Timestamp,
+        place: Place,
+    ) -> impl Iterator<Item = Timestamp> {
+        let [first, last] = [from, until].map(|at| at.as_second().div_euclid(DAY_S));
+        (first..=last)
+            .flat_map(move |day| self.on_day(day, place))
+            .filter(move |at| (from..=until).contains(at))
+    }
+
+    /// When it is on a solar day. Where the sun stays below its horizon that is when it is highest, where it stays above, when it
+    /// is lowest: at the beginning of the day, or for what it does after noon at the end. None outside the library's years.
+    pub(super) fn of_solar_day(self, day: i64, place: Place) -> Option<Timestamp> {
+        let noon = place.noon(day)?;
+        let midnight = |day| place.noon(day)?.checked_add(HALF_DAY).ok();
+        let night = midnight(if self.is_before_noon() { day - 1 } else { day })?;
+        match self.between(noon.min(night), noon.max(night), place).next() {
+            Some(at) => Some(at),
+            None if place.elevation(noon)? > self.horizon().elevation_angle() => Some(night),
+            None => Some(noon),
+        }
+    }
+
+    /// Whether the sun stands as it does after the event.
+    pub(super) fn is_over(self, at: Timestamp, place: Place) -> bool {
+        let is_up = place.elevation(at).map(|degrees| degrees > self.horizon().elevation_angle());
+        is_up == Some(self.is_before_noon())
+    }
+
+    fn is_before_noon(self) -> bool {
+        matches!(self, Self::Dawn | Self::Sunrise)
+    }
+}
+
+/// The midnight of universal time at which a day since 1970 begins, as a Julian date.
+fn julian(day: i64) -> f64 {
+    #[expect(clippy::cast_precision_loss, reason = "days are far below 2^52")]
+    let day = day as f64;
+    EPOCH + day
+}
+
+/// By how many seconds the earth is behind the clocks that its orbit is computed by.
+fn delta_t(julian: f64) -> Option<f64> {
+    delta_t::estimate(1970.0 + (julian - EPOCH).floor() / 365.2425).ok()
 }
 
 /// The next whole second: who searches on from there does not find the same event.

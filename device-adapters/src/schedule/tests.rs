@@ -233,6 +233,159 @@ const ZONES: [&str; 12] = [
     "Pacific/Apia",
 ];
 
+/// What lies between two turns of the sun, or on one side of one, at a place.
+fn lies(after: &str, before: &str, now: &str, home: &Home) -> bool {
+    sun_is(turn(after), turn(before), at(now), home).unwrap()
+}
+
+fn turn(text: &str) -> Option<Turn> {
+    match text.parse() {
+        Ok(When::Sun(event, offset)) => Some((event, offset)),
+        _ => None,
+    }
+}
+
+fn tromso() -> Home {
+    Home { zone: zone("Europe/Oslo").unwrap(), place: Place::new(69.65, 18.96) }
+}
+
+fn longyearbyen() -> Home {
+    Home { zone: zone("Arctic/Longyearbyen").unwrap(), place: Place::new(78.22, 15.65) }
+}
+
+/// Each hour of a day.
+fn hours(day: &str) -> Vec<String> {
+    (0..24).map(|hour| format!("{day}T{hour:02}:30:00Z")).collect()
+}
+
+/// What holds while it is night, and while it is day.
+const NIGHTS: [(&str, &str); 3] = [("sunset", "sunrise"), ("sunset", ""), ("", "sunrise")];
+const DAYS: [(&str, &str); 3] = [("sunrise", "sunset"), ("sunrise", ""), ("", "sunset")];
+
+#[test]
+fn it_is_night_where_the_sun_stays_below_the_horizon_and_day_where_it_stays_above() {
+    // From 27 November to 15 January and from 18 May to 26 July; on Svalbard from 26 October to 16 February and 19 April to 23 August.
+    let places = [
+        (tromso(), ["2026-11-28", "2026-12-21", "2027-01-13"], ["2026-05-20", "2026-06-21", "2026-07-24"]),
+        (
+            longyearbyen(),
+            ["2026-10-28", "2026-12-21", "2027-02-13"],
+            ["2026-04-21", "2026-06-21", "2026-08-21"],
+        ),
+    ];
+    for (home, winter, summer) in &places {
+        for now in winter.iter().chain(summer).flat_map(|day| hours(day)) {
+            let is_night = !now.starts_with("2026-0");
+            for (after, before) in NIGHTS {
+                assert_eq!(lies(after, before, &now, home), is_night, "{after} to {before} at {now}");
+            }
+            for (after, before) in DAYS {
+                assert_eq!(lies(after, before, &now, home), !is_night, "{after} to {before} at {now}");
+            }
+            // What reaches over the one moment to which the day or the night shrinks goes on.
+            let [wide, wider] = match is_night {
+                true => [("sunset - 30m", "sunrise"), ("sunset - 1h", "sunrise + 1h")],
+                false => [("sunrise", "sunset + 30m"), ("sunrise - 1h", "sunset + 1h")],
+            };
+            for (after, before) in [wide, wider] {
+                assert!(lies(after, before, &now, home), "{after} to {before} at {now}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_days_between_go_over_into_one_another() {
+    let home = tromso();
+    let first = |event: &str, from: &str| rule(event).next(at(from), &home).unwrap().unwrap().at;
+    let is_day = |now: Timestamp| lies("sunrise", "sunset", &now.to_string(), &home);
+    let is_night = |now: Timestamp| lies("sunset", "sunrise", &now.to_string(), &home);
+    // The last sunset of the year, the first sunrise, the last sunset before the light of summer, and the first after it.
+    let dusk = rule("sunset").last(at("2026-11-01T00:00:00Z"), at("2026-12-10T00:00:00Z"), &home).unwrap();
+    let light = rule("sunset").last(at("2026-05-01T00:00:00Z"), at("2026-06-10T00:00:00Z"), &home).unwrap();
+    let turns = [
+        (dusk.unwrap().at, true),
+        (first("sunrise", "2026-12-21T00:00:00Z"), false),
+        (light.unwrap().at, true),
+        (first("sunset", "2026-06-21T00:00:00Z"), true),
+    ];
+    for (turn, sets) in turns {
+        let (before, after) = (turn - 1.seconds(), turn);
+        assert_eq!((is_day(before), is_day(after)), (sets, !sets), "{turn}");
+        assert_eq!((is_night(before), is_night(after)), (!sets, sets), "{turn}");
+    }
+    // Day and night are never both, and never neither.
+    let year = std::iter::successors(Some(at("2026-01-01T00:00:00Z")), |at| Some(*at + 157.minutes()));
+    for now in year.take_while(|now| *now < at("2027-01-01T00:00:00Z")) {
+        assert_ne!(is_day(now), is_night(now), "{now}");
+    }
+}
+
+#[test]
+fn twilight_comes_also_where_the_sun_does_not_rise_and_ends_where_it_stays_light() {
+    let winter = tromso();
+    for (after, before, now, expected) in [
+        ("dawn", "sunrise", "2026-12-21T10:30:00Z", true),
+        ("dawn", "sunrise", "2026-12-21T02:00:00Z", false),
+        ("sunset", "dusk", "2026-12-21T11:30:00Z", true),
+        ("sunset", "dusk", "2026-12-21T18:00:00Z", false),
+        ("sunset", "dawn", "2026-12-21T02:00:00Z", true),
+        ("sunset", "dawn", "2026-12-21T10:00:00Z", false),
+        ("dawn", "sunset", "2026-12-21T02:00:00Z", false),
+    ] {
+        assert_eq!(lies(after, before, now, &winter), expected, "{after} to {before} at {now}");
+    }
+    // In Reykjavik the sun sets in June, and it does not get dark.
+    let summer = Home { zone: zone("Atlantic/Reykjavik").unwrap(), place: Place::new(64.13, -21.9) };
+    for (after, before, now, expected) in [
+        ("sunset", "dawn", "2026-06-21T00:40:00Z", true),
+        ("sunset", "dawn", "2026-06-21T12:00:00Z", false),
+        ("dusk", "dawn", "2026-06-21T01:30:00Z", false),
+        ("dusk", "", "2026-06-21T23:30:00Z", false),
+        ("", "dusk", "2026-06-21T23:30:00Z", true),
+        ("dawn", "dusk", "2026-06-21T12:00:00Z", true),
+    ] {
+        assert_eq!(lies(after, before, now, &summer), expected, "{after} to {before} at {now}");
+    }
+}
+
+#[test]
+fn at_a_pole_and_on_dates_that_nobody_computes_there_is_an_answer() {
+    let pole = Home { zone: zone("UTC").unwrap(), place: Place::new(90.0, 0.0) };
+    assert!(lies("sunset", "sunrise", "2026-12-21T12:00:00Z", &pole));
+    assert!(lies("sunrise", "sunset", "2026-06-21T12:00:00Z", &pole));
+    for now in [Timestamp::MIN, Timestamp::UNIX_EPOCH, Timestamp::MAX] {
+        for (after, before) in NIGHTS.into_iter().chain(DAYS) {
+            assert!(sun_is(turn(after), turn(before), now, &pole).is_ok());
+        }
+    }
+    let nowhere = home("UTC");
+    let refused = sun_is(turn("sunset"), None, at("2026-12-21T12:00:00Z"), &nowhere);
+    assert_eq!(refused, Err(RuleError::NoPlace));
+}
+
+#[test]
+fn where_the_sun_rises_and_sets_each_day_the_turn_that_came_last_decides() {
+    let berlin = Home { zone: zone("Europe/Berlin").unwrap(), place: Place::new(52.52, 13.405) };
+    let turns =
+        ["dawn - 40m", "dawn", "sunrise", "sunrise + 1h", "sunset - 2h", "sunset", "dusk", "dusk + 90m"];
+    let last =
+        |when: &str, now: Timestamp| rule(when).last(now - 48.hours(), now, &berlin).unwrap().unwrap().at;
+    for step in 0..90 {
+        let now = at("2026-01-01T00:00:00Z") + (step * 100).hours();
+        let lasts = turns.map(|when| last(when, now));
+        for (after, came) in turns.into_iter().zip(lasts) {
+            let today = berlin.zone.to_datetime(came).date() == berlin.zone.to_datetime(now).date();
+            assert_eq!(lies(after, "", &now.to_string(), &berlin), today, "after {after} at {now}");
+            assert_eq!(lies("", after, &now.to_string(), &berlin), !today, "before {after} at {now}");
+            for (before, went) in turns.into_iter().zip(lasts).filter(|(before, _)| *before != after) {
+                let now = now.to_string();
+                assert_eq!(lies(after, before, &now, &berlin), came > went, "{after} to {before} at {now}");
+            }
+        }
+    }
+}
+
 fn any_rule() -> impl Strategy<Value = Rule> {
     let minute =
         prop_oneof![Just("*/7".to_owned()), (0..60_u8).prop_map(|m| m.to_string()), Just("0,30".to_owned())];

@@ -10,6 +10,7 @@ use axum::{
     http::StatusCode,
     response::{IntoResponse, Response},
 };
+use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 
 use super::{
@@ -80,23 +81,35 @@ fn data(bytes: &[u8]) -> Result<Value, Problem> {
     if bytes.is_empty() {
         return Ok(Value::Null);
     }
-    let data: Value = match (json::parse(bytes), std::str::from_utf8(bytes)) {
-        (Ok(data), _) => data,
-        (Err(JsonError::Syntax(_)), Ok(text)) => text.into(),
-        (Err(JsonError::Syntax(_)), Err(_)) => {
-            let detail = "the body is neither JSON nor text in UTF-8";
-            return Err(Problem::invalid(detail, "send one of the two, or nothing"));
-        }
-        (Err(refused), _) => return Err(refused.into()),
+    let data = match json::parse(bytes) {
+        Ok(data) => data,
+        Err(JsonError::TooDeep) if is_json(bytes) => return Err(too_deep()),
+        Err(refused @ JsonError::NumberOutOfRange(_)) if is_json(bytes) => return Err(refused.into()),
+        Err(_) => text(bytes)?,
     };
     if data.to_string().len() > MAX_BYTES {
         return Err(Problem::too_large(MAX_BYTES));
     }
     if depth(&data) > MAX_DEPTH {
-        let detail = format!("the body nests deeper than {MAX_DEPTH} levels");
-        return Err(Problem::invalid(detail, "flatten the document"));
+        return Err(too_deep());
     }
     Ok(data)
+}
+
+/// Whether it is JSON, be it deeper or of greater numbers than what is taken: a text may hold as many brackets and digits as it likes.
+fn is_json(bytes: &[u8]) -> bool {
+    serde_json::from_slice::<IgnoredAny>(bytes).is_ok()
+}
+
+fn text(bytes: &[u8]) -> Result<Value, Problem> {
+    std::str::from_utf8(bytes).map(Value::from).map_err(|_| {
+        let detail = "the body is neither JSON nor text in UTF-8";
+        Problem::invalid(detail, "send one of the two, or nothing")
+    })
+}
+
+fn too_deep() -> Problem {
+    Problem::invalid(format!("the body nests deeper than {MAX_DEPTH} levels"), "flatten the document")
 }
 
 /// How many lists and objects stand in one another.
@@ -149,10 +162,18 @@ mod tests {
         assert_eq!(data(b"").unwrap(), Value::Null);
         assert_eq!(data(br#"{"count": 2}"#).unwrap(), json!({"count": 2}));
         assert_eq!(data(b"count=2&side=front").unwrap(), json!("count=2&side=front"));
-        assert_eq!(data("{halb".as_bytes()).unwrap(), json!("{halb"));
+        let brackets = "[".repeat(40);
+        for text in
+            ["{halb", "parcel 99999999999999999999", "99999999999999999999 parcels", &brackets, "1e999"]
+        {
+            assert_eq!(data(text.as_bytes()).unwrap(), json!(text));
+        }
+        let deep = format!("{brackets}{}", "]".repeat(40));
+        let deepest = format!("{}{}", "[".repeat(512), "]".repeat(512));
         for (refused, part) in [
             (&b"\xff\xfe"[..], "neither JSON nor text"),
-            (&[b'['; 100], "deeper than 16"),
+            (deep.as_bytes(), "deeper than 5"),
+            (deepest.as_bytes(), "deeper than 5"),
             (b"[[[[[[1]]]]]]", "deeper than 5"),
             (&[b'"'; 1_000], "1024 bytes at most"),
             (b"99999999999999999999", "64 bits"),

@@ -32,7 +32,7 @@ pub(super) struct Publisher {
 }
 
 /// Whether a topic is the nodes' own.
-pub(super) fn is_internal(topic: &str) -> bool {
+pub(crate) fn is_internal(topic: &str) -> bool {
     topic.starts_with(INTERNAL)
 }
 

@@ -20,7 +20,7 @@ mod counts;
 mod course;
 mod deeds;
 mod engine;
-mod events;
+pub(crate) mod events;
 mod expression;
 #[cfg(test)]
 mod fake;

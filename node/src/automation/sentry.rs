@@ -43,7 +43,7 @@ pub(crate) struct Heard<'e> {
 pub(crate) struct Sentry {
     /// What each trigger saw last of what it watches.
     seen: BTreeMap<usize, Seen>,
-    /// What is so and must stay so until a moment.
+    /// What is so and must stay so for a while.
     held: BTreeMap<usize, Held>,
     /// Up to when times were looked for, and when the first one comes after that.
     looked: Option<(Timestamp, Timestamp)>,
@@ -59,8 +59,15 @@ struct Seen {
 
 #[derive(Debug, Clone, PartialEq)]
 struct Held {
-    until: Timestamp,
+    since: Timestamp,
+    hold: SignedDuration,
     firing: Firing,
+}
+
+impl Held {
+    fn until(&self) -> Timestamp {
+        self.since.checked_add(self.hold).unwrap_or(Timestamp::MAX)
+    }
 }
 
 impl Sentry {
@@ -105,20 +112,19 @@ impl Sentry {
         if hold.is_zero() {
             return begins.then(firing);
         }
-        // What was so already when this node was started is held since it was written.
+        // What was so already when this node was started is held since it was reported last.
         if begins || before.is_none() {
             let hold = SignedDuration::try_from(hold).unwrap_or(SignedDuration::MAX);
-            let until = moment(fact.at_ms).checked_add(hold).unwrap_or(Timestamp::MAX);
-            self.held.insert(index, Held { until, firing: Firing { at: until, ..firing() } });
+            self.held.insert(index, Held { since: moment(fact.at_ms), hold, firing: firing() });
         }
         None
     }
 
-    /// What has stayed so for long enough.
+    /// What has stayed so for long enough. Nothing is so since a moment that is yet to come: a clock that was ahead said that.
     pub(crate) fn ripe(&mut self, now: Timestamp) -> Vec<Firing> {
-        let ripe: Vec<usize> =
-            self.held.iter().filter(|(_, held)| held.until <= now).map(|(index, _)| *index).collect();
-        ripe.iter().filter_map(|index| self.held.remove(index)).map(|held| held.firing).collect()
+        self.held.values_mut().for_each(|held| held.since = held.since.min(now));
+        let ripe = self.held.extract_if(.., |_, held| held.until() <= now);
+        ripe.map(|(_, held)| Firing { at: held.until(), ..held.firing }).collect()
     }
 
     /// Looks at the clock: the latest time of each trigger that has come since it was looked last.
@@ -157,7 +163,7 @@ impl Sentry {
 
     /// When something is due next by the clock.
     pub(crate) fn due(&self) -> Option<Timestamp> {
-        let held = self.held.values().map(|held| held.until);
+        let held = self.held.values().map(Held::until);
         held.chain(self.looked.map(|(_, next)| next)).min()
     }
 
@@ -169,8 +175,7 @@ impl Sentry {
     /// The clock was set by so much: what must stay so for a length of time must do so no longer and no shorter.
     pub(crate) fn shift(&mut self, by: SignedDuration) {
         for held in self.held.values_mut() {
-            held.until = held.until.checked_add(by).unwrap_or(held.until);
-            held.firing.at = held.until;
+            held.since = held.since.checked_add(by).unwrap_or(held.since);
         }
     }
 }
@@ -364,6 +369,20 @@ mod tests {
         assert!(look(&mut anew, &triggers, &so(true, 20), second(25)).is_empty());
         let again = look(&mut anew, &triggers, &so(true, 20), second(31));
         assert_eq!((again[0].id, again[0].at), (fired[0].id, fired[0].at));
+    }
+
+    #[test]
+    fn what_a_clock_wrote_that_was_ahead_is_waited_for_no_longer_than_what_is_new() {
+        let triggers = triggers(json!([{"state": "x", "to": true, "for": "10s"}]));
+        let so = |value: bool, at| home("on", json!(value), 0, at);
+        let mut anew = Sentry::default();
+        let mut look_at = |devices: &Devices, now| look(&mut anew, &triggers, devices, second(now)).len();
+        assert_eq!([20, 29].map(|now| look_at(&so(true, 7_200), now)), [0, 0]);
+        assert_eq!(look_at(&so(true, 7_200), 30), 1);
+        // And what becomes so while the stamps are still ahead.
+        assert_eq!(look_at(&so(false, 7_201), 40), 0);
+        assert_eq!([50, 59].map(|now| look_at(&so(true, 7_202), now)), [0, 0]);
+        assert_eq!(look_at(&so(true, 7_202), 60), 1);
     }
 
     #[test]

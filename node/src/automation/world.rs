@@ -5,8 +5,8 @@ use std::{
     sync::Arc,
 };
 
-use device_adapters::schedule::{Home, Rule, When};
-use jiff::{SignedDuration, Timestamp, Zoned, civil::Time};
+use device_adapters::schedule::{Home, sun_is};
+use jiff::{Timestamp, Zoned, civil::Time};
 use mesh_proto::Value;
 use serde_json::{Map, Value as Json, json};
 
@@ -26,7 +26,7 @@ pub(crate) struct Fact {
     pub(crate) value: Json,
     /// Another number each time, where the same again is news: the press of a button.
     pub(crate) turn: u64,
-    /// When the field that holds it was written, in milliseconds since 1970, and by which node.
+    /// When it was reported, in milliseconds since 1970, and by which node.
     pub(crate) at_ms: u64,
     pub(crate) by: String,
 }
@@ -61,7 +61,10 @@ impl Device {
         {
             let known = readings.iter().filter_map(|(key, reading)| match reading.get("value") {
                 None | Some(Value::Null) => None,
-                Some(value) => Some((key.to_string(), fact(field, from_value(value), 0))),
+                Some(value) => {
+                    let fact = fact(field, from_value(value), 0);
+                    Some((key.to_string(), Fact { at_ms: taken(reading, field), ..fact }))
+                }
             });
             facts.extend(known);
         }
@@ -81,6 +84,12 @@ impl Device {
             self.facts.iter().map(|(of, fact)| (of.clone(), fact.value.clone())).collect::<Map<_, _>>(),
         )
     }
+}
+
+/// When a reading was taken: the field is written anew with each reading of any sensor, and never before it.
+fn taken(reading: &Value, field: &FieldView) -> u64 {
+    let at = reading.get("at").and_then(Value::as_int).and_then(|at| u64::try_from(at).ok());
+    at.filter(|at| *at <= field.at_ms).unwrap_or(field.at_ms)
 }
 
 fn fact(field: &FieldView, value: Json, turn: u64) -> Fact {
@@ -239,29 +248,9 @@ impl View<'_> {
         self.home.clone()
     }
 
-    /// Whether the latest of two events of the sun is the first one; with one alone, whether today's has been.
-    fn sun(&self, after: Option<&Sun>, before: Option<&Sun>) -> Result<bool, String> {
-        let home = self.home()?;
-        match (after, before) {
-            (Some(after), Some(before)) => Ok(last(after, self.now, home)? > last(before, self.now, home)?),
-            (Some(after), None) => self.has_been_today(after, home),
-            (None, Some(before)) => self.has_been_today(before, home).map(|has_been| !has_been),
-            (None, None) => Ok(true),
-        }
+    fn sun(&self, after: Option<Sun>, before: Option<Sun>) -> Result<bool, String> {
+        sun_is(after, before, self.now, self.home()?).map_err(|reason| reason.to_string())
     }
-
-    fn has_been_today(&self, sun: &Sun, home: &Home) -> Result<bool, String> {
-        let today = self.now.to_zoned(home.zone.clone()).date();
-        Ok(last(sun, self.now, home)?.is_some_and(|at| at.to_zoned(home.zone.clone()).date() == today))
-    }
-}
-
-/// When it was last, within two days: near the poles it may be long ago.
-fn last(&(event, offset): &Sun, now: Timestamp, home: &Home) -> Result<Option<Timestamp>, String> {
-    let rule = Rule::daily(When::Sun(event, offset));
-    let since = now.checked_sub(SignedDuration::from_hours(48)).unwrap_or(Timestamp::MIN);
-    let last = rule.last(since, now, home).map_err(|rule| rule.to_string())?;
-    Ok(last.map(|occurrence| occurrence.at))
 }
 
 /// The time by the clock of the home, as expressions see it.
@@ -305,7 +294,7 @@ impl World for View<'_> {
                 Ok(is_between(now.time(), *after, *before)
                     && (days.is_empty() || days.contains(&begun.weekday())))
             }
-            Condition::Sun { after, before } => self.sun(after.as_ref(), before.as_ref()),
+            Condition::Sun { after, before } => self.sun(*after, *before),
             Condition::Expression(expression) => expression.is_true(&self.facts()),
         }
     }
@@ -340,6 +329,7 @@ pub(crate) fn lies(value: &Json, bounds: Bounds) -> bool {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
     use device_adapters::schedule::{Place, zone};
+    use jiff::SignedDuration;
     use mesh_proto::{FieldName, ObjectId};
 
     use super::*;
@@ -379,10 +369,14 @@ mod tests {
     }
 
     fn holds(condition: Json, now: &str) -> Result<bool, String> {
+        holds_at(condition, now, Place::new(52.52, 13.4))
+    }
+
+    fn holds_at(condition: Json, now: &str, place: Option<Place>) -> Result<bool, String> {
         let text =
             json!({"triggers": [{"event": "x"}], "conditions": [condition], "actions": [{"delay": "1s"}]});
         let program = serde_json::from_value::<ProgramText>(text).unwrap().parse().unwrap();
-        let home = Home { zone: zone("Europe/Berlin").unwrap(), place: Place::new(52.52, 13.4) };
+        let home = Home { zone: zone("Europe/Berlin").unwrap(), place };
         let (devices, trigger) = (devices(), json!({"kind": "event"}));
         let view = View { devices: &devices, home: Ok(&home), now: now.parse().unwrap(), trigger: &trigger };
         view.holds(&program.conditions[0])
@@ -424,6 +418,18 @@ mod tests {
     }
 
     #[test]
+    fn a_reading_is_as_old_as_itself_whatever_else_the_device_has_measured_since() {
+        let readings = json!({
+            "old": {"value": 1.5, "at": 3}, "new": {"value": 2.5, "at": 7},
+            "ahead": {"value": 3.5, "at": 8}, "odd": {"value": 4.5, "at": -1}, "none": {"value": 5.5}
+        });
+        let on = json!({"value": {"kind": "switch", "on": true}});
+        let device = Device::read(&object("device/x", json!({"readings": readings, "reported": on})));
+        let at = ["old", "new", "ahead", "odd", "none", "on"].map(|of| device.facts[of].at_ms);
+        assert_eq!(at, [3, 7, 7, 7, 7, 7], "the field was written at 7");
+    }
+
+    #[test]
     fn a_device_that_is_renamed_or_gone_is_not_found_by_its_old_name() {
         let mut devices = Devices::clone(&devices());
         let id = |devices: &Devices, given: &str| devices.find(given).map(|(id, _)| id.to_owned());
@@ -461,6 +467,15 @@ mod tests {
         assert!(holds(json!({"sun": {"after": "sunset - 1h"}}), "2026-11-29T14:30:00Z").unwrap());
         assert!(!holds(json!({"sun": {"after": "sunset"}}), "2026-11-30T05:00:00Z").unwrap(), "not today's");
         assert!(holds(json!({"sun": {"before": "sunrise"}}), "2026-11-30T05:00:00Z").unwrap());
+    }
+
+    #[test]
+    fn a_light_that_goes_on_in_the_dark_does_so_all_winter_where_the_sun_does_not_rise() {
+        let dark = json!({"sun": {"after": "sunset", "before": "sunrise"}});
+        for (now, is_dark) in [("2026-12-21T11:00:00Z", true), ("2026-06-21T23:00:00Z", false)] {
+            let place = Place::new(69.65, 18.96);
+            assert_eq!(holds_at(dark.clone(), now, place).unwrap(), is_dark, "{now}");
+        }
     }
 
     #[test]

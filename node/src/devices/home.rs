@@ -9,6 +9,7 @@ use tokio::sync::{mpsc::error::TrySendError, oneshot};
 use super::{Devices, described::description, table::Device};
 use crate::{
     api::ports::{Change, Color, CommandRequest, Power},
+    automation::events::is_internal,
     service::ObjectView,
 };
 
@@ -54,9 +55,7 @@ impl Devices {
 
     /// Something happened: it is told to whoever shows the home. Where that is slow the oldest are forgotten.
     pub(super) fn hear(&mut self, event: &ObjectView) {
-        let Some((topic, _)) = event.id.name().rsplit_once(':') else { return };
-        let Some(field) = event.fields.values().next() else { return };
-        let event = Event { topic: topic.to_owned(), data: crate::json::from_value(&field.value) };
+        let Some(event) = told(event) else { return };
         for slot in self.slots.values_mut().filter(|slot| slot.shows_home()) {
             if slot.untold.len() >= MAX_UNTOLD {
                 slot.untold.pop_front();
@@ -109,6 +108,13 @@ impl Devices {
             }
         });
     }
+}
+
+/// An event as somebody else may hear it; none of what nodes tell one another.
+fn told(event: &ObjectView) -> Option<Event> {
+    let (topic, _) = event.id.name().rsplit_once(':').filter(|(topic, _)| !is_internal(topic))?;
+    let field = event.fields.values().next()?;
+    Some(Event { topic: topic.to_owned(), data: crate::json::from_value(&field.value) })
 }
 
 /// A device as somebody else may see it; none before its object is complete.

@@ -7,7 +7,11 @@ mod bulbs;
 mod faults;
 mod witness;
 
-use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+    time::Duration,
+};
 
 use hearth_tests::{
     daemon::{Daemon, Launch, PATIENCE, Plan, wait_until},
@@ -20,7 +24,7 @@ use tokio::time::{Instant, sleep_until};
 
 use bulbs::{Bulbs, Delivery};
 use faults::{Fault, Faults};
-use witness::{Run, Told, Witness};
+use witness::{Run, Seen, Told, Witness};
 
 const NODES: usize = 3;
 const NAMES: [&str; NODES] = ["one", "two", "three"];
@@ -310,9 +314,14 @@ fn judge(
     number: usize,
     deliveries: &[Delivery],
     runs: &[(Run, Told)],
+    commands: usize,
     faults: &Faults,
 ) -> Result<Vec<String>, String> {
     let mut reasons = Vec::new();
+    // A node that sends again does so for the command that it has: whoever does all of it again, even itself, gives the same one.
+    if commands != 1 {
+        return Err(format!("{number} became {commands} commands"));
+    }
     // What one life of a node sent again belongs to one command.
     let mut sent: BTreeMap<(usize, usize), i64> = BTreeMap::new();
     for delivery in deliveries {
@@ -337,6 +346,9 @@ fn judge(
     }
     for (index, ((_, to, again_at), second)) in runs.iter().enumerate() {
         for ((_, from, began), first) in &runs[..index] {
+            if from == to && faults.life(*from, *began) == faults.life(*to, *again_at) {
+                return Err(format!("{number} was run twice by {} within one life", NAMES[*to]));
+            }
             let done_at = first.ended.unwrap_or(*again_at);
             let repeat = Repeat { faults, from: *from, at: *began, done_at, to: *to, again_at: *again_at };
             repeat.reason().map_err(|why| format!("{number} was run twice: {why}"))?;
@@ -352,6 +364,21 @@ fn judge(
     Ok(reasons)
 }
 
+#[test]
+fn what_one_life_of_a_node_does_twice_is_found_out_even_right_after_its_start() {
+    let mut faults = Faults::default();
+    faults.note(0, Fault::Down);
+    faults.note(0, Fault::Up);
+    let now = Timestamp::now().as_millisecond();
+    let sent: Vec<Delivery> =
+        [now, now + 300, now + 900].map(|at| Delivery { bulb: 0, host: 1, at }).into_iter().collect();
+    let run = |began: i64| ((0, 0, began), Told { ended: Some(began + 100), ..Told::default() });
+    assert_eq!(judge(0, &sent, &[run(now)], 1, &faults), Ok(Vec::new()), "it was sent again");
+    let twice = judge(0, &sent, &[run(now), run(now + 800)], 1, &faults).unwrap_err();
+    assert_eq!(twice, "0 was run twice by one within one life");
+    assert_eq!(judge(0, &sent, &[run(now)], 2, &faults).unwrap_err(), "0 became 2 commands");
+}
+
 #[tokio::test]
 async fn what_comes_twice_is_explained_by_a_record_that_could_not_have_arrived() {
     let seed = std::env::var("HEARTH_SEED").map_or(5, |seed| seed.parse().unwrap());
@@ -361,7 +388,7 @@ async fn what_comes_twice_is_explained_by_a_record_that_could_not_have_arrived()
     home.suffer(first, seed).await;
     home.comes_to_rest().await;
 
-    let (log, runs) = (home.bulbs.log(), home.witness.runs());
+    let (log, Seen { runs, commands }) = (home.bulbs.log(), home.witness.seen());
     let (mut once, mut repeats, mut wrong) = (0, String::new(), Vec::new());
     for number in 0..OCCURRENCES {
         let deliveries: Vec<_> = log.iter().filter(|delivery| delivery.bulb == number).copied().collect();
@@ -371,7 +398,8 @@ async fn what_comes_twice_is_explained_by_a_record_that_could_not_have_arrived()
             .map(|(run, told)| (*run, told.clone()))
             .collect();
         runs.sort_by_key(|((.., began), _)| *began);
-        match judge(number, &deliveries, &runs, &home.faults) {
+        let commands = commands.get(&format!("device/{}", name_of(number))).map_or(0, BTreeSet::len);
+        match judge(number, &deliveries, &runs, commands, &home.faults) {
             Ok(reasons) if reasons.is_empty() => once += 1,
             Ok(reasons) => {
                 reasons.iter().for_each(|reason| writeln!(repeats, "  {number}: {reason}").unwrap())

@@ -1,7 +1,8 @@
-//! What each node knew of the occurrences, and when: an observer of its API for each life that it lives.
+//! What each node knew of the occurrences and of the commands that they became, and when: an observer of its API for each life that
+//! it lives.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -30,59 +31,65 @@ pub(crate) struct Told {
     pub(crate) settled: BTreeMap<usize, i64>,
 }
 
-/// Everything that was seen, of every run.
+/// Everything that was seen.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Seen {
+    pub(crate) runs: BTreeMap<Run, Told>,
+    /// The ids of the commands to each device.
+    pub(crate) commands: BTreeMap<String, BTreeSet<String>>,
+}
+
+/// Who sees it.
 #[derive(Default)]
 pub(crate) struct Witness {
-    runs: Arc<Mutex<BTreeMap<Run, Told>>>,
+    seen: Arc<Mutex<Seen>>,
     tasks: JoinSet<()>,
 }
 
 impl Witness {
     /// Watches a node by its socket from now on, whenever it lives. `ids` are the short ids of all nodes.
     pub(crate) fn watch(&mut self, node: usize, client: Client, ids: Vec<String>) {
-        let runs = self.runs.clone();
+        let seen = self.seen.clone();
         self.tasks.spawn(async move {
             let mut pace = tokio::time::interval(Duration::from_millis(50));
             loop {
                 pace.tick().await;
                 // It ends with the life of the node.
-                let _ = follow(node, &client, &ids, &runs).await;
+                let _ = follow(node, &client, &ids, &seen).await;
             }
         });
     }
 
-    pub(crate) fn runs(&self) -> BTreeMap<Run, Told> {
-        self.runs.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    pub(crate) fn seen(&self) -> Seen {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
-async fn follow(
-    node: usize,
-    client: &Client,
-    ids: &[String],
-    runs: &Mutex<BTreeMap<Run, Told>>,
-) -> Result<()> {
+async fn follow(node: usize, client: &Client, ids: &[String], seen: &Mutex<Seen>) -> Result<()> {
     let mut observer: Observer = client.watch().await?;
-    let (snapshot, _) = observer.subscribe(&["schedule/"], None).await?;
+    let (snapshot, _) = observer.subscribe(&["schedule/", "command/"], None).await?;
     for message in &snapshot {
-        see(node, message, ids, runs);
+        see(node, message, ids, seen);
     }
     loop {
         if let Some(message) = observer.next_within(Duration::from_secs(3_600)).await? {
-            see(node, &message, ids, runs);
+            see(node, &message, ids, seen);
         }
     }
 }
 
-fn see(node: usize, message: &Value, ids: &[String], runs: &Mutex<BTreeMap<Run, Told>>) {
+fn see(node: usize, message: &Value, ids: &[String], seen: &Mutex<Seen>) {
     let now = Timestamp::now().as_millisecond();
     let object = &message["object"];
+    let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(device) = object["fields"]["request"]["device"].as_str() {
+        seen.commands.entry(device.to_owned()).or_default().insert(object["id"].to_string());
+    }
     let Some(occurrence) = object["id"].as_str().and_then(|id| number(id).ok()) else { return };
     for (writer, id) in ids.iter().enumerate() {
         let record = &object["fields"][format!("run.{id}")];
         let Some(began) = record["began"].as_i64() else { continue };
-        let mut runs = runs.lock().unwrap_or_else(PoisonError::into_inner);
-        let told = runs.entry((occurrence, writer, began)).or_default();
+        let told = seen.runs.entry((occurrence, writer, began)).or_default();
         told.again = record["again"] == true;
         told.known.entry(node).or_insert(now);
         let state = record["state"].as_str().unwrap_or_default();

@@ -18,6 +18,7 @@ use crate::adapter::{Event, Reading, Shown};
 use crate::model::{Availability, DeviceId, State};
 
 use super::ID;
+use super::config::Config;
 use super::output::Output;
 use super::wire::discovery::Place;
 use announcement::Topics;
@@ -38,6 +39,8 @@ pub(crate) const ORIGIN: &str = "Hearth";
 pub(crate) struct Export {
     topics: Topics,
     is_on: bool,
+    /// What the topics of the events begin with that are told.
+    told: Vec<String>,
     shown: BTreeMap<DeviceId, Shown>,
     /// What the broker has of each device: the topic and the hash of what is there.
     published: BTreeMap<DeviceId, BTreeMap<String, u64>>,
@@ -52,10 +55,11 @@ pub(crate) struct Export {
 
 impl Export {
     /// Nothing is shown yet. While it is off, only what is left over from before is taken back.
-    pub(crate) fn new(discovery_prefix: &str, topic_prefix: &str, is_on: bool) -> Self {
+    pub(crate) fn new(config: &Config) -> Self {
         Self {
-            topics: Topics::new(discovery_prefix, topic_prefix),
-            is_on,
+            topics: Topics::new(&config.discovery_prefix, &config.topic_prefix),
+            is_on: config.export,
+            told: config.events.clone(),
             shown: BTreeMap::new(),
             published: BTreeMap::new(),
             dirty: BTreeSet::new(),
@@ -114,7 +118,8 @@ impl Export {
 
     /// Something happened in the home.
     pub(crate) fn tell(&self, event: &Event, out: &mut Output) {
-        if self.is_on && self.connected {
+        let is_wanted = self.told.iter().any(|beginning| event.topic.starts_with(beginning));
+        if self.is_on && self.connected && is_wanted {
             out.publish_each(self.topics.event(&event.topic), event.data.to_string());
         }
     }

@@ -289,6 +289,26 @@ fn the_last_will_of_another_board_is_answered() {
 }
 
 #[test]
+fn of_what_happens_others_are_told_what_was_chosen() {
+    for (settings, told) in [
+        (json!({}), &["doorbell.front", "door", "alarm"][..]),
+        (json!({"events": ["doorbell", "alarm"]}), &["doorbell.front", "alarm"]),
+        (json!({"events": []}), &[]),
+        (json!({"export": false}), &[]),
+    ] {
+        let mut world = World::with(settings.clone());
+        world.sent.clear();
+        for topic in ["doorbell.front", "door", "alarm"] {
+            world.direct(Directive::Tell(Event { topic: topic.to_owned(), data: json!(1) }));
+        }
+        let topics: Vec<_> =
+            told.iter().map(|topic| format!("hearth/event/{}", topic.replace('.', "/"))).collect();
+        let sent: Vec<_> = world.sent.iter().map(|sent| sent.topic.clone()).collect();
+        assert_eq!(sent, topics, "{settings}");
+    }
+}
+
+#[test]
 fn what_happens_is_told_to_others_and_what_they_tell_to_the_home() {
     let mut world = World::new();
     world.sent.clear();
