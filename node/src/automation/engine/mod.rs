@@ -144,7 +144,7 @@ impl Engine {
         let deeds = Deeds { hands, events: parts.events, calls: Calls::default() };
         let clock = HouseholdClock::new(parts.time.clone());
         Self {
-            ledger: Ledger::open(parts.service.clone()),
+            ledger: Ledger::new(parts.service.clone()),
             service: parts.service,
             requests: parts.requests,
             deeds,
@@ -188,7 +188,7 @@ impl Engine {
                     }
                     None => break,
                 },
-                () = self.ledger.is_ready() => {}
+                () = self.ledger.has_written() => {}
             }
         }
         self.ledger.close().await;
@@ -216,7 +216,7 @@ impl Engine {
                 () = super::stopped(&mut self.shutdown) => return Ok(()),
                 Some(ended) = self.steps.join_next_with_id() => drop(self.stepped(ended)),
                 Some(Ok(written)) = self.writes.join_next() => self.written(written),
-                () = self.ledger.is_ready() => {}
+                () = self.ledger.has_written() => {}
                 changes = &mut next => {
                     match changes {
                         Ok(changes) => {
@@ -315,6 +315,7 @@ impl Engine {
             "event" => drop(self.heard.remove(object)),
             "automation" => {
                 self.automations.remove(object.name());
+                self.ledger.forget(|known, _| known == object);
                 self.count();
             }
             _ => {}

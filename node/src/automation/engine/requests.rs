@@ -52,11 +52,11 @@ impl Engine {
                 let _ = reply.send(Ok(views)); // whoever asked is gone
             }
             AutomationsRequest::Put(name, program, reply) => {
-                self.automations.get_mut(&name).into_iter().for_each(Entry::reset);
+                self.reset(&name);
                 self.write_for(self.put_ops(&name, program), reply);
             }
             AutomationsRequest::Enable(name, enabled, reply) => {
-                self.automations.get_mut(&name).into_iter().for_each(Entry::reset);
+                self.reset(&name);
                 self.write_for(self.enable_ops(&name, enabled), reply);
             }
             AutomationsRequest::Remove(name, reply) => {
@@ -67,6 +67,14 @@ impl Engine {
             AutomationsRequest::Webhook(name, reply) => self.make_webhook(&name, reply),
             AutomationsRequest::RevokeWebhook(name, reply) => self.write_for(self.revoke_ops(&name), reply),
         }
+    }
+
+    /// Somebody has looked at it.
+    fn reset(&mut self, name: &str) {
+        let Some(entry) = self.automations.get_mut(name) else { return };
+        entry.reset();
+        // That it ran away may not have been stored yet, and would switch it off again.
+        self.ledger.forget(|object, field| *object == entry.object && field.as_str() == "tripped");
     }
 
     pub(super) fn entry(&self, name: &str) -> Result<&Entry, PortError> {
