@@ -128,8 +128,12 @@ pub struct Engine {
     heard: BTreeSet<ObjectId>,
     steps: JoinSet<Stepped>,
     under_way: HashMap<Id, Stand>,
-    /// What is being written for clients.
+    /// What is being written for clients, and read back.
     writes: JoinSet<Written>,
+    /// How many changes the watch has shown, and which of them each object's last one was, of those since `writes` was empty: what was
+    /// read back before that is old.
+    shown: u64,
+    shown_last: BTreeMap<ObjectId, u64>,
 }
 
 impl Engine {
@@ -164,6 +168,8 @@ impl Engine {
             steps: JoinSet::new(),
             under_way: HashMap::new(),
             writes: JoinSet::new(),
+            shown: 0,
+            shown_last: BTreeMap::new(),
         }
     }
 
@@ -222,7 +228,7 @@ impl Engine {
                         Ok(changes) => {
                             for change in changes.changes {
                                 unseen.remove(&change.id);
-                                self.see(change, is_whole);
+                                self.watched(change, is_whole);
                             }
                             if changes.caught_up {
                                 is_whole = true;
@@ -250,6 +256,15 @@ impl Engine {
                 () = sleep(pause) => {}
             }
         }
+    }
+
+    /// Takes in what the watch shows.
+    fn watched(&mut self, change: Change, is_whole: bool) {
+        self.shown += 1;
+        if !self.writes.is_empty() {
+            self.shown_last.insert(change.id.clone(), self.shown);
+        }
+        self.see(change, is_whole);
     }
 
     fn see(&mut self, change: Change, is_whole: bool) {

@@ -30,10 +30,12 @@ use crate::{
     service::{Change, Op, ServiceError},
 };
 
-/// What was written for a client, as it is now.
+/// What was written for a client, as it was read back.
 pub(super) struct Written {
     outcome: Result<Change, ServiceError>,
     reply: Reply<()>,
+    /// How many changes the watch had shown before that.
+    shown: u64,
 }
 
 impl Engine {
@@ -173,20 +175,38 @@ impl Engine {
             Err(refused) => return drop(reply.send(Err(refused))), // whoever asked may be gone
         };
         let Some(Op::Set(id, ..) | Op::Unset(id, _) | Op::Delete(id)) = ops.first().cloned() else { return };
-        let service = self.service.clone();
+        self.write_and_read(id, ops, reply);
+    }
+
+    fn write_and_read(&mut self, id: ObjectId, ops: Vec<Op>, reply: Reply<()>) {
+        let (service, shown) = (self.service.clone(), self.shown);
         self.writes.spawn(async move {
             let written = async {
-                service.write(Author::Node, ops).await?;
+                if !ops.is_empty() {
+                    service.write(Author::Node, ops).await?;
+                }
                 service.get(id.clone()).await.map(|object| Change { id, object })
             };
-            Written { outcome: written.await, reply }
+            Written { outcome: written.await, reply, shown }
         });
     }
 
-    pub(super) fn written(&mut self, Written { outcome, reply }: Written) {
-        let seen = outcome.map(|change| self.see(change, true));
-        self.show_webhooks();
-        drop(reply.send(seen.map_err(PortError::from))); // whoever asked may be gone
+    pub(super) fn written(&mut self, Written { outcome, reply, shown }: Written) {
+        match outcome {
+            // It may be older than what the watch has shown since, and the watch would not show that again.
+            Ok(Change { id, .. }) if self.shown_last.get(&id).is_some_and(|last| *last > shown) => {
+                return self.write_and_read(id, Vec::new(), reply);
+            }
+            Ok(change) => {
+                self.see(change, true);
+                self.show_webhooks();
+                let _ = reply.send(Ok(())); // whoever asked is gone
+            }
+            Err(refused) => drop(reply.send(Err(refused.into()))), // whoever asked may be gone
+        }
+        if self.writes.is_empty() {
+            self.shown_last.clear();
+        }
     }
 
     fn view(&self, name: &str, entry: &Entry) -> AutomationView {
