@@ -1,6 +1,6 @@
 //! How a run goes on: step by step, each stored before it is done, and by another node where one died.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use device_adapters::schedule::Home;
 use jiff::{SignedDuration, Timestamp};
@@ -51,41 +51,49 @@ impl Engine {
         if entry.spec.runs.values().all(|run| !run.state.is_open()) {
             return;
         }
-        let has_settled = entry.has_settled();
-        let (own, living) = (&entry.own, &self.peers.living);
-        let left: Vec<_> = orphans(&entry.runs(me), me, has_settled, |node| living.contains(&node))
-            .into_iter()
-            .filter(|(node, place)| *node != me || !own.contains_key(place))
-            .collect();
-        entry.left.retain(|at, _| left.contains(at));
-        let left: Vec<_> = left
+        let unattended = entry.unattended(me, entry.has_settled(), &self.peers.living);
+        entry.left.retain(|at, _| unattended.contains(at));
+        let left: Vec<_> = unattended
             .into_iter()
             // What another node did about it may have come here and not be seen yet.
             .filter(|at| entry.left.entry(*at).or_insert_with(Instant::now).elapsed() >= SETTLE)
             .collect();
         for at in left {
-            let runs = entry.runs(me);
-            // One that went to and fro between nodes has been here before.
-            let known = runs
-                .get(&at)
-                .and_then(|run| runs.iter().find(|((node, _), own)| *node == me && own.id == run.id));
-            let known = known.map(|((_, place), _)| *place);
-            let place = known.or_else(|| free_place(&runs, me, State::Running));
-            let (Some(place), Some(run)) = (place, runs.get(&at)) else { continue };
-            let mut run = Run { took: now.as_millisecond(), ..(*run).clone() };
             let why =
                 if at.0 == me { "it was broken off by a restart" } else { "the node that was at it died" };
-            run.note(now, &[], why, "goes on", 0);
-            info!(name, why, "goes on with a run");
-            entry.put(place, run);
-            let object = entry.object.clone();
-            drop(self.store(name, place));
-            // Both at once: of a run that is over nobody may find a record that says it goes on.
-            if let Some(field) = run_field(at.0, at.1).filter(|_| at.0 != me) {
-                drop(self.ledger.write(&object, field, None));
+            if let Some(place) = self.take(name, at, now) {
+                info!(name, why, "goes on with a run");
+                self.go_on(name, place, why, now);
             }
-            return self.adopt(name, now);
         }
+    }
+
+    /// Takes a run that nobody is at into a place of this node, which the caller stores; none when all are taken.
+    fn take(&mut self, name: &str, at: (ShortId, u8), now: Timestamp) -> Option<u8> {
+        let me = self.peers.me;
+        let entry = self.automations.get_mut(name)?;
+        let runs = entry.runs(me);
+        let run = *runs.get(&at)?;
+        // One that went to and fro between nodes has been here before.
+        let known = runs.iter().find(|((node, _), own)| *node == me && own.id == run.id);
+        let place = known.map(|((_, place), _)| *place).or_else(|| free_place(&runs, me, State::Running))?;
+        // Later than before, whatever the clock says: it may have been ahead then.
+        let took = now.as_millisecond().max(run.took.saturating_add(1));
+        let run = Run { took, ..run.clone() };
+        entry.put(place, run);
+        // Both at once: of a run that is over nobody may find a record that says it goes on.
+        if let Some(field) = run_field(at.0, at.1).filter(|_| at.0 != me) {
+            drop(self.ledger.write(&entry.object, field, None));
+        }
+        Some(place)
+    }
+
+    fn go_on(&mut self, name: &str, place: u8, why: &str, now: Timestamp) {
+        let Some(entry) = self.automations.get_mut(name) else { return };
+        if let Some(run) = entry.own.get_mut(&place) {
+            run.note(now, &[], why, "goes on", 0);
+        }
+        drop(self.store(name, place));
     }
 
     /// Ends the runs of this node that are not to go on.
@@ -255,6 +263,18 @@ impl Entry {
             }
         };
         self.own.iter().filter_map(|(place, run)| Some((*place, why(*place, run)?))).collect()
+    }
+
+    /// The open runs that nobody is at: this node's own from before it was started anew and, if it wins, those of nodes that do not live.
+    pub(super) fn unattended(
+        &self,
+        me: ShortId,
+        is_winner: bool,
+        living: &BTreeSet<ShortId>,
+    ) -> Vec<(ShortId, u8)> {
+        let is_left = |(node, place): &(ShortId, u8)| *node != me || !self.own.contains_key(place);
+        let left = orphans(&self.runs(me), me, is_winner, |node| living.contains(&node));
+        left.into_iter().filter(is_left).collect()
     }
 
     /// Ends a run of this node.

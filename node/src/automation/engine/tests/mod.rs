@@ -8,6 +8,7 @@ mod going;
 mod ledger;
 mod load;
 mod starts;
+mod takeover;
 
 use std::{ops::Deref, sync::Mutex};
 
