@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::super::steps::SETTLE;
 use super::super::{
     program::{Mode, Program, ProgramText},
-    runs::{PLACES, Run, Runs, State, is_known, open_runs, place_of},
+    runs::{PLACES, Run, Runs, State, is_known, place_of},
     sentry::{Firing, Sentry},
     webhooks,
 };
@@ -288,9 +288,8 @@ impl Entry {
         self.won_at.is_some_and(|at| at.elapsed() >= SETTLE)
     }
 
-    /// How a run begins when others may be open.
-    pub(super) fn admit(&self, me: ShortId, mode: Mode, run: &mut Run, now: Timestamp) {
-        let open = open_runs(&self.runs(me)).len();
+    /// How a run begins when so many others are open.
+    pub(super) fn admit(&self, mode: Mode, open: usize, run: &mut Run, now: Timestamp) {
         match mode {
             Mode::Single if open > 0 => run.end(State::Refused, "it runs already", now),
             Mode::Queued(max) | Mode::Parallel(max) if open >= usize::from(max) => {

@@ -18,7 +18,7 @@ use super::{
         deeds::{shown, waited},
         expression::Facts,
         program::{Mode, Program, What},
-        runs::{Run, State, clipped, free_place, is_taken_over, open_runs, orphans, run_field},
+        runs::{Run, Runs, State, clipped, free_place, is_taken_over, open_runs, orphans, run_field},
         steps::SETTLE,
         world::View,
     },
@@ -69,7 +69,7 @@ impl Engine {
     }
 
     /// Takes a run that nobody is at into a place of this node, which the caller stores; none when all are taken.
-    fn take(&mut self, name: &str, at: (ShortId, u8), now: Timestamp) -> Option<u8> {
+    pub(super) fn take(&mut self, name: &str, at: (ShortId, u8), now: Timestamp) -> Option<u8> {
         let me = self.peers.me;
         let entry = self.automations.get_mut(name)?;
         let runs = entry.runs(me);
@@ -90,8 +90,14 @@ impl Engine {
 
     fn go_on(&mut self, name: &str, place: u8, why: &str, now: Timestamp) {
         let Some(entry) = self.automations.get_mut(name) else { return };
+        let is_queued = matches!(entry.spec.program.as_deref(), Ok(Program { mode: Mode::Queued(_), .. }));
+        // Another one may have begun meanwhile.
+        let is_busy = entry.own.iter().any(|(at, run)| *at != place && run.state == State::Running);
         if let Some(run) = entry.own.get_mut(&place) {
             run.note(now, &[], why, "goes on", 0);
+            if is_queued && is_busy {
+                run.state = State::Queued;
+            }
         }
         drop(self.store(name, place));
     }
@@ -113,7 +119,8 @@ impl Engine {
         let me = self.peers.me;
         let Some(entry) = self.automations.get_mut(name) else { return false };
         let Ok(program) = entry.spec.program.clone() else { return false };
-        entry.call_next(me);
+        let timeless = (!self.time.borrow().trusted).then_some(&self.peers.living);
+        entry.call_next(me, timeless);
         let mut is_more = false;
         for place in entry.due(now) {
             is_more |= self.take_step(name, place, &program, home, now);
@@ -277,8 +284,18 @@ impl Entry {
         left.into_iter().filter(is_left).collect()
     }
 
+    /// The open runs that one more has to reckon with. Those that nobody is at cannot go on where the time is not known, when the nodes that
+    /// live are given, and hold up none meanwhile.
+    pub(super) fn counted(&self, me: ShortId, timeless: Option<&BTreeSet<ShortId>>) -> Runs<'_> {
+        let mut open = open_runs(&self.runs(me));
+        for at in timeless.into_iter().flat_map(|living| self.unattended(me, true, living)) {
+            open.remove(&at);
+        }
+        open
+    }
+
     /// Ends a run of this node.
-    fn end(&mut self, place: u8, why: &str, now: Timestamp) {
+    pub(super) fn end(&mut self, place: u8, why: &str, now: Timestamp) {
         self.waits.remove(&place);
         if let Some(run) = self.own.get_mut(&place) {
             run.end(State::Stopped, why, now);
@@ -307,11 +324,11 @@ impl Entry {
     }
 
     /// The one that has waited longest has its turn when nothing runs.
-    fn call_next(&mut self, me: ShortId) {
+    fn call_next(&mut self, me: ShortId, timeless: Option<&BTreeSet<ShortId>>) {
         if self.own.values().all(|run| run.state != State::Queued) {
             return;
         }
-        let open = open_runs(&self.runs(me));
+        let open = self.counted(me, timeless);
         if open.values().any(|run| run.state == State::Running) {
             return;
         }

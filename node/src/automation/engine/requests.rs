@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use mesh_proto::{FieldName, ObjectId, ShortId, Value, kinds::Author};
+use mesh_proto::{FieldName, ObjectId, Value, kinds::Author};
 use serde_json::{Map, Value as Json, json};
 use tokio::time::Instant;
 
@@ -254,16 +254,11 @@ impl Engine {
         held.or_else(|| sentry::misses(&program.triggers, &self.devices))
     }
 
-    /// Why nobody goes on yet with an open run of a node that died, or was started anew.
+    /// Why nobody goes on yet with the open runs, of a node that died or was started anew.
     fn left(&self, entry: &Entry, runs: &Runs<'_>) -> Option<String> {
-        let is_left = |(node, place): &(ShortId, u8)| {
-            if *node == self.peers.me {
-                !entry.own.contains_key(place)
-            } else {
-                !self.peers.living.contains(node)
-            }
-        };
-        if !open_runs(runs).keys().any(is_left) {
+        let left = entry.unattended(self.peers.me, true, &self.peers.living);
+        // Another one is under way beside them.
+        if left.len() < open_runs(runs).len() {
             return None;
         }
         let unheard = self.peers.held().map(str::to_owned);

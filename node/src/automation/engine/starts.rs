@@ -108,14 +108,20 @@ impl Engine {
             return;
         };
         let mut run = Run::new(firing, entry.spec.hash, now);
+        let timeless = (!self.time.borrow().trusted).then_some(&self.peers.living);
         match holds {
-            Ok(true) => entry.admit(me, program.mode, &mut run, now),
+            Ok(true) => entry.admit(program.mode, entry.counted(me, timeless).len(), &mut run, now),
             Ok(false) => run.end(State::Refused, "a condition does not hold", now),
             Err(why) => run.end(State::Refused, &why, now),
         }
         if run.state.is_open() && !entry.count_start(now) {
             return self.trip(name, &firing.why);
         }
+        let is_alone = matches!(program.mode, Mode::Single | Mode::Restart);
+        if run.state.is_open() && is_alone && timeless.is_some() {
+            self.end_unattended(name, now);
+        }
+        let Some(entry) = self.automations.get_mut(name) else { return };
         let mut changed = Vec::new();
         if run.state == State::Running && program.mode == Mode::Restart {
             changed = entry.end_all("it was started again", now);
@@ -135,6 +141,18 @@ impl Engine {
             }
         }
         for place in changed {
+            drop(self.store(name, place));
+        }
+    }
+
+    /// Ends the runs that nobody can go on with before the time is known: the automation was started again.
+    fn end_unattended(&mut self, name: &str, now: Timestamp) {
+        let Some(entry) = self.automations.get(name) else { return };
+        for at in entry.unattended(self.peers.me, true, &self.peers.living) {
+            let Some(place) = self.take(name, at, now) else { continue };
+            if let Some(entry) = self.automations.get_mut(name) {
+                entry.end(place, "it was started again before it could go on", now);
+            }
             drop(self.store(name, place));
         }
     }
