@@ -13,6 +13,8 @@ use tokio::time::Instant;
 
 use super::super::steps::SETTLE;
 use super::super::{
+    called,
+    pace::Pace,
     program::{Mode, Program, ProgramText},
     runs::{PLACES, Run, Runs, State, is_known, place_of},
     sentry::{Firing, Sentry},
@@ -31,8 +33,8 @@ const GUARDED: SignedDuration = SignedDuration::from_secs(60);
 const ON_TIME: Duration = Duration::from_secs(30);
 /// What is heard so long after it came by way of a network that was cut: what others did about it may be on its way, too.
 const LATE: Duration = Duration::from_secs(1);
-/// How often a start that is refused is written.
-const REFUSALS: Duration = Duration::from_secs(60);
+/// How often what may come again and again is written, or logged.
+const SELDOM: Duration = Duration::from_secs(60);
 /// What started an automation and waits to be acted upon, at most; the oldest is passed over first.
 const MAX_RECENT: usize = 256;
 /// Of that how much is acted upon in one go.
@@ -132,8 +134,25 @@ pub(super) struct Entry {
     /// When something wanted to start it, and when this node did, within the last minute.
     pub(super) wanted: VecDeque<Timestamp>,
     starts: VecDeque<Timestamp>,
-    /// When the record of a start that was refused was written last.
-    refused_at: Option<Instant>,
+    /// Its starts by calls of its path: as many as one board takes, over how many they came.
+    calls: Pace,
+    /// For the record of a start that was refused.
+    refusals: Seldom,
+}
+
+/// What is done once a minute at most.
+#[derive(Debug, Default)]
+struct Seldom(Option<Instant>);
+
+impl Seldom {
+    /// Whether it may be done; then it counts as done.
+    fn is_due(&mut self) -> bool {
+        let is_due = self.0.is_none_or(|at| at.elapsed() >= SELDOM);
+        if is_due {
+            self.0 = Some(Instant::now());
+        }
+        is_due
+    }
 }
 
 /// What a run waits for.
@@ -172,7 +191,8 @@ impl Entry {
             tripped: None,
             wanted: VecDeque::new(),
             starts: VecDeque::new(),
-            refused_at: None,
+            calls: webhooks::pace(),
+            refusals: Seldom::default(),
         }
     }
 
@@ -241,7 +261,10 @@ impl Entry {
             let age = Duration::try_from(now.duration_since(firing.at)).unwrap_or_default();
             let Some(left) = ON_TIME.checked_sub(age) else { continue };
             let heard = Instant::now();
-            push(&mut self.wanted, firing.at, MAX_STARTS);
+            // Of calls there are few, and no fight comes of them.
+            if !called::is_call(&firing) {
+                push(&mut self.wanted, firing.at, MAX_STARTS);
+            }
             let from = if age > LATE { heard + SETTLE } else { heard };
             push(&mut self.recent, Recent { firing, heard, from, until: heard + left }, MAX_RECENT);
         }
@@ -318,11 +341,12 @@ impl Entry {
         if state != State::Refused {
             return true;
         }
-        let is_due = self.refused_at.is_none_or(|at| at.elapsed() >= REFUSALS);
-        if is_due {
-            self.refused_at = Some(Instant::now());
-        }
-        is_due
+        self.refusals.is_due()
+    }
+
+    /// Whether one more call of its path may start it.
+    pub(super) fn takes_call(&mut self) -> bool {
+        self.calls.take().is_ok()
     }
 
     /// Counts a start, unless there were too many.

@@ -9,9 +9,9 @@ use tracing::{debug, warn};
 
 use super::{
     super::{
-        called::Called,
+        called::{Called, is_call},
         program::{Mode, Program},
-        runs::{Run, State, free_place, run_field},
+        runs::{Run, State, clipped, free_place, run_field},
         sentry::{Firing, Heard, hear},
         world::View,
     },
@@ -22,6 +22,8 @@ use crate::service::ObjectView;
 
 /// Starts of another automation in the same minute, from which on the two are taken to fight.
 const MANY_STARTS: usize = MAX_STARTS / 2;
+/// How many of those are named.
+const NAMED: usize = 3;
 
 impl Engine {
     /// Takes in an event.
@@ -48,7 +50,12 @@ impl Engine {
     fn hear_called(&mut self, called: Called, heard: Heard<'_>, now: Timestamp) {
         let Some(entry) = self.automations.get_mut(called.automation()) else { return };
         let Some(program) = entry.active() else { return };
-        entry.fire(called.firing(&program.triggers, heard), now);
+        let Some(firing) = called.firing(&program.triggers, heard) else { return };
+        // Each board admits as many calls as that, and there may be many boards.
+        if is_call(&firing) && !entry.takes_call() {
+            return debug!(name = entry.object.name(), "its path is called too often: a call is passed over");
+        }
+        entry.fire([firing], now);
     }
 
     /// Looks at what has started an automation since.
@@ -114,7 +121,8 @@ impl Engine {
             Ok(false) => run.end(State::Refused, "a condition does not hold", now),
             Err(why) => run.end(State::Refused, &why, now),
         }
-        if run.state.is_open() && !entry.count_start(now) {
+        // Whoever has a path is not to switch the automation off by that.
+        if run.state.is_open() && !is_call(firing) && !entry.count_start(now) {
             return self.trip(name, &firing.why);
         }
         let is_alone = matches!(program.mode, Mode::Single | Mode::Restart);
@@ -158,18 +166,12 @@ impl Engine {
     }
 
     /// It starts itself, or fights with another one: it is switched off until somebody looks at it.
-    fn trip(&mut self, name: &str, why: &str) {
-        let others: Vec<&str> = self
-            .automations
-            .iter()
-            .filter(|(other, entry)| *other != name && entry.wanted.len() >= MANY_STARTS)
-            .map(|(other, _)| other.as_str())
-            .collect();
-        let cause = if others.is_empty() {
-            "see that it does not start itself".to_owned()
-        } else {
-            format!("see that it does not fight with `{}`, which is started as often", others.join("`, `"))
-        };
+    pub(super) fn trip(&mut self, name: &str, why: &str) {
+        let others = self.automations.iter();
+        let others = others.filter(|(other, entry)| *other != name && entry.wanted.len() >= MANY_STARTS);
+        let others: Vec<&str> = others.map(|(other, _)| other.as_str()).collect();
+        let cause = cause(&others);
+        let why = clipped(why);
         let reason = format!(
             "it was started more than {MAX_STARTS} times within a minute, last by {why}: {cause}, then switch it on again"
         );
@@ -180,4 +182,14 @@ impl Engine {
         }
         entry.trip(reason);
     }
+}
+
+/// What to look at where an automation runs away and these others are started as often. It is stored: a field holds no hundred names.
+fn cause(others: &[&str]) -> String {
+    let (named, more) = others.split_at(others.len().min(NAMED));
+    if named.is_empty() {
+        return "see that it does not start itself".to_owned();
+    }
+    let more = if more.is_empty() { String::new() } else { format!(" or {} more", more.len()) };
+    format!("see that it does not fight with `{}`{more}, which is started as often", named.join("`, `"))
 }

@@ -9,6 +9,7 @@ mod ledger;
 mod load;
 mod starts;
 mod takeover;
+mod trips;
 
 use std::{ops::Deref, sync::Mutex};
 
