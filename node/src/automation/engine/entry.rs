@@ -10,6 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use mesh_proto::{FieldName, ObjectId, ShortId, Value};
 use serde_json::{Value as Json, json};
 use tokio::time::Instant;
+use tracing::{debug, warn};
 
 use super::super::steps::SETTLE;
 use super::super::{
@@ -138,6 +139,10 @@ pub(super) struct Entry {
     calls: Pace,
     /// For the record of a start that was refused.
     refusals: Seldom,
+    /// For the log: a run that failed, and why nothing comes of it.
+    failures: Seldom,
+    looks_for_faults: Seldom,
+    fault: Option<String>,
 }
 
 /// What is done once a minute at most.
@@ -193,6 +198,9 @@ impl Entry {
             starts: VecDeque::new(),
             calls: webhooks::pace(),
             refusals: Seldom::default(),
+            failures: Seldom::default(),
+            looks_for_faults: Seldom::default(),
+            fault: None,
         }
     }
 
@@ -209,6 +217,7 @@ impl Entry {
         self.spec = spec;
         if is_changed || (!was_active && self.active().is_some()) {
             self.look_anew();
+            self.looks_for_faults = Seldom::default();
         }
     }
 
@@ -347,6 +356,29 @@ impl Entry {
     /// Whether one more call of its path may start it.
     pub(super) fn takes_call(&mut self) -> bool {
         self.calls.take().is_ok()
+    }
+
+    /// Logs that a run failed.
+    pub(super) fn tell_failure(&mut self, reason: &str) {
+        let name = self.object.name();
+        if self.failures.is_due() {
+            warn!(name, reason, "a run of an automation failed");
+        } else {
+            debug!(name, reason, "a run of an automation failed once more");
+        }
+    }
+
+    /// Whether is looked again why nothing comes of it.
+    pub(super) fn looks_for_fault(&mut self) -> bool {
+        self.looks_for_faults.is_due()
+    }
+
+    /// Logs why nothing comes of it, if that is news.
+    pub(super) fn tell_fault(&mut self, fault: Option<String>) {
+        if let Some(reason) = fault.as_ref().filter(|_| self.fault != fault) {
+            warn!(name = self.object.name(), reason, "an automation is not started");
+        }
+        self.fault = fault;
     }
 
     /// Counts a start, unless there were too many.

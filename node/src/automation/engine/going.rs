@@ -179,6 +179,9 @@ impl Engine {
                     End::Failed(why) => (State::Failed, why),
                 };
                 run.end(state, &why, now);
+                if state == State::Failed {
+                    entry.tell_failure(&why);
+                }
                 drop(self.store(name, place));
             }
         }

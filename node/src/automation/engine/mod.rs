@@ -388,6 +388,7 @@ impl Engine {
             }
             self.give_way(&name, now);
             is_more |= self.advance(&name, &home, now);
+            self.tell_fault(&name);
         }
         is_more
     }

@@ -242,16 +242,35 @@ impl Engine {
         }
     }
 
-    /// Why an automation cannot be started at present, or not at all of its times.
+    /// Why an automation cannot be started at present, or not by all that is to start it.
     fn hindrance(&self, entry: &Entry, program: &Program) -> Option<String> {
         if entry.is_beyond {
             return Some(beyond());
         }
-        let goes_by_clock = program.triggers.iter().any(|trigger| matches!(trigger, Trigger::At(_)));
-        let by_clock = || self.home().err().or_else(|| entry.sentry.problem.clone());
-        let held = self.peers.held().map(str::to_owned);
-        let held = held.or_else(|| goes_by_clock.then(by_clock).flatten());
-        held.or_else(|| sentry::misses(&program.triggers, &self.devices))
+        let timeless = || (goes_by_clock(program) && !self.time.borrow().trusted).then(|| NO_TIME.to_owned());
+        let held = self.peers.held().map(str::to_owned).or_else(timeless);
+        held.or_else(|| self.lasting_hindrance(entry, program))
+    }
+
+    /// The same, where that is so until somebody does something about it.
+    fn lasting_hindrance(&self, entry: &Entry, program: &Program) -> Option<String> {
+        let by_clock = || self.home.home().err().or_else(|| entry.sentry.problem.clone());
+        let by_clock = goes_by_clock(program).then(by_clock).flatten();
+        by_clock.or_else(|| sentry::misses(&program.triggers, &self.devices))
+    }
+
+    /// Logs why nothing comes of an automation that is on, once for each reason.
+    pub(super) fn tell_fault(&mut self, name: &str) {
+        let Some(entry) = self.automations.get_mut(name) else { return };
+        if !entry.looks_for_fault() {
+            return;
+        }
+        let Some(entry) = self.automations.get(name).filter(|entry| entry.spec.enabled) else { return };
+        let fault = match &entry.spec.program {
+            Err(fault) => Some(fault.clone()),
+            Ok(program) => self.lasting_hindrance(entry, program),
+        };
+        self.automations.get_mut(name).into_iter().for_each(|entry| entry.tell_fault(fault.clone()));
     }
 
     /// Why nobody goes on yet with the open runs, of a node that died or was started anew.
@@ -290,6 +309,10 @@ fn run_view(node: String, run: &Run) -> RunView {
             .collect(),
         left_out: run.left_out,
     }
+}
+
+fn goes_by_clock(program: &Program) -> bool {
+    program.triggers.iter().any(|trigger| matches!(trigger, Trigger::At(_)))
 }
 
 /// Why an automation is not followed.

@@ -116,6 +116,7 @@ impl Engine {
         };
         let mut run = Run::new(firing, entry.spec.hash, now);
         let timeless = (!self.time.borrow().trusted).then_some(&self.peers.living);
+        let is_judged = holds.is_ok();
         match holds {
             Ok(true) => entry.admit(program.mode, entry.counted(me, timeless).len(), &mut run, now),
             Ok(false) => run.end(State::Refused, "a condition does not hold", now),
@@ -140,6 +141,9 @@ impl Engine {
         debug!(name, why = firing.why, state = ?run.state, "an automation was started");
         if entry.is_written(run.state) {
             changed.push(place);
+            if !is_judged {
+                warn!(name, why = firing.why, reason = run.end, "an automation was not started");
+            }
         }
         entry.put(place, run);
         let object = entry.object.clone();
