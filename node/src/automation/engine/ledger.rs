@@ -111,7 +111,7 @@ impl Ledger {
         if std::mem::replace(&mut self.fails, true) {
             debug!(%reason, "what the automations do is still not stored");
         } else {
-            warn!(%reason, "what the automations do is not stored: it is not gone on with after a restart");
+            warn!(%reason, "what the automations do is not stored yet, and not gone on with after a restart; it is tried again");
         }
         for (key, value) in records {
             if !self.waiting.contains_key(&key) && self.kept.len() < MAX_KEPT {
