@@ -73,6 +73,11 @@ impl Called {
     }
 }
 
+/// Whether a start comes of a call of the automation's path.
+pub(super) fn is_call(firing: &Firing) -> bool {
+    firing.data.get("kind").is_some_and(|kind| kind == "webhook")
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
@@ -95,6 +100,7 @@ mod tests {
         assert_eq!(start("hearth.start:1"), start("hearth.start:1"));
         assert_ne!(start("hearth.start:1").id, start("hearth.start:2").id);
         assert_eq!(start("hearth.start:1").data, json!({"kind": "webhook", "data": {"count": 2}}));
+        assert!(is_call(&start("hearth.start:1")));
     }
 
     #[test]
@@ -104,6 +110,7 @@ mod tests {
         let start =
             |data: &Json| Called::read(heard("hearth.start:1", data)).unwrap().firing(&[], heard("1", data));
         assert_eq!(start(&by_hand).unwrap().data, json!({"kind": "hand"}));
+        assert!(!is_call(&start(&by_hand).unwrap()));
         assert_eq!(start(&by_webhook), None);
     }
 

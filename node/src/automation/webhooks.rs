@@ -18,8 +18,7 @@ use crate::auth::{Secret, attempts::Attempts, random};
 
 /// Calls of one path within a short time.
 const BURST: f64 = 10.0;
-/// Calls of one path a minute, in the long run: with those at once fewer than the starts after which an automation is taken to run away,
-/// so that no caller has it switched off.
+/// Calls of one path a minute, in the long run.
 const A_MINUTE: f64 = 15.0;
 /// Callers that may wait.
 const QUEUE: usize = 64;
@@ -75,6 +74,11 @@ pub(super) fn fresh() -> Option<(Secret, Value)> {
 /// What is stored of a path, read back.
 pub(super) fn read(value: &Value) -> Option<[u8; 32]> {
     if let Value::Bytes(hash) = value { (&**hash).try_into().ok() } else { None }
+}
+
+/// How often the path of one automation is taken.
+pub(super) fn pace() -> Pace {
+    Pace::new(BURST, A_MINUTE / 60.0)
 }
 
 /// Paths are looked for by their hashes: how long that takes tells nothing of a path.
@@ -151,7 +155,7 @@ impl Webhooks {
         if !self.paces.contains_key(automation) {
             self.paces.retain(|known, _| hooks.values().any(|hook| hook.automation == *known));
         }
-        let pace = self.paces.entry(automation.clone()).or_insert_with(|| Pace::new(BURST, A_MINUTE / 60.0));
+        let pace = self.paces.entry(automation.clone()).or_insert_with(pace);
         pace.take().map_err(|wait| Refused::TooOften { retry_after_s: whole_seconds(wait) })?;
         if *is_open { Ok(automation.clone()) } else { Err(Refused::Closed) }
     }

@@ -22,6 +22,12 @@ async fn trusted(name: &str) -> [Daemon; 1] {
     [Plan::new(name).variable("HEARTH_CLOCK", "trusted").start().await.unwrap()]
 }
 
+/// A line of the log has all of that.
+async fn logs(node: &Daemon, parts: &[&str]) {
+    let said = || node.log().lines().any(|line| parts.iter().all(|part| line.contains(part)));
+    wait_until(&format!("the log says {parts:?}"), PATIENCE, async || Ok(said())).await.unwrap();
+}
+
 #[tokio::test]
 async fn one_that_starts_itself_is_stopped_and_named_until_somebody_switches_it_on() {
     let nodes = trusted("one").await;
@@ -82,6 +88,7 @@ async fn one_that_is_not_understood_is_kept_inactive_with_its_reason() {
     assert_eq!(kept["state"], "invalid", "{kept:#}");
     assert!(kept["reason"].as_str().unwrap().starts_with("actions[1]: it has none of "), "{kept:#}");
     assert_eq!(kept["program"]["actions"], wrong["actions"], "what somebody wrote is not lost");
+    logs(&nodes[0], &["an automation is not started", "wrong", "actions[1]: it has none of "]).await;
     goes_on(&nodes, &mut listener).await;
     assert_eq!(show(&nodes[0], "wrong").await["runs"], json!([]));
     for (method, path, body, status, part) in [
@@ -122,7 +129,9 @@ async fn what_is_gone_fails_the_run_in_words() {
         let [run] = &runs(node, name, &["failed"]).await[..] else { panic!() };
         assert!(run["end"].as_str().unwrap().contains(part), "{name}: {run:#}");
         assert!(!run.to_string().contains("secret"), "{run:#}");
+        logs(node, &["a run of an automation failed", name, part]).await;
     }
+    assert!(!node.log().contains("secret"), "{}", node.log());
     put(&nodes, "fine", json!({"triggers": [{"event": "fine"}], "actions": [turn(1, true)]})).await;
     publish(node, "fine").await;
     shows(&emulator, 1, true).await;

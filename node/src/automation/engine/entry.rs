@@ -10,11 +10,14 @@ use jiff::{SignedDuration, Timestamp};
 use mesh_proto::{FieldName, ObjectId, ShortId, Value};
 use serde_json::{Value as Json, json};
 use tokio::time::Instant;
+use tracing::{debug, warn};
 
 use super::super::steps::SETTLE;
 use super::super::{
+    called,
+    pace::Pace,
     program::{Mode, Program, ProgramText, kept},
-    runs::{PLACES, Run, Runs, State, is_known, open_runs, place_of},
+    runs::{PLACES, Run, Runs, State, is_known, place_of},
     sentry::{Firing, Sentry},
     webhooks,
 };
@@ -28,8 +31,8 @@ const GUARDED: SignedDuration = SignedDuration::from_secs(60);
 const ON_TIME: Duration = Duration::from_secs(30);
 /// What is heard so long after it came by way of a network that was cut: what others did about it may be on its way, too.
 const LATE: Duration = Duration::from_secs(1);
-/// How often a start that is refused is written.
-const REFUSALS: Duration = Duration::from_secs(60);
+/// How often what may come again and again is written, or logged.
+const SELDOM: Duration = Duration::from_secs(60);
 /// What started an automation and waits to be acted upon, at most; the oldest is passed over first.
 const MAX_RECENT: usize = 256;
 /// Of that how much is acted upon in one go.
@@ -129,8 +132,29 @@ pub(super) struct Entry {
     /// When something wanted to start it, and when this node did, within the last minute.
     pub(super) wanted: VecDeque<Timestamp>,
     starts: VecDeque<Timestamp>,
-    /// When the record of a start that was refused was written last.
-    refused_at: Option<Instant>,
+    /// Its starts by calls of its path: as many as one board takes, over how many they came.
+    calls: Pace,
+    /// For the record of a start that was refused.
+    refusals: Seldom,
+    /// For the log: a run that failed, and why nothing comes of it.
+    failures: Seldom,
+    looks_for_faults: Seldom,
+    fault: Option<String>,
+}
+
+/// What is done once a minute at most.
+#[derive(Debug, Default)]
+struct Seldom(Option<Instant>);
+
+impl Seldom {
+    /// Whether it may be done; then it counts as done.
+    fn is_due(&mut self) -> bool {
+        let is_due = self.0.is_none_or(|at| at.elapsed() >= SELDOM);
+        if is_due {
+            self.0 = Some(Instant::now());
+        }
+        is_due
+    }
 }
 
 /// What a run waits for.
@@ -169,7 +193,11 @@ impl Entry {
             tripped: None,
             wanted: VecDeque::new(),
             starts: VecDeque::new(),
-            refused_at: None,
+            calls: webhooks::pace(),
+            refusals: Seldom::default(),
+            failures: Seldom::default(),
+            looks_for_faults: Seldom::default(),
+            fault: None,
         }
     }
 
@@ -186,6 +214,7 @@ impl Entry {
         self.spec = spec;
         if is_changed || (!was_active && self.active().is_some()) {
             self.look_anew();
+            self.looks_for_faults = Seldom::default();
         }
     }
 
@@ -238,7 +267,10 @@ impl Entry {
             let age = Duration::try_from(now.duration_since(firing.at)).unwrap_or_default();
             let Some(left) = ON_TIME.checked_sub(age) else { continue };
             let heard = Instant::now();
-            push(&mut self.wanted, firing.at, MAX_STARTS);
+            // Of calls there are few, and no fight comes of them.
+            if !called::is_call(&firing) {
+                push(&mut self.wanted, firing.at, MAX_STARTS);
+            }
             let from = if age > LATE { heard + SETTLE } else { heard };
             push(&mut self.recent, Recent { firing, heard, from, until: heard + left }, MAX_RECENT);
         }
@@ -285,9 +317,8 @@ impl Entry {
         self.won_at.is_some_and(|at| at.elapsed() >= SETTLE)
     }
 
-    /// How a run begins when others may be open.
-    pub(super) fn admit(&self, me: ShortId, mode: Mode, run: &mut Run, now: Timestamp) {
-        let open = open_runs(&self.runs(me)).len();
+    /// How a run begins when so many others are open.
+    pub(super) fn admit(&self, mode: Mode, open: usize, run: &mut Run, now: Timestamp) {
         match mode {
             Mode::Single if open > 0 => run.end(State::Refused, "it runs already", now),
             Mode::Queued(max) | Mode::Parallel(max) if open >= usize::from(max) => {
@@ -316,11 +347,35 @@ impl Entry {
         if state != State::Refused {
             return true;
         }
-        let is_due = self.refused_at.is_none_or(|at| at.elapsed() >= REFUSALS);
-        if is_due {
-            self.refused_at = Some(Instant::now());
+        self.refusals.is_due()
+    }
+
+    /// Whether one more call of its path may start it.
+    pub(super) fn takes_call(&mut self) -> bool {
+        self.calls.take().is_ok()
+    }
+
+    /// Logs that a run failed.
+    pub(super) fn tell_failure(&mut self, reason: &str) {
+        let name = self.object.name();
+        if self.failures.is_due() {
+            warn!(name, reason, "a run of an automation failed");
+        } else {
+            debug!(name, reason, "a run of an automation failed once more");
         }
-        is_due
+    }
+
+    /// Whether is looked again why nothing comes of it.
+    pub(super) fn looks_for_fault(&mut self) -> bool {
+        self.looks_for_faults.is_due()
+    }
+
+    /// Logs why nothing comes of it, if that is news.
+    pub(super) fn tell_fault(&mut self, fault: Option<String>) {
+        if let Some(reason) = fault.as_ref().filter(|_| self.fault != fault) {
+            warn!(name = self.object.name(), reason, "an automation is not started");
+        }
+        self.fault = fault;
     }
 
     /// Counts a start, unless there were too many.

@@ -1,6 +1,6 @@
 //! How a run goes on: step by step, each stored before it is done, and by another node where one died.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use device_adapters::schedule::Home;
 use jiff::{SignedDuration, Timestamp};
@@ -18,7 +18,7 @@ use super::{
         deeds::{shown, waited},
         expression::Facts,
         program::{Mode, Program, What},
-        runs::{Run, State, clipped, free_place, is_taken_over, open_runs, orphans, run_field},
+        runs::{Run, Runs, State, clipped, free_place, is_taken_over, open_runs, orphans, run_field},
         steps::SETTLE,
         world::View,
     },
@@ -51,41 +51,55 @@ impl Engine {
         if entry.spec.runs.values().all(|run| !run.state.is_open()) {
             return;
         }
-        let has_settled = entry.has_settled();
-        let (own, living) = (&entry.own, &self.peers.living);
-        let left: Vec<_> = orphans(&entry.runs(me), me, has_settled, |node| living.contains(&node))
-            .into_iter()
-            .filter(|(node, place)| *node != me || !own.contains_key(place))
-            .collect();
-        entry.left.retain(|at, _| left.contains(at));
-        let left: Vec<_> = left
+        let unattended = entry.unattended(me, entry.has_settled(), &self.peers.living);
+        entry.left.retain(|at, _| unattended.contains(at));
+        let left: Vec<_> = unattended
             .into_iter()
             // What another node did about it may have come here and not be seen yet.
             .filter(|at| entry.left.entry(*at).or_insert_with(Instant::now).elapsed() >= SETTLE)
             .collect();
         for at in left {
-            let runs = entry.runs(me);
-            // One that went to and fro between nodes has been here before.
-            let known = runs
-                .get(&at)
-                .and_then(|run| runs.iter().find(|((node, _), own)| *node == me && own.id == run.id));
-            let known = known.map(|((_, place), _)| *place);
-            let place = known.or_else(|| free_place(&runs, me, State::Running));
-            let (Some(place), Some(run)) = (place, runs.get(&at)) else { continue };
-            let mut run = Run { took: now.as_millisecond(), ..(*run).clone() };
             let why =
                 if at.0 == me { "it was broken off by a restart" } else { "the node that was at it died" };
-            run.note(now, &[], why, "goes on", 0);
-            info!(name, why, "goes on with a run");
-            entry.put(place, run);
-            let object = entry.object.clone();
-            drop(self.store(name, place));
-            // Both at once: of a run that is over nobody may find a record that says it goes on.
-            if let Some(field) = run_field(at.0, at.1).filter(|_| at.0 != me) {
-                drop(self.ledger.write(&object, field, None));
+            if let Some(place) = self.take(name, at, now) {
+                info!(name, why, "goes on with a run");
+                self.go_on(name, place, why, now);
             }
-            return self.adopt(name, now);
         }
+    }
+
+    /// Takes a run that nobody is at into a place of this node, which the caller stores; none when all are taken.
+    pub(super) fn take(&mut self, name: &str, at: (ShortId, u8), now: Timestamp) -> Option<u8> {
+        let me = self.peers.me;
+        let entry = self.automations.get_mut(name)?;
+        let runs = entry.runs(me);
+        let run = *runs.get(&at)?;
+        // One that went to and fro between nodes has been here before.
+        let known = runs.iter().find(|((node, _), own)| *node == me && own.id == run.id);
+        let place = known.map(|((_, place), _)| *place).or_else(|| free_place(&runs, me, State::Running))?;
+        // Later than before, whatever the clock says: it may have been ahead then.
+        let took = now.as_millisecond().max(run.took.saturating_add(1));
+        let run = Run { took, ..run.clone() };
+        entry.put(place, run);
+        // Both at once: of a run that is over nobody may find a record that says it goes on.
+        if let Some(field) = run_field(at.0, at.1).filter(|_| at.0 != me) {
+            drop(self.ledger.write(&entry.object, field, None));
+        }
+        Some(place)
+    }
+
+    fn go_on(&mut self, name: &str, place: u8, why: &str, now: Timestamp) {
+        let Some(entry) = self.automations.get_mut(name) else { return };
+        let is_queued = matches!(entry.spec.program.as_deref(), Ok(Program { mode: Mode::Queued(_), .. }));
+        // Another one may have begun meanwhile.
+        let is_busy = entry.own.iter().any(|(at, run)| *at != place && run.state == State::Running);
+        if let Some(run) = entry.own.get_mut(&place) {
+            run.note(now, &[], why, "goes on", 0);
+            if is_queued && is_busy {
+                run.state = State::Queued;
+            }
+        }
+        drop(self.store(name, place));
     }
 
     /// Ends the runs of this node that are not to go on.
@@ -105,7 +119,8 @@ impl Engine {
         let me = self.peers.me;
         let Some(entry) = self.automations.get_mut(name) else { return false };
         let Ok(program) = entry.spec.program.clone() else { return false };
-        entry.call_next(me);
+        let timeless = (!self.time.borrow().trusted).then_some(&self.peers.living);
+        entry.call_next(me, timeless);
         let mut is_more = false;
         for place in entry.due(now) {
             is_more |= self.take_step(name, place, &program, home, now);
@@ -164,6 +179,9 @@ impl Engine {
                     End::Failed(why) => (State::Failed, why),
                 };
                 run.end(state, &why, now);
+                if state == State::Failed {
+                    entry.tell_failure(&why);
+                }
                 drop(self.store(name, place));
             }
         }
@@ -257,8 +275,30 @@ impl Entry {
         self.own.iter().filter_map(|(place, run)| Some((*place, why(*place, run)?))).collect()
     }
 
+    /// The open runs that nobody is at: this node's own from before it was started anew and, if it wins, those of nodes that do not live.
+    pub(super) fn unattended(
+        &self,
+        me: ShortId,
+        is_winner: bool,
+        living: &BTreeSet<ShortId>,
+    ) -> Vec<(ShortId, u8)> {
+        let is_left = |(node, place): &(ShortId, u8)| *node != me || !self.own.contains_key(place);
+        let left = orphans(&self.runs(me), me, is_winner, |node| living.contains(&node));
+        left.into_iter().filter(is_left).collect()
+    }
+
+    /// The open runs that one more has to reckon with. Those that nobody is at cannot go on where the time is not known, when the nodes that
+    /// live are given, and hold up none meanwhile.
+    pub(super) fn counted(&self, me: ShortId, timeless: Option<&BTreeSet<ShortId>>) -> Runs<'_> {
+        let mut open = open_runs(&self.runs(me));
+        for at in timeless.into_iter().flat_map(|living| self.unattended(me, true, living)) {
+            open.remove(&at);
+        }
+        open
+    }
+
     /// Ends a run of this node.
-    fn end(&mut self, place: u8, why: &str, now: Timestamp) {
+    pub(super) fn end(&mut self, place: u8, why: &str, now: Timestamp) {
         self.waits.remove(&place);
         if let Some(run) = self.own.get_mut(&place) {
             run.end(State::Stopped, why, now);
@@ -287,11 +327,11 @@ impl Entry {
     }
 
     /// The one that has waited longest has its turn when nothing runs.
-    fn call_next(&mut self, me: ShortId) {
+    fn call_next(&mut self, me: ShortId, timeless: Option<&BTreeSet<ShortId>>) {
         if self.own.values().all(|run| run.state != State::Queued) {
             return;
         }
-        let open = open_runs(&self.runs(me));
+        let open = self.counted(me, timeless);
         if open.values().any(|run| run.state == State::Running) {
             return;
         }

@@ -128,8 +128,12 @@ pub struct Engine {
     heard: BTreeSet<ObjectId>,
     steps: JoinSet<Stepped>,
     under_way: HashMap<Id, Stand>,
-    /// What is being written for clients.
+    /// What is being written for clients, and read back.
     writes: JoinSet<Written>,
+    /// How many changes the watch has shown, and which of them each object's last one was, of those since `writes` was empty: what was
+    /// read back before that is old.
+    shown: u64,
+    shown_last: BTreeMap<ObjectId, u64>,
 }
 
 impl Engine {
@@ -144,7 +148,7 @@ impl Engine {
         let deeds = Deeds { hands, events: parts.events, calls: Calls::default() };
         let clock = HouseholdClock::new(parts.time.clone());
         Self {
-            ledger: Ledger::open(parts.service.clone()),
+            ledger: Ledger::new(parts.service.clone()),
             service: parts.service,
             requests: parts.requests,
             deeds,
@@ -164,6 +168,8 @@ impl Engine {
             steps: JoinSet::new(),
             under_way: HashMap::new(),
             writes: JoinSet::new(),
+            shown: 0,
+            shown_last: BTreeMap::new(),
         }
     }
 
@@ -188,7 +194,7 @@ impl Engine {
                     }
                     None => break,
                 },
-                () = self.ledger.is_ready() => {}
+                () = self.ledger.has_written() => {}
             }
         }
         self.ledger.close().await;
@@ -216,13 +222,13 @@ impl Engine {
                 () = super::stopped(&mut self.shutdown) => return Ok(()),
                 Some(ended) = self.steps.join_next_with_id() => drop(self.stepped(ended)),
                 Some(Ok(written)) = self.writes.join_next() => self.written(written),
-                () = self.ledger.is_ready() => {}
+                () = self.ledger.has_written() => {}
                 changes = &mut next => {
                     match changes {
                         Ok(changes) => {
                             for change in changes.changes {
                                 unseen.remove(&change.id);
-                                self.see(change, is_whole);
+                                self.watched(change, is_whole);
                             }
                             if changes.caught_up {
                                 is_whole = true;
@@ -250,6 +256,15 @@ impl Engine {
                 () = sleep(pause) => {}
             }
         }
+    }
+
+    /// Takes in what the watch shows.
+    fn watched(&mut self, change: Change, is_whole: bool) {
+        self.shown += 1;
+        if !self.writes.is_empty() {
+            self.shown_last.insert(change.id.clone(), self.shown);
+        }
+        self.see(change, is_whole);
     }
 
     fn see(&mut self, change: Change, is_whole: bool) {
@@ -315,6 +330,7 @@ impl Engine {
             "event" => drop(self.heard.remove(object)),
             "automation" => {
                 self.automations.remove(object.name());
+                self.ledger.forget(|known, _| known == object);
                 self.count();
             }
             _ => {}
@@ -372,6 +388,7 @@ impl Engine {
             }
             self.give_way(&name, now);
             is_more |= self.advance(&name, &home, now);
+            self.tell_fault(&name);
         }
         is_more
     }

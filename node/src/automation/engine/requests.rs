@@ -3,9 +3,7 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use mesh_proto::{
-    FieldName, ObjectId, ShortId, Value, error::ValueError, kinds::Author, value::MAX_VALUE_BYTES,
-};
+use mesh_proto::{FieldName, ObjectId, Value, error::ValueError, kinds::Author, value::MAX_VALUE_BYTES};
 use serde_json::{Map, Value as Json, json};
 use tokio::time::Instant;
 
@@ -31,10 +29,12 @@ use crate::{
     service::{Change, Op, ServiceError},
 };
 
-/// What was written for a client, as it is now.
+/// What was written for a client, as it was read back.
 pub(super) struct Written {
     outcome: Result<Change, ServiceError>,
     reply: Reply<()>,
+    /// How many changes the watch had shown before that.
+    shown: u64,
 }
 
 impl Engine {
@@ -53,11 +53,11 @@ impl Engine {
                 let _ = reply.send(Ok(views)); // whoever asked is gone
             }
             AutomationsRequest::Put(name, program, reply) => {
-                self.automations.get_mut(&name).into_iter().for_each(Entry::reset);
+                self.reset(&name);
                 self.write_for(self.put_ops(&name, program), reply);
             }
             AutomationsRequest::Enable(name, enabled, reply) => {
-                self.automations.get_mut(&name).into_iter().for_each(Entry::reset);
+                self.reset(&name);
                 self.write_for(self.enable_ops(&name, enabled), reply);
             }
             AutomationsRequest::Remove(name, reply) => {
@@ -68,6 +68,14 @@ impl Engine {
             AutomationsRequest::Webhook(name, reply) => self.make_webhook(&name, reply),
             AutomationsRequest::RevokeWebhook(name, reply) => self.write_for(self.revoke_ops(&name), reply),
         }
+    }
+
+    /// Somebody has looked at it.
+    fn reset(&mut self, name: &str) {
+        let Some(entry) = self.automations.get_mut(name) else { return };
+        entry.reset();
+        // That it ran away may not have been stored yet, and would switch it off again.
+        self.ledger.forget(|object, field| *object == entry.object && field.as_str() == "tripped");
     }
 
     pub(super) fn entry(&self, name: &str) -> Result<&Entry, PortError> {
@@ -171,20 +179,38 @@ impl Engine {
             Err(refused) => return drop(reply.send(Err(refused))), // whoever asked may be gone
         };
         let Some(Op::Set(id, ..) | Op::Unset(id, _) | Op::Delete(id)) = ops.first().cloned() else { return };
-        let service = self.service.clone();
+        self.write_and_read(id, ops, reply);
+    }
+
+    fn write_and_read(&mut self, id: ObjectId, ops: Vec<Op>, reply: Reply<()>) {
+        let (service, shown) = (self.service.clone(), self.shown);
         self.writes.spawn(async move {
             let written = async {
-                service.write(Author::Node, ops).await?;
+                if !ops.is_empty() {
+                    service.write(Author::Node, ops).await?;
+                }
                 service.get(id.clone()).await.map(|object| Change { id, object })
             };
-            Written { outcome: written.await, reply }
+            Written { outcome: written.await, reply, shown }
         });
     }
 
-    pub(super) fn written(&mut self, Written { outcome, reply }: Written) {
-        let seen = outcome.map(|change| self.see(change, true));
-        self.show_webhooks();
-        drop(reply.send(seen.map_err(PortError::from))); // whoever asked may be gone
+    pub(super) fn written(&mut self, Written { outcome, reply, shown }: Written) {
+        match outcome {
+            // It may be older than what the watch has shown since, and the watch would not show that again.
+            Ok(Change { id, .. }) if self.shown_last.get(&id).is_some_and(|last| *last > shown) => {
+                return self.write_and_read(id, Vec::new(), reply);
+            }
+            Ok(change) => {
+                self.see(change, true);
+                self.show_webhooks();
+                let _ = reply.send(Ok(())); // whoever asked is gone
+            }
+            Err(refused) => drop(reply.send(Err(refused.into()))), // whoever asked may be gone
+        }
+        if self.writes.is_empty() {
+            self.shown_last.clear();
+        }
     }
 
     fn view(&self, name: &str, entry: &Entry) -> AutomationView {
@@ -220,28 +246,42 @@ impl Engine {
         }
     }
 
-    /// Why an automation cannot be started at present, or not at all of its times.
+    /// Why an automation cannot be started at present, or not by all that is to start it.
     fn hindrance(&self, entry: &Entry, program: &Program) -> Option<String> {
         if entry.is_beyond {
             return Some(beyond());
         }
-        let goes_by_clock = program.triggers.iter().any(|trigger| matches!(trigger, Trigger::At(_)));
-        let by_clock = || self.home().err().or_else(|| entry.sentry.problem.clone());
-        let held = self.peers.held().map(str::to_owned);
-        let held = held.or_else(|| goes_by_clock.then(by_clock).flatten());
-        held.or_else(|| sentry::misses(&program.triggers, &self.devices))
+        let timeless = || (goes_by_clock(program) && !self.time.borrow().trusted).then(|| NO_TIME.to_owned());
+        let held = self.peers.held().map(str::to_owned).or_else(timeless);
+        held.or_else(|| self.lasting_hindrance(entry, program))
     }
 
-    /// Why nobody goes on yet with an open run of a node that died, or was started anew.
-    fn left(&self, entry: &Entry, runs: &Runs<'_>) -> Option<String> {
-        let is_left = |(node, place): &(ShortId, u8)| {
-            if *node == self.peers.me {
-                !entry.own.contains_key(place)
-            } else {
-                !self.peers.living.contains(node)
-            }
+    /// The same, where that is so until somebody does something about it.
+    fn lasting_hindrance(&self, entry: &Entry, program: &Program) -> Option<String> {
+        let by_clock = || self.home.home().err().or_else(|| entry.sentry.problem.clone());
+        let by_clock = goes_by_clock(program).then(by_clock).flatten();
+        by_clock.or_else(|| sentry::misses(&program.triggers, &self.devices))
+    }
+
+    /// Logs why nothing comes of an automation that is on, once for each reason.
+    pub(super) fn tell_fault(&mut self, name: &str) {
+        let Some(entry) = self.automations.get_mut(name) else { return };
+        if !entry.looks_for_fault() {
+            return;
+        }
+        let Some(entry) = self.automations.get(name).filter(|entry| entry.spec.enabled) else { return };
+        let fault = match &entry.spec.program {
+            Err(fault) => Some(fault.clone()),
+            Ok(program) => self.lasting_hindrance(entry, program),
         };
-        if !open_runs(runs).keys().any(is_left) {
+        self.automations.get_mut(name).into_iter().for_each(|entry| entry.tell_fault(fault.clone()));
+    }
+
+    /// Why nobody goes on yet with the open runs, of a node that died or was started anew.
+    fn left(&self, entry: &Entry, runs: &Runs<'_>) -> Option<String> {
+        let left = entry.unattended(self.peers.me, true, &self.peers.living);
+        // Another one is under way beside them.
+        if left.len() < open_runs(runs).len() {
             return None;
         }
         let unheard = self.peers.held().map(str::to_owned);
@@ -273,6 +313,10 @@ fn run_view(node: String, run: &Run) -> RunView {
             .collect(),
         left_out: run.left_out,
     }
+}
+
+fn goes_by_clock(program: &Program) -> bool {
+    program.triggers.iter().any(|trigger| matches!(trigger, Trigger::At(_)))
 }
 
 /// Why an automation is not followed.

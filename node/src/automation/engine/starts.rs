@@ -9,9 +9,9 @@ use tracing::{debug, warn};
 
 use super::{
     super::{
-        called::Called,
+        called::{Called, is_call},
         program::{Mode, Program},
-        runs::{Run, State, free_place, run_field},
+        runs::{Run, State, clipped, free_place, run_field},
         sentry::{Firing, Heard, hear},
         world::View,
     },
@@ -22,6 +22,8 @@ use crate::service::ObjectView;
 
 /// Starts of another automation in the same minute, from which on the two are taken to fight.
 const MANY_STARTS: usize = MAX_STARTS / 2;
+/// How many of those are named.
+const NAMED: usize = 3;
 
 impl Engine {
     /// Takes in an event.
@@ -48,7 +50,12 @@ impl Engine {
     fn hear_called(&mut self, called: Called, heard: Heard<'_>, now: Timestamp) {
         let Some(entry) = self.automations.get_mut(called.automation()) else { return };
         let Some(program) = entry.active() else { return };
-        entry.fire(called.firing(&program.triggers, heard), now);
+        let Some(firing) = called.firing(&program.triggers, heard) else { return };
+        // Each board admits as many calls as that, and there may be many boards.
+        if is_call(&firing) && !entry.takes_call() {
+            return debug!(name = entry.object.name(), "its path is called too often: a call is passed over");
+        }
+        entry.fire([firing], now);
     }
 
     /// Looks at what has started an automation since.
@@ -108,14 +115,22 @@ impl Engine {
             return;
         };
         let mut run = Run::new(firing, entry.spec.hash, now);
+        let timeless = (!self.time.borrow().trusted).then_some(&self.peers.living);
+        let is_judged = holds.is_ok();
         match holds {
-            Ok(true) => entry.admit(me, program.mode, &mut run, now),
+            Ok(true) => entry.admit(program.mode, entry.counted(me, timeless).len(), &mut run, now),
             Ok(false) => run.end(State::Refused, "a condition does not hold", now),
             Err(why) => run.end(State::Refused, &why, now),
         }
-        if run.state.is_open() && !entry.count_start(now) {
+        // Whoever has a path is not to switch the automation off by that.
+        if run.state.is_open() && !is_call(firing) && !entry.count_start(now) {
             return self.trip(name, &firing.why);
         }
+        let is_alone = matches!(program.mode, Mode::Single | Mode::Restart);
+        if run.state.is_open() && is_alone && timeless.is_some() {
+            self.end_unattended(name, now);
+        }
+        let Some(entry) = self.automations.get_mut(name) else { return };
         let mut changed = Vec::new();
         if run.state == State::Running && program.mode == Mode::Restart {
             changed = entry.end_all("it was started again", now);
@@ -126,6 +141,9 @@ impl Engine {
         debug!(name, why = firing.why, state = ?run.state, "an automation was started");
         if entry.is_written(run.state) {
             changed.push(place);
+            if !is_judged {
+                warn!(name, why = firing.why, reason = run.end, "an automation was not started");
+            }
         }
         entry.put(place, run);
         let object = entry.object.clone();
@@ -139,19 +157,25 @@ impl Engine {
         }
     }
 
+    /// Ends the runs that nobody can go on with before the time is known: the automation was started again.
+    fn end_unattended(&mut self, name: &str, now: Timestamp) {
+        let Some(entry) = self.automations.get(name) else { return };
+        for at in entry.unattended(self.peers.me, true, &self.peers.living) {
+            let Some(place) = self.take(name, at, now) else { continue };
+            if let Some(entry) = self.automations.get_mut(name) {
+                entry.end(place, "it was started again before it could go on", now);
+            }
+            drop(self.store(name, place));
+        }
+    }
+
     /// It starts itself, or fights with another one: it is switched off until somebody looks at it.
-    fn trip(&mut self, name: &str, why: &str) {
-        let others: Vec<&str> = self
-            .automations
-            .iter()
-            .filter(|(other, entry)| *other != name && entry.wanted.len() >= MANY_STARTS)
-            .map(|(other, _)| other.as_str())
-            .collect();
-        let cause = if others.is_empty() {
-            "see that it does not start itself".to_owned()
-        } else {
-            format!("see that it does not fight with `{}`, which is started as often", others.join("`, `"))
-        };
+    pub(super) fn trip(&mut self, name: &str, why: &str) {
+        let others = self.automations.iter();
+        let others = others.filter(|(other, entry)| *other != name && entry.wanted.len() >= MANY_STARTS);
+        let others: Vec<&str> = others.map(|(other, _)| other.as_str()).collect();
+        let cause = cause(&others);
+        let why = clipped(why);
         let reason = format!(
             "it was started more than {MAX_STARTS} times within a minute, last by {why}: {cause}, then switch it on again"
         );
@@ -162,4 +186,14 @@ impl Engine {
         }
         entry.trip(reason);
     }
+}
+
+/// What to look at where an automation runs away and these others are started as often. It is stored: a field holds no hundred names.
+fn cause(others: &[&str]) -> String {
+    let (named, more) = others.split_at(others.len().min(NAMED));
+    if named.is_empty() {
+        return "see that it does not start itself".to_owned();
+    }
+    let more = if more.is_empty() { String::new() } else { format!(" or {} more", more.len()) };
+    format!("see that it does not fight with `{}`{more}, which is started as often", named.join("`, `"))
 }

@@ -366,23 +366,3 @@ async fn a_run_that_begins_in_the_place_of_another_is_not_told_how_that_ones_ste
     assert_eq!(bench.devices()[10..], ["desk"], "the last one alone goes on");
     assert_eq!(bench.count("x", State::Running).await, 0);
 }
-
-#[tokio::test(start_paused = true)]
-async fn a_record_that_waits_for_the_disk_brings_nothing_back_that_was_removed_meanwhile() {
-    let bench = Bench::new().await;
-    bench.make("x", on_bell(json!([command("lamp")]))).await;
-    let mut ledger = Ledger::open(bench.fake.service());
-    let mut write = |name: &str| {
-        let object = ObjectId::new(&format!("automation/{name}")).unwrap();
-        let is_flushed = ledger.write(&object, run_field(ME, 5).unwrap(), Some(Value::Int(1)));
-        ledger.hand_over();
-        is_flushed
-    };
-    let is_flushed = write("gone");
-    is_flushed.await.unwrap();
-    let is_flushed = write("x");
-    is_flushed.await.unwrap();
-    let get = async |name: &str| bench.fake.service().get(ObjectId::new(name).unwrap()).await.unwrap();
-    assert!(get("automation/gone").await.is_none());
-    assert!(get("automation/x").await.unwrap().fields.contains_key(&run_field(ME, 5).unwrap()));
-}

@@ -3,10 +3,14 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod clients;
 mod going;
+mod ledger;
 mod load;
 mod starts;
 mod steps;
+mod takeover;
+mod trips;
 
 use std::{ops::Deref, sync::Mutex};
 
