@@ -83,7 +83,7 @@ fn data(bytes: &[u8]) -> Result<Value, Problem> {
     }
     let data = match json::parse(bytes) {
         Ok(data) => data,
-        Err(JsonError::TooDeep) if is_json(bytes) => return Err(too_deep()),
+        Err(JsonError::TooDeep(_)) if is_json(bytes) => return Err(too_deep()),
         Err(refused @ JsonError::NumberOutOfRange(_)) if is_json(bytes) => return Err(refused.into()),
         Err(_) => text(bytes)?,
     };
