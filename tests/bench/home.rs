@@ -43,8 +43,8 @@ const ARRIVE: Duration = Duration::from_secs(120);
 const MEASURES: Duration = Duration::from_secs(10);
 const BULBS: usize = 10;
 const STRIPS: u8 = 10;
-/// A Shelly with a switch, a light and a strip of colours.
-const SHELLY_PARTS: usize = 3;
+/// A Shelly with a switch, a light, a strip of colours, a button and a contact.
+const SHELLY_PARTS: usize = 5;
 
 struct Options {
     devices: usize,
