@@ -297,8 +297,8 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn it_stands_in_the_way_of_automations_and_of_nobody_else() {
+    /// The way to commands that all fail, and the guarded one, on which the device is left alone by now.
+    async fn left_alone() -> (CommandsHandle, CommandsHandle) {
         let (commands, port) = CommandsHandle::channel();
         tokio::spawn(fail_all(port));
         let (guarded, mut circuits) = guard(&commands);
@@ -306,6 +306,12 @@ mod tests {
             guarded.submit(request(0)).await.unwrap();
         }
         circuits.wait_for(|circuits| circuits.len() == 1).await.unwrap();
+        (commands, guarded)
+    }
+
+    #[tokio::test]
+    async fn it_stands_in_the_way_of_automations_and_of_nobody_else() {
+        let (commands, guarded) = left_alone().await;
         let refused = guarded.submit(request(0)).await.unwrap_err();
         assert!(refused.to_string().contains("device/a is left alone"), "{refused}");
         commands.submit(request(0)).await.unwrap();
@@ -313,13 +319,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_slow_fade_is_tried_until_it_is_over() {
-        let (commands, port) = CommandsHandle::channel();
-        tokio::spawn(fail_all(port));
-        let (guarded, mut circuits) = guard(&commands);
-        for _ in 0..3 {
-            guarded.submit(request(0)).await.unwrap();
-        }
-        circuits.wait_for(|circuits| circuits.len() == 1).await.unwrap();
+        let (_commands, guarded) = left_alone().await;
         tokio::time::advance(FIRST_PAUSE).await;
         guarded.submit(request(60_000)).await.unwrap();
         tokio::time::advance(Duration::from_secs(59)).await;

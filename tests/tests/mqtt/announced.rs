@@ -38,14 +38,20 @@ fn tasmota_bulb() -> Value {
     })
 }
 
-#[tokio::test]
-async fn a_tasmota_bulb_of_the_default_schema_is_commanded_topic_by_topic() {
+/// Such a bulb, and an adapter that owns it.
+async fn tasmota() -> (Mosquitto, Client, Running, DeviceId) {
     let there = ("tele/bulb/LWT", "Online");
-    let (broker, mut bulb) = announced(&[("light/A1B2C3_LI_1", tasmota_bulb())], there).await;
+    let (broker, bulb) = announced(&[("light/A1B2C3_LI_1", tasmota_bulb())], there).await;
     bulb.subscribe("cmnd/bulb/#").await.unwrap();
     let mut rig = start(&broker, json!({}));
     let lamp = id("mqtt-a1b2c3-li-1");
     rig.owning(&lamp).await;
+    (broker, bulb, rig, lamp)
+}
+
+#[tokio::test]
+async fn a_tasmota_bulb_of_the_default_schema_is_commanded_topic_by_topic() {
+    let (_broker, mut bulb, mut rig, lamp) = tasmota().await;
     let state = |text: &str| format!(r#"{{"Time":"2026-11-30T08:00:00","Uptime":"0T01:00:10",{text}}}"#);
     bulb.publish(
         "tele/bulb/STATE",
@@ -86,12 +92,7 @@ async fn a_tasmota_bulb_of_the_default_schema_is_commanded_topic_by_topic() {
 
 #[tokio::test]
 async fn a_tasmota_bulb_of_the_default_schema_takes_a_colour() {
-    let there = ("tele/bulb/LWT", "Online");
-    let (broker, mut bulb) = announced(&[("light/A1B2C3_LI_1", tasmota_bulb())], there).await;
-    bulb.subscribe("cmnd/bulb/#").await.unwrap();
-    let mut rig = start(&broker, json!({}));
-    let lamp = id("mqtt-a1b2c3-li-1");
-    rig.owning(&lamp).await;
+    let (_broker, mut bulb, mut rig, lamp) = tasmota().await;
     let on = r#"{"POWER":"ON","Dimmer":100,"Color":"255,255,255,0,0","CT":153}"#;
     bulb.publish("tele/bulb/STATE", on, false).await.unwrap();
     rig.reports(&lamp, |state| state.is_on() == Some(true)).await;

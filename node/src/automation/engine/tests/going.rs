@@ -73,10 +73,7 @@ async fn a_node_that_comes_back_hears_first_that_another_one_went_on_without_it(
 
 #[tokio::test(start_paused = true)]
 async fn the_run_of_a_node_that_died_is_gone_on_with_by_the_winner_and_nothing_of_it_is_left() {
-    let name = Bench::won_by(OTHER);
-    let bench = Bench::with(&[OTHER]).await;
-    bench.live(&BOTH);
-    let mut other = bench.engine(OTHER);
+    let (name, bench, mut other) = Bench::of_two().await;
     bench.make(&name, on_bell(json!([command("lamp"), command("desk")]))).await;
     sleep(LONG).await;
     bench.held.send_replace(Holds::Device("lamp"));
@@ -112,10 +109,7 @@ async fn the_run_of_a_node_that_died_is_gone_on_with_by_the_winner_and_nothing_o
 
 #[tokio::test(start_paused = true)]
 async fn a_run_that_was_taken_over_ends_at_the_node_that_was_not_heard() {
-    let name = Bench::won_by(OTHER);
-    let bench = Bench::with(&[OTHER]).await;
-    bench.live(&BOTH);
-    let _other = bench.engine(OTHER);
+    let (name, bench, _other) = Bench::of_two().await;
     bench.make(&name, on_bell(json!([{"delay": "1m"}, command("lamp")]))).await;
     bench.tell("bell", 1).await;
     bench.until("it runs", async || bench.count(&name, State::Running).await == 1).await;

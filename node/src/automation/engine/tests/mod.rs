@@ -143,6 +143,14 @@ impl Bench {
         Self { node: house.engine(ME), house }
     }
 
+    /// The same with another node that lives, and the name of an automation that is its own.
+    async fn of_two() -> (String, Self, Node) {
+        let bench = Self::with(&[OTHER]).await;
+        bench.live(&BOTH);
+        let other = bench.engine(OTHER);
+        (Self::won_by(OTHER), bench, other)
+    }
+
     fn live(&self, nodes: &[ShortId]) {
         self.alive.send_replace(nodes.iter().copied().collect());
     }

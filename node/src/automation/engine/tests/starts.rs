@@ -29,10 +29,7 @@ async fn what_nobody_acted_upon_before_the_death_the_new_winner_begins_once() {
 
 #[tokio::test(start_paused = true)]
 async fn what_the_dead_one_acted_upon_is_not_begun_again_though_its_places_are_few() {
-    let name = Bench::won_by(OTHER);
-    let bench = Bench::with(&[OTHER]).await;
-    bench.live(&BOTH);
-    let mut other = bench.engine(OTHER);
+    let (name, bench, mut other) = Bench::of_two().await;
     let program = on_bell(json!([{"delay": "1s"}, command("lamp")]));
     bench.make(&name, with_mode(program, "parallel", 8)).await;
     sleep(LONG).await;
@@ -90,10 +87,7 @@ async fn a_clock_that_is_set_by_years_leaves_what_must_stay_so_as_long_as_it_was
 
 #[tokio::test(start_paused = true)]
 async fn single_refuses_while_it_runs_at_whichever_node() {
-    let name = Bench::won_by(OTHER);
-    let bench = Bench::with(&[OTHER]).await;
-    bench.live(&BOTH);
-    let _other = bench.engine(OTHER);
+    let (name, bench, _other) = Bench::of_two().await;
     bench.make(&name, on_bell(json!([{"delay": "1m"}, command("lamp")]))).await;
     sleep(LONG).await;
     bench.tell("bell", 1).await;

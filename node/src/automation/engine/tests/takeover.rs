@@ -5,10 +5,7 @@ use super::*;
 #[tokio::test(start_paused = true)]
 async fn a_run_that_was_begun_by_a_clock_hours_ahead_has_one_node_that_goes_on_with_it() {
     for dies in [true, false] {
-        let name = Bench::won_by(OTHER);
-        let bench = Bench::with(&[OTHER]).await;
-        bench.live(&BOTH);
-        let mut other = bench.engine(OTHER);
+        let (name, bench, mut other) = Bench::of_two().await;
         bench.make(&name, on_bell(json!([{"delay": "1m"}, command("lamp")]))).await;
         sleep(LONG).await;
         bench.clock(at("12:00:00"), true);
@@ -106,10 +103,7 @@ async fn one_is_called_after_another_while_an_older_one_waits_for_the_time() {
 
 #[tokio::test(start_paused = true)]
 async fn a_run_of_a_node_that_is_gone_refuses_no_start_before_the_time_is_known() {
-    let name = Bench::won_by(OTHER);
-    let bench = Bench::with(&[OTHER]).await;
-    bench.live(&BOTH);
-    let mut other = bench.engine(OTHER);
+    let (name, bench, mut other) = Bench::of_two().await;
     bench.make(&name, on_bell(json!([{"delay": "1m"}, command("lamp")]))).await;
     sleep(LONG).await;
     bench.tell("bell", 1).await;
