@@ -25,7 +25,7 @@ pub(crate) const AGENT: &str = concat!("hearth/", env!("CARGO_PKG_VERSION"));
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum HttpError {
+pub enum HttpError {
     /// The address is not one of HTTP.
     #[error(
         "{0:?} is no address: it must be http://HOST[:PORT] or https://HOST[:PORT], with or without a path"

@@ -10,6 +10,7 @@ pub mod adapter;
 pub mod contract;
 pub mod model;
 pub mod schedule;
+pub mod web;
 
 mod board;
 mod call;

@@ -14,7 +14,10 @@ use axum::{
 
 use super::{ApiContext, problem::Problem};
 use crate::{
-    auth::{Secret, tokens::Role},
+    auth::{
+        Scope, Secret, Who,
+        tokens::{Grant, Role},
+    },
     listener::Place,
 };
 
@@ -38,10 +41,11 @@ pub(super) struct Peer {
 /// A client that was recognised.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Principal {
+    pub(super) who: Who,
     /// What it may do.
     pub(super) role: Role,
-    /// The id of its token; none over the socket.
-    pub(super) token: Option<String>,
+    /// Where.
+    pub(super) scope: Scope,
 }
 
 /// What a route demands.
@@ -60,7 +64,8 @@ impl Guard {
         peer: Option<Peer>,
     ) -> Result<Option<Principal>, Problem> {
         if self.access == Access::Socket {
-            return Ok(Some(Principal { role: Role::Admin, token: None }));
+            let who = Who::Socket { uid: None };
+            return Ok(Some(Principal { who, role: Role::Admin, scope: Scope::default() }));
         }
         let Some(header) = headers.get(header::AUTHORIZATION) else { return Ok(None) };
         let token = header.to_str().ok().and_then(|text| text.split_once(' '));
@@ -72,11 +77,11 @@ impl Guard {
     /// The client by its token, if its role suffices.
     pub(super) async fn admit(&self, token: Secret, peer: Option<Peer>) -> Result<Principal, Problem> {
         let address = peer.as_ref().map(|peer| peer.address.ip());
-        let (id, role) = self.context.tokens.verify(token, address).await?;
+        let Grant { id, label, role, scope } = self.context.tokens.verify(token, address).await?;
         if let Some(place) = peer.and_then(|peer| peer.place.upgrade()) {
             place.show_token();
         }
-        let principal = Principal { role, token: Some(id) };
+        let principal = Principal { who: Who::Token { id, label }, role, scope };
         principal.must_be(self.role)?;
         Ok(principal)
     }
@@ -93,6 +98,18 @@ impl Principal {
             detail,
             "use a token of that role: an admin makes one with `hearth token create`",
         ))
+    }
+
+    /// Returns once what it was recognised by counts no more.
+    pub(super) async fn ends(&self, context: &ApiContext) {
+        match &self.who {
+            Who::Token { id, .. } => {
+                let mut live = context.tokens.live();
+                // A closed channel means that the node is stopping.
+                let _ = live.wait_for(|live| !live.contains_key(id)).await;
+            }
+            Who::Socket { .. } | Who::User { .. } | Who::Outside { .. } => std::future::pending().await,
+        }
     }
 
     /// Whether it may see objects of this kind at all.

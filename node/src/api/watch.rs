@@ -219,7 +219,8 @@ impl Session {
 
     async fn run(mut self, out: &mut Outbound) -> Result<(), Closed> {
         let mut life = self.context.commands.life();
-        let mut live = self.context.tokens.live();
+        let (context, principal) = (Arc::clone(&self.context), self.principal.clone());
+        let mut ends = std::pin::pin!(principal.ends(&context));
         let mut ping = tokio::time::interval(PING_EVERY);
         ping.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -231,13 +232,7 @@ impl Session {
                 changes = next_changes(&mut self.subscription) => self.deliver(changes, out).await?,
                 news = life.recv() => self.tell(news, out).await?,
                 _ = ping.tick() => out.ping().await?,
-                changed = live.changed() => {
-                    let known = changed.is_ok()
-                        && self.principal.token.as_ref().is_none_or(|id| live.borrow_and_update().contains_key(id));
-                    if !known {
-                        return Err(Closed::Revoked);
-                    }
-                }
+                () = &mut ends => return Err(Closed::Revoked),
             }
         }
     }

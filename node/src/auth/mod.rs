@@ -6,9 +6,11 @@ pub(crate) mod attempts;
 pub mod exchange;
 pub mod invite;
 pub mod join;
+pub mod scope;
 pub mod setup;
 pub mod token;
 pub mod tokens;
+pub mod who;
 
 #[cfg(test)]
 mod tests;
@@ -21,7 +23,9 @@ pub use admission::{AdmitRequest, InviteDesk, JoinCounters, serve_joins};
 pub use exchange::Refusal;
 pub use invite::{BookError, InviteBook, InviteError, InviteInfo, Moment};
 pub use join::{JoinError, Joined, join, join_over};
+pub use scope::Scope;
 pub use token::{InviteToken, TokenError, TokenId};
+pub use who::Who;
 
 /// Text that must never reach a log, an error or `Debug` output.
 #[derive(Clone, PartialEq, Eq)]

@@ -26,7 +26,7 @@ use tokio::{
     time::Instant,
 };
 
-use super::{Secret, attempts::Attempts, random};
+use super::{Scope, Secret, attempts::Attempts, random};
 use crate::service::{Changes, ObjectView, Op, Service, ServiceError};
 
 /// What every token starts with.
@@ -122,12 +122,25 @@ pub enum TokenError {
     Service(#[from] ServiceError),
 }
 
+/// What a token opens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Grant {
+    /// The token's id, not secret.
+    pub id: String,
+    /// What the token is for.
+    pub label: String,
+    /// What its bearer may do.
+    pub role: Role,
+    /// Where.
+    pub scope: Scope,
+}
+
 /// The tokens that count now, by id.
 pub type Live = Arc<BTreeMap<String, Role>>;
 
 #[derive(Debug)]
 enum Request {
-    Verify(Secret, Option<IpAddr>, oneshot::Sender<Result<(String, Role), Denied>>),
+    Verify(Secret, Option<IpAddr>, oneshot::Sender<Result<Grant, Denied>>),
     Create(Role, String, oneshot::Sender<Result<(String, Secret), TokenError>>),
     List(oneshot::Sender<Vec<TokenView>>),
     Revoke(String, oneshot::Sender<Result<(), TokenError>>),
@@ -152,7 +165,7 @@ impl TokensHandle {
     ///
     /// # Errors
     /// [`Denied`].
-    pub async fn verify(&self, token: Secret, remote: Option<IpAddr>) -> Result<(String, Role), Denied> {
+    pub async fn verify(&self, token: Secret, remote: Option<IpAddr>) -> Result<Grant, Denied> {
         self.ask(|reply| Request::Verify(token, remote, reply)).await.unwrap_or(Err(Denied::Stopping))
     }
 
@@ -321,13 +334,14 @@ impl Tokens {
         }
     }
 
-    fn verify(&mut self, token: &Secret, remote: Option<IpAddr>) -> Result<(String, Role), Denied> {
+    fn verify(&mut self, token: &Secret, remote: Option<IpAddr>) -> Result<Grant, Denied> {
         let hash = hash(token);
         let mut found = None;
         // Every hash is compared, each in constant time (blake3::Hash does so), found or not.
         for entry in self.entries.values() {
             if entry.hash == hash {
-                found = Some((entry.view.id.clone(), entry.view.role));
+                let TokenView { id, role, label, .. } = entry.view.clone();
+                found = Some(Grant { id, label, role, scope: Scope::default() });
             }
         }
         found.ok_or_else(|| {
@@ -417,7 +431,8 @@ mod tests {
         let (fake, tokens) = start();
         let (id, token) = tokens.create(Role::Operator, "script".into()).await.unwrap();
         assert!(token.expose().starts_with("hth_") && token.expose().len() == 4 + 52);
-        assert_eq!(tokens.verify(token.clone(), None).await, Ok((id.clone(), Role::Operator)));
+        let grant = tokens.verify(token.clone(), None).await.unwrap();
+        assert_eq!((grant.id, grant.role, grant.label.as_str()), (id.clone(), Role::Operator, "script"));
         let stored = fake.service().get(object(&id).unwrap()).await.unwrap().unwrap();
         assert!(!format!("{stored:?}").contains(&token.expose()[4..]), "only the hash is stored");
         assert_eq!(format!("{token:?}"), "<secret>");
@@ -436,7 +451,7 @@ mod tests {
         let (id, token) = there.create(Role::Viewer, String::new()).await.unwrap();
         let mut live = here.live();
         live.wait_for(|live| live.contains_key(&id)).await.unwrap();
-        assert_eq!(here.verify(token.clone(), None).await, Ok((id.clone(), Role::Viewer)));
+        assert_eq!(here.verify(token.clone(), None).await.unwrap().role, Role::Viewer);
         there.revoke(id.clone()).await.unwrap();
         live.wait_for(|live| !live.contains_key(&id)).await.unwrap();
         assert_eq!(here.verify(token, None).await, Err(Denied::Unknown));
@@ -448,7 +463,7 @@ mod tests {
         let (id, token) = first.create(Role::Admin, String::new()).await.unwrap();
         let (second, task) = Tokens::new(fake.service());
         tokio::spawn(task.run());
-        assert_eq!(second.verify(token, None).await, Ok((id, Role::Admin)));
+        assert_eq!(second.verify(token, None).await.unwrap().id, id);
     }
 
     #[tokio::test]

@@ -1,6 +1,7 @@
 //! Keys and certificates: the node's own raw key for the mesh, the local authority's
 //! certificate for browsers and scripts.
 
+pub mod acme;
 pub mod identity;
 pub mod local_ca;
 pub mod resolver;
