@@ -204,8 +204,14 @@ pub const KINDS: &[KindRule] = &[
         fields: &[
             required("hash", Durability::Config, Writer::Node),
             field("role", Durability::Config, Writer::Node),
+            // The role of one with a scope or an end, where a node that knows neither does not look for it.
+            field("limited", Durability::Config, Writer::Node),
             field("label", Durability::Config, Writer::Node),
             field("created", Durability::Config, Writer::Node),
+            field("scope", Durability::Config, Writer::Node),
+            field("expires", Durability::Config, Writer::Node),
+            field("by", Durability::Config, Writer::Node),
+            field("used", Durability::Measured, Writer::Node),
         ],
     },
 ];

@@ -295,7 +295,7 @@ impl Life<'_> {
             folder: state.path().join("history"),
             enabled: config.history.enabled,
             megabytes: config.history.megabytes,
-            time: household_time,
+            time: household_time.clone(),
             shutdown: shutdown.clone(),
             heartbeat: history_beats.clone(),
         });
@@ -329,7 +329,7 @@ impl Life<'_> {
         let web_tls = Arc::new(renewal.resolver().web_tls()?);
         tasks.spawn("the web certificate", renewal.run());
         let (tokens, tokens_owner) = Tokens::new(service.clone());
-        tasks.spawn("the tokens", tokens_owner.run());
+        tasks.spawn("the tokens", tokens_owner.by(household_time).run());
         let (setup, setup_owner) = Setup::open(state.path(), tokens.clone())?;
         tasks.spawn("the setup code", setup_owner.run());
         let metrics = Arc::new(Metrics::default());

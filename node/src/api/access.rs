@@ -122,7 +122,10 @@ impl Principal {
 pub(super) async fn require(State(guard): State<Guard>, mut request: Request, next: Next) -> Response {
     let peer = request.extensions().get::<Peer>().cloned();
     let admitted = match guard.recognise(request.headers(), peer).await {
-        Ok(Some(principal)) => principal.must_be(guard.role).map(|()| principal),
+        Ok(Some(principal)) => {
+            let may = principal.must_be(guard.role).and_then(|()| principal.may_enter(&request));
+            may.map(|()| principal)
+        }
         Ok(None) => Err(Problem::unauthenticated()),
         Err(problem) => Err(problem),
     };

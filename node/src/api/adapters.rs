@@ -2,29 +2,34 @@
 
 use std::sync::Arc;
 
-use axum::{Json, extract::State};
+use axum::{Extension, Json, extract::State};
 use mesh_proto::ShortId;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::{
     ApiContext,
+    access::Principal,
     admin::{find_node, short},
     extract::{Body, Named},
     ports::adapters::{AdapterChange, AdapterView},
     problem::Problem,
 };
 
-pub(super) async fn list(State(context): State<Arc<ApiContext>>) -> Result<Json<Value>, Problem> {
-    let adapters = context.adapters.list().await?;
+pub(super) async fn list(
+    State(context): State<Arc<ApiContext>>,
+    Extension(principal): Extension<Principal>,
+) -> Result<Json<Value>, Problem> {
+    let adapters = within(&context, &principal).await?;
     Ok(Json(json!({ "adapters": adapters })))
 }
 
 pub(super) async fn read(
     State(context): State<Arc<ApiContext>>,
+    Extension(principal): Extension<Principal>,
     Named(id): Named,
 ) -> Result<Json<AdapterView>, Problem> {
-    find(&context, &id).await.map(Json)
+    find(&context, &principal, &id).await.map(Json)
 }
 
 /// A change of an adapter; what is left out stays as it is. No `Debug`: it may hold secrets.
@@ -42,6 +47,7 @@ pub(super) struct ChangeBody {
 
 pub(super) async fn change(
     State(context): State<Arc<ApiContext>>,
+    Extension(principal): Extension<Principal>,
     Named(id): Named,
     Body(body): Body<ChangeBody>,
 ) -> Result<Json<AdapterView>, Problem> {
@@ -52,7 +58,7 @@ pub(super) async fn change(
     };
     let change = AdapterChange { enabled, nodes, settings, restart };
     context.adapters.change(id.clone(), change).await?;
-    find(&context, &id).await.map(Json)
+    find(&context, &principal, &id).await.map(Json)
 }
 
 #[derive(Deserialize)]
@@ -93,8 +99,15 @@ async fn find_nodes(context: &ApiContext, given: &[String]) -> Result<Vec<ShortI
     given.iter().map(id).collect()
 }
 
-async fn find(context: &ApiContext, id: &str) -> Result<AdapterView, Problem> {
-    let adapters = context.adapters.list().await?;
+/// Those of which a client may know.
+async fn within(context: &ApiContext, principal: &Principal) -> Result<Vec<AdapterView>, Problem> {
+    let mut adapters = context.adapters.list().await?;
+    adapters.retain(|adapter| principal.scope.covers(&format!("adapter/{}", adapter.id)));
+    Ok(adapters)
+}
+
+async fn find(context: &ApiContext, principal: &Principal, id: &str) -> Result<AdapterView, Problem> {
+    let adapters = within(context, principal).await?;
     let ids: Vec<String> = adapters.iter().map(|adapter| adapter.id.clone()).collect();
     adapters.into_iter().find(|adapter| adapter.id == id).ok_or_else(|| {
         Problem::not_found("such adapter", "`hearth adapter list` shows what there is").with_candidates(ids)

@@ -1,4 +1,4 @@
-//! The node itself: health, status, invites, joining and leaving, tokens, setup.
+//! The node itself: health, status, invites, joining and leaving, setup.
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,17 +14,14 @@ use serde_json::{Value, json};
 
 use super::{
     ApiContext,
-    access::Access,
+    access::{Access, Principal},
     extract::{Body, Named},
     json::timestamp,
     problem::Problem,
+    scoped,
 };
 use crate::{
-    auth::{
-        Secret,
-        setup::SetupView,
-        tokens::{Role, TokenView},
-    },
+    auth::{Secret, setup::SetupView, tokens::Role},
     service::{NodeStatus, Op},
 };
 
@@ -55,8 +52,14 @@ pub(super) async fn health(State(context): Context) -> Result<Json<Value>, Probl
     Err(Problem::degraded(reasons.join("; ")))
 }
 
-pub(super) async fn status(State(context): Context) -> Result<Json<Value>, Problem> {
+pub(super) async fn status(
+    State(context): Context,
+    Extension(principal): Extension<Principal>,
+) -> Result<Json<Value>, Problem> {
     let status = context.service.status().await?;
+    if !principal.scope.is_whole() {
+        return Ok(Json(scoped::status(&status)));
+    }
     let mut shown = serde_json::to_value(&status).map_err(|_| Problem::internal())?;
     let at = context.listen.borrow().clone();
     if let Value::Object(map) = &mut shown {
@@ -209,35 +212,6 @@ pub(super) fn find_node<'a>(nodes: &'a [NodeStatus], given: &str) -> Result<&'a 
 
 pub(super) async fn doctor(State(context): Context) -> Result<Json<Value>, Problem> {
     Ok(Json(json!({ "checks": context.control.doctor().await? })))
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct TokenBody {
-    role: Role,
-    #[serde(default)]
-    label: String,
-}
-
-pub(super) async fn create_token(
-    State(context): Context,
-    Body(body): Body<TokenBody>,
-) -> Result<(StatusCode, Json<Value>), Problem> {
-    let (id, token) = context.tokens.create(body.role, body.label).await?;
-    Ok((StatusCode::CREATED, Json(json!({ "id": id, "token": token.expose() }))))
-}
-
-pub(super) async fn tokens(State(context): Context) -> Result<Json<Value>, Problem> {
-    let show = |token: &TokenView| {
-        let created = timestamp(token.created_ms);
-        json!({ "id": token.id, "role": token.role, "label": token.label, "created": created })
-    };
-    Ok(Json(json!({ "tokens": context.tokens.list().await?.iter().map(show).collect::<Vec<_>>() })))
-}
-
-pub(super) async fn revoke_token(State(context): Context, Named(id): Named) -> Result<StatusCode, Problem> {
-    context.tokens.revoke(id).await?;
-    Ok(StatusCode::NO_CONTENT)
 }
 
 #[derive(Deserialize)]

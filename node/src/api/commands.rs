@@ -4,7 +4,7 @@ mod follow;
 
 use std::{future::Future, sync::Arc, time::Duration};
 
-use axum::{Json, extract::State, http::StatusCode};
+use axum::{Extension, Json, extract::State, http::StatusCode};
 use futures_util::{StreamExt as _, stream};
 use mesh_proto::{FieldName, Value};
 use serde::Deserialize;
@@ -12,7 +12,9 @@ use serde_json::{Value as Any, json};
 use tokio::time::Instant;
 
 use super::{
-    ApiContext, color,
+    ApiContext,
+    access::Principal,
+    color,
     devices::{Target, find_device, find_target},
     extract::{Body, Named},
     json::timestamp,
@@ -20,8 +22,12 @@ use super::{
         Change, Color, Command, CommandRequest, CommandsHandle, MAX_TRANSITION_MS, PortError, Power, Zone,
     },
     problem::Problem,
+    scoped::reaches,
 };
-use crate::service::{ObjectView, Service};
+use crate::{
+    auth::{Scope, scope::WHOLE},
+    service::{ObjectView, Service},
+};
 pub(crate) use follow::follow;
 
 const DEFAULT_DEADLINE_MS: u32 = 5_000;
@@ -92,12 +98,13 @@ pub(crate) struct Many {
 
 pub(super) async fn submit(
     State(context): State<Arc<ApiContext>>,
+    Extension(principal): Extension<Principal>,
     Body(body): Body<CommandBody>,
 ) -> Result<(StatusCode, Json<Any>), Problem> {
     let wait = body.wait;
     // Listening begins before the command does, so that no step of its life is missed.
     let mut life = context.commands.life();
-    match hand_in(&context.service, &context.commands, body).await? {
+    match hand_in(&context.service, &context.commands, &principal.scope, body).await? {
         Taken::One(mut command) => {
             if wait {
                 let until = Instant::now() + Duration::from_secs(MAX_WAIT_S);
@@ -110,15 +117,16 @@ pub(super) async fn submit(
     }
 }
 
-/// Checks a command and hands it to the owners of what it is for.
+/// Checks a command and hands it to the owners of what it is for, all of which must be within the scope.
 pub(crate) async fn hand_in(
     service: &Service,
     commands: &CommandsHandle,
+    scope: &Scope,
     body: CommandBody,
 ) -> Result<Taken, Problem> {
     let wait = body.wait;
     let asked = body.check()?;
-    match find_target(service, &asked.device).await? {
+    match find_target(service, scope, &asked.device).await? {
         Target::Device(device) => hand_to(commands, &asked, device).await.map(Taken::One),
         Target::Many { name, .. } if wait => Err(Problem::invalid(
             format!("`wait` is for one device, and `{}` is {name}", asked.device),
@@ -132,7 +140,7 @@ pub(crate) async fn hand_in(
 /// renamed meanwhile.
 pub(super) async fn keep(service: &Service, mut command: Any) -> Result<Any, Problem> {
     let asked = check_later(&command)?;
-    if let Target::Device(device) = find_target(service, &asked.device).await? {
+    if let Target::Device(device) = find_target(service, &WHOLE, &asked.device).await? {
         check_capabilities(&device, &asked.change)?;
         if let Any::Object(map) = &mut command {
             map.insert("device".to_owned(), device.id.as_str().into());
@@ -219,6 +227,7 @@ async fn hand_to_all(
 pub(crate) async fn hand_in_each(
     service: &Service,
     handle: &CommandsHandle,
+    scope: &Scope,
     name: String,
     bodies: Vec<CommandBody>,
 ) -> Result<Many, Problem> {
@@ -226,7 +235,7 @@ pub(crate) async fn hand_in_each(
         let id = body.device.clone();
         let hand_in = async {
             let asked = body.check()?;
-            hand_to(handle, &asked, find_device(service, &asked.device).await?).await
+            hand_to(handle, &asked, find_device(service, scope, &asked.device).await?).await
         };
         (id, hand_in.await)
     });
@@ -263,10 +272,16 @@ impl Many {
 
 pub(super) async fn read(
     State(context): State<Arc<ApiContext>>,
+    Extension(principal): Extension<Principal>,
     Named(id): Named,
 ) -> Result<Json<Any>, Problem> {
     let wanted = if id.len() <= 64 { id } else { String::new() };
-    let command = context.commands.get(wanted).await?;
+    let mut command = context.commands.get(wanted).await?;
+    if let Some(device) = command.as_ref().map(|command| &command.device)
+        && !reaches(&context.service, &principal.scope, device).await?
+    {
+        command = None;
+    }
     let fix = "commands are kept for ten minutes after they end";
     command.map(|command| Json(to_json(&command))).ok_or_else(|| Problem::not_found("such command", fix))
 }

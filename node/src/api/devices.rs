@@ -2,26 +2,36 @@
 
 use std::sync::Arc;
 
-use axum::{Json, extract::State, http::StatusCode};
+use axum::{Extension, Json, extract::State, http::StatusCode};
 use mesh_proto::{FieldName, ObjectId, Value as Stored};
 use serde_json::{Value, json};
 
-use super::{ApiContext, extract::Named, json::from_object, objects::MAX_PAGE, problem::Problem};
-use crate::service::{ObjectView, Service, ServiceError};
+use super::{
+    ApiContext, access::Principal, extract::Named, json::from_object, objects::MAX_PAGE, problem::Problem,
+    scoped::outside,
+};
+use crate::{
+    auth::Scope,
+    service::{ObjectView, Service, ServiceError},
+};
 
 /// Most devices that are looked through.
 const MAX_DEVICES: usize = 4_096;
 
-pub(super) async fn devices(State(context): State<Arc<ApiContext>>) -> Result<Json<Value>, Problem> {
-    let devices = all_devices(&context.service).await?;
+pub(super) async fn devices(
+    State(context): State<Arc<ApiContext>>,
+    Extension(principal): Extension<Principal>,
+) -> Result<Json<Value>, Problem> {
+    let devices = devices_within(&context.service, &principal.scope).await?;
     Ok(Json(json!({ "devices": devices.iter().map(from_object).collect::<Vec<_>>() })))
 }
 
 pub(super) async fn device(
     State(context): State<Arc<ApiContext>>,
+    Extension(principal): Extension<Principal>,
     Named(given): Named,
 ) -> Result<Json<Value>, Problem> {
-    Ok(Json(from_object(&find_device(&context.service, &given).await?)))
+    Ok(Json(from_object(&find_device(&context.service, &principal.scope, &given).await?)))
 }
 
 /// What a command is for.
@@ -36,9 +46,10 @@ pub(crate) enum Target {
     },
 }
 
-/// What a person means: a device, else a group by its name or object, else an area.
-pub(crate) async fn find_target(service: &Service, given: &str) -> Result<Target, Problem> {
-    let no_device = match find_device(service, given).await {
+/// What a person means: a device, else a group by its name or object, else an area. Of a group or an area all that is there must be
+/// within the scope.
+pub(crate) async fn find_target(service: &Service, scope: &Scope, given: &str) -> Result<Target, Problem> {
+    let no_device = match find_device(service, scope, given).await {
         Ok(device) => return Ok(Target::Device(device)),
         Err(problem) if problem.status() == StatusCode::NOT_FOUND => problem,
         Err(problem) => return Err(problem),
@@ -53,7 +64,7 @@ pub(crate) async fn find_target(service: &Service, given: &str) -> Result<Target
             field.is_some_and(|field| group.fields.contains_key(&field))
         };
         let members = devices.into_iter().filter(is_member).collect();
-        return many(group.id.as_str().to_owned(), members);
+        return many(group.id.as_str().to_owned(), members, scope, scope.sees(&group), no_device);
     }
     let area = given.to_lowercase();
     let of_area: Vec<ObjectView> = devices
@@ -61,13 +72,28 @@ pub(crate) async fn find_target(service: &Service, given: &str) -> Result<Target
         .filter(|device| text(device, "area").to_lowercase() == area && can_be_told(device))
         .collect();
     if of_area.is_empty() || area.is_empty() {
-        Err(no_device)
-    } else {
-        many(format!("area {given}"), of_area)
+        return Err(no_device);
     }
+    let is_known = of_area.iter().any(|device| scope.sees(device));
+    many(format!("area {given}"), of_area, scope, is_known, no_device)
 }
 
-fn many(name: String, devices: Vec<ObjectView>) -> Result<Target, Problem> {
+/// Several devices, all of them within the scope. To whom their name `is_known` the rule is said that they break, and to others that
+/// there are none.
+fn many(
+    name: String,
+    devices: Vec<ObjectView>,
+    scope: &Scope,
+    is_known: bool,
+    unknown: Problem,
+) -> Result<Target, Problem> {
+    let is_within = devices.iter().all(|device| scope.sees(device));
+    if !is_known && (devices.is_empty() || !is_within) {
+        return Err(unknown);
+    }
+    if !is_within {
+        return Err(outside(&format!("{name} reaches beyond it: name the devices that are meant")));
+    }
     if devices.is_empty() {
         let detail = format!("{name} has no device that is there");
         let fix = "put devices into it: `hearth group add GROUP DEVICE…`";
@@ -83,7 +109,7 @@ fn can_be_told(device: &ObjectView) -> bool {
     matches!(kind, Some("light" | "switch"))
 }
 
-fn text(device: &ObjectView, field: &str) -> String {
+pub(super) fn text(device: &ObjectView, field: &str) -> String {
     let field = FieldName::new(field).ok().and_then(|field| device.fields.get(&field));
     field.and_then(|field| field.value.as_text()).unwrap_or_default().to_owned()
 }
@@ -102,14 +128,25 @@ pub(crate) async fn all_devices(service: &Service) -> Result<Vec<ObjectView>, Se
     }
 }
 
-/// The device that a person means: its object (`device/NAME`), the name they gave it, the name of
+/// Every complete device within a scope.
+async fn devices_within(service: &Service, scope: &Scope) -> Result<Vec<ObjectView>, ServiceError> {
+    let mut devices = all_devices(service).await?;
+    devices.retain(|device| scope.sees(device));
+    Ok(devices)
+}
+
+/// The device within a scope that a person means: its object (`device/NAME`), the name they gave it, the name of
 /// the object alone, or the label in the hardware; then name or label whatever their case.
-pub(crate) async fn find_device(service: &Service, given: &str) -> Result<ObjectView, Problem> {
+pub(crate) async fn find_device(
+    service: &Service,
+    scope: &Scope,
+    given: &str,
+) -> Result<ObjectView, Problem> {
     if let Some(id) = ObjectId::new(given).ok().filter(|id| id.kind() == "device") {
-        let device = service.get(id).await?.filter(|device| device.complete);
+        let device = service.get(id).await?.filter(|device| device.complete && scope.sees(device));
         return device.ok_or_else(|| no_device(given, &[]));
     }
-    let devices = all_devices(service).await?;
+    let devices = devices_within(service, scope).await?;
     let lower = given.to_lowercase();
     let by_name = |device: &ObjectView| text(device, "name") == given;
     let by_object = |device: &ObjectView| device.id.name() == given;

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use axum::{Json, extract::State, http::StatusCode};
+use axum::{Extension, Json, extract::State, http::StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{ApiContext, extract::Body, problem::Problem};
+use super::{ApiContext, access::Principal, extract::Body, problem::Problem};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -18,8 +18,11 @@ pub(super) struct EventBody {
 
 pub(super) async fn publish(
     State(context): State<Arc<ApiContext>>,
+    Extension(principal): Extension<Principal>,
     Body(EventBody { topic, data }): Body<EventBody>,
 ) -> Result<(StatusCode, Json<Value>), Problem> {
+    // As its object begins.
+    principal.must_cover("event", &format!("{topic}:"))?;
     let event = context.events.publish(topic.clone(), data.clone()).await?;
     Ok((StatusCode::ACCEPTED, Json(json!({ "id": event.as_str(), "topic": topic, "data": data }))))
 }

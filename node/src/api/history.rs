@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use axum::{Json, extract::State};
+use axum::{Extension, Json, extract::State};
 use mesh_proto::Value as Stored;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::{
     ApiContext,
+    access::Principal,
     devices::find_device,
     extract::{Named, Params},
     json::timestamp,
@@ -37,6 +38,7 @@ pub(super) struct HistoryParams {
 
 pub(super) async fn read(
     State(context): State<Arc<ApiContext>>,
+    Extension(principal): Extension<Principal>,
     Named(given): Named,
     Params(params): Params<HistoryParams>,
 ) -> Result<Json<Value>, Problem> {
@@ -48,7 +50,7 @@ pub(super) async fn read(
         let detail = format!("`points` is {points}");
         return Err(Problem::invalid(detail, format!("ask for 1 to {MOST_POINTS}")));
     }
-    let device = find_device(&context.service, &given).await?;
+    let device = find_device(&context.service, &principal.scope, &given).await?;
     let key = params.sensor.as_deref().map(|sensor| key(&device, sensor));
     let query = HistoryQuery { device: device.id.clone(), since, until, key: key.clone(), points };
     let view = context.history.read(query).await?;

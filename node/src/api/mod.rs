@@ -27,10 +27,12 @@ pub mod problem;
 mod removal;
 mod scenes;
 mod schedules;
+pub(crate) mod scoped;
 pub mod serve;
 #[cfg(test)]
 mod tests;
 mod time;
+mod tokens;
 mod transfer;
 mod watch;
 mod webhooks;
@@ -199,8 +201,8 @@ fn admin_routes() -> Router<Arc<ApiContext>> {
         .route("/api/v1/join", post(admin::join))
         .route("/api/v1/leave", post(admin::leave))
         .route("/api/v1/nodes/{node}", patch(admin::rename).delete(removal::remove))
-        .route("/api/v1/tokens", get(admin::tokens).post(admin::create_token))
-        .route("/api/v1/tokens/{id}", delete(admin::revoke_token))
+        .route("/api/v1/tokens", get(tokens::list).post(tokens::create))
+        .route("/api/v1/tokens/{id}", delete(tokens::revoke))
         .route("/api/v1/adapters/{id}", patch(adapters::change).delete(adapters::forget))
         .route("/api/v1/adapters/{id}/pair", post(adapters::pair))
         .route("/api/v1/doctor", get(admin::doctor))

@@ -13,6 +13,7 @@ use super::{
     extract::{Body, Object, Params},
     json::from_object,
     problem::Problem,
+    scoped,
 };
 use crate::{
     json::to_value,
@@ -48,11 +49,10 @@ pub(super) async fn list(
         ));
     }
     let after = params.after.as_deref().map(ObjectId::new).transpose()?;
-    let page = context.service.list(&params.prefix, after, limit, params.incomplete).await?;
-    // The page says where to go on even if its last object is not for this reader.
-    let next = page.last().filter(|_| page.len() == limit).map(|object| object.id.as_str().to_owned());
-    let shown = page.iter().filter(|object| principal.may_see(object.id.kind()));
-    Ok(Json(json!({ "objects": shown.map(from_object).collect::<Vec<_>>(), "next": next })))
+    let (page, next) =
+        scoped::page(&context.service, &principal, &params.prefix, after, limit, params.incomplete).await?;
+    let shown: Vec<_> = page.iter().map(from_object).collect();
+    Ok(Json(json!({ "objects": shown, "next": next.as_ref().map(ObjectId::as_str) })))
 }
 
 #[derive(Deserialize)]
@@ -69,8 +69,7 @@ pub(super) async fn read(
     Params(params): Params<ReadParams>,
 ) -> Result<Json<Value>, Problem> {
     let object = context.service.get(id.clone()).await?;
-    let shown =
-        object.filter(|object| principal.may_see(id.kind()) && (object.complete || params.incomplete));
+    let shown = object.filter(|object| principal.sees(object) && (object.complete || params.incomplete));
     let fix =
         "`hearth list` shows what there is; an object that lacks a required field needs ?incomplete=true";
     shown.map(|object| Json(from_object(&object))).ok_or_else(|| Problem::not_found(id.as_str(), fix))
@@ -87,10 +86,13 @@ pub(super) struct Patch {
 
 pub(super) async fn write(
     State(context): State<Arc<ApiContext>>,
+    Extension(principal): Extension<Principal>,
     Object(id): Object,
     Body(patch): Body<Patch>,
 ) -> Result<Json<Value>, Problem> {
     refuse_tokens(&id)?;
+    let fields: Vec<&str> = patch.set.keys().chain(&patch.unset).map(String::as_str).collect();
+    principal.may_write(&context.service, &id, &fields).await?;
     let twice = patch.unset.iter().find(|field| patch.set.contains_key(*field));
     if let Some(field) = twice {
         return Err(Problem::invalid(format!("`{field}` is both set and unset"), "name each field once"));
@@ -113,9 +115,11 @@ pub(super) async fn write(
 
 pub(super) async fn delete(
     State(context): State<Arc<ApiContext>>,
+    Extension(principal): Extension<Principal>,
     Object(id): Object,
 ) -> Result<StatusCode, Problem> {
     refuse_tokens(&id)?;
+    principal.may_write(&context.service, &id, &[]).await?;
     // What is not here needs no tombstone; asking twice is no mistake.
     if context.service.get(id.clone()).await?.is_some() {
         context.service.write(Author::Client, vec![Op::Delete(id)]).await?;

@@ -13,6 +13,7 @@ use serde_json::{Value as Json, json};
 use super::ports::PortError;
 use crate::{
     auth::{
+        scope::ScopeError,
         setup::SetupError,
         tokens::{Denied, TokenError},
     },
@@ -368,6 +369,13 @@ impl From<Denied> for Problem {
     fn from(denied: Denied) -> Self {
         match denied {
             Denied::Unknown => Self::unauthenticated(),
+            Denied::Expired => Self::new(
+                StatusCode::UNAUTHORIZED,
+                "token-expired",
+                "The token has ended",
+                "the token was for a time that is over",
+                "ask an admin for another: `hearth token create`",
+            ),
             Denied::Paced { retry_after_s } => Self::new(
                 StatusCode::TOO_MANY_REQUESTS,
                 "too-many-attempts",
@@ -393,6 +401,22 @@ impl From<TokenError> for Problem {
                 "revoke the ones that nobody uses: `hearth token list`, `hearth token revoke ID`",
             ),
             TokenError::Label => Self::invalid(detail, "shorten the label"),
+            TokenError::Scope(error) => error.into(),
+            TokenError::ConfinedAdmin => {
+                Self::invalid(detail, "leave the scope out, or make it a viewer or an operator")
+            }
+            TokenError::End => Self::invalid(detail, "say it as 90d, or as a moment to come"),
+            TokenError::Outlives => Self::forbidden(
+                detail,
+                "give it an end before that of your own token, or ask with a token that has none",
+            ),
+            TokenError::NoTime => Self::new(
+                StatusCode::CONFLICT,
+                "no-time",
+                "The time of day is not known",
+                detail,
+                "say the time (`hearth time`), or make a token without an end",
+            ),
             TokenError::NotFound => Self::new(
                 StatusCode::NOT_FOUND,
                 "not-found",
@@ -403,6 +427,16 @@ impl From<TokenError> for Problem {
             TokenError::NoRandomness => Self::internal(),
             TokenError::Service(error) => error.into(),
         }
+    }
+}
+
+impl From<ScopeError> for Problem {
+    fn from(error: ScopeError) -> Self {
+        let detail = error.to_string();
+        Self::invalid(
+            detail,
+            "prefixes are like note/ or scene/evening; areas and devices are called as in `hearth devices`",
+        )
     }
 }
 

@@ -6,37 +6,45 @@ use std::{
     time::Duration,
 };
 
-use axum::{Json, extract::State, http::StatusCode};
+use axum::{Extension, Json, extract::State, http::StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::{
     ApiContext,
+    access::Principal,
     commands::{self, MAX_WAIT_S},
     extract::{Body, Named},
     json::timestamp,
     problem::Problem,
 };
-use crate::automation::scenes::{Changes, Content, Given, Manner, Scene, Scenes};
+use crate::{
+    auth::Scope,
+    automation::scenes::{Changes, Content, Given, Manner, Scene, Scenes},
+};
 
 impl ApiContext {
-    pub(super) fn scenes(&self) -> Scenes<'_> {
-        Scenes::new(&self.service, &self.commands)
+    pub(super) fn scenes<'a>(&'a self, scope: &'a Scope) -> Scenes<'a> {
+        Scenes::new(&self.service, &self.commands).within(scope)
     }
 }
 
-pub(super) async fn list(State(context): State<Arc<ApiContext>>) -> Result<Json<Value>, Problem> {
-    let (scenes, devices) = context.scenes().list().await?;
+pub(super) async fn list(
+    State(context): State<Arc<ApiContext>>,
+    Extension(principal): Extension<Principal>,
+) -> Result<Json<Value>, Problem> {
+    let (scenes, devices) = context.scenes(&principal.scope).list().await?;
     let shown: Vec<_> = scenes.iter().map(|scene| to_json(scene, &devices)).collect();
     Ok(Json(json!({ "scenes": shown })))
 }
 
 pub(super) async fn read(
     State(context): State<Arc<ApiContext>>,
+    Extension(principal): Extension<Principal>,
     Named(name): Named,
 ) -> Result<Json<Value>, Problem> {
-    shown(&context, &name).await.map(Json)
+    shown(&context, &principal, &name).await.map(Json)
 }
 
 /// What is in a scene: changes that are said, or what devices are now.
@@ -50,6 +58,7 @@ pub(super) struct SceneBody {
 
 pub(super) async fn put(
     State(context): State<Arc<ApiContext>>,
+    Extension(principal): Extension<Principal>,
     Named(name): Named,
     Body(body): Body<SceneBody>,
 ) -> Result<Json<Value>, Problem> {
@@ -62,8 +71,9 @@ pub(super) async fn put(
             return Err(Problem::invalid("one of `save` and `devices` is needed", fix));
         }
     };
-    let refused = context.scenes().put(&name, content, body.transition_ms).await?;
-    let mut scene = shown(&context, &name).await?;
+    principal.must_cover("scene", &name)?;
+    let refused = context.scenes(&principal.scope).put(&name, content, body.transition_ms).await?;
+    let mut scene = shown(&context, &principal, &name).await?;
     if let Some(members) = scene.as_object_mut() {
         members.insert("refused".to_owned(), refused.into());
     }
@@ -72,9 +82,11 @@ pub(super) async fn put(
 
 pub(super) async fn remove(
     State(context): State<Arc<ApiContext>>,
+    Extension(principal): Extension<Principal>,
     Named(name): Named,
 ) -> Result<Json<Value>, Problem> {
-    context.scenes().remove(&name).await?;
+    principal.must_cover("scene", &name)?;
+    context.scenes(&principal.scope).remove(&name).await?;
     Ok(Json(json!({ "name": name, "removed": true })))
 }
 
@@ -96,22 +108,24 @@ impl MannerBody {
 
 pub(super) async fn activate(
     State(context): State<Arc<ApiContext>>,
+    Extension(principal): Extension<Principal>,
     Named(name): Named,
     Body(body): Body<MannerBody>,
 ) -> Result<(StatusCode, Json<Value>), Problem> {
     let wait = body.wait;
     let manner = body.manner();
-    answer(&context, &name, wait, context.scenes().activate(&name, &manner, "client")).await
+    answer(&context, &name, wait, context.scenes(&principal.scope).activate(&name, &manner, "client")).await
 }
 
 pub(super) async fn undo(
     State(context): State<Arc<ApiContext>>,
+    Extension(principal): Extension<Principal>,
     Named(name): Named,
     Body(body): Body<MannerBody>,
 ) -> Result<(StatusCode, Json<Value>), Problem> {
     let wait = body.wait;
     let manner = body.manner();
-    answer(&context, &name, wait, context.scenes().undo(&name, &manner)).await
+    answer(&context, &name, wait, context.scenes(&principal.scope).undo(&name, &manner)).await
 }
 
 /// The commands that were given, at their ends where those are waited for.
@@ -135,9 +149,10 @@ async fn answer(
     Ok((if is_over { StatusCode::OK } else { StatusCode::ACCEPTED }, Json(shown)))
 }
 
-async fn shown(context: &ApiContext, name: &str) -> Result<Value, Problem> {
-    let scene = context.scenes().find(name).await?;
-    let (_, devices) = context.scenes().list().await?;
+async fn shown(context: &ApiContext, principal: &Principal, name: &str) -> Result<Value, Problem> {
+    let scenes = context.scenes(&principal.scope);
+    let scene = scenes.find(name).await?;
+    let (_, devices) = scenes.list().await?;
     Ok(to_json(&scene, &devices))
 }
 

@@ -2,16 +2,24 @@
 
 use std::sync::Arc;
 
-use axum::{Json, extract::State};
+use axum::{Extension, Json, extract::State};
 use mesh_proto::time::{Basis, SetTimeError};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{ApiContext, extract::Body, json::timestamp, ports::PortError, problem::Problem};
+use super::{
+    ApiContext, access::Principal, extract::Body, json::timestamp, ports::PortError, problem::Problem,
+};
 use crate::service::TimeView;
 
-pub(super) async fn read(State(context): State<Arc<ApiContext>>) -> Result<Json<Value>, Problem> {
-    Ok(Json(to_json(&context.service.time().await?)))
+pub(super) async fn read(
+    State(context): State<Arc<ApiContext>>,
+    Extension(principal): Extension<Principal>,
+) -> Result<Json<Value>, Problem> {
+    let time = context.service.time().await?;
+    // Which nodes there are is not for whoever is confined to a part of the home.
+    let peer = time.peer.clone().filter(|_| principal.scope.is_whole());
+    Ok(Json(to_json(&TimeView { peer, ..time })))
 }
 
 #[derive(Deserialize)]
@@ -22,6 +30,7 @@ pub(super) struct TimeBody {
 
 pub(super) async fn set(
     State(context): State<Arc<ApiContext>>,
+    Extension(principal): Extension<Principal>,
     Body(body): Body<TimeBody>,
 ) -> Result<Json<Value>, Problem> {
     context.service.set_time(moment(&body.time)?).await?.map_err(|refused| match refused {
@@ -33,7 +42,7 @@ pub(super) async fn set(
             Problem::invalid(refused.to_string(), "give the time of today, such as 2026-11-29T17:30:00+01:00")
         }
     })?;
-    read(State(context)).await
+    read(State(context), Extension(principal)).await
 }
 
 /// Milliseconds since 1970.

@@ -7,7 +7,7 @@
 mod inbound;
 mod outbound;
 
-use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use axum::{
     Extension,
@@ -19,6 +19,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use futures_util::StreamExt as _;
+use mesh_proto::ObjectId;
 use serde_json::{Value, json};
 use tokio::sync::{broadcast, mpsc};
 
@@ -187,6 +188,8 @@ struct Subscription {
     next: Next,
     /// Whether the snapshot has not ended yet.
     snapshot: bool,
+    /// What a confined client was told of and that is still within its scope: at most as much as it sees.
+    told: BTreeSet<ObjectId>,
 }
 
 impl Subscription {
@@ -260,13 +263,16 @@ impl Session {
     ) -> Result<(), Closed> {
         self.subscription = None;
         let service = &self.context.service;
+        // What it knows may have left its scope since, and what comes now does not tell: it begins anew.
+        let resume = resume.filter(|_| self.principal.scope.is_whole());
         let watching = match service.watch(prefixes.clone(), resume).await {
             Ok(watching) => watching,
             Err(error) => return out.problem(&error.into(), None).await,
         };
         let watch = Watch { service: service.clone(), watcher: watching.watcher };
         let next = Subscription::next(service, watching.watcher);
-        self.subscription = Some(Subscription { watch, prefixes, next, snapshot: true });
+        self.subscription =
+            Some(Subscription { watch, prefixes, next, snapshot: true, told: BTreeSet::new() });
         out.send(&json!({ "type": "snapshot_begin", "reset": watching.reset })).await
     }
 
@@ -290,13 +296,19 @@ impl Session {
             }
         };
         let in_snapshot = self.subscription.as_ref().is_some_and(|subscription| subscription.snapshot);
-        for change in changes.changes.iter().filter(|change| self.principal.may_see(change.id.kind())) {
-            out.send(&to_json(change)).await?;
+        let mut is_news = in_snapshot || self.principal.scope.is_whole();
+        for change in &changes.changes {
+            if let Some(message) = self.shown(change) {
+                is_news = true;
+                out.send(&message).await?;
+            }
         }
-        // Resuming before everything is delivered would miss the rest.
-        if changes.caught_up {
+        // Resuming before everything is delivered would miss the rest. That nothing was to be told is no news for whoever is confined:
+        // it would tell that something happens elsewhere, and a token how much.
+        if changes.caught_up && is_news {
             let kind = if in_snapshot { "snapshot_end" } else { "mark" };
-            out.send(&json!({ "type": kind, "resume": resume_text(changes.token) })).await?;
+            let resume = Some(resume_text(changes.token)).filter(|_| self.principal.scope.is_whole());
+            out.send(&json!({ "type": kind, "resume": resume })).await?;
         }
         out.flush().await?;
         // Only now are the next values fetched: those that changed meanwhile count once.
@@ -305,6 +317,22 @@ impl Session {
             subscription.next = Subscription::next(&subscription.watch.service, subscription.watch.watcher);
         }
         Ok(())
+    }
+
+    /// A change as this client sees it, if it does. What leaves the scope of one that is confined is gone for it.
+    fn shown(&mut self, change: &Change) -> Option<Value> {
+        if self.principal.scope.is_whole() {
+            return self.principal.may_see(change.id.kind()).then(|| to_json(change));
+        }
+        let told = &mut self.subscription.as_mut()?.told;
+        let object = change.object.as_ref().filter(|object| object.complete && self.principal.sees(object));
+        match object {
+            Some(_) => {
+                told.insert(change.id.clone());
+                Some(to_json(change))
+            }
+            None => told.remove(&change.id).then(|| gone(&change.id)),
+        }
     }
 
     /// Tells the commands to the devices of a group at once, and of each what its life brings from then on.
@@ -401,8 +429,12 @@ async fn next_changes(subscription: &mut Option<Subscription>) -> Result<Changes
 fn to_json(change: &Change) -> Value {
     match change.object.as_ref().filter(|object| object.complete) {
         Some(object) => json!({ "type": "object", "object": from_object(object) }),
-        None => json!({ "type": "gone", "id": change.id.as_str() }),
+        None => gone(&change.id),
     }
+}
+
+fn gone(id: &ObjectId) -> Value {
+    json!({ "type": "gone", "id": id.as_str() })
 }
 
 fn resume_text(token: ResumeToken) -> String {

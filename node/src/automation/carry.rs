@@ -17,6 +17,7 @@ use crate::{
         devices::find_target,
         ports::{Command, CommandState, CommandsHandle},
     },
+    auth::scope::WHOLE,
     service::Service,
 };
 
@@ -80,7 +81,7 @@ impl Hands {
         let of = |member: &str| step.get(member).filter(|name| !is_expression(name)).and_then(Json::as_str);
         let found = match (of("scene"), of("device")) {
             (Some(scene), _) => Scenes::new(&self.service, &self.commands).find(scene).await.map(drop),
-            (None, Some(target)) => find_target(&self.service, target).await.map(drop),
+            (None, Some(target)) => find_target(&self.service, &WHOLE, target).await.map(drop),
             (None, None) => Ok(()),
         };
         found.map_err(|problem| problem.detail().to_owned())
@@ -95,7 +96,7 @@ impl Hands {
         } else {
             let body = body(command, key)?;
             let target = of("device").unwrap_or_default();
-            hand_in(&self.service, &self.commands, body).await.map_err(|problem| (target, problem))
+            hand_in(&self.service, &self.commands, &WHOLE, body).await.map_err(|problem| (target, problem))
         };
         taken.map_err(|(target, problem)| format!("{target}: {}", problem.detail()))
     }

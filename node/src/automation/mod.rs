@@ -92,7 +92,7 @@ const PREFIXES: [&str; 3] = ["schedule/", "home/", peers::PREFIX];
 /// Why nothing happens by the clock.
 const NO_TIME: &str = "the time of day is not known: `hearth time` shows why, `hearth time set` sets it";
 /// The name of the home's object.
-const HOME: &str = "main";
+pub(crate) const HOME: &str = "main";
 
 /// What the automation is made of.
 pub struct AutomationParts {

@@ -23,7 +23,9 @@ use crate::{
         devices::{Target, all_devices, find_device, find_target},
         ports::{CommandsHandle, MAX_TRANSITION_MS},
         problem::Problem,
+        scoped::{outside, reaches},
     },
+    auth::{Scope, scope::WHOLE},
     devices::Portrait,
     service::{ObjectView, Op, Service},
 };
@@ -82,11 +84,20 @@ struct Seen {
 pub(crate) struct Scenes<'a> {
     service: &'a Service,
     commands: &'a CommandsHandle,
+    /// The part of the home to which whoever asks is confined.
+    scope: &'a Scope,
 }
 
 impl<'a> Scenes<'a> {
     pub(crate) fn new(service: &'a Service, commands: &'a CommandsHandle) -> Self {
-        Self { service, commands }
+        Self { service, commands, scope: &WHOLE }
+    }
+
+    /// The same for whoever is confined to a part of the home: there are scenes by their names, and of what is activated, put back or
+    /// replaced every device must be within.
+    #[must_use]
+    pub(crate) fn within(self, scope: &'a Scope) -> Self {
+        Self { scope, ..self }
     }
 
     /// Every scene, with the names of the devices that there are.
@@ -94,7 +105,8 @@ impl<'a> Scenes<'a> {
         let views = self.service.list("scene/", None, MAX_SCENES, false).await?;
         let devices = all_devices(self.service).await?;
         let names = devices.iter().map(|device| device.id.name().to_owned()).collect();
-        Ok((views.iter().map(Scene::read).collect(), names))
+        let seen = views.iter().filter(|view| self.scope.sees(view));
+        Ok((seen.map(Scene::read).collect(), names))
     }
 
     /// Makes a scene, or replaces what is in it; answers with who is not in it, and why. What was before its last activation
@@ -113,6 +125,7 @@ impl<'a> Scenes<'a> {
             return Err(conflict("too-many-scenes", detail, "remove one: hearth scene list"));
         }
         let old = known.as_ref().map_or_else(|| Scene::new(object), Scene::read);
+        self.check_scope(&old, old.set.keys().chain(old.before.keys())).await?;
         let transition_ms = check_transition(transition_ms)?.unwrap_or(old.transition_ms);
         let (set, refused) = match content {
             Content::Now(names) => self.picture(&names, &old).await?,
@@ -154,6 +167,7 @@ impl<'a> Scenes<'a> {
     /// Gives every device of a scene its command, and keeps what they were.
     pub(crate) async fn activate(&self, name: &str, manner: &Manner, by: &str) -> Result<Given, Problem> {
         let scene = self.find(name).await?;
+        self.check_scope(&scene, scene.set.keys()).await?;
         let transition_ms = check_transition(manner.transition_ms)?.unwrap_or(scene.transition_ms);
         let seen = self.look(scene.set.keys()).await?;
         check_any_left(&scene, &seen)?;
@@ -170,6 +184,7 @@ impl<'a> Scenes<'a> {
     /// Puts back what was before. Who refused can be put back later.
     pub(crate) async fn undo(&self, name: &str, manner: &Manner) -> Result<Given, Problem> {
         let scene = self.find(name).await?;
+        self.check_scope(&scene, scene.before.keys()).await?;
         let transition_ms = check_transition(manner.transition_ms)?.unwrap_or(scene.transition_ms);
         if scene.before.is_empty() {
             let detail = format!("`{name}` has nothing to undo");
@@ -194,7 +209,9 @@ impl<'a> Scenes<'a> {
     /// A scene by its name.
     pub(crate) async fn find(&self, name: &str) -> Result<Scene, Problem> {
         let view = match named("scene", name) {
-            Ok(object) => self.service.get(object).await?.filter(|view| view.complete),
+            Ok(object) => {
+                self.service.get(object).await?.filter(|view| view.complete && self.scope.sees(view))
+            }
             Err(_) => None,
         };
         if let Some(view) = view {
@@ -203,14 +220,35 @@ impl<'a> Scenes<'a> {
         let shown: String = name.chars().filter(|c| !c.is_control()).take(64).collect();
         let others = self.service.list("scene/", None, MAX_SCENES, false).await?;
         Err(Problem::not_found(&format!("scene `{shown}`"), "`hearth scene list` shows what there is")
-            .with_candidates(others.into_iter().map(|scene| scene.id.name().to_owned())))
+            .with_candidates(
+                others
+                    .into_iter()
+                    .filter(|scene| self.scope.sees(scene))
+                    .map(|scene| scene.id.name().to_owned()),
+            ))
+    }
+
+    /// Refuses a scene of which any device is outside of the scope.
+    async fn check_scope(
+        &self,
+        scene: &Scene,
+        devices: impl Iterator<Item = &String>,
+    ) -> Result<(), Problem> {
+        for device in devices {
+            let id = ObjectId::new(&format!("device/{device}"))?;
+            if !reaches(self.service, self.scope, &id).await? {
+                let what = format!("{} reaches beyond it", scene.object.as_str());
+                return Err(outside(&what));
+            }
+        }
+        Ok(())
     }
 
     /// The changes that make devices what they are now, and who has none.
     async fn picture(&self, names: &[String], old: &Scene) -> Result<(Changes, Vec<Json>), Problem> {
         let mut wanted: BTreeSet<String> = BTreeSet::new();
         for name in names {
-            let devices = match find_target(self.service, name).await? {
+            let devices = match find_target(self.service, self.scope, name).await? {
                 Target::Device(device) => vec![device],
                 Target::Many { devices, .. } => devices,
             };
@@ -244,7 +282,7 @@ impl<'a> Scenes<'a> {
     async fn said(&self, changes: BTreeMap<String, Json>) -> Result<Changes, Problem> {
         let mut set = Changes::new();
         for (name, change) in changes {
-            let device = find_device(self.service, &name).await?;
+            let device = find_device(self.service, self.scope, &name).await?;
             check_kept(&device, &change)?;
             let device = device.id.name().to_owned();
             Scene::fits(&device, &change).map_err(|reason| {
@@ -298,7 +336,7 @@ impl<'a> Scenes<'a> {
             }
         }
         let name = scene.object.as_str().to_owned();
-        let mut many = hand_in_each(self.service, self.commands, name, bodies).await?;
+        let mut many = hand_in_each(self.service, self.commands, self.scope, name, bodies).await?;
         refused.append(&mut many.refused);
         many.refused = refused;
         Ok(Given { many, transition_ms })

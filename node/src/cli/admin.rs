@@ -1,54 +1,17 @@
-//! `token`, `setup-code`, `ca export`, `doctor`.
+//! `setup-code`, `ca export`, `doctor`.
 
 use std::path::Path;
 
 use hyper::Method;
 use serde_json::{Value, json};
 
-use super::args::{TokenCommand, TokenRole};
-use super::client::{garbled, segment};
+use super::client::garbled;
 use super::exit::{Exit, Failure};
 use super::model::{Check, read_list};
 use super::output::Done;
 use super::{Session, show};
 
 impl Session {
-    pub(super) async fn token(&self, command: &TokenCommand) -> Done<Exit> {
-        match command {
-            TokenCommand::Create { role, label } => {
-                let role = match role {
-                    TokenRole::Viewer => "viewer",
-                    TokenRole::Operator => "operator",
-                    TokenRole::Admin => "admin",
-                };
-                let mut body = json!({"role": role});
-                if let (Some(label), Some(body)) = (label, body.as_object_mut()) {
-                    body.insert("label".into(), json!(label));
-                }
-                let answer = self.client.call(Method::POST, "/api/v1/tokens", Some(&body)).await?;
-                let token = text(&answer, "token")?;
-                self.out.note(format!("token {} ({role}); it is shown this once:", text(&answer, "id")?));
-                self.out.either(&answer, || token)?;
-            }
-            TokenCommand::List => {
-                let answer = self.client.get("/api/v1/tokens").await?;
-                let tokens: Vec<Value> = read_list(&answer, "tokens")?;
-                self.out.either(&answer, || {
-                    show::rows(
-                        &tokens,
-                        ["ID", "ROLE", "LABEL", "CREATED"],
-                        ["id", "role", "label", "created"],
-                    )
-                })?;
-            }
-            TokenCommand::Revoke { id } => {
-                self.client.call(Method::DELETE, &format!("/api/v1/tokens/{}", segment(id)), None).await?;
-                return self.done(json!({"id": id, "revoked": true}), format!("token {id} is void"));
-            }
-        }
-        Ok(Exit::Ok)
-    }
-
     pub(super) async fn setup_code(&self, new: bool) -> Done<Exit> {
         let method = if new { Method::POST } else { Method::GET };
         let answer = self.client.call(method, "/api/v1/setup-code", None).await?;
@@ -105,7 +68,7 @@ fn no_code(answer: &Value) -> Failure {
     Failure { problem: Some(Box::new(problem)), ..Failure::new(Exit::NotFound, detail, fix) }
 }
 
-fn text(answer: &Value, member: &str) -> Result<String, Failure> {
+pub(super) fn text(answer: &Value, member: &str) -> Result<String, Failure> {
     let found = answer.get(member).and_then(Value::as_str);
     found.map(str::to_owned).ok_or_else(|| garbled(format!("its answer has no `{member}`")))
 }

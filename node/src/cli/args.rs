@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, Parser, Subcommand};
 use mesh_proto::{FieldName, ObjectId};
 
 use super::exit::EXIT_CODES;
@@ -17,11 +17,13 @@ mod devices;
 mod household;
 mod scenes;
 mod schedules;
+mod tokens;
 pub use automations::*;
 pub use devices::*;
 pub use household::*;
 pub use scenes::*;
 pub use schedules::*;
+pub use tokens::*;
 
 /// The command line of `hearth`.
 #[derive(Debug, Parser)]
@@ -376,39 +378,6 @@ pub struct WatchArgs {
     /// What is watched passes by: that it is gone is no news.
     #[arg(skip)]
     pub passes_by: bool,
-}
-
-/// What a client of the API may do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum TokenRole {
-    /// Reads.
-    Viewer,
-    /// Reads, writes and commands.
-    Operator,
-    /// Everything, invites and tokens included.
-    Admin,
-}
-
-/// What `hearth token` does.
-#[derive(Debug, Subcommand)]
-pub enum TokenCommand {
-    /// Make a token and print it; it is shown this once
-    #[command(after_help = "Example:\n  hearth token create --role viewer --label 'hall dashboard'")]
-    Create {
-        /// What it allows: viewer reads, operator also writes and commands, admin everything
-        #[arg(long, value_enum)]
-        role: TokenRole,
-        /// What it is for
-        #[arg(long, value_name = "TEXT")]
-        label: Option<String>,
-    },
-    /// List the tokens, without their secrets
-    List,
-    /// Make a token void
-    Revoke {
-        /// Id, as `hearth token list` shows it
-        id: String,
-    },
 }
 
 /// What `hearth ca` does.

@@ -29,6 +29,7 @@ mod show;
 #[cfg(test)]
 pub(crate) mod testing;
 mod time;
+mod tokens;
 mod transfer;
 mod watch;
 mod webhooks;

@@ -216,7 +216,7 @@ async fn command(context: &ApiContext, principal: &Principal, body: CommandBody)
     principal.must_be(Role::Operator)?;
     let taken = timeout(
         Duration::from_secs(COMMAND_WITHIN_S),
-        commands::hand_in(&context.service, &context.commands, body),
+        commands::hand_in(&context.service, &context.commands, &principal.scope, body),
     )
     .await;
     taken.unwrap_or_else(|_| Err(Problem::deadline(COMMAND_WITHIN_S)))

@@ -1,0 +1,365 @@
+//! The task that owns the tokens.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    future::Future,
+    net::IpAddr,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use data_encoding::{BASE32_NOPAD, HEXLOWER};
+use mesh_proto::{ShortId, kinds::Author};
+use tokio::{
+    sync::{mpsc, watch},
+    time::{Instant, sleep},
+};
+
+use super::{
+    Denied, End, Grant, Live, MAX_LABEL_BYTES, MAX_LIFE_S, MAX_TOKENS, Made, PREFIX, Request, Role,
+    TokenError, TokenView, TokensHandle, Wanted,
+    stored::{Clock, Entry, millis, object, set, written_ms},
+};
+use crate::{
+    auth::{Secret, Who, attempts::Attempts, random},
+    devices::ownership::winner,
+    service::{Change, Changes, HouseholdTime, Op, Service, ServiceError},
+};
+
+/// Tokens held in memory at most; those beyond are not honoured.
+const MAX_HELD: usize = 4_096;
+/// How often a node says at most that a token is used: each time is a write that every node gets.
+const NOTE_EVERY: Duration = Duration::from_secs(600);
+/// How long a token that has ended is still shown, in milliseconds: a week.
+const KEPT_MS: u64 = 7 * 24 * 3_600_000;
+/// How often is looked whether one has been shown for long enough.
+const REMOVE_EVERY: Duration = Duration::from_secs(3_600);
+/// How long is slept at most until a token ends: meanwhile somebody may have set the clock.
+const LOOK_EVERY: Duration = Duration::from_secs(60);
+
+/// The owner of the tokens; a task runs it.
+pub struct Tokens {
+    service: Service,
+    requests: mpsc::Receiver<Request>,
+    live: watch::Sender<Live>,
+    denied: Arc<AtomicU64>,
+    entries: BTreeMap<String, Entry>,
+    /// What is left of tokens that were revoked on one node while they were used on another, and when it was written.
+    remnants: BTreeMap<String, u64>,
+    attempts: Attempts,
+    clock: Clock,
+    removes_at: Instant,
+}
+
+impl fmt::Debug for Tokens {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tokens").field("held", &self.entries.len()).finish_non_exhaustive()
+    }
+}
+
+type Next = Pin<Box<dyn Future<Output = Result<Changes, ServiceError>> + Send>>;
+
+impl Tokens {
+    /// The owner and the way to it. It goes by the clock of this machine.
+    pub fn new(service: Service) -> (TokensHandle, Self) {
+        let (sender, requests) = mpsc::channel(64);
+        let (live, receiver) = watch::channel(Live::default());
+        let denied = Arc::new(AtomicU64::new(0));
+        let handle = TokensHandle { requests: sender, live: receiver, denied: Arc::clone(&denied) };
+        let here = watch::channel(HouseholdTime { ahead_ms: 0, trusted: true }).1;
+        let tokens = Self {
+            service,
+            requests,
+            live,
+            denied,
+            entries: BTreeMap::new(),
+            remnants: BTreeMap::new(),
+            attempts: Attempts::default(),
+            clock: Clock::new(here),
+            removes_at: Instant::now(),
+        };
+        (handle, tokens)
+    }
+
+    /// The same by the household's time.
+    #[must_use]
+    pub fn by(self, time: watch::Receiver<HouseholdTime>) -> Self {
+        Self { clock: Clock::new(time), ..self }
+    }
+
+    /// Serves until the event loop or every handle is gone. Requests wait until the tokens are
+    /// known, so that none is refused because the node has just started.
+    pub async fn run(mut self) {
+        while let Ok(watching) = self.service.watch(vec!["token/".to_owned()], None).await {
+            let outcome = self.follow(watching.watcher).await;
+            match outcome {
+                Err(ServiceError::Stopping) => return,
+                Err(error) => tracing::debug!(%error, "observing the tokens anew"),
+                Ok(()) => return self.service.unwatch(watching.watcher).await,
+            }
+        }
+    }
+
+    /// Serves by one observer; `Ok` when nobody can ask any more.
+    async fn follow(&mut self, watcher: u64) -> Result<(), ServiceError> {
+        let mut seen = BTreeSet::new();
+        self.remnants.clear();
+        loop {
+            let changes = self.service.next_changes(watcher).await?;
+            seen.extend(changes.changes.iter().map(|change| change.id.name().to_owned()));
+            let caught_up = changes.caught_up;
+            self.take(changes);
+            if caught_up {
+                break;
+            }
+        }
+        self.entries.retain(|id, _| seen.contains(id));
+        self.publish();
+        let mut next = self.next(watcher);
+        loop {
+            let wait = self.until_next_end();
+            // The same future is polled until it ends: dropping it could lose its changes.
+            tokio::select! {
+                changes = &mut next => {
+                    self.take(changes?);
+                    self.publish();
+                    next = self.next(watcher);
+                }
+                request = self.requests.recv() => match request {
+                    Some(request) => self.handle(request).await,
+                    None => return Ok(()),
+                },
+                () = sleep(wait) => self.look().await,
+                () = Clock::told(&mut self.clock.time) => self.look().await,
+            }
+        }
+    }
+
+    fn next(&self, watcher: u64) -> Next {
+        let service = self.service.clone();
+        Box::pin(async move { service.next_changes(watcher).await })
+    }
+
+    fn take(&mut self, changes: Changes) {
+        for Change { id, object } in changes.changes {
+            let name = id.name().to_owned();
+            let written = object.as_ref().map(written_ms);
+            self.clock.written(written.unwrap_or(0));
+            self.remnants.remove(&name);
+            match object.as_ref().and_then(Entry::read) {
+                Some(mut entry) if self.entries.len() < MAX_HELD || self.entries.contains_key(&name) => {
+                    entry.noted = self.entries.get(&name).and_then(|known| known.noted);
+                    self.entries.insert(name, entry);
+                }
+                _ => {
+                    self.entries.remove(&name);
+                    // Without a hash it is no token of any version.
+                    let is_remnant = object.is_some_and(|object| !object.complete);
+                    let remnant = written.filter(|_| is_remnant && self.remnants.len() < MAX_HELD);
+                    self.remnants.extend(remnant.map(|ms| (name, ms)));
+                }
+            }
+        }
+    }
+
+    fn publish(&self) {
+        let now = self.clock.now_ms();
+        let counts = self.entries.iter().filter(|(_, entry)| !entry.has_ended(now));
+        let live: BTreeMap<_, _> = counts.map(|(id, entry)| (id.clone(), entry.view.role)).collect();
+        self.live.send_if_modified(|old| {
+            let changed = **old != live;
+            if changed {
+                *old = Arc::new(live);
+            }
+            changed
+        });
+    }
+
+    /// How long nothing happens by the clock.
+    fn until_next_end(&self) -> Duration {
+        let now = self.clock.now_ms();
+        let ends = self.entries.values().filter_map(|entry| entry.view.expires_ms).filter(|end| *end > now);
+        ends.min().map_or(LOOK_EVERY, |end| Duration::from_millis(end - now).min(LOOK_EVERY))
+    }
+
+    /// Follows the clock: tokens end by it, and go a week later.
+    async fn look(&mut self) {
+        self.publish();
+        let now = self.clock.now_ms();
+        let ended = self.entries.iter().filter_map(|(id, entry)| Some((id, entry.view.expires_ms?)));
+        let written = self.remnants.iter().map(|(id, written)| (id, *written));
+        let old = ended.chain(written).filter(|(_, since)| since.saturating_add(KEPT_MS) <= now);
+        let ids: Vec<String> = old.map(|(id, _)| id.clone()).collect();
+        let is_time = self.clock.is_trusted() && Instant::now() >= self.removes_at;
+        if ids.is_empty() || !is_time {
+            return;
+        }
+        self.removes_at = Instant::now() + REMOVE_EVERY;
+        if let Err(error) = self.remove(ids).await {
+            tracing::debug!(%error, "tokens that ended a week ago stay for another hour");
+        }
+    }
+
+    /// Removes tokens for good, on the one node of those alive whose part that is. Should two think so, it is done twice.
+    async fn remove(&mut self, ids: Vec<String>) -> Result<(), ServiceError> {
+        let status = self.service.status().await?;
+        let short = |id: &str| id.get(..16).and_then(|id| id.parse::<ShortId>().ok());
+        let living = status.nodes.iter().filter(|node| matches!(node.state, "self" | "alive"));
+        if winner(living.filter_map(|node| short(&node.id)), "token/") != short(&status.node) {
+            return Ok(());
+        }
+        let ops = ids.iter().filter_map(|id| object(id)).take(MAX_TOKENS).map(Op::Delete).collect();
+        self.service.write(Author::Node, ops).await
+    }
+
+    /// A reply that nobody waits for any more is dropped.
+    async fn handle(&mut self, request: Request) {
+        match request {
+            Request::Verify(token, remote, reply) => {
+                let _ = reply.send(self.verify(&token, remote));
+            }
+            Request::Make(wanted, reply) => {
+                let _ = reply.send(self.make(*wanted).await);
+            }
+            Request::List(reply) => {
+                let _ = reply.send(self.list());
+            }
+            Request::Revoke(id, reply) => {
+                let _ = reply.send(self.revoke(&id).await);
+            }
+        }
+    }
+
+    fn list(&self) -> Vec<TokenView> {
+        let now = self.clock.now_ms();
+        let view = |entry: &Entry| TokenView { expired: entry.has_ended(now), ..entry.view.clone() };
+        let mut views: Vec<_> = self.entries.values().map(view).collect();
+        views.sort_by(|a, b| (a.created_ms, &a.id).cmp(&(b.created_ms, &b.id)));
+        views
+    }
+
+    fn verify(&mut self, token: &Secret, remote: Option<IpAddr>) -> Result<Grant, Denied> {
+        let hash = hash(token);
+        let mut found = None;
+        // Every hash is compared, each in constant time (blake3::Hash does so), found or not.
+        for entry in self.entries.values() {
+            if entry.hash == hash {
+                found = Some(entry.view.id.clone());
+            }
+        }
+        let outcome = match found.as_ref().and_then(|id| self.entries.get(id)) {
+            Some(entry) if entry.has_ended(self.clock.now_ms()) => Err(Denied::Expired),
+            Some(entry) => {
+                let TokenView { id, role, label, scope, .. } = entry.view.clone();
+                Ok(Grant { id, label, role, scope })
+            }
+            None => {
+                let wait = self.attempts.wrong(remote, Instant::now());
+                Err(wait.map_or(Denied::Unknown, |retry_after_s| Denied::Paced { retry_after_s }))
+            }
+        };
+        match &outcome {
+            Ok(grant) => self.note_use(&grant.id),
+            Err(_) => drop(self.denied.fetch_add(1, Ordering::Relaxed)),
+        }
+        outcome
+    }
+
+    /// Says that a token is used, if nobody has said so lately. Nobody waits for it, and nothing rests on it.
+    fn note_use(&mut self, id: &str) {
+        let now = self.clock.now_ms();
+        let Some(entry) = self.entries.get_mut(id).filter(|_| self.clock.is_trusted()) else { return };
+        let is_said = entry.view.used_ms.is_some_and(|used| now.abs_diff(used) < millis_of(NOTE_EVERY));
+        if is_said || entry.noted.is_some_and(|at| at.elapsed() < NOTE_EVERY) {
+            return;
+        }
+        entry.noted = Some(Instant::now());
+        let (service, op) = (self.service.clone(), object(id).and_then(|id| set(&id, "used", millis(now))));
+        tokio::spawn(async move {
+            if let Err(error) = service.write(Author::Node, op.into_iter().collect()).await {
+                tracing::debug!(%error, "nobody learns that a token was used");
+            }
+        });
+    }
+
+    async fn make(&mut self, wanted: Wanted) -> Result<Made, TokenError> {
+        let expires_ms = self.check(&wanted)?;
+        let (id, bits) = (random::<8>(), random::<32>());
+        let id = HEXLOWER.encode(&id.ok_or(TokenError::NoRandomness)?);
+        let bits = BASE32_NOPAD.encode(&bits.ok_or(TokenError::NoRandomness)?).to_ascii_lowercase();
+        let token = Secret::new(format!("{PREFIX}{bits}"));
+        let view = TokenView {
+            id: id.clone(),
+            role: wanted.role,
+            label: wanted.label,
+            scope: wanted.scope.tidy(),
+            created_ms: self.clock.now_ms(),
+            expires_ms,
+            expired: false,
+            by: wanted.by.map_or_else(|| "setup-code".to_owned(), |who| who.to_string()),
+            used_ms: None,
+        };
+        let entry = Entry { hash: hash(&token), view, noted: None };
+        let object = object(&id).ok_or(TokenError::NotFound)?;
+        self.service.write(Author::Node, entry.ops(&object)).await?;
+        self.entries.insert(id.clone(), entry);
+        self.publish();
+        Ok(Made { id, token, expires_ms })
+    }
+
+    /// Checks what is wanted; answers with when it ends.
+    fn check(&self, wanted: &Wanted) -> Result<Option<u64>, TokenError> {
+        let Wanted { role, label, scope, end, by } = wanted;
+        if label.len() > MAX_LABEL_BYTES || label.chars().any(char::is_control) {
+            return Err(TokenError::Label);
+        }
+        scope.check()?;
+        if *role == Role::Admin && !scope.is_whole() {
+            return Err(TokenError::ConfinedAdmin);
+        }
+        let expires_ms = end.map(|end| self.moment(end)).transpose()?;
+        let maker = match by {
+            Some(Who::Token { id, .. }) => self.entries.get(id).and_then(|maker| maker.view.expires_ms),
+            _ => None,
+        };
+        if maker.is_some_and(|maker| expires_ms.is_none_or(|end| end > maker)) {
+            return Err(TokenError::Outlives);
+        }
+        if self.entries.len() >= MAX_TOKENS { Err(TokenError::TooMany) } else { Ok(expires_ms) }
+    }
+
+    fn moment(&self, end: End) -> Result<u64, TokenError> {
+        if !self.clock.is_trusted() {
+            return Err(TokenError::NoTime);
+        }
+        let now = self.clock.now_ms();
+        let at = match end {
+            End::After(life) => now.saturating_add(millis_of(life)),
+            End::At(ms) => ms,
+        };
+        let is_fit = at > now && at - now <= MAX_LIFE_S.saturating_mul(1_000);
+        if is_fit { Ok(at) } else { Err(TokenError::End) }
+    }
+
+    async fn revoke(&mut self, id: &str) -> Result<(), TokenError> {
+        let known = self.entries.contains_key(id);
+        let object = object(id).filter(|_| known).ok_or(TokenError::NotFound)?;
+        self.service.write(Author::Node, vec![Op::Delete(object)]).await?;
+        self.entries.remove(id);
+        self.publish();
+        Ok(())
+    }
+}
+
+fn hash(token: &Secret) -> blake3::Hash {
+    blake3::hash(token.expose().as_bytes())
+}
+
+fn millis_of(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}

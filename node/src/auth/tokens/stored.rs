@@ -1,0 +1,134 @@
+//! A token as an object, and the time by which tokens end.
+//!
+//! The role of a token with a scope or an end stands in `limited`, not in `role`: a node of a version that knows neither would take
+//! it for a token without bounds, and is to find no role in it.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use mesh_proto::{FieldName, ObjectId, Value};
+use tokio::{sync::watch, time::Instant};
+
+use super::{Role, Scope, TokenView};
+use crate::service::{HouseholdTime, ObjectView, Op};
+
+/// What is known of a token.
+pub(super) struct Entry {
+    pub(super) hash: blake3::Hash,
+    /// But for whether it has ended, which only the clock says.
+    pub(super) view: TokenView,
+    /// When this node said last that it was used.
+    pub(super) noted: Option<Instant>,
+}
+
+impl Entry {
+    pub(super) fn has_ended(&self, now_ms: u64) -> bool {
+        self.view.expires_ms.is_some_and(|end| end <= now_ms)
+    }
+
+    /// Reads a token. One whose role, scope or end this version does not understand, or whose hash is none, opens nothing.
+    pub(super) fn read(object: &ObjectView) -> Option<Self> {
+        let field = |name: &str| object.fields.get(&FieldName::new(name).ok()?).map(|field| &field.value);
+        let text = |name: &str| field(name).and_then(Value::as_text).unwrap_or_default().to_owned();
+        let ms = |name: &str| field(name).and_then(Value::as_int).and_then(|ms| u64::try_from(ms).ok());
+        let Some(Value::Bytes(hash)) = field("hash") else { return None };
+        let scope = field("scope").map_or(Some(Scope::default()), Scope::from_value)?;
+        let expires_ms = match field("expires") {
+            Some(_) => Some(ms("expires")?),
+            None => None,
+        };
+        let role: Role = field("role").or(field("limited"))?.as_text()?.parse().ok()?;
+        let view = TokenView {
+            id: object.id.name().to_owned(),
+            role,
+            label: text("label"),
+            scope,
+            created_ms: ms("created").unwrap_or(0),
+            expires_ms,
+            expired: false,
+            by: text("by"),
+            used_ms: ms("used"),
+        };
+        // An admin of a part of the home is none.
+        let is_sound = view.scope.is_whole() || role < Role::Admin;
+        let hash = blake3::Hash::from_bytes((&**hash).try_into().ok()?);
+        is_sound.then_some(Self { hash, view, noted: None })
+    }
+
+    /// What writes it.
+    pub(super) fn ops(&self, object: &ObjectId) -> Vec<Op> {
+        let view = &self.view;
+        let is_limited = !view.scope.is_whole() || view.expires_ms.is_some();
+        let role = if is_limited { "limited" } else { "role" };
+        let mut fields = vec![
+            ("hash", Value::Bytes(self.hash.as_bytes().as_slice().into())),
+            (role, Value::from(view.role.as_str())),
+            ("label", Value::from(view.label.as_str())),
+            ("created", millis(view.created_ms)),
+            ("by", Value::from(view.by.as_str())),
+        ];
+        fields.extend(view.expires_ms.map(|end| ("expires", millis(end))));
+        fields.extend(Some(&view.scope).filter(|scope| !scope.is_whole()).map(|s| ("scope", s.to_value())));
+        fields.into_iter().filter_map(|(name, value)| set(object, name, value)).collect()
+    }
+}
+
+/// What writes a field.
+pub(super) fn set(object: &ObjectId, field: &str, value: Value) -> Option<Op> {
+    FieldName::new(field).ok().map(|field| Op::Set(object.clone(), field, value))
+}
+
+pub(super) fn object(id: &str) -> Option<ObjectId> {
+    ObjectId::new(&format!("token/{id}")).ok()
+}
+
+pub(super) fn millis(ms: u64) -> Value {
+    Value::Int(i64::try_from(ms).unwrap_or(i64::MAX))
+}
+
+/// When any field of an object was written last, in milliseconds since 1970.
+pub(super) fn written_ms(object: &ObjectView) -> u64 {
+    object.fields.values().map(|field| field.at_ms).max().unwrap_or(0)
+}
+
+/// The time of day by which tokens end.
+///
+/// It is the household's. While that is not known, as on a board without a battery whose network is down, the clock may be years
+/// behind, and a token that has ended must not open anything again by that: then it is at least as late as what was written last of
+/// any token, by whichever node.
+pub(super) struct Clock {
+    pub(super) time: watch::Receiver<HouseholdTime>,
+    /// The latest that was written of a token, in milliseconds since 1970.
+    latest_ms: u64,
+}
+
+impl Clock {
+    pub(super) fn new(time: watch::Receiver<HouseholdTime>) -> Self {
+        Self { time, latest_ms: 0 }
+    }
+
+    /// Takes in when something was written.
+    pub(super) fn written(&mut self, ms: u64) {
+        self.latest_ms = self.latest_ms.max(ms);
+    }
+
+    /// Whether it is known to be right.
+    pub(super) fn is_trusted(&self) -> bool {
+        self.time.borrow().trusted
+    }
+
+    /// Now, in milliseconds since 1970.
+    pub(super) fn now_ms(&self) -> u64 {
+        let HouseholdTime { ahead_ms, trusted } = *self.time.borrow();
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+        let wall = u64::try_from(wall.as_millis()).unwrap_or(u64::MAX);
+        let now = wall.saturating_add_signed(ahead_ms);
+        if trusted { now } else { now.max(self.latest_ms) }
+    }
+
+    /// Returns when it is told anew; never, once nobody is left to tell it.
+    pub(super) async fn told(time: &mut watch::Receiver<HouseholdTime>) {
+        if time.changed().await.is_err() {
+            std::future::pending().await
+        }
+    }
+}
