@@ -7,6 +7,7 @@ mod household;
 mod objects;
 mod observers;
 mod scenes;
+mod scopes;
 mod transport;
 
 use std::{collections::BTreeMap, sync::Arc};

@@ -18,10 +18,10 @@ use mesh_proto::{FieldName, ObjectId, kinds::Author};
 use super::*;
 use crate::{api::serve::HttpServer, service::Op};
 
-struct Client<S = UnixStream>(WebSocketStream<S>);
+pub(super) struct Client<S = UnixStream>(WebSocketStream<S>);
 
 impl Client {
-    async fn open(path: &std::path::Path, token: Option<&str>) -> Result<Self, Error> {
+    pub(super) async fn open(path: &std::path::Path, token: Option<&str>) -> Result<Self, Error> {
         Self::over(UnixStream::connect(path).await.unwrap(), token).await
     }
 }
@@ -49,12 +49,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         Ok(Self(socket))
     }
 
-    async fn say(&mut self, message: Value) {
+    pub(super) async fn say(&mut self, message: Value) {
         self.0.send(Message::text(message.to_string())).await.unwrap();
     }
 
     /// The next message that is JSON, or the close code.
-    async fn hear(&mut self) -> Result<Value, u16> {
+    pub(super) async fn hear(&mut self) -> Result<Value, u16> {
         let heard = async {
             loop {
                 match self.0.next().await {
@@ -71,7 +71,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     }
 
     /// Messages up to and with the first of this type.
-    async fn until(&mut self, kind: &str) -> Vec<Value> {
+    pub(super) async fn until(&mut self, kind: &str) -> Vec<Value> {
         let mut heard = Vec::new();
         loop {
             heard.push(self.hear().await.unwrap());
@@ -81,13 +81,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         }
     }
 
-    async fn subscribe(&mut self, prefix: &str, resume: Option<&Value>) -> Vec<Value> {
+    pub(super) async fn subscribe(&mut self, prefix: &str, resume: Option<&Value>) -> Vec<Value> {
         self.say(json!({ "type": "subscribe", "prefixes": [prefix], "resume": resume })).await;
         self.until("snapshot_end").await
     }
 }
 
-fn kinds(messages: &[Value]) -> Vec<&str> {
+pub(super) fn kinds(messages: &[Value]) -> Vec<&str> {
     messages.iter().map(|message| message["type"].as_str().unwrap()).collect()
 }
 
