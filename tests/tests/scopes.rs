@@ -229,7 +229,7 @@ async fn a_switch_for_one_lamp_switches_it_and_not_its_neighbour() {
 async fn what_a_client_may_start_and_switch_off_is_named_by_its_prefixes() {
     let home = Home::new().await;
     let program = json!({"triggers": [{"event": "never"}], "actions": [{"event": "chime"}]});
-    let schedule = json!({"when": "0 7 * * *", "do": [{"device": BULBS[1], "change": {"on": true}}]});
+    let schedule = json!({"when": "cron 0 7 * * *", "do": [{"device": BULBS[1], "change": {"on": true}}]});
     home.one
         .cli(&["home", "set", "--zone", "Europe/Berlin", "--place", "52.52,13.40"])
         .await

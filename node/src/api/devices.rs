@@ -59,39 +59,32 @@ pub(crate) async fn find_target(service: &Service, scope: &Scope, given: &str) -
     if let Some(id) = ObjectId::new(&format!("group/{name}")).ok()
         && let Some(group) = service.get(id).await?
     {
-        let is_member = |device: &ObjectView| {
+        let is_member = |device: &&ObjectView| {
             let field = FieldName::new(&format!("member.{}", device.id.name())).ok();
             field.is_some_and(|field| group.fields.contains_key(&field))
         };
-        let members = devices.into_iter().filter(is_member).collect();
-        return many(group.id.as_str().to_owned(), members, scope, scope.sees(&group), no_device);
+        let members: Vec<_> = devices.iter().filter(is_member).cloned().collect();
+        // Of a group out of the scope only that is known which is within.
+        let is_within = !members.is_empty() && members.iter().all(|device| scope.sees(device));
+        if is_within || scope.sees(&group) {
+            return many(group.id.as_str().to_owned(), members, scope);
+        }
     }
     let area = given.to_lowercase();
     let of_area: Vec<ObjectView> = devices
         .into_iter()
         .filter(|device| text(device, "area").to_lowercase() == area && can_be_told(device))
         .collect();
-    if of_area.is_empty() || area.is_empty() {
-        return Err(no_device);
+    if area.is_empty() || !of_area.iter().any(|device| scope.sees(device)) {
+        Err(no_device)
+    } else {
+        many(format!("area {given}"), of_area, scope)
     }
-    let is_known = of_area.iter().any(|device| scope.sees(device));
-    many(format!("area {given}"), of_area, scope, is_known, no_device)
 }
 
-/// Several devices, all of them within the scope. To whom their name `is_known` the rule is said that they break, and to others that
-/// there are none.
-fn many(
-    name: String,
-    devices: Vec<ObjectView>,
-    scope: &Scope,
-    is_known: bool,
-    unknown: Problem,
-) -> Result<Target, Problem> {
-    let is_within = devices.iter().all(|device| scope.sees(device));
-    if !is_known && (devices.is_empty() || !is_within) {
-        return Err(unknown);
-    }
-    if !is_within {
+/// Several devices, all of them within the scope.
+fn many(name: String, devices: Vec<ObjectView>, scope: &Scope) -> Result<Target, Problem> {
+    if !devices.iter().all(|device| scope.sees(device)) {
         return Err(outside(&format!("{name} reaches beyond it: name the devices that are meant")));
     }
     if devices.is_empty() {

@@ -151,6 +151,37 @@ async fn a_viewer_of_an_area_finds_its_lamp_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn no_answer_names_what_is_hidden() {
+    let bench = Bench::home().await;
+    bench.fake.put("scene/hidden-scene", "transition_ms", Stored::Int(0)).await;
+    bench.fake.put(HALL, "area", Stored::from("cellar-7")).await;
+    let hidden = ["lifx-2", "Secret", "hidden-scene", "cellar-7", "diary", "group/both", "attic"];
+    let scopes = [
+        scope(&["kitchen"], &[], &["note/"]),
+        scope(&[], &["lifx-1"], &[]),
+        scope(&[], &[], &["device/lifx-1"]),
+    ];
+    for scope in scopes {
+        let token = bench.confined(Role::Operator, scope).await;
+        for (method, route, _) in RULES.iter().filter(|(_, _, rule)| *rule != Rule::Open) {
+            for name in ["lifx-1", "lamp", "absent"] {
+                let path = route.replace("{kind}", "device").replace("{device}", name);
+                let path = path.replace("{name}", name).replace("{id}", name).replace("{node}", name);
+                let wanted = json!({ "device": name, "change": { "on": true } });
+                for body in
+                    [json!({}), json!({"set": {"x": 1}}), wanted, json!({"devices": {name: {"on": true}}})]
+                {
+                    let answer = bench.bearer(Some(&token), method.clone(), &path, body).await;
+                    let text = String::from_utf8_lossy(&answer.body).into_owned();
+                    let told = hidden.iter().find(|hidden| text.contains(**hidden));
+                    assert_eq!(told, None, "{method} {path}: {text}");
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
 async fn pages_tell_of_nothing_that_is_hidden() {
     let bench = Bench::new();
     for n in 0..30 {
@@ -205,10 +236,14 @@ async fn an_operator_of_a_device_commands_it_and_not_its_neighbour() {
     let hidden = bench.get(&token, &format!("/api/v1/commands/{other}")).await;
     assert_eq!(hidden.problem(), "not-found");
     assert_eq!(hidden.json(), bench.get(&token, "/api/v1/commands/00").await.json());
-    // Whose group it cannot see does not learn that there is one.
+    // Whose group it cannot see does not learn that there is one, be it called as its area.
+    bench.fake.put(HALL, "area", Stored::from("hall")).await;
+    bench.fake.put("group/kitchen", "member.lifx-2", Stored::from(true)).await;
     let blind = bench.confined(Role::Operator, scope(&[], &["lifx-1"], &[])).await;
     assert_eq!(bench.command(&blind, "group/both").await.problem(), "not-found");
-    assert_eq!(bench.command(&blind, "group/one").await.status, StatusCode::ACCEPTED);
+    for mine in ["group/one", "kitchen"] {
+        assert_eq!(bench.command(&blind, mine).await.status, StatusCode::ACCEPTED, "{mine}");
+    }
 }
 
 #[tokio::test]
