@@ -473,6 +473,6 @@ async fn a_token_that_cannot_be_is_refused_in_words() {
     }
     let typo = json!({"role": "viewer", "scope": {"areas": ["kitchn"]}});
     let refused = bench.call(Method::POST, "/api/v1/tokens", typo).await;
-    assert_eq!(refused.json()["candidates"], json!(["Kitchen", "hall"]), "the areas that there are");
+    assert_eq!(refused.json()["candidates"], json!(["hall", "Kitchen"]), "the areas that there are");
     assert!(bench.tokens.list().await.unwrap().is_empty());
 }
