@@ -1,9 +1,9 @@
-//! The node itself: health, status, invites, joining and leaving, tokens, setup.
+//! The node itself: health, status, invites, joining and leaving, tokens.
 
 use std::{sync::Arc, time::Duration};
 
 use axum::{
-    Extension, Json,
+    Json,
     extract::State,
     http::{StatusCode, header},
     response::{IntoResponse, Response},
@@ -14,7 +14,6 @@ use serde_json::{Value, json};
 
 use super::{
     ApiContext,
-    access::Access,
     extract::{Body, Named},
     json::timestamp,
     problem::Problem,
@@ -22,7 +21,6 @@ use super::{
 use crate::{
     auth::{
         Secret,
-        setup::SetupView,
         tokens::{Role, TokenView},
     },
     service::{NodeStatus, Op},
@@ -238,51 +236,4 @@ pub(super) async fn tokens(State(context): Context) -> Result<Json<Value>, Probl
 pub(super) async fn revoke_token(State(context): Context, Named(id): Named) -> Result<StatusCode, Problem> {
     context.tokens.revoke(id).await?;
     Ok(StatusCode::NO_CONTENT)
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct SetupBody {
-    code: Secret,
-    label: Option<String>,
-}
-
-pub(super) async fn setup(
-    State(context): Context,
-    Body(body): Body<SetupBody>,
-) -> Result<(StatusCode, Json<Value>), Problem> {
-    let label = body.label.unwrap_or_else(|| "setup".to_owned());
-    let (id, token) = context.setup.redeem(body.code, label).await?;
-    let body = json!({ "id": id, "token": token.expose(), "role": Role::Admin });
-    Ok((StatusCode::CREATED, Json(body)))
-}
-
-pub(super) async fn setup_code(
-    State(context): Context,
-    Extension(access): Extension<Access>,
-) -> Result<Json<Value>, Problem> {
-    socket_only(access)?;
-    Ok(show_setup(&context.setup.show().await?))
-}
-
-pub(super) async fn new_setup_code(
-    State(context): Context,
-    Extension(access): Extension<Access>,
-) -> Result<Json<Value>, Problem> {
-    socket_only(access)?;
-    Ok(show_setup(&context.setup.renew().await?))
-}
-
-fn show_setup(view: &SetupView) -> Json<Value> {
-    let code = view.code.as_ref().map(Secret::expose);
-    Json(json!({ "code": code, "used": view.used, "locked": view.locked }))
-}
-
-/// The code proves that somebody is on the board: no token can stand in for that.
-fn socket_only(access: Access) -> Result<(), Problem> {
-    if access == Access::Socket {
-        return Ok(());
-    }
-    let detail = "the setup code is shown on the board only";
-    Err(Problem::forbidden(detail, "run `hearth setup-code` on the board"))
 }

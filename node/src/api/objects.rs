@@ -3,7 +3,11 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use axum::{Extension, Json, extract::State, http::StatusCode};
-use mesh_proto::{FieldName, ObjectId, kinds::Author};
+use mesh_proto::{
+    FieldName, ObjectId,
+    id::MAX_NAME_BYTES,
+    kinds::{Author, guards_the_door},
+};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -50,7 +54,11 @@ pub(super) async fn list(
     let after = params.after.as_deref().map(ObjectId::new).transpose()?;
     let page = context.service.list(&params.prefix, after, limit, params.incomplete).await?;
     // The page says where to go on even if its last object is not for this reader.
-    let next = page.last().filter(|_| page.len() == limit).map(|object| object.id.as_str().to_owned());
+    let last = page.last().filter(|_| page.len() == limit).map(|object| &object.id);
+    let next = last.map(|id| match principal.may_see(id.kind()) {
+        true => id.as_str().to_owned(),
+        false => behind_kind(id.kind()),
+    });
     let shown = page.iter().filter(|object| principal.may_see(object.id.kind()));
     Ok(Json(json!({ "objects": shown.map(from_object).collect::<Vec<_>>(), "next": next })))
 }
@@ -90,7 +98,7 @@ pub(super) async fn write(
     Object(id): Object,
     Body(patch): Body<Patch>,
 ) -> Result<Json<Value>, Problem> {
-    refuse_tokens(&id)?;
+    refuse_door(&id)?;
     let twice = patch.unset.iter().find(|field| patch.set.contains_key(*field));
     if let Some(field) = twice {
         return Err(Problem::invalid(format!("`{field}` is both set and unset"), "name each field once"));
@@ -115,7 +123,7 @@ pub(super) async fn delete(
     State(context): State<Arc<ApiContext>>,
     Object(id): Object,
 ) -> Result<StatusCode, Problem> {
-    refuse_tokens(&id)?;
+    refuse_door(&id)?;
     // What is not here needs no tombstone; asking twice is no mistake.
     if context.service.get(id.clone()).await?.is_some() {
         context.service.write(Author::Client, vec![Op::Delete(id)]).await?;
@@ -123,11 +131,17 @@ pub(super) async fn delete(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Even the fields of a token that the kind leaves free are for nobody.
-pub(super) fn refuse_tokens(id: &ObjectId) -> Result<(), Problem> {
-    if id.kind() == "token" {
-        let fix = "an admin makes and revokes tokens at /api/v1/tokens, or by `hearth token`";
-        return Err(Problem::forbidden("tokens are not written as objects", fix));
+/// Even the fields that the kinds of the door leave free are for nobody.
+pub(super) fn refuse_door(id: &ObjectId) -> Result<(), Problem> {
+    if guards_the_door(id.kind()) {
+        let fix = "an admin makes and ends them at /api/v1/tokens, /api/v1/users and /api/v1/sessions, or by `hearth token`, \
+                   `hearth user`";
+        return Err(Problem::forbidden("who may come in is not written as objects", fix));
     }
     Ok(())
+}
+
+/// Where a page goes on whose last object is not for its reader, whom even the name does not concern: behind all of its kind.
+fn behind_kind(kind: &str) -> String {
+    format!("{kind}/{}", "z".repeat(MAX_NAME_BYTES))
 }

@@ -45,6 +45,7 @@ use self::args::{Cli, Command};
 use self::client::Client;
 use self::exit::{Exit, Failure};
 use self::output::{Done, Output, Stop};
+use crate::auth::Secret;
 use crate::config::{Config, Environment, place};
 
 /// What `hearth run` starts. It returns when the daemon has stopped; an error says why it could
@@ -64,6 +65,9 @@ pub struct Ready {
     pub api: Vec<String>,
     /// Whether it has founded its household just now and is alone in it.
     pub is_founded: bool,
+    /// The setup code, where a person at a terminal has founded the household. Never for programs.
+    #[serde(skip)]
+    pub setup_code: Option<Secret>,
 }
 
 /// What a command speaks to and prints on.
