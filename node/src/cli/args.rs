@@ -17,11 +17,13 @@ mod devices;
 mod household;
 mod scenes;
 mod schedules;
+mod users;
 pub use automations::*;
 pub use devices::*;
 pub use household::*;
 pub use scenes::*;
 pub use schedules::*;
+pub use users::*;
 
 /// The command line of `hearth`.
 #[derive(Debug, Parser)]
@@ -190,7 +192,15 @@ pub enum Command {
     /// Tokens for clients of the API: phones, dashboards, scripts
     #[command(subcommand)]
     Token(TokenCommand),
-    /// Show the one-time code with which the first client gets its token
+    /// People who sign in, on every board of the home
+    #[command(subcommand)]
+    User(UserCommand),
+    /// Show who is signed in, and from where
+    Sessions {
+        /// Of this user; without one of all
+        user: Option<String>,
+    },
+    /// Show the one-time code that makes the first admin; good for 15 minutes
     SetupCode {
         /// Make a new code; the old one is void
         #[arg(long)]

@@ -30,6 +30,7 @@ mod show;
 pub(crate) mod testing;
 mod time;
 mod transfer;
+mod users;
 mod watch;
 mod webhooks;
 
@@ -189,6 +190,8 @@ impl Session {
             Command::Event(command) => self.event(&command).await,
             Command::Home { command } => self.home(command.as_ref()).await,
             Command::Token(command) => self.token(&command).await,
+            Command::User(command) => self.user(&command).await,
+            Command::Sessions { user } => self.sessions(user.as_deref()).await,
             Command::SetupCode { new } => self.setup_code(new).await,
             Command::Ca(args::CaCommand::Export { out }) => self.ca_export(out.as_deref()).await,
             Command::Doctor => self.doctor().await,
