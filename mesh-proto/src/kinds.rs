@@ -214,6 +214,29 @@ pub const KINDS: &[KindRule] = &[
             field("used", Durability::Measured, Writer::Node),
         ],
     },
+    KindRule {
+        kind: "user",
+        overlay_ttl_ms: None,
+        fields: &[
+            // What an admin decides of somebody, as a whole; the rest names whom it belongs to.
+            required("account", Durability::Config, Writer::Node),
+            field("password", Durability::Config, Writer::Node),
+            field("rehashed", Durability::Config, Writer::Node),
+            field("epoch", Durability::Config, Writer::Node),
+        ],
+    },
+    KindRule {
+        kind: "session",
+        overlay_ttl_ms: None,
+        fields: &[
+            required("hash", Durability::Config, Writer::Node),
+            field("user", Durability::Config, Writer::Node),
+            field("basis", Durability::Config, Writer::Node),
+            field("created", Durability::Config, Writer::Node),
+            field("from", Durability::Config, Writer::Node),
+            field("seen", Durability::Measured, Writer::Node),
+        ],
+    },
 ];
 
 /// The prefix of the fields by which a node closes a generation (`node/SHORT.closed.G`).
@@ -253,11 +276,18 @@ pub fn may_author(key: &Key, author: Author, node: ShortId) -> bool {
 
 /// An object that only nodes make is only theirs to delete.
 fn is_protected_object(key: &Key) -> bool {
-    key.field.is_object()
-        && matches!(
-            key.object.kind(),
-            "node" | "token" | "command" | "event" | "adapter" | "home" | "schedule" | "scene" | "automation"
-        )
+    let kind = key.object.kind();
+    let only_nodes_make = matches!(
+        kind,
+        "node" | "command" | "event" | "adapter" | "home" | "schedule" | "scene" | "automation"
+    );
+    key.field.is_object() && (only_nodes_make || guards_the_door(kind))
+}
+
+/// Whether objects of this kind say who may come in: they are shown to admins alone, their secrets to nobody, and no
+/// client writes them as objects.
+pub fn guards_the_door(kind: &str) -> bool {
+    matches!(kind, "token" | "user" | "session" | "issuer")
 }
 
 /// Whether peers accept a write to this field from `node`: the part of the rules that can be
@@ -325,6 +355,11 @@ mod tests {
         assert!(!may_author(&key("device/x", "desired"), Author::Client, me), "clients send commands");
         assert!(may_author(&key("device/x", "desired"), Author::Node, me));
         assert!(may_author(&key("device/x", "name"), Author::Client, me));
+        for field in ["account", "password", "rehashed", "epoch"] {
+            assert!(!may_author(&key("user/ann", field), Author::Client, me), "{field}");
+        }
+        let whole = Key { object: ObjectId::new("session/1").unwrap(), field: FieldName::object() };
+        assert!(!may_author(&whole, Author::Client, me) && may_author(&whole, Author::Node, me));
         let mine = key("node/00000000000000ab", "version");
         assert!(may_author(&mine, Author::Node, me) && !may_author(&mine, Author::Client, me));
         assert!(may_originate(&mine, me) && !may_originate(&mine, other));

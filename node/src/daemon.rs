@@ -12,6 +12,7 @@ pub mod household;
 mod metrics;
 mod nightly;
 mod parts;
+mod people;
 pub mod presence;
 mod start;
 mod web;
@@ -43,7 +44,7 @@ use crate::{
         },
         serve::HttpServer,
     },
-    auth::{JoinCounters, serve_joins, setup::Setup, tokens::Tokens},
+    auth::{JoinCounters, serve_joins, tokens::Tokens},
     automation::{self, Automation, AutomationParts, Engine, EngineParts, webhooks::Webhooks},
     backup,
     cli::Ready,
@@ -289,6 +290,7 @@ impl Life<'_> {
         });
         let (history, history_requests) = HistoryHandle::channel();
         let history_beats = Arc::new(AtomicU64::new(0));
+        let time_of_people = household_time.clone();
         let HistoryTask { task: mut recording, report: recorded } = History::spawn(HistoryParts {
             service: service.clone(),
             requests: history_requests,
@@ -330,13 +332,16 @@ impl Life<'_> {
         tasks.spawn("the web certificate", renewal.run());
         let (tokens, tokens_owner) = Tokens::new(service.clone());
         tasks.spawn("the tokens", tokens_owner.by(household_time).run());
-        let (setup, setup_owner) = Setup::open(state.path(), tokens.clone())?;
-        tasks.spawn("the setup code", setup_owner.run());
+        let (people, setup) =
+            people::start(&mut tasks, state.path(), &service, &tokens, time_of_people, shutdown.clone())?;
+        let is_founded = household.is_new && household.roster.members().count() == 1;
+        let setup_code = people::code_for_founder(&setup, is_founded).await;
         let metrics = Arc::new(Metrics::default());
         let (stalled_now, stalled) = watch::channel(Vec::new());
         let context = Arc::new(ApiContext {
             service: service.clone(),
             tokens,
+            people: people.clone(),
             setup,
             invites,
             commands,
@@ -357,6 +362,7 @@ impl Life<'_> {
                 adapter_metrics(devices.adapters.clone()),
                 history_metrics(recorded),
                 automation_metrics(by_itself),
+                people::sign_in_metrics(people.counters().clone()),
             ],
             stalled,
             shutdown: shutdown.clone(),
@@ -397,7 +403,8 @@ impl Life<'_> {
             name: config.name.clone(),
             household: household.roster.household().to_string(),
             api: listen_rx.borrow().api.clone(),
-            is_founded: household.is_new && household.roster.members().count() == 1,
+            is_founded,
+            setup_code,
         });
         let status = format!("listening on {address}");
         let mut watching =

@@ -12,6 +12,7 @@
 //! | `peers` | where members were reached when this node joined |
 //! | `invites` | invites that this node made, secret |
 //! | `setup-code` | state of the setup code, secret |
+//! | `sign-ins` | who has tried how many wrong passwords, see [`crate::auth::backoff`] |
 //! | `ca.pem`, `ca.key` | certificate of the authority for the web, and its key, secret |
 //! | `hearth.sock` | the API for this machine, while a daemon runs |
 //! | `store/`, `store.mark`, `store.rebuild/`, `store.damaged-N/`, `exports/` | see [`crate::store`] |
@@ -78,7 +79,10 @@ pub(crate) const INVITES_FILE: FileKind =
     kind(*b"HTHINVI\0", 256 << 10, "remove it, and make new ones with `hearth invite`");
 /// The state of the setup code; written by [`crate::auth::setup`].
 pub(crate) const SETUP_FILE: FileKind =
-    kind(*b"HTHSETU\0", 256, "remove it; `hearth setup-code` shows a new one after a start");
+    FileKind { version: 2, ..kind(*b"HTHSETU\0", 256, "remove it; `hearth setup-code` makes a new one") };
+/// How many wrong passwords were tried; written by [`crate::auth::people`].
+pub(crate) const SIGN_INS_FILE: FileKind =
+    kind(*b"HTHSIGN\0", 64 << 10, "remove it; wrong passwords are counted anew");
 
 /// Why a state folder cannot be used.
 #[derive(Debug, thiserror::Error)]

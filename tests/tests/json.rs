@@ -195,6 +195,7 @@ async fn every_command_prints_json() {
     let revoked = tries.one(&one, &["token", "revoke", token["id"].as_str().unwrap()]).await;
     assert_eq!(revoked["revoked"], true);
     assert!(tries.one(&one, &["setup-code"]).await["code"].is_string());
+    every_command_of_people(&mut tries, &one).await;
     assert!(tries.one(&one, &["ca", "export"]).await["pem"].is_string());
     assert_eq!(tries.one(&one, &["ca", "export", "--out", &file("ca")]).await["file"], file("ca"));
     assert!(tries.one(&one, &["doctor"]).await["checks"].is_array());
@@ -224,6 +225,27 @@ async fn every_command_prints_json() {
     assert_eq!(timeout(PATIENCE, lines.next_line()).await.unwrap().unwrap(), None, "nothing else");
 
     assert!(tries.left.is_empty(), "nobody has tried these with --json: {:?}", tries.left);
+}
+
+async fn every_command_of_people(tries: &mut Tries, one: &Daemon) {
+    let password = b"correct horse battery\n";
+    for line in [&["user", "add", "ann", "--role", "viewer"][..], &["user", "password", "ann"]] {
+        tries.note(line);
+        let line: Vec<&str> = line.iter().copied().chain(["--password-stdin", "--json"]).collect();
+        let made = one.cli_with(&line, password).await.unwrap().ok().unwrap().json().unwrap();
+        assert_eq!((&made["name"], &made["enabled"]), (&"ann".into(), &true.into()));
+    }
+    assert_eq!(tries.one(one, &["user", "list"]).await["users"][0]["name"], "ann");
+    assert_eq!(
+        tries.one(one, &["user", "set-role", "ann", "operator", "--area", "hall"]).await["role"],
+        "operator"
+    );
+    assert_eq!(tries.one(one, &["user", "show", "ann"]).await["scope"]["areas"][0], "hall");
+    assert_eq!(tries.one(one, &["user", "disable", "ann"]).await["enabled"], false);
+    assert_eq!(tries.one(one, &["user", "enable", "ann"]).await["enabled"], true);
+    assert!(tries.one(one, &["sessions"]).await["sessions"].is_array());
+    assert_eq!(tries.one(one, &["user", "sign-out", "ann"]).await["signed_out"], true);
+    assert_eq!(tries.one(one, &["user", "remove", "ann"]).await["removed"], true);
 }
 
 async fn every_command_of_automations(tries: &mut Tries, one: &Daemon, path: &str) {

@@ -7,26 +7,28 @@ use std::{
 
 use axum::{
     extract::{Request, State},
-    http::{HeaderMap, header},
+    http::{HeaderMap, Method, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
 
-use super::{ApiContext, problem::Problem};
+use super::{ApiContext, cookie, problem::Problem};
 use crate::{
     auth::{
         Scope, Secret, Who,
+        people::Recognised,
         tokens::{Grant, Role},
     },
     listener::Place,
 };
+use mesh_proto::kinds::guards_the_door;
 
 /// How clients come in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
     /// Over the Unix socket: whoever may open it is admin.
     Socket,
-    /// Over the network: by bearer token (RFC 6750).
+    /// Over the network: by bearer token (RFC 6750), or by the cookie of a session.
     Bearer,
 }
 
@@ -57,9 +59,10 @@ pub(super) struct Guard {
 }
 
 impl Guard {
-    /// The client by its `Authorization` header; `None` when it sends none.
+    /// The client by its `Authorization` header, or else by its cookie; `None` when it sends neither.
     pub(super) async fn recognise(
         &self,
+        method: &Method,
         headers: &HeaderMap,
         peer: Option<Peer>,
     ) -> Result<Option<Principal>, Problem> {
@@ -67,11 +70,35 @@ impl Guard {
             let who = Who::Socket { uid: None };
             return Ok(Some(Principal { who, role: Role::Admin, scope: Scope::default() }));
         }
-        let Some(header) = headers.get(header::AUTHORIZATION) else { return Ok(None) };
+        let Some(header) = headers.get(header::AUTHORIZATION) else {
+            return self.by_cookie(method, headers, peer).await;
+        };
         let token = header.to_str().ok().and_then(|text| text.split_once(' '));
         let token = token.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
         let (_, token) = token.ok_or_else(Problem::unauthenticated)?;
         self.admit(Secret::new(token.trim()), peer).await.map(Some)
+    }
+
+    /// The client by the session in its cookie; `None` also for one that counts no more.
+    async fn by_cookie(
+        &self,
+        method: &Method,
+        headers: &HeaderMap,
+        peer: Option<Peer>,
+    ) -> Result<Option<Principal>, Problem> {
+        if !cookie::is_in(headers) {
+            return Ok(None);
+        }
+        cookie::must_be_same_origin(method, headers)?;
+        let Some(secret) = cookie::read(headers) else { return Ok(None) };
+        let Some(found) = self.context.people.recognise(secret).await else { return Ok(None) };
+        if let Some(place) = peer.and_then(|peer| peer.place.upgrade()) {
+            place.show_token();
+        }
+        let Recognised { user, session, role, scope } = found;
+        let principal = Principal { who: Who::User { name: user, session }, role, scope };
+        principal.must_be(self.role)?;
+        Ok(Some(principal))
     }
 
     /// The client by its token, if its role suffices.
@@ -93,10 +120,10 @@ impl Principal {
         if self.role >= role {
             return Ok(());
         }
-        let detail = format!("this needs the role {role}; the token has {}", self.role);
+        let detail = format!("this needs the role {role}; you have {}", self.role);
         Err(Problem::forbidden(
             detail,
-            "use a token of that role: an admin makes one with `hearth token create`",
+            "use a token or a user of that role: an admin makes them with `hearth token create`, `hearth user add`",
         ))
     }
 
@@ -108,20 +135,27 @@ impl Principal {
                 // A closed channel means that the node is stopping.
                 let _ = live.wait_for(|live| !live.contains_key(id)).await;
             }
-            Who::Socket { .. } | Who::User { .. } | Who::Outside { .. } => std::future::pending().await,
+            Who::User { session, .. } => {
+                let mut live = context.people.live();
+                if live.wait_for(|live| !live.contains(session)).await.is_err() {
+                    // The node is stopping, which others tell.
+                    std::future::pending::<()>().await;
+                }
+            }
+            Who::Socket { .. } | Who::Outside { .. } => std::future::pending().await,
         }
     }
 
     /// Whether it may see objects of this kind at all.
     pub(super) fn may_see(&self, kind: &str) -> bool {
-        kind != "token" || self.role == Role::Admin
+        !guards_the_door(kind) || self.role == Role::Admin
     }
 }
 
 /// Lets a request pass whose client has the role; the handler finds it as [`Principal`].
 pub(super) async fn require(State(guard): State<Guard>, mut request: Request, next: Next) -> Response {
     let peer = request.extensions().get::<Peer>().cloned();
-    let admitted = match guard.recognise(request.headers(), peer).await {
+    let admitted = match guard.recognise(request.method(), request.headers(), peer).await {
         Ok(Some(principal)) => {
             let may = principal.must_be(guard.role).and_then(|()| principal.may_enter(&request));
             may.map(|()| principal)

@@ -1,9 +1,9 @@
-//! The node itself: health, status, invites, joining and leaving, setup.
+//! The node itself: health, status, invites, joining and leaving.
 
 use std::{sync::Arc, time::Duration};
 
 use axum::{
-    Extension, Json,
+    Json,
     extract::State,
     http::{StatusCode, header},
     response::{IntoResponse, Response},
@@ -14,14 +14,14 @@ use serde_json::{Value, json};
 
 use super::{
     ApiContext,
-    access::{Access, Principal},
+    access::Principal,
     extract::{Body, Named},
     json::timestamp,
     problem::Problem,
     scoped,
 };
 use crate::{
-    auth::{Secret, setup::SetupView, tokens::Role},
+    auth::Secret,
     service::{NodeStatus, Op},
 };
 
@@ -212,51 +212,4 @@ pub(super) fn find_node<'a>(nodes: &'a [NodeStatus], given: &str) -> Result<&'a 
 
 pub(super) async fn doctor(State(context): Context) -> Result<Json<Value>, Problem> {
     Ok(Json(json!({ "checks": context.control.doctor().await? })))
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct SetupBody {
-    code: Secret,
-    label: Option<String>,
-}
-
-pub(super) async fn setup(
-    State(context): Context,
-    Body(body): Body<SetupBody>,
-) -> Result<(StatusCode, Json<Value>), Problem> {
-    let label = body.label.unwrap_or_else(|| "setup".to_owned());
-    let (id, token) = context.setup.redeem(body.code, label).await?;
-    let body = json!({ "id": id, "token": token.expose(), "role": Role::Admin });
-    Ok((StatusCode::CREATED, Json(body)))
-}
-
-pub(super) async fn setup_code(
-    State(context): Context,
-    Extension(access): Extension<Access>,
-) -> Result<Json<Value>, Problem> {
-    socket_only(access)?;
-    Ok(show_setup(&context.setup.show().await?))
-}
-
-pub(super) async fn new_setup_code(
-    State(context): Context,
-    Extension(access): Extension<Access>,
-) -> Result<Json<Value>, Problem> {
-    socket_only(access)?;
-    Ok(show_setup(&context.setup.renew().await?))
-}
-
-fn show_setup(view: &SetupView) -> Json<Value> {
-    let code = view.code.as_ref().map(Secret::expose);
-    Json(json!({ "code": code, "used": view.used, "locked": view.locked }))
-}
-
-/// The code proves that somebody is on the board: no token can stand in for that.
-fn socket_only(access: Access) -> Result<(), Problem> {
-    if access == Access::Socket {
-        return Ok(());
-    }
-    let detail = "the setup code is shown on the board only";
-    Err(Problem::forbidden(detail, "run `hearth setup-code` on the board"))
 }

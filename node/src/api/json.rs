@@ -5,7 +5,7 @@ use serde_json::{Map, Value as Json, json};
 
 use crate::{json::from_value, service::ObjectView};
 
-/// An object as readers of the API see it. The hash of a token is never among its fields.
+/// An object as readers of the API see it. Hashes of tokens and passwords are never among its fields.
 pub fn from_object(object: &ObjectView) -> Json {
     let (mut fields, mut meta) = (Map::new(), Map::new());
     for (name, field) in &object.fields {
@@ -19,12 +19,22 @@ pub fn from_object(object: &ObjectView) -> Json {
     json!({ "id": object.id.as_str(), "fields": fields, "meta": meta, "complete": object.complete })
 }
 
-/// The secret part of the kinds: what no reader may see, whoever they are, and the sealed
-/// secrets of adapters, which are of no use to any. A token shows the
-/// fields that its kind declares, without its hash.
+/// What of the kinds of the door and of adapters is a secret, or as good as one.
+const SECRETS: [&str; 4] = ["hash", "password", "rehashed", "basis"];
+
+/// The secret part of the kinds: what no reader may see, whoever they are, and what is sealed and of no use to
+/// any. What says who may come in shows the fields that its kind declares, without its secrets.
 fn is_hidden(kind: &str, field: &str) -> bool {
-    let is_sealed = kind == "adapter" && field.starts_with("sealed.");
-    is_sealed || kind == "token" && (field == "hash" || !kinds::field_names(kind).any(|known| known == field))
+    let of_door = kinds::guards_the_door(kind);
+    let is_sealed = field.starts_with("sealed.") && (of_door || kind == "adapter");
+    let is_known =
+        || kinds::kind_rule(kind).is_none() || kinds::field_names(kind).any(|known| is_of(field, known));
+    is_sealed || of_door && (SECRETS.contains(&field) || !is_known())
+}
+
+/// Whether a field is the one of this rule, which ends in `.` when it stands for many.
+fn is_of(field: &str, known: &str) -> bool {
+    field == known || known.ends_with('.') && field.starts_with(known)
 }
 
 /// Milliseconds since 1970 as RFC 3339 in UTC, with milliseconds.

@@ -12,6 +12,7 @@ mod automations;
 mod backup;
 mod color;
 pub(crate) mod commands;
+mod cookie;
 pub(crate) mod devices;
 mod events;
 mod extract;
@@ -22,6 +23,7 @@ pub mod json;
 mod linger;
 pub mod metrics;
 mod objects;
+mod people;
 pub mod ports;
 pub mod problem;
 mod removal;
@@ -63,6 +65,7 @@ use self::{
 };
 use crate::{
     auth::{
+        people::PeopleHandle,
         setup::SetupHandle,
         tokens::{Role, TokensHandle},
     },
@@ -88,6 +91,8 @@ pub struct ApiContext {
     pub service: Service,
     /// The tokens' owner.
     pub tokens: TokensHandle,
+    /// The owner of users and sessions.
+    pub people: PeopleHandle,
     /// The setup code's owner.
     pub setup: SetupHandle,
     /// The invites' owner.
@@ -146,8 +151,9 @@ fn open_routes() -> Router<Arc<ApiContext>> {
     Router::new()
         .route("/healthz", get(admin::health))
         .route("/api/v1/ca", get(admin::ca))
-        .route("/api/v1/setup", post(admin::setup))
-        .route("/api/v1/setup-code", get(admin::setup_code).post(admin::new_setup_code))
+        .route("/api/v1/login", post(people::login))
+        .route("/api/v1/setup", post(people::setup))
+        .route("/api/v1/setup-code", get(people::setup_code).post(people::new_setup_code))
         .route("/hooks/{token}", post(webhooks::call).put(webhooks::call))
 }
 
@@ -172,6 +178,11 @@ fn viewer_routes() -> Router<Arc<ApiContext>> {
         .route("/api/v1/scenes", get(scenes::list))
         .route("/api/v1/scenes/{name}", get(scenes::read))
         .route("/api/v1/home", get(schedules::home))
+        .route("/api/v1/logout", post(people::logout))
+        .route("/api/v1/me", get(people::me))
+        .route("/api/v1/me/password", put(people::change_password))
+        .route("/api/v1/sessions", get(people::sessions).delete(people::sign_out_everywhere))
+        .route("/api/v1/sessions/{id}", delete(people::end_session))
 }
 
 fn operator_routes() -> Router<Arc<ApiContext>> {
@@ -203,6 +214,11 @@ fn admin_routes() -> Router<Arc<ApiContext>> {
         .route("/api/v1/nodes/{node}", patch(admin::rename).delete(removal::remove))
         .route("/api/v1/tokens", get(tokens::list).post(tokens::create))
         .route("/api/v1/tokens/{id}", delete(tokens::revoke))
+        .route("/api/v1/users", get(people::users).post(people::create_user))
+        .route(
+            "/api/v1/users/{name}",
+            get(people::user).patch(people::change_user).delete(people::remove_user),
+        )
         .route("/api/v1/adapters/{id}", patch(adapters::change).delete(adapters::forget))
         .route("/api/v1/adapters/{id}/pair", post(adapters::pair))
         .route("/api/v1/doctor", get(admin::doctor))
@@ -214,12 +230,20 @@ fn admin_routes() -> Router<Arc<ApiContext>> {
 }
 
 /// Every route, for the bounded labels of the metrics.
-const ROUTES: [&str; 43] = [
+const ROUTES: [&str; 51] = [
     "/healthz",
     "/metrics",
     "/api/v1/ca",
     "/api/v1/setup",
     "/api/v1/setup-code",
+    "/api/v1/login",
+    "/api/v1/logout",
+    "/api/v1/me",
+    "/api/v1/me/password",
+    "/api/v1/sessions",
+    "/api/v1/sessions/{id}",
+    "/api/v1/users",
+    "/api/v1/users/{name}",
     "/api/v1/status",
     "/api/v1/objects",
     "/api/v1/objects/{kind}/{name}",

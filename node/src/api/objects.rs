@@ -3,7 +3,10 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use axum::{Extension, Json, extract::State, http::StatusCode};
-use mesh_proto::{FieldName, ObjectId, kinds::Author};
+use mesh_proto::{
+    FieldName, ObjectId,
+    kinds::{Author, guards_the_door},
+};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -90,7 +93,7 @@ pub(super) async fn write(
     Object(id): Object,
     Body(patch): Body<Patch>,
 ) -> Result<Json<Value>, Problem> {
-    refuse_tokens(&id)?;
+    refuse_door(&id)?;
     let fields: Vec<&str> = patch.set.keys().chain(&patch.unset).map(String::as_str).collect();
     principal.may_write(&context.service, &id, &fields).await?;
     let twice = patch.unset.iter().find(|field| patch.set.contains_key(*field));
@@ -118,7 +121,7 @@ pub(super) async fn delete(
     Extension(principal): Extension<Principal>,
     Object(id): Object,
 ) -> Result<StatusCode, Problem> {
-    refuse_tokens(&id)?;
+    refuse_door(&id)?;
     principal.may_write(&context.service, &id, &[]).await?;
     // What is not here needs no tombstone; asking twice is no mistake.
     if context.service.get(id.clone()).await?.is_some() {
@@ -127,11 +130,12 @@ pub(super) async fn delete(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Even the fields of a token that the kind leaves free are for nobody.
-pub(super) fn refuse_tokens(id: &ObjectId) -> Result<(), Problem> {
-    if id.kind() == "token" {
-        let fix = "an admin makes and revokes tokens at /api/v1/tokens, or by `hearth token`";
-        return Err(Problem::forbidden("tokens are not written as objects", fix));
+/// Even the fields that the kinds of the door leave free are for nobody.
+pub(super) fn refuse_door(id: &ObjectId) -> Result<(), Problem> {
+    if guards_the_door(id.kind()) {
+        let fix = "an admin makes and ends them at /api/v1/tokens, /api/v1/users and /api/v1/sessions, or by `hearth token`, \
+                   `hearth user`";
+        return Err(Problem::forbidden("who may come in is not written as objects", fix));
     }
     Ok(())
 }

@@ -1,6 +1,8 @@
 //! The one form in which the API says no: problem documents of RFC 9457, and the one place that
 //! turns every error into one.
 
+mod people;
+
 use axum::{
     body::Body,
     http::{HeaderValue, StatusCode, header},
@@ -124,14 +126,14 @@ impl Problem {
         Self::new(StatusCode::FORBIDDEN, "forbidden", "Not allowed", detail, fix)
     }
 
-    /// No token, or none that is known. The two read alike.
+    /// No token or session, or none that is known. The two read alike.
     pub fn unauthenticated() -> Self {
         Self::new(
             StatusCode::UNAUTHORIZED,
             "unauthenticated",
-            "A token is needed",
-            "the request carries no token that this household knows",
-            "send `Authorization: Bearer TOKEN`; an admin makes one with `hearth token create`",
+            "Who are you?",
+            "the request carries no token and no session that this household knows",
+            "sign in at /api/v1/login, or send `Authorization: Bearer TOKEN`; an admin makes one with `hearth token create`",
         )
     }
 
@@ -462,6 +464,12 @@ impl From<SetupError> for Problem {
                 detail,
                 "run `hearth setup-code --new` on the board",
             ),
+            SetupError::None => {
+                Self::new(StatusCode::NOT_FOUND, "no-setup-code", "There is no setup code", detail, fix)
+            }
+            SetupError::Over => {
+                Self::new(StatusCode::GONE, "setup-code-over", "The setup code is over", detail, fix)
+            }
             SetupError::NoRandomness => Self::internal(),
             SetupError::File(_) => Self::new(
                 StatusCode::INSUFFICIENT_STORAGE,
@@ -471,6 +479,7 @@ impl From<SetupError> for Problem {
                 "run `hearth doctor`: it says what to free or mend",
             ),
             SetupError::Token(error) => error.into(),
+            SetupError::User(error) => error.into(),
             SetupError::Stopping => Self::stopping(),
         }
     }

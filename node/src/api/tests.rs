@@ -6,6 +6,7 @@ mod health;
 mod household;
 mod objects;
 mod observers;
+mod people;
 mod scenes;
 mod scopes;
 mod transport;
@@ -93,7 +94,8 @@ impl Bench {
         let folder = TestFolder::new();
         let (tokens, task) = Tokens::new(fake.service());
         tokio::spawn(task.run());
-        let (setup, task) = Setup::open(folder.path(), tokens.clone()).unwrap();
+        let people = crate::auth::people::tests::people(&fake, &folder);
+        let (setup, task) = Setup::open(folder.path(), tokens.clone(), people.clone()).unwrap();
         tokio::spawn(task.run());
         let (commands, port) = CommandsHandle::channel();
         tokio::spawn(own_commands(port));
@@ -107,6 +109,7 @@ impl Bench {
         let context = ApiContext {
             service: fake.service(),
             tokens: tokens.clone(),
+            people,
             setup: setup.clone(),
             invites,
             commands,
@@ -135,6 +138,7 @@ impl Bench {
         let context = ApiContext {
             service,
             tokens: self.tokens.clone(),
+            people: self.context.people.clone(),
             setup: self.setup.clone(),
             invites: InvitesHandle::channel().0,
             commands: CommandsHandle::channel().0,

@@ -50,6 +50,9 @@ const NDJSON: &str = "application/x-ndjson";
 fn stays(kind: &str) -> Option<&'static str> {
     match kind {
         "token" => Some("API tokens are secret: make new ones with `hearth token create`"),
+        "user" | "session" => {
+            Some("people and their passwords stay with their home: make them anew with `hearth user add`")
+        }
         "adapter" => Some(
             "settings of adapters are sealed for the nodes of their home: say them again with `hearth adapter set`, or restore a \
              backup (`hearth restore`)",

@@ -15,7 +15,7 @@ use axum::{
         State,
         ws::{WebSocket, WebSocketUpgrade, rejection::WebSocketUpgradeRejection},
     },
-    http::{HeaderMap, StatusCode},
+    http::{HeaderMap, Method, StatusCode},
     response::{IntoResponse, Response},
 };
 use futures_util::StreamExt as _;
@@ -69,7 +69,7 @@ pub(super) async fn upgrade(
     socket: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, Problem> {
     let peer = peer.map(|Extension(peer)| peer);
-    let principal = guard.recognise(&headers, peer.clone()).await?;
+    let principal = guard.recognise(&Method::GET, &headers, peer.clone()).await?;
     let socket = socket.map_err(|_| no_websocket())?;
     let metrics = &context.metrics;
     let place = if principal.is_some() { metrics.observer() } else { metrics.newcomer() };

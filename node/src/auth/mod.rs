@@ -1,16 +1,21 @@
-//! Who may take part: invites, and the exchange in which a new node redeems one; bearer tokens
-//! and the one-time setup code for people and scripts.
+//! Who may take part: invites, and the exchange in which a new node redeems one; bearer tokens for programs; people with
+//! their passwords and sessions, and the one-time setup code that makes the first of them.
 
 pub mod admission;
 pub(crate) mod attempts;
+pub mod backoff;
 pub mod exchange;
 pub mod invite;
 pub mod join;
+pub mod passwords;
+pub mod people;
 pub mod role;
 pub mod scope;
+pub mod sessions;
 pub mod setup;
 pub mod token;
 pub mod tokens;
+pub mod users;
 pub mod who;
 
 #[cfg(test)]
@@ -19,6 +24,7 @@ mod tests;
 use std::fmt;
 
 use serde::{Deserialize, Deserializer, de::Error as _};
+use zeroize::Zeroize as _;
 
 pub use admission::{AdmitRequest, InviteDesk, JoinCounters, serve_joins};
 pub use exchange::Refusal;
@@ -41,6 +47,13 @@ impl Secret {
     /// The secret itself; the caller answers for where it goes.
     pub fn expose(&self) -> &str {
         &self.0
+    }
+}
+
+impl Drop for Secret {
+    /// Nothing of it stays in memory that is given back.
+    fn drop(&mut self) {
+        self.0.zeroize();
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, io::Write, path::Path};
 
-use mesh_proto::{Value, record::Record};
+use mesh_proto::{Value, kinds::guards_the_door, record::Record};
 use serde_json::{Map, Value as Json, json};
 
 use super::format::BackupError;
@@ -12,8 +12,8 @@ use crate::{
     store::{DiskError, export},
 };
 
-/// Writes the objects of an export to `out`, one a line; answers with their number. Tokens are left
-/// out: they are secret and of no use elsewhere.
+/// Writes the objects of an export to `out`, one a line; answers with their number. Tokens, users and
+/// sessions are left out: they are secret and of no use elsewhere.
 ///
 /// # Errors
 /// What is wrong with the export, or what `out` says.
@@ -22,7 +22,7 @@ pub fn write_lines(from: &Path, out: &mut dyn Write) -> Result<usize, BackupErro
     export::read(from, &mut |key, value| {
         // What makes no sense here is left out at a start, too.
         let Ok(Record::Register(key, entry)) = Record::decode(key, value) else { return };
-        if matches!(key.object.kind(), "token" | "command") {
+        if key.object.kind() == "command" || guards_the_door(key.object.kind()) {
             return;
         }
         let object = objects.entry(key.object.as_str().to_owned()).or_default();
@@ -82,6 +82,8 @@ mod tests {
             register("note/revived", None, 9, None),
             register("note/revived", Some("text"), 10, Some("again")),
             register("token/0123", Some("hash"), 5, Some("secret")),
+            register("user/ann", Some("password"), 5, Some("secret")),
+            register("session/0123", Some("hash"), 5, Some("secret")),
             record::ceiling(Hlc::from_ms(10)),
         ];
         store.commit(&Batch { puts, deletes: vec![] }).unwrap();

@@ -20,6 +20,12 @@ impl Session {
         }
         let code = text(&answer, "code")?;
         self.out.either(&answer, || code)?;
+        if let Some(seconds) = answer.get("seconds_left").and_then(Value::as_u64) {
+            let minutes = seconds.div_ceil(60);
+            self.out.note(format!(
+                "at /api/v1/setup it makes the first admin: within {minutes} min, from the network of this home"
+            ));
+        }
         Ok(Exit::Ok)
     }
 

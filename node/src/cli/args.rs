@@ -18,12 +18,14 @@ mod household;
 mod scenes;
 mod schedules;
 mod tokens;
+mod users;
 pub use automations::*;
 pub use devices::*;
 pub use household::*;
 pub use scenes::*;
 pub use schedules::*;
 pub use tokens::*;
+pub use users::*;
 
 /// The command line of `hearth`.
 #[derive(Debug, Parser)]
@@ -192,7 +194,15 @@ pub enum Command {
     /// Tokens for clients of the API: phones, dashboards, scripts
     #[command(subcommand)]
     Token(TokenCommand),
-    /// Show the one-time code with which the first client gets its token
+    /// People who sign in, on every board of the home
+    #[command(subcommand)]
+    User(UserCommand),
+    /// Show who is signed in, and from where
+    Sessions {
+        /// Of this user; without one of all
+        user: Option<String>,
+    },
+    /// Show the one-time code that makes the first admin; good for 15 minutes
     SetupCode {
         /// Make a new code; the old one is void
         #[arg(long)]

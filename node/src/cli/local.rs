@@ -54,18 +54,21 @@ pub(super) fn run(mut flags: Flags, env: &Environment, daemon: Daemon, out: Outp
 }
 
 /// Where the API is and what to do next. The one-time code itself is a secret, and stdout may be a
-/// log, so only the command is shown.
+/// log: it is there only when a person at a terminal has founded the household.
 fn greeting(ready: &Ready, state_dir: Option<&Path>) -> String {
     let short = |key: &str| key.get(..16).unwrap_or(key).to_owned();
-    let Ready { node, name, household, api, is_founded } = ready;
+    let Ready { node, name, household, api, is_founded, setup_code } = ready;
     let place = state_dir.map(|folder| format!(" --state-dir {}", folder.display())).unwrap_or_default();
     let mut lines = vec![
         format!("node {name} ({node}) of household {} is ready", short(household)),
         format!("  API:  {}", api.join("  ")),
     ];
+    if let Some(code) = setup_code {
+        lines.push(format!("  setup code for the first admin, good for 15 minutes: {}", code.expose()));
+    }
     let mut hint = |command: &str, what: &str| lines.push(format!("  hearth {command}{place}  {what}"));
     if *is_founded {
-        hint("setup-code", "shows the one-time code for the first login");
+        hint("setup-code", "shows the one-time code that makes the first admin");
         hint("invite", "lets the next board join");
     } else {
         hint("devices", "shows the devices of the household");
@@ -192,15 +195,19 @@ mod tests {
             household: "c3".repeat(32),
             api: vec!["https://10.0.0.1:7843".into(), "https://localhost:7843".into()],
             is_founded: true,
+            setup_code: None,
         };
         let expected = "\
 node kitchen (a1a1a1a1a1a1a1a1) of household c3c3c3c3c3c3c3c3 is ready
   API:  https://10.0.0.1:7843  https://localhost:7843
-  hearth setup-code  shows the one-time code for the first login
+  hearth setup-code  shows the one-time code that makes the first admin
   hearth invite  lets the next board join
   hearth status  shows its nodes";
         assert_eq!(greeting(&ready, None), expected);
-        ready.is_founded = false;
+        ready.setup_code = Some(crate::auth::Secret::new("KT4M-9QWZ-H2PC"));
+        assert!(greeting(&ready, None).contains("good for 15 minutes: KT4M-9QWZ-H2PC"));
+        assert!(!json!(ready).to_string().contains("KT4M"), "not for programs");
+        (ready.is_founded, ready.setup_code) = (false, None);
         let joined = greeting(&ready, Some(Path::new("/tmp/b")));
         assert!(joined.contains("hearth status --state-dir /tmp/b"), "{joined}");
         assert!(!joined.contains("setup-code") && !joined.contains("invite"), "{joined}");

@@ -31,6 +31,7 @@ pub(crate) mod testing;
 mod time;
 mod tokens;
 mod transfer;
+mod users;
 mod watch;
 mod webhooks;
 
@@ -46,6 +47,7 @@ use self::args::{Cli, Command};
 use self::client::Client;
 use self::exit::{Exit, Failure};
 use self::output::{Done, Output, Stop};
+use crate::auth::Secret;
 use crate::config::{Config, Environment, place};
 
 /// What `hearth run` starts. It returns when the daemon has stopped; an error says why it could
@@ -65,6 +67,9 @@ pub struct Ready {
     pub api: Vec<String>,
     /// Whether it has founded its household just now and is alone in it.
     pub is_founded: bool,
+    /// The setup code, where a person at a terminal has founded the household. Never for programs.
+    #[serde(skip)]
+    pub setup_code: Option<Secret>,
 }
 
 /// What a command speaks to and prints on.
@@ -186,6 +191,8 @@ impl Session {
             Command::Event(command) => self.event(&command).await,
             Command::Home { command } => self.home(command.as_ref()).await,
             Command::Token(command) => self.token(&command).await,
+            Command::User(command) => self.user(&command).await,
+            Command::Sessions { user } => self.sessions(user.as_deref()).await,
             Command::SetupCode { new } => self.setup_code(new).await,
             Command::Ca(args::CaCommand::Export { out }) => self.ca_export(out.as_deref()).await,
             Command::Doctor => self.doctor().await,

@@ -31,7 +31,7 @@ const NEXT_FILE: &str = "next";
 const PEERS_NAME: &str = "peers";
 /// What a node forgets with its household. The exports too: they are what the store is repaired
 /// from, and those of one household must not fill the store of another.
-const FORGOTTEN: [&str; 14] = [
+const FORGOTTEN: [&str; 15] = [
     "store",
     "store.mark",
     "store.rebuild",
@@ -45,6 +45,7 @@ const FORGOTTEN: [&str; 14] = [
     "restored",
     "invites",
     "setup-code",
+    "sign-ins",
     "peers",
 ];
 /// Likewise what is numbered: stores that were set aside, and what a peer's state had no place for.

@@ -87,7 +87,10 @@ pub(super) fn automation_metrics(counts: Arc<Counts>) -> MetricsSource {
     })
 }
 
-fn samples(help: &'static str, counts: impl IntoIterator<Item = (&'static str, u64)>) -> Vec<Sample> {
+pub(super) fn samples(
+    help: &'static str,
+    counts: impl IntoIterator<Item = (&'static str, u64)>,
+) -> Vec<Sample> {
     let sample = |(name, value): (&'static str, u64)| Sample {
         name,
         label: None,

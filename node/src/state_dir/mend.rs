@@ -6,7 +6,8 @@
 //! | `incarnation` without a copy | the store counts as set back: no number is used twice, a peer's state replaces it |
 //! | `clock` | removed: the store knows a ceiling, peers bring it up to date |
 //! | `peers` | removed: discovery, the configuration and the others' addresses lead back |
-//! | `invites`, `setup-code` | removed: a person makes new invites, the daemon a new code |
+//! | `invites`, `setup-code` | removed: a person makes new ones |
+//! | `sign-ins` | removed: wrong passwords are counted anew |
 //! | `node.key`, `roster` without a copy | the start is refused, with what to do: see [`crate::daemon::household`] |
 //!
 //! What the disk cannot give back is damaged like what does not match its checksum. A folder with a file of
@@ -15,7 +16,7 @@
 
 use super::{
     CLOCK_FILE, INCARNATION_FILE, INVITES_FILE, Incarnation, KEY_FILE, PEERS_FILE, ROSTER_FILE, SETUP_FILE,
-    StateDirError,
+    SIGN_INS_FILE, StateDirError,
 };
 use crate::store::files::{FileError, FileKind, read_checked, sync_parent, write_durable};
 use crate::store::{DiskError, restored};
@@ -30,11 +31,12 @@ const KEPT_TWICE: [(&str, &FileKind, &str); 3] = [
     ("incarnation", &INCARNATION_FILE, "Numbers that may have been used are left out."),
 ];
 /// What is made anew.
-const MADE_ANEW: [(&str, &FileKind, &str); 4] = [
+const MADE_ANEW: [(&str, &FileKind, &str); 5] = [
     ("clock", &CLOCK_FILE, "The time of the newest record counts in its place."),
     ("peers", &PEERS_FILE, "This node finds the others by its network, or by `peers` in its configuration."),
     ("invites", &INVITES_FILE, "The invites that were open are void: make new ones with `hearth invite`."),
-    ("setup-code", &SETUP_FILE, "A new code takes its place: `hearth setup-code` shows it."),
+    ("setup-code", &SETUP_FILE, "`hearth setup-code` makes a new code."),
+    ("sign-ins", &SIGN_INS_FILE, "Wrong passwords are counted anew."),
 ];
 /// A start leads at most so far beyond the one before, in generations and in incarnations.
 const ONE_START: u32 = 1 << 15;

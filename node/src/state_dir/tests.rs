@@ -222,7 +222,17 @@ const DAMAGES: [Damage; 4] = [
 #[test]
 fn each_small_file_that_is_lost_or_damaged_is_mended_and_told() {
     let life = Incarnation { generation: 70_000, incarnation: 9_000_000 };
-    let names = ["version", "node.key", "roster", "incarnation", "clock", "peers", "invites", "setup-code"];
+    let names = [
+        "version",
+        "node.key",
+        "roster",
+        "incarnation",
+        "clock",
+        "peers",
+        "invites",
+        "setup-code",
+        "sign-ins",
+    ];
     for name in names {
         for (what, damage) in DAMAGES {
             let folder = Folder::new();
@@ -235,6 +245,7 @@ fn each_small_file_that_is_lost_or_damaged_is_mended_and_told() {
             write_durable(&folder.join("peers"), &PEERS_FILE, b"addresses").unwrap();
             write_durable(&folder.join("invites"), &INVITES_FILE, b"invites").unwrap();
             write_durable(&folder.join("setup-code"), &SETUP_FILE, b"v2 spent\n").unwrap();
+            write_durable(&folder.join("sign-ins"), &SIGN_INS_FILE, b"counts").unwrap();
             let file = folder.join(name);
             match damage(&fs::read(&file).unwrap()) {
                 Some(bytes) => fs::write(&file, bytes).unwrap(),
@@ -266,7 +277,17 @@ fn each_small_file_that_is_lost_or_damaged_is_mended_and_told() {
 #[test]
 fn a_small_file_that_the_disk_cannot_give_back_is_mended_as_a_damaged_one() {
     let life = Incarnation { generation: 70_000, incarnation: 9_000_000 };
-    for name in ["version", "node.key", "roster", "incarnation", "clock", "peers", "invites", "setup-code"] {
+    for name in [
+        "version",
+        "node.key",
+        "roster",
+        "incarnation",
+        "clock",
+        "peers",
+        "invites",
+        "setup-code",
+        "sign-ins",
+    ] {
         let folder = Folder::new();
         let dir = StateDir::open(folder.path()).unwrap();
         dir.set_node_key(&Seed::new([9; 32])).unwrap();

@@ -58,7 +58,14 @@ type Duplex = Pin<Box<dyn Stream>>;
 #[derive(Clone)]
 enum Way {
     Socket(PathBuf),
-    Web { address: SocketAddr, tls: Arc<ClientConfig>, token: Option<String>, receive_buffer: Option<u32> },
+    Web {
+        address: SocketAddr,
+        tls: Arc<ClientConfig>,
+        token: Option<String>,
+        receive_buffer: Option<u32>,
+        /// Sent as a page of the same origin does, and that origin.
+        cookie: Option<(String, Option<String>)>,
+    },
 }
 
 /// A client; each request has a connection of its own.
@@ -74,6 +81,8 @@ pub struct Answer {
     pub media_type: String,
     /// After how many seconds it may be asked again.
     pub retry_after: Option<u64>,
+    /// The cookie that it sets, as it is sent back: `NAME=VALUE`.
+    pub cookie: Option<String>,
     /// The body.
     pub body: String,
 }
@@ -128,7 +137,7 @@ impl Client {
     pub fn web(address: SocketAddr, pem: &str, token: Option<&str>) -> Result<Self> {
         let tls = trusting(pem)?;
         let token = token.map(str::to_owned);
-        Ok(Self(Way::Web { address, tls: Arc::new(tls), token, receive_buffer: None }))
+        Ok(Self(Way::Web { address, tls: Arc::new(tls), token, receive_buffer: None, cookie: None }))
     }
 
     /// The same with another token.
@@ -139,6 +148,29 @@ impl Client {
             *token = other.map(str::to_owned);
         }
         client
+    }
+
+    /// The same with a cookie, from a page of this node itself, or of another origin.
+    #[must_use]
+    pub fn with_cookie(&self, value: &str, origin: Option<&str>) -> Self {
+        let mut client = self.clone();
+        if let Way::Web { cookie, token, .. } = &mut client.0 {
+            *cookie = Some((value.to_owned(), origin.map(str::to_owned)));
+            *token = None;
+        }
+        client
+    }
+
+    /// What shows who it is, as headers.
+    fn credentials(&self) -> Vec<(&'static str, String)> {
+        let Way::Web { address, token, cookie, .. } = &self.0 else { return Vec::new() };
+        let mut headers = Vec::new();
+        headers.extend(token.as_ref().map(|token| ("authorization", format!("Bearer {token}"))));
+        if let Some((value, origin)) = cookie {
+            headers.push(("cookie", value.clone()));
+            headers.push(("origin", origin.clone().unwrap_or_else(|| format!("https://{address}"))));
+        }
+        headers
     }
 
     /// The same with a receive buffer of so many bytes in the kernel, for a peer that reads slowly.
@@ -252,8 +284,8 @@ impl Client {
         let mut request = format!("{scheme}://{}/api/v1/watch", self.host()).into_client_request()?;
         let headers = request.headers_mut();
         headers.insert("sec-websocket-protocol", "hearth.v1".parse()?);
-        if let Way::Web { token: Some(token), .. } = &self.0 {
-            headers.insert("authorization", format!("Bearer {token}").parse()?);
+        for (name, value) in self.credentials() {
+            headers.insert(name, value.parse()?);
         }
         let stream = self.connect().await?;
         let (socket, response) = timeout(PATIENCE, client_async(request, stream)).await??;
@@ -281,8 +313,8 @@ impl Session {
         body: Option<(&str, impl Into<Bytes>)>,
     ) -> Result<Answer> {
         let mut request = Request::builder().method(method).uri(path).header("host", self.client.host());
-        if let Way::Web { token: Some(token), .. } = &self.client.0 {
-            request = request.header("authorization", format!("Bearer {token}"));
+        for (name, value) in self.client.credentials() {
+            request = request.header(name, value);
         }
         if let Some((kind, _)) = &body {
             request = request.header("content-type", *kind);
@@ -293,8 +325,12 @@ impl Session {
         let media_type = response.headers().get("content-type").and_then(|kind| kind.to_str().ok());
         let media_type = media_type.unwrap_or_default().to_owned();
         let retry_after = response.headers().get("retry-after").and_then(|s| s.to_str().ok()?.parse().ok());
+        let cookie =
+            response.headers().get("set-cookie").and_then(|set| set.to_str().ok()?.split(';').next());
+        let cookie = cookie.map(str::to_owned);
         let body = response.into_body().collect().await?.to_bytes();
-        Ok(Answer { status, media_type, retry_after, body: String::from_utf8_lossy(&body).into_owned() })
+        let body = String::from_utf8_lossy(&body).into_owned();
+        Ok(Answer { status, media_type, retry_after, cookie, body })
     }
 }
 

@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     auth::InviteBook,
     backup::{Backup, Parts, format, restore},
-    state_dir::{INVITES_FILE, PEERS_FILE, SETUP_FILE, StateDir},
+    state_dir::{INVITES_FILE, PEERS_FILE, SETUP_FILE, SIGN_INS_FILE, StateDir},
     store::{
         export,
         files::write_durable,
@@ -53,6 +53,7 @@ async fn lived(root: &Path) -> Arc<StateDir> {
     write_durable(&root.join("peers"), &PEERS_FILE, b"addresses").unwrap();
     write_durable(&root.join("invites"), &INVITES_FILE, &InviteBook::default().to_bytes()).unwrap();
     write_durable(&root.join("setup-code"), &SETUP_FILE, b"v2 spent\n").unwrap();
+    write_durable(&root.join("sign-ins"), &SIGN_INS_FILE, b"counts").unwrap();
     let (mut store, _) = SledStore::open(root, SledOptions::default()).unwrap();
     store.commit(&Batch { puts: vec![record::ceiling(Hlc::from_ms(5))], deletes: Vec::new() }).unwrap();
     state
@@ -146,6 +147,7 @@ async fn a_newer_version_of_anything_stored_is_refused_in_words_and_left_as_it_i
         "roster",
         "roster.copy",
         "setup-code",
+        "sign-ins",
         "store.mark",
         "version",
     ];

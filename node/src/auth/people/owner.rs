@@ -1,0 +1,481 @@
+//! The task that owns users, sessions and the pace of sign-ins.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    future::Future,
+    net::IpAddr,
+    path::PathBuf,
+    pin::Pin,
+    sync::Arc,
+    time::Duration,
+};
+
+use mesh_proto::kinds::Author;
+use tokio::{
+    sync::{mpsc, watch},
+    time::{MissedTickBehavior, interval},
+};
+use tracing::info;
+
+use super::{
+    Begun, LiveSessions, NewUser, PeopleHandle, Proven, Recognised, Request, SignInCounters, SignedIn, Then,
+    pace::Pace, shown::view,
+};
+use crate::{
+    auth::{
+        Secret,
+        passwords::{HashError, PasswordHash, Passwords},
+        sessions::{self, MAX_PER_USER, MAX_SESSIONS, Session},
+        tokens::Role,
+        users::{self, Account, Credential, MAX_USERS, User, UserChange, UserError, UserView},
+    },
+    service::{Change, Changes, HouseholdTime, Op, Service, ServiceError},
+};
+
+/// How often is looked for sessions that are over.
+const LOOK_EVERY: Duration = Duration::from_secs(60);
+/// How often is looked for what can be deleted, in looks.
+const SWEEP_EVERY: u32 = 60;
+/// Changes in one write.
+const BATCH: usize = 512;
+
+/// What the owner of users and sessions needs.
+#[derive(Debug)]
+pub struct PeopleParts {
+    /// The event loop.
+    pub service: Service,
+    /// The state folder.
+    pub state_dir: PathBuf,
+    /// The time of day.
+    pub time: watch::Receiver<HouseholdTime>,
+    /// `true`, or closed, when the node stops.
+    pub shutdown: watch::Receiver<bool>,
+}
+
+/// The owner of users and sessions; a task runs it.
+pub struct People {
+    service: Service,
+    time: watch::Receiver<HouseholdTime>,
+    shutdown: watch::Receiver<bool>,
+    requests: mpsc::Receiver<Request>,
+    pub(super) live: watch::Sender<LiveSessions>,
+    pub(super) users: BTreeMap<String, User>,
+    pub(super) sessions: BTreeMap<String, Session>,
+    pace: Pace,
+}
+
+impl fmt::Debug for People {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (users, sessions) = (self.users.len(), self.sessions.len());
+        f.debug_struct("People").field("users", &users).field("sessions", &sessions).finish_non_exhaustive()
+    }
+}
+
+type Next = Pin<Box<dyn Future<Output = Result<Changes, ServiceError>> + Send>>;
+
+impl People {
+    /// The owner and the way to it.
+    ///
+    /// # Errors
+    /// [`HashError::NoRandomness`].
+    pub fn open(parts: PeopleParts) -> Result<(PeopleHandle, Self), HashError> {
+        let PeopleParts { service, state_dir, time, shutdown } = parts;
+        let (sender, requests) = mpsc::channel(64);
+        let (live, receiver) = watch::channel(LiveSessions::default());
+        let (passwords, counters) = (Passwords::new()?, Arc::new(SignInCounters::default()));
+        let handle = PeopleHandle { requests: sender, live: receiver, passwords, counters };
+        let (users, sessions, pace) = (BTreeMap::new(), BTreeMap::new(), Pace::open(&state_dir));
+        let owner = Self { service, time, shutdown, requests, live, users, sessions, pace };
+        Ok((handle, owner))
+    }
+
+    /// Serves until the event loop or every handle is gone. Requests wait until users and sessions are known, so that
+    /// nobody is refused because the node has just started.
+    pub async fn run(mut self) {
+        let prefixes = || vec!["user/".to_owned(), "session/".to_owned()];
+        while let Ok(watching) = self.service.watch(prefixes(), None).await {
+            match self.follow(watching.watcher).await {
+                Err(ServiceError::Stopping) => break,
+                Err(error) => tracing::debug!(%error, "observing users and sessions anew"),
+                Ok(()) => {
+                    self.service.unwatch(watching.watcher).await;
+                    break;
+                }
+            }
+        }
+        self.pace.save_now().await;
+    }
+
+    /// Serves by one observer; `Ok` when nobody can ask any more.
+    async fn follow(&mut self, watcher: u64) -> Result<(), ServiceError> {
+        self.catch_up(watcher).await?;
+        let mut shutdown = self.shutdown.clone();
+        let mut stops = std::pin::pin!(async move {
+            let _ = shutdown.wait_for(|stop| *stop).await;
+        });
+        let mut stopping = false;
+        let mut looks = 0u32;
+        let mut look = interval(LOOK_EVERY);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut next = self.next(watcher);
+        loop {
+            // The same future is polled until it ends: dropping it could lose its changes.
+            tokio::select! {
+                changes = &mut next => {
+                    self.take(changes?);
+                    self.publish();
+                    next = self.next(watcher);
+                }
+                request = self.requests.recv() => match request {
+                    Some(request) => self.handle(request).await,
+                    None => return Ok(()),
+                },
+                () = self.pace.due() => self.pace.save(),
+                _ = look.tick() => {
+                    self.publish();
+                    looks = looks.wrapping_add(1);
+                    if looks % SWEEP_EVERY == 0 {
+                        self.sweep().await?;
+                    }
+                }
+                // It serves on: whoever asks now is answered.
+                () = &mut stops, if !stopping => {
+                    stopping = true;
+                    self.pace.save_now().await;
+                }
+            }
+        }
+    }
+
+    async fn catch_up(&mut self, watcher: u64) -> Result<(), ServiceError> {
+        let mut seen = BTreeSet::new();
+        loop {
+            let changes = self.service.next_changes(watcher).await?;
+            seen.extend(changes.changes.iter().map(|change| change.id.as_str().to_owned()));
+            let caught_up = changes.caught_up;
+            self.take(changes);
+            if caught_up {
+                break;
+            }
+        }
+        self.users.retain(|name, _| seen.contains(&format!("user/{name}")));
+        self.sessions.retain(|id, _| seen.contains(&format!("session/{id}")));
+        self.publish();
+        Ok(())
+    }
+
+    fn next(&self, watcher: u64) -> Next {
+        let service = self.service.clone();
+        Box::pin(async move { service.next_changes(watcher).await })
+    }
+
+    fn take(&mut self, changes: Changes) {
+        for Change { id, object } in changes.changes {
+            let name = id.name();
+            match id.kind() {
+                "user" => {
+                    // Whom this version would not have named so cannot be asked for either.
+                    let user =
+                        object.as_ref().filter(|_| users::check_name(name).is_ok()).and_then(User::read);
+                    hold(&mut self.users, name, user, users::MAX_HELD);
+                }
+                _ => hold(
+                    &mut self.sessions,
+                    name,
+                    object.as_ref().and_then(Session::read),
+                    sessions::MAX_HELD,
+                ),
+            }
+        }
+    }
+
+    pub(super) fn now_ms(&self) -> u64 {
+        let ahead_ms = self.time.borrow().ahead_ms;
+        let now = jiff::Timestamp::now().as_millisecond().saturating_add(ahead_ms);
+        u64::try_from(now).unwrap_or(0)
+    }
+
+    /// A reply that nobody waits for any more is dropped.
+    async fn handle(&mut self, request: Request) {
+        match request {
+            Request::BeginSignIn(user, address, reply) => {
+                let _ = reply.send(self.begin_sign_in(&user, address));
+            }
+            Request::TakeBack(attempt) => self.pace.take_back(&attempt),
+            Request::EndSignIn(proven, then, address, reply) => {
+                let _ = reply.send(self.end_sign_in(proven, then, address).await);
+            }
+            Request::BeginSession(user, address, reply) => {
+                let _ = reply.send(self.begin_session(&user, address).await);
+            }
+            Request::Recognise(secret, reply) => {
+                let _ = reply.send(self.recognise(&secret));
+            }
+            Request::SignOut { session, of, reply } => {
+                let _ = reply.send(self.sign_out(&session, of.as_deref()).await);
+            }
+            Request::SignOutEverywhere(user, reply) => {
+                let _ = reply.send(self.sign_out_everywhere(&user).await);
+            }
+            Request::Sessions(user, reply) => {
+                let _ = reply.send(self.session_views(user.as_deref()));
+            }
+            Request::MayCreate(name, reply) => {
+                let _ = reply.send(self.may_create(&name));
+            }
+            Request::Create(new, hash, reply) => {
+                let _ = reply.send(self.create(new, hash).await);
+            }
+            Request::Users(reply) => {
+                let _ = reply.send(self.user_views());
+            }
+            Request::Change { name, change, password, force, reply } => {
+                let _ = reply.send(self.change(&name, change, password, force).await);
+            }
+            Request::Remove { name, force, reply } => {
+                let _ = reply.send(self.remove(&name, force).await);
+            }
+        }
+    }
+
+    fn begin_sign_in(&mut self, user: &str, address: Option<IpAddr>) -> Result<Begun, u64> {
+        let attempt = self.pace.begin(user, address)?;
+        let known = self.users.get(user).filter(|known| known.can_sign_in());
+        let (hash, basis) = (known.and_then(User::hash).cloned(), known.and_then(User::basis));
+        Ok(Begun { attempt, hash, basis })
+    }
+
+    async fn end_sign_in(
+        &mut self,
+        proven: Proven,
+        then: Then,
+        address: Option<IpAddr>,
+    ) -> Result<SignedIn, UserError> {
+        let Proven { user: name, attempt, basis, rehashed } = proven;
+        // It may have been changed while the password was looked at.
+        let found = self.users.get(&name).filter(|user| basis.is_some() && user.basis() == basis);
+        let mut user = found.cloned().ok_or(UserError::Wrong)?;
+        self.pace.succeeded(&attempt);
+        let mut ops = Vec::new();
+        match (then, rehashed) {
+            (Then::Change(hash), _) => {
+                ops = user.set_password(&name, hash)?;
+                ops.extend(self.deletions(&name));
+                info!(user = %name, "a person has changed the password");
+            }
+            (Then::Begin, Some(hash)) => ops = user.rehash(&name, hash),
+            (Then::Begin, None) => {}
+        }
+        if !ops.is_empty() {
+            self.write(ops).await?;
+            self.users.insert(name.clone(), user);
+            self.publish();
+        }
+        self.begin_session(&name, address).await
+    }
+
+    async fn begin_session(&mut self, name: &str, address: Option<IpAddr>) -> Result<SignedIn, UserError> {
+        let user = self.users.get(name).ok_or(UserError::NotFound)?;
+        let (role, basis) = (user.account.role, user.basis().ok_or(UserError::NotFound)?);
+        let from = address.map_or_else(|| "socket".to_owned(), |address| address.to_canonical().to_string());
+        let (id, secret, session) = Session::begin(name, basis, from, self.now_ms())?;
+        let mut ops = session.ops(&id);
+        ops.extend(self.room_for(name));
+        self.write(ops).await?;
+        info!(user = %name, session = %id, ?address, "a person has signed in");
+        let expires_ms = session.expires_ms();
+        self.sessions.insert(id.clone(), session);
+        self.publish();
+        Ok(SignedIn { user: name.to_owned(), role, session: id, secret, expires_ms })
+    }
+
+    /// What goes so that one more session of this user finds room: those that were not used for longest.
+    fn room_for(&mut self, name: &str) -> Vec<Op> {
+        let mut of_user: Vec<_> = self
+            .sessions
+            .iter()
+            .filter(|(_, s)| s.user == name)
+            .map(|(id, s)| (s.seen_ms, id.clone()))
+            .collect();
+        of_user.sort_unstable();
+        let over = (of_user.len() + 1).saturating_sub(MAX_PER_USER);
+        let mut gone: Vec<String> = of_user.into_iter().take(over).map(|(_, id)| id).collect();
+        if gone.is_empty() && self.sessions.len() >= MAX_SESSIONS {
+            let oldest = self.sessions.iter().min_by_key(|(_, session)| session.seen_ms);
+            gone.extend(oldest.map(|(id, _)| id.clone()));
+        }
+        let gone: Vec<String> = gone.into_iter().take(BATCH).collect();
+        for id in &gone {
+            self.sessions.remove(id);
+        }
+        gone.iter().filter_map(|id| sessions::object(id)).map(Op::Delete).collect()
+    }
+
+    fn recognise(&mut self, secret: &Secret) -> Option<Recognised> {
+        let hash = sessions::hash(secret);
+        let mut found = None;
+        // Every hash is compared, found or not.
+        for (id, session) in &self.sessions {
+            if session.is_of(&hash) {
+                found = Some(id.clone());
+            }
+        }
+        let id = found?;
+        let now_ms = self.now_ms();
+        let session = self.sessions.get_mut(&id)?;
+        let user = self.users.get(&session.user)?;
+        if user.basis().as_deref() != Some(session.basis.as_str()) || session.is_over(now_ms) {
+            return None;
+        }
+        if let Some(op) = session.used(&id, now_ms) {
+            let service = self.service.clone();
+            // What is lost is written ten minutes later.
+            drop(tokio::spawn(async move { service.write(Author::Node, vec![op]).await }));
+        }
+        let (name, Account { role, scope, .. }) = (session.user.clone(), user.account.clone());
+        Some(Recognised { user: name, session: id, role, scope })
+    }
+
+    async fn sign_out(&mut self, id: &str, of: Option<&str>) -> Result<(), UserError> {
+        let known = self.sessions.get(id).filter(|session| of.is_none_or(|user| session.user == user));
+        let object = sessions::object(id).filter(|_| known.is_some()).ok_or(UserError::NoSession)?;
+        self.write(vec![Op::Delete(object)]).await?;
+        self.sessions.remove(id);
+        self.publish();
+        Ok(())
+    }
+
+    async fn sign_out_everywhere(&mut self, name: &str) -> Result<(), UserError> {
+        let mut user = self.users.get(name).cloned().ok_or(UserError::NotFound)?;
+        let mut ops = user.sign_out(name)?;
+        ops.extend(self.deletions(name));
+        self.write(ops).await?;
+        info!(user = %name, "a person is signed out everywhere");
+        self.put(name, Some(user));
+        Ok(())
+    }
+
+    fn may_create(&self, name: &str) -> Result<(), UserError> {
+        match () {
+            () if self.users.contains_key(name) => Err(UserError::Taken),
+            () if self.users.len() >= MAX_USERS => Err(UserError::TooMany),
+            () => Ok(()),
+        }
+    }
+
+    async fn create(&mut self, new: NewUser, hash: PasswordHash) -> Result<UserView, UserError> {
+        self.may_create(&new.name)?;
+        let account = Account::new(new.role, new.scope, self.now_ms())?;
+        let credential = Credential::new(&account, hash)?;
+        let user = User::new(account, credential)?;
+        self.write(user.ops(&new.name)).await?;
+        info!(user = %new.name, role = %new.role, "a user was made");
+        self.put(&new.name, Some(user.clone()));
+        Ok(view(&new.name, &user, 0))
+    }
+
+    async fn change(
+        &mut self,
+        name: &str,
+        change: UserChange,
+        password: Option<PasswordHash>,
+        force: bool,
+    ) -> Result<UserView, UserError> {
+        let mut user = self.users.get(name).cloned().ok_or(UserError::NotFound)?;
+        let mut ops = Vec::new();
+        if change != UserChange::default() {
+            user.account = user.account.changed(change)?;
+            users::check_grant(user.account.role, &user.account.scope)?;
+            ops = user.account_ops(name);
+        }
+        if let Some(hash) = password {
+            ops.extend(user.set_password(name, hash)?);
+        }
+        self.leave_an_admin(name, Some(&user), force)?;
+        if !ops.is_empty() {
+            ops.extend(self.deletions(name));
+            self.write(ops).await?;
+            info!(user = %name, role = %user.account.role, enabled = user.account.enabled, "a user was changed");
+            self.put(name, Some(user.clone()));
+        }
+        Ok(view(name, &user, 0))
+    }
+
+    async fn remove(&mut self, name: &str, force: bool) -> Result<(), UserError> {
+        let known = self.users.contains_key(name);
+        let object = users::object(name).filter(|_| known).ok_or(UserError::NotFound)?;
+        self.leave_an_admin(name, None, force)?;
+        let mut ops = vec![Op::Delete(object)];
+        ops.extend(self.deletions(name));
+        self.write(ops).await?;
+        info!(user = %name, "a user was removed");
+        self.put(name, None);
+        Ok(())
+    }
+
+    /// Refuses to make of the last admin who can sign in one that cannot, or no admin. Two nodes that are apart may
+    /// each do it to another: the way back is the socket of a board.
+    fn leave_an_admin(&self, name: &str, after: Option<&User>, force: bool) -> Result<(), UserError> {
+        let is_admin = |user: &User| user.account.role == Role::Admin && user.can_sign_in();
+        let was = self.users.get(name).is_some_and(is_admin);
+        let others = || self.users.iter().any(|(other, user)| other != name && is_admin(user));
+        if force || !was || after.is_some_and(is_admin) || others() {
+            Ok(())
+        } else {
+            Err(UserError::LastAdmin)
+        }
+    }
+
+    /// The deletions of the sessions of a user that this node knows.
+    fn deletions(&self, name: &str) -> Vec<Op> {
+        let of_user = self.sessions.iter().filter(|(_, session)| session.user == name);
+        of_user.filter_map(|(id, _)| sessions::object(id)).map(Op::Delete).take(BATCH).collect()
+    }
+
+    /// Takes in what was written of a user, which ends its sessions.
+    fn put(&mut self, name: &str, user: Option<User>) {
+        match user {
+            Some(user) => drop(self.users.insert(name.to_owned(), user)),
+            None => drop(self.users.remove(name)),
+        }
+        let bases: BTreeMap<String, String> =
+            self.bases().into_iter().map(|(name, basis)| (name.to_owned(), basis)).collect();
+        self.sessions.retain(|_, s| s.user != name || bases.get(name).is_some_and(|basis| *basis == s.basis));
+        self.publish();
+    }
+
+    async fn write(&self, ops: Vec<Op>) -> Result<(), ServiceError> {
+        self.service.write(Author::Node, ops).await
+    }
+
+    /// Deletes what is long over; not while nobody knows the time.
+    async fn sweep(&mut self) -> Result<(), ServiceError> {
+        if !self.time.borrow().trusted {
+            return Ok(());
+        }
+        let now_ms = self.now_ms();
+        let over = self.sessions.iter().filter(|(_, session)| session.is_waste(now_ms));
+        let mut waste: Vec<_> = over.filter_map(|(id, _)| sessions::object(id)).collect();
+        let listed = self.service.list("session/", None, 1_000, true).await?;
+        waste.extend(listed.into_iter().filter(|o| sessions::is_leftover(o, now_ms)).map(|object| object.id));
+        waste.truncate(BATCH);
+        for object in &waste {
+            self.sessions.remove(object.name());
+        }
+        match self.write(waste.into_iter().map(Op::Delete).collect()).await {
+            // What cannot be written now is found again.
+            Err(error) if error != ServiceError::Stopping => Ok(()),
+            done => done,
+        }
+    }
+}
+
+fn hold<T>(held: &mut BTreeMap<String, T>, name: &str, found: Option<T>, most: usize) {
+    match found {
+        Some(found) if held.len() < most || held.contains_key(name) => {
+            held.insert(name.to_owned(), found);
+        }
+        _ => drop(held.remove(name)),
+    }
+}
