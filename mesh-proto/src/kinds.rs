@@ -208,6 +208,12 @@ pub const KINDS: &[KindRule] = &[
             field("created", Durability::Config, Writer::Node),
         ],
     },
+    KindRule {
+        // All that is said of an issuer is one field: nobody goes by half of a change.
+        kind: "issuer",
+        overlay_ttl_ms: None,
+        fields: &[required("trust", Durability::Config, Writer::Node)],
+    },
 ];
 
 /// The prefix of the fields by which a node closes a generation (`node/SHORT.closed.G`).
@@ -250,7 +256,16 @@ fn is_protected_object(key: &Key) -> bool {
     key.field.is_object()
         && matches!(
             key.object.kind(),
-            "node" | "token" | "command" | "event" | "adapter" | "home" | "schedule" | "scene" | "automation"
+            "node"
+                | "token"
+                | "issuer"
+                | "command"
+                | "event"
+                | "adapter"
+                | "home"
+                | "schedule"
+                | "scene"
+                | "automation"
         )
 }
 

@@ -9,6 +9,7 @@ mod boot;
 pub mod control;
 pub mod doctor;
 pub mod household;
+mod issuers;
 mod metrics;
 mod nightly;
 mod parts;
@@ -295,7 +296,7 @@ impl Life<'_> {
             folder: state.path().join("history"),
             enabled: config.history.enabled,
             megabytes: config.history.megabytes,
-            time: household_time,
+            time: household_time.clone(),
             shutdown: shutdown.clone(),
             heartbeat: history_beats.clone(),
         });
@@ -330,6 +331,7 @@ impl Life<'_> {
         tasks.spawn("the web certificate", renewal.run());
         let (tokens, tokens_owner) = Tokens::new(service.clone());
         tasks.spawn("the tokens", tokens_owner.run());
+        let issuers = issuers::start(&mut tasks, &service, &household_time, state.path());
         let (setup, setup_owner) = Setup::open(state.path(), tokens.clone())?;
         tasks.spawn("the setup code", setup_owner.run());
         let metrics = Arc::new(Metrics::default());
@@ -337,6 +339,7 @@ impl Life<'_> {
         let context = Arc::new(ApiContext {
             service: service.clone(),
             tokens,
+            issuers,
             setup,
             invites,
             commands,

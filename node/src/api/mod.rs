@@ -18,6 +18,7 @@ mod extract;
 #[cfg(test)]
 pub(crate) mod fake;
 mod history;
+mod issuers;
 pub mod json;
 mod linger;
 pub mod metrics;
@@ -61,6 +62,7 @@ use self::{
 };
 use crate::{
     auth::{
+        jwt::IssuersHandle,
         setup::SetupHandle,
         tokens::{Role, TokensHandle},
     },
@@ -86,6 +88,8 @@ pub struct ApiContext {
     pub service: Service,
     /// The tokens' owner.
     pub tokens: TokensHandle,
+    /// The owner of the outside issuers.
+    pub issuers: IssuersHandle,
     /// The setup code's owner.
     pub setup: SetupHandle,
     /// The invites' owner.
@@ -201,6 +205,9 @@ fn admin_routes() -> Router<Arc<ApiContext>> {
         .route("/api/v1/nodes/{node}", patch(admin::rename).delete(removal::remove))
         .route("/api/v1/tokens", get(admin::tokens).post(admin::create_token))
         .route("/api/v1/tokens/{id}", delete(admin::revoke_token))
+        .route("/api/v1/issuers", get(issuers::list))
+        .route("/api/v1/issuers/{name}", get(issuers::read).put(issuers::put).delete(issuers::remove))
+        .route("/api/v1/issuers/{name}/test", post(issuers::test))
         .route("/api/v1/adapters/{id}", patch(adapters::change).delete(adapters::forget))
         .route("/api/v1/adapters/{id}/pair", post(adapters::pair))
         .route("/api/v1/doctor", get(admin::doctor))
@@ -212,7 +219,7 @@ fn admin_routes() -> Router<Arc<ApiContext>> {
 }
 
 /// Every route, for the bounded labels of the metrics.
-const ROUTES: [&str; 43] = [
+const ROUTES: [&str; 46] = [
     "/healthz",
     "/metrics",
     "/api/v1/ca",
@@ -237,6 +244,9 @@ const ROUTES: [&str; 43] = [
     "/api/v1/nodes/{node}",
     "/api/v1/tokens",
     "/api/v1/tokens/{id}",
+    "/api/v1/issuers",
+    "/api/v1/issuers/{name}",
+    "/api/v1/issuers/{name}/test",
     "/api/v1/doctor",
     "/api/v1/time",
     "/api/v1/events",

@@ -41,11 +41,12 @@ use super::{
 use crate::{
     auth::{
         Secret,
+        jwt::{Issuers, IssuersHandle, IssuersParts},
         setup::{Setup, SetupHandle},
         tokens::{Role, Tokens, TokensHandle},
     },
     automation::webhooks::Webhooks,
-    service::Service,
+    service::{HouseholdTime, Service},
 };
 
 /// The API with an owner in memory behind every port.
@@ -83,6 +84,15 @@ impl Answer {
     }
 }
 
+/// Their owner, by a clock that is right.
+fn no_issuers(fake: &FakeLoop, folder: &TestFolder) -> IssuersHandle {
+    let time = watch::channel(HouseholdTime { ahead_ms: 0, trusted: true }).1;
+    let parts = IssuersParts { service: fake.service(), time, folder: folder.path().join("issuers") };
+    let (handle, owner) = Issuers::new(parts);
+    tokio::spawn(owner.run());
+    handle
+}
+
 impl Bench {
     fn new() -> Self {
         Self::over(FakeLoop::start())
@@ -92,6 +102,7 @@ impl Bench {
         let folder = TestFolder::new();
         let (tokens, task) = Tokens::new(fake.service());
         tokio::spawn(task.run());
+        let issuers = no_issuers(&fake, &folder);
         let (setup, task) = Setup::open(folder.path(), tokens.clone()).unwrap();
         tokio::spawn(task.run());
         let (commands, port) = CommandsHandle::channel();
@@ -106,6 +117,7 @@ impl Bench {
         let context = ApiContext {
             service: fake.service(),
             tokens: tokens.clone(),
+            issuers: issuers.clone(),
             setup: setup.clone(),
             invites,
             commands,
@@ -134,6 +146,7 @@ impl Bench {
         let context = ApiContext {
             service,
             tokens: self.tokens.clone(),
+            issuers: self.context.issuers.clone(),
             setup: self.setup.clone(),
             invites: InvitesHandle::channel().0,
             commands: CommandsHandle::channel().0,

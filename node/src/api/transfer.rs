@@ -50,6 +50,7 @@ const NDJSON: &str = "application/x-ndjson";
 fn stays(kind: &str) -> Option<&'static str> {
     match kind {
         "token" => Some("API tokens are secret: make new ones with `hearth token create`"),
+        "issuer" => Some("whom a home trusts is said anew in each: `hearth issuer add`"),
         "adapter" => Some(
             "settings of adapters are sealed for the nodes of their home: say them again with `hearth adapter set`, or restore a \
              backup (`hearth restore`)",

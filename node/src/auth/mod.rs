@@ -6,6 +6,7 @@ pub(crate) mod attempts;
 pub mod exchange;
 pub mod invite;
 pub mod join;
+pub mod jwt;
 pub mod scope;
 pub mod setup;
 pub mod token;

@@ -15,11 +15,13 @@ use crate::config::{Flags, JoinToken, rules};
 mod automations;
 mod devices;
 mod household;
+mod issuers;
 mod scenes;
 mod schedules;
 pub use automations::*;
 pub use devices::*;
 pub use household::*;
+pub use issuers::*;
 pub use scenes::*;
 pub use schedules::*;
 
@@ -190,6 +192,9 @@ pub enum Command {
     /// Tokens for clients of the API: phones, dashboards, scripts
     #[command(subcommand)]
     Token(TokenCommand),
+    /// Outside issuers whose tokens count here: a household that signs in elsewhere
+    #[command(subcommand)]
+    Issuer(IssuerCommand),
     /// Show the one-time code with which the first client gets its token
     SetupCode {
         /// Make a new code; the old one is void

@@ -17,6 +17,7 @@ mod devices;
 mod events;
 mod history;
 mod household;
+mod issuers;
 mod light;
 mod local;
 mod model;
@@ -185,6 +186,7 @@ impl Session {
             Command::Event(command) => self.event(&command).await,
             Command::Home { command } => self.home(command.as_ref()).await,
             Command::Token(command) => self.token(&command).await,
+            Command::Issuer(command) => self.issuer(&command).await,
             Command::SetupCode { new } => self.setup_code(new).await,
             Command::Ca(args::CaCommand::Export { out }) => self.ca_export(out.as_deref()).await,
             Command::Doctor => self.doctor().await,
