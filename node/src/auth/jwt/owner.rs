@@ -315,16 +315,17 @@ impl Issuers {
         held.fetching = false;
         let document = held.learn(&name, result);
         let waiting = std::mem::take(&mut held.waiting);
-        self.publish();
-        for reply in waiting {
-            let _ = reply.send(());
-        }
+        // Kept before they count: what was let in by them is let in after a restart, too.
         if let Some(bytes) = document {
             let folder = self.folder.clone();
             let kept = spawn_blocking(move || keep(&folder, &name, &bytes)).await;
             if let Ok(Err(error)) = kept {
                 tracing::warn!(%error, "the keys of an issuer could not be kept, they are fetched anew after a restart");
             }
+        }
+        self.publish();
+        for reply in waiting {
+            let _ = reply.send(());
         }
     }
 }

@@ -8,7 +8,7 @@ use data_encoding::BASE64URL_NOPAD;
 use ring::{
     hmac,
     rand::SystemRandom,
-    signature::{self, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _, RsaKeyPair},
+    signature::{self, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _, RsaKeyPair, RsaPublicKeyComponents},
 };
 use serde_json::{Value as Json, json};
 
@@ -57,8 +57,7 @@ impl Pair {
         };
         match self {
             Self::Rsa(key) => {
-                let (n, e) = (key.public().modulus(), key.public().exponent());
-                let (n, e) = (n.big_endian_without_leading_zero(), e.big_endian_without_leading_zero());
+                let RsaPublicKeyComponents { n, e } = RsaPublicKeyComponents::<Vec<u8>>::from(key.public());
                 json!({"kty": "RSA", "n": base64(n), "e": base64(e), "kid": id})
             }
             Self::P256(key) => point("P-256", key),
