@@ -237,6 +237,12 @@ pub const KINDS: &[KindRule] = &[
             field("seen", Durability::Measured, Writer::Node),
         ],
     },
+    KindRule {
+        // All that is said of an issuer is one field: nobody goes by half of a change.
+        kind: "issuer",
+        overlay_ttl_ms: None,
+        fields: &[required("trust", Durability::Config, Writer::Node)],
+    },
 ];
 
 /// The prefix of the fields by which a node closes a generation (`node/SHORT.closed.G`).

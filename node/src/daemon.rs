@@ -9,6 +9,7 @@ mod boot;
 pub mod control;
 pub mod doctor;
 pub mod household;
+mod issuers;
 mod metrics;
 mod nightly;
 mod parts;
@@ -331,7 +332,8 @@ impl Life<'_> {
         let web_tls = Arc::new(renewal.resolver().web_tls()?);
         tasks.spawn("the web certificate", renewal.run());
         let (tokens, tokens_owner) = Tokens::new(service.clone());
-        tasks.spawn("the tokens", tokens_owner.by(household_time).run());
+        tasks.spawn("the tokens", tokens_owner.by(household_time.clone()).run());
+        let issuers = issuers::start(&mut tasks, &service, &household_time, state.path());
         let (people, setup) =
             people::start(&mut tasks, state.path(), &service, &tokens, time_of_people, shutdown.clone())?;
         let is_founded = household.is_new && household.roster.members().count() == 1;
@@ -342,6 +344,7 @@ impl Life<'_> {
             service: service.clone(),
             tokens,
             people: people.clone(),
+            issuers,
             setup,
             invites,
             commands,

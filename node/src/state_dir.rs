@@ -10,6 +10,7 @@
 //! | `roster` | signed membership statements |
 //! | `next` | what the node is to become at its next start, after joining or leaving |
 //! | `peers` | where members were reached when this node joined |
+//! | `issuers/` | keys that outside issuers published, see [`crate::auth::jwt`] |
 //! | `invites` | invites that this node made, secret |
 //! | `setup-code` | state of the setup code, secret |
 //! | `sign-ins` | who has tried how many wrong passwords, see [`crate::auth::backoff`] |

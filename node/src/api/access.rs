@@ -16,6 +16,7 @@ use super::{ApiContext, cookie, problem::Problem};
 use crate::{
     auth::{
         Scope, Secret, Who,
+        jwt::{self, Term},
         people::Recognised,
         tokens::{Grant, Role},
     },
@@ -48,6 +49,8 @@ pub(super) struct Principal {
     pub(super) role: Role,
     /// Where.
     pub(super) scope: Scope,
+    /// For how long, where an outside issuer vouches.
+    pub(super) term: Option<Term>,
 }
 
 /// What a route demands.
@@ -68,7 +71,7 @@ impl Guard {
     ) -> Result<Option<Principal>, Problem> {
         if self.access == Access::Socket {
             let who = Who::Socket { uid: None };
-            return Ok(Some(Principal { who, role: Role::Admin, scope: Scope::default() }));
+            return Ok(Some(Principal { who, role: Role::Admin, scope: Scope::default(), term: None }));
         }
         let Some(header) = headers.get(header::AUTHORIZATION) else {
             return self.by_cookie(method, headers, peer).await;
@@ -96,7 +99,7 @@ impl Guard {
             place.show_token();
         }
         let Recognised { user, session, role, scope } = found;
-        let principal = Principal { who: Who::User { name: user, session }, role, scope };
+        let principal = Principal { who: Who::User { name: user, session }, role, scope, term: None };
         principal.must_be(self.role)?;
         Ok(Some(principal))
     }
@@ -104,11 +107,18 @@ impl Guard {
     /// The client by its token, if its role suffices.
     pub(super) async fn admit(&self, token: Secret, peer: Option<Peer>) -> Result<Principal, Problem> {
         let address = peer.as_ref().map(|peer| peer.address.ip());
-        let Grant { id, label, role, scope } = self.context.tokens.verify(token, address).await?;
+        let (who, role, scope, term) = if jwt::is_jwt(token.expose()) {
+            let vouched = self.context.issuers.verify(&token).await?;
+            let who = Who::Outside { issuer: vouched.issuer, subject: vouched.subject };
+            (who, vouched.role, vouched.scope, Some(vouched.term))
+        } else {
+            let Grant { id, label, role, scope } = self.context.tokens.verify(token, address).await?;
+            (Who::Token { id, label }, role, scope, None)
+        };
         if let Some(place) = peer.and_then(|peer| peer.place.upgrade()) {
             place.show_token();
         }
-        let principal = Principal { who: Who::Token { id, label }, role, scope };
+        let principal = Principal { who, role, scope, term };
         principal.must_be(self.role)?;
         Ok(principal)
     }
@@ -142,6 +152,7 @@ impl Principal {
                     std::future::pending::<()>().await;
                 }
             }
+            Who::Outside { .. } if let Some(term) = &self.term => context.issuers.ends(term).await,
             Who::Socket { .. } | Who::Outside { .. } => std::future::pending().await,
         }
     }

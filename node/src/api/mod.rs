@@ -19,6 +19,7 @@ mod extract;
 #[cfg(test)]
 pub(crate) mod fake;
 mod history;
+mod issuers;
 pub mod json;
 mod linger;
 pub mod metrics;
@@ -65,6 +66,7 @@ use self::{
 };
 use crate::{
     auth::{
+        jwt::IssuersHandle,
         people::PeopleHandle,
         setup::SetupHandle,
         tokens::{Role, TokensHandle},
@@ -93,6 +95,8 @@ pub struct ApiContext {
     pub tokens: TokensHandle,
     /// The owner of users and sessions.
     pub people: PeopleHandle,
+    /// The owner of the outside issuers.
+    pub issuers: IssuersHandle,
     /// The setup code's owner.
     pub setup: SetupHandle,
     /// The invites' owner.
@@ -219,6 +223,9 @@ fn admin_routes() -> Router<Arc<ApiContext>> {
             "/api/v1/users/{name}",
             get(people::user).patch(people::change_user).delete(people::remove_user),
         )
+        .route("/api/v1/issuers", get(issuers::list))
+        .route("/api/v1/issuers/{name}", get(issuers::read).put(issuers::put).delete(issuers::remove))
+        .route("/api/v1/issuers/{name}/test", post(issuers::test))
         .route("/api/v1/adapters/{id}", patch(adapters::change).delete(adapters::forget))
         .route("/api/v1/adapters/{id}/pair", post(adapters::pair))
         .route("/api/v1/doctor", get(admin::doctor))
@@ -230,7 +237,7 @@ fn admin_routes() -> Router<Arc<ApiContext>> {
 }
 
 /// Every route, for the bounded labels of the metrics.
-const ROUTES: [&str; 51] = [
+const ROUTES: [&str; 54] = [
     "/healthz",
     "/metrics",
     "/api/v1/ca",
@@ -263,6 +270,9 @@ const ROUTES: [&str; 51] = [
     "/api/v1/nodes/{node}",
     "/api/v1/tokens",
     "/api/v1/tokens/{id}",
+    "/api/v1/issuers",
+    "/api/v1/issuers/{name}",
+    "/api/v1/issuers/{name}/test",
     "/api/v1/doctor",
     "/api/v1/time",
     "/api/v1/events",

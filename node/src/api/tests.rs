@@ -43,11 +43,12 @@ use super::{
 use crate::{
     auth::{
         Secret,
+        jwt::{Issuers, IssuersHandle, IssuersParts},
         setup::{Setup, SetupHandle},
         tokens::{Role, Tokens, TokensHandle},
     },
     automation::webhooks::Webhooks,
-    service::Service,
+    service::{HouseholdTime, Service},
 };
 
 /// The API with an owner in memory behind every port.
@@ -85,6 +86,15 @@ impl Answer {
     }
 }
 
+/// Their owner, by a clock that is right.
+fn no_issuers(fake: &FakeLoop, folder: &TestFolder) -> IssuersHandle {
+    let time = watch::channel(HouseholdTime { ahead_ms: 0, trusted: true }).1;
+    let parts = IssuersParts { service: fake.service(), time, folder: folder.path().join("issuers") };
+    let (handle, owner) = Issuers::new(parts);
+    tokio::spawn(owner.run());
+    handle
+}
+
 impl Bench {
     fn new() -> Self {
         Self::over(FakeLoop::start())
@@ -94,6 +104,7 @@ impl Bench {
         let folder = TestFolder::new();
         let (tokens, task) = Tokens::new(fake.service());
         tokio::spawn(task.run());
+        let issuers = no_issuers(&fake, &folder);
         let people = crate::auth::people::tests::people(&fake, &folder);
         let (setup, task) = Setup::open(folder.path(), tokens.clone(), people.clone()).unwrap();
         tokio::spawn(task.run());
@@ -110,6 +121,7 @@ impl Bench {
             service: fake.service(),
             tokens: tokens.clone(),
             people,
+            issuers: issuers.clone(),
             setup: setup.clone(),
             invites,
             commands,
@@ -139,6 +151,7 @@ impl Bench {
             service,
             tokens: self.tokens.clone(),
             people: self.context.people.clone(),
+            issuers: self.context.issuers.clone(),
             setup: self.setup.clone(),
             invites: InvitesHandle::channel().0,
             commands: CommandsHandle::channel().0,

@@ -53,6 +53,7 @@ fn stays(kind: &str) -> Option<&'static str> {
         "user" | "session" => {
             Some("people and their passwords stay with their home: make them anew with `hearth user add`")
         }
+        "issuer" => Some("whom a home trusts is said anew in each: `hearth issuer add`"),
         "adapter" => Some(
             "settings of adapters are sealed for the nodes of their home: say them again with `hearth adapter set`, or restore a \
              backup (`hearth restore`)",

@@ -7,6 +7,7 @@ pub mod backoff;
 pub mod exchange;
 pub mod invite;
 pub mod join;
+pub mod jwt;
 pub mod passwords;
 pub mod people;
 pub mod role;

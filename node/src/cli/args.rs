@@ -15,6 +15,7 @@ use crate::config::{Flags, JoinToken, rules};
 mod automations;
 mod devices;
 mod household;
+mod issuers;
 mod scenes;
 mod schedules;
 mod tokens;
@@ -22,6 +23,7 @@ mod users;
 pub use automations::*;
 pub use devices::*;
 pub use household::*;
+pub use issuers::*;
 pub use scenes::*;
 pub use schedules::*;
 pub use tokens::*;
@@ -194,6 +196,9 @@ pub enum Command {
     /// Tokens for clients of the API: phones, dashboards, scripts
     #[command(subcommand)]
     Token(TokenCommand),
+    /// Outside issuers whose tokens count here: a household that signs in elsewhere
+    #[command(subcommand)]
+    Issuer(IssuerCommand),
     /// People who sign in, on every board of the home
     #[command(subcommand)]
     User(UserCommand),

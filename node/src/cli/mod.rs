@@ -17,6 +17,7 @@ mod devices;
 mod events;
 mod history;
 mod household;
+mod issuers;
 mod light;
 mod local;
 mod model;
@@ -193,6 +194,7 @@ impl Session {
             Command::Token(command) => self.token(&command).await,
             Command::User(command) => self.user(&command).await,
             Command::Sessions { user } => self.sessions(user.as_deref()).await,
+            Command::Issuer(command) => self.issuer(&command).await,
             Command::SetupCode { new } => self.setup_code(new).await,
             Command::Ca(args::CaCommand::Export { out }) => self.ca_export(out.as_deref()).await,
             Command::Doctor => self.doctor().await,

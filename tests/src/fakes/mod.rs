@@ -2,6 +2,7 @@
 //! proved by a client of somebody else. They listen on loopback and on a free port.
 
 pub mod hue;
+pub mod issuer;
 pub mod mosquitto;
 pub mod running;
 pub mod shelly;
