@@ -43,12 +43,13 @@ use crate::{
         },
         serve::HttpServer,
     },
+    audit::Audit,
     auth::{JoinCounters, serve_joins, setup::Setup, tokens::Tokens},
     automation::{self, Automation, AutomationParts, Engine, EngineParts, webhooks::Webhooks},
     backup,
     cli::Ready,
     config::Config,
-    devices::{Devices, DevicesParts, Vault},
+    devices::{Devices, DevicesParts, HouseholdClock, Vault},
     discovery::{Announced, Choice, DeviceHints, Found, HouseholdTag, Mdns},
     eventloop::{self, Clock, EventLoop},
     history::{History, HistoryParts, HistoryTask},
@@ -133,6 +134,8 @@ impl Life<'_> {
         let (alive, alive_rx) = watch::channel(BTreeSet::from([me.short()]));
         let (time_told, household_time) = watch::channel(HouseholdTime::default());
         let (caught_up_told, caught_up) = watch::channel(false);
+        let clock = HouseholdClock::new(household_time.clone());
+        let (audit, auditing) = Audit::spawn(state.path(), move || clock.now_ms())?;
         let (joins, joins_rx) = mpsc::channel(16);
         let transport_counters = Arc::new(TransportCounters::default());
         let join_counters = Arc::new(JoinCounters::default());
@@ -348,6 +351,7 @@ impl Life<'_> {
             schedules,
             control,
             ca_pem,
+            audit,
             listen: listen_rx.clone(),
             metrics: metrics.clone(),
             metrics_sources: vec![
@@ -450,6 +454,7 @@ impl Life<'_> {
         let outcome = tokio::time::timeout(STOP_PATIENCE, looping).await;
         quic.shutdown(Duration::from_secs(1)).await;
         tasks.stop().await;
+        auditing.stop().await;
         // Whoever finds a leftover socket replaces it.
         let _ = std::fs::remove_file(&socket);
         match outcome {

@@ -60,6 +60,7 @@ use self::{
     problem::Problem,
 };
 use crate::{
+    audit::AuditHandle,
     auth::{
         setup::SetupHandle,
         tokens::{Role, TokensHandle},
@@ -110,6 +111,8 @@ pub struct ApiContext {
     pub ca_pem: String,
     /// Where the API is.
     pub listen: watch_channel::Receiver<ListenInfo>,
+    /// What is remembered of who did what.
+    pub audit: AuditHandle,
     /// What the API counts about itself.
     pub metrics: Arc<Metrics>,
     /// What others count, for `/metrics`.

@@ -39,6 +39,7 @@ use super::{
     router,
 };
 use crate::{
+    audit::Audit,
     auth::{
         Secret,
         setup::{Setup, SetupHandle},
@@ -117,6 +118,7 @@ impl Bench {
             schedules: SchedulesHandle::channel().0,
             control,
             ca_pem: "-----BEGIN CERTIFICATE-----\n".into(),
+            audit: Audit::spawn(folder.path(), || 1_000).unwrap().0,
             listen: watch::channel(at).1,
             metrics: Arc::new(Metrics::default()),
             metrics_sources: vec![Arc::new(|| {
@@ -145,6 +147,7 @@ impl Bench {
             schedules: SchedulesHandle::channel().0,
             control: ControlHandle::channel().0,
             ca_pem: String::new(),
+            audit: self.context.audit.clone(),
             listen: self.context.listen.clone(),
             metrics: Arc::new(Metrics::default()),
             metrics_sources: Vec::new(),
