@@ -8,6 +8,7 @@ pub mod addresses;
 mod boot;
 pub mod control;
 pub mod doctor;
+mod door;
 pub mod household;
 mod metrics;
 mod nightly;
@@ -35,6 +36,7 @@ use crate::{
     api::{
         self, ApiContext,
         access::Access,
+        guards::Pace,
         metrics::Metrics,
         ports::{
             CommandsHandle, ControlHandle, InvitesHandle, adapters::AdaptersHandle,
@@ -80,6 +82,7 @@ const RELEASE_PATIENCE: Duration = Duration::from_secs(10);
 /// Why it could not start, or, as [`Failed`], what went wrong later; the text holds the way out.
 pub fn run(config: Config, announce: &dyn Fn(&Ready)) -> Result<(), Box<dyn Error>> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    door::raise_descriptors();
     let ended = runtime.block_on(async {
         let state = Arc::new(StateDir::open(&config.state_dir)?);
         let mut join = config.join.clone();
@@ -247,6 +250,7 @@ impl Life<'_> {
             requests: adapter_requests,
             happenings: events.clone(),
             announced: devices_announced,
+            audit: audit.clone(),
             vault: Vault::new(SigningKey::from_bytes(household.seed.as_bytes()), members_of_vault),
             alive: alive_rx.clone(),
             time: household_time.clone(),
@@ -335,6 +339,9 @@ impl Life<'_> {
         tasks.spawn("the tokens", tokens_owner.run());
         let (setup, setup_owner) = Setup::open(state.path(), tokens.clone())?;
         tasks.spawn("the setup code", setup_owner.run());
+        let (pace, pacer) = Pace::channel();
+        tasks.spawn("the pace of clients", pacer.run());
+        let guards = door::guards(config, pace, Box::new(|_| false), Box::new(|_| false));
         let metrics = Arc::new(Metrics::default());
         let (stalled_now, stalled) = watch::channel(Vec::new());
         let context = Arc::new(ApiContext {
@@ -351,6 +358,7 @@ impl Life<'_> {
             schedules,
             control,
             ca_pem,
+            guards,
             audit,
             listen: listen_rx.clone(),
             metrics: metrics.clone(),

@@ -1,18 +1,20 @@
 //! Who a client is and what it may do.
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{Arc, Weak},
 };
 
 use axum::{
-    extract::{Request, State},
-    http::{HeaderMap, header},
+    extract::{FromRequestParts, Request, State},
+    http::{HeaderMap, header, request::Parts},
     middleware::Next,
     response::{IntoResponse, Response},
 };
 
-use super::{ApiContext, problem::Problem};
+use tracing::Instrument as _;
+
+use super::{ApiContext, guards::Reason, ports::By, problem::Problem};
 use crate::{
     auth::{
         Scope, Secret, Who,
@@ -33,10 +35,17 @@ pub enum Access {
 /// Whom a connection comes from; in the extensions of its requests.
 #[derive(Debug, Clone)]
 pub(super) struct Peer {
+    /// Its own, also when it comes through a proxy that is believed.
     pub(super) address: SocketAddr,
+    /// That proxy.
+    pub(super) via: Option<IpAddr>,
     /// Held by the connection, and by a WebSocket until its client has shown a token.
     pub(super) place: Weak<Place>,
 }
+
+/// Who opened the Unix socket, by the kernel; in the extensions of its requests.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Uid(pub(super) u32);
 
 /// A client that was recognised.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,16 +83,47 @@ impl Guard {
         self.admit(Secret::new(token.trim()), peer).await.map(Some)
     }
 
-    /// The client by its token, if its role suffices.
+    /// The client by its token. Whether its role suffices is looked at where it is known who was refused.
     pub(super) async fn admit(&self, token: Secret, peer: Option<Peer>) -> Result<Principal, Problem> {
         let address = peer.as_ref().map(|peer| peer.address.ip());
         let Grant { id, label, role, scope } = self.context.tokens.verify(token, address).await?;
         if let Some(place) = peer.and_then(|peer| peer.place.upgrade()) {
             place.show_token();
         }
-        let principal = Principal { who: Who::Token { id, label }, role, scope };
-        principal.must_be(self.role)?;
-        Ok(principal)
+        Ok(Principal { who: Who::Token { id, label }, role, scope })
+    }
+}
+
+impl Guard {
+    /// The client by its credentials, as often as it may ask; `None` when it sends none.
+    pub(super) async fn enter(
+        &self,
+        headers: &HeaderMap,
+        peer: Option<Peer>,
+        uid: Option<u32>,
+    ) -> Result<Option<Principal>, Problem> {
+        let address = peer.as_ref().map(|peer| peer.address.ip());
+        let pace = &self.context.guards.pace;
+        let paced =
+            |paced: Result<(), Problem>| paced.inspect_err(|_| self.context.metrics.refused(Reason::Pace));
+        match self.recognise(headers, peer).await {
+            Ok(Some(mut principal)) => {
+                if let Who::Socket { uid: known } = &mut principal.who {
+                    *known = uid;
+                } else {
+                    paced(pace.identity(principal.who.to_string()).await)?;
+                }
+                Ok(Some(principal))
+            }
+            Ok(None) => Ok(None),
+            Err(refused) => {
+                // Wrong credentials are those of anybody.
+                if let Some(address) = address {
+                    paced(pace.address(address).await)?;
+                }
+                Err(refused)
+            }
+        }
     }
 }
 
@@ -118,19 +158,48 @@ impl Principal {
     }
 }
 
+/// Who gives a command by a request that was admitted.
+pub(super) struct Giver(pub(super) By);
+
+impl Giver {
+    /// The one of a WebSocket.
+    pub(super) fn of(principal: &Principal, peer: Option<&Peer>) -> By {
+        By { who: principal.who.to_string(), from: peer.map(|peer| peer.address.ip()) }
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Giver {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let principal = parts.extensions.get::<Principal>().ok_or_else(Problem::unauthenticated)?;
+        Ok(Self(Self::of(principal, parts.extensions.get::<Peer>())))
+    }
+}
+
 /// Lets a request pass whose client has the role; the handler finds it as [`Principal`].
 pub(super) async fn require(State(guard): State<Guard>, mut request: Request, next: Next) -> Response {
     let peer = request.extensions().get::<Peer>().cloned();
-    let admitted = match guard.recognise(request.headers(), peer).await {
-        Ok(Some(principal)) => principal.must_be(guard.role).map(|()| principal),
-        Ok(None) => Err(Problem::unauthenticated()),
-        Err(problem) => Err(problem),
+    let uid = request.extensions().get::<Uid>().map(|uid| uid.0);
+    let (who, admitted) = match guard.enter(request.headers(), peer, uid).await {
+        Ok(Some(principal)) => {
+            let admitted = principal.must_be(guard.role).map(|()| principal.clone());
+            (Some(principal), admitted)
+        }
+        Ok(None) => (None, Err(Problem::unauthenticated())),
+        Err(problem) => (None, Err(problem)),
     };
-    match admitted {
+    let mut response = match admitted {
         Ok(principal) => {
+            let span = tracing::debug_span!("request", by = %principal.who);
             request.extensions_mut().insert(principal);
-            next.run(request).await
+            next.run(request).instrument(span).await
         }
         Err(problem) => problem.into_response(),
+    };
+    // For the audit trail.
+    if let Some(principal) = who {
+        response.extensions_mut().insert(principal);
     }
+    response
 }

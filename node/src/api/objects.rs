@@ -87,6 +87,7 @@ pub(super) struct Patch {
 
 pub(super) async fn write(
     State(context): State<Arc<ApiContext>>,
+    Extension(principal): Extension<Principal>,
     Object(id): Object,
     Body(patch): Body<Patch>,
 ) -> Result<Json<Value>, Problem> {
@@ -106,6 +107,7 @@ pub(super) async fn write(
         return Err(Problem::invalid("nothing is set and nothing is unset", "give `set` or `unset`"));
     }
     context.service.write(Author::Client, ops).await?;
+    tracing::debug!(object = %id, by = %principal.who, "a client has written an object");
     let written = context.service.get(id.clone()).await?;
     let gone = || ObjectView { id, fields: BTreeMap::new(), complete: false };
     Ok(Json(from_object(&written.unwrap_or_else(gone))))
@@ -113,11 +115,13 @@ pub(super) async fn write(
 
 pub(super) async fn delete(
     State(context): State<Arc<ApiContext>>,
+    Extension(principal): Extension<Principal>,
     Object(id): Object,
 ) -> Result<StatusCode, Problem> {
     refuse_tokens(&id)?;
     // What is not here needs no tombstone; asking twice is no mistake.
     if context.service.get(id.clone()).await?.is_some() {
+        tracing::debug!(object = %id, by = %principal.who, "a client deletes an object");
         context.service.write(Author::Client, vec![Op::Delete(id)]).await?;
     }
     Ok(StatusCode::NO_CONTENT)

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use super::{
     ApiContext,
+    access::Giver,
     commands::{self, MAX_WAIT_S},
     extract::{Body, Named},
     json::timestamp,
@@ -96,22 +97,24 @@ impl MannerBody {
 
 pub(super) async fn activate(
     State(context): State<Arc<ApiContext>>,
+    Giver(by): Giver,
     Named(name): Named,
     Body(body): Body<MannerBody>,
 ) -> Result<(StatusCode, Json<Value>), Problem> {
     let wait = body.wait;
     let manner = body.manner();
-    answer(&context, &name, wait, context.scenes().activate(&name, &manner, "client")).await
+    answer(&context, &name, wait, context.scenes().activate(&name, &manner, "client", &by)).await
 }
 
 pub(super) async fn undo(
     State(context): State<Arc<ApiContext>>,
+    Giver(by): Giver,
     Named(name): Named,
     Body(body): Body<MannerBody>,
 ) -> Result<(StatusCode, Json<Value>), Problem> {
     let wait = body.wait;
     let manner = body.manner();
-    answer(&context, &name, wait, context.scenes().undo(&name, &manner)).await
+    answer(&context, &name, wait, context.scenes().undo(&name, &manner, &by)).await
 }
 
 /// The commands that were given, at their ends where those are waited for.
