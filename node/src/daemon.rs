@@ -8,6 +8,7 @@ pub mod addresses;
 mod boot;
 pub mod control;
 pub mod doctor;
+mod door;
 pub mod household;
 mod issuers;
 mod metrics;
@@ -37,6 +38,7 @@ use crate::{
     api::{
         self, ApiContext,
         access::Access,
+        guards::Pace,
         metrics::Metrics,
         ports::{
             CommandsHandle, ControlHandle, InvitesHandle, adapters::AdaptersHandle,
@@ -45,12 +47,13 @@ use crate::{
         },
         serve::HttpServer,
     },
+    audit::Audit,
     auth::{JoinCounters, serve_joins, tokens::Tokens},
     automation::{self, Automation, AutomationParts, Engine, EngineParts, webhooks::Webhooks},
     backup,
     cli::Ready,
     config::Config,
-    devices::{Devices, DevicesParts, Vault},
+    devices::{Devices, DevicesParts, HouseholdClock, Vault},
     discovery::{Announced, Choice, DeviceHints, Found, HouseholdTag, Mdns},
     eventloop::{self, Clock, EventLoop},
     history::{History, HistoryParts, HistoryTask},
@@ -81,6 +84,7 @@ const RELEASE_PATIENCE: Duration = Duration::from_secs(10);
 /// Why it could not start, or, as [`Failed`], what went wrong later; the text holds the way out.
 pub fn run(config: Config, announce: &dyn Fn(&Ready)) -> Result<(), Box<dyn Error>> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    door::raise_descriptors();
     let ended = runtime.block_on(async {
         let state = Arc::new(StateDir::open(&config.state_dir)?);
         let mut join = config.join.clone();
@@ -135,6 +139,8 @@ impl Life<'_> {
         let (alive, alive_rx) = watch::channel(BTreeSet::from([me.short()]));
         let (time_told, household_time) = watch::channel(HouseholdTime::default());
         let (caught_up_told, caught_up) = watch::channel(false);
+        let clock = HouseholdClock::new(household_time.clone());
+        let (audit, auditing) = Audit::spawn(state.path(), move || clock.now_ms())?;
         let (joins, joins_rx) = mpsc::channel(16);
         let transport_counters = Arc::new(TransportCounters::default());
         let join_counters = Arc::new(JoinCounters::default());
@@ -246,6 +252,7 @@ impl Life<'_> {
             requests: adapter_requests,
             happenings: events.clone(),
             announced: devices_announced,
+            audit: audit.clone(),
             vault: Vault::new(SigningKey::from_bytes(household.seed.as_bytes()), members_of_vault),
             alive: alive_rx.clone(),
             time: household_time.clone(),
@@ -338,6 +345,9 @@ impl Life<'_> {
             people::start(&mut tasks, state.path(), &service, &tokens, time_of_people, shutdown.clone())?;
         let is_founded = household.is_new && household.roster.members().count() == 1;
         let setup_code = people::code_for_founder(&setup, is_founded).await;
+        let (pace, pacer) = Pace::channel();
+        tasks.spawn("the pace of clients", pacer.run());
+        let guards = door::guards(config, pace, Box::new(|_| false), Box::new(|_| false));
         let metrics = Arc::new(Metrics::default());
         let (stalled_now, stalled) = watch::channel(Vec::new());
         let context = Arc::new(ApiContext {
@@ -356,6 +366,8 @@ impl Life<'_> {
             schedules,
             control,
             ca_pem,
+            guards,
+            audit,
             listen: listen_rx.clone(),
             metrics: metrics.clone(),
             metrics_sources: vec![
@@ -460,6 +472,7 @@ impl Life<'_> {
         let outcome = tokio::time::timeout(STOP_PATIENCE, looping).await;
         quic.shutdown(Duration::from_secs(1)).await;
         tasks.stop().await;
+        auditing.stop().await;
         // Whoever finds a leftover socket replaces it.
         let _ = std::fs::remove_file(&socket);
         match outcome {

@@ -1,9 +1,11 @@
 //! The Hearth daemon as a library; the binary `hearth` is a thin shell over it.
 
 pub mod api;
+pub mod audit;
 pub mod auth;
 pub mod automation;
 pub mod backup;
+mod buckets;
 pub mod cli;
 pub mod config;
 pub mod daemon;

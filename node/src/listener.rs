@@ -123,13 +123,16 @@ pub struct TcpLimits {
     /// Connections of one address (IPv6: of one /64) that have shown no token; beyond, its oldest
     /// is dropped.
     pub guests: usize,
+    /// Connections of all addresses together that have shown no token; beyond, the oldest of the address
+    /// that has most is dropped. Fewer than the API serves at once, so that there is room for who has.
+    pub all_guests: usize,
     /// Within which a handshake must finish and the API must take the connection.
     pub deadline: Duration,
 }
 
 impl Default for TcpLimits {
     fn default() -> Self {
-        Self { handshakes: 64, guests: 32, deadline: Duration::from_secs(5) }
+        Self { handshakes: 64, guests: 32, all_guests: 160, deadline: Duration::from_secs(5) }
     }
 }
 
@@ -153,7 +156,7 @@ pub async fn serve(
     limits: TcpLimits,
 ) {
     let mut unfinished = Unfinished::new(limits.handshakes);
-    let mut crowd = Crowd::new(limits.guests);
+    let mut crowd = Crowd::new(limits.guests, limits.all_guests);
     loop {
         let accepted = tokio::select! {
             accepted = tcp.accept() => accepted,

@@ -1,18 +1,20 @@
 //! Who a client is and what it may do.
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{Arc, Weak},
 };
 
 use axum::{
-    extract::{Request, State},
-    http::{HeaderMap, Method, header},
+    extract::{FromRequestParts, Request, State},
+    http::{HeaderMap, Method, header, request::Parts},
     middleware::Next,
     response::{IntoResponse, Response},
 };
 
-use super::{ApiContext, cookie, problem::Problem};
+use tracing::Instrument as _;
+
+use super::{ApiContext, cookie, guards::Reason, ports::By, problem::Problem};
 use crate::{
     auth::{
         Scope, Secret, Who,
@@ -36,10 +38,17 @@ pub enum Access {
 /// Whom a connection comes from; in the extensions of its requests.
 #[derive(Debug, Clone)]
 pub(super) struct Peer {
+    /// Its own, also when it comes through a proxy that is believed.
     pub(super) address: SocketAddr,
+    /// That proxy.
+    pub(super) via: Option<IpAddr>,
     /// Held by the connection, and by a WebSocket until its client has shown a token.
     pub(super) place: Weak<Place>,
 }
+
+/// Who opened the Unix socket, by the kernel; in the extensions of its requests.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Uid(pub(super) u32);
 
 /// A client that was recognised.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -100,11 +109,10 @@ impl Guard {
         }
         let Recognised { user, session, role, scope } = found;
         let principal = Principal { who: Who::User { name: user, session }, role, scope, term: None };
-        principal.must_be(self.role)?;
         Ok(Some(principal))
     }
 
-    /// The client by its token, if its role suffices.
+    /// The client by its token. Whether its role suffices is looked at where it is known who was refused.
     pub(super) async fn admit(&self, token: Secret, peer: Option<Peer>) -> Result<Principal, Problem> {
         let address = peer.as_ref().map(|peer| peer.address.ip());
         let (who, role, scope, term) = if jwt::is_jwt(token.expose()) {
@@ -118,9 +126,41 @@ impl Guard {
         if let Some(place) = peer.and_then(|peer| peer.place.upgrade()) {
             place.show_token();
         }
-        let principal = Principal { who, role, scope, term };
-        principal.must_be(self.role)?;
-        Ok(principal)
+        Ok(Principal { who, role, scope, term })
+    }
+}
+
+impl Guard {
+    /// The client by its credentials, as often as it may ask; `None` when it sends none.
+    pub(super) async fn enter(
+        &self,
+        method: &Method,
+        headers: &HeaderMap,
+        peer: Option<Peer>,
+        uid: Option<u32>,
+    ) -> Result<Option<Principal>, Problem> {
+        let address = peer.as_ref().map(|peer| peer.address.ip());
+        let pace = &self.context.guards.pace;
+        let paced =
+            |paced: Result<(), Problem>| paced.inspect_err(|_| self.context.metrics.refused(Reason::Pace));
+        match self.recognise(method, headers, peer).await {
+            Ok(Some(mut principal)) => {
+                if let Who::Socket { uid: known } = &mut principal.who {
+                    *known = uid;
+                } else {
+                    paced(pace.identity(principal.who.to_string()).await)?;
+                }
+                Ok(Some(principal))
+            }
+            Ok(None) => Ok(None),
+            Err(refused) => {
+                // Wrong credentials are those of anybody.
+                if let Some(address) = address {
+                    paced(pace.address(address).await)?;
+                }
+                Err(refused)
+            }
+        }
     }
 }
 
@@ -163,22 +203,49 @@ impl Principal {
     }
 }
 
+/// Who gives a command by a request that was admitted.
+pub(super) struct Giver(pub(super) By);
+
+impl Giver {
+    /// The one of a WebSocket.
+    pub(super) fn of(principal: &Principal, peer: Option<&Peer>) -> By {
+        By { who: principal.who.to_string(), from: peer.map(|peer| peer.address.ip()) }
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Giver {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let principal = parts.extensions.get::<Principal>().ok_or_else(Problem::unauthenticated)?;
+        Ok(Self(Self::of(principal, parts.extensions.get::<Peer>())))
+    }
+}
+
 /// Lets a request pass whose client has the role; the handler finds it as [`Principal`].
 pub(super) async fn require(State(guard): State<Guard>, mut request: Request, next: Next) -> Response {
     let peer = request.extensions().get::<Peer>().cloned();
-    let admitted = match guard.recognise(request.method(), request.headers(), peer).await {
+    let uid = request.extensions().get::<Uid>().map(|uid| uid.0);
+    let (who, admitted) = match guard.enter(request.method(), request.headers(), peer, uid).await {
         Ok(Some(principal)) => {
-            let may = principal.must_be(guard.role).and_then(|()| principal.may_enter(&request));
-            may.map(|()| principal)
+            let admitted = principal.must_be(guard.role).and_then(|()| principal.may_enter(&request));
+            let admitted = admitted.map(|()| principal.clone());
+            (Some(principal), admitted)
         }
-        Ok(None) => Err(Problem::unauthenticated()),
-        Err(problem) => Err(problem),
+        Ok(None) => (None, Err(Problem::unauthenticated())),
+        Err(problem) => (None, Err(problem)),
     };
-    match admitted {
+    let mut response = match admitted {
         Ok(principal) => {
+            let span = tracing::debug_span!("request", by = %principal.who);
             request.extensions_mut().insert(principal);
-            next.run(request).await
+            next.run(request).instrument(span).await
         }
         Err(problem) => problem.into_response(),
+    };
+    // For the audit trail.
+    if let Some(principal) = who {
+        response.extensions_mut().insert(principal);
     }
+    response
 }

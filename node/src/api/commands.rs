@@ -13,13 +13,13 @@ use tokio::time::Instant;
 
 use super::{
     ApiContext,
-    access::Principal,
+    access::{Giver, Principal},
     color,
     devices::{Target, find_device, find_target},
     extract::{Body, Named},
     json::timestamp,
     ports::{
-        Change, Color, Command, CommandRequest, CommandsHandle, MAX_TRANSITION_MS, PortError, Power, Zone,
+        By, Change, Color, Command, CommandRequest, CommandsHandle, MAX_TRANSITION_MS, PortError, Power, Zone,
     },
     problem::Problem,
     scoped::reaches,
@@ -99,12 +99,13 @@ pub(crate) struct Many {
 pub(super) async fn submit(
     State(context): State<Arc<ApiContext>>,
     Extension(principal): Extension<Principal>,
+    Giver(by): Giver,
     Body(body): Body<CommandBody>,
 ) -> Result<(StatusCode, Json<Any>), Problem> {
     let wait = body.wait;
     // Listening begins before the command does, so that no step of its life is missed.
     let mut life = context.commands.life();
-    match hand_in(&context.service, &context.commands, &principal.scope, body).await? {
+    match hand_in(&context.service, &context.commands, &principal.scope, body, &by).await? {
         Taken::One(mut command) => {
             if wait {
                 let until = Instant::now() + Duration::from_secs(MAX_WAIT_S);
@@ -123,16 +124,19 @@ pub(crate) async fn hand_in(
     commands: &CommandsHandle,
     scope: &Scope,
     body: CommandBody,
+    by: &By,
 ) -> Result<Taken, Problem> {
     let wait = body.wait;
     let asked = body.check()?;
     match find_target(service, scope, &asked.device).await? {
-        Target::Device(device) => hand_to(commands, &asked, device).await.map(Taken::One),
+        Target::Device(device) => hand_to(commands, &asked, device, by).await.map(Taken::One),
         Target::Many { name, .. } if wait => Err(Problem::invalid(
             format!("`wait` is for one device, and `{}` is {name}", asked.device),
             "leave it out, and look at each command by its id",
         )),
-        Target::Many { name, devices } => hand_to_all(commands, &asked, name, devices).await.map(Taken::Many),
+        Target::Many { name, devices } => {
+            hand_to_all(commands, &asked, name, devices, by).await.map(Taken::Many)
+        }
     }
 }
 
@@ -215,10 +219,11 @@ async fn hand_to_all(
     asked: &Asked,
     name: String,
     devices: Vec<ObjectView>,
+    by: &By,
 ) -> Result<Many, Problem> {
     let each = devices.into_iter().map(|device| async {
         let id = device.id.as_str().to_owned();
-        (id, hand_to(handle, asked, device).await)
+        (id, hand_to(handle, asked, device, by).await)
     });
     Many::of(name, each).await
 }
@@ -230,12 +235,13 @@ pub(crate) async fn hand_in_each(
     scope: &Scope,
     name: String,
     bodies: Vec<CommandBody>,
+    by: &By,
 ) -> Result<Many, Problem> {
     let each = bodies.into_iter().map(|body| async {
         let id = body.device.clone();
         let hand_in = async {
             let asked = body.check()?;
-            hand_to(handle, &asked, find_device(service, scope, &asked.device).await?).await
+            hand_to(handle, &asked, find_device(service, scope, &asked.device).await?, by).await
         };
         (id, hand_in.await)
     });
@@ -286,10 +292,15 @@ pub(super) async fn read(
     command.map(|command| Json(to_json(&command))).ok_or_else(|| Problem::not_found("such command", fix))
 }
 
-async fn hand_to(commands: &CommandsHandle, asked: &Asked, device: ObjectView) -> Result<Command, Problem> {
+async fn hand_to(
+    commands: &CommandsHandle,
+    asked: &Asked,
+    device: ObjectView,
+    by: &By,
+) -> Result<Command, Problem> {
     check_capabilities(&device, &asked.change)?;
-    let (change, key) = (asked.change.clone(), asked.key.clone());
-    let request = CommandRequest { device: device.id, change, key, deadline_ms: asked.deadline_ms };
+    let (change, key, by) = (asked.change.clone(), asked.key.clone(), by.clone());
+    let request = CommandRequest { device: device.id, change, key, deadline_ms: asked.deadline_ms, by };
     commands.submit(request).await.map_err(|error| match error {
         PortError::Conflict { detail, fix } => Problem::new(
             StatusCode::CONFLICT,
@@ -491,8 +502,10 @@ pub(super) fn to_json(command: &Command) -> Any {
         "deadline": timestamp(command.deadline_ms),
         "life": life.collect::<Vec<_>>(),
     });
-    if let (Some(reason), Any::Object(map)) = (&command.reason, &mut shown) {
-        map.insert("reason".to_owned(), Any::from(reason.as_str()));
+    if let Any::Object(map) = &mut shown {
+        let told = [("reason", &command.reason), ("by", &command.by)];
+        let told = told.into_iter().filter_map(|(name, text)| Some((name, text.as_ref()?)));
+        map.extend(told.map(|(name, text)| (name.to_owned(), Any::from(text.as_str()))));
     }
     shown
 }

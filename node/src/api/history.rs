@@ -65,7 +65,7 @@ pub(super) async fn read(
 }
 
 /// A moment: RFC 3339, or how long ago.
-fn moment(name: &str, text: &str) -> Result<Moment, Problem> {
+pub(super) fn moment(name: &str, text: &str) -> Result<Moment, Problem> {
     if let Ok(ago) = parse_duration(text) {
         return Ok(Moment::Ago(ago));
     }

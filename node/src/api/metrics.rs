@@ -15,7 +15,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use super::{ApiContext, ROUTES, problem::Problem};
+use super::{ApiContext, ROUTES, guards::Reason, problem::Problem};
 use crate::service::Status;
 
 /// Kinds of a metric.
@@ -57,6 +57,7 @@ const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 pub struct Metrics {
     requests: [[AtomicU64; 5]; ROUTES.len() + 1],
     panics: AtomicU64,
+    refused: [AtomicU64; Reason::ALL.len()],
     observers: AtomicU64,
     newcomers: AtomicU64,
     queued_bytes: AtomicU64,
@@ -68,6 +69,7 @@ impl Default for Metrics {
         Self {
             requests: std::array::from_fn(|_| std::array::from_fn(|_| AtomicU64::new(0))),
             panics: AtomicU64::new(0),
+            refused: std::array::from_fn(|_| AtomicU64::new(0)),
             observers: AtomicU64::new(0),
             newcomers: AtomicU64::new(0),
             queued_bytes: AtomicU64::new(0),
@@ -149,6 +151,14 @@ impl Metrics {
 
     pub(super) fn panicked(&self) {
         self.panics.fetch_add(1, Relaxed);
+    }
+
+    /// Counts what a guard refused.
+    pub(super) fn refused(&self, reason: Reason) {
+        let counters = Reason::ALL.iter().zip(&self.refused);
+        for (_, counter) in counters.filter(|((known, _), _)| *known == reason) {
+            counter.fetch_add(1, Relaxed);
+        }
     }
 
     /// Counts an answer; `route` is its place in [`ROUTES`], none for an unknown one.
@@ -265,6 +275,13 @@ impl Text {
         self.one(name, "Request handlers that panicked.", Kind::Counter, gauge(&metrics.panics));
         let name = "hearth_tokens_denied_total";
         self.one(name, "Bearer tokens that were refused.", Kind::Counter, context.tokens.denied());
+        let name = "hearth_http_refused_total";
+        self.head(name, "Requests that a guard refused, by why.", Kind::Counter);
+        for ((_, reason), counter) in Reason::ALL.iter().zip(&metrics.refused) {
+            self.labelled(name, &[("reason", reason)], gauge(counter));
+        }
+        let name = "hearth_audit_lost_total";
+        self.one(name, "Entries that the audit trail has lost.", Kind::Counter, context.audit.lost());
         let name = "hearth_http_requests_total";
         self.head(name, "Answers by route and class of status.", Kind::Counter);
         let routes = ROUTES.iter().copied().chain(["other"]);

@@ -8,6 +8,7 @@
 pub mod access;
 mod adapters;
 mod admin;
+mod audit;
 mod automations;
 mod backup;
 mod color;
@@ -18,6 +19,7 @@ mod events;
 mod extract;
 #[cfg(test)]
 pub(crate) mod fake;
+pub mod guards;
 mod history;
 mod issuers;
 pub mod json;
@@ -45,7 +47,7 @@ use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 use axum::{
     Router,
     extract::{MatchedPath, Request, State},
-    http::{HeaderValue, header},
+    http::{HeaderMap, HeaderValue, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{delete, get, patch, post, put},
@@ -56,6 +58,7 @@ use tokio::sync::watch as watch_channel;
 pub use self::access::Access;
 use self::{
     access::Guard,
+    guards::{Gate, Guards},
     metrics::{Metrics, MetricsSource},
     ports::{
         CommandsHandle, ControlHandle, InvitesHandle, adapters::AdaptersHandle,
@@ -65,6 +68,7 @@ use self::{
     problem::Problem,
 };
 use crate::{
+    audit::AuditHandle,
     auth::{
         jwt::IssuersHandle,
         people::PeopleHandle,
@@ -121,6 +125,10 @@ pub struct ApiContext {
     pub ca_pem: String,
     /// Where the API is.
     pub listen: watch_channel::Receiver<ListenInfo>,
+    /// What stands before the handlers.
+    pub guards: Guards,
+    /// What is remembered of who did what.
+    pub audit: AuditHandle,
     /// What the API counts about itself.
     pub metrics: Arc<Metrics>,
     /// What others count, for `/metrics`.
@@ -138,6 +146,7 @@ pub fn router(context: &Arc<ApiContext>, access: Access) -> Router {
         routes.route_layer(middleware::from_fn_with_state(guard, access::require))
     };
     let observer = Guard { context: Arc::clone(context), access, role: Role::Viewer };
+    let gate = Gate { context: Arc::clone(context), access };
     open_routes()
         .merge(guarded(viewer_routes(), Role::Viewer))
         .merge(guarded(operator_routes(), Role::Operator))
@@ -147,6 +156,7 @@ pub fn router(context: &Arc<ApiContext>, access: Access) -> Router {
         .method_not_allowed_fallback(unknown_method)
         .layer(middleware::from_fn_with_state(Arc::clone(context), outermost))
         .layer(axum::Extension(access))
+        .layer(middleware::from_fn_with_state(gate, guards::guard))
         .with_state(Arc::clone(context))
 }
 
@@ -211,6 +221,7 @@ fn operator_routes() -> Router<Arc<ApiContext>> {
 
 fn admin_routes() -> Router<Arc<ApiContext>> {
     Router::new()
+        .route(AUDIT, get(audit::list))
         .route("/api/v1/invites", get(admin::invites).post(admin::invite))
         .route("/api/v1/invites/{id}", delete(admin::revoke_invite))
         .route("/api/v1/join", post(admin::join))
@@ -237,7 +248,7 @@ fn admin_routes() -> Router<Arc<ApiContext>> {
 }
 
 /// Every route, for the bounded labels of the metrics.
-const ROUTES: [&str; 54] = [
+const ROUTES: [&str; 55] = [
     "/healthz",
     "/metrics",
     "/api/v1/ca",
@@ -292,10 +303,12 @@ const ROUTES: [&str; 54] = [
     BACKUP,
     EXPORT,
     IMPORT,
+    AUDIT,
 ];
 const WATCH: &str = "/api/v1/watch";
 const BACKUP: &str = "/api/v1/backup";
 const EXPORT: &str = "/api/v1/export";
+const AUDIT: &str = "/api/v1/audit";
 const IMPORT: &str = "/api/v1/import";
 
 async fn unknown_route() -> Problem {
@@ -334,8 +347,12 @@ async fn outermost(State(context): State<Arc<ApiContext>>, request: Request, nex
         Err(_) => Problem::deadline(REQUEST_DEADLINE_S).into_response(),
     };
     context.metrics.answered(route, response.status());
-    let headers = response.headers_mut();
+    protect(response.headers_mut());
+    response
+}
+
+/// No answer is kept, or taken for something else than it says.
+fn protect(headers: &mut HeaderMap) {
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    response
 }

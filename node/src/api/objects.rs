@@ -111,6 +111,7 @@ pub(super) async fn write(
         return Err(Problem::invalid("nothing is set and nothing is unset", "give `set` or `unset`"));
     }
     context.service.write(Author::Client, ops).await?;
+    tracing::debug!(object = %id, by = %principal.who, "a client has written an object");
     let written = context.service.get(id.clone()).await?;
     let gone = || ObjectView { id, fields: BTreeMap::new(), complete: false };
     Ok(Json(from_object(&written.unwrap_or_else(gone))))
@@ -125,6 +126,7 @@ pub(super) async fn delete(
     principal.may_write(&context.service, &id, &[]).await?;
     // What is not here needs no tombstone; asking twice is no mistake.
     if context.service.get(id.clone()).await?.is_some() {
+        tracing::debug!(object = %id, by = %principal.who, "a client deletes an object");
         context.service.write(Author::Client, vec![Op::Delete(id)]).await?;
     }
     Ok(StatusCode::NO_CONTENT)

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::{
     ApiContext,
-    access::Principal,
+    access::{Giver, Principal},
     commands::{self, MAX_WAIT_S},
     extract::{Body, Named},
     json::timestamp,
@@ -109,23 +109,25 @@ impl MannerBody {
 pub(super) async fn activate(
     State(context): State<Arc<ApiContext>>,
     Extension(principal): Extension<Principal>,
+    Giver(by): Giver,
     Named(name): Named,
     Body(body): Body<MannerBody>,
 ) -> Result<(StatusCode, Json<Value>), Problem> {
     let wait = body.wait;
     let manner = body.manner();
-    answer(&context, &name, wait, context.scenes(&principal.scope).activate(&name, &manner, "client")).await
+    answer(&context, &name, wait, context.scenes(&principal.scope).activate(&name, &manner, "client", &by)).await
 }
 
 pub(super) async fn undo(
     State(context): State<Arc<ApiContext>>,
     Extension(principal): Extension<Principal>,
+    Giver(by): Giver,
     Named(name): Named,
     Body(body): Body<MannerBody>,
 ) -> Result<(StatusCode, Json<Value>), Problem> {
     let wait = body.wait;
     let manner = body.manner();
-    answer(&context, &name, wait, context.scenes(&principal.scope).undo(&name, &manner)).await
+    answer(&context, &name, wait, context.scenes(&principal.scope).undo(&name, &manner, &by)).await
 }
 
 /// The commands that were given, at their ends where those are waited for.

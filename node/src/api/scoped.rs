@@ -119,6 +119,7 @@ pub(super) const RULES: &[(Method, &str, Rule)] = {
         (PUT, "/api/v1/issuers/{name}", Whole),
         (DELETE, "/api/v1/issuers/{name}", Whole),
         (POST, "/api/v1/issuers/{name}/test", Whole),
+        (GET, "/api/v1/audit", Whole),
         (GET, "/api/v1/doctor", Whole),
         (GET, super::BACKUP, Whole),
         (GET, super::EXPORT, Whole),

@@ -22,7 +22,11 @@ use tokio::{
     sync::{Semaphore, watch},
 };
 
-use super::{access::Peer, linger::Lingering, metrics::Metrics};
+use super::{
+    access::{Peer, Uid},
+    linger::Lingering,
+    metrics::Metrics,
+};
 use crate::listener::{Guest, Place};
 
 /// Connections of one server at once; a client beyond that waits for its turn.
@@ -110,7 +114,9 @@ impl HttpServer {
         let _open = self.metrics.connection();
         let peer = address.zip(place.as_ref().map(Arc::downgrade));
         let router = match peer {
-            Some((address, place)) => self.router.clone().layer(Extension(Peer { address, place })),
+            Some((address, place)) => {
+                self.router.clone().layer(Extension(Peer { address, via: None, place }))
+            }
             None => self.router.clone(),
         };
         let mut http = http1::Builder::new();
@@ -223,7 +229,11 @@ pub async fn accept_unix(listener: UnixListener, server: &HttpServer) {
         };
         match accepted {
             Ok((stream, _)) => {
-                let server = server.clone();
+                let mut server = server.clone();
+                // The kernel says who that is; where it does not, the socket's mode has let somebody in.
+                if let Ok(peer) = stream.peer_cred() {
+                    server.router = server.router.layer(Extension(Uid(peer.uid())));
+                }
                 tokio::spawn(async move { server.serve_stream(stream, None).await });
             }
             Err(error) => {

@@ -2,6 +2,7 @@
 
 mod access;
 mod commands;
+mod guards;
 mod health;
 mod household;
 mod objects;
@@ -27,6 +28,7 @@ use tower::ServiceExt as _;
 use super::{
     Access, ApiContext, ListenInfo,
     fake::{FakeLoop, TestFolder},
+    guards::{Guards, Hosts, Origins, Pace},
     metrics::{Kind, Metrics, Sample},
     ports::{
         Check, CheckStatus, Command, CommandRequest, CommandState, CommandsHandle, CommandsPort,
@@ -41,6 +43,7 @@ use super::{
     router,
 };
 use crate::{
+    audit::Audit,
     auth::{
         Secret,
         jwt::{Issuers, IssuersHandle, IssuersParts},
@@ -133,6 +136,8 @@ impl Bench {
             schedules: SchedulesHandle::channel().0,
             control,
             ca_pem: "-----BEGIN CERTIFICATE-----\n".into(),
+            guards: guards(),
+            audit: Audit::spawn(folder.path(), || 1_000).unwrap().0,
             listen: watch::channel(at).1,
             metrics: Arc::new(Metrics::default()),
             metrics_sources: vec![Arc::new(|| {
@@ -163,6 +168,8 @@ impl Bench {
             schedules: SchedulesHandle::channel().0,
             control: ControlHandle::channel().0,
             ca_pem: String::new(),
+            guards: guards(),
+            audit: self.context.audit.clone(),
             listen: self.context.listen.clone(),
             metrics: Arc::new(Metrics::default()),
             metrics_sources: Vec::new(),
@@ -201,7 +208,8 @@ impl Bench {
         media: &str,
         body: impl Into<Body>,
     ) -> Answer {
-        let mut request = Request::builder().method(method).uri(path).header(header::CONTENT_TYPE, media);
+        let request = Request::builder().method(method).uri(path).header(header::HOST, "localhost");
+        let mut request = request.header(header::CONTENT_TYPE, media);
         if let Some(token) = token {
             request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
         }
@@ -234,6 +242,19 @@ impl Bench {
     }
 }
 
+/// They know `localhost` and `attic.local`, believe 10.0.0.2, and let pages of `https://panel.example` in.
+fn guards() -> Guards {
+    let (pace, pacer) = Pace::channel();
+    tokio::spawn(pacer.run());
+    Guards {
+        hosts: Hosts::new(&[], "attic", "attic", Box::new(|name| name == "home.example.org")),
+        origins: Origins::new(&["https://panel.example".to_owned()]),
+        proxies: vec!["10.0.0.2".parse().unwrap()],
+        pace,
+        is_public: Box::new(|name| name == "home.example.org"),
+    }
+}
+
 /// Confirms every command at once, except those to `device/stuck`.
 async fn own_commands(mut port: CommandsPort) {
     let mut commands: BTreeMap<String, (CommandRequest, Command)> = BTreeMap::new();
@@ -254,6 +275,7 @@ async fn own_commands(mut port: CommandsPort) {
                 let mut command = Command {
                     id: format!("{:032x}", commands.len() + 1),
                     device: request.device.clone(),
+                    by: Some(request.by.who.clone()),
                     state: CommandState::Accepted,
                     at_ms: 1_000,
                     deadline_ms: 1_000 + u64::from(request.deadline_ms),

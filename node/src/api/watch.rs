@@ -29,7 +29,7 @@ use self::{
 };
 use super::{
     ApiContext, Problem,
-    access::{Guard, Peer, Principal},
+    access::{Giver, Guard, Peer, Principal, Uid},
     commands::{self, Many, Taken},
     json::from_object,
     metrics::{MAX_OBSERVERS, Raised},
@@ -65,11 +65,13 @@ pub(super) async fn upgrade(
     State(context): State<Arc<ApiContext>>,
     Extension(guard): Extension<Guard>,
     peer: Option<Extension<Peer>>,
+    uid: Option<Extension<Uid>>,
     headers: HeaderMap,
     socket: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, Problem> {
     let peer = peer.map(|Extension(peer)| peer);
-    let principal = guard.recognise(&Method::GET, &headers, peer.clone()).await?;
+    let principal = guard.enter(&Method::GET, &headers, peer.clone(), uid.map(|Extension(Uid(uid))| uid)).await?;
+    principal.as_ref().map_or(Ok(()), |principal| principal.must_be(guard.role))?;
     let socket = socket.map_err(|_| no_websocket())?;
     let metrics = &context.metrics;
     let place = if principal.is_some() { metrics.observer() } else { metrics.newcomer() };
@@ -107,7 +109,7 @@ async fn observe(context: Arc<ApiContext>, guard: Guard, client: Client, mut soc
         Some(principal) => (principal, Some(place)),
         None => {
             let authenticated = tokio::select! {
-                done = tokio::time::timeout(AUTH_WITHIN, inbound::authenticate(&guard, peer, &mut socket)) => done,
+                done = tokio::time::timeout(AUTH_WITHIN, inbound::authenticate(&guard, peer.clone(), &mut socket)) => done,
                 () = gives_way(&held) => return,
             };
             match authenticated {
@@ -127,6 +129,7 @@ async fn observe(context: Arc<ApiContext>, guard: Guard, client: Client, mut soc
         return farewell(&mut out, &mut stream, CLOSE_TRY_LATER, "too many observers").await;
     }
     let (sender, inbox) = mpsc::channel(16);
+    let by = Giver::of(&principal, peer.as_ref());
     let session = Session::new(Arc::clone(&context), principal.clone(), inbox);
     let stopping = {
         let mut shutdown = context.shutdown.clone();
@@ -136,7 +139,7 @@ async fn observe(context: Arc<ApiContext>, guard: Guard, client: Client, mut soc
         }
     };
     let end = tokio::select! {
-        end = inbound::read(&context, &principal, &mut stream, sender) => match end {
+        end = inbound::read(&context, &principal, &by, &mut stream, sender) => match end {
             ReadEnd::Closed => None,
             ReadEnd::Silent => Some((CLOSE_SILENT, "nothing was heard")),
             ReadEnd::TooLarge => Some((CLOSE_TOO_LARGE, "a message is larger than 64 KiB")),

@@ -207,7 +207,7 @@ fn takes(request: &CommandRequest) -> Duration {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
     use super::*;
-    use crate::api::ports::{Change, CommandsPort};
+    use crate::api::ports::{By, Change, CommandsPort};
 
     fn device(name: &str) -> ObjectId {
         ObjectId::new(&format!("device/{name}")).unwrap()
@@ -217,6 +217,7 @@ mod tests {
         Command {
             id: "1".to_owned(),
             device: device(name),
+            by: None,
             state,
             at_ms: 0,
             deadline_ms: 0,
@@ -294,6 +295,7 @@ mod tests {
             change: Change { press: true, transition_ms, ..Change::default() },
             key: None,
             deadline_ms: 1_000,
+            by: By::default(),
         }
     }
 

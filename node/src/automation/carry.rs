@@ -15,7 +15,7 @@ use crate::{
     api::{
         commands::{CommandBody, Taken, check_later, follow, hand_in},
         devices::find_target,
-        ports::{Command, CommandState, CommandsHandle},
+        ports::{By, Command, CommandState, CommandsHandle},
     },
     auth::scope::WHOLE,
     service::Service,
@@ -89,14 +89,16 @@ impl Hands {
 
     async fn give(&self, schedule: &str, command: &Json, key: String) -> Result<Taken, String> {
         let of = |member: &str| command.get(member).and_then(Json::as_str);
+        // `schedule/NAME` and `automation/NAME` are objects; what does something is called as people are.
+        let by = By::name(schedule.replacen('/', ":", 1));
         let taken = if let Some(scene) = of("scene") {
             let scenes = Scenes::new(&self.service, &self.commands);
-            let given = scenes.carry_out(command, DEADLINE_MS, key, schedule).await;
+            let given = scenes.carry_out(command, DEADLINE_MS, key, schedule, &by).await;
             given.map(|given| Taken::Many(given.many)).map_err(|problem| (scene, problem))
         } else {
             let body = body(command, key)?;
             let target = of("device").unwrap_or_default();
-            hand_in(&self.service, &self.commands, &WHOLE, body).await.map_err(|problem| (target, problem))
+            hand_in(&self.service, &self.commands, &WHOLE, body, &by).await.map_err(|problem| (target, problem))
         };
         taken.map_err(|(target, problem)| format!("{target}: {}", problem.detail()))
     }

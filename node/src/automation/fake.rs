@@ -131,6 +131,7 @@ fn taken(request: CommandRequest) -> Command {
     Command {
         id: request.key.unwrap(),
         device: request.device,
+        by: Some(request.by.who),
         state: if fails { CommandState::Failed } else { CommandState::Accepted },
         at_ms: 0,
         deadline_ms: u64::from(request.deadline_ms) + u64::from(request.change.transition_ms),

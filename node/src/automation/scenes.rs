@@ -21,7 +21,7 @@ use crate::{
     api::{
         commands::{CommandBody, Many, change_of, check_deadline, check_kept, hand_in_each},
         devices::{Target, all_devices, find_device, find_target},
-        ports::{CommandsHandle, MAX_TRANSITION_MS},
+        ports::{By, CommandsHandle, MAX_TRANSITION_MS},
         problem::Problem,
         scoped::{outside, reaches},
     },
@@ -156,16 +156,23 @@ impl<'a> Scenes<'a> {
         step: &Json,
         deadline_ms: u32,
         key: String,
-        by: &str,
+        shown: &str,
+        by: &By,
     ) -> Result<Given, Problem> {
         let step = step_of(step)?;
         let deadline_ms = Some(step.deadline_ms.unwrap_or(deadline_ms));
         let manner = Manner { transition_ms: step.transition_ms, deadline_ms, key: Some(key) };
-        self.activate(&step.scene, &manner, by).await
+        self.activate(&step.scene, &manner, shown, by).await
     }
 
-    /// Gives every device of a scene its command, and keeps what they were.
-    pub(crate) async fn activate(&self, name: &str, manner: &Manner, by: &str) -> Result<Given, Problem> {
+    /// Gives every device of a scene its command, and keeps what they were; `shown` is who did so in the scene.
+    pub(crate) async fn activate(
+        &self,
+        name: &str,
+        manner: &Manner,
+        shown: &str,
+        by: &By,
+    ) -> Result<Given, Problem> {
         let scene = self.find(name).await?;
         self.check_scope(&scene, scene.set.keys()).await?;
         let transition_ms = check_transition(manner.transition_ms)?.unwrap_or(scene.transition_ms);
@@ -175,14 +182,14 @@ impl<'a> Scenes<'a> {
             let was = seen.get(device)?.before(wanted, scene.before.get(device))?;
             Some((device.clone(), was))
         });
-        let activated = Activated { at: self.service.time().await?.ms, by: by.to_owned() };
+        let activated = Activated { at: self.service.time().await?.ms, by: shown.to_owned() };
         let ops = scene.note_ops(&before.collect(), Some(&activated));
         self.service.write(Author::Node, ops).await?;
-        self.give(&scene, &scene.set, &seen, manner, transition_ms).await
+        self.give(&scene, &scene.set, &seen, manner, (transition_ms, by)).await
     }
 
     /// Puts back what was before. Who refused can be put back later.
-    pub(crate) async fn undo(&self, name: &str, manner: &Manner) -> Result<Given, Problem> {
+    pub(crate) async fn undo(&self, name: &str, manner: &Manner, by: &By) -> Result<Given, Problem> {
         let scene = self.find(name).await?;
         self.check_scope(&scene, scene.before.keys()).await?;
         let transition_ms = check_transition(manner.transition_ms)?.unwrap_or(scene.transition_ms);
@@ -193,7 +200,7 @@ impl<'a> Scenes<'a> {
         }
         let seen = self.look(scene.before.keys()).await?;
         let given = match check_any_left(&scene, &seen) {
-            Ok(()) => self.give(&scene, &scene.before, &seen, manner, transition_ms).await,
+            Ok(()) => self.give(&scene, &scene.before, &seen, manner, (transition_ms, by)).await,
             Err(gone) => Err(gone),
         };
         let is_left = |device: &String| {
@@ -323,7 +330,7 @@ impl<'a> Scenes<'a> {
         changes: &Changes,
         seen: &BTreeMap<String, Seen>,
         manner: &Manner,
-        transition_ms: u32,
+        (transition_ms, by): (u32, &By),
     ) -> Result<Given, Problem> {
         let (mut bodies, mut refused) = (Vec::new(), Vec::new());
         for (device, change) in changes {
@@ -336,7 +343,8 @@ impl<'a> Scenes<'a> {
             }
         }
         let name = scene.object.as_str().to_owned();
-        let mut many = hand_in_each(self.service, self.commands, self.scope, name, bodies).await?;
+        let by = by.through(scene.object.name());
+        let mut many = hand_in_each(self.service, self.commands, self.scope, name, bodies, &by).await?;
         refused.append(&mut many.refused);
         many.refused = refused;
         Ok(Given { many, transition_ms })

@@ -12,6 +12,7 @@ use super::values::{self, Assignment};
 use crate::config::duration::parse_duration;
 use crate::config::{Flags, JoinToken, rules};
 
+mod audit;
 mod automations;
 mod devices;
 mod household;
@@ -20,6 +21,7 @@ mod scenes;
 mod schedules;
 mod tokens;
 mod users;
+pub use audit::*;
 pub use automations::*;
 pub use devices::*;
 pub use household::*;
@@ -216,6 +218,13 @@ pub enum Command {
     /// The certificate authority of this node
     #[command(subcommand)]
     Ca(CaCommand),
+    /// Show who did what on this node, to which object and device, from where, and what came of it
+    ///
+    /// Reads are not recorded, attempts that were refused are. Each node keeps its own: a command is
+    /// recorded on the node that took it and on the node that carried it out.
+    #[command(after_help = "Examples:\n  hearth audit\n  hearth audit --who user:ann --since 7d\n  \
+        hearth audit --object device/ --follow\n  hearth audit --json --limit 1000 | jq .records")]
+    Audit(AuditArgs),
     /// Show the time of day of the household and what it rests on, or say it
     ///
     /// A board without a battery clock and without a time server does not know the time after a power

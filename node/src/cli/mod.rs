@@ -11,6 +11,7 @@ pub mod values;
 
 mod adapters;
 mod admin;
+mod audit;
 mod automations;
 mod backup;
 mod devices;
@@ -197,6 +198,7 @@ impl Session {
             Command::Issuer(command) => self.issuer(&command).await,
             Command::SetupCode { new } => self.setup_code(new).await,
             Command::Ca(args::CaCommand::Export { out }) => self.ca_export(out.as_deref()).await,
+            Command::Audit(args) => self.audit(&args).await,
             Command::Doctor => self.doctor().await,
             Command::Time { command } => self.time(command.as_ref()).await,
             Command::Backup(args) => self.backup(&args).await,

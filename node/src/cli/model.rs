@@ -105,6 +105,7 @@ pub(crate) struct Command {
     pub(crate) state: String,
     pub(crate) at: Value,
     pub(crate) reason: Option<String>,
+    pub(crate) by: Option<String>,
     pub(crate) life: Vec<Step>,
 }
 

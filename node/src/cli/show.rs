@@ -266,7 +266,8 @@ pub(crate) fn step(state: &str, at: &Value, first: &Value) -> String {
 /// A command on one line, for `hearth watch`.
 pub(crate) fn command(command: &Command) -> String {
     let reason = command.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
-    let line = format!("{} {} {}{reason}", command.device, command.state, command.id);
+    let by = command.by.as_ref().map(|by| format!(" by {by}")).unwrap_or_default();
+    let line = format!("{} {} {}{by}{reason}", command.device, command.state, command.id);
     super::output::printable(&line).replace('\n', " ")
 }
 

@@ -197,12 +197,15 @@ impl Viewer {
         let steps = life(&object.fields)?;
         let before = self.known.get(&object.id).and_then(life).unwrap_or_default();
         let shown = steps.iter().zip(&before).take_while(|(now, before)| now.state == before.state).count();
-        let device = object.fields.get("request")?.get("device")?.as_str()?.to_owned();
+        let request = object.fields.get("request")?;
+        let device = request.get("device")?.as_str()?.to_owned();
+        let by = request.get("who").and_then(Value::as_str).map(str::to_owned);
         let line = |step: Step| {
             let at = clock(moment(&step.at));
             let Step { state, reason, .. } = step;
-            let (id, device) = (id.to_owned(), device.clone());
-            format!("{at}  {}", show::command(&Command { id, device, state, reason, ..Command::default() }))
+            let (id, device, by) = (id.to_owned(), device.clone(), by.clone());
+            let command = Command { id, device, state, reason, by, ..Command::default() };
+            format!("{at}  {}", show::command(&command))
         };
         Some(steps.into_iter().skip(shown).map(line).collect())
     }

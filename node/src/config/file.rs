@@ -14,8 +14,8 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::error::{Broken, ConfigError, Location};
-use super::{AdapterConfig, PeerAddress, rules};
-use crate::timekeeping::ClockRule;
+use super::{AdapterConfig, PeerAddress, api, rules};
+use crate::{api::guards::Network, timekeeping::ClockRule};
 
 /// The largest config file, in bytes.
 const MAX_BYTES: u64 = 1024 * 1024;
@@ -34,6 +34,9 @@ pub(crate) struct FileSettings {
     pub(crate) log: Option<String>,
     pub(crate) clock: Option<ClockRule>,
     pub(crate) unix_group: Option<String>,
+    pub(crate) hosts: Option<Vec<String>>,
+    pub(crate) origins: Option<Vec<String>>,
+    pub(crate) proxies: Option<Vec<Network>>,
     pub(crate) mdns: Option<bool>,
     pub(crate) interfaces: Option<Vec<String>>,
     pub(crate) history_enabled: Option<bool>,
@@ -59,7 +62,7 @@ const TOP: [&str; 12] = [
     "adapters",
 ];
 /// The keys of `[api]`.
-const API: [&str; 1] = ["unix_group"];
+const API: [&str; 4] = ["unix_group", "hosts", "origins", "proxies"];
 /// The keys of `[history]`.
 const HISTORY: [&str; 2] = ["enabled", "megabytes"];
 /// The keys of `[discovery]`.
@@ -245,6 +248,9 @@ impl Reader<'_> {
             let full = format!("api.{}", key.get_ref());
             match &**key.get_ref() {
                 "unix_group" => settings.unix_group = Some(self.text(&full, value, rules::unix_group)?),
+                "hosts" => settings.hosts = Some(self.list(&full, value, api::host)?),
+                "origins" => settings.origins = Some(self.list(&full, value, api::origin)?),
+                "proxies" => settings.proxies = Some(self.list(&full, value, api::proxy)?),
                 _ => return Err(self.unknown(key, "api.", &API)),
             }
             settings.places.insert(full, self.at(&key.span()));

@@ -7,12 +7,12 @@ use super::error::{Broken, ConfigError};
 use super::place::{default_state_dir, find_file};
 use super::{
     ApiConfig, Config, DEFAULT_PORT, DiscoveryConfig, Environment, Flags, HistoryConfig, JoinToken, Origin,
-    Origins, rules,
+    Origins, api, rules,
 };
 use crate::transport::dialer::RETRY_QUIC;
 
 /// The variables that Hearth knows, with the key that each sets.
-const VARIABLES: [(&str, &str); 15] = [
+const VARIABLES: [(&str, &str); 18] = [
     ("HEARTH_NAME", "name"),
     ("HEARTH_LISTEN", "listen"),
     ("HEARTH_STATE_DIR", "state_dir"),
@@ -24,6 +24,9 @@ const VARIABLES: [(&str, &str); 15] = [
     ("HEARTH_DISCOVERY_MDNS", "discovery.mdns"),
     ("HEARTH_DISCOVERY_INTERFACES", "discovery.interfaces"),
     ("HEARTH_API_UNIX_GROUP", "api.unix_group"),
+    ("HEARTH_API_HOSTS", "api.hosts"),
+    ("HEARTH_API_ORIGINS", "api.origins"),
+    ("HEARTH_API_PROXIES", "api.proxies"),
     ("HEARTH_HISTORY_ENABLED", "history.enabled"),
     ("HEARTH_HISTORY_MEGABYTES", "history.megabytes"),
     ("HEARTH_CONFIG", "config"),
@@ -60,6 +63,12 @@ pub fn load(flags: &Flags, env: &Environment) -> Result<Config, ConfigError> {
     let chosen = flags.interfaces.clone().map(|v| ("--interfaces", v));
     let interfaces = from.pick("discovery.interfaces", chosen, list(rules::interface), file.interfaces)?;
     let unix_group = from.pick("api.unix_group", None, rules::unix_group, file.unix_group)?;
+    let api = ApiConfig {
+        unix_group: unix_group.unwrap_or_else(|| "hearth".into()),
+        hosts: from.pick("api.hosts", None, list(api::host), file.hosts)?.unwrap_or_default(),
+        origins: from.pick("api.origins", None, list(api::origin), file.origins)?.unwrap_or_default(),
+        proxies: from.pick("api.proxies", None, list(api::proxy), file.proxies)?.unwrap_or_default(),
+    };
     let usual = HistoryConfig::default();
     let enabled = from.pick("history.enabled", None, rules::truth, file.history_enabled)?;
     let megabytes = from.pick("history.megabytes", None, rules::megabytes, file.history_megabytes)?;
@@ -81,7 +90,7 @@ pub fn load(flags: &Flags, env: &Environment) -> Result<Config, ConfigError> {
         log: log.unwrap_or_else(|| "info".into()),
         clock,
         discovery: DiscoveryConfig { mdns: mdns.unwrap_or(true), interfaces: interfaces.unwrap_or_default() },
-        api: ApiConfig { unix_group: unix_group.unwrap_or_else(|| "hearth".into()) },
+        api,
         history,
         adapters: file.adapters,
         join,

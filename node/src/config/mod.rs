@@ -16,6 +16,9 @@
 //! | `history.enabled` | `HEARTH_HISTORY_ENABLED` | | `true` |
 //! | `history.megabytes` | `HEARTH_HISTORY_MEGABYTES` | | `12` |
 //! | `api.unix_group` | `HEARTH_API_UNIX_GROUP` | | `hearth` |
+//! | `api.hosts` | `HEARTH_API_HOSTS` (commas) | | none |
+//! | `api.origins` | `HEARTH_API_ORIGINS` (commas) | | none |
+//! | `api.proxies` | `HEARTH_API_PROXIES` (commas) | | none |
 //! | `adapters.ID.…` | | | the adapter's own |
 //! | | `HEARTH_CONFIG` | `--config` | see [`place`] |
 //! | | `HEARTH_JOIN` | `--join` | none; a secret, so never in the file |
@@ -24,6 +27,7 @@
 //! run; one number serves the mesh over QUIC (UDP), the mesh where UDP is blocked and the API (TCP), so
 //! one firewall rule does.
 
+pub mod api;
 pub mod duration;
 mod error;
 mod file;
@@ -41,7 +45,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::timekeeping::ClockRule;
+use crate::{api::guards::Network, timekeeping::ClockRule};
 
 pub use self::error::{Broken, ConfigError, Location};
 pub use self::load::load;
@@ -102,6 +106,12 @@ pub struct DiscoveryConfig {
 pub struct ApiConfig {
     /// The group that may open the Unix socket, if this system has it.
     pub unix_group: String,
+    /// Names of this node, beside its own.
+    pub hosts: Vec<String>,
+    /// Whose pages may use the API, as `scheme://host[:port]`.
+    pub origins: Vec<String>,
+    /// The proxies whose word counts on who a client is.
+    pub proxies: Vec<Network>,
 }
 
 /// Settings of the history of devices on this node.

@@ -49,6 +49,8 @@ pub(super) struct Known {
     pub(super) hash: Option<[u8; 32]>,
     /// Whether this node took it from a client.
     pub(super) is_mine: bool,
+    /// Who gave it, as far as is known.
+    pub(super) by: Option<String>,
 }
 
 #[derive(Debug)]
@@ -86,6 +88,7 @@ impl Record {
         Command {
             id: id.to_string(),
             device: self.known.device.clone(),
+            by: self.known.by.clone(),
             state: self.state(),
             at_ms: last.map_or(self.known.at_ms, |step| step.at_ms),
             deadline_ms: self.known.at_ms.saturating_add(self.known.within_ms),
@@ -110,6 +113,7 @@ impl Book {
         if let Some(record) = self.records.get_mut(&id) {
             record.known.hash = record.known.hash.or(known.hash);
             record.known.is_mine |= known.is_mine;
+            record.known.by = record.known.by.take().or(known.by);
             return None;
         }
         let accepted = Step { state: CommandState::Accepted, at_ms: known.at_ms, reason: None };
@@ -286,6 +290,8 @@ pub(super) struct RequestField {
     pub(super) hash: [u8; 32],
     /// How it ended, when the node that took it had to say so.
     pub(super) ended: Option<Step>,
+    /// Who gave it; none where an older version wrote the field.
+    pub(super) who: Option<String>,
 }
 
 impl RequestField {
@@ -299,8 +305,9 @@ impl RequestField {
             ("hash", Value::Bytes(self.hash.as_slice().into())),
             ("by", text(by)),
         ]);
-        if let (Value::Map(entries), Some(step)) = (&mut value, &self.ended) {
-            entries.insert("ended".into(), step_value(step));
+        if let Value::Map(entries) = &mut value {
+            entries.extend(self.ended.iter().map(|step| ("ended".into(), step_value(step))));
+            entries.extend(self.who.iter().map(|who| ("who".into(), text(who))));
         }
         value
     }
@@ -317,6 +324,7 @@ impl RequestField {
             deadline_ms: ms("deadline_ms")?,
             hash: (&**hash).try_into().ok()?,
             ended: value.get("ended").and_then(step_from),
+            who: value.get("who").and_then(Value::as_text).map(clipped),
         })
     }
 }
@@ -345,7 +353,16 @@ mod tests {
     }
 
     fn known(is_mine: bool) -> Known {
-        Known { device: device(), change: Change::Press, at_ms: 1_000, within_ms: 5_000, hash: None, is_mine }
+        let by = Some("user:ann".to_owned());
+        Known {
+            device: device(),
+            change: Change::Press,
+            at_ms: 1_000,
+            within_ms: 5_000,
+            hash: None,
+            is_mine,
+            by,
+        }
     }
 
     fn step(state: CommandState) -> Step {
@@ -466,10 +483,16 @@ mod tests {
     fn a_request_comes_back_and_garbage_does_not() {
         let change = Change::Switch { on: true };
         let ended = Some(step(CommandState::TimedOut));
-        let field =
-            RequestField { device: device(), change, at: 1, deadline_ms: 5_001, hash: [7; 32], ended };
+        let who = Some("scene:evening by user:ann".to_owned());
+        let mut field =
+            RequestField { device: device(), change, at: 1, deadline_ms: 5_001, hash: [7; 32], ended, who };
         let value = field.to_value("00000000000000ab");
         assert!(value.encode().is_ok());
+        assert_eq!(RequestField::from_value(&value), Some(field.clone()));
+        // As an older version writes it.
+        field.who = None;
+        let value = field.to_value("00000000000000ab");
+        assert!(value.get("who").is_none());
         assert_eq!(RequestField::from_value(&value), Some(field));
         assert_eq!(RequestField::from_value(&Value::Null), None);
         let note = map([("device", text("note/x"))]);

@@ -8,7 +8,7 @@ use tokio::sync::{mpsc::error::TrySendError, oneshot};
 
 use super::{Devices, described::description, table::Device};
 use crate::{
-    api::ports::{Change, Color, CommandRequest, Power},
+    api::ports::{By, Change, Color, CommandRequest, Power},
     automation::events::is_internal,
     service::ObjectView,
 };
@@ -96,9 +96,9 @@ impl Devices {
         let Some(device) = self.devices.get(id).filter(|device| device.is_known) else {
             return tracing::debug!(adapter, device = %id, "a wish for a device that is not there");
         };
-        let change = from_model(change);
+        let (change, by) = (from_model(change), By::name(format!("adapter:{adapter}")));
         let request =
-            CommandRequest { device: device.object.clone(), change, key: None, deadline_ms: WISH_MS };
+            CommandRequest { device: device.object.clone(), change, key: None, deadline_ms: WISH_MS, by };
         let (reply, answer) = oneshot::channel();
         self.submit(request, reply);
         let (adapter, device) = (adapter.to_owned(), id.clone());

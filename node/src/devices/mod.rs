@@ -62,6 +62,7 @@ use tracing::{error, warn};
 
 use crate::{
     api::ports::{CommandsPort, CommandsRequest, PortError, adapters::AdaptersRequest, events::EventsHandle},
+    audit::AuditHandle,
     discovery::Announced,
     service::{Changes, HouseholdTime, Service, ServiceError},
 };
@@ -120,6 +121,8 @@ pub struct DevicesParts {
     pub happenings: EventsHandle,
     /// What devices announce by DNS-SD.
     pub announced: watch::Receiver<Announced>,
+    /// What is remembered of who did what.
+    pub audit: AuditHandle,
     /// Opens and seals the secrets of adapters.
     pub vault: Vault,
     /// The nodes that are alive, from the event loop.
@@ -210,6 +213,7 @@ pub struct Devices {
     adapter_requests: mpsc::Receiver<AdaptersRequest>,
     happenings: EventsHandle,
     hints: Hints,
+    audit: AuditHandle,
     vault: Vault,
     events: mpsc::Receiver<Event>,
     event_sender: mpsc::Sender<Event>,
@@ -269,6 +273,7 @@ impl Devices {
             adapter_requests: parts.requests,
             happenings: parts.happenings,
             hints: Hints::new(parts.announced),
+            audit: parts.audit,
             vault: parts.vault,
             events,
             event_sender,

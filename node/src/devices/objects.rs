@@ -8,7 +8,7 @@ use device_adapters::{
 };
 use mesh_proto::{FieldName, ObjectId, ShortId};
 use tokio::time::Instant;
-use tracing::{debug, info, warn};
+use tracing::{debug, info, info_span, warn};
 
 use super::{
     Devices, MAX_DEVICES, command_object,
@@ -125,7 +125,8 @@ impl Devices {
             let is_mine = field.by == self.by_me;
             let within_ms = within_ms(request.at, request.deadline_ms);
             let (device, change, hash) = (request.device, request.change, Some(request.hash));
-            let known = Known { device, change, at_ms: field.at_ms, within_ms, hash, is_mine };
+            let by = request.who;
+            let known = Known { device, change, at_ms: field.at_ms, within_ms, hash, is_mine, by };
             self.know(id, known);
             if is_mine && request.ended.is_none() && field_of_life.is_none() {
                 self.keep_end(id);
@@ -171,6 +172,9 @@ impl Devices {
         let Some(command) = self.book.advance(id, step) else { return };
         if let (Some(object), Some(life)) = (command_object(id), self.book.life_value(id)) {
             self.state.put(&object, self.names.life.clone(), Some(life));
+        }
+        if state.is_final() {
+            self.note_end(&command, state);
         }
         let _ = self.port.life.send(command); // nobody listens
     }
@@ -268,7 +272,15 @@ impl Devices {
         let Asked { command, change, at_ms, within_ms } = asked;
         self.know(
             command,
-            Known { device: object, change: change.clone(), at_ms, within_ms, hash: None, is_mine: false },
+            Known {
+                device: object,
+                change: change.clone(),
+                at_ms,
+                within_ms,
+                hash: None,
+                is_mine: false,
+                by: None,
+            },
         );
         if is_shown {
             // The owner before this one read it back and died before it said so.
@@ -276,11 +288,15 @@ impl Devices {
             return;
         }
         let deadline = Instant::now() + Duration::from_millis(left_ms);
+        let by = self.book.known(command).and_then(|known| known.by.clone()).unwrap_or_default();
+        let span = info_span!("command", %command, device = %id, %by).entered();
+        debug!(?change, "the command goes to its adapter");
         if self.tell(&adapter, Directive::Command { device: id.clone(), command, change, deadline })
             && let Some(device) = self.devices.get_mut(id)
         {
             device.directed = Some(command);
         }
+        drop(span);
     }
 
     /// Ends the older commands for a device that this node owns. What they asked for is part of

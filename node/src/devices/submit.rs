@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use device_adapters::model::{self, ColorMode, CommandId, DeviceId, LightChange, Xy};
-use mesh_proto::{ObjectId, kinds::Author};
+use mesh_proto::{ObjectId, Value, kinds::Author};
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::time::Instant;
 
@@ -15,9 +15,10 @@ use super::{
 };
 use crate::{
     api::ports::{
-        Change, Color, Command, CommandRequest, CommandState, MAX_TRANSITION_MS, PortError, Power, Reply,
+        By, Change, Color, Command, CommandRequest, CommandState, MAX_TRANSITION_MS, PortError, Power, Reply,
         Zone,
     },
+    audit::{Class, Entry},
     service::{Op, ServiceError},
 };
 
@@ -32,6 +33,7 @@ pub(super) struct Submitting {
     device: DeviceId,
     replies: Vec<Reply<Command>>,
     since: Instant,
+    by: By,
 }
 
 /// A command that may be written.
@@ -41,6 +43,7 @@ struct Checked {
     object: ObjectId,
     request: RequestField,
     desired: Desired,
+    by: By,
 }
 
 impl Devices {
@@ -138,6 +141,7 @@ impl Devices {
         let within_ms = u64::from(given) + u64::from(wanted.transition_ms());
         let at = self.clock.now_ms();
         let deadline_ms = at.saturating_add(within_ms);
+        let by = request.by.clone();
         let request = RequestField {
             device: request.device.clone(),
             change: wanted,
@@ -145,9 +149,10 @@ impl Devices {
             deadline_ms,
             hash,
             ended: None,
+            who: Some(by.who.clone()),
         };
         let desired = Desired { command: id, change, at, deadline_ms };
-        Ok(Checked { id, device: device_id, object: device.object.clone(), request, desired })
+        Ok(Checked { id, device: device_id, object: device.object.clone(), request, desired, by })
     }
 
     /// Whether what was asked has not ended and has time left.
@@ -157,7 +162,7 @@ impl Devices {
 
     /// Writes `request` and `desired` in one: whoever sees either of two commands win, sees it win both.
     fn write_command(&mut self, checked: Checked, reply: Reply<Command>) {
-        let Checked { id, device, object, request, desired } = checked;
+        let Checked { id, device, object, request, desired, by } = checked;
         let Some(command) = command_object(id) else { return };
         let ops = vec![
             Op::Set(command, self.names.request.clone(), request.to_value(&self.by_me)),
@@ -170,7 +175,7 @@ impl Devices {
         }
         let hash = request.hash;
         let replies = vec![reply];
-        self.submitting.insert(id, Submitting { hash, device, replies, since: Instant::now() });
+        self.submitting.insert(id, Submitting { hash, device, replies, since: Instant::now(), by });
         let service = self.service.clone();
         let write = async move { (id, service.write(Author::Node, ops).await) };
         self.writes.push(Box::pin(write));
@@ -199,6 +204,9 @@ impl Devices {
     pub(super) fn accepted(&mut self, id: CommandId) {
         let Some(submitting) = self.submitting.remove(&id) else { return };
         let Some(command) = self.book.get(id) else { return };
+        let entry = Entry::new(Class::Deed, &submitting.by.who, "command", "accepted");
+        let entry = entry.from(submitting.by.from, None).object(Some(command.device.as_str()));
+        self.audit.record(entry.command(Some(&command.id)));
         for reply in submitting.replies {
             let _ = reply.send(Ok(command.clone())); // whoever asked is gone
         }
@@ -239,8 +247,17 @@ impl Devices {
             };
             let step = Step { state, at_ms: self.clock.now_ms(), reason: Some(reason) };
             self.write_end(id, &command, step.clone());
+            self.note_end(&command, state);
             self.end(id, step);
         }
+    }
+
+    /// What became of a command, for the audit trail of the node that says so.
+    pub(super) fn note_end(&self, command: &Command, state: CommandState) {
+        let Value::Text(outcome) = encode(&state) else { return };
+        let who = command.by.as_deref().unwrap_or("unknown");
+        let entry = Entry::new(Class::Deed, who, "command carried out", outcome);
+        self.audit.record(entry.object(Some(command.device.as_str())).command(Some(&command.id)));
     }
 
     /// Ends the commands for a device that was removed: nobody will hear of it how they end. Its owner says so, and whoever
@@ -272,6 +289,7 @@ impl Devices {
     fn write_end(&mut self, id: CommandId, command: &Command, step: Step) {
         let (Some(object), Some(known)) = (command_object(id), self.book.known(id)) else { return };
         let (Some(hash), change, at) = (known.hash, known.change.clone(), known.at_ms) else { return };
+        let who = known.by.clone();
         let request = RequestField {
             device: command.device.clone(),
             change,
@@ -279,6 +297,7 @@ impl Devices {
             deadline_ms: command.deadline_ms,
             hash,
             ended: Some(step),
+            who,
         };
         self.state.put(&object, self.names.request.clone(), Some(request.to_value(&self.by_me)));
     }

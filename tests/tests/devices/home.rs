@@ -21,9 +21,10 @@ use mesh_proto::{
 };
 use node::{
     api::ports::{
-        Change, Command, CommandRequest, CommandState, CommandsHandle, PortError, Power,
+        By, Change, Command, CommandRequest, CommandState, CommandsHandle, PortError, Power,
         adapters::AdaptersHandle, events::EventsHandle,
     },
+    audit::Audit,
     devices::{AdapterSettings, Devices, DevicesParts, DevicesTask, Vault},
     discovery::Announced,
     eventloop::{Clock, EventLoop, Parts},
@@ -213,6 +214,7 @@ async fn start(
         requests: adapter_requests,
         happenings: EventsHandle::channel().0,
         announced: watch::channel(Announced::new()).1,
+        audit: Audit::spawn(folder.path(), || 0).unwrap().0,
         vault: Vault::new(key(number), vault_members),
         alive: alive_rx,
         time: household_time,
@@ -266,7 +268,8 @@ impl Node {
         key: Option<&str>,
     ) -> Result<Command, PortError> {
         let (device, key) = (device.clone(), key.map(str::to_owned));
-        self.commands.submit(CommandRequest { device, change, key, deadline_ms }).await
+        let by = By::name("user:ann");
+        self.commands.submit(CommandRequest { device, change, key, deadline_ms, by }).await
     }
 
     /// Waits until the command has ended, as this node sees it.

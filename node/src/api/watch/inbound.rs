@@ -13,6 +13,8 @@ use super::{
         ApiContext,
         access::{Guard, Peer, Principal},
         commands::{self, CommandBody, Taken},
+        guards::Speech,
+        ports::By,
         problem::Problem,
     },
     FAREWELL, parse_resume,
@@ -151,7 +153,8 @@ pub(super) async fn authenticate(
         match socket.recv().await?.ok()? {
             Message::Text(text) => {
                 let Ok(ClientMessage::Auth(token)) = ClientMessage::read(&text) else { return None };
-                return guard.admit(token, peer).await.ok();
+                let principal = guard.admit(token, peer).await.ok()?;
+                return principal.must_be(guard.role).is_ok().then_some(principal);
             }
             Message::Ping(_) | Message::Pong(_) => {}
             Message::Binary(_) | Message::Close(_) => return None,
@@ -163,10 +166,15 @@ pub(super) async fn authenticate(
 pub(super) async fn read(
     context: &ApiContext,
     principal: &Principal,
+    by: &By,
     stream: &mut Stream,
     writer: mpsc::Sender<FromReader>,
 ) -> ReadEnd {
+    let mut speech = Speech::new();
     loop {
+        while let Some(wait) = speech.wait() {
+            tokio::time::sleep(wait).await;
+        }
         let message = match timeout(SILENCE, stream.next()).await {
             Ok(Some(Ok(message))) => message,
             Ok(Some(Err(error))) => {
@@ -176,7 +184,7 @@ pub(super) async fn read(
             Err(_elapsed) => return ReadEnd::Silent,
         };
         let message = match message {
-            Message::Text(text) => answer(context, principal, &text).await,
+            Message::Text(text) => answer(context, principal, by, &text).await,
             Message::Binary(_) => {
                 let problem = Problem::invalid("a message is binary", "send JSON in text messages");
                 FromReader::Refused(problem, None)
@@ -196,7 +204,7 @@ pub(super) async fn read(
     }
 }
 
-async fn answer(context: &ApiContext, principal: &Principal, text: &str) -> FromReader {
+async fn answer(context: &ApiContext, principal: &Principal, by: &By, text: &str) -> FromReader {
     match ClientMessage::read(text) {
         Err((problem, reference)) => FromReader::Refused(problem, reference),
         Ok(ClientMessage::Ping) => FromReader::Pong,
@@ -205,18 +213,23 @@ async fn answer(context: &ApiContext, principal: &Principal, text: &str) -> From
             let fix = "open another socket to be somebody else";
             FromReader::Refused(Problem::invalid("this socket is authenticated already", fix), None)
         }
-        Ok(ClientMessage::Command(body, reference)) => match command(context, principal, *body).await {
+        Ok(ClientMessage::Command(body, reference)) => match command(context, principal, by, *body).await {
             Ok(taken) => FromReader::Commanded(taken, reference),
             Err(problem) => FromReader::Refused(problem, reference),
         },
     }
 }
 
-async fn command(context: &ApiContext, principal: &Principal, body: CommandBody) -> Result<Taken, Problem> {
+async fn command(
+    context: &ApiContext,
+    principal: &Principal,
+    by: &By,
+    body: CommandBody,
+) -> Result<Taken, Problem> {
     principal.must_be(Role::Operator)?;
     let taken = timeout(
         Duration::from_secs(COMMAND_WITHIN_S),
-        commands::hand_in(&context.service, &context.commands, &principal.scope, body),
+        commands::hand_in(&context.service, &context.commands, &principal.scope, body, by),
     )
     .await;
     taken.unwrap_or_else(|_| Err(Problem::deadline(COMMAND_WITHIN_S)))
