@@ -85,6 +85,27 @@ impl Served {
     }
 }
 
+#[cfg(test)]
+impl Served {
+    /// How many answers there are.
+    pub(crate) fn len(&self) -> usize {
+        self.http.len() + self.tls_alpn.len()
+    }
+
+    /// Files of challenges, each by its host, token and content.
+    pub(crate) fn of_http(files: &[(&str, &str, &str)]) -> Self {
+        let file = |(host, token, content): &(&str, &str, &str)| {
+            (((*host).to_owned(), (*token).to_owned()), (*content).to_owned())
+        };
+        Self { http: files.iter().map(file).collect(), ..Self::default() }
+    }
+
+    /// Certificates of challenges, each by its name.
+    pub(crate) fn of_tls_alpn(name: &str, certificate: Arc<CertifiedKey>) -> Self {
+        Self { tls_alpn: BTreeMap::from([(name.to_owned(), certificate)]), ..Self::default() }
+    }
+}
+
 struct Held {
     entry: Entry,
     certificate: Option<Arc<CertifiedKey>>,
