@@ -199,6 +199,17 @@ pub const KINDS: &[KindRule] = &[
         fields: &[field("data", Durability::Presence, Writer::Node)],
     },
     KindRule {
+        // What each gateway says of its public certificate: the others wait for their turn by it, and count with it.
+        kind: "certificate",
+        overlay_ttl_ms: None,
+        fields: &[
+            field("standing", Durability::State, Writer::Named),
+            field("turn", Durability::State, Writer::Named),
+            field("issued", Durability::Config, Writer::Named),
+            field("failed", Durability::Config, Writer::Named),
+        ],
+    },
+    KindRule {
         kind: "token",
         overlay_ttl_ms: None,
         fields: &[
@@ -250,7 +261,7 @@ fn is_protected_object(key: &Key) -> bool {
     key.field.is_object()
         && matches!(
             key.object.kind(),
-            "node" | "token" | "command" | "event" | "adapter" | "home" | "schedule" | "scene" | "automation"
+            "node" | "token" | "command" | "event" | "adapter" | "home" | "schedule" | "scene" | "automation" | "certificate"
         )
 }
 
