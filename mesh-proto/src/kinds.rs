@@ -199,17 +199,6 @@ pub const KINDS: &[KindRule] = &[
         fields: &[field("data", Durability::Presence, Writer::Node)],
     },
     KindRule {
-        // What each gateway says of its public certificate: the others wait for their turn by it, and count with it.
-        kind: "certificate",
-        overlay_ttl_ms: None,
-        fields: &[
-            field("standing", Durability::State, Writer::Named),
-            field("turn", Durability::State, Writer::Named),
-            field("issued", Durability::Config, Writer::Named),
-            field("failed", Durability::Config, Writer::Named),
-        ],
-    },
-    KindRule {
         kind: "token",
         overlay_ttl_ms: None,
         fields: &[
@@ -217,6 +206,29 @@ pub const KINDS: &[KindRule] = &[
             field("role", Durability::Config, Writer::Node),
             field("label", Durability::Config, Writer::Node),
             field("created", Durability::Config, Writer::Node),
+        ],
+    },
+    KindRule {
+        kind: "certificate",
+        overlay_ttl_ms: None,
+        fields: &[
+            // The challenges of a certificate authority that a living node answers.
+            field("gateway", Durability::Presence, Writer::Named),
+            // What it says of its public certificate: the others wait for their turn by it, and count with it.
+            field("standing", Durability::State, Writer::Named),
+            field("turn", Durability::State, Writer::Named),
+            field("issued", Durability::Config, Writer::Named),
+            field("failed", Durability::Config, Writer::Named),
+        ],
+    },
+    KindRule {
+        kind: "challenge",
+        overlay_ttl_ms: None,
+        fields: &[
+            // Flushed: the authority may look while its maker is down.
+            required("answer", Durability::Config, Writer::Node),
+            // A gateway that starts anew takes it in anew.
+            field("ack.", Durability::Presence, Writer::Node),
         ],
     },
 ];
@@ -261,7 +273,17 @@ fn is_protected_object(key: &Key) -> bool {
     key.field.is_object()
         && matches!(
             key.object.kind(),
-            "node" | "token" | "command" | "event" | "adapter" | "home" | "schedule" | "scene" | "automation" | "certificate"
+            "node"
+                | "token"
+                | "command"
+                | "event"
+                | "adapter"
+                | "home"
+                | "schedule"
+                | "scene"
+                | "automation"
+                | "certificate"
+                | "challenge"
         )
 }
 
