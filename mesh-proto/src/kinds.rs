@@ -214,6 +214,11 @@ pub const KINDS: &[KindRule] = &[
         fields: &[
             // The challenges of a certificate authority that a living node answers.
             field("gateway", Durability::Presence, Writer::Named),
+            // What it says of its public certificate: the others wait for their turn by it, and count with it.
+            field("standing", Durability::State, Writer::Named),
+            field("turn", Durability::State, Writer::Named),
+            field("issued", Durability::Config, Writer::Named),
+            field("failed", Durability::Config, Writer::Named),
         ],
     },
     KindRule {
