@@ -376,6 +376,15 @@ async fn an_authority_gets_the_certificate_of_its_challenge_and_nothing_else() {
     let _ = tokio::time::timeout(PATIENCE, client.read_to_end(&mut answer)).await.unwrap();
     assert!(answer.is_empty(), "the API is not served under this protocol");
     eventually("it is counted", || web.counters.get("tcp_acme_answered") == 1).await;
+    // Somebody else's client, which also looks whether the key is the certificate's.
+    let output = tokio::process::Command::new("openssl")
+        .args(["s_client", "-alpn", "acme-tls/1", "-servername", "home.example.org", "-connect"])
+        .arg(web.address.to_string())
+        .stdin(std::process::Stdio::null())
+        .output();
+    let output = tokio::time::timeout(PATIENCE, output).await.unwrap().expect("openssl is installed");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success() && text.contains("ALPN protocol: acme-tls/1"), "{output:?}");
     web.serves_a_good_client().await;
 }
 
