@@ -243,7 +243,6 @@ impl Life<'_> {
                 config,
                 service: service.clone(),
                 me: me.short(),
-                alive: alive_rx.clone(),
                 time: household_time.clone(),
                 names: names_rx.clone(),
                 api_port: address.port(),

@@ -1,6 +1,6 @@
-//! The challenges of certificate authorities: who publishes answers, who gives them, and the HTTP port.
+//! The challenges of certificate authorities: who gives the answers, and the HTTP port.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::sync::Arc;
 
 use mesh_proto::ShortId;
 use tokio::sync::watch;
@@ -12,7 +12,7 @@ use crate::{
     service::{HouseholdTime, Service},
     tls::{
         WebNames,
-        acme::answers::{Answers, AnswersHandle, Served, Serves},
+        acme::answers::{Answers, Served, Serves},
     },
 };
 
@@ -21,9 +21,6 @@ const HTTPS: u16 = 443;
 
 /// What the rest of the node has to do with challenges.
 pub(super) struct Challenges {
-    /// For whoever orders certificates.
-    #[expect(dead_code, reason = "the orders of certificates are wired with their owner")]
-    pub handle: AnswersHandle,
     /// For the listener.
     pub answers: watch::Receiver<Arc<Served>>,
     /// Where the HTTP port stands.
@@ -37,7 +34,6 @@ pub(super) struct ChallengesParts<'a> {
     pub config: &'a Config,
     pub service: Service,
     pub me: ShortId,
-    pub alive: watch::Receiver<BTreeSet<ShortId>>,
     pub time: watch::Receiver<HouseholdTime>,
     pub names: watch::Receiver<WebNames>,
     /// The port of the API.
@@ -47,11 +43,10 @@ pub(super) struct ChallengesParts<'a> {
 impl Challenges {
     /// Begins to answer. A node with public names is a gateway; others only help to clear away what is over.
     pub(super) fn spawn(tasks: &mut Parts, parts: ChallengesParts<'_>) -> Self {
-        let ChallengesParts { config, service, me, alive, time, names, api_port } = parts;
+        let ChallengesParts { config, service, me, time, names, api_port } = parts;
         let is_gateway = !config.tls.domains.is_empty();
         let (serves, serves_rx) =
             watch::channel(is_gateway.then_some(Serves { http: false, tls_alpn: true }));
-        let handle = AnswersHandle::new(service.clone(), me, alive, time.clone());
         let (answers, owner) = Answers::new(service, me, time, serves_rx);
         tasks.spawn("the answers to challenges", owner.run());
         let site = Site {
@@ -79,7 +74,7 @@ impl Challenges {
                 std::future::pending().await
             }),
         }
-        Self { handle, answers, http_port, counters }
+        Self { answers, http_port, counters }
     }
 }
 

@@ -153,8 +153,8 @@ impl Answers {
                 Err(ServiceError::NoSuchWatcher) => debug!("observing the answers to challenges anew"),
                 Err(ServiceError::Stopping) => return,
                 Err(error) => {
-                    // The store, mostly: what was not acknowledged is tried again.
-                    warn!(%error, "answers to challenges cannot be acknowledged");
+                    // Too much waits to be written, mostly: what was not acknowledged is tried again.
+                    debug!(%error, "answers to challenges cannot be acknowledged");
                     self.service.unwatch(watching.watcher).await;
                     tokio::time::sleep(Duration::from_secs(1)).await;
                 }
