@@ -243,6 +243,29 @@ pub const KINDS: &[KindRule] = &[
         overlay_ttl_ms: None,
         fields: &[required("trust", Durability::Config, Writer::Node)],
     },
+    KindRule {
+        kind: "certificate",
+        overlay_ttl_ms: None,
+        fields: &[
+            // The challenges of a certificate authority that a living node answers.
+            field("gateway", Durability::Presence, Writer::Named),
+            // What it says of its public certificate: the others wait for their turn by it, and count with it.
+            field("standing", Durability::State, Writer::Named),
+            field("turn", Durability::State, Writer::Named),
+            field("issued", Durability::Config, Writer::Named),
+            field("failed", Durability::Config, Writer::Named),
+        ],
+    },
+    KindRule {
+        kind: "challenge",
+        overlay_ttl_ms: None,
+        fields: &[
+            // Flushed: the authority may look while its maker is down.
+            required("answer", Durability::Config, Writer::Node),
+            // A gateway that starts anew takes it in anew.
+            field("ack.", Durability::Presence, Writer::Node),
+        ],
+    },
 ];
 
 /// The prefix of the fields by which a node closes a generation (`node/SHORT.closed.G`).
@@ -285,7 +308,8 @@ fn is_protected_object(key: &Key) -> bool {
     let kind = key.object.kind();
     let only_nodes_make = matches!(
         kind,
-        "node" | "command" | "event" | "adapter" | "home" | "schedule" | "scene" | "automation"
+        "node" | "command" | "event" | "adapter" | "home" | "schedule" | "scene" | "automation" | "certificate"
+            | "challenge"
     );
     key.field.is_object() && (only_nodes_make || guards_the_door(kind))
 }

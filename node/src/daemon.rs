@@ -6,15 +6,14 @@
 
 pub mod addresses;
 mod boot;
+mod challenges;
 pub mod control;
 pub mod doctor;
 mod door;
 pub mod household;
-mod issuers;
 mod metrics;
 mod nightly;
 mod parts;
-mod people;
 pub mod presence;
 mod start;
 mod web;
@@ -32,7 +31,8 @@ use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
 
 use self::metrics::{
-    adapter_metrics, automation_metrics, history_metrics, join_metrics, store_metrics, transport_metrics,
+    adapter_metrics, automation_metrics, history_metrics, http_metrics, join_metrics, store_metrics,
+    transport_metrics,
 };
 use crate::{
     api::{
@@ -48,7 +48,7 @@ use crate::{
         serve::HttpServer,
     },
     audit::Audit,
-    auth::{JoinCounters, serve_joins, tokens::Tokens},
+    auth::{JoinCounters, serve_joins},
     automation::{self, Automation, AutomationParts, Engine, EngineParts, webhooks::Webhooks},
     backup,
     cli::Ready,
@@ -66,8 +66,10 @@ use crate::{
     tls::{identity::NodeIdentity, local_ca::WallClock, resolver::WebRenewal},
     transport::{Dialer, Limits, QuicTransport, TransportCounters, Ways, WebSocketTransport, link_events},
 };
+use challenges::{Challenges, ChallengesParts};
 use control::{Control, End};
 use doctor::Doctor;
+use door::{Door, DoorParts, sign_in_metrics};
 pub use parts::Failed;
 use parts::Parts;
 use start::{open_store, stop_signal};
@@ -242,6 +244,17 @@ impl Life<'_> {
             }
         });
 
+        let challenges = Challenges::spawn(
+            &mut tasks,
+            ChallengesParts {
+                config,
+                service: service.clone(),
+                me: me.short(),
+                time: household_time.clone(),
+                names: names_rx.clone(),
+                api_port: address.port(),
+            },
+        );
         let (commands, commands_port) = CommandsHandle::channel();
         let (adapters, adapter_requests) = AdaptersHandle::channel();
         let devices_beats = Arc::new(AtomicU64::new(0));
@@ -298,7 +311,6 @@ impl Life<'_> {
         });
         let (history, history_requests) = HistoryHandle::channel();
         let history_beats = Arc::new(AtomicU64::new(0));
-        let time_of_people = household_time.clone();
         let HistoryTask { task: mut recording, report: recorded } = History::spawn(HistoryParts {
             service: service.clone(),
             requests: history_requests,
@@ -320,6 +332,7 @@ impl Life<'_> {
             state_dir: state.path().to_owned(),
             adapters: devices.adapters.clone(),
             history: recorded.clone(),
+            http_port: challenges.http_port,
         };
         let owner = Control {
             state: state.clone(),
@@ -336,24 +349,28 @@ impl Life<'_> {
         let wall_clock =
             move || WallClock { unix: unix_seconds().max(BUILD_S), trusted: *synchronised.borrow() };
         let renewal = WebRenewal::new(ca, names_rx, wall_clock)?;
-        let web_tls = Arc::new(renewal.resolver().web_tls()?);
+        let resolver = renewal.resolver();
+        let web_tls =
+            listener::WebTls { config: Arc::new(resolver.web_tls()?), answers: challenges.answers };
         tasks.spawn("the web certificate", renewal.run());
-        let (tokens, tokens_owner) = Tokens::new(service.clone());
-        tasks.spawn("the tokens", tokens_owner.by(household_time.clone()).run());
-        let issuers = issuers::start(&mut tasks, &service, &household_time, state.path());
-        let (people, setup) =
-            people::start(&mut tasks, state.path(), &service, &tokens, time_of_people, shutdown.clone())?;
+        let door_parts = DoorParts {
+            config,
+            service: &service,
+            state_dir: state.path(),
+            time: household_time,
+            resolver,
+            shutdown: shutdown.clone(),
+        };
+        let Door { tokens, people, issuers, setup, guards } = Door::open(&mut tasks, door_parts)?;
         let is_founded = household.is_new && household.roster.members().count() == 1;
-        let setup_code = people::code_for_founder(&setup, is_founded).await;
-        let (pace, pacer) = Pace::channel();
-        tasks.spawn("the pace of clients", pacer.run());
-        let guards = door::guards(config, pace, Box::new(|_| false), Box::new(|_| false));
+        let setup_code = door::code_for_founder(&setup, is_founded).await;
+        let sign_ins = sign_in_metrics(people.counters().clone());
         let metrics = Arc::new(Metrics::default());
         let (stalled_now, stalled) = watch::channel(Vec::new());
         let context = Arc::new(ApiContext {
             service: service.clone(),
             tokens,
-            people: people.clone(),
+            people,
             issuers,
             setup,
             invites,
@@ -377,7 +394,8 @@ impl Life<'_> {
                 adapter_metrics(devices.adapters.clone()),
                 history_metrics(recorded),
                 automation_metrics(by_itself),
-                people::sign_in_metrics(people.counters().clone()),
+                sign_ins,
+                http_metrics(challenges.counters),
             ],
             stalled,
             shutdown: shutdown.clone(),

@@ -14,6 +14,7 @@ use crate::config::{Flags, JoinToken, rules};
 
 mod audit;
 mod automations;
+mod ca;
 mod devices;
 mod household;
 mod issuers;
@@ -23,6 +24,7 @@ mod tokens;
 mod users;
 pub use audit::*;
 pub use automations::*;
+pub use ca::*;
 pub use devices::*;
 pub use household::*;
 pub use issuers::*;
@@ -215,9 +217,6 @@ pub enum Command {
         #[arg(long)]
         new: bool,
     },
-    /// The certificate authority of this node
-    #[command(subcommand)]
-    Ca(CaCommand),
     /// Show who did what on this node, to which object and device, from where, and what came of it
     ///
     /// Reads are not recorded, attempts that were refused are. Each node keeps its own: a command is
@@ -225,6 +224,15 @@ pub enum Command {
     #[command(after_help = "Examples:\n  hearth audit\n  hearth audit --who user:ann --since 7d\n  \
         hearth audit --object device/ --follow\n  hearth audit --json --limit 1000 | jq .records")]
     Audit(AuditArgs),
+    /// Show the local certificate authority of this node, export it, and how to trust it
+    #[command(
+        after_help = "Examples:\n  hearth ca\n  hearth ca export hearth-ca.pem\n  hearth ca trust android"
+    )]
+    Ca {
+        /// `show` when none is given
+        #[command(subcommand)]
+        command: Option<CaCommand>,
+    },
     /// Show the time of day of the household and what it rests on, or say it
     ///
     /// A board without a battery clock and without a time server does not know the time after a power
@@ -402,17 +410,6 @@ pub struct WatchArgs {
     /// What is watched passes by: that it is gone is no news.
     #[arg(skip)]
     pub passes_by: bool,
-}
-
-/// What `hearth ca` does.
-#[derive(Debug, Subcommand)]
-pub enum CaCommand {
-    /// Print the CA certificate (PEM) that clients of the API should trust
-    Export {
-        /// File to write instead of stdout
-        #[arg(long, value_name = "FILE")]
-        out: Option<PathBuf>,
-    },
 }
 
 /// What `hearth config` does.

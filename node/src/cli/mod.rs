@@ -14,6 +14,7 @@ mod admin;
 mod audit;
 mod automations;
 mod backup;
+mod ca;
 mod devices;
 mod events;
 mod history;
@@ -197,7 +198,7 @@ impl Session {
             Command::Sessions { user } => self.sessions(user.as_deref()).await,
             Command::Issuer(command) => self.issuer(&command).await,
             Command::SetupCode { new } => self.setup_code(new).await,
-            Command::Ca(args::CaCommand::Export { out }) => self.ca_export(out.as_deref()).await,
+            Command::Ca { command } => self.ca(command.as_ref()).await,
             Command::Audit(args) => self.audit(&args).await,
             Command::Doctor => self.doctor().await,
             Command::Time { command } => self.time(command.as_ref()).await,
