@@ -308,7 +308,15 @@ fn is_protected_object(key: &Key) -> bool {
     let kind = key.object.kind();
     let only_nodes_make = matches!(
         kind,
-        "node" | "command" | "event" | "adapter" | "home" | "schedule" | "scene" | "automation" | "certificate"
+        "node"
+            | "command"
+            | "event"
+            | "adapter"
+            | "home"
+            | "schedule"
+            | "scene"
+            | "automation"
+            | "certificate"
             | "challenge"
     );
     key.field.is_object() && (only_nodes_make || guards_the_door(kind))

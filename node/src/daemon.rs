@@ -38,7 +38,6 @@ use crate::{
     api::{
         self, ApiContext,
         access::Access,
-        guards::Pace,
         metrics::Metrics,
         ports::{
             CommandsHandle, ControlHandle, InvitesHandle, adapters::AdaptersHandle,
@@ -350,8 +349,7 @@ impl Life<'_> {
             move || WallClock { unix: unix_seconds().max(BUILD_S), trusted: *synchronised.borrow() };
         let renewal = WebRenewal::new(ca, names_rx, wall_clock)?;
         let resolver = renewal.resolver();
-        let web_tls =
-            listener::WebTls { config: Arc::new(resolver.web_tls()?), answers: challenges.answers };
+        let web_tls = listener::WebTls { config: Arc::new(resolver.web_tls()?), answers: challenges.answers };
         tasks.spawn("the web certificate", renewal.run());
         let door_parts = DoorParts {
             config,

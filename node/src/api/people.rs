@@ -88,7 +88,7 @@ fn no_session() -> Problem {
 }
 
 pub(super) async fn me(Extension(principal): Extension<Principal>) -> Json<Value> {
-    let Principal { who, role, scope } = &principal;
+    let Principal { who, role, scope, .. } = &principal;
     let mut shown = json!({ "who": who.to_string(), "role": role, "scope": scope_json(scope) });
     let more = match who {
         Who::User { name, session } => json!({ "kind": "user", "user": name, "session": session }),

@@ -115,7 +115,8 @@ pub(super) async fn activate(
 ) -> Result<(StatusCode, Json<Value>), Problem> {
     let wait = body.wait;
     let manner = body.manner();
-    answer(&context, &name, wait, context.scenes(&principal.scope).activate(&name, &manner, "client", &by)).await
+    answer(&context, &name, wait, context.scenes(&principal.scope).activate(&name, &manner, "client", &by))
+        .await
 }
 
 pub(super) async fn undo(

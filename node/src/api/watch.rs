@@ -70,7 +70,8 @@ pub(super) async fn upgrade(
     socket: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, Problem> {
     let peer = peer.map(|Extension(peer)| peer);
-    let principal = guard.enter(&Method::GET, &headers, peer.clone(), uid.map(|Extension(Uid(uid))| uid)).await?;
+    let principal =
+        guard.enter(&Method::GET, &headers, peer.clone(), uid.map(|Extension(Uid(uid))| uid)).await?;
     principal.as_ref().map_or(Ok(()), |principal| principal.must_be(guard.role))?;
     let socket = socket.map_err(|_| no_websocket())?;
     let metrics = &context.metrics;

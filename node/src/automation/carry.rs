@@ -98,7 +98,9 @@ impl Hands {
         } else {
             let body = body(command, key)?;
             let target = of("device").unwrap_or_default();
-            hand_in(&self.service, &self.commands, &WHOLE, body, &by).await.map_err(|problem| (target, problem))
+            hand_in(&self.service, &self.commands, &WHOLE, body, &by)
+                .await
+                .map_err(|problem| (target, problem))
         };
         taken.map_err(|(target, problem)| format!("{target}: {}", problem.detail()))
     }

@@ -272,7 +272,8 @@ impl Control {
             let key = Key { object: object.id.clone(), field: field.clone() };
             !by_itself(field) && may_author(&key, Author::Client, self.identity.id().short())
         };
-        let is_decided = matches!(object.id.kind(), "token" | "user" | "issuer" | "schedule" | "scene" | "automation");
+        let is_decided =
+            matches!(object.id.kind(), "token" | "user" | "issuer" | "schedule" | "scene" | "automation");
         is_decided || object.fields.keys().any(may_be_a_clients)
     }
 

@@ -43,7 +43,7 @@ impl Bench {
         let mut router = self.router(Access::Bearer);
         if let Some(address) = address {
             let address: SocketAddr = address.parse().unwrap();
-            router = router.layer(Extension(Peer { address, place: std::sync::Weak::new() }));
+            router = router.layer(Extension(Peer { address, via: None, place: std::sync::Weak::new() }));
         }
         let response = router.oneshot(request.body(body).unwrap()).await.unwrap();
         let (status, headers) = (response.status(), response.headers().clone());
