@@ -1,16 +1,18 @@
 //! Bad input over the WebSocket, before and after its client has shown a token.
 
 use futures_util::{SinkExt as _, StreamExt as _};
+use rustls::pki_types::ServerName;
 use serde_json::json;
-use tokio::time::timeout;
+use tokio::{net::TcpStream, time::timeout};
+use tokio_rustls::{TlsConnector, client::TlsStream};
 use tokio_tungstenite::{
-    Connector, MaybeTlsStream, WebSocketStream, connect_async_tls_with_config,
-    tungstenite::{Message, client::IntoClientRequest as _, protocol::frame::coding::CloseCode},
+    WebSocketStream, client_async,
+    tungstenite::{Message, client::IntoClientRequest as _},
 };
 
 use super::bench::{Bench, SOON};
 
-type Socket = WebSocketStream<MaybeTlsStream<tokio::net::TcpStream>>;
+type Socket = WebSocketStream<TlsStream<TcpStream>>;
 
 async fn open(bench: &Bench, token: Option<&str>) -> Socket {
     let url = format!("wss://{}/api/v1/watch", bench.node.address());
@@ -19,8 +21,12 @@ async fn open(bench: &Bench, token: Option<&str>) -> Socket {
     if let Some(token) = token {
         request.headers_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
     }
-    let connector = Connector::Rustls(bench.tls.clone());
-    connect_async_tls_with_config(request, None, true, Some(connector)).await.unwrap().0
+    let stream = bench.tcp();
+    stream.set_nonblocking(true).unwrap();
+    let name = ServerName::try_from("localhost").unwrap();
+    let stream =
+        TlsConnector::from(bench.tls.clone()).connect(name, TcpStream::from_std(stream).unwrap()).await;
+    client_async(request, stream.unwrap()).await.unwrap().0
 }
 
 /// Reads until the node says goodbye; answers with its code.
@@ -106,7 +112,7 @@ async fn members(bench: &mut Bench) {
     let mut socket = open(bench, Some(&viewer)).await;
     let _ = socket.send(Message::text("x".repeat(100_000))).await;
     let code = closing(&mut socket).await;
+    // Too large (RFC 6455, section 7.4.1), unless what it still sent reset the connection.
     assert!(matches!(code, Some(1009) | None), "{code:?}");
-    assert_eq!(u16::from(CloseCode::Size), 1009);
     bench.passed("a message of a hundred kilobytes").await;
 }
