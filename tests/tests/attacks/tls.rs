@@ -98,7 +98,7 @@ async fn handshakes(bench: &mut Bench) {
     }
 }
 
-/// A session that is resumed, or data before the handshake is done, could be replayed: neither is offered.
+/// Data before the handshake is done could be replayed: a client that resumes a session is offered no place for it.
 async fn resumption(bench: &mut Bench) {
     let mut config = client(bench, &[&version::TLS13], &[b"http/1.1"]);
     config.enable_early_data = true;
@@ -113,13 +113,10 @@ async fn resumption(bench: &mut Bench) {
                 let mut stream = rustls::Stream::new(&mut tls, &mut stream);
                 stream.write_all(&request("GET", "/healthz", &[], b"")).unwrap();
                 assert_eq!(read_reply(&mut stream).unwrap().status, 200);
-                (early, tls.handshake_kind())
+                early
             })
             .collect::<Vec<_>>()
     });
-    for (early, kind) in attempts {
-        assert!(!early, "data before the handshake was offered");
-        assert_ne!(kind, Some(rustls::HandshakeKind::Resumed), "a session was resumed");
-    }
+    assert!(attempts.iter().all(|early| !early), "data before the handshake was taken");
     bench.passed("data before the handshake is done (0-RTT)").await;
 }
