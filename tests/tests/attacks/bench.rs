@@ -1,0 +1,256 @@
+//! A node under attack, a good client beside, and what an attack must get.
+
+use std::{
+    collections::BTreeSet,
+    io::Write as _,
+    net::TcpStream,
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering},
+    },
+    time::Duration,
+};
+
+use hearth_tests::{
+    daemon::{Client, Daemon, Observer, PATIENCE, client::trusting},
+    hostile::tcp_from,
+};
+use rustls::{ClientConfig, ClientConnection, StreamOwned, pki_types::ServerName};
+use serde_json::{Value, json};
+use tokio::task::block_in_place;
+
+/// What an attack must get.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Refusal {
+    /// A problem document of this status and type.
+    Problem(u16, &'static str),
+    /// This status: the request was refused before anybody knew who asked for what.
+    Status(u16),
+    /// An end of the connection without an answer.
+    Hangup,
+}
+
+pub(crate) use Refusal::{Hangup, Problem, Status};
+
+/// What came back.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    pub(crate) status: u16,
+    pub(crate) head: String,
+    pub(crate) body: String,
+}
+
+impl Reply {
+    fn read(bytes: &[u8]) -> Option<Self> {
+        let text = String::from_utf8_lossy(bytes);
+        let (head, body) = text.split_once("\r\n\r\n")?;
+        let status = head.split(' ').nth(1)?.parse().ok()?;
+        Some(Self { status, head: head.to_ascii_lowercase(), body: body.to_owned() })
+    }
+
+    /// The last part of the type of its problem document.
+    pub(crate) fn problem(&self) -> Option<String> {
+        let document: Value = serde_json::from_str(&self.body).ok()?;
+        let whole =
+            document["status"] == self.status && document["fix"].as_str().is_some_and(|fix| !fix.is_empty());
+        let kind = document["type"].as_str()?.strip_prefix("urn:hearth:problem:")?;
+        whole.then(|| kind.to_owned())
+    }
+}
+
+/// A request byte by byte: `Host` and `Connection: close` are added unless they are given.
+pub(crate) fn request(method: &str, target: &str, headers: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
+    let given = |name: &str| headers.iter().any(|(other, _)| other.eq_ignore_ascii_case(name));
+    let mut head = format!("{method} {target} HTTP/1.1\r\n");
+    if !given("host") {
+        head.push_str("Host: localhost\r\n");
+    }
+    if !given("connection") {
+        head.push_str("Connection: close\r\n");
+    }
+    if !body.is_empty() && !given("content-length") && !given("transfer-encoding") {
+        head.push_str(&format!("Content-Length: {}\r\n", body.len()));
+    }
+    if !body.is_empty() && !given("content-type") {
+        head.push_str("Content-Type: application/json\r\n");
+    }
+    for (name, value) in headers {
+        head.push_str(&format!("{name}: {value}\r\n"));
+    }
+    [head.as_bytes(), b"\r\n", body].concat()
+}
+
+/// The same with a token and a JSON body.
+pub(crate) fn asked(token: &str, method: &str, target: &str, body: Option<&Value>) -> Vec<u8> {
+    let bearer = format!("Bearer {token}");
+    let body = body.map(Value::to_string).unwrap_or_default();
+    request(method, target, &[("Authorization", &bearer)], body.as_bytes())
+}
+
+/// Who lives in the household that is attacked.
+pub(crate) struct Bench {
+    pub(crate) node: Daemon,
+    pub(crate) pem: String,
+    pub(crate) tls: Arc<ClientConfig>,
+    pub(crate) viewer: String,
+    pub(crate) operator: String,
+    pub(crate) admin: String,
+    good: Client,
+    watching: Observer,
+    written: u64,
+    secrets: Vec<String>,
+    names: BTreeSet<String>,
+    connections: AtomicU8,
+}
+
+impl Bench {
+    pub(crate) async fn start() -> Self {
+        let node = Daemon::found("front").await.unwrap();
+        let pem = node.cli(&["ca", "export"]).await.unwrap().ok().unwrap().stdout;
+        let mut tokens = Vec::new();
+        for role in ["viewer", "operator", "admin", "operator"] {
+            tokens.push(node.token(role).await.unwrap());
+        }
+        let good = node.web(Some(&tokens[3])).await.unwrap();
+        let mut watching = good.watch().await.unwrap();
+        watching.subscribe(&["note/"], None).await.unwrap();
+        Self {
+            tls: Arc::new(trusting(&pem).unwrap()),
+            pem,
+            viewer: tokens[0].clone(),
+            operator: tokens[1].clone(),
+            admin: tokens[2].clone(),
+            good,
+            watching,
+            written: 0,
+            secrets: tokens,
+            names: BTreeSet::new(),
+            connections: AtomicU8::new(0),
+            node,
+        }
+    }
+
+    /// What must never be in an answer, a log or an export.
+    pub(crate) fn secret(&mut self, text: &str) {
+        self.secrets.push(text.to_owned());
+    }
+
+    /// Sends a request over TLS and checks that it is refused as it must be.
+    pub(crate) async fn http(&mut self, name: &str, bytes: &[u8], refusal: Refusal) {
+        let reply = block_in_place(|| self.exchange(bytes));
+        self.judge(name, reply.as_ref(), refusal).await;
+    }
+
+    /// Sends bytes over TLS; what comes back until the node ends the connection or a whole answer is there.
+    pub(crate) fn exchange(&self, bytes: &[u8]) -> Option<Reply> {
+        let mut stream = self.connect();
+        // The node may refuse before it has taken all of it.
+        let _ = stream.write_all(bytes);
+        let _ = stream.flush();
+        read_reply(&mut stream)
+    }
+
+    /// A connection over TLS.
+    pub(crate) fn connect(&self) -> StreamOwned<ClientConnection, TcpStream> {
+        let name = ServerName::try_from("localhost").unwrap();
+        let connection = ClientConnection::new(self.tls.clone(), name).unwrap();
+        StreamOwned::new(connection, self.tcp())
+    }
+
+    /// A connection without TLS, from one address of many: who comes from one alone is soon told to wait.
+    pub(crate) fn tcp(&self) -> TcpStream {
+        let number = self.connections.fetch_add(1, Ordering::Relaxed) % 200;
+        let stream = tcp_from(2 + number, self.node.address());
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        stream
+    }
+
+    /// Checks what an attack got, and that the good client is served all the same.
+    pub(crate) async fn judge(&mut self, name: &str, reply: Option<&Reply>, refusal: Refusal) {
+        match (refusal, reply) {
+            (Problem(status, kind), Some(reply)) => {
+                let got = (reply.status, reply.problem());
+                assert_eq!(got, (status, Some(kind.to_owned())), "{name}: {reply:?}");
+            }
+            (Status(status), Some(reply)) => assert_eq!(reply.status, status, "{name}: {reply:?}"),
+            (Hangup, None) => {}
+            (refusal, reply) => panic!("{name}: expected {refusal:?}, got {reply:?}"),
+        }
+        if let Some(reply) = reply {
+            self.holds_no_secret(name, &format!("{}{}", reply.head, reply.body));
+        }
+        self.passed(name).await;
+    }
+
+    /// Counts an attack that was refused, and checks on the good client.
+    pub(crate) async fn passed(&mut self, name: &str) {
+        assert!(self.names.insert(name.to_owned()), "two attacks are called {name:?}");
+        self.good_is_served(name).await;
+    }
+
+    /// The good client writes, and sees what it wrote.
+    pub(crate) async fn good_is_served(&mut self, after: &str) {
+        self.written += 1;
+        let written = self.written;
+        let body = json!({ "set": { "n": written } });
+        let answer = self.good.send("PATCH", "/api/v1/objects/note/alive", Some(&body)).await;
+        answer.unwrap().success().unwrap_or_else(|error| panic!("after {after:?}: {error:?}"));
+        let seen = |message: &Value| message["object"]["fields"]["n"] == written;
+        self.watching.until("the note of the good client", seen).await.unwrap();
+    }
+
+    fn holds_no_secret(&self, place: &str, text: &str) {
+        for secret in &self.secrets {
+            assert!(!text.contains(secret.as_str()), "{place} holds a secret: {text}");
+        }
+    }
+
+    /// Looks for secrets in what is left; answers with how many attacks there were.
+    pub(crate) async fn finish(mut self) -> usize {
+        self.good_is_served("everything").await;
+        let log = self.node.log();
+        self.holds_no_secret("the log", &log);
+        assert!(!log.contains("panicked"), "{log}");
+        for path in ["/metrics", "/api/v1/status", "/api/v1/doctor", "/api/v1/tokens", "/api/v1/export"] {
+            let answer = self.node.client().get(path).await.unwrap();
+            assert_eq!(answer.status, 200, "{path}: {answer:?}");
+            self.holds_no_secret(path, &answer.body);
+        }
+        let panics = self.node.client().get("/metrics").await.unwrap().body;
+        let panics =
+            panics.lines().find(|line| line.starts_with("hearth_api_panics_total ")).map(str::to_owned);
+        assert!(panics.is_none_or(|line| line.ends_with(" 0")), "a handler panicked");
+        self.names.len()
+    }
+}
+
+/// Reads one answer, or to the end.
+pub(crate) fn read_reply(stream: &mut impl std::io::Read) -> Option<Reply> {
+    let (mut all, mut piece) = (Vec::new(), [0; 16 * 1024]);
+    loop {
+        match stream.read(&mut piece) {
+            Ok(0) => break,
+            Ok(count) => all.extend_from_slice(&piece[..count]),
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => panic!("the node keeps it open"),
+            // Reset, or no goodbye of TLS: the answer may have come before.
+            Err(_) => break,
+        }
+        if is_whole(&all) {
+            break;
+        }
+    }
+    Reply::read(&all)
+}
+
+/// Whether an answer with a `Content-Length` is all there.
+fn is_whole(bytes: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(bytes);
+    let Some((head, body)) = text.split_once("\r\n\r\n") else { return false };
+    let length = head.to_ascii_lowercase();
+    let length =
+        length.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse::<usize>().ok());
+    length.is_some_and(|length| body.len() >= length)
+}
+
+/// How long an attack may be left alone where the node must end it by itself.
+pub(crate) const SOON: Duration = Duration::from_secs(40);

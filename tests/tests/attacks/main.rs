@@ -1,0 +1,34 @@
+//! The front door under attack: a corpus of bad inputs, each with the refusal that it must get, sent to a real
+//! node while a good client is served.
+//!
+//! After every single attack the good client writes an object and sees it come over its WebSocket. No answer to an attack, no log
+//! and no export holds a secret. To add an attack, add a line to one of the files below.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod bench;
+mod browser;
+mod credentials;
+mod floods;
+mod http;
+mod roles;
+mod sockets;
+mod tls;
+
+use bench::Bench;
+
+/// So many bad inputs the corpus holds at least.
+const AT_LEAST: usize = 60;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_bad_input_is_refused_while_a_good_client_is_served() {
+    let mut bench = Bench::start().await;
+    http::attack(&mut bench).await;
+    tls::attack(&mut bench).await;
+    browser::attack(&mut bench).await;
+    sockets::attack(&mut bench).await;
+    roles::attack(&mut bench).await;
+    credentials::attack(&mut bench).await;
+    let refused = bench.finish().await;
+    println!("{refused} bad inputs were refused");
+    assert!(refused >= AT_LEAST, "only {refused} bad inputs");
+}
