@@ -25,22 +25,27 @@ pub(crate) async fn attack(bench: &mut Bench) {
         (
             "a name that was rebound to this address",
             request("GET", "/api/v1/status", &[authorised, ("Host", "evil.example")], b""),
-            Problem(421, "host"),
+            Problem(421, "unknown-host"),
         ),
         (
             "a rebound name with the port of this node",
             request("GET", "/healthz", &[("Host", "rebind.evil.example:7843")], b""),
-            Problem(421, "host"),
+            Problem(421, "unknown-host"),
         ),
         (
             "a rebound name in the target",
-            request("GET", "https://evil.example/api/v1/status", &[authorised], b""),
-            Problem(421, "host"),
+            request(
+                "GET",
+                "https://evil.example/api/v1/status",
+                &[authorised, ("Host", "evil.example")],
+                b"",
+            ),
+            Problem(421, "unknown-host"),
         ),
         (
             "a name that only begins like this node's",
             request("GET", "/healthz", &[("Host", "localhost.evil.example")], b""),
-            Problem(421, "host"),
+            Problem(421, "unknown-host"),
         ),
         (
             "two hosts",
@@ -48,37 +53,41 @@ pub(crate) async fn attack(bench: &mut Bench) {
             Status(400),
         ),
         ("no host", b"GET /healthz HTTP/1.1\r\nConnection: close\r\n\r\n".to_vec(), Status(400)),
-        ("a WebSocket of another site", upgraded(&[("Origin", EVIL)]), Problem(403, "origin")),
-        ("a WebSocket of a page without an origin", upgraded(&[("Origin", "null")]), Problem(403, "origin")),
+        ("a WebSocket of another site", upgraded(&[("Origin", EVIL)]), Problem(403, "foreign-origin")),
+        (
+            "a WebSocket of a page without an origin",
+            upgraded(&[("Origin", "null")]),
+            Problem(403, "foreign-origin"),
+        ),
         (
             "a WebSocket of a page without TLS",
             upgraded(&[("Origin", "http://localhost")]),
-            Problem(403, "origin"),
+            Problem(403, "foreign-origin"),
         ),
         (
             "a WebSocket of another port",
             upgraded(&[("Origin", "https://localhost:1")]),
-            Problem(403, "origin"),
+            Problem(403, "foreign-origin"),
         ),
         (
             "a write of another site",
             request("PATCH", note, &[authorised, ("Origin", EVIL)], body),
-            Problem(403, "origin"),
+            Problem(403, "foreign-origin"),
         ),
         (
             "a write that the browser calls cross-site",
             request("PATCH", note, &[authorised, ("Sec-Fetch-Site", "cross-site")], body),
-            Problem(403, "origin"),
+            Problem(403, "foreign-origin"),
         ),
         (
             "a question whether another site may write",
             request("OPTIONS", note, &[("Origin", EVIL), ("Access-Control-Request-Method", "PATCH")], b""),
-            Problem(403, "origin"),
+            Problem(403, "foreign-origin"),
         ),
         (
             "a sign-in of another site",
             request("POST", "/api/v1/login", &[("Origin", EVIL)], b"{\"user\":\"ann\",\"password\":\"x\"}"),
-            Problem(403, "origin"),
+            Problem(403, "foreign-origin"),
         ),
     ];
     for (name, bytes, refusal) in cases {

@@ -97,7 +97,7 @@ async fn forged(bench: &mut Bench) {
             "an answer to a challenge that nobody made",
             "PATCH",
             "/api/v1/objects/challenge/x",
-            Some(json!({"set": {"token": "x"}})),
+            Some(json!({"set": {"answer": {"token": "x"}}})),
             Problem(403, "not-writable"),
         ),
         (
