@@ -23,6 +23,7 @@ pub mod json;
 mod linger;
 pub mod metrics;
 mod objects;
+mod openapi;
 pub mod ports;
 pub mod problem;
 mod removal;
@@ -148,6 +149,7 @@ fn open_routes() -> Router<Arc<ApiContext>> {
     Router::new()
         .route("/healthz", get(admin::health))
         .route("/api/v1/ca", get(admin::ca))
+        .route("/api/v1/openapi.json", get(openapi::serve))
         .route("/api/v1/setup", post(admin::setup))
         .route("/api/v1/setup-code", get(admin::setup_code).post(admin::new_setup_code))
         .route("/hooks/{token}", post(webhooks::call).put(webhooks::call))
@@ -219,10 +221,11 @@ fn admin_routes() -> Router<Arc<ApiContext>> {
 }
 
 /// Every route, for the bounded labels of the metrics.
-const ROUTES: [&str; 46] = [
+const ROUTES: [&str; 47] = [
     "/healthz",
     "/metrics",
     "/api/v1/ca",
+    "/api/v1/openapi.json",
     "/api/v1/setup",
     "/api/v1/setup-code",
     "/api/v1/status",

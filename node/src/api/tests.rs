@@ -6,6 +6,7 @@ mod health;
 mod household;
 mod objects;
 mod observers;
+mod openapi;
 mod scenes;
 mod transport;
 
