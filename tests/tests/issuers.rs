@@ -2,6 +2,8 @@
 //! that is down, and one that is trusted no more.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+use std::time::Duration;
+
 use hearth_tests::{
     daemon::{Client, Daemon, Launch, PATIENCE, Plan, wait_until},
     fakes::issuer::Issuer,
@@ -10,6 +12,8 @@ use hearth_tests::{
 use serde_json::{Value, json};
 
 const AUDIENCE: &str = "hearth";
+/// A little less, for what lies between a fetch and its arrival.
+const MINUTE: Duration = Duration::from_secs(59);
 
 /// A node that knows the time, and an issuer with its keys and tokens.
 struct Home {
@@ -110,19 +114,21 @@ async fn an_issuer_lets_in_whom_it_vouches_for_and_no_trick_does() {
 async fn keys_are_kept_when_the_issuer_is_down_and_fetched_twice_a_minute_at_most_whatever_comes() {
     let mut home = Home::start().await;
     home.trust().await;
-    assert_eq!(home.issuer.fetches(), 1);
+    assert_eq!(home.issuer.fetches().len(), 1);
     // A key that is new is fetched when somebody shows it.
     home.issuer.publish(Some(&home.made["keys"]["new"]));
     assert_eq!(home.status("new").await, 200);
-    assert_eq!(home.issuer.fetches(), 2);
+    assert_eq!(home.issuer.fetches().len(), 2);
     let flood = home.made["flood"].as_array().unwrap();
     for token in flood {
         let answer = home.client(token.as_str().unwrap()).await.get("/api/v1/status").await.unwrap();
         assert_eq!(answer.status, 401, "{answer:?}");
         assert_eq!(home.status("admin").await, 200, "beside the flood");
     }
+    // Whatever the flood took: of three fetches the last is a minute after the first.
     let fetched = home.issuer.fetches();
-    assert!(fetched <= 3, "{} unknown keys made {fetched} fetches", flood.len());
+    let crowded = fetched.windows(3).find(|three| three[2].duration_since(three[0]) < MINUTE);
+    assert!(crowded.is_none(), "{} unknown keys made fetches at {fetched:?}", flood.len());
     home.issuer.publish(None);
     for _ in 0..2 {
         for name in ["admin", "new", "viewer"] {

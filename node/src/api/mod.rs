@@ -26,6 +26,7 @@ pub mod json;
 mod linger;
 pub mod metrics;
 mod objects;
+mod openapi;
 mod people;
 pub mod ports;
 pub mod problem;
@@ -165,6 +166,7 @@ fn open_routes() -> Router<Arc<ApiContext>> {
     Router::new()
         .route("/healthz", get(admin::health))
         .route("/api/v1/ca", get(admin::ca))
+        .route("/api/v1/openapi.json", get(openapi::serve))
         .route("/api/v1/login", post(people::login))
         .route("/api/v1/setup", post(people::setup))
         .route("/api/v1/setup-code", get(people::setup_code).post(people::new_setup_code))
@@ -248,10 +250,11 @@ fn admin_routes() -> Router<Arc<ApiContext>> {
 }
 
 /// Every route, for the bounded labels of the metrics.
-const ROUTES: [&str; 55] = [
+const ROUTES: [&str; 56] = [
     "/healthz",
     "/metrics",
     "/api/v1/ca",
+    "/api/v1/openapi.json",
     "/api/v1/setup",
     "/api/v1/setup-code",
     "/api/v1/login",

@@ -39,6 +39,7 @@ pub(super) const RULES: &[(Method, &str, Rule)] = {
     &[
         (GET, "/healthz", Open),
         (GET, "/api/v1/ca", Open),
+        (GET, "/api/v1/openapi.json", Open),
         (POST, "/api/v1/login", Open),
         (POST, "/api/v1/setup", Open),
         (GET, "/api/v1/setup-code", Open),

@@ -7,6 +7,7 @@ mod health;
 mod household;
 mod objects;
 mod observers;
+mod openapi;
 mod people;
 mod scenes;
 mod scopes;

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use anyhow::Result;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::web::{Heard, Reply, Site, Web};
 
@@ -77,10 +78,10 @@ impl Issuer {
         *self.site.keys.lock().unwrap_or_else(PoisonError::into_inner) = keys.cloned();
     }
 
-    /// How often somebody asked for anything at all, its keys or its discovery document.
+    /// When each fetch began: with the discovery document.
     #[must_use]
-    pub fn fetches(&self) -> usize {
-        // Each fetch begins with the discovery document.
-        self.web.log().iter().filter(|(_, asked)| asked.contains("/.well-known/")).count()
+    pub fn fetches(&self) -> Vec<Instant> {
+        let log = self.web.log().into_iter();
+        log.filter(|(_, asked)| asked.contains("/.well-known/")).map(|(at, _)| at).collect()
     }
 }

@@ -105,7 +105,8 @@ pub enum SpecError {
     Role(String),
     /// A scope that is none.
     #[error(
-        "`roles.map` gives `{0}` no scope: it has lists of at most {MAX_SCOPE} texts called prefixes, areas and devices"
+        "`roles.map` gives `{0}` no scope: it has lists of at most {MAX_SCOPE} texts called prefixes, areas and devices, one of \
+         which is not empty, and an admin has none"
     )]
     Scope(String),
     /// An authority that cannot be read.
@@ -336,7 +337,7 @@ fn given(value: String, json: Json) -> Result<Given, SpecError> {
     if let Some(role) = json.as_str() {
         return Ok(Given { role: role_of(role, &value)?, scope: Scope::default() });
     }
-    let has_role = json.get("role").is_some_and(Json::is_string);
+    let (has_role, has_scope) = (json.get("role").is_some_and(Json::is_string), json.get("scope").is_some());
     let text: GivenText = serde_json::from_value(json).map_err(|_| {
         if has_role { SpecError::Scope(value.clone()) } else { SpecError::Role(value.clone()) }
     })?;
@@ -347,7 +348,12 @@ fn given(value: String, json: Json) -> Result<Given, SpecError> {
             return Err(SpecError::Scope(value));
         }
     }
-    Ok(Given { role: role_of(&text.role, &value)?, scope: Scope { prefixes, areas, devices } })
+    let (role, scope) = (role_of(&text.role, &value)?, Scope { prefixes, areas, devices });
+    // One that confines to nothing, or an admin who is confined and could take that back: neither is what somebody meant.
+    if has_scope && (scope.is_whole() || role == Role::Admin) {
+        return Err(SpecError::Scope(value));
+    }
+    Ok(Given { role, scope })
 }
 
 /// A role for people and programs; no outside issuer speaks for a node.

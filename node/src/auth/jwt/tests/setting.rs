@@ -76,6 +76,12 @@ fn what_is_said_wrongly_is_refused_with_its_member() {
             json!({"claim": "groups", "map": {"a": {"role": "viewer", "scope": {"rooms": []}}}}),
             "`a`",
         ),
+        ("roles", json!({"claim": "groups", "map": {"a": {"role": "viewer", "scope": {}}}}), "`a`"),
+        (
+            "roles",
+            json!({"claim": "groups", "map": {"a": {"role": "admin", "scope": {"areas": ["x"]}}}}),
+            "`a`",
+        ),
         ("roles", json!({"claim": "", "map": {"a": "viewer"}}), "`roles.claim`"),
         ("subject", json!("a\nb"), "`subject`"),
         ("root", json!("-----BEGIN"), "`root`"),

@@ -1,0 +1,156 @@
+//! The document of the API (OpenAPI 3.1), served at `/api/v1/openapi.json` to whoever asks.
+//!
+//! It is written by hand, a file for each part of the API, in a shorthand that leaves out what is the same everywhere: `role` stands for
+//! the security and its refusals, `problems` for problem documents by their status, `answers` and `body` for media types, and
+//! the names in a path are parameters. It is put together once. Tests (`api/tests/openapi.rs`) hold it against the router.
+
+use std::sync::LazyLock;
+
+use axum::{
+    body::Bytes,
+    http::header,
+    response::{IntoResponse, Response},
+};
+use serde_json::{Map, Value, json};
+
+/// The parts. A new route gets its place in the one that it belongs to, or in a file of its own here.
+pub(super) const PARTS: [&str; 11] = [
+    include_str!("common.json"),
+    include_str!("node.json"),
+    include_str!("objects.json"),
+    include_str!("devices.json"),
+    include_str!("adapters.json"),
+    include_str!("automations.json"),
+    include_str!("schedules.json"),
+    include_str!("scenes.json"),
+    include_str!("household.json"),
+    include_str!("clients.json"),
+    include_str!("issuers.json"),
+];
+
+/// What every answer may be, whatever is asked.
+const ALWAYS: [u64; 3] = [500, 503, 504];
+
+static DOCUMENT: LazyLock<Bytes> = LazyLock::new(|| Bytes::from(document().to_string()));
+
+pub(super) async fn serve() -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], DOCUMENT.clone()).into_response()
+}
+
+/// The whole document.
+pub(super) fn document() -> Value {
+    let (mut paths, mut schemas) = (Map::new(), Map::new());
+    // A part that is no JSON has nothing to tell: a test reads each.
+    for part in PARTS.iter().filter_map(|part| serde_json::from_str::<Value>(part).ok()) {
+        for (path, operations) in members(&part, "paths") {
+            paths.insert(path.clone(), path_item(path, operations));
+        }
+        schemas.extend(members(&part, "schemas").map(|(name, schema)| (name.clone(), schema.clone())));
+    }
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Hearth",
+            "version": env!("CARGO_PKG_VERSION"),
+            "summary": "The boards of a home as one, without a hub.",
+            "description": "Every node answers for all of the household. Errors are problem documents (RFC 9457). Bodies have \
+                            1 MiB and 16 levels at most, whole numbers 64 bits.",
+            "license": {"name": env!("CARGO_PKG_LICENSE")},
+        },
+        "servers": [{"url": "/"}],
+        "paths": paths,
+        "components": {
+            "schemas": schemas,
+            "responses": {"Problem": {
+                "description": "It was not done, and why.",
+                "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
+            }},
+            "securitySchemes": {"bearer": {
+                "type": "http",
+                "scheme": "bearer",
+                "description": "A token of this household (`hth_…`), or a JWT of an issuer that it trusts (RFC 6750, RFC 7519).",
+            }},
+        },
+    })
+}
+
+fn path_item(path: &str, operations: &Value) -> Value {
+    let operations = operations.as_object().into_iter().flatten();
+    let mut item: Map<_, _> =
+        operations.map(|(method, said)| (method.clone(), operation(path, method, said))).collect();
+    let parameters: Vec<_> = path
+        .split('/')
+        .filter_map(|step| step.strip_prefix('{')?.strip_suffix('}'))
+        .map(|name| json!({"name": name, "in": "path", "required": true, "schema": {"type": "string", "minLength": 1}}))
+        .collect();
+    if !parameters.is_empty() {
+        item.insert("parameters".to_owned(), parameters.into());
+    }
+    Value::Object(item)
+}
+
+fn operation(path: &str, method: &str, said: &Value) -> Value {
+    let role = said.get("role").and_then(Value::as_str).unwrap_or_default();
+    let needs_token = !matches!(role, "open" | "socket");
+    let mut told = json!({
+        "operationId": id(path, method),
+        "summary": said.get("summary"),
+        "tags": [said.get("tag")],
+        "x-role": role,
+        "security": if needs_token { json!([{"bearer": []}]) } else { json!([]) },
+        "responses": responses(said, needs_token),
+    });
+    let Value::Object(operation) = &mut told else { return told };
+    let query: Vec<_> = members(said, "query")
+        .map(|(name, schema)| json!({"name": name, "in": "query", "required": false, "schema": schema}))
+        .collect();
+    if !query.is_empty() {
+        operation.insert("parameters".to_owned(), query.into());
+    }
+    if let Some(schema) = said.get("body") {
+        let media = said.get("body_media").and_then(Value::as_str).unwrap_or("application/json");
+        let required = said.get("body_optional").is_none();
+        let body = json!({"required": required, "content": {media: {"schema": schema}}});
+        operation.insert("requestBody".to_owned(), body);
+    }
+    operation.extend(said.get("description").map(|text| ("description".to_owned(), text.clone())));
+    told
+}
+
+/// What it may answer: what it says itself, the problems that it names, and those that are everybody's.
+fn responses(said: &Value, needs_token: bool) -> Value {
+    let mut responses = Map::new();
+    for (status, answer) in members(said, "answers") {
+        let mut told = json!({"description": answer.get("says")});
+        if let (Some(schema), Value::Object(told)) = (answer.get("schema"), &mut told) {
+            let media = answer.get("media").and_then(Value::as_str).unwrap_or("application/json");
+            told.insert("content".to_owned(), json!({media: {"schema": schema}}));
+        }
+        responses.insert(status.clone(), told);
+    }
+    let named = said.get("problems").and_then(Value::as_array).into_iter().flatten();
+    let of_tokens: &[u64] = if needs_token { &[401, 403, 429] } else { &[] };
+    let statuses = named.filter_map(Value::as_u64).chain(ALWAYS).chain(of_tokens.iter().copied());
+    for status in statuses {
+        responses.insert(status.to_string(), json!({"$ref": "#/components/responses/Problem"}));
+    }
+    Value::Object(responses)
+}
+
+/// `putSchedulesName` of `PUT /api/v1/schedules/{name}`.
+fn id(path: &str, method: &str) -> String {
+    let steps =
+        path.trim_start_matches("/api/v1").split(['/', '-', '.', '{', '}']).filter(|step| !step.is_empty());
+    let capital = |step: &str| {
+        let mut letters = step.chars();
+        letters
+            .next()
+            .map(|first| format!("{}{}", first.to_ascii_uppercase(), letters.as_str()))
+            .unwrap_or_default()
+    };
+    std::iter::once(method.to_owned()).chain(steps.map(capital)).collect()
+}
+
+fn members<'a>(value: &'a Value, name: &str) -> impl Iterator<Item = (&'a String, &'a Value)> {
+    value.get(name).and_then(Value::as_object).into_iter().flatten()
+}
