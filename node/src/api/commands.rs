@@ -1,6 +1,7 @@
 //! Commands to devices: what people may say, checked against what the device can do.
 
 mod follow;
+mod later;
 
 use std::{future::Future, sync::Arc, time::Duration};
 
@@ -25,10 +26,12 @@ use super::{
     scoped::reaches,
 };
 use crate::{
-    auth::{Scope, scope::WHOLE},
+    auth::Scope,
     service::{ObjectView, Service},
 };
 pub(crate) use follow::follow;
+pub(super) use later::keep;
+pub(crate) use later::{change_later, check_change_kept, check_kept, check_later};
 
 const DEFAULT_DEADLINE_MS: u32 = 5_000;
 /// Shortest and longest deadline, in milliseconds.
@@ -138,68 +141,6 @@ pub(crate) async fn hand_in(
             hand_to_all(commands, &asked, name, devices, by).await.map(Taken::Many)
         }
     }
-}
-
-/// A command that is to be given later, as it is kept: of a device that is there and can do that, by its id, so that it may be
-/// renamed meanwhile.
-pub(super) async fn keep(service: &Service, mut command: Any) -> Result<Any, Problem> {
-    let asked = check_later(&command)?;
-    if let Target::Device(device) = find_target(service, &WHOLE, &asked.device).await? {
-        check_capabilities(&device, &asked.change)?;
-        if let Any::Object(map) = &mut command {
-            map.insert("device".to_owned(), device.id.as_str().into());
-        }
-    }
-    Ok(command)
-}
-
-/// Checks a command that is to be given later, but for its device.
-pub(crate) fn check_later(command: &Any) -> Result<Asked, Problem> {
-    let body: CommandBody = serde_json::from_value(command.clone()).map_err(|rule| {
-        Problem::invalid(
-            format!("a command is not understood: {rule}"),
-            "docs/time.md shows one, as `hearth schedule set` takes it",
-        )
-    })?;
-    if body.key.is_some() || body.wait {
-        let detail = "`key` and `wait` are for a command that is given now";
-        return Err(Problem::invalid(detail, "leave them out"));
-    }
-    let asked = body.check()?;
-    check_no_toggle(&asked.change)?;
-    Ok(asked)
-}
-
-/// Checks a change that is to be made later, but for its device.
-pub(crate) fn change_later(change: &Any) -> Result<Change, Problem> {
-    let change = change_of(change)?;
-    check_no_toggle(&change)?;
-    Ok(change)
-}
-
-/// What is given later may be given twice, after a restart.
-fn check_no_toggle(change: &Change) -> Result<(), Problem> {
-    if change.on == Some(Power::Toggle) {
-        let detail = "a toggle is kept: should it come twice, it would undo itself";
-        return Err(Problem::invalid(detail, "write on or off"));
-    }
-    Ok(())
-}
-
-/// A change of a device that is kept: it is the same whenever it is made.
-pub(crate) fn check_kept(device: &ObjectView, change: &Any) -> Result<(), Problem> {
-    check_capabilities(device, &check_change_kept(device.id.as_str(), change)?)
-}
-
-/// The same, but for what the device can do.
-pub(crate) fn check_change_kept(device: &str, change: &Any) -> Result<Change, Problem> {
-    let change = change_of(change)?;
-    if change.press || change.on == Some(Power::Toggle) || change.transition_ms > 0 {
-        let detail = format!("{device}: a press, a toggle or a transition is kept");
-        let fix = "say what the device shall be; the transition is given once for all";
-        return Err(Problem::invalid(detail, fix));
-    }
-    Ok(change)
 }
 
 /// A change in the form of the API, in the units of the node.
