@@ -59,7 +59,10 @@ fn a_socket_that_the_user_may_not_open_says_which_command_mends_it_and_it_does()
     assert!(allowed.status.success(), "{}", String::from_utf8_lossy(&allowed.stderr));
     assert!(String::from_utf8_lossy(&allowed.stdout).contains("self"));
     // The group may pass through the folder, and read nothing in it.
+    let (status, shown) = daemon.request("GET", "/api/v1/setup-code", "");
+    assert_eq!(status, 200, "{shown}");
     for file in ["node.key", "ca.key", "setup-code"] {
+        assert!(daemon.state().join(file).exists(), "{file}");
         let read = Command::new("setpriv")
             .args(["--reuid", "65534", "--regid", "65534", "--groups", GROUP.1, "cat"])
             .arg(daemon.state().join(file))

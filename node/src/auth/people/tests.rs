@@ -1,7 +1,7 @@
 //! The owner of users and sessions over an event loop in memory.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-use std::net::IpAddr;
+use std::{net::IpAddr, time::Duration};
 
 use mesh_proto::{FieldName, ObjectId, Value, kinds::Author};
 use tokio::sync::watch;
@@ -261,6 +261,25 @@ async fn a_session_ends_by_disuse_and_by_age() {
     node.advance(ABSOLUTE_MS - passed);
     assert_eq!(node.people.recognise(used.secret).await, None);
     assert!(node.people.sessions(None).await.unwrap().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_long_over_is_deleted_once_the_time_is_known() {
+    let (fake, folder) = (FakeLoop::start(), TestFolder::new());
+    let node = Node::start(&fake, &folder);
+    node.people.create(new("ann", Role::Viewer)).await.unwrap();
+    node.people.begin_session("ann", None).await.unwrap();
+    // Somebody noted the use of a session that had been deleted elsewhere.
+    fake.put("session/0011223344556677", "seen", Value::Int(5)).await;
+    let left = async || fake.service().list("session/", None, 1_000, true).await.unwrap().len();
+    node.time.send_modify(|time| time.trusted = false);
+    node.advance(ABSOLUTE_MS + 2 * 24 * 3_600_000);
+    tokio::time::sleep(Duration::from_secs(3 * 3_600)).await;
+    assert_eq!(left().await, 2, "nobody knows how old they are");
+    node.time.send_modify(|time| time.trusted = true);
+    tokio::time::sleep(Duration::from_secs(2 * 3_600)).await;
+    assert_eq!(left().await, 0);
+    assert_eq!(node.people.users().await.unwrap().len(), 1);
 }
 
 #[tokio::test]
