@@ -6,6 +6,7 @@
 
 pub mod addresses;
 mod boot;
+mod certificates;
 pub mod control;
 pub mod doctor;
 pub mod household;
@@ -58,9 +59,10 @@ use crate::{
     store::worker::StoreHandle,
     supervisor::{self, Health, PATIENCE, Pulse, Systemd},
     timekeeping::{self, BUILD_S, TimePrograms, unix_seconds},
-    tls::{identity::NodeIdentity, local_ca::WallClock, resolver::WebRenewal},
+    tls::{acme::report::Report, identity::NodeIdentity, local_ca::WallClock, resolver::WebRenewal},
     transport::{Dialer, Limits, QuicTransport, TransportCounters, Ways, WebSocketTransport, link_events},
 };
+use certificates::Certificates;
 use control::{Control, End};
 use doctor::Doctor;
 pub use parts::Failed;
@@ -279,7 +281,7 @@ impl Life<'_> {
             commands: commands.clone(),
             requests: schedule_requests,
             events: event_requests,
-            alive: alive_rx,
+            alive: alive_rx.clone(),
             time: household_time.clone(),
             caught_up,
             me: me.short(),
@@ -295,13 +297,14 @@ impl Life<'_> {
             folder: state.path().join("history"),
             enabled: config.history.enabled,
             megabytes: config.history.megabytes,
-            time: household_time,
+            time: household_time.clone(),
             shutdown: shutdown.clone(),
             heartbeat: history_beats.clone(),
         });
         let (end, mut ends) = mpsc::channel(2);
         let (control, control_requests) = ControlHandle::channel();
         let found = store_metrics(&recovery);
+        let (certified, certificate) = watch::channel(Report::default());
         let doctor = Doctor {
             service: service.clone(),
             recovery,
@@ -310,6 +313,7 @@ impl Life<'_> {
             state_dir: state.path().to_owned(),
             adapters: devices.adapters.clone(),
             history: recorded.clone(),
+            certificate: certificate.clone(),
         };
         let owner = Control {
             state: state.clone(),
@@ -325,8 +329,20 @@ impl Life<'_> {
         let ca_pem = ca.ca_pem().to_owned();
         let wall_clock =
             move || WallClock { unix: unix_seconds().max(BUILD_S), trusted: *synchronised.borrow() };
-        let renewal = WebRenewal::new(ca, names_rx, wall_clock)?;
+        let renewal = WebRenewal::new(ca, names_rx, wall_clock.clone())?;
         let web_tls = Arc::new(renewal.resolver().web_tls()?);
+        let public = Certificates {
+            config: config.tls.clone(),
+            folder: state.path().join("acme"),
+            service: service.clone(),
+            me: me.short(),
+            alive: alive_rx,
+            time: household_time,
+            resolver: renewal.resolver(),
+            report: certified,
+            shutdown: shutdown.clone(),
+        };
+        tasks.spawn("the public certificate", public.run(wall_clock));
         tasks.spawn("the web certificate", renewal.run());
         let (tokens, tokens_owner) = Tokens::new(service.clone());
         tasks.spawn("the tokens", tokens_owner.run());
@@ -348,6 +364,7 @@ impl Life<'_> {
             schedules,
             control,
             ca_pem,
+            certificate: certificate.clone(),
             listen: listen_rx.clone(),
             metrics: metrics.clone(),
             metrics_sources: vec![
@@ -357,6 +374,7 @@ impl Life<'_> {
                 adapter_metrics(devices.adapters.clone()),
                 history_metrics(recorded),
                 automation_metrics(by_itself),
+                certificates::metrics(certificate),
             ],
             stalled,
             shutdown: shutdown.clone(),

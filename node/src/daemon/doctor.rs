@@ -11,6 +11,8 @@ use crate::{
     history::{self, Keeping},
     service::{Service, Status},
     store::{RecoveryReport, repairs, restored, worker::StoreJobs},
+    timekeeping::unix_seconds,
+    tls::acme,
 };
 
 /// Free space below which a person should look, in bytes.
@@ -34,6 +36,8 @@ pub struct Doctor {
     pub adapters: watch::Receiver<Vec<AdapterStatus>>,
     /// How the history is.
     pub history: watch::Receiver<history::Report>,
+    /// How it is with the public certificate.
+    pub certificate: watch::Receiver<acme::report::Report>,
 }
 
 impl Doctor {
@@ -53,6 +57,7 @@ impl Doctor {
         checks.push(self.lost_and_found());
         checks.extend(self.adapters.borrow().iter().map(adapter));
         checks.push(history(&self.history.borrow()));
+        checks.extend(super::certificates::check(&self.certificate.borrow(), unix_seconds()));
         checks.push(tombstones(&status));
         checks.push(offences(&status));
         checks.push(incomplete(&status));

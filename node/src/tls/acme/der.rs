@@ -278,7 +278,14 @@ mod tests {
         assert_eq!(time(UTC_TIME, "491231235959Z"), Ok(2_524_607_999));
         assert_eq!(time(UTC_TIME, "500101000000Z"), Ok(0), "1950");
         assert_eq!(time(GENERALIZED_TIME, "20240229120000Z"), Ok(1_709_208_000));
-        for wrong in ["230229120000Z", "231301000000Z", "230101000000", "2301010000Z", "23010100000éZ", "+30101000000Z"] {
+        for wrong in [
+            "230229120000Z",
+            "231301000000Z",
+            "230101000000",
+            "2301010000Z",
+            "23010100000éZ",
+            "+30101000000Z",
+        ] {
             assert_eq!(time(UTC_TIME, wrong), Err(DerError::Time), "{wrong}");
         }
         assert_eq!(time(GENERALIZED_TIME, "20240101000000.5Z"), Err(DerError::Time));
