@@ -7,6 +7,7 @@
 pub mod addresses;
 mod boot;
 mod certificates;
+mod challenges;
 pub mod control;
 pub mod doctor;
 pub mod household;
@@ -30,7 +31,8 @@ use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
 
 use self::metrics::{
-    adapter_metrics, automation_metrics, history_metrics, join_metrics, store_metrics, transport_metrics,
+    adapter_metrics, automation_metrics, history_metrics, http_metrics, join_metrics, store_metrics,
+    transport_metrics,
 };
 use crate::{
     api::{
@@ -63,6 +65,7 @@ use crate::{
     transport::{Dialer, Limits, QuicTransport, TransportCounters, Ways, WebSocketTransport, link_events},
 };
 use certificates::Certificates;
+use challenges::{Challenges, ChallengesParts};
 use control::{Control, End};
 use doctor::Doctor;
 pub use parts::Failed;
@@ -236,6 +239,17 @@ impl Life<'_> {
             }
         });
 
+        let challenges = Challenges::spawn(
+            &mut tasks,
+            ChallengesParts {
+                config,
+                service: service.clone(),
+                me: me.short(),
+                time: household_time.clone(),
+                names: names_rx.clone(),
+                api_port: address.port(),
+            },
+        );
         let (commands, commands_port) = CommandsHandle::channel();
         let (adapters, adapter_requests) = AdaptersHandle::channel();
         let devices_beats = Arc::new(AtomicU64::new(0));
@@ -314,6 +328,7 @@ impl Life<'_> {
             adapters: devices.adapters.clone(),
             history: recorded.clone(),
             certificate: certificate.clone(),
+            http_port: challenges.http_port,
         };
         let owner = Control {
             state: state.clone(),
@@ -330,7 +345,6 @@ impl Life<'_> {
         let wall_clock =
             move || WallClock { unix: unix_seconds().max(BUILD_S), trusted: *synchronised.borrow() };
         let renewal = WebRenewal::new(ca, names_rx, wall_clock.clone())?;
-        let web_tls = Arc::new(renewal.resolver().web_tls()?);
         let public = Certificates {
             config: config.tls.clone(),
             folder: state.path().join("acme"),
@@ -343,6 +357,8 @@ impl Life<'_> {
             shutdown: shutdown.clone(),
         };
         tasks.spawn("the public certificate", public.run(wall_clock));
+        let config_of_web = Arc::new(renewal.resolver().web_tls()?);
+        let web_tls = listener::WebTls { config: config_of_web, answers: challenges.answers };
         tasks.spawn("the web certificate", renewal.run());
         let (tokens, tokens_owner) = Tokens::new(service.clone());
         tasks.spawn("the tokens", tokens_owner.run());
@@ -375,6 +391,7 @@ impl Life<'_> {
                 history_metrics(recorded),
                 automation_metrics(by_itself),
                 certificates::metrics(certificate),
+                http_metrics(challenges.counters),
             ],
             stalled,
             shutdown: shutdown.clone(),

@@ -9,6 +9,7 @@ use crate::{
     devices::{AdapterState, AdapterStatus},
     discovery::{Report, State},
     history::{self, Keeping},
+    plain_http::{PortStatus, way_out},
     service::{Service, Status},
     store::{RecoveryReport, repairs, restored, worker::StoreJobs},
     timekeeping::unix_seconds,
@@ -38,6 +39,8 @@ pub struct Doctor {
     pub history: watch::Receiver<history::Report>,
     /// How it is with the public certificate.
     pub certificate: watch::Receiver<acme::report::Report>,
+    /// Where the HTTP port stands.
+    pub http_port: watch::Receiver<PortStatus>,
 }
 
 impl Doctor {
@@ -58,6 +61,7 @@ impl Doctor {
         checks.extend(self.adapters.borrow().iter().map(adapter));
         checks.push(history(&self.history.borrow()));
         checks.extend(super::certificates::check(&self.certificate.borrow(), unix_seconds()));
+        checks.extend(http_port(&self.http_port.borrow()));
         checks.push(tombstones(&status));
         checks.push(offences(&status));
         checks.push(incomplete(&status));
@@ -181,6 +185,16 @@ fn discovery(report: &Report) -> Check {
         detail: format!("{}: {}", report.state, report.detail),
         fix: report.way_out.clone(),
     }
+}
+
+/// Nothing is said of a port that nobody wants.
+fn http_port(status: &PortStatus) -> Option<Check> {
+    let (state, fix) = match status {
+        PortStatus::NotNeeded | PortStatus::Off => return None,
+        PortStatus::Opening | PortStatus::Open(_) => (CheckStatus::Ok, None),
+        PortStatus::Closed { kind, .. } => (CheckStatus::Warn, Some(way_out(*kind))),
+    };
+    Some(check("HTTP port", state, status.to_string(), fix))
 }
 
 fn clock(status: &Status) -> Check {

@@ -3,6 +3,7 @@
 
 pub mod acme;
 pub mod alpn_challenge;
+pub mod authority;
 pub mod identity;
 pub mod local_ca;
 pub mod resolver;

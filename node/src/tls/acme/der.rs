@@ -217,6 +217,7 @@ mod tests {
         authority.key_identifier_method = KeyIdMethod::PreSpecified(vec![0xc0, 0xff, 0xee]);
         let authority = Issuer::new(authority, KeyPair::generate().unwrap());
         let mut leaf = CertificateParams::new(["a.example.org".to_owned()]).unwrap();
+        leaf.distinguished_name.push(rcgen::DnType::CommonName, "the leaf");
         leaf.not_before = rcgen::date_time_ymd(2026, 2, 28);
         leaf.not_after = rcgen::date_time_ymd(2051, 1, 1);
         leaf.serial_number = Some(SerialNumber::from_slice(&[0xca, 0xfe]));

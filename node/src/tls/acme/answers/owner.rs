@@ -85,6 +85,27 @@ impl Served {
     }
 }
 
+#[cfg(test)]
+impl Served {
+    /// How many answers there are.
+    pub(crate) fn len(&self) -> usize {
+        self.http.len() + self.tls_alpn.len()
+    }
+
+    /// Files of challenges, each by its host, token and content.
+    pub(crate) fn of_http(files: &[(&str, &str, &str)]) -> Self {
+        let file = |(host, token, content): &(&str, &str, &str)| {
+            (((*host).to_owned(), (*token).to_owned()), (*content).to_owned())
+        };
+        Self { http: files.iter().map(file).collect(), ..Self::default() }
+    }
+
+    /// Certificates of challenges, each by its name.
+    pub(crate) fn of_tls_alpn(name: &str, certificate: Arc<CertifiedKey>) -> Self {
+        Self { tls_alpn: BTreeMap::from([(name.to_owned(), certificate)]), ..Self::default() }
+    }
+}
+
 struct Held {
     entry: Entry,
     certificate: Option<Arc<CertifiedKey>>,
@@ -132,8 +153,8 @@ impl Answers {
                 Err(ServiceError::NoSuchWatcher) => debug!("observing the answers to challenges anew"),
                 Err(ServiceError::Stopping) => return,
                 Err(error) => {
-                    // The store, mostly: what was not acknowledged is tried again.
-                    warn!(%error, "answers to challenges cannot be acknowledged");
+                    // Too much waits to be written, mostly: what was not acknowledged is tried again.
+                    debug!(%error, "answers to challenges cannot be acknowledged");
                     self.service.unwatch(watching.watcher).await;
                     tokio::time::sleep(Duration::from_secs(1)).await;
                 }
