@@ -6,6 +6,7 @@
 
 pub mod addresses;
 mod boot;
+mod certificates;
 mod challenges;
 pub mod control;
 pub mod doctor;
@@ -62,9 +63,10 @@ use crate::{
     store::worker::StoreHandle,
     supervisor::{self, Health, PATIENCE, Pulse, Systemd},
     timekeeping::{self, BUILD_S, TimePrograms, unix_seconds},
-    tls::{identity::NodeIdentity, local_ca::WallClock, resolver::WebRenewal},
+    tls::{acme::report::Report, identity::NodeIdentity, local_ca::WallClock},
     transport::{Dialer, Limits, QuicTransport, TransportCounters, Ways, WebSocketTransport, link_events},
 };
+use certificates::Certificates;
 use challenges::{Challenges, ChallengesParts};
 use control::{Control, End};
 use doctor::Doctor;
@@ -72,7 +74,7 @@ use door::{Door, DoorParts, sign_in_metrics};
 pub use parts::Failed;
 use parts::Parts;
 use start::{open_store, stop_signal};
-use web::{follow_addresses, listen_info, local_ca, web_names};
+use web::{follow_addresses, listen_info, web_names};
 
 /// How long the parts of a life may take to stop.
 const STOP_PATIENCE: Duration = Duration::from_secs(8);
@@ -300,7 +302,7 @@ impl Life<'_> {
             commands: commands.clone(),
             requests: schedule_requests,
             events: event_requests,
-            alive: alive_rx,
+            alive: alive_rx.clone(),
             time: household_time.clone(),
             caught_up,
             me: me.short(),
@@ -323,6 +325,7 @@ impl Life<'_> {
         let (end, mut ends) = mpsc::channel(2);
         let (control, control_requests) = ControlHandle::channel();
         let found = store_metrics(&recovery);
+        let (certified, certificate) = watch::channel(Report::default());
         let doctor = Doctor {
             service: service.clone(),
             recovery,
@@ -331,6 +334,7 @@ impl Life<'_> {
             state_dir: state.path().to_owned(),
             adapters: devices.adapters.clone(),
             history: recorded.clone(),
+            certificate: certificate.clone(),
             http_port: challenges.http_port,
         };
         let owner = Control {
@@ -343,14 +347,22 @@ impl Life<'_> {
         };
         tasks.spawn("the control", owner.run(control_requests));
 
-        let ca = local_ca(state.path())?;
-        let ca_pem = ca.ca_pem().to_owned();
         let wall_clock =
             move || WallClock { unix: unix_seconds().max(BUILD_S), trusted: *synchronised.borrow() };
-        let renewal = WebRenewal::new(ca, names_rx, wall_clock)?;
-        let resolver = renewal.resolver();
+        let (ca_pem, resolver) = web::local(&mut tasks, state.path(), names_rx, wall_clock.clone())?;
+        let public = Certificates {
+            config: config.tls.clone(),
+            folder: state.path().join("acme"),
+            service: service.clone(),
+            me: me.short(),
+            alive: alive_rx,
+            time: household_time.clone(),
+            resolver: resolver.clone(),
+            report: certified,
+            shutdown: shutdown.clone(),
+        };
+        tasks.spawn("the public certificate", public.run(wall_clock));
         let web_tls = listener::WebTls { config: Arc::new(resolver.web_tls()?), answers: challenges.answers };
-        tasks.spawn("the web certificate", renewal.run());
         let door_parts = DoorParts {
             config,
             service: &service,
@@ -383,6 +395,7 @@ impl Life<'_> {
             ca_pem,
             guards,
             audit,
+            certificate: certificate.clone(),
             listen: listen_rx.clone(),
             metrics: metrics.clone(),
             metrics_sources: vec![
@@ -393,6 +406,7 @@ impl Life<'_> {
                 history_metrics(recorded),
                 automation_metrics(by_itself),
                 sign_ins,
+                certificates::metrics(certificate),
                 http_metrics(challenges.counters),
             ],
             stalled,

@@ -65,6 +65,7 @@ pub(super) async fn status(
     if let Value::Object(map) = &mut shown {
         map.insert("api".to_owned(), json!(at.api));
         map.insert("listen".to_owned(), json!(at.listen));
+        map.insert("certificate".to_owned(), context.certificate.borrow().json());
     }
     Ok(Json(shown))
 }

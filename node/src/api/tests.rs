@@ -53,6 +53,7 @@ use crate::{
     },
     automation::webhooks::Webhooks,
     service::{HouseholdTime, Service},
+    tls::acme::report::Report,
 };
 
 /// The API with an owner in memory behind every port.
@@ -139,6 +140,7 @@ impl Bench {
             ca_pem: "-----BEGIN CERTIFICATE-----\n".into(),
             guards: guards(),
             audit: Audit::spawn(folder.path(), || 1_000).unwrap().0,
+            certificate: watch::channel(Report::default()).1,
             listen: watch::channel(at).1,
             metrics: Arc::new(Metrics::default()),
             metrics_sources: vec![Arc::new(|| {
@@ -171,6 +173,7 @@ impl Bench {
             ca_pem: String::new(),
             guards: guards(),
             audit: self.context.audit.clone(),
+            certificate: self.context.certificate.clone(),
             listen: self.context.listen.clone(),
             metrics: Arc::new(Metrics::default()),
             metrics_sources: Vec::new(),

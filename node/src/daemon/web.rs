@@ -5,21 +5,41 @@ use std::{
     error::Error,
     net::{IpAddr, SocketAddr},
     path::Path,
+    sync::Arc,
 };
 
 use tokio::sync::watch;
 use tracing::warn;
 
-use super::addresses;
+use super::{addresses, parts::Parts};
 use crate::{
     api::ListenInfo,
     discovery::{Choice, InterfaceWatch},
     store::files::write_private,
-    tls::local_ca::{LocalCa, WebNames, may_vouch_for},
+    tls::{
+        WallClock, WebResolver,
+        local_ca::{LocalCa, WebNames, may_vouch_for},
+        resolver::WebRenewal,
+    },
     transport::QuicTransport,
 };
 
-pub(super) fn local_ca(state_dir: &Path) -> Result<LocalCa, Box<dyn Error>> {
+/// Begins to show certificates of the local authority. Answers with the authority's own in PEM, and with what shows them.
+pub(super) fn local(
+    tasks: &mut Parts,
+    state_dir: &Path,
+    names: watch::Receiver<WebNames>,
+    clock: impl Fn() -> WallClock + Send + 'static,
+) -> Result<(String, Arc<WebResolver>), Box<dyn Error>> {
+    let ca = local_ca(state_dir)?;
+    let pem = ca.ca_pem().to_owned();
+    let renewal = WebRenewal::new(ca, names, clock)?;
+    let resolver = renewal.resolver();
+    tasks.spawn("the web certificate", renewal.run());
+    Ok((pem, resolver))
+}
+
+fn local_ca(state_dir: &Path) -> Result<LocalCa, Box<dyn Error>> {
     let (certificate, key) = (state_dir.join("ca.pem"), state_dir.join("ca.key"));
     let read = |path: &Path| match std::fs::read_to_string(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
@@ -100,7 +120,6 @@ fn replace<T: PartialEq>(channel: &watch::Sender<T>, next: T) {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
     use super::*;
-    use crate::tls::local_ca::WallClock;
 
     const NOW: WallClock = WallClock { unix: 1_800_000_000, trusted: true };
 

@@ -4,6 +4,7 @@
 pub mod hue;
 pub mod issuer;
 pub mod mosquitto;
+pub mod name_server;
 pub mod running;
 pub mod shelly;
 pub mod sysfs;
