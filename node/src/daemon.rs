@@ -38,14 +38,12 @@ use self::metrics::{
 use crate::{
     api::{
         self, ApiContext,
-        access::Access,
         metrics::Metrics,
         ports::{
             CommandsHandle, ControlHandle, InvitesHandle, adapters::AdaptersHandle,
             automations::AutomationsHandle, events::EventsHandle, history::HistoryHandle,
             schedules::SchedulesHandle,
         },
-        serve::HttpServer,
     },
     audit::Audit,
     auth::{JoinCounters, serve_joins},
@@ -413,24 +411,11 @@ impl Life<'_> {
             shutdown: shutdown.clone(),
         });
         let socket = state.path().join("hearth.sock");
-        let local = HttpServer::new(api::router(&context, Access::Socket), metrics.clone(), shutdown.clone());
         let unix = api::serve::bind_unix(&socket, &config.api.unix_group).await?;
-        let public = HttpServer::new(api::router(&context, Access::Bearer), metrics, shutdown.clone());
-        let (web, mut connections) = mpsc::channel(32);
+        let connections = web::serve(&mut tasks, &context, unix);
         let listening =
-            listener::serve(tcp, web_tls, websocket, web, transport_counters, TcpLimits::default());
+            listener::serve(tcp, web_tls, websocket, connections, transport_counters, TcpLimits::default());
         tasks.spawn("the listener", listening);
-        tasks.spawn("the socket", async move {
-            api::serve::accept_unix(unix, &local).await;
-        });
-        tasks.spawn("the web server", async move {
-            while let Some(connection) = connections.recv().await {
-                let public = public.clone();
-                tokio::spawn(
-                    async move { public.serve_stream(connection.stream, Some(connection.guest)).await },
-                );
-            }
-        });
 
         let pulses = vec![
             Pulse { name: "event loop", beats: loop_beats },

@@ -8,13 +8,17 @@ use std::{
     sync::Arc,
 };
 
-use tokio::sync::watch;
+use tokio::{
+    net::UnixListener,
+    sync::{mpsc, watch},
+};
 use tracing::warn;
 
 use super::{addresses, parts::Parts};
 use crate::{
-    api::ListenInfo,
+    api::{self, Access, ApiContext, ListenInfo, serve::HttpServer},
     discovery::{Choice, InterfaceWatch},
+    listener::WebConnection,
     store::files::write_private,
     tls::{
         WallClock, WebResolver,
@@ -83,6 +87,27 @@ pub(super) fn listen_info(address: SocketAddr, reachable: &[SocketAddr]) -> List
         api.push(format!("https://localhost:{}", address.port()));
     }
     ListenInfo { listen: address.to_string(), api }
+}
+
+/// Serves the API over the socket, and to whoever comes through the channel.
+pub(super) fn serve(
+    tasks: &mut Parts,
+    context: &Arc<ApiContext>,
+    socket: UnixListener,
+) -> mpsc::Sender<WebConnection> {
+    let server = |access| {
+        HttpServer::new(api::router(context, access), context.metrics.clone(), context.shutdown.clone())
+    };
+    let (local, public) = (server(Access::Socket), server(Access::Bearer));
+    tasks.spawn("the socket", async move { api::serve::accept_unix(socket, &local).await });
+    let (sender, mut connections) = mpsc::channel::<WebConnection>(32);
+    tasks.spawn("the web server", async move {
+        while let Some(connection) = connections.recv().await {
+            let public = public.clone();
+            tokio::spawn(async move { public.serve_stream(connection.stream, Some(connection.guest)).await });
+        }
+    });
+    sender
 }
 
 /// Announces the addresses of the interfaces as they change, and has links end that lost theirs.
