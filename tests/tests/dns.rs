@@ -130,6 +130,22 @@ async fn a_wrong_key_is_told_by_what_is_wrong_with_it() {
 }
 
 #[tokio::test]
+async fn clocks_that_differ_are_told() {
+    for (program, algorithm) in SERVERS {
+        let zone = [Zone::new("example.org")];
+        let server = NameServer::with_clock(program, algorithm, &zone, Some("+1h")).await.unwrap();
+        let error = Settings::of(&server).refused(&server, "example.org").await;
+        assert!(
+            matches!(
+                &error,
+                DnsError::Update(UpdateError::Signature { source: TsigError::Clock(3_000..=4_200), .. })
+            ),
+            "{program:?}: {error}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn what_the_servers_rules_forbid_is_told_with_the_name() {
     for (program, algorithm) in SERVERS {
         let server = NameServer::start(program, algorithm, &[Zone::new("example.org")]).await.unwrap();
@@ -185,9 +201,11 @@ async fn two_servers(programs: [Program; 2], is_told: bool) -> [NameServer; 2] {
     for _ in 0..8 {
         let port = free_port().unwrap();
         let at = (Ipv4Addr::LOCALHOST, port).into();
-        let first = NameServer::begin(programs[0], at, "hmac-sha256", &[zone.clone()]).await.unwrap();
-        let second = NameServer::begin(programs[1], (SECOND, port).into(), "hmac-sha256", &[second.clone()]);
-        if let (Some(first), Some(second)) = (first, second.await.unwrap()) {
+        let first = NameServer::begin(programs[0], at, "hmac-sha256", &[zone.clone()], None).await.unwrap();
+        let at = (SECOND, port).into();
+        let second =
+            NameServer::begin(programs[1], at, "hmac-sha256", &[second.clone()], None).await.unwrap();
+        if let (Some(first), Some(second)) = (first, second) {
             return [first, second];
         }
     }

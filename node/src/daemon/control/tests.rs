@@ -127,6 +127,7 @@ impl Bench {
             adapters,
             history: watch::channel(crate::history::Report::default()).1,
             http_port: watch::channel(crate::plain_http::PortStatus::NotNeeded).1,
+            certificate: watch::channel(crate::tls::acme::report::Report::default()).1,
         };
         let (end, ends) = mpsc::channel(2);
         let (control, port) = ControlHandle::channel();
