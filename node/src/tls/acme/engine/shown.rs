@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use mesh_proto::Value;
 
-use super::super::report::{BY_LIFE, OTHER_SETTINGS, Renewal, Report, SUGGESTED, Wrong};
+use super::super::report::{BY_LIFE, OTHER_SETTINGS, Renewal, Report, SERVED, SUGGESTED, Wrong};
 use super::super::solve::Solver;
 use super::{Engine, Held};
 
@@ -27,8 +27,8 @@ impl<S: Solver> Engine<S> {
                 challenge: self.config.challenge.as_str(),
                 until: self.held.as_ref().map(|held| held.validity.1),
                 renewal,
+                next_try: next.filter(|_| doing != SERVED),
                 doing,
-                next_try: next,
                 error: self.tries.wrong.clone().map(|(at, words)| Wrong { at, words }),
                 attempts: report.attempts,
                 failures: report.failures,
