@@ -2,7 +2,7 @@
 
 mod shown;
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use instant_acme::HttpClient;
 use mesh_proto::Value;

@@ -8,7 +8,7 @@ use super::super::report::{BY_LIFE, OTHER_SETTINGS, Renewal, Report, SERVED, SUG
 use super::super::solve::Solver;
 use super::{Engine, Held};
 
-/// The longest text in the record, in characters.
+/// The longest text in the record, in bytes: all of them together fit one value.
 const MAX_SHOWN: usize = 800;
 
 impl<S: Solver> Engine<S> {
@@ -39,7 +39,10 @@ impl<S: Solver> Engine<S> {
     /// The same for the household, as an object may hold it.
     pub(super) fn standing(&self) -> Value {
         let report = self.report.borrow();
-        let text = |text: &str| Value::Text(text.chars().take(MAX_SHOWN).collect::<String>().into());
+        let text = |text: &str| {
+            let end = (0..=text.len().min(MAX_SHOWN)).rev().find(|end| text.is_char_boundary(*end));
+            Value::from(text.get(..end.unwrap_or(0)).unwrap_or_default())
+        };
         let moment = |at: u64| Value::Int(i64::try_from(at).unwrap_or(i64::MAX));
         let mut map: BTreeMap<Box<str>, Value> = BTreeMap::from([
             ("names".into(), text(&report.names.join(" "))),
