@@ -361,7 +361,8 @@ impl<S: Solver> Engine<S> {
         let Some(held) = &self.held else { return Ok(()) };
         let known = self.plan.take().filter(|plan| plan.certificate == held.fingerprint);
         let mut plan = known.clone().unwrap_or_else(|| Plan::new(&held.fingerprint, held.validity, chance()));
-        if held.fits && plan.look <= now {
+        // What is due stays due: it may be under way.
+        if held.fits && plan.look <= now && plan.at > now {
             match self.suggested(held).await {
                 Some(window) => plan.suggest(now, window, held.validity, chance()),
                 None => plan.keep(now),
