@@ -72,7 +72,8 @@ impl OrderError {
             Self::Validation { .. } => Failure::Validation,
             Self::Lost(_) => Failure::Lost,
             Self::Authority { .. } if self.is("rateLimited") || self.status() == 429 => Failure::Limited,
-            Self::Authority { .. } if self.status() >= 500 => Failure::Lost,
+            // The library has tried bad nonces again already: that is no answer to what was asked.
+            Self::Authority { .. } if self.status() >= 500 || self.is("badNonce") => Failure::Lost,
             _ => Failure::Other,
         }
     }
