@@ -19,8 +19,8 @@ fn gateway(name: &str, http: &str) -> Plan {
 /// What `hearth doctor` says of the port.
 async fn check(node: &Daemon) -> Value {
     let answer = node.client().get("/api/v1/doctor").await.unwrap().success().unwrap();
-    let checks = answer["checks"].as_array().unwrap().iter();
-    checks.filter(|check| check["name"] == "HTTP port").next().cloned().unwrap_or_default()
+    let mut checks = answer["checks"].as_array().unwrap().iter();
+    checks.find(|check| check["name"] == "HTTP port").cloned().unwrap_or_default()
 }
 
 /// Where the port is open.
