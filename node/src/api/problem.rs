@@ -417,7 +417,7 @@ impl From<TokenError> for Problem {
                 "no-time",
                 "The time of day is not known",
                 detail,
-                "say the time (`hearth time`), or make a token without an end",
+                "say the time (`hearth time set`), or make a token without an end",
             ),
             TokenError::NotFound => Self::new(
                 StatusCode::NOT_FOUND,

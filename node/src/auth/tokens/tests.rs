@@ -122,8 +122,8 @@ async fn what_is_no_token_is_refused_and_nothing_is_made() {
 async fn no_token_is_made_by_one_that_ends_sooner() {
     let (_fake, tokens) = start();
     let maker = tokens.make(Wanted { end: hour(), ..wanted(Role::Admin) }).await.unwrap();
-    let by = Some(Who::Token { id: maker.id, label: String::new() });
-    let asked = |end| Wanted { end, by: by.clone(), ..wanted(Role::Viewer) };
+    let who = Who::Token { id: maker.id, label: String::new() };
+    let asked = |end| Wanted { end, by: Some(who.clone()), ..wanted(Role::Viewer) };
     let later = Some(End::After(Duration::from_secs(7_200)));
     for end in [None, later] {
         assert_eq!(tokens.make(asked(end)).await.unwrap_err(), TokenError::Outlives);
@@ -131,7 +131,7 @@ async fn no_token_is_made_by_one_that_ends_sooner() {
     let sooner = tokens.make(asked(Some(End::After(Duration::from_secs(60))))).await.unwrap();
     let listed = tokens.list().await.unwrap();
     let shown = listed.iter().find(|view| view.id == sooner.id).unwrap();
-    assert_eq!(shown.by, by.unwrap().to_string());
+    assert_eq!(shown.by, who.to_string());
 }
 
 #[tokio::test]
@@ -158,6 +158,21 @@ async fn a_token_ends_is_shown_for_a_week_and_goes() {
         "by the node whose part it is"
     );
     assert!(live.borrow().contains_key(&stays));
+}
+
+#[tokio::test]
+async fn what_a_use_leaves_of_a_token_that_was_revoked_meanwhile_goes_too() {
+    let (fake, tokens, turn) = timed(true);
+    fake.put("token/ff", "used", Value::Int(5)).await;
+    let remnant = ObjectId::new("token/ff").unwrap();
+    for ahead_ms in 0.. {
+        if fake.service().get(remnant.clone()).await.unwrap().is_none() {
+            break;
+        }
+        turn.send_replace(HouseholdTime { ahead_ms, trusted: true });
+        tokio::task::yield_now().await;
+    }
+    assert!(tokens.list().await.unwrap().is_empty());
 }
 
 #[tokio::test]
