@@ -131,16 +131,16 @@ async fn every_operation_demands_the_role_that_the_document_says() {
             continue;
         }
         let path = path.replace(['{', '}'], "");
-        let answer = refused(&bench, &method, &path, None).await;
+        let outcome = refused(&bench, &method, &path, None).await;
         match role {
-            "open" => assert_ne!(answer, Some(401), "{method} {path}"),
-            "socket" => assert_eq!(answer, Some(403), "{method} {path}"),
-            _ => assert_eq!(answer, Some(401), "{method} {path}"),
+            "open" => assert_ne!(outcome, Some(401), "{method} {path}"),
+            "socket" => assert_eq!(outcome, Some(403), "{method} {path}"),
+            _ => assert_eq!(outcome, Some(401), "{method} {path}"),
         }
         let Some(needed) = tokens.iter().position(|(name, _)| *name == role) else { continue };
         for (given, (name, token)) in tokens.iter().enumerate() {
-            let answer = refused(&bench, &method, &path, Some(token)).await;
-            assert_eq!(answer.is_some(), given < needed, "{method} {path} as {name}: {answer:?}");
+            let outcome = refused(&bench, &method, &path, Some(token)).await;
+            assert_eq!(outcome.is_some(), given < needed, "{method} {path} as {name}: {outcome:?}");
         }
     }
 }
