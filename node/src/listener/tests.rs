@@ -238,7 +238,8 @@ async fn half_and_slow_handshakes_end_at_one_deadline_and_a_good_client_is_serve
 
 #[tokio::test]
 async fn many_unfinished_handshakes_keep_nobody_out() {
-    let web = Web::start(TcpLimits { handshakes: 8, guests: 100, deadline: PATIENCE }).await;
+    let web =
+        Web::start(TcpLimits { handshakes: 8, guests: 100, all_guests: 1_000, deadline: PATIENCE }).await;
     let mut idle = Vec::new();
     for _ in 0..40 {
         idle.push(web.raw().await);
@@ -256,7 +257,7 @@ async fn raw_from(from: [u8; 4], to: SocketAddr) -> TcpStream {
 
 #[tokio::test]
 async fn one_address_crowds_out_itself_and_nobody_else() {
-    let web = Web::start(TcpLimits { handshakes: 64, guests: 4, deadline: PATIENCE }).await;
+    let web = Web::start(TcpLimits { handshakes: 64, guests: 4, all_guests: 100, deadline: PATIENCE }).await;
     let neighbour = raw_from([127, 0, 0, 3], web.address).await;
     let mut idle = Vec::new();
     for _ in 0..20 {

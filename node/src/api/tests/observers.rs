@@ -39,7 +39,7 @@ impl Client<DuplexStream> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     async fn over(stream: S, token: Option<&str>) -> Result<Self, Error> {
-        let mut request = "ws://hearth/api/v1/watch".into_client_request()?;
+        let mut request = "ws://localhost/api/v1/watch".into_client_request()?;
         request.headers_mut().insert("sec-websocket-protocol", "hearth.v1".parse().unwrap());
         if let Some(token) = token {
             request.headers_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());

@@ -96,7 +96,7 @@ async fn a_head_that_never_ends_is_hung_up_on() {
         let guest = "127.0.0.1:9".parse::<std::net::SocketAddr>().ok().map(Guest::from);
         server.serve_stream(served, guest).await
     });
-    client.write_all(b"GET /healthz HTTP/1.1\r\nHost: a\r\nX-Slow: ").await.unwrap();
+    client.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-Slow: ").await.unwrap();
     tokio::time::timeout(Duration::from_secs(60), task).await.expect("the connection ends").unwrap();
 }
 
@@ -131,7 +131,7 @@ async fn attempts_are_paced_by_the_address_of_the_connection() {
                 let guest = peer.parse::<std::net::SocketAddr>().ok().map(Guest::from);
                 server.serve_stream(served, guest).await
             });
-            let request = "GET /api/v1/status HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer hth_x\r\nConnection: close\r\n\r\n";
+            let request = "GET /api/v1/status HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer hth_x\r\nConnection: close\r\n\r\n";
             client.write_all(request.as_bytes()).await.unwrap();
             let mut answer = String::new();
             client.read_to_string(&mut answer).await.unwrap();
@@ -156,7 +156,8 @@ async fn guest(crowd: &mut Crowd, server: &HttpServer, address: &str) -> (Duplex
 }
 
 async fn ask(client: &mut DuplexStream, token: &str) -> String {
-    let request = format!("GET /api/v1/status HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\n\r\n");
+    let request =
+        format!("GET /api/v1/status HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n\r\n");
     client.write_all(request.as_bytes()).await.unwrap();
     let mut answer = [0; 4096];
     let length = client.read(&mut answer).await.unwrap();
@@ -169,7 +170,7 @@ async fn whoever_has_shown_a_token_gives_way_to_nobody() {
     let metrics = Arc::clone(&bench.context.metrics);
     let server = HttpServer::new(bench.router(Access::Bearer), metrics, bench.context.shutdown.clone());
     let token = bench.token(Role::Viewer).await;
-    let mut crowd = Crowd::new(2);
+    let mut crowd = Crowd::new(2, 100);
     let (mut known, known_task) = guest(&mut crowd, &server, "10.0.0.1:1").await;
     assert!(ask(&mut known, &token).await.starts_with("HTTP/1.1 200"));
     let (mut wrong, wrong_task) = guest(&mut crowd, &server, "10.0.0.1:2").await;
@@ -198,8 +199,8 @@ async fn a_websocket_without_a_token_counts_until_it_shows_one() {
     let metrics = Arc::clone(&bench.context.metrics);
     let server = HttpServer::new(bench.router(Access::Bearer), metrics, bench.context.shutdown.clone());
     let token = bench.token(Role::Viewer).await;
-    let mut crowd = Crowd::new(1);
-    let upgrade = b"GET /api/v1/watch HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\
+    let mut crowd = Crowd::new(1, 100);
+    let upgrade = b"GET /api/v1/watch HTTP/1.1\r\nHost: localhost\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\
         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: hearth.v1\r\n\r\n";
     let mut sockets = Vec::new();
     for shows_token in [true, false] {
