@@ -8,6 +8,7 @@ mod listener;
 mod names;
 mod proxy;
 mod seen;
+mod served;
 mod web;
 
 use std::{
@@ -15,6 +16,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::Stdio,
+    sync::Arc,
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -27,6 +29,7 @@ pub use listener::Listener;
 pub use names::Names;
 pub use proxy::{Canned, Fault, Proxy, Rule};
 pub use seen::{Seen, Step};
+pub use served::{presented, trusting};
 pub use web::{Reply, Trust, ask};
 
 /// How many sets of ports are tried: somebody else may take one between the look and the start.
@@ -59,7 +62,7 @@ impl Plan {
 #[derive(Debug)]
 pub struct Pebble {
     /// Its name server.
-    pub names: Names,
+    pub names: Arc<Names>,
     plan: Plan,
     acme: SocketAddr,
     management: SocketAddr,
@@ -76,7 +79,7 @@ impl Pebble {
     pub async fn start(plan: Plan) -> Result<Self> {
         let folder = Folder::new()?;
         let listener = Listener::make(plan.address)?;
-        let names = Names::start(plan.address).await?;
+        let names = Arc::new(Names::start(plan.address).await?);
         let nowhere = SocketAddr::new(plan.address, 0);
         let mut pebble =
             Self { names, plan, acme: nowhere, management: nowhere, listener, process: None, folder };
@@ -130,7 +133,7 @@ impl Pebble {
             "privateKey": key,
             "httpPort": self.plan.http_port,
             "tlsPort": self.plan.tls_port,
-            "domainBlocklist": ["blocked.hearth-home.org"],
+            "domainBlocklist": ["blocked.hearth.test"],
             "retryAfter": { "authz": 1, "order": 1 },
             "keyAlgorithm": "ecdsa",
             "profiles": {

@@ -51,7 +51,7 @@ impl Names {
             if self.process.try_wait()?.is_some() {
                 return Ok(true);
             }
-            self.asked("hearth-home.org").await?;
+            self.asked("hearth.test").await?;
             runs = true;
             Ok(true)
         })

@@ -71,7 +71,7 @@ async fn the_authority_issues_through_the_proxy_which_counts() {
     let pebble = Pebble::start(Plan { refused_nonces: 0, ..Plan::new(1, 1) }).await.unwrap();
     let proxy = pebble.proxy().await.unwrap();
     let account = account(&pebble, &proxy).await.unwrap();
-    let chain = order(&pebble, &account, "one.hearth-home.org").await.unwrap();
+    let chain = order(&pebble, &account, "one.hearth.test").await.unwrap();
 
     for step in [Step::NewAccount, Step::NewOrder, Step::Ready, Step::Finalize, Step::Certificate] {
         assert_eq!(proxy.done(step), 1, "{step:?} in {:#?}", proxy.steps());
@@ -79,7 +79,7 @@ async fn the_authority_issues_through_the_proxy_which_counts() {
     let seen = proxy.seen();
     for step in [Step::NewOrder, Step::Ready] {
         let named = seen.iter().find(|seen| seen.step == step).unwrap();
-        assert_eq!(named.names, ["one.hearth-home.org"], "{named:?}");
+        assert_eq!(named.names, ["one.hearth.test"], "{named:?}");
     }
     // The chain leads to the root that the authority shows.
     let chain: Vec<CertificateDer<'_>> =
@@ -90,7 +90,7 @@ async fn the_authority_issues_through_the_proxy_which_counts() {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let verifier =
         rustls::client::WebPkiServerVerifier::builder_with_provider(roots.into(), provider).build().unwrap();
-    let name = ServerName::try_from("one.hearth-home.org").unwrap();
+    let name = ServerName::try_from("one.hearth.test").unwrap();
     use rustls::client::danger::ServerCertVerifier as _;
     verifier.verify_server_cert(&chain[0], &chain[1..], &name, &[], UnixTime::now()).unwrap();
     // Whoever asks when to renew it hears what the test says.
@@ -115,9 +115,9 @@ async fn good_nonces_are_refused_and_broken_names_fail() {
             break account;
         }
     };
-    pebble.names.broken("_acme-challenge.two.hearth-home.org", true).await.unwrap();
+    pebble.names.broken("_acme-challenge.two.hearth.test", true).await.unwrap();
     for _ in 0..20 {
-        order(&pebble, &account, "two.hearth-home.org").await.unwrap_err();
+        order(&pebble, &account, "two.hearth.test").await.unwrap_err();
         if proxy.done(Step::Ready) > 0 {
             break;
         }
@@ -128,7 +128,7 @@ async fn good_nonces_are_refused_and_broken_names_fail() {
         .into_iter()
         .filter(|seen| seen.problem.as_deref() == Some("urn:ietf:params:acme:error:badNonce"));
     assert!(bad_nonces.count() > 0, "{:#?}", proxy.steps());
-    assert!(pebble.names.asked("_acme-challenge.two.hearth-home.org").await.unwrap() > 0);
+    assert!(pebble.names.asked("_acme-challenge.two.hearth.test").await.unwrap() > 0);
 }
 
 #[tokio::test]
@@ -141,13 +141,13 @@ async fn the_proxy_holds_cuts_loses_and_answers_itself() {
         Step::NewOrder,
         Fault::Answer(Canned::problem(429, "rateLimited", "slowly").retry_after(3)),
     ));
-    let refused = order(&pebble, &account, "three.hearth-home.org").await.unwrap_err();
+    let refused = order(&pebble, &account, "three.hearth.test").await.unwrap_err();
     assert!(refused.to_string().contains("slowly"), "{refused}");
     proxy.clear();
 
     for fault in [Fault::Cut, Fault::Lose] {
         proxy.rule(Rule::on(Step::NewOrder, fault).times(1));
-        order(&pebble, &account, "three.hearth-home.org").await.unwrap_err();
+        order(&pebble, &account, "three.hearth.test").await.unwrap_err();
         proxy.clear();
     }
     assert_eq!(proxy.asked(Step::NewOrder), 3);
@@ -158,7 +158,7 @@ async fn the_proxy_holds_cuts_loses_and_answers_itself() {
     );
 
     proxy.rule(Rule::on(Step::Finalize, Fault::HoldBefore));
-    let ordered = order(&pebble, &account, "three.hearth-home.org");
+    let ordered = order(&pebble, &account, "three.hearth.test");
     let looked = async {
         proxy.holds().await.unwrap();
         assert_eq!(proxy.done(Step::Finalize), 0);

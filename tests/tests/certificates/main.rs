@@ -2,3 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod harness;
+mod month;
+mod owner;
+mod refused;
+mod renewal;
