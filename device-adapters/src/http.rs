@@ -387,6 +387,18 @@ impl Client {
 /// # Errors
 /// That it trusts none, with the way out.
 pub(crate) fn public_tls() -> Result<Arc<ClientConfig>, String> {
+    let roots = public_roots()?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(Arc::new(config))
+}
+
+/// The authorities that this system trusts.
+pub(crate) fn public_roots() -> Result<rustls::RootCertStore, String> {
     let mut roots = rustls::RootCertStore::empty();
     let found = rustls_native_certs::load_native_certs();
     roots.add_parsable_certificates(found.certs);
@@ -395,13 +407,7 @@ pub(crate) fn public_tls() -> Result<Arc<ClientConfig>, String> {
             "this system trusts no certificate authority: install the package ca-certificates".to_owned()
         );
     }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Ok(Arc::new(config))
+    Ok(roots)
 }
 
 #[cfg(test)]

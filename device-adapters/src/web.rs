@@ -54,6 +54,14 @@ pub struct WebResponse {
     pub body: Vec<u8>,
 }
 
+/// The authorities that this system trusts.
+///
+/// # Errors
+/// That it trusts none, with the way out.
+pub fn public_roots() -> Result<rustls::RootCertStore, String> {
+    crate::http::public_roots()
+}
+
 /// Asks any host, each time over a connection of its own.
 #[derive(Debug, Clone)]
 pub struct Web {

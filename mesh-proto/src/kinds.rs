@@ -208,6 +208,29 @@ pub const KINDS: &[KindRule] = &[
             field("created", Durability::Config, Writer::Node),
         ],
     },
+    KindRule {
+        kind: "certificate",
+        overlay_ttl_ms: None,
+        fields: &[
+            // The challenges of a certificate authority that a living node answers.
+            field("gateway", Durability::Presence, Writer::Named),
+            // What it says of its public certificate: the others wait for their turn by it, and count with it.
+            field("standing", Durability::State, Writer::Named),
+            field("turn", Durability::State, Writer::Named),
+            field("issued", Durability::Config, Writer::Named),
+            field("failed", Durability::Config, Writer::Named),
+        ],
+    },
+    KindRule {
+        kind: "challenge",
+        overlay_ttl_ms: None,
+        fields: &[
+            // Flushed: the authority may look while its maker is down.
+            required("answer", Durability::Config, Writer::Node),
+            // A gateway that starts anew takes it in anew.
+            field("ack.", Durability::Presence, Writer::Node),
+        ],
+    },
 ];
 
 /// The prefix of the fields by which a node closes a generation (`node/SHORT.closed.G`).
@@ -250,7 +273,17 @@ fn is_protected_object(key: &Key) -> bool {
     key.field.is_object()
         && matches!(
             key.object.kind(),
-            "node" | "token" | "command" | "event" | "adapter" | "home" | "schedule" | "scene" | "automation"
+            "node"
+                | "token"
+                | "command"
+                | "event"
+                | "adapter"
+                | "home"
+                | "schedule"
+                | "scene"
+                | "automation"
+                | "certificate"
+                | "challenge"
         )
 }
 

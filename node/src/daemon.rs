@@ -6,6 +6,7 @@
 
 pub mod addresses;
 mod boot;
+mod challenges;
 pub mod control;
 pub mod doctor;
 pub mod household;
@@ -29,7 +30,8 @@ use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
 
 use self::metrics::{
-    adapter_metrics, automation_metrics, history_metrics, join_metrics, store_metrics, transport_metrics,
+    adapter_metrics, automation_metrics, history_metrics, http_metrics, join_metrics, store_metrics,
+    transport_metrics,
 };
 use crate::{
     api::{
@@ -61,6 +63,7 @@ use crate::{
     tls::{identity::NodeIdentity, local_ca::WallClock, resolver::WebRenewal},
     transport::{Dialer, Limits, QuicTransport, TransportCounters, Ways, WebSocketTransport, link_events},
 };
+use challenges::{Challenges, ChallengesParts};
 use control::{Control, End};
 use doctor::Doctor;
 pub use parts::Failed;
@@ -234,6 +237,17 @@ impl Life<'_> {
             }
         });
 
+        let challenges = Challenges::spawn(
+            &mut tasks,
+            ChallengesParts {
+                config,
+                service: service.clone(),
+                me: me.short(),
+                time: household_time.clone(),
+                names: names_rx.clone(),
+                api_port: address.port(),
+            },
+        );
         let (commands, commands_port) = CommandsHandle::channel();
         let (adapters, adapter_requests) = AdaptersHandle::channel();
         let devices_beats = Arc::new(AtomicU64::new(0));
@@ -310,6 +324,7 @@ impl Life<'_> {
             state_dir: state.path().to_owned(),
             adapters: devices.adapters.clone(),
             history: recorded.clone(),
+            http_port: challenges.http_port,
         };
         let owner = Control {
             state: state.clone(),
@@ -326,7 +341,8 @@ impl Life<'_> {
         let wall_clock =
             move || WallClock { unix: unix_seconds().max(BUILD_S), trusted: *synchronised.borrow() };
         let renewal = WebRenewal::new(ca, names_rx, wall_clock)?;
-        let web_tls = Arc::new(renewal.resolver().web_tls()?);
+        let config_of_web = Arc::new(renewal.resolver().web_tls()?);
+        let web_tls = listener::WebTls { config: config_of_web, answers: challenges.answers };
         tasks.spawn("the web certificate", renewal.run());
         let (tokens, tokens_owner) = Tokens::new(service.clone());
         tasks.spawn("the tokens", tokens_owner.run());
@@ -357,6 +373,7 @@ impl Life<'_> {
                 adapter_metrics(devices.adapters.clone()),
                 history_metrics(recorded),
                 automation_metrics(by_itself),
+                http_metrics(challenges.counters),
             ],
             stalled,
             shutdown: shutdown.clone(),

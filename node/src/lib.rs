@@ -15,6 +15,7 @@ pub mod json;
 pub mod listener;
 pub mod logging;
 pub mod origin;
+pub mod plain_http;
 pub mod service;
 pub mod state_dir;
 pub mod store;

@@ -5,6 +5,7 @@
 //! gives way, so slow ones keep nobody out. Until a client has shown a token it also counts for its address (see
 //! [`Guest`]).
 
+mod challenge;
 mod crowd;
 
 use std::{
@@ -17,18 +18,21 @@ use std::{
 use rustls::{AlertDescription, ServerConfig};
 use thiserror::Error;
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
-    sync::mpsc,
+    sync::{mpsc, watch},
     time::{Instant, timeout},
 };
-use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
+use tokio_rustls::{LazyConfigAcceptor, StartHandshake, server::TlsStream};
 use tracing::{debug, warn};
 
 pub(crate) use self::crowd::Crowd;
 pub use self::crowd::{Guest, Place};
 use crate::{
-    tls::identity::{ALPN_JOIN, ALPN_MESH},
+    plain_http,
+    tls::{
+        acme::answers::Served,
+        identity::{ALPN_JOIN, ALPN_MESH},
+    },
     transport::{TransportCounters, WebSocketTransport, counters::bump, unfinished::Unfinished},
 };
 
@@ -38,16 +42,9 @@ const TLS_HANDSHAKE: u8 = 0x16;
 const PORT_TRIES: usize = 16;
 /// How often ports that are in use are tried again.
 const LOOK_FOR_PORTS: Duration = Duration::from_millis(20);
-/// Most that is read of a plain HTTP request before it is answered.
-const PLAIN_REQUEST: usize = 8 << 10;
 /// With this a part of the node asks whether the listener answers; it is no mistake of a client and
 /// not counted as one.
 pub(crate) const PROBE: &[u8] = b"OPTIONS * HTTP/1.0\r\n\r\n";
-const PLAIN_ANSWER: &str = "HTTP/1.1 400 Bad Request\r\n\
-    Content-Type: text/plain; charset=utf-8\r\n\
-    Content-Length: 69\r\n\
-    Connection: close\r\n\r\n\
-    this port speaks HTTPS: use https:// and the CA of `hearth ca export`";
 
 /// The port could not be had.
 #[derive(Debug, Error)]
@@ -142,11 +139,27 @@ pub struct WebConnection {
     pub guest: Guest,
 }
 
+/// What clients that are no nodes get.
+#[derive(Debug, Clone)]
+pub struct WebTls {
+    /// TLS for the API.
+    pub config: Arc<ServerConfig>,
+    /// The certificates of challenges.
+    pub answers: watch::Receiver<Arc<Served>>,
+}
+
+impl From<Arc<ServerConfig>> for WebTls {
+    /// Without any challenges.
+    fn from(config: Arc<ServerConfig>) -> Self {
+        Self { config, answers: watch::channel(Arc::default()).1 }
+    }
+}
+
 /// Accepts until the receiver of `web` is dropped. A connection that `web` has no room for
 /// within the deadline is closed and counted.
 pub async fn serve(
     tcp: TcpListener,
-    tls: Arc<ServerConfig>,
+    tls: WebTls,
     mesh: WebSocketTransport,
     web: mpsc::Sender<WebConnection>,
     counters: Arc<TransportCounters>,
@@ -184,7 +197,7 @@ pub async fn serve(
 
 /// One connection until the API has it.
 struct Handshake {
-    tls: Arc<ServerConfig>,
+    tls: WebTls,
     mesh: WebSocketTransport,
     web: mpsc::Sender<WebConnection>,
     counters: Arc<TransportCounters>,
@@ -219,11 +232,7 @@ impl Handshake {
         match stream.peek(&mut first).await {
             Ok(1) if first == [TLS_HANDSHAKE] => {}
             Ok(1) if first.iter().all(u8::is_ascii_uppercase) => {
-                if read_plain(&mut stream).await.is_none_or(|request| request != PROBE) {
-                    bump(&self.counters.tcp_plain_http);
-                }
-                // The client sees the answer or it does not; there is nothing else to do.
-                let _ = answer_plain(&mut stream).await;
+                self.answer_plain(&mut stream).await;
                 return None;
             }
             Ok(1) => {
@@ -243,6 +252,10 @@ impl Handshake {
                 return None;
             }
         };
+        if challenge::is_asked(&hello.client_hello()) {
+            self.answer_challenge(hello).await;
+            return None;
+        }
         let mesh = hello
             .client_hello()
             .alpn()
@@ -252,7 +265,7 @@ impl Handshake {
             self.mesh.accept(hello, self.guest.address).await;
             return None;
         }
-        match hello.into_stream(self.tls.clone()).await {
+        match hello.into_stream(self.tls.config.clone()).await {
             Ok(stream) => Some(stream),
             Err(error) => {
                 debug!(address = %self.guest.address, %error, "a TLS handshake failed");
@@ -262,6 +275,43 @@ impl Handshake {
                     &self.counters.tcp_handshake_failed
                 });
                 None
+            }
+        }
+    }
+
+    /// Says in plain HTTP what this port is. The request is read first: closing a socket with unread bytes would
+    /// discard the answer.
+    async fn answer_plain(&self, stream: &mut TcpStream) {
+        let request = plain_http::read_head(stream).await;
+        if request.as_deref() != Ok(PROBE) {
+            bump(&self.counters.tcp_plain_http);
+        }
+        let head = request.ok().and_then(|bytes| plain_http::Head::parse(&bytes));
+        let with_body = head.as_ref().is_none_or(|head| head.method != "HEAD");
+        let page = plain_http::speaks_https(head.as_ref()).bytes(with_body);
+        // The client sees the answer or it does not; there is nothing else to do.
+        let _ = plain_http::send(stream, &page).await;
+    }
+
+    /// Shows the certificate of a challenge, and nothing else, to a certificate authority.
+    async fn answer_challenge(&self, hello: StartHandshake<TcpStream>) {
+        let name = hello.client_hello().server_name().map(str::to_ascii_lowercase);
+        let certificate = name.and_then(|name| self.tls.answers.borrow().challenge_certificate(&name));
+        let outcome = match certificate {
+            Some(certificate) => challenge::answer(hello, certificate).await,
+            None => {
+                bump(&self.counters.tcp_acme_unknown);
+                return challenge::refuse(hello.io).await;
+            }
+        };
+        match outcome {
+            Ok(stream) => {
+                bump(&self.counters.tcp_acme_answered);
+                challenge::close(stream).await;
+            }
+            Err(error) => {
+                debug!(address = %self.guest.address, %error, "a certificate authority did not take the answer");
+                bump(&self.counters.tcp_handshake_failed);
             }
         }
     }
@@ -276,23 +326,6 @@ fn is_unknown_alpn(error: &io::Error) -> bool {
                 | rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol)
         )
     )
-}
-
-/// Reads a request in plain HTTP; none when the connection breaks. It must be read before it is
-/// answered: closing a socket with unread bytes would discard the answer.
-async fn read_plain(stream: &mut TcpStream) -> Option<Vec<u8>> {
-    let (mut piece, mut request) = ([0; 1_024], Vec::new());
-    while request.len() < PLAIN_REQUEST && !request.ends_with(b"\r\n\r\n") {
-        let count = stream.read(&mut piece).await.ok().filter(|count| *count > 0)?;
-        request.extend(piece.iter().take(count));
-    }
-    Some(request)
-}
-
-/// Says in plain HTTP what this port is.
-async fn answer_plain(stream: &mut TcpStream) -> io::Result<()> {
-    stream.write_all(PLAIN_ANSWER.as_bytes()).await?;
-    stream.shutdown().await
 }
 
 #[cfg(test)]

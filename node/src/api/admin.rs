@@ -67,7 +67,12 @@ pub(super) async fn status(State(context): Context) -> Result<Json<Value>, Probl
 }
 
 pub(super) async fn ca(State(context): Context) -> Response {
-    ([(header::CONTENT_TYPE, "application/x-pem-file")], context.ca_pem.clone()).into_response()
+    // Phones know by the name of the file what to do with it.
+    let headers = [
+        (header::CONTENT_TYPE, "application/x-pem-file"),
+        (header::CONTENT_DISPOSITION, "attachment; filename=\"hearth-ca.pem\""),
+    ];
+    (headers, context.ca_pem.clone()).into_response()
 }
 
 #[derive(Deserialize)]

@@ -35,6 +35,7 @@ pub(crate) struct FakeLoop {
     service: Service,
     store_error: Arc<Mutex<Option<String>>>,
     clock: Arc<Mutex<Option<Clock>>>,
+    me: Arc<AtomicU64>,
 }
 
 /// What says the time, in milliseconds since 1970.
@@ -50,9 +51,21 @@ impl FakeLoop {
         let (service, requests) = Service::channel();
         let store_error = Arc::new(Mutex::new(store_error.map(str::to_owned)));
         let clock = Arc::default();
-        let state = State { store_error: store_error.clone(), clock: Arc::clone(&clock), ..State::default() };
+        let me = Arc::new(AtomicU64::new(0xab));
+        let state = State {
+            store_error: store_error.clone(),
+            clock: Arc::clone(&clock),
+            me: Arc::clone(&me),
+            ..State::default()
+        };
         tokio::spawn(state.run(requests));
-        Self { service, store_error, clock }
+        Self { service, store_error, clock, me }
+    }
+
+    /// From now on what is written comes from this node.
+    pub(crate) fn called(&self, node: ShortId) -> &Self {
+        self.me.store(node.0, Ordering::Relaxed);
+        self
     }
 
     /// From now on what is written carries the time that this says, not a number that counts up.
@@ -112,6 +125,7 @@ struct State {
     last_watcher: u64,
     store_error: Arc<Mutex<Option<String>>>,
     clock: Arc<Mutex<Option<Clock>>>,
+    me: Arc<AtomicU64>,
     said_ms: Option<u64>,
 }
 
@@ -191,7 +205,7 @@ impl State {
                 Op::Delete(object) => (object.clone(), FieldName::object()),
             };
             let key = Key { object, field };
-            if !may_author(&key, author, ShortId(0xab)) {
+            if !may_author(&key, author, ShortId(self.me.load(Ordering::Relaxed))) {
                 return Err(ServiceError::Forbidden(format!("{key:?}")));
             }
             if let Op::Set(_, field, value) = op

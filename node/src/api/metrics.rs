@@ -45,8 +45,8 @@ pub struct Sample {
 /// Asked at each scrape; must not block.
 pub type MetricsSource = Arc<dyn Fn() -> Vec<Sample> + Send + Sync>;
 
-/// Observers at once.
-pub const MAX_OBSERVERS: u64 = 128;
+/// Observers at once: a home's dashboards and scripts, several times over.
+pub const MAX_OBSERVERS: u64 = 256;
 /// WebSockets at once whose client has not shown its token yet; more than one address may have.
 const MAX_NEWCOMERS: u64 = 96;
 

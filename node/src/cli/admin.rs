@@ -1,6 +1,4 @@
-//! `token`, `setup-code`, `ca export`, `doctor`.
-
-use std::path::Path;
+//! `token`, `setup-code`, `doctor`.
 
 use hyper::Method;
 use serde_json::{Value, json};
@@ -57,30 +55,6 @@ impl Session {
         }
         let code = text(&answer, "code")?;
         self.out.either(&answer, || code)?;
-        Ok(Exit::Ok)
-    }
-
-    pub(super) async fn ca_export(&self, to: Option<&Path>) -> Done<Exit> {
-        let pem = self.client.bytes(Method::GET, "/api/v1/ca", None).await?;
-        let Some(to) = to else {
-            if self.out.json {
-                self.out.document(&json!({"pem": String::from_utf8_lossy(&pem)}))?;
-            } else {
-                self.out.raw(&pem)?;
-            }
-            return Ok(Exit::Ok);
-        };
-        std::fs::write(to, &pem).map_err(|error| {
-            let detail = format!("{} cannot be written: {error}", to.display());
-            Failure::new(Exit::Failure, detail, "give another --out FILE, or none for stdout")
-        })?;
-        self.out.note(format!(
-            "{} holds the CA; clients that trust it can speak to every API of it",
-            to.display()
-        ));
-        if self.out.json {
-            self.out.document(&json!({"file": to.to_string_lossy()}))?;
-        }
         Ok(Exit::Ok)
     }
 

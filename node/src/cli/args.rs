@@ -13,11 +13,13 @@ use crate::config::duration::parse_duration;
 use crate::config::{Flags, JoinToken, rules};
 
 mod automations;
+mod ca;
 mod devices;
 mod household;
 mod scenes;
 mod schedules;
 pub use automations::*;
+pub use ca::*;
 pub use devices::*;
 pub use household::*;
 pub use scenes::*;
@@ -196,9 +198,15 @@ pub enum Command {
         #[arg(long)]
         new: bool,
     },
-    /// The certificate authority of this node
-    #[command(subcommand)]
-    Ca(CaCommand),
+    /// Show the local certificate authority of this node, export it, and how to trust it
+    #[command(
+        after_help = "Examples:\n  hearth ca\n  hearth ca export hearth-ca.pem\n  hearth ca trust android"
+    )]
+    Ca {
+        /// `show` when none is given
+        #[command(subcommand)]
+        command: Option<CaCommand>,
+    },
     /// Show the time of day of the household and what it rests on, or say it
     ///
     /// A board without a battery clock and without a time server does not know the time after a power
@@ -408,17 +416,6 @@ pub enum TokenCommand {
     Revoke {
         /// Id, as `hearth token list` shows it
         id: String,
-    },
-}
-
-/// What `hearth ca` does.
-#[derive(Debug, Subcommand)]
-pub enum CaCommand {
-    /// Print the CA certificate (PEM) that clients of the API should trust
-    Export {
-        /// File to write instead of stdout
-        #[arg(long, value_name = "FILE")]
-        out: Option<PathBuf>,
     },
 }
 

@@ -13,6 +13,7 @@ mod adapters;
 mod admin;
 mod automations;
 mod backup;
+mod ca;
 mod devices;
 mod events;
 mod history;
@@ -186,7 +187,7 @@ impl Session {
             Command::Home { command } => self.home(command.as_ref()).await,
             Command::Token(command) => self.token(&command).await,
             Command::SetupCode { new } => self.setup_code(new).await,
-            Command::Ca(args::CaCommand::Export { out }) => self.ca_export(out.as_deref()).await,
+            Command::Ca { command } => self.ca(command.as_ref()).await,
             Command::Doctor => self.doctor().await,
             Command::Time { command } => self.time(command.as_ref()).await,
             Command::Backup(args) => self.backup(&args).await,

@@ -103,6 +103,18 @@ pub enum ConfigError {
         /// The rule.
         broken: Broken,
     },
+    /// A setting is well by itself and does not go together with the others.
+    #[error("{from}: `{key}` is {found}, but it {broken}")]
+    Contradiction {
+        /// Where the setting comes from.
+        from: String,
+        /// The key with its table.
+        key: &'static str,
+        /// What was found.
+        found: String,
+        /// The rule.
+        broken: Broken,
+    },
     /// A file that was found in the state folder names another state folder.
     #[error(
         "{at}: `state_dir` cannot be set in the file that lies in the state folder itself; \

@@ -14,6 +14,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::error::{Broken, ConfigError, Location};
+use super::tls::FileTls;
 use super::{AdapterConfig, PeerAddress, rules};
 use crate::timekeeping::ClockRule;
 
@@ -38,13 +39,14 @@ pub(crate) struct FileSettings {
     pub(crate) interfaces: Option<Vec<String>>,
     pub(crate) history_enabled: Option<bool>,
     pub(crate) history_megabytes: Option<u32>,
+    pub(crate) tls: FileTls,
     pub(crate) adapters: BTreeMap<String, AdapterConfig>,
     /// Where each key stands, by its dotted name, the keys of adapters included.
     pub(crate) places: BTreeMap<String, Location>,
 }
 
 /// The keys of the top level.
-const TOP: [&str; 12] = [
+const TOP: [&str; 13] = [
     "name",
     "listen",
     "state_dir",
@@ -56,6 +58,7 @@ const TOP: [&str; 12] = [
     "discovery",
     "api",
     "history",
+    "tls",
     "adapters",
 ];
 /// The keys of `[api]`.
@@ -109,6 +112,7 @@ pub(crate) fn parse(path: &Path, text: &str) -> Result<FileSettings, ConfigError
             "discovery" => reader.discovery(value, &mut settings)?,
             "api" => reader.api(value, &mut settings)?,
             "history" => reader.history(value, &mut settings)?,
+            "tls" => reader.tls(value, &mut settings)?,
             "adapters" => reader.adapters(value, &mut settings)?,
             _ => return Err(reader.unknown(key, "", &TOP)),
         }
@@ -116,15 +120,15 @@ pub(crate) fn parse(path: &Path, text: &str) -> Result<FileSettings, ConfigError
     Ok(settings)
 }
 
-struct Reader<'a> {
+pub(super) struct Reader<'a> {
     path: &'a Path,
     text: &'a str,
 }
 
-type Entry<'i> = Spanned<DeValue<'i>>;
+pub(super) type Entry<'i> = Spanned<DeValue<'i>>;
 
 impl Reader<'_> {
-    fn at(&self, span: &Range<usize>) -> Location {
+    pub(super) fn at(&self, span: &Range<usize>) -> Location {
         locate(self.path, self.text, span.start)
     }
 
@@ -142,7 +146,7 @@ impl Reader<'_> {
         }
     }
 
-    fn unknown(
+    pub(super) fn unknown(
         &self,
         key: &Spanned<toml::de::DeString<'_>>,
         table: &str,
@@ -165,8 +169,9 @@ impl Reader<'_> {
         }
     }
 
-    fn wrong(&self, key: &str, value: &Entry<'_>, broken: Broken) -> ConfigError {
+    pub(super) fn wrong(&self, key: &str, value: &Entry<'_>, broken: Broken) -> ConfigError {
         let found = match value.get_ref() {
+            DeValue::String(text) if holds_secret(text) => "hidden".to_owned(),
             DeValue::String(text) => format!("{:?}", clip(text, 64)),
             DeValue::Integer(number) => clip(number.as_str(), 64),
             DeValue::Boolean(truth) => truth.to_string(),
@@ -175,7 +180,7 @@ impl Reader<'_> {
         ConfigError::Value { at: self.at(&value.span()), key: key.to_owned(), found, broken }
     }
 
-    fn text<T>(
+    pub(super) fn text<T>(
         &self,
         key: &str,
         value: &Entry<'_>,
@@ -192,7 +197,7 @@ impl Reader<'_> {
         }
     }
 
-    fn list<T>(
+    pub(super) fn list<T>(
         &self,
         key: &str,
         value: &Entry<'_>,
@@ -204,7 +209,11 @@ impl Reader<'_> {
         items.iter().map(|item| self.text(key, item, &rule)).collect()
     }
 
-    fn table<'v, 'i>(&self, key: &str, value: &'v Entry<'i>) -> Result<&'v DeTable<'i>, ConfigError> {
+    pub(super) fn table<'v, 'i>(
+        &self,
+        key: &str,
+        value: &'v Entry<'i>,
+    ) -> Result<&'v DeTable<'i>, ConfigError> {
         let broken = Broken { rule: "a table of settings", example: "[api] on a line of its own" };
         value.get_ref().as_table().ok_or_else(|| self.wrong(key, value, broken))
     }
@@ -214,7 +223,7 @@ impl Reader<'_> {
     }
 
     /// A whole number without quotes.
-    fn number<T>(
+    pub(super) fn number<T>(
         &self,
         key: &str,
         value: &Entry<'_>,
@@ -325,6 +334,11 @@ fn locate(path: &Path, text: &str, offset: usize) -> Location {
     let line = before.matches('\n').count() + 1;
     let column = before.rsplit('\n').next().map_or(0, |last| last.chars().count()) + 1;
     Location { file: path.to_owned(), line, column }
+}
+
+/// Whether it is a URL with a name, and maybe a password, before its host.
+pub(super) fn holds_secret(text: &str) -> bool {
+    text.split_once("://").is_some_and(|(_, rest)| rest.contains('@'))
 }
 
 fn clip(text: &str, most: usize) -> String {

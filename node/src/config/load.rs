@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use super::error::{Broken, ConfigError};
+use super::file::holds_secret;
 use super::place::{default_state_dir, find_file};
 use super::{
     ApiConfig, Config, DEFAULT_PORT, DiscoveryConfig, Environment, Flags, HistoryConfig, JoinToken, Origin,
@@ -12,7 +13,7 @@ use super::{
 use crate::transport::dialer::RETRY_QUIC;
 
 /// The variables that Hearth knows, with the key that each sets.
-const VARIABLES: [(&str, &str); 15] = [
+const VARIABLES: [(&str, &str); 22] = [
     ("HEARTH_NAME", "name"),
     ("HEARTH_LISTEN", "listen"),
     ("HEARTH_STATE_DIR", "state_dir"),
@@ -26,6 +27,13 @@ const VARIABLES: [(&str, &str); 15] = [
     ("HEARTH_API_UNIX_GROUP", "api.unix_group"),
     ("HEARTH_HISTORY_ENABLED", "history.enabled"),
     ("HEARTH_HISTORY_MEGABYTES", "history.megabytes"),
+    ("HEARTH_TLS_DOMAINS", "tls.domains"),
+    ("HEARTH_TLS_CONTACT", "tls.contact"),
+    ("HEARTH_TLS_DIRECTORY", "tls.directory"),
+    ("HEARTH_TLS_DIRECTORY_ROOT", "tls.directory_root"),
+    ("HEARTH_TLS_PROFILE", "tls.profile"),
+    ("HEARTH_TLS_CHALLENGE", "tls.challenge"),
+    ("HEARTH_TLS_HTTP", "tls.http"),
     ("HEARTH_CONFIG", "config"),
     ("HEARTH_JOIN", "join"),
 ];
@@ -67,10 +75,10 @@ pub fn load(flags: &Flags, env: &Environment) -> Result<Config, ConfigError> {
         enabled: enabled.unwrap_or(usual.enabled),
         megabytes: megabytes.unwrap_or(usual.megabytes),
     };
+    let tls = super::tls::pick(&mut from, file.tls)?;
     let join = flags.join.clone().map(|v| ("--join", v));
     let join: Option<JoinToken> = from.pick("join", join, rules::join_token, None)?;
-    let places = from.places.iter().filter(|(key, _)| key.starts_with("adapters."));
-    from.origins.0.extend(places.map(|(key, at)| (key.clone(), Origin::File(at.clone()))));
+    from.tell_places("adapters");
     Ok(Config {
         name: name.unwrap_or_else(|| default_name(env)),
         listen,
@@ -83,6 +91,7 @@ pub fn load(flags: &Flags, env: &Environment) -> Result<Config, ConfigError> {
         discovery: DiscoveryConfig { mdns: mdns.unwrap_or(true), interfaces: interfaces.unwrap_or_default() },
         api: ApiConfig { unix_group: unix_group.unwrap_or_else(|| "hearth".into()) },
         history,
+        tls,
         adapters: file.adapters,
         join,
         origins: from.origins,
@@ -91,14 +100,21 @@ pub fn load(flags: &Flags, env: &Environment) -> Result<Config, ConfigError> {
     })
 }
 
-struct Layers<'a> {
+pub(super) struct Layers<'a> {
     env: &'a Environment,
     places: std::collections::BTreeMap<String, super::Location>,
-    origins: Origins,
+    pub(super) origins: Origins,
 }
 
 impl Layers<'_> {
-    fn pick<T>(
+    /// What stands below a table that the file alone sets comes from where it stands.
+    pub(super) fn tell_places(&mut self, table: &str) {
+        let below = |key: &str| key.strip_prefix(table).is_some_and(|rest| rest.starts_with('.'));
+        let places = self.places.iter().filter(|(key, _)| below(key));
+        self.origins.0.extend(places.map(|(key, at)| (key.clone(), Origin::File(at.clone()))));
+    }
+
+    pub(super) fn pick<T>(
         &mut self,
         key: &'static str,
         flag: Option<(&'static str, T)>,
@@ -114,7 +130,11 @@ impl Layers<'_> {
             let text = text.to_string_lossy();
             let value = rule(&text).map_err(|broken| ConfigError::Variable {
                 variable: variable.to_owned(),
-                found: if key == "join" { "hidden".into() } else { format!("{:?}", clip(&text)) },
+                found: if key == "join" || holds_secret(&text) {
+                    "hidden".into()
+                } else {
+                    format!("{:?}", clip(&text))
+                },
                 broken,
             })?;
             self.origins.0.insert(key.into(), Origin::Variable(variable));
@@ -128,7 +148,7 @@ impl Layers<'_> {
 }
 
 /// A list with commas between its items.
-fn list<T>(rule: impl Fn(&str) -> Result<T, Broken>) -> impl Fn(&str) -> Result<Vec<T>, Broken> {
+pub(super) fn list<T>(rule: impl Fn(&str) -> Result<T, Broken>) -> impl Fn(&str) -> Result<Vec<T>, Broken> {
     move |text| text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(&rule).collect()
 }
 

@@ -15,6 +15,9 @@
 //! | `discovery.interfaces` | `HEARTH_DISCOVERY_INTERFACES` (commas) | `--interfaces` | all |
 //! | `history.enabled` | `HEARTH_HISTORY_ENABLED` | | `true` |
 //! | `history.megabytes` | `HEARTH_HISTORY_MEGABYTES` | | `12` |
+//! | `tls.domains` | `HEARTH_TLS_DOMAINS` (commas) | | none: no public certificate |
+//! | `tls.contact`, `tls.directory`, `tls.directory_root`, `tls.profile`, `tls.challenge`, `tls.http` | `HEARTH_TLS_…` | | see [`TlsConfig`] |
+//! | `tls.dns.…` | | | see [`DnsConfig`] |
 //! | `api.unix_group` | `HEARTH_API_UNIX_GROUP` | | `hearth` |
 //! | `adapters.ID.…` | | | the adapter's own |
 //! | | `HEARTH_CONFIG` | `--config` | see [`place`] |
@@ -31,6 +34,7 @@ mod load;
 pub mod place;
 pub mod rules;
 mod show;
+pub mod tls;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -46,6 +50,9 @@ use crate::timekeeping::ClockRule;
 pub use self::error::{Broken, ConfigError, Location};
 pub use self::load::load;
 pub use self::show::{DEFAULT_FILE, ShownSetting, shown};
+pub use self::tls::{
+    Challenge, Directory, DnsConfig, DnsProviderConfig, TlsConfig, TsigAlgorithm, TsigKeyConfig,
+};
 
 /// The UDP and TCP port of a node that is told no other.
 pub const DEFAULT_PORT: u16 = 7843;
@@ -75,6 +82,8 @@ pub struct Config {
     pub api: ApiConfig,
     /// The history of devices on this node.
     pub history: HistoryConfig,
+    /// The public certificate of this node.
+    pub tls: TlsConfig,
     /// Settings of adapters by their id. An adapter that is not here runs with its defaults.
     pub adapters: BTreeMap<String, AdapterConfig>,
     /// The invite with which a node that has no household yet joins one.

@@ -38,6 +38,7 @@ pub fn shown(config: &Config) -> Vec<ShownSetting> {
         ("history.enabled".to_owned(), json!(config.history.enabled)),
         ("history.megabytes".to_owned(), json!(config.history.megabytes)),
     ];
+    settings.extend(config.tls.shown());
     for (id, adapter) in &config.adapters {
         settings.push((format!("adapters.{id}.enabled"), json!(adapter.enabled)));
         for (key, value) in adapter.settings.as_object().into_iter().flatten() {
@@ -97,6 +98,21 @@ mod tests {
             "api.unix_group",
             "history.enabled",
             "history.megabytes",
+            "tls.domains",
+            "tls.contact",
+            "tls.directory",
+            "tls.directory_root",
+            "tls.profile",
+            "tls.challenge",
+            "tls.http",
+            "tls.dns.provider",
+            "tls.dns.server",
+            "tls.dns.zone",
+            "tls.dns.key_name",
+            "tls.dns.key_algorithm",
+            "tls.dns.key_file",
+            "tls.dns.propagation_s",
+            "tls.dns.resolvers",
             "adapters.lifx.poll_s",
         ] {
             assert!(settings.places.contains_key(key), "{key} is not in the documented file");

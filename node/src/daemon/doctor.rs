@@ -9,6 +9,7 @@ use crate::{
     devices::{AdapterState, AdapterStatus},
     discovery::{Report, State},
     history::{self, Keeping},
+    plain_http::{PortStatus, way_out},
     service::{Service, Status},
     store::{RecoveryReport, repairs, restored, worker::StoreJobs},
 };
@@ -34,6 +35,8 @@ pub struct Doctor {
     pub adapters: watch::Receiver<Vec<AdapterStatus>>,
     /// How the history is.
     pub history: watch::Receiver<history::Report>,
+    /// Where the HTTP port stands.
+    pub http_port: watch::Receiver<PortStatus>,
 }
 
 impl Doctor {
@@ -53,6 +56,7 @@ impl Doctor {
         checks.push(self.lost_and_found());
         checks.extend(self.adapters.borrow().iter().map(adapter));
         checks.push(history(&self.history.borrow()));
+        checks.extend(http_port(&self.http_port.borrow()));
         checks.push(tombstones(&status));
         checks.push(offences(&status));
         checks.push(incomplete(&status));
@@ -176,6 +180,16 @@ fn discovery(report: &Report) -> Check {
         detail: format!("{}: {}", report.state, report.detail),
         fix: report.way_out.clone(),
     }
+}
+
+/// Nothing is said of a port that nobody wants.
+fn http_port(status: &PortStatus) -> Option<Check> {
+    let (state, fix) = match status {
+        PortStatus::NotNeeded | PortStatus::Off => return None,
+        PortStatus::Opening | PortStatus::Open(_) => (CheckStatus::Ok, None),
+        PortStatus::Closed { kind, .. } => (CheckStatus::Warn, Some(way_out(*kind))),
+    };
+    Some(check("HTTP port", state, status.to_string(), fix))
 }
 
 fn clock(status: &Status) -> Check {

@@ -10,6 +10,7 @@ use crate::{
     automation::Counts,
     devices::{AdapterState, AdapterStatus},
     history::Report,
+    plain_http::HttpCounters,
     store::RecoveryReport,
     transport::TransportCounters,
 };
@@ -20,6 +21,13 @@ pub(super) fn transport_metrics(counters: Arc<TransportCounters>) -> MetricsSour
 
 pub(super) fn join_metrics(counters: Arc<JoinCounters>) -> MetricsSource {
     Arc::new(move || samples("Ends of requests to join the household since the start.", counters.metrics()))
+}
+
+/// What happened on the HTTP port.
+pub(super) fn http_metrics(counters: Arc<HttpCounters>) -> MetricsSource {
+    Arc::new(move || {
+        samples("Requests and connections to the HTTP port since the start.", counters.metrics())
+    })
 }
 
 /// What the opening of the store found: counters that stand still until the next start.

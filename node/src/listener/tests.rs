@@ -5,7 +5,11 @@ use rustls::{
     ClientConfig, RootCertStore,
     pki_types::{CertificateDer, ServerName, pem::PemObject as _},
 };
-use tokio::{sync::watch, time::Instant};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    sync::watch,
+    time::Instant,
+};
 use tokio_rustls::TlsConnector;
 
 use super::*;
@@ -19,6 +23,7 @@ pub(crate) struct Web {
     address: SocketAddr,
     counters: Arc<TransportCounters>,
     resolver: Arc<WebResolver>,
+    challenges: watch::Sender<Arc<Served>>,
     names: watch::Sender<WebNames>,
     /// The node whose mesh it accepts.
     pub(crate) mesh: TestNode,
@@ -73,11 +78,12 @@ impl Web {
         tokio::spawn(renewal.run());
         let ports = bind_ports(loopback()).await.unwrap();
         let counters = Arc::new(TransportCounters::default());
-        let tls = Arc::new(resolver.web_tls().unwrap());
+        let (challenges, answers) = watch::channel(Arc::default());
+        let tls = WebTls { config: Arc::new(resolver.web_tls().unwrap()), answers };
         let mesh = TestNode::on(1, ports.udp, counters.clone(), mesh_limits);
         let websocket = mesh.websocket.clone();
         tokio::spawn(serve(ports.tcp, tls, websocket, web, counters.clone(), limits));
-        Self { mesh, address: ports.address, counters, resolver, names, roots }
+        Self { mesh, address: ports.address, counters, resolver, challenges, names, roots }
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -329,6 +335,109 @@ async fn connections_that_the_api_does_not_take_are_closed() {
     let _ = tokio::time::timeout(PATIENCE, second.read_to_end(&mut rest)).await.unwrap();
     assert_eq!(web.counters.get("tcp_busy"), 1);
     assert_eq!(connections.recv().await.unwrap().guest.address.ip(), loopback().ip());
+}
+
+/// Takes any certificate, as an authority does that looks at it itself.
+async fn ask_as_authority(
+    web: &Web,
+    alpn: &[&[u8]],
+    name: Option<&str>,
+) -> io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier = Arc::new(crate::tls::resolver::testing::AnyCertificate(provider.clone()));
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .dangerous()
+        .with_custom_certificate_verifier(verifier)
+        .with_no_client_auth();
+    config.enable_sni = name.is_some();
+    config.alpn_protocols = alpn.iter().map(|alpn| alpn.to_vec()).collect();
+    let name = ServerName::try_from(name.unwrap_or("unsaid.example.org").to_owned()).unwrap();
+    TlsConnector::from(Arc::new(config)).connect(name, web.raw().await).await
+}
+
+#[tokio::test]
+async fn an_authority_gets_the_certificate_of_its_challenge_and_nothing_else() {
+    use crate::tls::{
+        acme::Domain,
+        alpn_challenge::{ALPN_ACME, certificate},
+    };
+    let web = Web::start(TcpLimits::default()).await;
+    let domain: Domain = "home.example.org".parse().unwrap();
+    let made = certificate(&domain, &[7; 32]).unwrap();
+    web.challenges.send_replace(Arc::new(Served::of_tls_alpn("home.example.org", made.clone())));
+    let mut client = ask_as_authority(&web, &[ALPN_ACME], Some("HOME.example.org")).await.unwrap();
+    let shown = client.get_ref().1;
+    assert_eq!(shown.alpn_protocol(), Some(ALPN_ACME));
+    assert_eq!(shown.peer_certificates().unwrap()[0], made.cert[0]);
+    let _ = client.write_all(b"GET /api/v1/ca HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+    let mut answer = Vec::new();
+    let _ = tokio::time::timeout(PATIENCE, client.read_to_end(&mut answer)).await.unwrap();
+    assert!(answer.is_empty(), "the API is not served under this protocol");
+    eventually("it is counted", || web.counters.get("tcp_acme_answered") == 1).await;
+    // Somebody else's client, which also looks whether the key is the certificate's.
+    let output = tokio::process::Command::new("openssl")
+        .args(["s_client", "-alpn", "acme-tls/1", "-servername", "home.example.org", "-connect"])
+        .arg(web.address.to_string())
+        .stdin(std::process::Stdio::null())
+        .output();
+    let output = tokio::time::timeout(PATIENCE, output).await.unwrap().expect("openssl is installed");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success() && text.contains("ALPN protocol: acme-tls/1"), "{output:?}");
+    web.serves_a_good_client().await;
+}
+
+#[tokio::test]
+async fn other_names_and_other_protocols_get_no_certificate_of_a_challenge() {
+    use crate::tls::alpn_challenge::{ALPN_ACME, certificate};
+    let web = Web::start(TcpLimits::default()).await;
+    let made = certificate(&"home.example.org".parse().unwrap(), &[7; 32]).unwrap();
+    web.challenges.send_replace(Arc::new(Served::of_tls_alpn("home.example.org", made.clone())));
+    for name in [Some("other.example.org"), Some("x.home.example.org"), Some("localhost"), None] {
+        let error = ask_as_authority(&web, &[ALPN_ACME], name).await.unwrap_err().to_string();
+        assert!(error.contains("UnrecognisedName"), "{name:?}: {error}");
+    }
+    assert_eq!(web.counters.get("tcp_acme_unknown"), 4);
+    // Two protocols: whoever asks is no authority.
+    for alpn in [[ALPN_ACME, b"http/1.1"], [b"http/1.1", ALPN_ACME]] {
+        let client = ask_as_authority(&web, &alpn, Some("home.example.org")).await.unwrap();
+        let shown = client.get_ref().1;
+        assert_eq!(shown.alpn_protocol(), Some(&b"http/1.1"[..]));
+        assert_ne!(shown.peer_certificates().unwrap()[0], made.cert[0]);
+    }
+    let error = ask_as_authority(&web, &[ALPN_ACME, b"h2"], Some("home.example.org")).await.unwrap_err();
+    assert!(error.to_string().contains("NoApplicationProtocol"), "{error}");
+    ask_as_authority(&web, &[ALPN_ACME, ALPN_MESH], Some("home.example.org")).await.unwrap_err();
+    web.serves_a_good_client().await;
+}
+
+#[tokio::test]
+async fn plain_http_gets_the_way_and_a_body_does_not_hide_it() {
+    let web = Web::start(TcpLimits::default()).await;
+    for (request, link) in [
+        ("GET /x HTTP/1.1\r\nHost: kitchen.local:7843\r\n\r\n", Some("https://kitchen.local:7843/x")),
+        (
+            "POST /x HTTP/1.1\r\nHost: kitchen.local\r\nContent-Length: 5\r\n\r\nhello",
+            Some("https://kitchen.local/x"),
+        ),
+        ("GET /x HTTP/1.1\r\nHost: a b\r\n\r\n", None),
+        ("GET /x HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", None),
+    ] {
+        let mut client = web.raw().await;
+        client.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 400 ") && !answer.contains("Location"), "{answer}");
+        assert!(link.map_or(!answer.contains("href"), |link| answer.contains(link)), "{answer}");
+    }
+    // More than a head may have is not waited for.
+    let mut client = web.raw().await;
+    client.write_all(&[b'A'; 10_000]).await.unwrap();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    assert_eq!(web.counters.get("tcp_plain_http"), 5);
 }
 
 #[tokio::test]

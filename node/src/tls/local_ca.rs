@@ -136,7 +136,7 @@ impl LocalCa {
     pub fn generate(hostname: &str) -> Result<Self, LocalCaError> {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
         let mut params = authority(&key);
-        params.name_constraints = Some(constraints(label(hostname).as_deref()));
+        params.name_constraints = Some(constraints(first_label(hostname).as_deref()));
         let made = params.self_signed(&key)?;
         let (certificate, pem) = (made.der().clone(), made.pem());
         Ok(Self { issuer: Issuer::new(params, key), certificate, pem })
@@ -182,7 +182,7 @@ impl LocalCa {
         let life = if clock.trusted { LIFE } else { LIFE_UNTRUSTED };
         let now = clock.unix.min(LAST);
         let validity = (now.saturating_sub(BACKDATED), now.saturating_add(life).min(LAST));
-        let host = label(&names.hostname);
+        let host = first_label(&names.hostname);
         let mut sans = vec![SanType::DnsName("localhost".try_into()?)];
         if let Some(host) = &host {
             sans.push(SanType::DnsName(format!("{host}.local").try_into()?));
@@ -292,7 +292,7 @@ pub fn may_vouch_for(address: &IpAddr) -> bool {
 }
 
 /// The first label of a host name, if it is one that a certificate can hold.
-fn label(hostname: &str) -> Option<String> {
+pub(crate) fn first_label(hostname: &str) -> Option<String> {
     let label = hostname.split('.').next()?.to_ascii_lowercase();
     let good = (1..=63).contains(&label.len())
         && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')

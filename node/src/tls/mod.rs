@@ -2,6 +2,8 @@
 //! certificate for browsers and scripts.
 
 pub mod acme;
+pub mod alpn_challenge;
+pub mod authority;
 pub mod identity;
 pub mod local_ca;
 pub mod resolver;

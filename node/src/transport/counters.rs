@@ -90,6 +90,10 @@ counters! {
         tcp_not_tls,
         /// TLS clients that speak none of our protocols over TCP.
         tcp_unknown_alpn,
+        /// Certificates of challenges given out to a certificate authority.
+        tcp_acme_answered,
+        /// Clients that wanted the certificate of a challenge that nobody here knows.
+        tcp_acme_unknown,
         /// Clients that asked for a mesh protocol over TCP and did not get through its TLS: no raw
         /// public key, mostly.
         tcp_mesh_refused,

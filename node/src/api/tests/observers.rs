@@ -357,7 +357,8 @@ async fn observers_are_bounded_and_told_when_the_node_stops() {
     let Err(Error::Http(refused)) = Client::open(&path, None).await else { panic!("one too many") };
     assert_eq!(refused.status(), 503);
     drop(open.pop());
-    eventually("a place is free", || bench.context.metrics.observers() < 128).await;
+    eventually("a place is free", || bench.context.metrics.observers() < crate::api::metrics::MAX_OBSERVERS)
+        .await;
     Client::open(&path, None).await.unwrap();
     bench.stop.send(true).unwrap();
     assert_eq!(open[0].hear().await, Err(1001));
