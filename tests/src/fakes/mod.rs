@@ -3,6 +3,7 @@
 
 pub mod hue;
 pub mod mosquitto;
+pub mod name_server;
 pub mod running;
 pub mod shelly;
 pub mod sysfs;
