@@ -70,7 +70,12 @@ async fn one_that_is_down_for_maintenance_is_asked_once_at_a_time_and_the_order_
         assert_eq!(owner.served(), [first.clone()]);
     }
     owner.certified().await;
-    assert_eq!(owner.proxy.done(Step::NewOrder), 1, "the same order all the time: {:#?}", owner.proxy.steps());
+    assert_eq!(
+        owner.proxy.done(Step::NewOrder),
+        1,
+        "the same order all the time: {:#?}",
+        owner.proxy.steps()
+    );
 }
 
 #[tokio::test]
