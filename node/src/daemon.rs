@@ -6,6 +6,7 @@
 
 pub mod addresses;
 mod boot;
+mod certificates;
 mod challenges;
 pub mod control;
 pub mod doctor;
@@ -60,9 +61,10 @@ use crate::{
     store::worker::StoreHandle,
     supervisor::{self, Health, PATIENCE, Pulse, Systemd},
     timekeeping::{self, BUILD_S, TimePrograms, unix_seconds},
-    tls::{identity::NodeIdentity, local_ca::WallClock, resolver::WebRenewal},
+    tls::{acme::report::Report, identity::NodeIdentity, local_ca::WallClock, resolver::WebRenewal},
     transport::{Dialer, Limits, QuicTransport, TransportCounters, Ways, WebSocketTransport, link_events},
 };
+use certificates::Certificates;
 use challenges::{Challenges, ChallengesParts};
 use control::{Control, End};
 use doctor::Doctor;
@@ -293,7 +295,7 @@ impl Life<'_> {
             commands: commands.clone(),
             requests: schedule_requests,
             events: event_requests,
-            alive: alive_rx,
+            alive: alive_rx.clone(),
             time: household_time.clone(),
             caught_up,
             me: me.short(),
@@ -309,13 +311,14 @@ impl Life<'_> {
             folder: state.path().join("history"),
             enabled: config.history.enabled,
             megabytes: config.history.megabytes,
-            time: household_time,
+            time: household_time.clone(),
             shutdown: shutdown.clone(),
             heartbeat: history_beats.clone(),
         });
         let (end, mut ends) = mpsc::channel(2);
         let (control, control_requests) = ControlHandle::channel();
         let found = store_metrics(&recovery);
+        let (certified, certificate) = watch::channel(Report::default());
         let doctor = Doctor {
             service: service.clone(),
             recovery,
@@ -324,6 +327,7 @@ impl Life<'_> {
             state_dir: state.path().to_owned(),
             adapters: devices.adapters.clone(),
             history: recorded.clone(),
+            certificate: certificate.clone(),
             http_port: challenges.http_port,
         };
         let owner = Control {
@@ -340,7 +344,19 @@ impl Life<'_> {
         let ca_pem = ca.ca_pem().to_owned();
         let wall_clock =
             move || WallClock { unix: unix_seconds().max(BUILD_S), trusted: *synchronised.borrow() };
-        let renewal = WebRenewal::new(ca, names_rx, wall_clock)?;
+        let renewal = WebRenewal::new(ca, names_rx, wall_clock.clone())?;
+        let public = Certificates {
+            config: config.tls.clone(),
+            folder: state.path().join("acme"),
+            service: service.clone(),
+            me: me.short(),
+            alive: alive_rx,
+            time: household_time,
+            resolver: renewal.resolver(),
+            report: certified,
+            shutdown: shutdown.clone(),
+        };
+        tasks.spawn("the public certificate", public.run(wall_clock));
         let config_of_web = Arc::new(renewal.resolver().web_tls()?);
         let web_tls = listener::WebTls { config: config_of_web, answers: challenges.answers };
         tasks.spawn("the web certificate", renewal.run());
@@ -364,6 +380,7 @@ impl Life<'_> {
             schedules,
             control,
             ca_pem,
+            certificate: certificate.clone(),
             listen: listen_rx.clone(),
             metrics: metrics.clone(),
             metrics_sources: vec![
@@ -373,6 +390,7 @@ impl Life<'_> {
                 adapter_metrics(devices.adapters.clone()),
                 history_metrics(recorded),
                 automation_metrics(by_itself),
+                certificates::metrics(certificate),
                 http_metrics(challenges.counters),
             ],
             stalled,

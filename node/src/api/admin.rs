@@ -62,6 +62,7 @@ pub(super) async fn status(State(context): Context) -> Result<Json<Value>, Probl
     if let Value::Object(map) = &mut shown {
         map.insert("api".to_owned(), json!(at.api));
         map.insert("listen".to_owned(), json!(at.listen));
+        map.insert("certificate".to_owned(), context.certificate.borrow().json());
     }
     Ok(Json(shown))
 }

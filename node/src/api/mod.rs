@@ -66,6 +66,7 @@ use crate::{
     },
     automation::webhooks::WebhooksHandle,
     service::Service,
+    tls::acme::report::Report,
 };
 
 /// A request other than an observer, a backup, an export or an import is answered within so many seconds.
@@ -108,6 +109,8 @@ pub struct ApiContext {
     pub control: ControlHandle,
     /// The certificate of the local CA in PEM.
     pub ca_pem: String,
+    /// How it is with the public certificate.
+    pub certificate: watch_channel::Receiver<Report>,
     /// Where the API is.
     pub listen: watch_channel::Receiver<ListenInfo>,
     /// What the API counts about itself.

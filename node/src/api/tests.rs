@@ -46,6 +46,7 @@ use crate::{
     },
     automation::webhooks::Webhooks,
     service::Service,
+    tls::acme::report::Report,
 };
 
 /// The API with an owner in memory behind every port.
@@ -117,6 +118,7 @@ impl Bench {
             schedules: SchedulesHandle::channel().0,
             control,
             ca_pem: "-----BEGIN CERTIFICATE-----\n".into(),
+            certificate: watch::channel(Report::default()).1,
             listen: watch::channel(at).1,
             metrics: Arc::new(Metrics::default()),
             metrics_sources: vec![Arc::new(|| {
@@ -145,6 +147,7 @@ impl Bench {
             schedules: SchedulesHandle::channel().0,
             control: ControlHandle::channel().0,
             ca_pem: String::new(),
+            certificate: self.context.certificate.clone(),
             listen: self.context.listen.clone(),
             metrics: Arc::new(Metrics::default()),
             metrics_sources: Vec::new(),

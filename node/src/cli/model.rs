@@ -31,6 +31,36 @@ pub(crate) struct Status {
     pub(crate) nodes: Vec<Node>,
     pub(crate) api: Vec<String>,
     pub(crate) listen: Option<String>,
+    pub(crate) certificate: Option<Certificate>,
+}
+
+/// How it is with the public certificate of the node.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Certificate {
+    pub(crate) names: Vec<String>,
+    pub(crate) directory: String,
+    pub(crate) until: Option<Value>,
+    pub(crate) renewal: Option<Renewal>,
+    pub(crate) doing: String,
+    pub(crate) next_try: Option<Value>,
+    pub(crate) error: Option<Wrong>,
+}
+
+/// When a certificate is renewed.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Renewal {
+    pub(crate) at: Value,
+    pub(crate) why: String,
+}
+
+/// What was wrong.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Wrong {
+    pub(crate) at: Value,
+    pub(crate) words: String,
 }
 
 /// How the discovery of other nodes is.

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::model::{Check, Command, Node, Object, Status, moment, show_moment};
+use super::model::{Certificate, Check, Command, Node, Object, Status, moment, show_moment};
 use super::table::{Table, Tint};
 use super::values;
 
@@ -30,6 +30,7 @@ pub(crate) fn status(status: &Status, colour: bool) -> String {
     if !status.api.is_empty() {
         lines.push(format!("API        {}", status.api.join(" ")));
     }
+    lines.extend(status.certificate.iter().flat_map(certificate));
     if let Some(discovery) = &status.discovery {
         lines.push(format!("discovery  {}: {}", discovery.state, discovery.detail));
     }
@@ -53,6 +54,29 @@ pub(crate) fn status(status: &Status, colour: bool) -> String {
     }
     let lines: Vec<String> = lines.iter().map(|line| super::output::printable(line)).collect();
     format!("{}\n\n{}", lines.join("\n"), nodes(status, colour))
+}
+
+/// The public certificate: for what and until when, when it is renewed, and what is wrong.
+fn certificate(certificate: &Certificate) -> Vec<String> {
+    let minute = |value: &Value| moment(value).map(|at| at.strftime("%F %H:%M UTC").to_string());
+    let until = certificate.until.as_ref().and_then(minute);
+    let until = until.map_or_else(|| "none yet".to_owned(), |until| format!("until {until}"));
+    let (names, directory) = (certificate.names.join(" "), &certificate.directory);
+    let mut lines = vec![format!("certificate {names}: {until}, from {directory}")];
+    let next = certificate.next_try.as_ref().and_then(minute);
+    if certificate.doing != "is served" {
+        let next = next.map(|next| format!("; next look {next}")).unwrap_or_default();
+        lines.push(format!("           {}{next}", certificate.doing));
+    }
+    if let Some(renewal) = &certificate.renewal {
+        let at = minute(&renewal.at).filter(|at| !at.starts_with("1970"));
+        lines.push(format!("           renewed {}: {}", at.as_deref().unwrap_or("now"), renewal.why));
+    }
+    if let Some(wrong) = &certificate.error {
+        let at = minute(&wrong.at).unwrap_or_default();
+        lines.push(format!("           LAST FAILURE {at}: {}", wrong.words));
+    }
+    lines
 }
 
 fn objects(status: &Status) -> String {

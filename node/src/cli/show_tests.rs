@@ -38,6 +38,26 @@ barn     member        unreachable  -              -                       -  - 
 }
 
 #[test]
+fn the_public_certificate_is_shown_with_its_renewal_and_what_is_wrong() {
+    let served = json!({"certificate": {
+        "names": ["home.example.org", "*.home.example.org"], "directory": "letsencrypt", "doing": "is served",
+        "until": "2027-01-15T08:00:00.000Z", "renewal": {"at": "2026-12-16T03:04:05.000Z", "why": "W"}, "next_try": null,
+    }});
+    let text = status(&read(&served).unwrap(), false);
+    let expected = "certificate home.example.org *.home.example.org: until 2027-01-15 08:00 UTC, from letsencrypt\n           \
+         renewed 2026-12-16 03:04 UTC: W\n";
+    assert!(text.contains(expected), "{text}");
+    let failing = json!({"certificate": {
+        "names": ["a.example.org"], "directory": "staging", "doing": "waits after a failure", "until": null,
+        "next_try": "2027-01-15T09:00:00.000Z", "error": {"at": "2027-01-15T08:00:00.000Z", "words": "no such host"},
+    }});
+    let text = status(&read(&failing).unwrap(), false);
+    let expected = "certificate a.example.org: none yet, from staging\n           waits after a failure; next look 2027-01-15 09:00 UTC\n           \
+         LAST FAILURE 2027-01-15 08:00 UTC: no such host\n";
+    assert!(text.contains(expected), "{text}");
+}
+
+#[test]
 fn a_status_of_which_nothing_is_known_still_shows() {
     let text = status(&read(&json!({})).unwrap(), false);
     assert!(text.starts_with("household  \nnode       ? ()") && text.contains("not synchronised"), "{text}");

@@ -12,6 +12,8 @@ use crate::{
     plain_http::{PortStatus, way_out},
     service::{Service, Status},
     store::{RecoveryReport, repairs, restored, worker::StoreJobs},
+    timekeeping::unix_seconds,
+    tls::acme,
 };
 
 /// Free space below which a person should look, in bytes.
@@ -35,6 +37,8 @@ pub struct Doctor {
     pub adapters: watch::Receiver<Vec<AdapterStatus>>,
     /// How the history is.
     pub history: watch::Receiver<history::Report>,
+    /// How it is with the public certificate.
+    pub certificate: watch::Receiver<acme::report::Report>,
     /// Where the HTTP port stands.
     pub http_port: watch::Receiver<PortStatus>,
 }
@@ -56,6 +60,7 @@ impl Doctor {
         checks.push(self.lost_and_found());
         checks.extend(self.adapters.borrow().iter().map(adapter));
         checks.push(history(&self.history.borrow()));
+        checks.extend(super::certificates::check(&self.certificate.borrow(), unix_seconds()));
         checks.extend(http_port(&self.http_port.borrow()));
         checks.push(tombstones(&status));
         checks.push(offences(&status));

@@ -19,6 +19,8 @@ use hyper::{Method, Request, Response, StatusCode, header};
 use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient, Problem};
 use jiff::fmt::rfc2822;
 
+use crate::config::TlsConfig;
+
 /// How long one question may take. Authorities look at a challenge before they answer, some of them.
 const WITHIN: Duration = Duration::from_secs(60);
 /// The longest answer, in bytes; a chain of certificates takes 20 KiB at most.
@@ -30,6 +32,21 @@ type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send + 'a>>
 /// Carries questions to an authority over HTTPS.
 #[derive(Debug, Clone)]
 pub struct Https(pub Web);
+
+impl Https {
+    /// To the authority of these settings.
+    ///
+    /// # Errors
+    /// Why the file of `directory_root` cannot be used, or that this system trusts nobody.
+    pub fn to(config: &TlsConfig) -> Result<Self, String> {
+        let Some(path) = &config.directory_root else { return Web::public().map(Self) };
+        let wrong = |reason: String| {
+            format!("`tls.directory_root` names {}, which cannot be used: {reason}", path.display())
+        };
+        let pem = std::fs::read(path).map_err(|error| wrong(error.to_string()))?;
+        Web::trusting(&pem).map(Self).map_err(wrong)
+    }
+}
 
 impl HttpClient for Https {
     fn request(&self, request: Request<BodyWrapper<Bytes>>) -> Answer<'static, BytesResponse> {
@@ -48,16 +65,12 @@ impl HttpClient for Https {
             if let Some(kind) = parts.headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()) {
                 headers.push(("content-type", kind.to_owned()));
             }
-            let asked =
-                WebRequest { method: parts.method, url, headers, body, within: WITHIN, most: MOST };
+            let asked = WebRequest { method: parts.method, url, headers, body, within: WITHIN, most: MOST };
             let answer = web.send(asked).await.map_err(|error| Error::Other(Box::new(error)))?;
             let mut response = Response::new(());
             *response.status_mut() = answer.status;
             *response.headers_mut() = answer.headers;
-            Ok(BytesResponse {
-                parts: response.into_parts().0,
-                body: Box::new(Bytes::from(answer.body)),
-            })
+            Ok(BytesResponse { parts: response.into_parts().0, body: Box::new(Bytes::from(answer.body)) })
         })
     }
 }
@@ -118,9 +131,9 @@ impl Client {
             self.later_s.fetch_max(after, Relaxed);
         }
         let body = response.body.into_bytes().await.map_err(Error::Other)?;
-        let problem = serde_json::from_slice::<Problem>(&body).ok().filter(|problem| {
-            problem.r#type.is_some() || problem.detail.is_some()
-        });
+        let problem = serde_json::from_slice::<Problem>(&body)
+            .ok()
+            .filter(|problem| problem.r#type.is_some() || problem.detail.is_some());
         let problem = problem.map(|problem| Problem { status: Some(status.as_u16()), ..problem });
         match (problem, only_looks) {
             (Some(problem), true) => Err(Error::Api(problem)),
@@ -162,7 +175,8 @@ fn no_document(status: StatusCode) -> Problem {
 
 fn document(status: StatusCode) -> Vec<u8> {
     let detail = no_document(status).detail;
-    serde_json::to_vec(&serde_json::json!({ "detail": detail, "status": status.as_u16() })).unwrap_or_default()
+    serde_json::to_vec(&serde_json::json!({ "detail": detail, "status": status.as_u16() }))
+        .unwrap_or_default()
 }
 
 /// `Retry-After` in seconds from now (RFC 9110, section 10.2.3).
@@ -207,8 +221,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_refusal_without_a_document_becomes_one() {
-        let (client, problem) =
-            posted(Fixed(503, "<html>busy</html>", &[("retry-after", "120")])).await;
+        let (client, problem) = posted(Fixed(503, "<html>busy</html>", &[("retry-after", "120")])).await;
         assert_eq!(problem.status, Some(503));
         assert!(problem.detail.unwrap().contains("503"));
         assert_eq!(client.later_s(), Some(120));

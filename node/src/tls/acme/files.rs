@@ -16,6 +16,7 @@ use std::{
 
 use data_encoding::BASE64URL_NOPAD;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::DeserializeOwned};
+use tracing::warn;
 use zeroize::Zeroizing;
 
 use super::pace::Tries;
@@ -31,7 +32,8 @@ const ACCOUNT: FileKind = kind(*b"HTHACCT\0", "remove it; a new account is made"
 const ORDER: FileKind = kind(*b"HTHORDR\0", "remove it; a new order is made");
 const CERTIFICATE: FileKind = kind(*b"HTHCERT\0", "remove it; a new certificate is ordered");
 const RENEWAL: FileKind = kind(*b"HTHRENW\0", "remove it; when to renew is decided anew");
-const PACE: FileKind = kind(*b"HTHPACE\0", "remove it, but not more than once a week: the authority counts, too");
+const PACE: FileKind =
+    kind(*b"HTHPACE\0", "remove it, but not more than once a week: the authority counts, too");
 
 /// A private key in PKCS #8. Erased from memory when dropped; never printed.
 #[derive(Clone, PartialEq, Eq)]
@@ -163,12 +165,21 @@ impl Files {
     ) -> Result<Option<T>, FileError> {
         let path = self.folder.join(name);
         blocking(move || {
-            let Some(bytes) = read_checked(&path, &kind)? else { return Ok(None) };
-            serde_json::from_slice(&bytes).map(Some).map_err(|_| FileError::Damaged {
-                path,
-                reason: "its content is not what this kind of file holds",
-                way_out: kind.way_out,
-            })
+            let damaged = |path: PathBuf, reason: &'static str| {
+                warn!(file = %path.display(), reason, "a damaged file is passed over, and made anew");
+                Ok(None)
+            };
+            // Each can be made anew, and a home has nobody who would do so by hand.
+            let bytes = match read_checked(&path, &kind) {
+                Ok(Some(bytes)) => bytes,
+                Ok(None) => return Ok(None),
+                Err(FileError::Damaged { path, reason, .. }) => return damaged(path, reason),
+                Err(error) => return Err(error),
+            };
+            match serde_json::from_slice(&bytes) {
+                Ok(value) => Ok(Some(value)),
+                Err(_) => damaged(path, "its content is not what this kind of file holds"),
+            }
         })
         .await
     }

@@ -203,9 +203,9 @@ mod tests {
 
     /// Whether no window of this length holds more of these moments.
     fn within(moments: &[u64], most: usize, within_s: u64) -> bool {
-        moments.iter().all(|from| {
-            moments.iter().filter(|at| (*from..*from + within_s).contains(at)).count() <= most
-        })
+        moments
+            .iter()
+            .all(|from| moments.iter().filter(|at| (*from..*from + within_s).contains(at)).count() <= most)
     }
 
     /// Chance that is the same at every run.
@@ -296,7 +296,11 @@ mod tests {
         tries.pass_trial(START);
         assert!(!tries.trial && tries.not_before == START && tries.failures == 8);
         tries.fail(START, Failure::Validation, None, 0, true);
-        assert_eq!(tries.not_before, START + DAY, "what passes only where it does not count begins no new row");
+        assert_eq!(
+            tries.not_before,
+            START + DAY,
+            "what passes only where it does not count begins no new row"
+        );
         tries.succeed();
         assert_eq!((tries.failures, tries.trial, tries.not_before), (0, false, 0));
     }

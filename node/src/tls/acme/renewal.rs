@@ -35,7 +35,8 @@ impl Plan {
     /// The authority suggests this window. A moment that lies inside it stays.
     pub fn suggest(&mut self, now: u64, window: Window, validity: (u64, u64), chance: u64) {
         let (start, end) = (window.start, window.end);
-        self.look = now + window.again_s.unwrap_or(LOOK_AGAIN).clamp(*LOOK_WITHIN.start(), *LOOK_WITHIN.end());
+        self.look =
+            now + window.again_s.unwrap_or(LOOK_AGAIN).clamp(*LOOK_WITHIN.start(), *LOOK_WITHIN.end());
         let kept = self.window.is_some() && (start..=end).contains(&self.at);
         self.window = Some((start, end));
         if !kept {
@@ -83,12 +84,12 @@ impl Window {
         }
         #[derive(Deserialize)]
         struct Suggested {
-            start: Timestamp,
-            end: Timestamp,
+            start: String,
+            end: String,
         }
         let Info { suggested_window: Suggested { start, end } } = serde_json::from_slice(document).ok()?;
-        let seconds = |at: Timestamp| u64::try_from(at.as_second()).ok();
-        let (start, end) = (seconds(start)?, seconds(end)?);
+        let seconds = |at: &str| u64::try_from(at.parse::<Timestamp>().ok()?.as_second()).ok();
+        let (start, end) = (seconds(&start)?, seconds(&end)?);
         (start < end).then_some(Self { start, end, again_s })
     }
 }
@@ -169,7 +170,9 @@ mod tests {
     fn the_authority_is_asked_again_when_it_says_within_bounds() {
         let validity = (BEGINS, BEGINS + 90 * DAY);
         let mut plan = Plan::new("c", validity, 0);
-        for (says, waits) in [(None, LOOK_AGAIN), (Some(1), HOUR), (Some(2 * HOUR), 2 * HOUR), (Some(u64::MAX), DAY)] {
+        for (says, waits) in
+            [(None, LOOK_AGAIN), (Some(1), HOUR), (Some(2 * HOUR), 2 * HOUR), (Some(u64::MAX), DAY)]
+        {
             let window = Window { again_s: says, ..window(BEGINS, BEGINS + 1) };
             plan.suggest(BEGINS, window, validity, 0);
             assert_eq!(plan.look, BEGINS + waits);
@@ -179,8 +182,9 @@ mod tests {
     #[test]
     fn windows_are_read_and_nonsense_is_none() {
         let read = |text: &str| Window::read(text.as_bytes(), None);
-        let found =
-            read(r#"{"suggestedWindow":{"start":"2026-01-02T04:00:00Z","end":"2026-01-03T04:00:00.5Z"},"x":1}"#);
+        let found = read(
+            r#"{"suggestedWindow":{"start":"2026-01-02T04:00:00Z","end":"2026-01-03T04:00:00.5Z"},"x":1}"#,
+        );
         assert_eq!(found, Some(Window { start: 1_767_326_400, end: 1_767_412_800, again_s: None }));
         for wrong in [
             "",
@@ -198,8 +202,8 @@ mod tests {
     #[test]
     fn a_certificate_is_named_as_the_standard_shows_it() {
         let key = vec![
-            0x69, 0x88, 0x5b, 0x6b, 0x87, 0x46, 0x40, 0x41, 0xe1, 0xb3, 0x7b, 0x84, 0x7b, 0xa0, 0xae, 0x2c, 0xde,
-            0x01, 0xc8, 0xd4,
+            0x69, 0x88, 0x5b, 0x6b, 0x87, 0x46, 0x40, 0x41, 0xe1, 0xb3, 0x7b, 0x84, 0x7b, 0xa0, 0xae, 0x2c,
+            0xde, 0x01, 0xc8, 0xd4,
         ];
         let serial = vec![0x00, 0x87, 0x65, 0x43, 0x21];
         assert_eq!(shown_name(&(key, serial)), "aYhba4dGQEHhs3uEe6CuLN4ByNQ.AIdlQyE");

@@ -1,0 +1,214 @@
+//! The public certificate: its owner is put together and kept going, and what it shows goes to `hearth doctor` and `/metrics`.
+
+use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
+
+use mesh_proto::ShortId;
+use tokio::{sync::watch, time::sleep};
+use tracing::error;
+
+use crate::{
+    api::{
+        metrics::{Kind, MetricsSource, Sample},
+        ports::{Check, CheckStatus},
+    },
+    config::TlsConfig,
+    service::{HouseholdTime, Service},
+    timekeeping::unix_seconds,
+    tls::{
+        WallClock, WebResolver,
+        acme::{
+            answers::AnswersHandle,
+            client::Https,
+            engine::{Engine, EngineParts},
+            record::Records,
+            report::Report,
+            solve::Ways,
+        },
+    },
+};
+
+/// Until what is missing, such as a file, is looked for again.
+const AGAIN: Duration = Duration::from_secs(600);
+/// A certificate that ends sooner than this share of a day per day that it has left is worth a look, in seconds.
+const SOON_S: u64 = 2 * 24 * 3_600;
+
+/// What the public certificate is made of.
+pub(super) struct Certificates {
+    /// The settings.
+    pub(super) config: TlsConfig,
+    /// The folder of its files.
+    pub(super) folder: PathBuf,
+    /// The event loop.
+    pub(super) service: Service,
+    /// This node.
+    pub(super) me: ShortId,
+    /// The nodes that live.
+    pub(super) alive: watch::Receiver<BTreeSet<ShortId>>,
+    /// The household's time.
+    pub(super) time: watch::Receiver<HouseholdTime>,
+    /// Where certificates are served from.
+    pub(super) resolver: Arc<WebResolver>,
+    /// Where it is told how it is.
+    pub(super) report: watch::Sender<Report>,
+    /// Whether the node stops.
+    pub(super) shutdown: watch::Receiver<bool>,
+}
+
+impl Certificates {
+    /// Runs the owner until the node stops. Where it cannot be put together that is told, and tried again: a home whose
+    /// certificate lacks a file still has lights.
+    pub(super) async fn run(self, clock: impl Fn() -> WallClock) {
+        let mut shutdown = self.shutdown.clone();
+        if self.config.domains.is_empty() {
+            let _stops = shutdown.wait_for(|stops| *stops).await;
+            return;
+        }
+        loop {
+            match self.engine().await {
+                Ok(engine) => return engine.run(clock, shutdown).await,
+                Err(reason) => {
+                    error!(reason, "no public certificate can be ordered");
+                    self.report.send_replace(Report {
+                        names: self.config.domains.iter().map(ToString::to_string).collect(),
+                        directory: self.config.directory.to_string(),
+                        challenge: self.config.challenge.as_str(),
+                        doing: format!("waits: {reason}"),
+                        next_try: Some(unix_seconds() + AGAIN.as_secs()),
+                        ..Report::default()
+                    });
+                }
+            }
+            tokio::select! {
+                () = sleep(AGAIN) => {}
+                _ = shutdown.wait_for(|stops| *stops) => return,
+            }
+        }
+    }
+
+    async fn engine(&self) -> Result<Engine<Ways>, String> {
+        let answers =
+            AnswersHandle::new(self.service.clone(), self.me, self.alive.clone(), self.time.clone());
+        let resolver = self.resolver.clone();
+        let parts = EngineParts {
+            config: self.config.clone(),
+            folder: self.folder.clone(),
+            transport: Arc::new(Https::to(&self.config)?),
+            solver: Ways::new(&self.config, answers)?,
+            records: Records::new(self.service.clone(), self.me).map_err(|rule| rule.to_string())?,
+            serve: Box::new(move |key, names| resolver.set_public(key, names)),
+            report: self.report.clone(),
+        };
+        Engine::open(parts).await.map_err(|error| error.to_string())
+    }
+}
+
+/// What `hearth doctor` says of it; nothing where no names are configured.
+pub(super) fn check(report: &Report, now: u64) -> Option<Check> {
+    if report.names.is_empty() {
+        return None;
+    }
+    let left = report.until.map(|until| until.saturating_sub(now));
+    let held = match (report.until, left) {
+        (None, _) => "there is none".to_owned(),
+        (_, Some(0)) => "it has ended".to_owned(),
+        (_, Some(left)) => format!("it holds for another {} h", left / 3_600),
+        (Some(_), None) => String::new(),
+    };
+    let mut detail = format!("{}: {held}; {}", report.names.join(", "), report.doing);
+    if let Some(wrong) = &report.error {
+        detail.push_str(&format!("; {} min ago: {}", now.saturating_sub(wrong.at) / 60, wrong.words));
+    }
+    let (status, fix) = match (left.unwrap_or(0), &report.error) {
+        (0, Some(_)) => (CheckStatus::Fail, Some(FIX)),
+        (_, Some(_)) => (CheckStatus::Warn, Some(FIX)),
+        (0, None) => (CheckStatus::Warn, Some("nothing, if it was just configured; else see the log")),
+        (left, None) if left < SOON_S && report.renewal.as_ref().is_some_and(|renewal| renewal.at < now) => {
+            (CheckStatus::Warn, Some("see the log: it should have been renewed"))
+        }
+        _ => (CheckStatus::Ok, None),
+    };
+    let fix = fix.map(str::to_owned);
+    Some(Check { name: "certificate".into(), status, detail, fix })
+}
+
+const FIX: &str = "mend what the authority names: for http-01 port 80 of the name's address must reach this node, for tls-alpn-01 \
+                   port 443, for dns-01 `[tls.dns]` must be able to change the zone. It is tried again by itself";
+
+/// How it is with it, in numbers.
+pub(super) fn metrics(report: watch::Receiver<Report>) -> MetricsSource {
+    Arc::new(move || {
+        let report = report.borrow();
+        if report.names.is_empty() {
+            return Vec::new();
+        }
+        let sample = |name, help, kind, value| Sample { name, label: None, help, kind, value };
+        let left = report.until.map_or(0, |until| until.saturating_sub(unix_seconds()));
+        vec![
+            sample(
+                "hearth_certificate_expires_seconds",
+                "Seconds until the public certificate ends that is served; 0 without one.",
+                Kind::Gauge,
+                left as f64,
+            ),
+            sample(
+                "hearth_certificate_attempts_total",
+                "Attempts to get a public certificate since the start.",
+                Kind::Counter,
+                report.attempts as f64,
+            ),
+            sample(
+                "hearth_certificate_failures_total",
+                "Attempts to get a public certificate since the start that failed.",
+                Kind::Counter,
+                report.failures as f64,
+            ),
+        ]
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::tls::acme::report::{BY_LIFE, Renewal, Wrong};
+
+    const NOW: u64 = 1_800_000_000;
+
+    fn report(until: Option<u64>, wrong: Option<&str>) -> Report {
+        Report {
+            names: vec!["a.example.org".into()],
+            doing: "D".into(),
+            until,
+            renewal: until.map(|at| Renewal { at: at - 86_400, why: BY_LIFE }),
+            error: wrong.map(|words| Wrong { at: NOW - 120, words: words.into() }),
+            ..Report::default()
+        }
+    }
+
+    #[test]
+    fn a_certificate_that_is_missing_or_late_is_worth_a_look() {
+        assert!(check(&Report::default(), NOW).is_none(), "nobody asked for one");
+        let status = |until, wrong| check(&report(until, wrong), NOW).unwrap().status;
+        assert_eq!(status(Some(NOW + 9 * 86_400), None), CheckStatus::Ok);
+        assert_eq!(status(Some(NOW + 9 * 86_400), Some("no")), CheckStatus::Warn);
+        assert_eq!(status(Some(NOW + 3_600), None), CheckStatus::Warn, "it should have been renewed");
+        assert_eq!(status(None, None), CheckStatus::Warn);
+        assert_eq!(status(Some(NOW - 1), Some("no")), CheckStatus::Fail);
+        let shown = check(&report(None, Some("no such host")), NOW).unwrap();
+        assert_eq!(shown.detail, "a.example.org: there is none; D; 2 min ago: no such host");
+        assert!(shown.fix.unwrap().contains("port 80"));
+    }
+
+    #[test]
+    fn numbers_are_told_where_there_is_something_to_tell() {
+        assert!(metrics(watch::channel(Report::default()).1)().is_empty());
+        let failing = Report { attempts: 3, failures: 2, ..report(Some(u64::MAX), None) };
+        let samples = metrics(watch::channel(failing).1)();
+        let of = |name: &str| samples.iter().find(|sample| sample.name == name).unwrap().value;
+        assert!(of("hearth_certificate_expires_seconds") > 1.0e9);
+        assert_eq!(
+            (of("hearth_certificate_attempts_total"), of("hearth_certificate_failures_total")),
+            (3.0, 2.0)
+        );
+    }
+}

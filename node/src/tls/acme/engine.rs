@@ -1,0 +1,491 @@
+//! The owner of this node's public certificate: when something is due, what came of it, and who is told.
+
+mod shown;
+
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+
+use instant_acme::HttpClient;
+use mesh_proto::Value;
+use ring::rand::{SecureRandom as _, SystemRandom};
+use rustls::{
+    RootCertStore,
+    pki_types::{CertificateDer, pem::PemObject as _},
+    sign::CertifiedKey,
+};
+use tokio::{
+    sync::watch,
+    time::{Instant, MissedTickBehavior, interval, sleep},
+};
+use tracing::{info, warn};
+
+use super::account::About;
+use super::check::{Checked, check};
+use super::client::Client;
+use super::der::Certificate;
+use super::files::{CertificateFile, Files};
+use super::order::Job;
+use super::pace::{Counted, Failure, Tries, forbidden, set_of};
+use super::record::{News, Record, Records, Turn, may_go, steps_back};
+use super::refusal::OrderError;
+use super::renewal::{Plan, Window, name_of, shown_name};
+use super::report::Report;
+use super::solve::Solver;
+use super::{Domain, words};
+use crate::config::{Directory, TlsConfig};
+use crate::store::files::FileError;
+use crate::tls::local_ca::WallClock;
+
+/// How long the turn of a node holds without a word of it, in seconds.
+const TURN_S: u64 = 300;
+/// How often a node that orders says so anew.
+const TURN_EVERY: Duration = Duration::from_secs(60);
+/// How long what is said in a household takes to be heard by all, mostly.
+const SETTLE: Duration = Duration::from_secs(2);
+/// Until a node that waits for its turn looks again, in seconds.
+const WAIT_S: u64 = 15;
+/// Until a clock that is not known to be right is looked at again, in seconds.
+const CLOCK_S: u64 = 60;
+/// Until the disk is tried again, in seconds.
+const DISK_S: u64 = 600;
+/// The longest sleep: a clock that is set in between is noticed.
+const LONGEST_SLEEP: u64 = 3_600;
+
+/// Serves a certificate from now on to whoever asks for one of the names.
+pub type Serve = Box<dyn Fn(Arc<CertifiedKey>, Vec<Domain>) + Send + Sync>;
+
+/// What the owner is made of.
+pub struct EngineParts<S> {
+    /// The settings; there are domains.
+    pub config: TlsConfig,
+    /// Its folder.
+    pub folder: PathBuf,
+    /// HTTP to the authority.
+    pub transport: Arc<dyn HttpClient>,
+    /// How proofs come to where the authority looks.
+    pub solver: S,
+    /// What the household knows.
+    pub records: Records,
+    /// Where certificates are served from.
+    pub serve: Serve,
+    /// What is shown.
+    pub report: watch::Sender<Report>,
+}
+
+/// What a look came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Did {
+    /// Nothing is due, or it is not time.
+    Nothing,
+    /// There is a new certificate, and it is served.
+    Renewed,
+    /// The authority's directory for tries is satisfied: the next attempt counts.
+    Passed,
+    /// An attempt failed.
+    Failed,
+}
+
+/// A look at what is due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Look {
+    /// What came of it.
+    pub did: Did,
+    /// When to look again, in seconds since 1970.
+    pub next: u64,
+}
+
+/// The certificate that is served.
+struct Held {
+    validity: (u64, u64),
+    /// SHA-256 of it.
+    fingerprint: String,
+    /// How the authority knows it.
+    name: Option<(Vec<u8>, Vec<u8>)>,
+    /// Whether it is what the settings ask for.
+    fits: bool,
+}
+
+/// The owner.
+pub struct Engine<S> {
+    config: TlsConfig,
+    files: Files,
+    client: Client,
+    solver: S,
+    records: Records,
+    serve: Serve,
+    report: watch::Sender<Report>,
+    held: Option<Held>,
+    plan: Option<Plan>,
+    tries: Tries,
+    /// Whether a turn of this node may be in its record.
+    has_turn: bool,
+    /// What the household was told last.
+    told: Option<(Value, Counted)>,
+}
+
+impl<S: Solver> Engine<S> {
+    /// Reads what there is, and serves the certificate that was served before.
+    ///
+    /// # Errors
+    /// [`FileError`] when the disk cannot be read, or a newer program wrote to it.
+    pub async fn open(parts: EngineParts<S>) -> Result<Self, FileError> {
+        let files = Files::new(&parts.folder);
+        let mut tries = files.tries().await?.unwrap_or_default();
+        tries.begin(&wanted(&parts.config));
+        let plan = files.plan().await?;
+        let mut engine = Self {
+            files,
+            client: Client::new(parts.transport),
+            solver: parts.solver,
+            records: parts.records,
+            serve: parts.serve,
+            report: parts.report,
+            held: None,
+            plan,
+            tries,
+            // One that was killed while it ordered.
+            has_turn: true,
+            told: None,
+            config: parts.config,
+        };
+        if let Some(saved) = engine.files.certificate().await? {
+            engine.serve_saved(&saved);
+        }
+        engine.show("nothing was looked at yet".to_owned(), None);
+        Ok(engine)
+    }
+
+    /// Looks at what is due until the node stops, or forever where the disk fails.
+    pub async fn run(mut self, clock: impl Fn() -> WallClock, mut shutdown: watch::Receiver<bool>) {
+        loop {
+            let look = tokio::select! {
+                look = self.look(clock()) => look,
+                // What is under way goes on by its URL at the next start.
+                _ = shutdown.wait_for(|stops| *stops) => return,
+            };
+            let pause = look.next.saturating_sub(clock().unix).clamp(1, LONGEST_SLEEP);
+            tokio::select! {
+                () = sleep(Duration::from_secs(pause)) => {}
+                _ = shutdown.wait_for(|stops| *stops) => return,
+            }
+        }
+    }
+
+    /// Does what is due at this time, if anything is.
+    pub async fn look(&mut self, clock: WallClock) -> Look {
+        let now = clock.unix;
+        if !clock.trusted {
+            let why = "waits: this node's clock is not known to be right, and a certificate holds for a time (see `hearth doctor`)";
+            return self.wait(why.to_owned(), now + CLOCK_S).await;
+        }
+        self.client.begin(now);
+        match self.due(now).await {
+            Ok(None) => self.attempt(now).await,
+            Ok(Some((why, next))) => self.wait(why, next).await,
+            Err(error) => {
+                warn!(%error, "the folder of certificates cannot be used");
+                self.wait(format!("waits: {error}"), now + DISK_S).await
+            }
+        }
+    }
+
+    /// Nothing, if an order is due and may be made now; else why not, and when to look again.
+    async fn due(&mut self, now: u64) -> Result<Option<(String, u64)>, FileError> {
+        self.plan_renewal(now).await?;
+        if let (Some(Held { fits: true, .. }), Some(plan)) = (&self.held, &self.plan)
+            && plan.at > now
+        {
+            return Ok(Some(("is served".to_owned(), plan.at.min(plan.look).max(now + 1))));
+        }
+        if self.tries.not_before > now {
+            return Ok(Some(("waits after a failure".to_owned(), self.tries.not_before)));
+        }
+        let others = self.others().await;
+        if !self.goes_to_trial() {
+            let counted: Vec<Counted> = others
+                .iter()
+                .map(|(_, record)| record.counted.clone())
+                .chain([self.tries.counted.clone()])
+                .collect();
+            if let Some((until, limit)) = forbidden(now, &counted, &self.set(), self.replaces().is_some()) {
+                let why = format!(
+                    "waits: the household has had {} {}, as many as the authority grants",
+                    limit.most, limit.of
+                );
+                return Ok(Some((why, until)));
+            }
+        }
+        Ok(self.take_turn(now, &others).await)
+    }
+
+    /// Nothing, once it is this node's turn; else why it waits.
+    async fn take_turn(
+        &mut self,
+        now: u64,
+        others: &[(mesh_proto::ShortId, Record)],
+    ) -> Option<(String, u64)> {
+        let me = self.records.me();
+        let waits = |why: &str| Some((why.to_owned(), now + WAIT_S));
+        if !may_go(me, now, others) {
+            self.tell_turn(Some(Turn { orders: false, until: now + TURN_S })).await;
+            return waits("waits for its turn: another node of the household orders first");
+        }
+        self.tell_turn(Some(Turn { orders: true, until: now + TURN_S })).await;
+        if others.is_empty() {
+            return None;
+        }
+        // Somebody else may have seen the same, and said the same at the same time.
+        sleep(SETTLE).await;
+        if steps_back(me, now, &self.others().await) {
+            self.tell_turn(Some(Turn { orders: false, until: now + TURN_S })).await;
+            return waits("waits for its turn: another node began at the same time");
+        }
+        None
+    }
+
+    /// One attempt, from the account to what is served.
+    async fn attempt(&mut self, now: u64) -> Look {
+        let is_trial = self.goes_to_trial();
+        self.show("orders".to_owned(), None);
+        self.report.send_modify(|report| report.attempts += 1);
+        let mut tries = self.tries.clone();
+        let ended = self.order(now, is_trial, &mut tries).await;
+        self.tries = tries;
+        let did = match ended {
+            Ok(checked) if is_trial => {
+                let until = checked.validity.1;
+                info!(names = %self.names(), until, "the directory for tries is satisfied: the next order counts");
+                self.tries.pass_trial(now);
+                Did::Passed
+            }
+            Ok(checked) => {
+                self.tries.succeed();
+                self.take(checked, now).await;
+                Did::Renewed
+            }
+            Err(error) => {
+                self.fail(now, &error);
+                Did::Failed
+            }
+        };
+        if let Err(error) = self.files.set_tries(&self.tries).await {
+            warn!(%error, "what was tried cannot be written");
+        }
+        self.tell_turn(None).await;
+        let next = match did {
+            Did::Renewed | Did::Passed => now + 1,
+            Did::Failed | Did::Nothing => self.tries.not_before,
+        };
+        let doing = if did == Did::Renewed { "is served" } else { "waits after a failure" };
+        self.show(doing.to_owned(), Some(next));
+        self.tell().await;
+        Look { did, next }
+    }
+
+    /// Orders, and says meanwhile that it still does.
+    async fn order(&self, now: u64, is_trial: bool, tries: &mut Tries) -> Result<Checked, OrderError> {
+        let directory = if is_trial { Directory::Staging } else { self.config.directory.clone() };
+        let roots = match (is_trial, &self.config.directory) {
+            (false, Directory::LetsEncrypt) => Some(public_roots()?),
+            _ => None,
+        };
+        let job = Job {
+            files: &self.files,
+            client: &self.client,
+            solver: &self.solver,
+            config: &self.config,
+            directory: directory.url(),
+            is_trial,
+            replaces: self.replaces().filter(|_| !is_trial),
+            now,
+            roots,
+        };
+        let began = Instant::now();
+        let mut ordering = std::pin::pin!(job.run(tries));
+        let mut again = interval(TURN_EVERY);
+        again.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        again.tick().await;
+        loop {
+            tokio::select! {
+                ended = &mut ordering => return ended,
+                _ = again.tick() => {
+                    let until = now + began.elapsed().as_secs() + TURN_S;
+                    self.records.tell(vec![News::Turn(Some(Turn { orders: true, until }))]).await;
+                }
+            }
+        }
+    }
+
+    /// Serves a new certificate, and decides when the next one is due.
+    async fn take(&mut self, checked: Checked, now: u64) {
+        let held = held(&checked, true);
+        (self.serve)(checked.key, self.config.domains.clone());
+        info!(
+            names = %self.names(),
+            directory = %self.config.directory,
+            until = held.validity.1,
+            "a new public certificate is served"
+        );
+        self.held = Some(held);
+        if let Err(error) = self.plan_renewal(now).await {
+            warn!(%error, "when to renew cannot be written");
+        }
+    }
+
+    fn fail(&mut self, now: u64, error: &OrderError) {
+        let failure = error.failure();
+        let was_trial = self.goes_to_trial();
+        if failure == Failure::Validation && !was_trial {
+            self.tries.counted.fail(now);
+        }
+        let has_trials = self.config.directory == Directory::LetsEncrypt;
+        self.tries.fail(now, failure, self.client.later_s(), chance(), has_trials);
+        let text = error.to_string();
+        let words = if was_trial { format!("in a try at the staging directory: {text}") } else { text };
+        warn!(
+            names = %self.names(),
+            directory = %self.config.directory,
+            reason = words,
+            next_try_s = self.tries.not_before.saturating_sub(now),
+            "no public certificate yet, trying again later"
+        );
+        self.tries.wrong = Some((now, words));
+        self.report.send_modify(|report| report.failures += 1);
+    }
+
+    /// Decides when the certificate that is served is renewed, and asks the authority what it suggests when that is due.
+    async fn plan_renewal(&mut self, now: u64) -> Result<(), FileError> {
+        let Some(held) = &self.held else { return Ok(()) };
+        let known = self.plan.take().filter(|plan| plan.certificate == held.fingerprint);
+        let mut plan = known.clone().unwrap_or_else(|| Plan::new(&held.fingerprint, held.validity, chance()));
+        if held.fits && plan.look <= now {
+            match self.suggested(held).await {
+                Some(window) => plan.suggest(now, window, held.validity, chance()),
+                None => plan.keep(now),
+            }
+        }
+        let is_news = known.as_ref() != Some(&plan);
+        self.plan = Some(plan.clone());
+        if is_news { self.files.set_plan(&plan).await } else { Ok(()) }
+    }
+
+    /// What the authority suggests for the certificate, if it suggests anything (RFC 9773).
+    async fn suggested(&self, held: &Held) -> Option<Window> {
+        let name = shown_name(held.name.as_ref()?);
+        let asked = async {
+            let about = About::read(&self.client, self.config.directory.url()).await?;
+            let Some(url) = about.renewal_info else { return Ok(None) };
+            let (document, again) = self.client.get(&format!("{}/{name}", url.trim_end_matches('/'))).await?;
+            Ok(Window::read(&document, again))
+        };
+        asked.await.unwrap_or_else(|error: OrderError| {
+            info!(%error, "when to renew is not known from the authority now");
+            None
+        })
+    }
+
+    fn serve_saved(&mut self, saved: &CertificateFile) {
+        let names: Result<Vec<Domain>, _> = saved.domains.iter().map(|name| name.parse()).collect();
+        let begins = CertificateDer::from_pem_slice(saved.chain.as_bytes())
+            .ok()
+            .and_then(|leaf| Certificate::read(&leaf).ok().map(|read| read.not_before));
+        let (Ok(names), Some(begins)) = (names, begins) else { return };
+        match check(&saved.chain, &saved.key.0, &names, begins, None) {
+            Ok(checked) => {
+                let fits = saved.directory == self.config.directory.url()
+                    && set_of(saved.domains.iter().map(String::as_str)) == self.set()
+                    && saved.profile == self.config.profile;
+                self.held = Some(held(&checked, fits));
+                (self.serve)(checked.key, names);
+            }
+            Err(error) => {
+                warn!(%error, "the saved public certificate is not served, and a new one is ordered")
+            }
+        }
+    }
+
+    /// The certificate that the next order takes the place of, if the authority has suggested when.
+    fn replaces(&self) -> Option<(Vec<u8>, Vec<u8>)> {
+        let held = self.held.as_ref().filter(|held| held.fits)?;
+        self.plan.as_ref()?.window?;
+        held.name.clone()
+    }
+
+    fn goes_to_trial(&self) -> bool {
+        self.tries.trial && self.config.directory == Directory::LetsEncrypt
+    }
+
+    fn set(&self) -> String {
+        let names: Vec<String> = self.config.domains.iter().map(ToString::to_string).collect();
+        set_of(names.iter().map(String::as_str))
+    }
+
+    fn names(&self) -> String {
+        self.config.domains.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+    }
+
+    async fn others(&self) -> Vec<(mesh_proto::ShortId, Record)> {
+        self.records.others().await.unwrap_or_else(|error| {
+            info!(%error, "what the other nodes have had of the authority is not known now");
+            Vec::new()
+        })
+    }
+
+    async fn wait(&mut self, why: String, next: u64) -> Look {
+        if !why.starts_with("waits for its turn") {
+            self.tell_turn(None).await;
+        }
+        self.show(why, Some(next));
+        self.tell().await;
+        Look { did: Did::Nothing, next }
+    }
+
+    async fn tell_turn(&mut self, turn: Option<Turn>) {
+        if turn.is_some() || self.has_turn {
+            self.has_turn = turn.is_some();
+            self.records.tell(vec![News::Turn(turn)]).await;
+        }
+    }
+
+    /// Tells the household how it is with the certificate, if that is news.
+    async fn tell(&mut self) {
+        let now = (self.standing(), self.tries.counted.clone());
+        if self.told.as_ref() != Some(&now) {
+            self.records.tell(vec![News::Standing(now.0.clone()), News::Counted(now.1.clone())]).await;
+            self.told = Some(now);
+        }
+    }
+}
+
+fn held(checked: &Checked, fits: bool) -> Held {
+    let hash = ring::digest::digest(&ring::digest::SHA256, &checked.leaf);
+    Held {
+        validity: checked.validity,
+        fingerprint: data_encoding::HEXLOWER.encode(hash.as_ref()),
+        name: Certificate::read(&checked.leaf).ok().as_ref().and_then(name_of),
+        fits,
+    }
+}
+
+/// What the settings ask for: other settings are tried afresh.
+fn wanted(config: &TlsConfig) -> String {
+    let names: Vec<String> = config.domains.iter().map(ToString::to_string).collect();
+    let profile = config.profile.as_deref().unwrap_or_default();
+    let (directory, challenge) = (config.directory.url(), config.challenge.as_str());
+    set_of([names.join(" ").as_str(), directory, challenge, &format!("profile {profile}")])
+}
+
+/// Whoever is to be served by it must trust what this system trusts.
+fn public_roots() -> Result<RootCertStore, OrderError> {
+    device_adapters::web::public_roots().map_err(|reason| OrderError::Lost(words::shown(&reason)))
+}
+
+/// A number by chance. A system without any gives 0, which is as good as another here.
+fn chance() -> u64 {
+    let mut bytes = [0; 8];
+    let _fills_or_stays_zero = SystemRandom::new().fill(&mut bytes);
+    u64::from_le_bytes(bytes)
+}
+
+#[cfg(test)]
+#[path = "engine/tests.rs"]
+mod tests;
