@@ -51,10 +51,10 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// On loopback; it looks at these ports, and refuses every tenth nonce.
+    /// On loopback; it looks at these ports, and refuses every twentieth nonce.
     #[must_use]
     pub fn new(http_port: u16, tls_port: u16) -> Self {
-        Self { address: Ipv4Addr::LOCALHOST.into(), http_port, tls_port, refused_nonces: 10, dns: None }
+        Self { address: Ipv4Addr::LOCALHOST.into(), http_port, tls_port, refused_nonces: 5, dns: None }
     }
 }
 

@@ -6,18 +6,21 @@ use std::{
     os::unix::fs::PermissionsExt as _,
     path::PathBuf,
     sync::Arc,
+    time::Duration,
 };
 
+use data_encoding::BASE64_MIME;
 use hearth_tests::{
     daemon::{Daemon, Folder, Launch, PATIENCE, Plan, free_port, wait_until},
     pebble::{self, Pebble, Proxy, presented, trusting},
 };
 use rustls::{ClientConfig, pki_types::CertificateDer};
+use serde_json::{Value, json};
 
 /// The name of a node that is alone.
 pub const NAME: &str = "one.hearth.test";
-/// By which a name is proven.
-pub const CHALLENGES: [&str; 3] = ["http-01", "tls-alpn-01", "dns-01"];
+/// How long an order may take that failed once, say by three nonces in a row: a node waits a minute or so then.
+const ORDERS_WITHIN: Duration = Duration::from_secs(180);
 
 /// Puts values into the name server of the tests, and writes down what it did.
 const HOOK: &str = r#"#!/bin/bash
@@ -122,16 +125,27 @@ impl Site {
     pub async fn certified(&self, node: &Daemon, name: &str) -> Vec<CertificateDer<'static>> {
         let client = self.client().await;
         let mut chain = Vec::new();
-        let done =
-            wait_until(&format!("{} has a certificate for {name}", node.name()), PATIENCE, async || {
-                chain = presented(node.address(), name, &client).await?;
-                Ok(true)
-            });
+        let what = format!("{} has a certificate for {name}", node.name());
+        let done = wait_until(&what, ORDERS_WITHIN, async || {
+            chain = presented(node.address(), name, &client).await?;
+            Ok(true)
+        });
         if let Err(error) = done.await {
             panic!("{error:#}\n{:#?}\n{}\n{}", self.proxy.steps(), self.pebble.log(), node.log());
         }
         chain
     }
+}
+
+/// When an authority suggests to renew: it is high time.
+pub fn high_time() -> Value {
+    json!({ "suggestedWindow": { "start": "2020-01-01T00:00:00Z", "end": "2020-01-02T00:00:00Z" } })
+}
+
+/// A certificate as Pebble's management takes it.
+pub fn pem(certificate: &CertificateDer<'_>) -> String {
+    let lines = BASE64_MIME.encode(certificate);
+    format!("-----BEGIN CERTIFICATE-----\n{lines}-----END CERTIFICATE-----\n")
 }
 
 /// No answer to a challenge is left in the household.

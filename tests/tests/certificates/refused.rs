@@ -3,22 +3,26 @@
 
 use hearth_tests::pebble::{Canned, Fault, Listener, Plan, Rule, Step};
 use node::tls::acme::engine::Did;
+use rustls::pki_types::CertificateDer;
 use serde_json::json;
 
-use super::owner::{DAY, HOUR, NAME, Owner};
+use super::{
+    gateway::high_time,
+    owner::{DAY, HOUR, NAME, Owner},
+};
 
-/// A renewal is due from now on, at every look.
-fn renew(owner: &Owner) {
-    let window =
-        json!({ "suggestedWindow": { "start": "2020-01-01T00:00:00Z", "end": "2020-01-02T00:00:00Z" } });
-    owner.proxy.rule(Rule::on(Step::RenewalInfo, Fault::Answer(Canned::new(200, window))).times(1));
+/// An owner with a certificate that is to be renewed now.
+async fn due() -> (Owner, CertificateDer<'static>) {
+    let mut owner = Owner::of(&[NAME]).await;
+    owner.proxy.rule(Rule::on(Step::RenewalInfo, Fault::Answer(Canned::new(200, high_time()))).times(1));
+    let first = owner.certified().await;
+    owner.proxy.forget();
+    (owner, first)
 }
 
 #[tokio::test]
 async fn an_authority_that_was_away_and_forgot_everything_is_registered_with_again() {
-    let mut owner = Owner::of(&[NAME]).await;
-    let first = owner.certified().await;
-    renew(&owner);
+    let (mut owner, first) = due().await;
     owner.pebble.stop().await.unwrap();
     let began = owner.now;
     let looks = owner.look_until(began + 6 * HOUR).await;
@@ -51,10 +55,7 @@ async fn one_that_asks_for_patience_gets_it() {
 
 #[tokio::test]
 async fn one_that_is_down_for_maintenance_is_asked_once_at_a_time_and_the_order_goes_on() {
-    let mut owner = Owner::of(&[NAME]).await;
-    let first = owner.certified().await;
-    renew(&owner);
-    owner.proxy.forget();
+    let (mut owner, first) = due().await;
     for step in [Step::Directory, Step::NewOrder, Step::Ready, Step::Finalize] {
         let down = Canned::problem(503, "serverInternal", "the service is down for maintenance");
         owner.proxy.rule(Rule::on(step, Fault::Answer(down)));
@@ -140,9 +141,7 @@ async fn a_name_that_it_may_not_have_is_refused_in_its_words() {
 
 #[tokio::test]
 async fn a_name_whose_dns_is_broken_is_told_of_and_the_old_certificate_stays() {
-    let mut owner = Owner::of(&[NAME]).await;
-    let first = owner.certified().await;
-    renew(&owner);
+    let (mut owner, first) = due().await;
     owner.pebble.names.broken(&format!("_acme-challenge.{NAME}"), true).await.unwrap();
     let look = owner.look().await;
     assert_eq!(look.did, Did::Failed);

@@ -5,19 +5,12 @@ use std::sync::Arc;
 use hearth_tests::pebble::{Canned, Fault, Rule, Step};
 use node::tls::acme::{der::Certificate, engine::Did, renewal};
 use rustls::pki_types::CertificateDer;
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::owner::{DAY, HOUR, NAME, Owner};
-
-/// A window that is over: renew now.
-fn now_or_never() -> Value {
-    json!({ "suggestedWindow": { "start": "2020-01-01T00:00:00Z", "end": "2020-01-02T00:00:00Z" } })
-}
-
-fn pem(certificate: &CertificateDer<'_>) -> String {
-    let text = data_encoding::BASE64_MIME.encode(certificate);
-    format!("-----BEGIN CERTIFICATE-----\n{text}-----END CERTIFICATE-----\n")
-}
+use super::{
+    gateway::{high_time, pem},
+    owner::{DAY, HOUR, NAME, Owner},
+};
 
 /// How the authority names a certificate.
 fn name_of(certificate: &CertificateDer<'_>) -> String {
@@ -36,7 +29,7 @@ async fn it_is_renewed_when_the_authority_says_so_and_replaces_the_old_one() {
     assert!((owner.now + 50 * DAY..owner.now + 70 * DAY).contains(&planned.at), "{planned:?}");
 
     // It changes its mind, as after an incident: the next look sees that.
-    owner.pebble.renewal_info(&pem(&first), &now_or_never().to_string()).await.unwrap();
+    owner.pebble.renewal_info(&pem(&first), &high_time().to_string()).await.unwrap();
     assert!(look.next - owner.now <= 24 * HOUR, "it asks daily at least");
     owner.now = look.next;
     let second = owner.certified().await;
@@ -68,10 +61,10 @@ async fn a_moment_inside_the_window_is_drawn_once_and_kept_over_a_restart() {
 #[tokio::test]
 async fn a_certificate_that_counts_as_replaced_already_is_replaced_all_the_same() {
     let mut owner = Owner::of(&[NAME]).await;
+    owner.proxy.rule(Rule::on(Step::RenewalInfo, Fault::Answer(Canned::new(200, high_time()))).times(1));
+    // The authority takes the second order, but nobody hears that it did.
+    owner.proxy.rule(Rule::on(Step::NewOrder, Fault::Lose).after(1).times(1));
     let first = owner.certified().await;
-    owner.proxy.rule(Rule::on(Step::RenewalInfo, Fault::Answer(Canned::new(200, now_or_never()))).times(1));
-    // The authority takes the order, but nobody hears that it did.
-    owner.proxy.rule(Rule::on(Step::NewOrder, Fault::Lose).times(1));
     assert_eq!(owner.look().await.did, Did::Failed, "{:#?}", owner.proxy.steps());
     assert_eq!(owner.served(), [first.clone()], "the old one is served meanwhile");
     owner.now = owner.look().await.next;
