@@ -8,6 +8,7 @@ pub mod fakes;
 pub mod home_assistant;
 pub mod hostile;
 pub mod network;
+pub mod pebble;
 pub mod python;
 pub mod strace;
 pub mod takeover;

@@ -131,9 +131,10 @@ impl Launch {
                 command
             }
             (Some(mounts), board) => {
-                ensure!(board.is_none(), "mounts of one's own on a board are not supported");
                 require_mounts()?;
-                let mut shell = Command::new("unshare");
+                let unshare = Path::new("unshare");
+                let mut shell =
+                    board.as_ref().map_or_else(|| Command::new(unshare), |board| inside(board, unshare));
                 let script = format!("set -e; {{ {mounts}; }} >&2; exec \"$0\" \"$@\"");
                 shell.args(["--mount", "--propagation", "private", "sh", "-c", &script]);
                 let inner = self.hearth()?;

@@ -1,0 +1,84 @@
+//! A node gets a certificate by itself, by each challenge, and serves it beside that of the local authority.
+
+use std::fs;
+
+use hearth_tests::{
+    daemon::trusting,
+    fakes::name_server::{KEY, NameServer, Program, SECRET, Zone},
+    pebble::{Plan, Step, presented},
+};
+
+use super::gateway::{NAME, Site, nothing_is_left};
+
+/// One name, by a challenge.
+async fn one(challenge: &str) -> Site {
+    let site = Site::new().await;
+    let node = site.plan("one", &site.config(challenge, &[NAME])).start().await.unwrap();
+    let chain = site.certified(&node, NAME).await;
+    assert!(chain.len() >= 2, "the authority between is sent, too");
+    nothing_is_left(&node).await;
+    for step in [Step::NewAccount, Step::NewOrder, Step::Ready, Step::Finalize] {
+        assert_eq!(site.proxy.done(step), 1, "{step:?}: {:#?}", site.proxy.steps());
+    }
+    // Whoever comes by its address or a name of the home sees the local authority's, as before.
+    let local = node.cli(&["ca", "export"]).await.unwrap().ok().unwrap().stdout;
+    let (local, public) = (trusting(&local).unwrap().into(), site.client().await);
+    for name in ["127.0.0.1", "localhost"] {
+        presented(node.address(), name, &local).await.unwrap();
+        presented(node.address(), name, &public).await.unwrap_err();
+    }
+    presented(node.address(), NAME, &local).await.unwrap_err();
+    presented(node.address(), "other.hearth.test", &public).await.unwrap_err();
+    assert_eq!(node.web(None).await.unwrap().get("/healthz").await.unwrap().status, 200);
+    drop(node);
+    site
+}
+
+#[tokio::test]
+async fn by_http_01() {
+    one("http-01").await;
+}
+
+#[tokio::test]
+async fn by_tls_alpn_01() {
+    one("tls-alpn-01").await;
+}
+
+#[tokio::test]
+async fn by_dns_01_with_a_command() {
+    let site = one("dns-01").await;
+    let hooked = site.hooked();
+    let (present, cleanup) = (&hooked[0], &hooked[1]);
+    let value = present.strip_prefix(&format!("present _acme-challenge.{NAME} ")).unwrap();
+    assert_eq!(*cleanup, format!("cleanup _acme-challenge.{NAME} {value}"), "{hooked:?}");
+}
+
+/// A name and its wildcard, whose values stand side by side at one name.
+async fn wildcard(program: Program) {
+    let zone = Zone { changeable: &["_acme-challenge"], ..Zone::new("hearth.test") };
+    let server = NameServer::start(program, "hmac-sha256", &[zone]).await.unwrap();
+    let site = Site::with(|plan| Plan { dns: Some(server.at), ..plan }).await;
+    fs::write(site.file("dns.key"), SECRET).unwrap();
+    let (config, at, key) =
+        (site.config("http-01", &["hearth.test", "*.hearth.test"]), server.at, site.file("dns.key"));
+    let config = config.replace("http-01", "dns-01");
+    let config = format!(
+        "{config}[tls.dns]\nprovider = \"rfc2136\"\nserver = \"{at}\"\nzone = \"hearth.test\"\n\
+         key_name = \"{KEY}\"\nkey_file = {key:?}\nresolvers = [\"{at}\"]\n"
+    );
+    let node = site.plan("one", &config).start().await.unwrap();
+    let chain = site.certified(&node, "hearth.test").await;
+    assert_eq!(site.certified(&node, "lamp.hearth.test").await, chain);
+    presented(node.address(), "a.lamp.hearth.test", &site.client().await).await.unwrap_err();
+    assert_eq!((site.proxy.done(Step::Ready), site.proxy.done(Step::NewOrder)), (2, 1));
+}
+
+#[tokio::test]
+async fn a_wildcard_by_dns_01_at_knot() {
+    wildcard(Program::Knot).await;
+}
+
+#[tokio::test]
+async fn a_wildcard_by_dns_01_at_bind() {
+    wildcard(Program::Bind).await;
+}

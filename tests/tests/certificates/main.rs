@@ -1,0 +1,14 @@
+//! Certificates: real nodes and a real certificate authority, Pebble, through a proxy that counts and disturbs.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod gateway;
+mod harness;
+mod household;
+mod issue;
+mod killed;
+mod month;
+mod owner;
+mod refused;
+mod renewal;
+mod shown;
+mod swaps;
