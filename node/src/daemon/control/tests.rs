@@ -128,7 +128,6 @@ impl Bench {
             history: watch::channel(crate::history::Report::default()).1,
             certificate: watch::channel(Default::default()).1,
             http_port: watch::channel(crate::plain_http::PortStatus::NotNeeded).1,
-            certificate: watch::channel(crate::tls::acme::report::Report::default()).1,
         };
         let (end, ends) = mpsc::channel(2);
         let (control, port) = ControlHandle::channel();
