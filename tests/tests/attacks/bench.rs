@@ -12,7 +12,7 @@ use std::{
 };
 
 use hearth_tests::{
-    daemon::{Client, Daemon, Observer, PATIENCE, client::trusting},
+    daemon::{Client, Daemon, Observer, PATIENCE, Plan, client::trusting},
     hostile::tcp_from,
 };
 use rustls::{ClientConfig, ClientConnection, StreamOwned, pki_types::ServerName};
@@ -106,7 +106,7 @@ pub(crate) struct Bench {
 
 impl Bench {
     pub(crate) async fn start() -> Self {
-        let node = Daemon::found("front").await.unwrap();
+        let node = Plan::new("front").variable("HEARTH_CLOCK", "trusted").start().await.unwrap();
         let pem = node.cli(&["ca", "export"]).await.unwrap().ok().unwrap().stdout;
         let mut tokens = Vec::new();
         for role in ["viewer", "operator", "admin", "operator"] {

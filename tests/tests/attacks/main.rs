@@ -10,6 +10,7 @@ mod browser;
 mod credentials;
 mod floods;
 mod http;
+mod outside;
 mod roles;
 mod sockets;
 mod tls;
@@ -27,6 +28,7 @@ async fn every_bad_input_is_refused_while_a_good_client_is_served() {
     browser::attack(&mut bench).await;
     sockets::attack(&mut bench).await;
     roles::attack(&mut bench).await;
+    outside::attack(&mut bench).await;
     credentials::attack(&mut bench).await;
     let refused = bench.finish().await;
     assert!(refused >= AT_LEAST, "only {refused} bad inputs");
