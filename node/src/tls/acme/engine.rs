@@ -292,6 +292,7 @@ impl<S: Solver> Engine<S> {
             (false, Directory::LetsEncrypt) => Some(public_roots()?),
             _ => None,
         };
+        let began = Instant::now();
         let job = Job {
             files: &self.files,
             client: &self.client,
@@ -301,9 +302,9 @@ impl<S: Solver> Engine<S> {
             is_trial,
             replaces: self.replaces().filter(|_| !is_trial),
             now,
+            began,
             roots,
         };
-        let began = Instant::now();
         let mut ordering = std::pin::pin!(job.run(tries));
         let mut again = interval(TURN_EVERY);
         again.set_missed_tick_behavior(MissedTickBehavior::Delay);
