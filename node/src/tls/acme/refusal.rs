@@ -72,7 +72,7 @@ impl OrderError {
             Self::Validation { .. } => Failure::Validation,
             Self::Lost(_) => Failure::Lost,
             Self::Authority { .. } if self.is("rateLimited") || self.status() == 429 => Failure::Limited,
-            // The library has tried bad nonces again already: that is no answer to what was asked.
+            // A nonce that is refused three times in a row says nothing of the order (RFC 8555, section 6.5).
             Self::Authority { .. } if self.status() >= 500 || self.is("badNonce") => Failure::Lost,
             _ => Failure::Other,
         }
