@@ -1,7 +1,7 @@
 //! People who sign in to real nodes: on every board, at the pace of the door, and out everywhere at once.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-use hearth_tests::daemon::{Answer, Client, Daemon, PATIENCE, wait_until};
+use hearth_tests::daemon::{Answer, Client, Daemon, PATIENCE, Plan, wait_until};
 use serde_json::{Value, json};
 
 const PASSWORD: &str = "correct horse battery";
@@ -194,7 +194,7 @@ async fn another_site_gets_nothing_done_by_a_cookie() {
 
 #[tokio::test]
 async fn no_answer_export_or_log_shows_a_password_its_hash_or_a_session() {
-    let node = Daemon::found("one").await.unwrap();
+    let node = Plan::new("one").variable("HEARTH_LOG", "trace").start().await.unwrap();
     add(&node, "ann", "admin", &[]).await;
     let web = node.web(None).await.unwrap();
     let (ann, cookie) = signed_in(&web, "ann").await;

@@ -135,7 +135,7 @@ impl People {
                 _ = look.tick() => {
                     self.publish();
                     looks = looks.wrapping_add(1);
-                    if looks % SWEEP_EVERY == 0 {
+                    if looks.is_multiple_of(SWEEP_EVERY) {
                         self.sweep().await?;
                     }
                 }

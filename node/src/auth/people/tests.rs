@@ -11,7 +11,7 @@ use crate::{
     api::fake::{FakeLoop, TestFolder},
     auth::{
         passwords::PasswordRule,
-        sessions::{ABSOLUTE_MS, IDLE_MS, MAX_PER_USER, PREFIX},
+        sessions::{ABSOLUTE_MS, IDLE_MS, MAX_PER_USER, MAX_SESSIONS, PREFIX, Session},
     },
     service::{HouseholdTime, Op},
 };
@@ -298,6 +298,29 @@ async fn a_user_has_a_bounded_number_of_sessions_and_the_oldest_goes() {
     assert_eq!(node.people.recognise(first.secret).await, None);
     assert!(node.people.recognise(ben.secret).await.is_some());
     assert_eq!(fake.service().list("session/", None, 1_000, true).await.unwrap().len(), MAX_PER_USER + 1);
+}
+
+#[tokio::test]
+async fn all_users_together_have_a_bounded_number_of_sessions() {
+    let (fake, folder) = (FakeLoop::start(), TestFolder::new());
+    let node = Node::start(&fake, &folder);
+    node.people.create(new("ann", Role::Viewer)).await.unwrap();
+    for n in 0..MAX_SESSIONS {
+        let begun = u64::try_from(n).unwrap() + 5;
+        let (_, _, session) = Session::begin("ben", String::new(), String::new(), begun).unwrap();
+        fake.service().write(Author::Node, session.ops(&format!("{n:016x}"))).await.unwrap();
+    }
+    let has = async |n: usize| {
+        let id = ObjectId::new(&format!("session/{n:016x}")).unwrap();
+        fake.service().get(id).await.unwrap().is_some()
+    };
+    // What was written is on its way to the owner.
+    let mut begun = 0;
+    while has(0).await {
+        node.people.begin_session("ann", None).await.unwrap();
+        begun += 1;
+    }
+    assert!(begun >= 1 && has(MAX_SESSIONS - 1).await);
 }
 
 #[tokio::test]
