@@ -58,7 +58,7 @@ async fn no_request_that_is_made_up_breaks_the_node_or_the_document() {
         "--checks",
         CHECKS,
         "--phases",
-        "examples,fuzzing",
+        "examples,coverage,fuzzing",
         "--max-examples",
         "20",
         "--seed",
