@@ -29,7 +29,12 @@ pub(super) const PARTS: [&str; 11] = [
 ];
 
 /// What every answer may be, whatever is asked.
-const ALWAYS: [u64; 3] = [500, 503, 504];
+const ALWAYS: &[u64] = &[500, 503, 504];
+/// What it may be where a token is needed, a body is read, a query, or names in a path.
+const OF_TOKENS: &[u64] = &[401, 403, 429];
+const OF_BODIES: &[u64] = &[400, 413, 415, 422];
+const OF_QUERIES: &[u64] = &[400, 422];
+const OF_NAMES: &[u64] = &[422];
 
 static DOCUMENT: LazyLock<Bytes> = LazyLock::new(|| Bytes::from(document().to_string()));
 
@@ -98,7 +103,7 @@ fn operation(path: &str, method: &str, said: &Value) -> Value {
         "tags": [said.get("tag")],
         "x-role": role,
         "security": if needs_token { json!([{"bearer": []}]) } else { json!([]) },
-        "responses": responses(said, needs_token),
+        "responses": responses(said, needs_token, path.contains('{')),
     });
     let Value::Object(operation) = &mut told else { return told };
     let query: Vec<_> = members(said, "query")
@@ -118,7 +123,7 @@ fn operation(path: &str, method: &str, said: &Value) -> Value {
 }
 
 /// What it may answer: what it says itself, the problems that it names, and those that are everybody's.
-fn responses(said: &Value, needs_token: bool) -> Value {
+fn responses(said: &Value, needs_token: bool, has_names: bool) -> Value {
     let mut responses = Map::new();
     for (status, answer) in members(said, "answers") {
         let mut told = json!({"description": answer.get("says")});
@@ -129,9 +134,17 @@ fn responses(said: &Value, needs_token: bool) -> Value {
         responses.insert(status.clone(), told);
     }
     let named = said.get("problems").and_then(Value::as_array).into_iter().flatten();
-    let of_tokens: &[u64] = if needs_token { &[401, 403, 429] } else { &[] };
-    let statuses = named.filter_map(Value::as_u64).chain(ALWAYS).chain(of_tokens.iter().copied());
-    for status in statuses {
+    let has = |name: &str| said.get(name).is_some();
+    let common = [
+        (true, ALWAYS),
+        (needs_token, OF_TOKENS),
+        (has("body"), OF_BODIES),
+        (has("query"), OF_QUERIES),
+        (has_names, OF_NAMES),
+    ];
+    let common =
+        common.into_iter().filter(|(applies, _)| *applies).flat_map(|(_, statuses)| statuses.iter().copied());
+    for status in named.filter_map(Value::as_u64).chain(common) {
         responses.insert(status.to_string(), json!({"$ref": "#/components/responses/Problem"}));
     }
     Value::Object(responses)

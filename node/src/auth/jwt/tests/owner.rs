@@ -9,11 +9,13 @@ use std::{
     time::Duration,
 };
 
+use rustls::{ServerConfig, pki_types::PrivateKeyDer};
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     net::TcpListener,
     sync::watch,
 };
+use tokio_rustls::TlsAcceptor;
 
 use super::*;
 use crate::{
@@ -33,21 +35,43 @@ struct Published {
 
 impl Published {
     async fn start(keys: &[Json]) -> Arc<Self> {
+        Self::start_with(keys, None).await
+    }
+
+    /// Over TLS, where there is a configuration for it.
+    async fn start_with(keys: &[Json], tls: Option<Arc<ServerConfig>>) -> Arc<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
+        let port = listener.local_addr().unwrap().port();
+        let url = match &tls {
+            Some(_) => format!("https://localhost:{port}"),
+            None => format!("http://127.0.0.1:{port}"),
+        };
         let this = Arc::new(Self { url, keys: Mutex::default(), fetches: AtomicUsize::new(0) });
         this.publish(keys);
-        let served = Arc::clone(&this);
+        let (served, tls) = (Arc::clone(&this), tls.map(TlsAcceptor::from));
         tokio::spawn(async move {
-            while let Ok((mut stream, _)) = listener.accept().await {
-                let mut request = vec![0; 2_048];
-                let length = stream.read(&mut request).await.unwrap_or(0);
-                let (status, body) = served.answer(&String::from_utf8_lossy(&request[..length]));
-                let head = format!("HTTP/1.1 {status} X\r\ncontent-length: {}\r\n\r\n", body.len());
-                let _ = stream.write_all(format!("{head}{body}").as_bytes()).await;
+            while let Ok((stream, _)) = listener.accept().await {
+                match &tls {
+                    None => served.serve(stream).await,
+                    // A client that does not trust it says so, and goes.
+                    Some(tls) => {
+                        if let Ok(stream) = tls.accept(stream).await {
+                            served.serve(stream).await;
+                        }
+                    }
+                }
             }
         });
         this
+    }
+
+    async fn serve(&self, mut stream: impl AsyncRead + AsyncWrite + Unpin) {
+        let mut request = vec![0; 2_048];
+        let length = stream.read(&mut request).await.unwrap_or(0);
+        let (status, body) = self.answer(&String::from_utf8_lossy(&request[..length]));
+        let head = format!("HTTP/1.1 {status} X\r\ncontent-length: {}\r\n\r\n", body.len());
+        let _ = stream.write_all(format!("{head}{body}").as_bytes()).await;
+        let _ = stream.flush().await;
     }
 
     fn answer(&self, request: &str) -> (u16, String) {
@@ -230,4 +254,30 @@ async fn two_issuers_have_two_urls() {
     let trial = home.issuers.try_out("sso", &Secret::new("a.b.c")).await.unwrap();
     assert!(matches!(trial.outcome, Err(Refused::Base64(_) | Refused::Json(_))), "{trial:?}");
     assert!(home.issuers.try_out("none", &Secret::new("a.b.c")).await.is_none());
+}
+
+/// A certificate for `localhost` that vouches for itself, and TLS with it.
+fn self_signed() -> (String, Arc<ServerConfig>) {
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    let key = PrivateKeyDer::Pkcs8(made.signing_key.serialize_der().into());
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let config = config.with_no_client_auth().with_single_cert(vec![made.cert.der().clone()], key).unwrap();
+    (made.cert.pem(), Arc::new(config))
+}
+
+#[tokio::test]
+async fn a_private_authority_vouches_for_its_own_issuer_and_for_no_other() {
+    let pair = Pair::p256();
+    let ((root, tls), (other, _)) = (self_signed(), self_signed());
+    let issuer = Published::start_with(&[pair.jwk("k")], Some(tls)).await;
+    let home = Home::start();
+    let token = token(&pair, "k", &issuer.url);
+    for (root, expected) in [(other, Err(Refused::NoKeys)), (root, Ok(Role::Admin))] {
+        let mut said = setting(&issuer.url);
+        said["root"] = json!(root);
+        home.issuers.put("sso".into(), Spec::parse(said).unwrap()).await.unwrap();
+        home.issuers.fetch("sso".into()).await;
+        assert_eq!(home.verify(&token).await, expected);
+    }
 }

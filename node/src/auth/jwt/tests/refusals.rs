@@ -1,5 +1,7 @@
 //! What is let in, and every refusal, by real signatures.
 
+use proptest::prelude::*;
+
 use super::*;
 
 /// With these claims changed, or left out where null.
@@ -266,4 +268,27 @@ fn the_right_key_is_found_by_its_id_its_use_or_by_being_alone() {
     let only = household(setting(URL), &[only]);
     let token = rsa.token(Algorithm::Ps256, &header("PS256"), &claims);
     assert_eq!(verify(&only, &token, NOW), Err(Refused::WrongKey));
+}
+
+proptest! {
+    #[test]
+    fn any_text_is_refused_by_name(text in "\\PC{0,200}", parts in proptest::collection::vec(any::<Vec<u8>>(), 0..6)) {
+        let encoded = parts.iter().map(base64).collect::<Vec<_>>().join(".");
+        for text in [text, encoded] {
+            prop_assert!(verify(&Known::new(), &text, NOW).is_err());
+        }
+    }
+
+    /// Of a good token every other byte anywhere is refused.
+    #[test]
+    fn a_token_with_one_byte_changed_is_none(at in any::<proptest::sample::Index>(), byte in 0x21_u8..0x7f) {
+        let pair = Pair::p256();
+        let known = household(setting(URL), &[pair.jwk("k")]);
+        let token = pair.token(Algorithm::Es256, &header("ES256"), &claims(URL, NOW));
+        let mut bytes = token.clone().into_bytes();
+        let at = at.index(bytes.len());
+        bytes[at] = byte;
+        let changed = String::from_utf8(bytes).unwrap();
+        prop_assert_eq!(verify(&known, &changed, NOW).is_ok(), changed == token);
+    }
 }
