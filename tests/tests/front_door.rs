@@ -100,7 +100,7 @@ async fn what_is_not_for_this_node_or_can_be_read_in_two_ways_is_refused_beside_
     let close = "Connection: close\r\n\r\n";
     let own = format!("https://127.0.0.1:{}", door.node.address().port());
     let here = format!("Host: 127.0.0.1:{}\r\n", door.node.address().port());
-    let socket = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+    let socket = "Upgrade: websocket\r\nConnection: Upgrade, close\r\nSec-WebSocket-Version: 13\r\n\
         Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Protocol: hearth.v1\r\n";
     let bearer = format!("Authorization: Bearer {}\r\n", door.token);
     let many = "X-Other: x\r\n".repeat(120);
@@ -370,8 +370,9 @@ async fn a_command_names_who_gave_it_on_both_nodes_and_the_trail_outlives_them()
     // A scene is named beside who activated it.
     let scene = json!({"devices": {BULB: {"on": false}}});
     owner.client().send("PUT", "/api/v1/scenes/night", Some(&scene)).await.unwrap().success().unwrap();
-    let given = owner.client().send("POST", "/api/v1/scenes/night/activate", Some(&json!({"wait": true})));
-    let given = given.await.unwrap().success().unwrap();
+    let wait = json!({"wait": true});
+    let given = owner.client().send("POST", "/api/v1/scenes/night/activate", Some(&wait)).await;
+    let given = given.unwrap().success().unwrap();
     let scene_by = given["commands"][0]["by"].as_str().unwrap();
     assert!(scene_by.starts_with("scene:night by socket:"), "{scene_by}");
 

@@ -28,11 +28,10 @@ impl Place {
     /// Reads `HOST`, `HOST:PORT` or an address with them.
     pub(super) fn read(text: &str) -> Option<Self> {
         let authority: Authority = text.parse().ok().filter(|_| !text.contains('@'))?;
-        let port = match authority.port() {
-            Some(port) => Some(port.as_str().parse().ok()?),
-            // A colon without a number (RFC 3986, section 3.2.3) is one that nobody sends by accident.
-            None if text.ends_with(':') => return None,
-            None => None,
+        let port = match text.strip_prefix(authority.host())? {
+            "" => None,
+            // Nobody sends a colon without a number, or one that is no port, by accident.
+            rest => Some(rest.strip_prefix(':')?.parse().ok()?),
         };
         let host = authority.host().trim_matches(['[', ']']);
         let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
