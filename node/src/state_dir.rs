@@ -13,6 +13,7 @@
 //! | `invites` | invites that this node made, secret |
 //! | `setup-code` | state of the setup code, secret |
 //! | `ca.pem`, `ca.key` | certificate of the authority for the web, and its key, secret |
+//! | `acme/` | accounts, orders and the public certificate with its key, secret, see [`crate::tls::acme`] |
 //! | `hearth.sock` | the API for this machine, while a daemon runs |
 //! | `store/`, `store.mark`, `store.rebuild/`, `store.damaged-N/`, `exports/` | see [`crate::store`] |
 //! | `restored` | marks a store that was set back, see [`crate::store::restored`] |

@@ -2,7 +2,8 @@
 //!
 //! A backup holds every record of the store, the membership of the household and which life of the node
 //! this was. With `--with-key` it also holds the node's key and the local authority's: whoever has such
-//! a file can be this node. Invites, the setup code and the configuration are in no backup.
+//! a file can be this node. Invites, the setup code, the configuration, and the public certificate with its key and its
+//! accounts are in no backup.
 //!
 //! | module | what it is |
 //! | --- | --- |

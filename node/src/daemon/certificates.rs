@@ -29,7 +29,7 @@ use crate::{
 
 /// Until what is missing, such as a file, is looked for again.
 const AGAIN: Duration = Duration::from_secs(600);
-/// A certificate that ends sooner than this share of a day per day that it has left is worth a look, in seconds.
+/// A certificate that should have been renewed and ends sooner than this is worth a look, in seconds.
 const SOON_S: u64 = 2 * 24 * 3_600;
 
 /// What the public certificate is made of.

@@ -126,6 +126,7 @@ impl Bench {
             state_dir: state.path().to_owned(),
             adapters,
             history: watch::channel(crate::history::Report::default()).1,
+            certificate: watch::channel(Default::default()).1,
             http_port: watch::channel(crate::plain_http::PortStatus::NotNeeded).1,
         };
         let (end, ends) = mpsc::channel(2);

@@ -2,7 +2,7 @@
 
 mod shown;
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use instant_acme::HttpClient;
 use mesh_proto::Value;
@@ -28,7 +28,7 @@ use super::pace::{Counted, Failure, Tries, forbidden, set_of};
 use super::record::{News, Record, Records, Turn, may_go, steps_back};
 use super::refusal::OrderError;
 use super::renewal::{Plan, Window, name_of, shown_name};
-use super::report::Report;
+use super::report::{Report, SERVED};
 use super::solve::Solver;
 use super::{Domain, words};
 use crate::config::{Directory, TlsConfig};
@@ -194,7 +194,7 @@ impl<S: Solver> Engine<S> {
         if let (Some(Held { fits: true, .. }), Some(plan)) = (&self.held, &self.plan)
             && plan.at > now
         {
-            return Ok(Some(("is served".to_owned(), plan.at.min(plan.look).max(now + 1))));
+            return Ok(Some((SERVED.to_owned(), plan.at.min(plan.look).max(now + 1))));
         }
         if self.tries.not_before > now {
             return Ok(Some(("waits after a failure".to_owned(), self.tries.not_before)));
@@ -275,7 +275,11 @@ impl<S: Solver> Engine<S> {
             Did::Renewed | Did::Passed => now + 1,
             Did::Failed | Did::Nothing => self.tries.not_before,
         };
-        let doing = if did == Did::Renewed { "is served" } else { "waits after a failure" };
+        let doing = match did {
+            Did::Renewed => SERVED,
+            Did::Passed => "orders again, this time for good",
+            Did::Failed | Did::Nothing => "waits after a failure",
+        };
         self.show(doing.to_owned(), Some(next));
         self.tell().await;
         Look { did, next }
@@ -358,7 +362,8 @@ impl<S: Solver> Engine<S> {
         let Some(held) = &self.held else { return Ok(()) };
         let known = self.plan.take().filter(|plan| plan.certificate == held.fingerprint);
         let mut plan = known.clone().unwrap_or_else(|| Plan::new(&held.fingerprint, held.validity, chance()));
-        if held.fits && plan.look <= now {
+        // What is due stays due: it may be under way.
+        if held.fits && plan.look <= now && plan.at > now {
             match self.suggested(held).await {
                 Some(window) => plan.suggest(now, window, held.validity, chance()),
                 None => plan.keep(now),

@@ -69,6 +69,8 @@ pub struct Wrong {
     pub words: String,
 }
 
+/// What is being done where all is well.
+pub const SERVED: &str = "is served";
 /// Why a certificate is renewed at its moment: its authority suggests it.
 pub const SUGGESTED: &str = "a moment by chance in the window that the authority suggests";
 /// Why a certificate is renewed at its moment: its authority suggests nothing.

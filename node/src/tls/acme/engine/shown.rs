@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use mesh_proto::Value;
 
-use super::super::report::{BY_LIFE, OTHER_SETTINGS, Renewal, Report, SUGGESTED, Wrong};
+use super::super::report::{BY_LIFE, OTHER_SETTINGS, Renewal, Report, SERVED, SUGGESTED, Wrong};
 use super::super::solve::Solver;
 use super::{Engine, Held};
 
-/// The longest text in the record, in characters.
+/// The longest text in the record, in bytes: all of them together fit one value.
 const MAX_SHOWN: usize = 800;
 
 impl<S: Solver> Engine<S> {
@@ -27,8 +27,8 @@ impl<S: Solver> Engine<S> {
                 challenge: self.config.challenge.as_str(),
                 until: self.held.as_ref().map(|held| held.validity.1),
                 renewal,
+                next_try: next.filter(|_| doing != SERVED),
                 doing,
-                next_try: next,
                 error: self.tries.wrong.clone().map(|(at, words)| Wrong { at, words }),
                 attempts: report.attempts,
                 failures: report.failures,
@@ -39,7 +39,10 @@ impl<S: Solver> Engine<S> {
     /// The same for the household, as an object may hold it.
     pub(super) fn standing(&self) -> Value {
         let report = self.report.borrow();
-        let text = |text: &str| Value::Text(text.chars().take(MAX_SHOWN).collect::<String>().into());
+        let text = |text: &str| {
+            let end = (0..=text.len().min(MAX_SHOWN)).rev().find(|end| text.is_char_boundary(*end));
+            Value::from(text.get(..end.unwrap_or(0)).unwrap_or_default())
+        };
         let moment = |at: u64| Value::Int(i64::try_from(at).unwrap_or(i64::MAX));
         let mut map: BTreeMap<Box<str>, Value> = BTreeMap::from([
             ("names".into(), text(&report.names.join(" "))),
