@@ -32,7 +32,7 @@ use tokio::{
 
 pub use cli::Cli;
 pub use client::{Answer, Client, Observer, Session, trusting};
-pub use launch::{Launch, clean, discreet};
+pub use launch::{Launch, another_time, clean, discreet};
 pub use namespaces::Namespaces;
 pub use place::{Folder, free_port};
 pub use program::hearth as program;

@@ -105,19 +105,8 @@ impl Launch {
     /// # Panics
     /// When libfaketime is not installed.
     #[must_use]
-    #[expect(clippy::expect_used, reason = "a test that lacks it fails")]
     pub fn clock(self, time: &str) -> Self {
-        let found = ["x86_64-linux-gnu", "aarch64-linux-gnu", "arm-linux-gnueabihf"]
-            .map(|machine| format!("/usr/lib/{machine}/faketime/libfaketime.so.1"))
-            .into_iter()
-            .find(|path| Path::new(path).exists());
-        let library = found.expect("libfaketime is missing: run tests/setup, which installs `faketime`");
-        self.variable("LD_PRELOAD", library)
-            .variable("FAKETIME", time)
-            .variable("FAKETIME_DONT_FAKE_MONOTONIC", "1")
-            .variable("DONT_FAKE_MONOTONIC", "1")
-            .variable("FAKETIME_NO_CACHE", "1")
-            .variable("TZ", "UTC")
+        another_time(time).into_iter().fold(self, |launch, (name, value)| launch.variable(name, value))
     }
 
     pub(super) fn has_mounts(&self) -> bool {
@@ -216,4 +205,26 @@ fn require_mounts() -> Result<()> {
         "this test mounts file systems in a namespace of its own: run it as root ({tried:?})"
     );
     Ok(())
+}
+
+/// The variables with which a program starts at another time of day: see [`Launch::clock`].
+///
+/// # Panics
+/// When libfaketime is not installed.
+#[must_use]
+#[expect(clippy::expect_used, reason = "a test that lacks it fails")]
+pub fn another_time(time: &str) -> [(&'static str, String); 6] {
+    let found = ["x86_64-linux-gnu", "aarch64-linux-gnu", "arm-linux-gnueabihf"]
+        .map(|machine| format!("/usr/lib/{machine}/faketime/libfaketime.so.1"))
+        .into_iter()
+        .find(|path| Path::new(path).exists());
+    let library = found.expect("libfaketime is missing: run tests/setup, which installs `faketime`");
+    [
+        ("LD_PRELOAD", library),
+        ("FAKETIME", time.to_owned()),
+        ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
+        ("DONT_FAKE_MONOTONIC", "1".to_owned()),
+        ("FAKETIME_NO_CACHE", "1".to_owned()),
+        ("TZ", "UTC".to_owned()),
+    ]
 }

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 
-use crate::daemon::{Folder, PATIENCE, free_port, wait_until};
+use crate::daemon::{Folder, PATIENCE, another_time, free_port, wait_until};
 
 /// The key that a server has, in base64.
 pub const SECRET: &str = "Zm9yIHRoZSBuYW1lIHNlcnZlciBvZiBhIHRlc3Q9PT0=";
@@ -97,9 +97,22 @@ impl NameServer {
     /// # Errors
     /// When it is not installed, or does not listen in time.
     pub async fn start(program: Program, algorithm: &'static str, zones: &[Zone]) -> Result<Self> {
+        Self::with_clock(program, algorithm, zones, None).await
+    }
+
+    /// Starts one that begins at another time, as [`another_time`] takes it.
+    ///
+    /// # Errors
+    /// As [`NameServer::start`].
+    pub async fn with_clock(
+        program: Program,
+        algorithm: &'static str,
+        zones: &[Zone],
+        time: Option<&str>,
+    ) -> Result<Self> {
         for _ in 0..MOST_TRIES {
             let at = (Ipv4Addr::LOCALHOST, free_port()?).into();
-            if let Some(server) = Self::begin(program, at, algorithm, zones).await? {
+            if let Some(server) = Self::begin(program, at, algorithm, zones, time).await? {
                 return Ok(server);
             }
         }
@@ -115,6 +128,7 @@ impl NameServer {
         at: SocketAddr,
         algorithm: &'static str,
         zones: &[Zone],
+        time: Option<&str>,
     ) -> Result<Option<Self>> {
         ensure!(Path::new(program.path()).exists(), "{} is missing: run tests/setup", program.path());
         let folder = Folder::new()?;
@@ -129,7 +143,8 @@ impl NameServer {
         // A copy: AppArmor lets Debian's own read and write in the folders of its service alone.
         let copy = folder.join("server");
         std::fs::copy(program.path(), &copy)?;
-        let mut server = Self { program, at, algorithm, process: spawn(program, &copy, &folder)?, folder };
+        let mut server =
+            Self { program, at, algorithm, process: spawn(program, &copy, &folder, time)?, folder };
         let mut runs = false;
         wait_until("the name server listens, or ends", PATIENCE, async || {
             let taken = server.said().contains("address in use") || server.said().contains("already in use");
@@ -204,7 +219,7 @@ impl NameServer {
     }
 }
 
-fn spawn(program: Program, copy: &Path, folder: &Folder) -> Result<Child> {
+fn spawn(program: Program, copy: &Path, folder: &Folder, time: Option<&str>) -> Result<Child> {
     let log = std::fs::File::create(folder.join(LOG))?;
     let mut command = Command::new(copy);
     command.arg("-c").arg(folder.join("config"));
@@ -212,6 +227,7 @@ fn spawn(program: Program, copy: &Path, folder: &Folder) -> Result<Child> {
         // In the foreground, with its log on the standard error, and one thread.
         command.args(["-g", "-n", "1"]);
     }
+    command.envs(time.into_iter().flat_map(another_time));
     command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).kill_on_drop(true);
     command.spawn().context("the name server does not start")
 }
