@@ -31,7 +31,7 @@ pub enum IssuerCommand {
             [roles]\n  claim = \"realm_access.roles\"\n  [roles.map]\n  parents = \"admin\"\n  \
             guests = { role = \"operator\", scope = { areas = [\"guest room\"] } }"
     )]
-    Add(IssuerArgs),
+    Add(Box<IssuerArgs>),
     /// Say what a token would be here, or why it is none; the token comes from stdin
     #[command(
         after_help = "Example:\n  hearth issuer test sso < token.txt\n\nExits with 6 when it would not be let in."
