@@ -129,7 +129,12 @@ impl Port {
         let websocket = WebSocketTransport::new(&node, &quic).unwrap();
         let tls = Arc::new(resolver.web_tls().unwrap());
         // Nobody here shows a token, and all come from one address.
-        let limits = TcpLimits { guests: 2 * WEBSOCKETS, handshakes: 2 * WEBSOCKETS, deadline: PATIENCE };
+        let limits = TcpLimits {
+            guests: 2 * WEBSOCKETS,
+            all_guests: 2 * WEBSOCKETS,
+            handshakes: 2 * WEBSOCKETS,
+            deadline: PATIENCE,
+        };
         let port = serve(ports.tcp, tls.into(), websocket, web, Arc::clone(&counters), limits);
         tokio::spawn(port);
         let clients = Arc::new(trusting(authority.0.ca_pem()).unwrap());

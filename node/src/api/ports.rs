@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use mesh_proto::{ObjectId, error::ValueError, roster::Roles};
+use mesh_proto::{ObjectId, error::ValueError};
 use serde::Serialize;
 use thiserror::Error;
 use tokio::sync::{broadcast, mpsc, oneshot};

@@ -1,9 +1,9 @@
 //! Invites, as the API asks for them.
 
 use mesh_proto::roster::Roles;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
-use super::{PortError, QUEUE, Reply};
+use super::{PortError, QUEUE, Reply, ask};
 use crate::auth::Secret;
 
 /// A fresh invite. The token is shown once.
