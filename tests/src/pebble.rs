@@ -133,7 +133,7 @@ impl Pebble {
             "privateKey": key,
             "httpPort": self.plan.http_port,
             "tlsPort": self.plan.tls_port,
-            "domainBlocklist": ["blocked.hearth.test"],
+            "domainBlocklist": ["blocked.test"],
             "retryAfter": { "authz": 1, "order": 1 },
             "keyAlgorithm": "ecdsa",
             "profiles": {

@@ -18,7 +18,7 @@ use rustls::{ClientConfig, pki_types::CertificateDer};
 use serde_json::{Value, json};
 
 /// The name of a node that is alone.
-pub const NAME: &str = "one.hearth.test";
+pub(crate) const NAME: &str = "one.hearth.test";
 /// How long an order may take that failed once, say by three nonces in a row: a node waits a minute or so then.
 const ORDERS_WITHIN: Duration = Duration::from_secs(180);
 
@@ -36,22 +36,22 @@ echo "$1 ${2%.} $3" >>"LOG"
 "#;
 
 /// An authority with a proxy before it, and where the node is that it looks at.
-pub struct Site {
-    pub pebble: Pebble,
-    pub proxy: Proxy,
+pub(crate) struct Site {
+    pub(crate) pebble: Pebble,
+    pub(crate) proxy: Proxy,
     /// Where the node listens, for TLS and for plain HTTP.
-    pub https: SocketAddr,
-    pub http: SocketAddr,
+    pub(crate) https: SocketAddr,
+    pub(crate) http: SocketAddr,
     folder: Folder,
 }
 
 impl Site {
     /// On loopback.
-    pub async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         Self::with(|plan| plan).await
     }
 
-    pub async fn with(change: impl FnOnce(pebble::Plan) -> pebble::Plan) -> Self {
+    pub(crate) async fn with(change: impl FnOnce(pebble::Plan) -> pebble::Plan) -> Self {
         let (http, https) = (free_port().unwrap(), free_port().unwrap());
         let site = Self::at("127.0.0.1".parse().unwrap(), change(pebble::Plan::new(http, https))).await;
         site.pebble.names.point(NAME, &[site.https.ip()]).await.unwrap();
@@ -59,7 +59,7 @@ impl Site {
     }
 
     /// Where the node is, and how the authority is started, which says at which ports it looks.
-    pub async fn at(node: IpAddr, plan: pebble::Plan) -> Self {
+    pub(crate) async fn at(node: IpAddr, plan: pebble::Plan) -> Self {
         let (http, https) = (SocketAddr::new(node, plan.http_port), SocketAddr::new(node, plan.tls_port));
         let pebble = Pebble::start(plan).await.unwrap();
         let proxy = pebble.proxy().await.unwrap();
@@ -68,12 +68,12 @@ impl Site {
         Self { pebble, proxy, https, http, folder }
     }
 
-    /// `[tls]` for these names.
-    pub fn config(&self, challenge: &str, names: &[&str]) -> String {
+    /// `[tls]` for these names, with a profile, for Pebble takes one by chance where none is asked for.
+    pub(crate) fn config(&self, challenge: &str, names: &[&str]) -> String {
         let (directory, root) = (self.proxy.directory(), self.folder.join("root.pem"));
         let mut config = format!(
             "[tls]\ndomains = {names:?}\ndirectory = \"{directory}\"\ndirectory_root = {root:?}\n\
-             challenge = \"{challenge}\"\nhttp = \"{}\"\n",
+             profile = \"default\"\nchallenge = \"{challenge}\"\nhttp = \"{}\"\n",
             self.http
         );
         if challenge == "dns-01" {
@@ -101,28 +101,28 @@ impl Site {
     }
 
     /// What the command did, line by line.
-    pub fn hooked(&self) -> Vec<String> {
+    pub(crate) fn hooked(&self) -> Vec<String> {
         let log = fs::read_to_string(self.folder.join("hook.log")).unwrap_or_default();
         log.lines().map(str::to_owned).collect()
     }
 
     /// A file of this site.
-    pub fn file(&self, name: &str) -> PathBuf {
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.folder.join(name)
     }
 
     /// A node with this config file, whose clock is right.
-    pub fn plan(&self, name: &str, config: &str) -> Plan {
+    pub(crate) fn plan(&self, name: &str, config: &str) -> Plan {
         Plan::new(name).config(config).launch(Launch::new().listen(self.https).synchronised())
     }
 
     /// A client that trusts the authority alone.
-    pub async fn client(&self) -> Arc<ClientConfig> {
+    pub(crate) async fn client(&self) -> Arc<ClientConfig> {
         trusting(&[&self.pebble.root().await.unwrap()]).unwrap()
     }
 
     /// Waits until a node presents a certificate for a name; answers with its chain.
-    pub async fn certified(&self, node: &Daemon, name: &str) -> Vec<CertificateDer<'static>> {
+    pub(crate) async fn certified(&self, node: &Daemon, name: &str) -> Vec<CertificateDer<'static>> {
         let client = self.client().await;
         let mut chain = Vec::new();
         let what = format!("{} has a certificate for {name}", node.name());
@@ -138,18 +138,18 @@ impl Site {
 }
 
 /// When an authority suggests to renew: it is high time.
-pub fn high_time() -> Value {
+pub(crate) fn high_time() -> Value {
     json!({ "suggestedWindow": { "start": "2020-01-01T00:00:00Z", "end": "2020-01-02T00:00:00Z" } })
 }
 
 /// A certificate as Pebble's management takes it.
-pub fn pem(certificate: &CertificateDer<'_>) -> String {
+pub(crate) fn pem(certificate: &CertificateDer<'_>) -> String {
     let lines = BASE64_MIME.encode(certificate);
     format!("-----BEGIN CERTIFICATE-----\n{lines}-----END CERTIFICATE-----\n")
 }
 
 /// No answer to a challenge is left in the household.
-pub async fn nothing_is_left(node: &Daemon) {
+pub(crate) async fn nothing_is_left(node: &Daemon) {
     wait_until("no answer to a challenge is left", PATIENCE, async || {
         Ok(node.client().objects("challenge/").await?.is_empty())
     })

@@ -33,7 +33,7 @@ fn rounds() -> Vec<Vec<Point>> {
         (Step::NewAccount, Step::NewOrder),
         (Step::NewOrder, Step::Ready),
         (Step::Authorization, Step::Finalize),
-        (Step::Ready, Step::Ready),
+        (Step::Ready, Step::Finalize),
         (Step::Ready, Step::Certificate),
         (Step::Finalize, Step::Certificate),
     ] {

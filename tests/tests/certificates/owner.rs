@@ -28,10 +28,10 @@ use node::{
 use rustls::pki_types::CertificateDer;
 use tokio::sync::watch;
 
-pub const HOUR: u64 = 3_600;
-pub const DAY: u64 = 24 * HOUR;
+pub(crate) const HOUR: u64 = 3_600;
+pub(crate) const DAY: u64 = 24 * HOUR;
 /// The name that most of these tests are about.
-pub const NAME: &str = "one.hearth.test";
+pub(crate) const NAME: &str = "one.hearth.test";
 
 /// Puts values into the name server of the tests.
 struct Txt(Arc<Names>);
@@ -53,14 +53,14 @@ impl Solver for Txt {
 }
 
 /// An owner, its authority, and its time.
-pub struct Owner {
-    pub pebble: Pebble,
-    pub proxy: Proxy,
+pub(crate) struct Owner {
+    pub(crate) pebble: Pebble,
+    pub(crate) proxy: Proxy,
     /// In seconds since 1970.
-    pub now: u64,
+    pub(crate) now: u64,
     /// What is shown.
-    pub report: watch::Receiver<Report>,
-    pub folder: Folder,
+    pub(crate) report: watch::Receiver<Report>,
+    pub(crate) folder: Folder,
     config: TlsConfig,
     served: Arc<Mutex<Vec<CertificateDer<'static>>>>,
     engine: Engine<Txt>,
@@ -68,17 +68,19 @@ pub struct Owner {
 
 impl Owner {
     /// One that wants a certificate for these names, whose authority refuses no nonce.
-    pub async fn of(names: &[&str]) -> Self {
+    pub(crate) async fn of(names: &[&str]) -> Self {
         Self::with(names, Plan { refused_nonces: 0, ..Plan::new(1, 1) }).await
     }
 
-    pub async fn with(names: &[&str], plan: Plan) -> Self {
+    pub(crate) async fn with(names: &[&str], plan: Plan) -> Self {
         let pebble = Pebble::start(plan).await.unwrap();
         let proxy = pebble.proxy().await.unwrap();
         let config = TlsConfig {
             domains: names.iter().map(|name| name.parse().unwrap()).collect(),
             directory: Directory::Other(proxy.directory()),
             challenge: Challenge::Dns,
+            // Where none is asked for, Pebble takes one by chance.
+            profile: Some("default".to_owned()),
             ..TlsConfig::default()
         };
         let folder = Folder::new().unwrap();
@@ -89,17 +91,17 @@ impl Owner {
     }
 
     /// Begins anew on the same folder, as a node that was started again; this PEM text says whom it trusts.
-    pub async fn again(&mut self, root: &str) {
+    pub(crate) async fn again(&mut self, root: &str) {
         (self.engine, self.report) = open(&self.pebble, root, &self.config, &self.folder, &self.served).await;
     }
 
     /// Looks at what is due now.
-    pub async fn look(&mut self) -> Look {
+    pub(crate) async fn look(&mut self) -> Look {
         self.engine.look(WallClock { unix: self.now, trusted: true }).await
     }
 
     /// Looks whenever it wants to, up to this time.
-    pub async fn look_until(&mut self, end: u64) -> Vec<(u64, Look)> {
+    pub(crate) async fn look_until(&mut self, end: u64) -> Vec<(u64, Look)> {
         let mut looks = Vec::new();
         while self.now < end {
             let look = self.look().await;
@@ -111,29 +113,29 @@ impl Owner {
     }
 
     /// Has a certificate now.
-    pub async fn certified(&mut self) -> CertificateDer<'static> {
+    pub(crate) async fn certified(&mut self) -> CertificateDer<'static> {
         let look = self.look().await;
         assert_eq!(look.did, Did::Renewed, "{:?}; {:#?}", self.report.borrow(), self.proxy.steps());
         self.served().pop().unwrap()
     }
 
     /// Each certificate that was served so far.
-    pub fn served(&self) -> Vec<CertificateDer<'static>> {
+    pub(crate) fn served(&self) -> Vec<CertificateDer<'static>> {
         self.served.lock().unwrap().clone()
     }
 
     /// What was wrong last, as people are shown it.
-    pub fn wrong(&self) -> String {
+    pub(crate) fn wrong(&self) -> String {
         self.report.borrow().error.as_ref().map(|wrong| wrong.words.clone()).unwrap_or_default()
     }
 
     /// The requests of a step.
-    pub fn seen(&self, step: Step) -> Vec<Seen> {
+    pub(crate) fn seen(&self, step: Step) -> Vec<Seen> {
         self.proxy.seen().into_iter().filter(|seen| seen.step == step).collect()
     }
 
     /// Takes one of its files away.
-    pub fn lose(&self, file: &str) {
+    pub(crate) fn lose(&self, file: &str) {
         fs::remove_file(self.folder.join("acme").join(file)).unwrap();
     }
 }
@@ -160,7 +162,7 @@ async fn open(
 }
 
 /// Whether no window of this length holds more of these moments.
-pub fn within(moments: &[u64], most: usize, seconds: u64) -> bool {
+pub(crate) fn within(moments: &[u64], most: usize, seconds: u64) -> bool {
     moments
         .iter()
         .all(|from| moments.iter().filter(|at| (*from..*from + seconds).contains(at)).count() <= most)

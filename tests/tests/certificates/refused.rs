@@ -133,7 +133,7 @@ async fn one_that_is_not_who_it_should_be_is_told_nothing() {
 
 #[tokio::test]
 async fn a_name_that_it_may_not_have_is_refused_in_its_words() {
-    let mut owner = Owner::of(&["blocked.hearth.test"]).await;
+    let mut owner = Owner::of(&["one.blocked.test"]).await;
     assert_eq!(owner.look().await.did, Did::Failed);
     let wrong = owner.wrong();
     assert!(wrong.contains("rejectedIdentifier") && wrong.contains("forbidden by policy"), "{wrong}");

@@ -62,12 +62,16 @@ async fn a_moment_inside_the_window_is_drawn_once_and_kept_over_a_restart() {
 async fn a_certificate_that_counts_as_replaced_already_is_replaced_all_the_same() {
     let mut owner = Owner::of(&[NAME]).await;
     owner.proxy.rule(Rule::on(Step::RenewalInfo, Fault::Answer(Canned::new(200, high_time()))).times(1));
-    // The authority takes the second order, but nobody hears that it did.
-    owner.proxy.rule(Rule::on(Step::NewOrder, Fault::Lose).after(1).times(1));
     let first = owner.certified().await;
-    assert_eq!(owner.look().await.did, Did::Failed, "{:#?}", owner.proxy.steps());
+    // The second is signed, but never fetched, and the board loses what it knew of it.
+    let down = Canned::problem(503, "serverInternal", "down");
+    owner.proxy.rule(Rule::on(Step::Certificate, Fault::Answer(down)));
+    let look = owner.look().await;
+    assert_eq!(look.did, Did::Failed, "{:#?}", owner.proxy.steps());
     assert_eq!(owner.served(), [first.clone()], "the old one is served meanwhile");
-    owner.now = owner.look().await.next;
+    owner.proxy.clear();
+    owner.lose("order");
+    owner.now = look.next;
     let second = owner.certified().await;
     assert_ne!(first, second);
     let orders = owner.seen(Step::NewOrder);

@@ -85,7 +85,7 @@ async fn twenty_renewals_drop_no_connection() {
     // Nobody of them was dropped: each hears what is written now.
     node.put("note/last", json!({ "text": "still here" })).await.unwrap();
     for watcher in &mut watchers {
-        watcher.until("the note", |message| message["id"] == "note/last").await.unwrap();
+        watcher.until("the note", |message| message["object"]["id"] == "note/last").await.unwrap();
     }
     let orders: Vec<_> = site.proxy.seen().into_iter().filter(|seen| seen.step == Step::NewOrder).collect();
     assert!(orders.iter().filter(|order| order.went_well()).skip(1).all(|order| order.replaces.is_some()));
