@@ -68,7 +68,8 @@ fn bench_roots(bench: &Bench) -> rustls::RootCertStore {
 }
 
 async fn handshakes(bench: &mut Bench) {
-    let cases: [(&str, Vec<&'static rustls::SupportedProtocolVersion>, Vec<&[u8]>, &str); 4] = [
+    type Versions = Vec<&'static rustls::SupportedProtocolVersion>;
+    let cases: [(&str, Versions, Vec<&[u8]>, &str); 4] = [
         ("TLS 1.2", vec![&version::TLS12], vec![b"http/1.1"], "ProtocolVersion"),
         ("HTTP/2 alone", vec![&version::TLS13], vec![b"h2"], "NoApplicationProtocol"),
         ("a challenge of ACME for a name that has none", vec![&version::TLS13], vec![b"acme-tls/1"], "alert"),
