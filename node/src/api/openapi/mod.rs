@@ -14,7 +14,7 @@ use axum::{
 use serde_json::{Map, Value, json};
 
 /// The parts. A new route gets its place in the one that it belongs to, or in a file of its own here.
-pub(super) const PARTS: [&str; 11] = [
+pub(super) const PARTS: [&str; 13] = [
     include_str!("common.json"),
     include_str!("node.json"),
     include_str!("objects.json"),
@@ -26,6 +26,8 @@ pub(super) const PARTS: [&str; 11] = [
     include_str!("household.json"),
     include_str!("clients.json"),
     include_str!("issuers.json"),
+    include_str!("people.json"),
+    include_str!("audit.json"),
 ];
 
 /// What every answer may be, whatever is asked.
