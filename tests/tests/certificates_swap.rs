@@ -168,7 +168,7 @@ struct Observer {
 
 impl Observer {
     async fn open(port: &Port, number: usize) -> Self {
-        let name = if number % 2 == 0 { PUBLIC } else { LOCAL };
+        let name = if number.is_multiple_of(2) { PUBLIC } else { LOCAL };
         let stream = port.connect(name).await;
         let first = certificate(&stream);
         let upgrade = client_async(format!("wss://{name}/echo"), stream);

@@ -29,7 +29,7 @@ async fn ten_thousand_idle_connections_keep_nobody_out() {
         let stream =
             block_in_place(|| tcp_from(2 + u8::try_from(number % 250).unwrap(), bench.node.address()));
         // Every second one begins a handshake and leaves it.
-        if number % 2 == 0 {
+        if number.is_multiple_of(2) {
             let _ = (&stream).write_all(&[0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3]);
         }
         open.push(stream);
