@@ -1,8 +1,6 @@
 //! What the API asks of the other parts of the node: channels, one handle and one port each.
 //! The handle is the API's side; the port belongs to the task that owns the matter.
 
-use std::net::IpAddr;
-
 use mesh_proto::{ObjectId, error::ValueError};
 use serde::Serialize;
 use thiserror::Error;
@@ -12,11 +10,13 @@ use crate::{auth::Secret, backup::Made, service::ServiceError};
 
 pub mod adapters;
 pub mod automations;
+mod by;
 pub mod events;
 pub mod history;
 mod invites;
 pub mod schedules;
 
+pub use self::by::By;
 pub use invites::{Invite, InviteView, InvitesHandle, InvitesRequest};
 
 /// Requests that may wait for an owner.
@@ -172,28 +172,6 @@ pub struct Change {
 
 /// Longest transition, in milliseconds: one hour.
 pub const MAX_TRANSITION_MS: u32 = 3_600_000;
-
-/// Who gives a command: it goes with the command to the node that carries it out.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct By {
-    /// As [`crate::auth::Who`] reads, or `schedule:NAME`, `automation:NAME`, `scene:NAME by WHO`, `adapter:NAME`.
-    pub who: String,
-    /// The address of the client; it stays on the node that took the command.
-    pub from: Option<IpAddr>,
-}
-
-impl By {
-    /// This one, from no address.
-    pub fn name(who: impl Into<String>) -> Self {
-        Self { who: who.into(), from: None }
-    }
-
-    /// The same by way of a scene.
-    #[must_use]
-    pub fn through(&self, scene: &str) -> Self {
-        Self { who: format!("scene:{scene} by {}", self.who), from: self.from }
-    }
-}
 
 /// A command as a client gives it, checked against what the device says it can do.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -214,7 +214,7 @@ async fn start(
         requests: adapter_requests,
         happenings: EventsHandle::channel().0,
         announced: watch::channel(Announced::new()).1,
-        audit: Audit::spawn(&folder.join("audit"), || 0).unwrap().0,
+        audit: Audit::spawn(&folder.join("state"), || 0).unwrap().0,
         vault: Vault::new(key(number), vault_members),
         alive: alive_rx,
         time: household_time,
