@@ -94,7 +94,7 @@ mod tests {
         let said = shown(&format!("Expected \"{token}.{print}\" (got \"404\nnot found\")"));
         assert_eq!(said, "Expected \"(hidden).(hidden)\" (got \"404 not found\")");
         assert!(shown(&"word ".repeat(10_000)).chars().count() <= MAX_CHARS + 1);
-        let many = format!(r#"{{"detail":"d","subproblems":[{}]}}"#, vec![r#"{"detail":"x"}"#; 9].join(","));
+        let many = format!(r#"{{"detail":"d","subproblems":[{}]}}"#, [r#"{"detail":"x"}"#; 9].join(","));
         assert!(of_problem(&problem(&many)).ends_with("; and 4 more"));
     }
 }
