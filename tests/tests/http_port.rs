@@ -19,8 +19,8 @@ fn gateway(name: &str, http: &str) -> Plan {
 /// What `hearth doctor` says of the port.
 async fn check(node: &Daemon) -> Value {
     let answer = node.client().get("/api/v1/doctor").await.unwrap().success().unwrap();
-    let checks = answer["checks"].as_array().unwrap().iter();
-    checks.filter(|check| check["name"] == "HTTP port").next().cloned().unwrap_or_default()
+    let mut checks = answer["checks"].as_array().unwrap().iter();
+    checks.find(|check| check["name"] == "HTTP port").cloned().unwrap_or_default()
 }
 
 /// Where the port is open.
@@ -115,7 +115,7 @@ async fn the_local_authority_is_shown_as_openssl_sees_it() {
     let node = Daemon::found("one").await.unwrap();
     let shown = node.json(&["ca"]).await.unwrap();
     let folder = hearth_tests::daemon::Folder::new().unwrap();
-    let (pem, der) = (folder.path().join("ca.pem"), folder.path().join("ca.der"));
+    let (pem, der) = (folder.join("ca.pem"), folder.join("ca.der"));
     node.cli(&["ca", "export", pem.to_str().unwrap()]).await.unwrap().ok().unwrap();
     node.cli(&["ca", "export", "--der", "--out", der.to_str().unwrap()]).await.unwrap().ok().unwrap();
     for (file, form) in [(&pem, "PEM"), (&der, "DER")] {

@@ -197,6 +197,10 @@ async fn every_command_prints_json() {
     assert!(tries.one(&one, &["setup-code"]).await["code"].is_string());
     assert!(tries.one(&one, &["ca", "export"]).await["pem"].is_string());
     assert_eq!(tries.one(&one, &["ca", "export", "--out", &file("ca")]).await["file"], file("ca"));
+    assert!(tries.one(&one, &["ca", "export", "--der"]).await["der"].is_string());
+    for show in [&["ca"][..], &["ca", "show"], &["ca", "trust"]] {
+        assert!(tries.one(&one, show).await["fingerprint_sha256"].is_string());
+    }
     assert!(tries.one(&one, &["doctor"]).await["checks"].is_array());
     assert!(tries.documents(&one, &["export"]).await.iter().any(|object| object["id"] == "note/x"));
     assert!(tries.one(&one, &["export", &file("export")]).await["objects"].as_u64().unwrap() > 1);

@@ -55,7 +55,7 @@ impl Head {
         let said = hosts(headers)?;
         let host = match said.as_slice() {
             [] if is_old => None,
-            [host] if host.is_empty() => None,
+            [""] => None,
             [host] => Some(Host::parse(host)?),
             _ => return None,
         };
@@ -300,5 +300,24 @@ mod tests {
         let mut just_too_long = vec![b'a'; MAX_HEAD_BYTES - 3];
         just_too_long.extend(END);
         assert_eq!(read_head(&mut &just_too_long[..]).await, Err(NoHead::TooLong));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_bytes_panic_and_what_is_read_can_go_into_a_header(
+            mut bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200),
+            path in "/[ -~\r\n\t\u{e9}]{0,20}",
+            host in "[a-zA-Z0-9.:@\\[\\]<\" -]{0,20}",
+        ) {
+            let texts = [std::mem::take(&mut bytes), format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n").into_bytes()];
+            for head in texts.iter().filter_map(|text| Head::parse(text)) {
+                proptest::prop_assert!(head.path.starts_with('/'));
+                proptest::prop_assert!(head.path.bytes().all(|byte| byte.is_ascii_graphic()));
+                if let Some(host) = head.host {
+                    let shown = host.name.to_string();
+                    proptest::prop_assert_eq!(Host::parse(&shown).map(|again| again.name), Some(host.name));
+                }
+            }
+        }
     }
 }

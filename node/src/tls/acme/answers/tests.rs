@@ -257,7 +257,7 @@ async fn no_more_is_held_than_there_is_room_for() {
         tokio::task::yield_now().await;
         most = most.max(here.served.borrow().len());
     }
-    assert!(most <= 256 && most >= 255, "{most}");
+    assert!((255..=256).contains(&most), "{most}");
 }
 
 #[test]
