@@ -201,13 +201,13 @@ impl Proxy {
         self.shared.let_go.send_modify(|times| *times += 1);
     }
 
-    /// Waits until a request is held.
+    /// Waits until a request is held: a node that failed waits a minute or so before it asks again.
     ///
     /// # Errors
     /// When none is in time, with what came.
     pub async fn holds(&self) -> Result<()> {
         let held =
-            wait_until("a request is held", PATIENCE, async || Ok(*self.shared.held.borrow() > 0)).await;
+            wait_until("a request is held", 3 * PATIENCE, async || Ok(*self.shared.held.borrow() > 0)).await;
         held.with_context(|| format!("{:#?}", self.steps()))
     }
 

@@ -121,8 +121,8 @@ async fn orders(challenge: &str, boards: &[String]) {
     site.proxy.rule(Rule::on(Step::Directory, Fault::HoldBefore));
     let first = plan(&site, challenge, 0, &boards[0]).start().await.unwrap();
     let mut nodes = vec![first];
-    for at in 1..boards.len() {
-        let node = nodes[0].joined_by(plan(&site, challenge, at, &boards[at])).await.unwrap();
+    for (at, board) in boards.iter().enumerate().skip(1) {
+        let node = nodes[0].joined_by(plan(&site, challenge, at, board)).await.unwrap();
         nodes.push(node);
     }
     site.proxy.clear();

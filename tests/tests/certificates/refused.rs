@@ -68,7 +68,7 @@ async fn one_that_is_down_for_maintenance_is_asked_once_at_a_time_and_the_order_
             owner.now = look.next;
         }
         owner.proxy.clear();
-        assert_eq!(owner.served(), [first.clone()]);
+        assert_eq!(owner.served(), std::slice::from_ref(&first));
     }
     owner.certified().await;
     assert_eq!(

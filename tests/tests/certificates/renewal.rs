@@ -68,7 +68,7 @@ async fn a_certificate_that_counts_as_replaced_already_is_replaced_all_the_same(
     owner.proxy.rule(Rule::on(Step::Certificate, Fault::Answer(down)));
     let look = owner.look().await;
     assert_eq!(look.did, Did::Failed, "{:#?}", owner.proxy.steps());
-    assert_eq!(owner.served(), [first.clone()], "the old one is served meanwhile");
+    assert_eq!(owner.served(), std::slice::from_ref(&first), "the old one is served meanwhile");
     owner.proxy.clear();
     owner.lose("order");
     owner.now = look.next;
