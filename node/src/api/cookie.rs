@@ -66,7 +66,7 @@ pub(super) fn must_be_same_origin(method: &Method, headers: &HeaderMap) -> Resul
     }
     Err(Problem::new(
         axum::http::StatusCode::FORBIDDEN,
-        "cross-site",
+        "foreign-origin",
         "Another site is behind this",
         "a request by cookie must come from a page of this address: its `Origin` is not `https://` and its `Host`",
         "open the page from the same address; a program uses a token instead: `hearth token create`",

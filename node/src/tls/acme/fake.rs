@@ -73,6 +73,8 @@ pub(super) enum Fault {
     Down,
     /// What is to be replaced was replaced.
     Replaced,
+    /// It breaks over what is to be replaced.
+    Lost,
     /// It signs another key.
     OtherKey,
     /// It signs another name.
@@ -286,6 +288,7 @@ impl Ca {
                 return problem(429, "rateLimited", vec![("retry-after", after.to_string())]);
             }
             Some(Fault::Replaced) if replaces.is_some() => return problem(409, "alreadyReplaced", vec![]),
+            Some(Fault::Lost) if replaces.is_some() => return problem(500, "serverInternal", vec![]),
             _ => {}
         }
         let names = payload["identifiers"].as_array().unwrap();

@@ -109,13 +109,14 @@ pub(super) fn shown_kind(kind: &instant_acme::ChallengeType) -> String {
 }
 
 /// Whether an order was refused for what it is to replace (RFC 9773, section 5): it was replaced already, belongs to another
-/// account, or the authority has forgotten it or does not say that it took it so.
+/// account, or the authority has forgotten it, does not say that it took it so, or breaks over it (as Pebble does where it does not
+/// find it): asked for the same again it would break again, until the certificate has ended.
 pub(super) fn is_about_replacing(error: &Error) -> bool {
     match error {
         Error::Api(problem) => {
             let kind = problem.r#type.as_deref().and_then(|kind| kind.rsplit(':').next());
             problem.status == Some(409)
-                || matches!(kind, Some("alreadyReplaced" | "malformed" | "unauthorized"))
+                || matches!(kind, Some("alreadyReplaced" | "malformed" | "unauthorized" | "serverInternal"))
         }
         Error::Other(reason) => reason.to_string().starts_with("replaces field mismatch"),
         _ => false,

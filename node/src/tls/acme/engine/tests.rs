@@ -255,14 +255,16 @@ async fn a_clock_that_is_not_right_orders_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn an_order_that_is_no_replacement_for_the_authority_is_made_without() {
-    let mut node = Node::new(&["a.example.org"]);
-    let ca = node.ca();
-    ca.set(|state| state.window = Some((NOW + DAY, NOW + 2 * DAY)));
-    let mut engine = node.open().await;
-    engine.look(at(NOW)).await;
-    ca.set(|state| state.fault = Some(Fault::Replaced));
-    assert_eq!(engine.look(at(NOW + 3 * DAY)).await.did, Did::Renewed, "{:?}", node.report());
-    assert_eq!(ca.get(|state| state.replaced.len()), 2, "the refused one was none");
+    for fault in [Fault::Replaced, Fault::Lost] {
+        let mut node = Node::new(&["a.example.org"]);
+        let ca = node.ca();
+        ca.set(|state| state.window = Some((NOW + DAY, NOW + 2 * DAY)));
+        let mut engine = node.open().await;
+        engine.look(at(NOW)).await;
+        ca.set(|state| state.fault = Some(fault));
+        assert_eq!(engine.look(at(NOW + 3 * DAY)).await.did, Did::Renewed, "{fault:?}: {:?}", node.report());
+        assert_eq!(ca.get(|state| state.replaced.len()), 2, "the refused one was none");
+    }
 }
 
 #[tokio::test(start_paused = true)]
