@@ -29,12 +29,12 @@ const LONGITUDE: &str = "longitude=10.75";
 /// What the shell says when a line is done, before its exit code.
 const DONE: &str = "@@done ";
 
-/// The blocks of a language in the tour, in their order.
-fn blocks(language: &str) -> Vec<&'static str> {
-    let tour = README.split_once("\n## A tour\n").unwrap().1;
-    let tour = tour.split("\n## ").next().unwrap();
+/// The blocks of a language in the section of this title, in their order.
+fn blocks(title: &str, language: &str) -> Vec<&'static str> {
+    let section = README.split_once(&format!("\n## {title}\n")).unwrap().1;
+    let section = section.split("\n## ").next().unwrap();
     let fence = format!("```{language}\n");
-    tour.split(&fence).skip(1).map(|rest| rest.split("```").next().unwrap()).collect()
+    section.split(&fence).skip(1).map(|rest| rest.split("```").next().unwrap()).collect()
 }
 
 /// The commands of a block. A here-document is part of the one that reads it.
@@ -173,7 +173,7 @@ async fn the_tour_does_what_it_says_and_so_does_its_python() {
     }
     let weather = Weather::start(Service::OpenMeteo).await.unwrap();
     places.push((LONGITUDE.to_owned(), format!("{LONGITUDE} url={}", weather.url())));
-    let [tour, client] = &blocks("sh")[..] else { panic!("the tour has two blocks for the shell") };
+    let [tour, client] = &blocks("A tour", "sh")[..] else { panic!("the tour has two blocks for the shell") };
     for (place, _) in &places {
         assert!(tour.contains(place), "the tour has no {place} any more, which this test replaces");
     }
@@ -244,9 +244,59 @@ async fn the_tour_does_what_it_says_and_so_does_its_python() {
     both.await;
 }
 
+/// What a browser needs beside where nobody has a desktop, and not to ask the network for anything of its own.
+const BROWSER: &str = "chromium --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking \
+                       --disable-component-update --disable-sync ";
+
+#[tokio::test]
+async fn the_front_door_goes_from_a_name_to_the_lock_and_from_the_code_to_a_token() {
+    let folder = Folder::new().unwrap();
+    let home = folder.join("home");
+    std::fs::create_dir(&home).unwrap();
+    let program = daemon::program().unwrap();
+    let mut places = vec![
+        ("$PWD/target/release".to_owned(), program.parent().unwrap().to_string_lossy().into_owned()),
+        ("/tmp/".to_owned(), folder.join("").to_string_lossy().into_owned()),
+        ("chromium ".to_owned(), BROWSER.to_owned()),
+    ];
+    for port in ["14000", "5002", "7903"] {
+        places.push((port.to_owned(), free_port().unwrap().to_string()));
+    }
+    let [block] = blocks("The front door", "sh")[..] else {
+        panic!("the front door has one block for the shell")
+    };
+    for (place, _) in &places {
+        assert!(block.contains(place), "the block has no {place} any more, which this test replaces");
+    }
+    let lines = commands(&replaced(block, &places));
+    let mut terminal = Terminal::open(&home);
+    terminal.paste(&lines).await;
+    let mut shown = Vec::new();
+    for line in &lines {
+        shown.push((line.as_str(), terminal.done(line).await));
+    }
+    let of = |part: &str| {
+        let (_, shown) = shown.iter().find(|(line, _)| line.contains(part)).unwrap();
+        shown.as_str()
+    };
+    assert!(of("status |").contains("home.example.org: until "), "{}", terminal.said);
+    // Without trust in the authority a browser shows a warning in the place of the page.
+    assert!(of("--dump-dom").contains("{\"status\":\"ok\"}"), "{}", terminal.said);
+    assert!(of("/api/v1/setup").contains("\"user\":\"ann\""), "{}", terminal.said);
+    let seen: Value = serde_json::from_str(of("Authorization").trim()).unwrap();
+    let ids: Vec<&Value> = seen["objects"].as_array().unwrap().iter().map(|object| &object["id"]).collect();
+    assert_eq!(ids, ["note/shopping"], "the tablet sees its notes and nothing else");
+    let trail = of("door audit");
+    for done in ["POST /api/v1/setup ", "POST /api/v1/tokens ", "note/shopping"] {
+        assert!(trail.contains(done), "{trail}");
+    }
+    let token = terminal.said.contains("hth_");
+    assert!(!token, "a token is shown\n{}", terminal.said);
+}
+
 #[test]
 fn the_python_that_is_shown_is_the_one_that_is_tested() {
-    let [shown] = blocks("python")[..] else { panic!("the tour has one block of Python") };
+    let [shown] = blocks("A tour", "python")[..] else { panic!("the tour has one block of Python") };
     let (usage, program) = WATCH.split_once("\"\"\"\n").unwrap();
     assert!(usage.starts_with("\"\"\"") && usage.lines().count() == 1, "{usage}");
     assert_eq!(shown, program);
