@@ -388,6 +388,14 @@ impl Client {
 /// That it trusts none, with the way out.
 pub(crate) fn public_tls() -> Result<Arc<ClientConfig>, String> {
     let roots = public_roots()?;
+    tls_trusting(roots)
+}
+
+/// TLS that trusts these authorities.
+///
+/// # Errors
+/// What TLS has against it.
+pub(crate) fn tls_trusting(roots: rustls::RootCertStore) -> Result<Arc<ClientConfig>, String> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()

@@ -9,7 +9,7 @@ use rustls::ClientConfig;
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 
 pub use crate::http::HttpError as WebError;
-use crate::http::{Client, Origin, Request, public_tls};
+use crate::http::{Client, Origin, Request, public_tls, tls_trusting};
 use crate::net::Route;
 
 /// What is asked.
@@ -90,13 +90,7 @@ impl Web {
         if roots.is_empty() {
             return Err("there is no certificate in it".to_owned());
         }
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(|error| error.to_string())?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        Ok(Self { tls: Arc::new(config) })
+        Ok(Self { tls: tls_trusting(roots)? })
     }
 
     /// Asks and waits for the whole answer, whatever its status.

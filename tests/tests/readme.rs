@@ -158,29 +158,31 @@ fn replaced(mut text: &str, places: &[(String, String)]) -> String {
     done
 }
 
-#[tokio::test]
-async fn the_tour_does_what_it_says_and_so_does_its_python() {
+/// A folder with a home in it, and what stands there in the place of what README says: programs, folders, ports.
+fn elsewhere(ports: &[&str]) -> (Folder, Vec<(String, String)>) {
     let folder = Folder::new().unwrap();
-    let home = folder.join("home");
-    std::fs::create_dir(&home).unwrap();
+    std::fs::create_dir(folder.join("home")).unwrap();
     let program = daemon::program().unwrap();
     let mut places = vec![
         ("$PWD/target/release".to_owned(), program.parent().unwrap().to_string_lossy().into_owned()),
         ("/tmp/".to_owned(), folder.join("").to_string_lossy().into_owned()),
     ];
-    for port in ["7901", "7902", "56701", "18830"] {
-        places.push((port.to_owned(), free_port().unwrap().to_string()));
-    }
+    places.extend(ports.iter().map(|port| ((*port).to_owned(), free_port().unwrap().to_string())));
+    (folder, places)
+}
+
+#[tokio::test]
+async fn the_tour_does_what_it_says_and_so_does_its_python() {
+    let (folder, mut places) = elsewhere(&["7901", "7902", "56701", "18830"]);
     let weather = Weather::start(Service::OpenMeteo).await.unwrap();
     places.push((LONGITUDE.to_owned(), format!("{LONGITUDE} url={}", weather.url())));
     let [tour, client] = &blocks("A tour", "sh")[..] else { panic!("the tour has two blocks for the shell") };
     for (place, _) in &places {
         assert!(tour.contains(place), "the tour has no {place} any more, which this test replaces");
     }
-    let elsewhere = |block: &str| commands(&replaced(block, &places));
-    let (tour, client) = (elsewhere(tour), elsewhere(client));
+    let (tour, client) = (commands(&replaced(tour, &places)), commands(&replaced(client, &places)));
 
-    let mut terminal = Terminal::open(&home);
+    let mut terminal = Terminal::open(&folder.join("home"));
     terminal.paste(&tour).await;
     let mut shown = Vec::new();
     for line in &tour {
@@ -250,18 +252,8 @@ const BROWSER: &str = "chromium --no-sandbox --disable-gpu --disable-quic --no-f
 
 #[tokio::test]
 async fn the_front_door_goes_from_a_name_to_the_lock_and_from_the_code_to_a_token() {
-    let folder = Folder::new().unwrap();
-    let home = folder.join("home");
-    std::fs::create_dir(&home).unwrap();
-    let program = daemon::program().unwrap();
-    let mut places = vec![
-        ("$PWD/target/release".to_owned(), program.parent().unwrap().to_string_lossy().into_owned()),
-        ("/tmp/".to_owned(), folder.join("").to_string_lossy().into_owned()),
-        ("chromium ".to_owned(), BROWSER.to_owned()),
-    ];
-    for port in ["14000", "5002", "7903"] {
-        places.push((port.to_owned(), free_port().unwrap().to_string()));
-    }
+    let (folder, mut places) = elsewhere(&["14000", "5002", "7903"]);
+    places.push(("chromium ".to_owned(), BROWSER.to_owned()));
     let [block] = blocks("The front door", "sh")[..] else {
         panic!("the front door has one block for the shell")
     };
@@ -269,7 +261,7 @@ async fn the_front_door_goes_from_a_name_to_the_lock_and_from_the_code_to_a_toke
         assert!(block.contains(place), "the block has no {place} any more, which this test replaces");
     }
     let lines = commands(&replaced(block, &places));
-    let mut terminal = Terminal::open(&home);
+    let mut terminal = Terminal::open(&folder.join("home"));
     terminal.paste(&lines).await;
     let mut shown = Vec::new();
     for line in &lines {
