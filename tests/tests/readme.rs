@@ -279,7 +279,7 @@ async fn the_front_door_goes_from_a_name_to_the_lock_and_from_the_code_to_a_toke
     let ids: Vec<&Value> = seen["objects"].as_array().unwrap().iter().map(|object| &object["id"]).collect();
     assert_eq!(ids, ["note/shopping"], "the tablet sees its notes and nothing else");
     let trail = of("door audit");
-    for done in ["POST /api/v1/setup ", "POST /api/v1/tokens ", "note/shopping"] {
+    for done in ["POST /api/v1/setup ", "POST /api/v1/tokens ", "note/shopping", "user:ann "] {
         assert!(trail.contains(done), "{trail}");
     }
     let token = terminal.said.contains("hth_");

@@ -245,7 +245,7 @@ pub(super) async fn require(State(guard): State<Guard>, mut request: Request, ne
     };
     // For the audit trail.
     if let Some(principal) = who {
-        response.extensions_mut().insert(principal);
+        response.extensions_mut().insert(principal.who);
     }
     response
 }

@@ -12,15 +12,13 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
-    ApiContext,
-    access::{Peer, Principal},
-    extract::Params,
-    history::moment,
-    json::timestamp,
-    ports::history::Moment,
+    ApiContext, access::Peer, extract::Params, history::moment, json::timestamp, ports::history::Moment,
     problem::Problem,
 };
-use crate::audit::{AuditHandle, Class, Entry, MAX_RECORDS, Query, Record};
+use crate::{
+    audit::{AuditHandle, Class, Entry, MAX_RECORDS, Query, Record},
+    auth::Who,
+};
 
 /// Records of one answer unless asked for otherwise.
 const DEFAULT_PAGE: usize = 100;
@@ -31,8 +29,8 @@ const SECURITY: [&str; 13] = [
     "/api/v1/tokens",
     "/api/v1/users",
     "/api/v1/sessions",
-    "/api/v1/session",
-    "/api/v1/sign-in",
+    "/api/v1/me",
+    "/api/v1/issuers",
     "/api/v1/login",
     "/api/v1/logout",
     "/api/v1/invites",
@@ -69,7 +67,7 @@ impl Note {
         let status = response.status();
         let route = self.route.as_deref().unwrap_or("(no such route)");
         let Some(class) = class(&self.method, route, status) else { return };
-        let who = response.extensions().get::<Principal>().map(|principal| principal.who.to_string());
+        let who = response.extensions().get::<Who>().map(Who::to_string);
         let what = format!("{} {route}", self.method);
         let entry = Entry::new(class, who.as_deref().unwrap_or("nobody"), &what, status.as_u16());
         audit.record(entry.from(self.from, self.via).object(self.object.as_deref()));

@@ -59,11 +59,12 @@ fn known(peer: Option<&Extension<Peer>>) {
     }
 }
 
-/// The answer to somebody who has signed in, with the cookie.
+/// The answer to somebody who has signed in, with the cookie; it tells the audit trail who that is.
 fn welcome(status: StatusCode, signed_in: &SignedIn) -> Response {
     let SignedIn { user, role, expires_ms, .. } = signed_in;
     let body = json!({ "user": user, "role": role, "expires": timestamp(*expires_ms) });
-    with_cookie((status, Json(body)).into_response(), cookie::set(&signed_in.secret))
+    let who = Who::User { name: user.clone(), session: signed_in.session.clone() };
+    with_cookie((status, Extension(who), Json(body)).into_response(), cookie::set(&signed_in.secret))
 }
 
 fn with_cookie(mut response: Response, value: Option<HeaderValue>) -> Response {
@@ -357,7 +358,8 @@ pub(super) async fn setup(
         Given::User(signed_in) => Ok(welcome(StatusCode::CREATED, &signed_in)),
         Given::Token(id, token) => {
             let body = json!({ "id": id, "token": token.expose(), "role": Role::Admin });
-            Ok((StatusCode::CREATED, Json(body)).into_response())
+            let who = Who::Token { id, label: String::new() };
+            Ok((StatusCode::CREATED, Extension(who), Json(body)).into_response())
         }
     }
 }

@@ -166,7 +166,11 @@ async fn by_cookie_another_site_changes_nothing_and_a_token_beside_it_decides() 
     let operator = format!("Bearer {}", bench.token(Role::Operator).await);
     let elsewhere = [by, HOST, ("origin", "https://evil.example"), ("authorization", operator.as_str())];
     let refused = bench.with(Method::PATCH, path, &elsewhere, write).await;
-    assert_eq!(refused.problem(), "foreign-origin", "a page of somebody else has no say, with a token either");
+    assert_eq!(
+        refused.problem(),
+        "foreign-origin",
+        "a page of somebody else has no say, with a token either"
+    );
     let twice = format!("{secret}; {secret}");
     let twice = bench.with(Method::GET, "/api/v1/me", &[("cookie", &twice)], Value::Null).await;
     assert_eq!(twice.problem(), "unauthenticated");
