@@ -106,10 +106,10 @@ impl Outcome {
     pub(super) fn count(self, counters: &HttpCounters) {
         use crate::transport::counters::bump;
         bump(match self {
-            Self::Challenge => &counters.http_challenge_answered,
-            Self::UnknownChallenge => &counters.http_challenge_unknown,
-            Self::Redirected => &counters.http_redirected,
-            Self::Refused => &counters.http_refused,
+            Self::Challenge => &counters.http_port_challenge_answered,
+            Self::UnknownChallenge => &counters.http_port_challenge_unknown,
+            Self::Redirected => &counters.http_port_redirected,
+            Self::Refused => &counters.http_port_refused,
         });
     }
 }

@@ -39,17 +39,17 @@ counters! {
     /// What happened on the HTTP port since the start.
     HttpCounters {
         /// Files of challenges given out.
-        http_challenge_answered,
+        http_port_challenge_answered,
         /// Challenges asked for that nobody here knows.
-        http_challenge_unknown,
+        http_port_challenge_unknown,
         /// Requests sent on to HTTPS.
-        http_redirected,
+        http_port_redirected,
         /// Requests for other hosts, by other methods, or that break a rule.
-        http_refused,
+        http_port_refused,
         /// Connections that took too long.
-        http_timeout,
+        http_port_timeout,
         /// Connections that gave way to newer ones.
-        http_evicted,
+        http_port_evicted,
     }
 }
 
@@ -157,7 +157,7 @@ impl HttpPort {
                 Ok((stream, from)) => {
                     let talk = talk(stream, self.site.clone(), self.counters.clone());
                     if unfinished.start(from.ip(), talk) {
-                        bump(&self.counters.http_evicted);
+                        bump(&self.counters.http_port_evicted);
                     }
                 }
                 Err(error) => {
@@ -187,7 +187,7 @@ pub(crate) fn way_out(kind: io::ErrorKind) -> &'static str {
 async fn talk(mut stream: impl AsyncRead + AsyncWrite + Unpin, site: Site, counters: Arc<HttpCounters>) {
     let one = async {
         let Ok(head) = timeout(HEAD_WITHIN, read_head(&mut stream)).await else {
-            return bump(&counters.http_timeout);
+            return bump(&counters.http_port_timeout);
         };
         let head = match head {
             Ok(bytes) => Head::parse(&bytes).ok_or("400 Bad Request"),
@@ -206,7 +206,7 @@ async fn talk(mut stream: impl AsyncRead + AsyncWrite + Unpin, site: Site, count
         let _ = send(&mut stream, &reply.bytes(with_body)).await;
     };
     if timeout(IN_ALL, one).await.is_err() {
-        bump(&counters.http_timeout);
+        bump(&counters.http_port_timeout);
     }
 }
 

@@ -175,6 +175,8 @@ fn a_small_file_that_is_lost_or_damaged_is_mended_and_shown() {
     home.a.put("note/kept", "text", &json!("kept"));
     node.put("note/own", "text", &json!("own"));
     node.invite("member", 900);
+    // There is no code until somebody asks for it.
+    node.cli(&["setup-code"]).expect(0, &[]);
     node.stop();
     for name in [
         "version",

@@ -248,7 +248,7 @@ fn fields_that_are_not_for_clients_are_refused() {
         assert_eq!(home.a.field(&object, field), before);
     }
     let refused = home.a.cli(&["put", "token/0123", "hash=666"]);
-    refused.expect(NOT_PERMITTED, &["tokens are not written as objects", "hearth token"]);
+    refused.expect(NOT_PERMITTED, &["who may come in is not written as objects", "hearth token"]);
     home.a.cli(&["delete", &format!("node/{b}")]).expect(NOT_PERMITTED, &["may not be"]);
     // And over TLS nobody writes without a token.
     let (status, text) = home.a.https("PATCH", "/api/v1/objects/note/x", br#"{"set":{"text":"hi"}}"#);

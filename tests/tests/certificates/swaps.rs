@@ -33,7 +33,8 @@ async fn session(node: &Daemon, client: &Arc<ClientConfig>) -> SendRequest<Empty
 async fn is_alive(session: &mut SendRequest<Empty<Bytes>>) {
     let request = Request::get("/healthz").header("host", NAME).body(Empty::new()).unwrap();
     let response = session.send_request(request).await.unwrap();
-    assert_eq!(response.status(), 200);
+    // Who asks so often may be told to wait: what counts is that it is told over the same connection.
+    assert!(matches!(response.status().as_u16(), 200 | 429), "{response:?}");
     response.into_body().collect().await.unwrap();
 }
 

@@ -73,8 +73,8 @@ async fn it_answers_challenges_and_redirects_and_closes() {
     // One request a connection, whatever the client wants.
     let two = "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: keep-alive\r\n\r\n".repeat(2);
     assert_eq!(bench.ask(two.as_bytes()).await.matches("HTTP/1.1 ").count(), 1);
-    assert_eq!(bench.counters.get("http_challenge_answered"), 2);
-    assert_eq!(bench.counters.get("http_redirected"), 2);
+    assert_eq!(bench.counters.get("http_port_challenge_answered"), 2);
+    assert_eq!(bench.counters.get("http_port_redirected"), 2);
 }
 
 #[tokio::test]
@@ -88,7 +88,7 @@ async fn what_is_no_request_is_told_so_and_no_body_is_read() {
     let long = format!("GET /{} HTTP/1.1\r\nHost: localhost\r\n\r\n", "a".repeat(9_000));
     let answer = bench.ask(long.as_bytes()).await;
     assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
-    assert_eq!(bench.counters.get("http_refused"), 3);
+    assert_eq!(bench.counters.get("http_port_refused"), 3);
 }
 
 #[tokio::test]
@@ -100,7 +100,7 @@ async fn many_silent_connections_keep_nobody_out() {
     }
     let answer = bench.ask(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
     assert!(answer.starts_with("HTTP/1.1 308 "), "{answer}");
-    eventually("the oldest gave way", || bench.counters.get("http_evicted") >= 16).await;
+    eventually("the oldest gave way", || bench.counters.get("http_port_evicted") >= 16).await;
     let mut rest = Vec::new();
     // Closed, however it is.
     let _ = timeout(PATIENCE, idle[0].read_to_end(&mut rest)).await.unwrap();
@@ -119,7 +119,7 @@ async fn a_slow_head_ends_at_its_deadline() {
         tokio::time::advance(Duration::from_secs(1)).await;
     }
     talking.await.unwrap();
-    assert_eq!(counters.get("http_timeout"), 1);
+    assert_eq!(counters.get("http_port_timeout"), 1);
 }
 
 #[tokio::test]
