@@ -172,7 +172,7 @@ async fn another_site_gets_nothing_done_by_a_cookie() {
             let refused = evil.send(method, path, Some(&write)).await.unwrap();
             assert_eq!(
                 (refused.status, refused.problem().unwrap().as_str()),
-                (403, "cross-site"),
+                (403, "foreign-origin"),
                 "{origin}"
             );
         }
