@@ -7,10 +7,11 @@ use clap::CommandFactory as _;
 use hearth_tests::{
     daemon::{self, Daemon, Folder, PATIENCE, Plan, wait_until},
     emulator::{COLOR_BULB, Emulator},
+    fakes::issuer::Issuer,
 };
 use node::cli::args::Cli;
 use rustix::process::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::{
     io::{AsyncBufReadExt as _, BufReader},
     process::Command,
@@ -196,6 +197,8 @@ async fn every_command_prints_json() {
     assert_eq!(revoked["revoked"], true);
     assert!(tries.one(&one, &["setup-code"]).await["code"].is_string());
     every_command_of_people(&mut tries, &one).await;
+    every_command_of_issuers(&mut tries, &one).await;
+    assert!(tries.one(&one, &["audit"]).await["records"].as_array().is_some_and(|all| !all.is_empty()));
     assert!(tries.one(&one, &["ca", "export"]).await["pem"].is_string());
     assert_eq!(tries.one(&one, &["ca", "export", "--out", &file("ca")]).await["file"], file("ca"));
     assert!(tries.one(&one, &["ca", "export", "--der"]).await["der"].is_string());
@@ -250,6 +253,21 @@ async fn every_command_of_people(tries: &mut Tries, one: &Daemon) {
     assert!(tries.one(one, &["sessions"]).await["sessions"].is_array());
     assert_eq!(tries.one(one, &["user", "sign-out", "ann"]).await["signed_out"], true);
     assert_eq!(tries.one(one, &["user", "remove", "ann"]).await["removed"], true);
+}
+
+async fn every_command_of_issuers(tries: &mut Tries, one: &Daemon) {
+    let issuer = Issuer::start().await.unwrap();
+    issuer.publish(Some(&json!({ "keys": [] })));
+    let url = issuer.url();
+    let add = ["issuer", "add", "sso", "--url", &url, "--audience", "hearth", "--algorithm", "RS256"];
+    let add = [&add[..], &["--claim", "groups", "--role", "kids=viewer"]].concat();
+    assert_eq!(tries.one(one, &add).await["name"], "sso");
+    assert_eq!(tries.one(one, &["issuer", "list"]).await["issuers"][0]["url"], url);
+    assert_eq!(tries.one(one, &["issuer", "show", "sso"]).await["audience"][0], "hearth");
+    tries.note(&["issuer", "test", "sso"]);
+    let tested = one.cli_with(&["issuer", "test", "sso", "--json"], b"no token\n").await.unwrap();
+    assert_eq!((tested.code, &tested.json().unwrap()["accepted"]), (6, &false.into()));
+    assert_eq!(tries.one(one, &["issuer", "remove", "sso"]).await["removed"], true);
 }
 
 async fn every_command_of_automations(tries: &mut Tries, one: &Daemon, path: &str) {
