@@ -1,5 +1,6 @@
 //! The owner of this node's public certificate: when something is due, what came of it, and who is told.
 
+mod attempt;
 mod shown;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
@@ -8,13 +9,12 @@ use instant_acme::HttpClient;
 use mesh_proto::Value;
 use ring::rand::{SecureRandom as _, SystemRandom};
 use rustls::{
-    RootCertStore,
     pki_types::{CertificateDer, pem::PemObject as _},
     sign::CertifiedKey,
 };
 use tokio::{
     sync::watch,
-    time::{Instant, MissedTickBehavior, interval, sleep},
+    time::sleep,
 };
 use tracing::{info, warn};
 
@@ -23,14 +23,13 @@ use super::check::{Checked, check};
 use super::client::Client;
 use super::der::Certificate;
 use super::files::{CertificateFile, Files};
-use super::order::Job;
-use super::pace::{Counted, Failure, Tries, forbidden, set_of};
+use super::pace::{Counted, Tries, forbidden, set_of};
 use super::record::{News, Record, Records, Turn, may_go, steps_back};
 use super::refusal::OrderError;
 use super::renewal::{Plan, Window, name_of, shown_name};
 use super::report::{Report, SERVED};
 use super::solve::Solver;
-use super::{Domain, words};
+use super::Domain;
 use crate::config::{Directory, TlsConfig};
 use crate::store::files::FileError;
 use crate::tls::local_ca::WallClock;
@@ -242,121 +241,6 @@ impl<S: Solver> Engine<S> {
         None
     }
 
-    /// One attempt, from the account to what is served.
-    async fn attempt(&mut self, now: u64) -> Look {
-        let is_trial = self.goes_to_trial();
-        self.show("orders".to_owned(), None);
-        self.report.send_modify(|report| report.attempts += 1);
-        let mut tries = self.tries.clone();
-        let ended = self.order(now, is_trial, &mut tries).await;
-        self.tries = tries;
-        let did = match ended {
-            Ok(checked) if is_trial => {
-                let until = checked.validity.1;
-                info!(names = %self.names(), until, "the directory for tries is satisfied: the next order counts");
-                self.tries.pass_trial(now);
-                Did::Passed
-            }
-            Ok(checked) => {
-                self.tries.succeed();
-                self.take(checked, now).await;
-                Did::Renewed
-            }
-            Err(error) => {
-                self.fail(now, &error);
-                Did::Failed
-            }
-        };
-        if let Err(error) = self.files.set_tries(&self.tries).await {
-            warn!(%error, "what was tried cannot be written");
-        }
-        self.tell_turn(None).await;
-        let next = match did {
-            Did::Renewed | Did::Passed => now + 1,
-            Did::Failed | Did::Nothing => self.tries.not_before,
-        };
-        let doing = match did {
-            Did::Renewed => SERVED,
-            Did::Passed => "orders again, this time for good",
-            Did::Failed | Did::Nothing => "waits after a failure",
-        };
-        self.show(doing.to_owned(), Some(next));
-        self.tell().await;
-        Look { did, next }
-    }
-
-    /// Orders, and says meanwhile that it still does.
-    async fn order(&self, now: u64, is_trial: bool, tries: &mut Tries) -> Result<Checked, OrderError> {
-        let directory = if is_trial { Directory::Staging } else { self.config.directory.clone() };
-        let roots = match (is_trial, &self.config.directory) {
-            (false, Directory::LetsEncrypt) => Some(public_roots()?),
-            _ => None,
-        };
-        let began = Instant::now();
-        let job = Job {
-            files: &self.files,
-            client: &self.client,
-            solver: &self.solver,
-            config: &self.config,
-            directory: directory.url(),
-            is_trial,
-            replaces: self.replaces().filter(|_| !is_trial),
-            now,
-            began,
-            roots,
-        };
-        let mut ordering = std::pin::pin!(job.run(tries));
-        let mut again = interval(TURN_EVERY);
-        again.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        again.tick().await;
-        loop {
-            tokio::select! {
-                ended = &mut ordering => return ended,
-                _ = again.tick() => {
-                    let until = now + began.elapsed().as_secs() + TURN_S;
-                    self.records.tell(vec![News::Turn(Some(Turn { orders: true, until }))]).await;
-                }
-            }
-        }
-    }
-
-    /// Serves a new certificate, and decides when the next one is due.
-    async fn take(&mut self, checked: Checked, now: u64) {
-        let held = held(&checked, true);
-        (self.serve)(checked.key, self.config.domains.clone());
-        info!(
-            names = %self.names(),
-            directory = %self.config.directory,
-            until = held.validity.1,
-            "a new public certificate is served"
-        );
-        self.held = Some(held);
-        if let Err(error) = self.plan_renewal(now).await {
-            warn!(%error, "when to renew cannot be written");
-        }
-    }
-
-    fn fail(&mut self, now: u64, error: &OrderError) {
-        let failure = error.failure();
-        let was_trial = self.goes_to_trial();
-        if failure == Failure::Validation && !was_trial {
-            self.tries.counted.fail(now);
-        }
-        let has_trials = self.config.directory == Directory::LetsEncrypt;
-        self.tries.fail(now, failure, self.client.later_s(), chance(), has_trials);
-        let text = error.to_string();
-        let words = if was_trial { format!("in a try at the staging directory: {text}") } else { text };
-        warn!(
-            names = %self.names(),
-            directory = %self.config.directory,
-            reason = words,
-            next_try_s = self.tries.not_before.saturating_sub(now),
-            "no public certificate yet, trying again later"
-        );
-        self.tries.wrong = Some((now, words));
-        self.report.send_modify(|report| report.failures += 1);
-    }
-
     /// Decides when the certificate that is served is renewed, and asks the authority what it suggests when that is due.
     async fn plan_renewal(&mut self, now: u64) -> Result<(), FileError> {
         let Some(held) = &self.held else { return Ok(()) };
@@ -369,6 +253,7 @@ impl<S: Solver> Engine<S> {
                 None => plan.keep(now),
             }
         }
+        plan.rest(self.tries.made, held.validity);
         let is_news = known.as_ref() != Some(&plan);
         self.plan = Some(plan.clone());
         if is_news { self.files.set_plan(&plan).await } else { Ok(()) }
@@ -478,11 +363,6 @@ fn wanted(config: &TlsConfig) -> String {
     let profile = config.profile.as_deref().unwrap_or_default();
     let (directory, challenge) = (config.directory.url(), config.challenge.as_str());
     set_of([names.join(" ").as_str(), directory, challenge, &format!("profile {profile}")])
-}
-
-/// Whoever is to be served by it must trust what this system trusts.
-fn public_roots() -> Result<RootCertStore, OrderError> {
-    device_adapters::web::public_roots().map_err(|reason| OrderError::Lost(words::shown(&reason)))
 }
 
 /// A number by chance. A system without any gives 0, which is as good as another here.

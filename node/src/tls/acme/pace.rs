@@ -123,6 +123,7 @@ pub enum Failure {
 
 /// What a node tried lately; it is kept on the disk.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Tries {
     /// For what: names, directory, profile and challenge. Another is tried afresh.
     pub of: String,
@@ -134,6 +135,8 @@ pub struct Tries {
     pub not_before: u64,
     /// Whether the next attempt goes where it spends nothing: to the authority's directory for tries.
     pub trial: bool,
+    /// When the last certificate was made, in seconds since 1970.
+    pub made: u64,
     /// What was wrong last, and when.
     pub wrong: Option<(u64, String)>,
     /// What this node has had.
@@ -185,9 +188,10 @@ impl Tries {
     }
 
     /// There is a certificate.
-    pub fn succeed(&mut self) {
+    pub fn succeed(&mut self, now: u64) {
         *self = Self {
             of: std::mem::take(&mut self.of),
+            made: now,
             counted: std::mem::take(&mut self.counted),
             ..Self::default()
         };
@@ -301,8 +305,8 @@ mod tests {
             START + DAY,
             "what passes only where it does not count begins no new row"
         );
-        tries.succeed();
-        assert_eq!((tries.failures, tries.trial, tries.not_before), (0, false, 0));
+        tries.succeed(START);
+        assert_eq!((tries.failures, tries.trial, tries.not_before, tries.made), (0, false, 0, START));
     }
 
     #[test]

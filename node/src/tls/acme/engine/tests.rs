@@ -258,13 +258,36 @@ async fn an_order_that_is_no_replacement_for_the_authority_is_made_without() {
     for fault in [Fault::Replaced, Fault::Lost] {
         let mut node = Node::new(&["a.example.org"]);
         let ca = node.ca();
-        ca.set(|state| state.window = Some((NOW + DAY, NOW + 2 * DAY)));
+        ca.set(|state| state.window = Some((NOW + 5 * DAY, NOW + 6 * DAY)));
         let mut engine = node.open().await;
         engine.look(at(NOW)).await;
         ca.set(|state| state.fault = Some(fault));
-        assert_eq!(engine.look(at(NOW + 3 * DAY)).await.did, Did::Renewed, "{fault:?}: {:?}", node.report());
+        assert_eq!(engine.look(at(NOW + 7 * DAY)).await.did, Did::Renewed, "{fault:?}: {:?}", node.report());
         assert_eq!(ca.get(|state| state.replaced.len()), 2, "the refused one was none");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_authority_that_always_wants_renewal_at_once_gets_few_orders() {
+    let mut node = Node::new(&["a.example.org"]);
+    let ca = node.ca();
+    ca.set(|state| state.window = Some((NOW - 2 * DAY, NOW - DAY)));
+    let (mut now, mut orders) = (NOW, 0);
+    while now < NOW + 3 * DAY {
+        // Nor by one restart after the other, with the file of when to renew lost.
+        let mut engine = node.open().await;
+        let look = engine.look(at(now)).await;
+        orders += usize::from(look.did == Did::Renewed);
+        let _none = std::fs::remove_file(node.folder.path().join("acme/renewal"));
+        assert!(look.next > now);
+        now += 1_800;
+    }
+    assert_eq!((orders, ca.get(|state| state.orders.len())), (1, 1));
+    let mut engine = node.open().await;
+    assert_eq!(engine.look(at(NOW + 4 * DAY)).await.did, Did::Renewed, "then it is");
+    // The fake's certificate begins when the first one did: only that it was just made keeps it.
+    let look = engine.look(at(NOW + 4 * DAY + 10)).await;
+    assert_eq!((look.did, look.next), (Did::Nothing, NOW + 4 * DAY + 3_600));
 }
 
 #[tokio::test(start_paused = true)]
