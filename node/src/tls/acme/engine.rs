@@ -200,11 +200,7 @@ impl<S: Solver> Engine<S> {
         }
         let others = self.others().await;
         if !self.goes_to_trial() {
-            let counted: Vec<Counted> = others
-                .iter()
-                .map(|(_, record)| record.counted.clone())
-                .chain([self.tries.counted.clone()])
-                .collect();
+            let counted = self.household(&others);
             if let Some((until, limit)) = forbidden(now, &counted, &self.set(), self.replaces().is_some()) {
                 let why = format!(
                     "waits: the household has had {} {}, as many as the authority grants",
@@ -319,6 +315,12 @@ impl<S: Solver> Engine<S> {
             info!(%error, "what the other nodes have had of the authority is not known now");
             Vec::new()
         })
+    }
+
+    /// What this node and the others have had.
+    fn household(&self, others: &[(mesh_proto::ShortId, Record)]) -> Vec<Counted> {
+        let counted = others.iter().map(|(_, record)| record.counted.clone());
+        counted.chain([self.tries.counted.clone()]).collect()
     }
 
     async fn wait(&mut self, why: String, next: u64) -> Look {

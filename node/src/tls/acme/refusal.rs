@@ -4,7 +4,7 @@ use instant_acme::{AuthorizationHandle, Error};
 use thiserror::Error as ThisError;
 
 use super::check::CheckError;
-use super::pace::Failure;
+use super::pace::{Failure, Limit};
 use super::words;
 use crate::store::files::FileError;
 
@@ -27,6 +27,12 @@ pub(super) enum OrderError {
         "the authority has no profile `{profile}`: set `tls.profile` to one of these, or remove it: {known}"
     )]
     Profile { profile: String, known: String },
+    #[error(
+        "the authority does not take the order for a renewal, and without that the household has had {} {}, as many as it grants: \
+         this waits until it grants more",
+        limit.most, limit.of
+    )]
+    Spent { until: u64, limit: Limit },
     #[error("the authority takes too long {0}; the order goes on later")]
     Slow(&'static str),
     #[error("the new certificate is not served: {0}")]

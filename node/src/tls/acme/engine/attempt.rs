@@ -22,8 +22,11 @@ impl<S: Solver> Engine<S> {
         self.show("orders".to_owned(), None);
         self.report.send_modify(|report| report.attempts += 1);
         let mut tries = self.tries.clone();
+        let began = Instant::now();
         let ended = self.order(now, is_trial, &mut tries).await;
         self.tries = tries;
+        // Pauses count from the end, and so does what the authority counts.
+        let now = now + began.elapsed().as_secs();
         let did = match ended {
             Ok(checked) if is_trial => {
                 let until = checked.validity.1;
@@ -74,6 +77,7 @@ impl<S: Solver> Engine<S> {
             config: &self.config,
             directory: directory.url(),
             is_trial,
+            household: self.household(&self.others().await),
             replaces: self.replaces().filter(|_| !is_trial),
             now,
             began,
@@ -117,7 +121,11 @@ impl<S: Solver> Engine<S> {
             self.tries.counted.fail(now);
         }
         let has_trials = self.config.directory == Directory::LetsEncrypt;
-        self.tries.fail(now, failure, self.client.later_s(), chance(), has_trials);
+        let asked = match error {
+            OrderError::Spent { until, .. } => Some(until.saturating_sub(now)),
+            _ => self.client.later_s(),
+        };
+        self.tries.fail(now, failure, asked, chance(), has_trials);
         let text = error.to_string();
         let words = if was_trial { format!("in a try at the staging directory: {text}") } else { text };
         warn!(
