@@ -19,6 +19,8 @@ const MAX_LOST_PAUSE: u64 = HOUR;
 const MIN_LIMITED_PAUSE: u64 = HOUR;
 /// The longest pause that an authority may ask for.
 const MAX_ASKED_PAUSE: u64 = 7 * DAY;
+/// After so many failures in a row that say nothing of the proof, the directory for tries holds nothing back any more.
+const MAX_TRIALS: u32 = 3;
 /// Moments that are remembered of each kind.
 const REMEMBERED: usize = 50;
 
@@ -135,6 +137,8 @@ pub struct Tries {
     pub not_before: u64,
     /// Whether the next attempt goes where it spends nothing: to the authority's directory for tries.
     pub trial: bool,
+    /// Times in a row that the directory for tries failed for another reason than the proof.
+    pub trials: u32,
     /// When the last certificate was made, in seconds since 1970.
     pub made: u64,
     /// What was wrong last, and when.
@@ -165,6 +169,7 @@ impl Tries {
                 self.failures
             }
         };
+        let gives_up = self.give_up_trials(failure);
         if failure == Failure::Validation && has_trials {
             self.trial = true;
         }
@@ -175,14 +180,33 @@ impl Tries {
             Failure::Limited => pause = pause.max(MIN_LIMITED_PAUSE),
             Failure::Validation | Failure::Other => {}
         }
+        if gives_up {
+            pause = pause.max(DAY);
+        }
         // Only later, never sooner: homes whose power came back together do not come together.
         pause += chance % (pause / 4 + 1);
         self.not_before = now + pause.max(asked_s.unwrap_or(0).min(MAX_ASKED_PAUSE));
     }
 
+    /// A directory for tries that is away or broken must not hold back for ever what would pass: after some failures the next
+    /// attempt counts again, a day later at least, so that this spends no more than one a day.
+    fn give_up_trials(&mut self, failure: Failure) -> bool {
+        if !self.trial || failure == Failure::Validation {
+            self.trials = 0;
+            return false;
+        }
+        self.trials = self.trials.saturating_add(1);
+        let gives_up = self.trials >= MAX_TRIALS;
+        if gives_up {
+            (self.trial, self.trials) = (false, 0);
+        }
+        gives_up
+    }
+
     /// A try passed: the next attempt counts. The pauses stay as long as they have become.
     pub fn pass_trial(&mut self, now: u64) {
         self.trial = false;
+        self.trials = 0;
         self.lost = 0;
         self.not_before = now;
     }
@@ -307,6 +331,26 @@ mod tests {
         );
         tries.succeed(START);
         assert_eq!((tries.failures, tries.trial, tries.not_before, tries.made), (0, false, 0, START));
+    }
+
+    #[test]
+    fn a_directory_for_tries_that_is_broken_holds_nothing_back_for_ever() {
+        for failure in [Failure::Lost, Failure::Limited, Failure::Other] {
+            let mut tries = Tries::default();
+            tries.fail(START, Failure::Validation, None, 0, true);
+            for _ in 0..2 {
+                tries.fail(START, failure, None, 0, true);
+                assert!(tries.trial, "{failure:?}");
+            }
+            tries.fail(START, Failure::Validation, None, 0, true);
+            for turn in 1..=3 {
+                tries.fail(START, failure, None, 0, true);
+                assert_eq!(tries.trial, turn < 3, "{failure:?} {turn}: in a row");
+            }
+            assert_eq!(tries.not_before, START + DAY, "{failure:?}");
+            tries.fail(START, failure, None, 0, true);
+            assert_eq!((tries.trial, tries.trials), (false, 0), "what counts is no try");
+        }
     }
 
     #[test]
