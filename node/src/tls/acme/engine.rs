@@ -24,7 +24,7 @@ use super::client::Client;
 use super::der::Certificate;
 use super::files::{CertificateFile, Files};
 use super::pace::{Counted, Tries, forbidden, set_of};
-use super::record::{News, Record, Records, Turn, may_go, steps_back};
+use super::record::{News, Record, Records, TURN_S, Turn, may_go, steps_back};
 use super::refusal::OrderError;
 use super::renewal::{Plan, Window, name_of, shown_name};
 use super::report::{Report, SERVED};
@@ -34,8 +34,6 @@ use crate::config::{Directory, TlsConfig};
 use crate::store::files::FileError;
 use crate::tls::local_ca::WallClock;
 
-/// How long the turn of a node holds without a word of it, in seconds.
-const TURN_S: u64 = 300;
 /// How often a node that orders says so anew.
 const TURN_EVERY: Duration = Duration::from_secs(60);
 /// How long what is said in a household takes to be heard by all, mostly.
@@ -189,6 +187,9 @@ impl<S: Solver> Engine<S> {
 
     /// Nothing, if an order is due and may be made now; else why not, and when to look again.
     async fn due(&mut self, now: u64) -> Result<Option<(String, u64)>, FileError> {
+        if self.tries.mend(now) {
+            self.files.set_tries(&self.tries).await?;
+        }
         self.plan_renewal(now).await?;
         if let (Some(Held { fits: true, .. }), Some(plan)) = (&self.held, &self.plan)
             && plan.at > now
@@ -198,7 +199,7 @@ impl<S: Solver> Engine<S> {
         if self.tries.not_before > now {
             return Ok(Some(("waits after a failure".to_owned(), self.tries.not_before)));
         }
-        let others = self.others().await;
+        let others = self.others(now).await;
         if !self.goes_to_trial() {
             let counted = self.household(&others);
             if let Some((until, limit)) = forbidden(now, &counted, &self.set(), self.replaces().is_some()) {
@@ -230,7 +231,7 @@ impl<S: Solver> Engine<S> {
         }
         // Somebody else may have seen the same, and said the same at the same time.
         sleep(SETTLE).await;
-        if steps_back(me, now, &self.others().await) {
+        if steps_back(me, now, &self.others(now).await) {
             self.tell_turn(Some(Turn { orders: false, until: now + TURN_S })).await;
             return waits("waits for its turn: another node began at the same time");
         }
@@ -242,6 +243,7 @@ impl<S: Solver> Engine<S> {
         let Some(held) = &self.held else { return Ok(()) };
         let known = self.plan.take().filter(|plan| plan.certificate == held.fingerprint);
         let mut plan = known.clone().unwrap_or_else(|| Plan::new(&held.fingerprint, held.validity, chance()));
+        plan.mend(now);
         // What is due stays due: it may be under way.
         if held.fits && plan.look <= now && plan.at > now {
             match self.suggested(held).await {
@@ -310,8 +312,8 @@ impl<S: Solver> Engine<S> {
         self.config.domains.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
     }
 
-    async fn others(&self) -> Vec<(mesh_proto::ShortId, Record)> {
-        self.records.others().await.unwrap_or_else(|error| {
+    async fn others(&self, now: u64) -> Vec<(mesh_proto::ShortId, Record)> {
+        self.records.others(now).await.unwrap_or_else(|error| {
             info!(%error, "what the other nodes have had of the authority is not known now");
             Vec::new()
         })

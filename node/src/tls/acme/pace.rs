@@ -21,6 +21,10 @@ const MIN_LIMITED_PAUSE: u64 = HOUR;
 const MAX_ASKED_PAUSE: u64 = 7 * DAY;
 /// After so many failures in a row that say nothing of the proof, the directory for tries holds nothing back any more.
 const MAX_TRIALS: u32 = 3;
+/// No pause is longer.
+const MAX_PAUSE: u64 = MAX_ASKED_PAUSE + DAY;
+/// The clocks of two nodes differ by no more.
+const MAX_AHEAD: u64 = HOUR;
 /// Moments that are remembered of each kind.
 const REMEMBERED: usize = 50;
 
@@ -67,6 +71,19 @@ impl Counted {
         self.issued.push(Issued { at, set: set.to_owned() });
         let excess = self.issued.len().saturating_sub(REMEMBERED);
         self.issued.drain(..excess);
+    }
+
+    /// What lies ahead was written by a clock that was wrong: it counts from now.
+    fn mend(&mut self, now: u64) {
+        let moments = self.issued.iter_mut().map(|issued| &mut issued.at).chain(&mut self.failed);
+        moments.for_each(|at| *at = (*at).min(now));
+    }
+
+    /// Leaves out what another node wrote with a clock that is wrong.
+    pub fn believe(&mut self, now: u64) {
+        let latest = now.saturating_add(MAX_AHEAD);
+        self.issued.retain(|issued| issued.at <= latest);
+        self.failed.retain(|at| *at <= latest);
     }
 
     /// A validation failed.
@@ -153,6 +170,15 @@ impl Tries {
         if self.of != of {
             *self = Self { of: of.to_owned(), counted: std::mem::take(&mut self.counted), ..Self::default() };
         }
+    }
+
+    /// Mends what a clock has written that was ahead; whether there was anything.
+    pub fn mend(&mut self, now: u64) -> bool {
+        let before = self.clone();
+        self.not_before = self.not_before.min(now.saturating_add(MAX_PAUSE));
+        self.made = self.made.min(now);
+        self.counted.mend(now);
+        *self != before
     }
 
     /// An attempt failed. `asked_s` is the pause that the authority asked for, `chance` any number, `has_trials` whether there is
@@ -351,6 +377,21 @@ mod tests {
             tries.fail(START, failure, None, 0, true);
             assert_eq!((tries.trial, tries.trials), (false, 0), "what counts is no try");
         }
+    }
+
+    #[test]
+    fn what_a_clock_that_was_ahead_has_written_is_mended_once() {
+        let mut tries = Tries { not_before: START + 999 * DAY, made: START + 5, ..Tries::default() };
+        tries.counted.fail(START + 9 * DAY);
+        tries.counted.issue(START + 9 * DAY, "set");
+        let mut others = tries.counted.clone();
+        others.fail(START + HOUR);
+        assert!(tries.mend(START));
+        assert_eq!((tries.not_before, tries.made), (START + 8 * DAY, START));
+        assert_eq!((tries.counted.failed.as_slice(), tries.counted.issued[0].at), ([START].as_slice(), START));
+        assert!(!tries.mend(START + 1), "once");
+        others.believe(START);
+        assert_eq!((others.failed.as_slice(), others.issued.len()), ([START + HOUR].as_slice(), 0));
     }
 
     #[test]

@@ -53,6 +53,11 @@ impl Plan {
         self.at = self.at.max(made.saturating_add(rest));
     }
 
+    /// Mends what a clock has written that was ahead.
+    pub fn mend(&mut self, now: u64) {
+        self.look = self.look.min(now.saturating_add(*LOOK_WITHIN.end()));
+    }
+
     /// The authority suggests nothing, or is not reached: what was known stays, and is asked for later.
     pub fn keep(&mut self, now: u64) {
         self.look = now + LOOK_AGAIN;

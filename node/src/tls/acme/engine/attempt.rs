@@ -77,7 +77,7 @@ impl<S: Solver> Engine<S> {
             config: &self.config,
             directory: directory.url(),
             is_trial,
-            household: self.household(&self.others().await),
+            household: self.household(&self.others(now).await),
             replaces: self.replaces().filter(|_| !is_trial),
             now,
             began,

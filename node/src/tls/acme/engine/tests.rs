@@ -291,6 +291,39 @@ async fn an_authority_that_always_wants_renewal_at_once_gets_few_orders() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn without_leave_to_replace_the_limits_count_and_are_waited_for() {
+    let mut node = Node::new(&["a.example.org"]);
+    let ca = node.ca();
+    ca.set(|state| state.window = Some((NOW + 5 * DAY, NOW + 6 * DAY)));
+    let mut engine = node.open().await;
+    engine.look(at(NOW)).await;
+    let (now, set) = (NOW + 7 * DAY, engine.set());
+    (0..5).for_each(|turn| engine.tries.counted.issue(now - turn, &set));
+    ca.set(|state| state.fault = Some(Fault::Replaced));
+    let look = engine.look(at(now)).await;
+    assert_eq!(look, Look { did: Did::Failed, next: now - 4 + 7 * DAY });
+    let words = node.report().error.unwrap().words;
+    assert!(words.contains("5 certificates for the same names"), "{words}");
+    assert_eq!(ca.get(|state| state.orders.len()), 1, "none is spent");
+    assert_eq!(engine.look(at(look.next)).await.did, Did::Renewed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_clock_that_was_ahead_has_written_delays_nothing_for_years() {
+    let mut node = Node::new(&["a.example.org"]);
+    let mut engine = node.open().await;
+    engine.tries.not_before = NOW + 9_999 * DAY;
+    engine.tries.counted.fail(NOW + 9_999 * DAY);
+    let look = engine.look(at(NOW)).await;
+    assert_eq!(look, Look { did: Did::Nothing, next: NOW + 8 * DAY });
+    let mut engine = node.open().await;
+    assert_eq!(engine.tries.counted.failed, [NOW], "it is written as mended");
+    assert_eq!(engine.look(at(look.next)).await.did, Did::Renewed);
+    engine.plan.as_mut().unwrap().look = NOW + 9_999 * DAY;
+    assert_eq!(engine.look(at(look.next)).await.next, look.next + DAY, "it is asked again");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_certificate_that_does_not_pass_its_check_takes_nobodys_place() {
     let mut node = Node::new(&["a.example.org"]);
     let ca = node.ca();
