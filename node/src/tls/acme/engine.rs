@@ -225,7 +225,9 @@ impl<S: Solver> Engine<S> {
             self.tell_turn(Some(Turn { orders: false, until: now + TURN_S })).await;
             return waits("waits for its turn: another node of the household orders first");
         }
-        self.tell_turn(Some(Turn { orders: true, until: now + TURN_S })).await;
+        if !self.tell_turn(Some(Turn { orders: true, until: now + TURN_S })).await {
+            return waits("waits for its turn: the household cannot be told of it now");
+        }
         if others.is_empty() {
             return None;
         }
@@ -334,18 +336,23 @@ impl<S: Solver> Engine<S> {
         Look { did: Did::Nothing, next }
     }
 
-    async fn tell_turn(&mut self, turn: Option<Turn>) {
-        if turn.is_some() || self.has_turn {
-            self.has_turn = turn.is_some();
-            self.records.tell(vec![News::Turn(turn)]).await;
+    /// Tells the household of this node's turn, if that is news; whether it knows.
+    async fn tell_turn(&mut self, turn: Option<Turn>) -> bool {
+        if turn.is_none() && !self.has_turn {
+            return true;
         }
+        let is_told = self.records.tell(vec![News::Turn(turn)]).await;
+        // One that may be in the record, for all that is known, is to be taken back.
+        self.has_turn = turn.is_some() || !is_told;
+        is_told
     }
 
     /// Tells the household how it is with the certificate, if that is news.
     async fn tell(&mut self) {
         let now = (self.standing(), self.tries.counted.clone());
-        if self.told.as_ref() != Some(&now) {
-            self.records.tell(vec![News::Standing(now.0.clone()), News::Counted(now.1.clone())]).await;
+        if self.told.as_ref() != Some(&now)
+            && self.records.tell(vec![News::Standing(now.0.clone()), News::Counted(now.1.clone())]).await
+        {
             self.told = Some(now);
         }
     }

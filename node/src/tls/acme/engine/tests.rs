@@ -399,6 +399,19 @@ async fn one_node_of_the_household_orders_at_a_time_and_they_count_together() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_node_that_cannot_tell_the_others_orders_nothing() {
+    let fake = FakeLoop::start();
+    let mut node = Node::new(&["a.example.org"]);
+    node.records = Records::new(fake.service(), ShortId(7)).unwrap();
+    drop(fake);
+    let mut engine = node.open().await;
+    let look = engine.look(at(NOW)).await;
+    assert_eq!((look, engine.told.is_none()), (Look { did: Did::Nothing, next: NOW + WAIT_S }, true));
+    assert!(node.report().doing.contains("cannot be told"), "{:?}", node.report());
+    assert_eq!(node.ca().get(|state| state.requests), 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn files_are_private_and_nothing_that_is_shown_or_told_holds_a_key() {
     use std::os::unix::fs::PermissionsExt as _;
     let fake = FakeLoop::start();
