@@ -71,7 +71,13 @@ impl<S: Solver> Job<'_, S> {
             }
             begun => begun?,
         };
-        let ended = self.carry_out(&mut order, &mut saved, tries).await;
+        let mut ended = self.carry_out(&mut order, &mut saved, tries).await;
+        if let Err(error @ OrderError::Over { .. }) = &ended {
+            info!(order = saved.url, %error, "the order that was under way leads nowhere and is dropped");
+            self.drop_order().await?;
+            (order, saved) = self.begin(&about).await?;
+            ended = self.carry_out(&mut order, &mut saved, tries).await;
+        }
         if let Err(error) = &ended
             && !error.keeps_order()
         {

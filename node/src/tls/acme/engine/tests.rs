@@ -412,6 +412,29 @@ async fn a_node_that_cannot_tell_the_others_orders_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_proof_that_has_expired_is_no_failure_and_a_new_order_is_made() {
+    for status in ["expired", "deactivated", "revoked"] {
+        let mut node = Node::new(&["a.example.org", "b.example.org"]);
+        let ca = node.ca();
+        // The order is made and looked at, and nothing of it is proven.
+        ca.kill_at(6, true);
+        let mut engine = node.open().await;
+        tokio::select! {
+            _ = engine.look(at(NOW)) => panic!("it was to be killed"),
+            () = ca.killed() => {}
+        }
+        drop(engine);
+        assert_eq!(ca.get(|state| state.orders.len()), 1);
+        ca.turn(status);
+        let mut engine = node.open().await;
+        assert_eq!(engine.look(at(NOW)).await.did, Did::Renewed, "{status}: {:?}", node.report());
+        assert_eq!(ca.get(|state| state.orders.len()), 2, "{status}");
+        assert!(engine.tries.counted.failed.is_empty(), "{status}");
+        assert!(node.shelf.is_empty(), "{status}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn files_are_private_and_nothing_that_is_shown_or_told_holds_a_key() {
     use std::os::unix::fs::PermissionsExt as _;
     let fake = FakeLoop::start();
