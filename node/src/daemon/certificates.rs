@@ -21,7 +21,7 @@ use crate::{
             client::Https,
             engine::{Engine, EngineParts},
             record::Records,
-            report::Report,
+            report::{ORDERS, Report},
             solve::Ways,
         },
     },
@@ -29,8 +29,6 @@ use crate::{
 
 /// Until what is missing, such as a file, is looked for again.
 const AGAIN: Duration = Duration::from_secs(600);
-/// A certificate that should have been renewed and ends sooner than this is worth a look, in seconds.
-const SOON_S: u64 = 2 * 24 * 3_600;
 
 /// What the public certificate is made of.
 pub(super) struct Certificates {
@@ -118,14 +116,16 @@ pub(super) fn check(report: &Report, now: u64) -> Option<Check> {
     if let Some(wrong) = &report.error {
         detail.push_str(&format!("; {} min ago: {}", now.saturating_sub(wrong.at) / 60, wrong.words));
     }
-    let (status, fix) = match (left.unwrap_or(0), &report.error) {
-        (0, Some(_)) => (CheckStatus::Fail, Some(FIX)),
-        (_, Some(_)) => (CheckStatus::Warn, Some(FIX)),
-        (0, None) => (CheckStatus::Warn, Some("nothing, if it was just configured; else see the log")),
-        (left, None) if left < SOON_S && report.renewal.as_ref().is_some_and(|renewal| renewal.at < now) => {
-            (CheckStatus::Warn, Some("see the log: it should have been renewed"))
+    let is_late = report.doing != ORDERS && report.renewal.as_ref().is_some_and(|renewal| renewal.at < now);
+    let (status, fix) = match (left, &report.error) {
+        // Browsers warn of it, whatever the reason.
+        (Some(0), _) | (None, Some(_)) => (CheckStatus::Fail, Some(FIX)),
+        (Some(_), Some(_)) => (CheckStatus::Warn, Some(FIX)),
+        (None, None) => (CheckStatus::Warn, Some("nothing, if it was just configured; else see the log")),
+        (Some(_), None) if is_late => {
+            (CheckStatus::Warn, Some("see what it waits for, and the log: it should have been renewed"))
         }
-        _ => (CheckStatus::Ok, None),
+        (Some(_), None) => (CheckStatus::Ok, None),
     };
     let fix = fix.map(str::to_owned);
     Some(Check { name: "certificate".into(), status, detail, fix })
@@ -194,6 +194,15 @@ mod tests {
         assert_eq!(status(Some(NOW + 3_600), None), CheckStatus::Warn, "it should have been renewed");
         assert_eq!(status(None, None), CheckStatus::Warn);
         assert_eq!(status(Some(NOW - 1), Some("no")), CheckStatus::Fail);
+        assert_eq!(status(Some(NOW - 1), None), CheckStatus::Fail, "browsers warn of it, whatever the reason");
+        assert_eq!(status(None, Some("no")), CheckStatus::Fail);
+        let mut late = Report {
+            renewal: Some(Renewal { at: NOW - 60, why: BY_LIFE }),
+            ..report(Some(NOW + 30 * 86_400), None)
+        };
+        assert_eq!(check(&late, NOW).unwrap().status, CheckStatus::Warn, "past its moment");
+        late.doing = ORDERS.into();
+        assert_eq!(check(&late, NOW).unwrap().status, CheckStatus::Ok, "it is being renewed");
         let shown = check(&report(None, Some("no such host")), NOW).unwrap();
         assert_eq!(shown.detail, "a.example.org: there is none; D; 2 min ago: no such host");
         assert!(shown.fix.unwrap().contains("port 80"));

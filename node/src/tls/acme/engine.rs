@@ -113,6 +113,8 @@ pub struct Engine<S> {
     held: Option<Held>,
     plan: Option<Plan>,
     tries: Tries,
+    /// What was wrong with the folder at the last look, and when.
+    broken: Option<(u64, String)>,
     /// Whether a turn of this node may be in its record.
     has_turn: bool,
     /// What the household was told last.
@@ -139,6 +141,7 @@ impl<S: Solver> Engine<S> {
             held: None,
             plan,
             tries,
+            broken: None,
             // One that was killed while it ordered.
             has_turn: true,
             told: None,
@@ -175,11 +178,13 @@ impl<S: Solver> Engine<S> {
             return self.wait(why.to_owned(), now + CLOCK_S).await;
         }
         self.client.begin(now);
+        self.broken = None;
         match self.due(now).await {
             Ok(None) => self.attempt(now).await,
             Ok(Some((why, next))) => self.wait(why, next).await,
             Err(error) => {
                 warn!(%error, "the folder of certificates cannot be used");
+                self.broken = Some((now, error.to_string()));
                 self.wait(format!("waits: {error}"), now + DISK_S).await
             }
         }

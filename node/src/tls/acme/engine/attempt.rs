@@ -9,7 +9,7 @@ use super::super::order::Job;
 use super::super::pace::{Failure, Tries};
 use super::super::record::{News, Turn};
 use super::super::refusal::OrderError;
-use super::super::report::SERVED;
+use super::super::report::{ORDERS, SERVED};
 use super::super::solve::Solver;
 use super::super::words;
 use super::{Did, Engine, Look, TURN_EVERY, TURN_S, chance, held};
@@ -19,7 +19,7 @@ impl<S: Solver> Engine<S> {
     /// One attempt, from the account to what is served.
     pub(super) async fn attempt(&mut self, now: u64) -> Look {
         let is_trial = self.goes_to_trial();
-        self.show("orders".to_owned(), None);
+        self.show(ORDERS.to_owned(), None);
         self.report.send_modify(|report| report.attempts += 1);
         let mut tries = self.tries.clone();
         let began = Instant::now();
@@ -46,6 +46,7 @@ impl<S: Solver> Engine<S> {
         };
         if let Err(error) = self.files.set_tries(&self.tries).await {
             warn!(%error, "what was tried cannot be written");
+            self.broken = Some((now, error.to_string()));
         }
         self.tell_turn(None).await;
         let next = match did {
