@@ -1,9 +1,9 @@
 //! The public certificate: its owner is put together and kept going, and what it shows goes to `hearth doctor` and `/metrics`.
 
-use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
 
-use mesh_proto::ShortId;
-use tokio::{sync::watch, time::sleep};
+use mesh_proto::{ShortId, error::NameError};
+use tokio::sync::watch;
 use tracing::error;
 
 use crate::{
@@ -26,9 +26,6 @@ use crate::{
         },
     },
 };
-
-/// Until what is missing, such as a file, is looked for again.
-const AGAIN: Duration = Duration::from_secs(600);
 
 /// What the public certificate is made of.
 pub(super) struct Certificates {
@@ -53,50 +50,34 @@ pub(super) struct Certificates {
 }
 
 impl Certificates {
-    /// Runs the owner until the node stops. Where it cannot be put together that is told, and tried again: a home whose
-    /// certificate lacks a file still has lights.
+    /// Runs the owner until the node stops.
     pub(super) async fn run(self, clock: impl Fn() -> WallClock) {
         let mut shutdown = self.shutdown.clone();
         if self.config.domains.is_empty() {
             let _stops = shutdown.wait_for(|stops| *stops).await;
             return;
         }
-        loop {
-            match self.engine().await {
-                Ok(engine) => return engine.run(clock, shutdown).await,
-                Err(reason) => {
-                    error!(reason, "no public certificate can be ordered");
-                    self.report.send_replace(Report {
-                        names: self.config.domains.iter().map(ToString::to_string).collect(),
-                        directory: self.config.directory.to_string(),
-                        challenge: self.config.challenge.as_str(),
-                        doing: format!("waits: {reason}"),
-                        next_try: Some(unix_seconds() + AGAIN.as_secs()),
-                        ..Report::default()
-                    });
-                }
-            }
-            tokio::select! {
-                () = sleep(AGAIN) => {}
-                _ = shutdown.wait_for(|stops| *stops) => return,
-            }
-        }
+        let engine = match self.engine().await {
+            Ok(engine) => engine,
+            Err(rule) => return error!(%rule, "no public certificate can be ordered"),
+        };
+        engine.run(clock, shutdown).await;
     }
 
-    async fn engine(&self) -> Result<Engine<Ways>, String> {
+    async fn engine(&self) -> Result<Engine<Ways>, NameError> {
         let answers =
             AnswersHandle::new(self.service.clone(), self.me, self.alive.clone(), self.time.clone());
         let resolver = self.resolver.clone();
         let parts = EngineParts {
             config: self.config.clone(),
             folder: self.folder.clone(),
-            transport: Arc::new(Https::to(&self.config)?),
-            solver: Ways::new(&self.config, answers)?,
-            records: Records::new(self.service.clone(), self.me).map_err(|rule| rule.to_string())?,
+            transport: Arc::new(Https::to(&self.config)),
+            solver: Ways::new(&self.config, answers),
+            records: Records::new(self.service.clone(), self.me)?,
             serve: Box::new(move |key, names| resolver.set_public(key, names)),
             report: self.report.clone(),
         };
-        Engine::open(parts).await.map_err(|error| error.to_string())
+        Ok(Engine::open(parts).await)
     }
 }
 
@@ -194,7 +175,11 @@ mod tests {
         assert_eq!(status(Some(NOW + 3_600), None), CheckStatus::Warn, "it should have been renewed");
         assert_eq!(status(None, None), CheckStatus::Warn);
         assert_eq!(status(Some(NOW - 1), Some("no")), CheckStatus::Fail);
-        assert_eq!(status(Some(NOW - 1), None), CheckStatus::Fail, "browsers warn of it, whatever the reason");
+        assert_eq!(
+            status(Some(NOW - 1), None),
+            CheckStatus::Fail,
+            "browsers warn of it, whatever the reason"
+        );
         assert_eq!(status(None, Some("no")), CheckStatus::Fail);
         let mut late = Report {
             renewal: Some(Renewal { at: NOW - 60, why: BY_LIFE }),

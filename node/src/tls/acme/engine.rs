@@ -12,12 +12,10 @@ use rustls::{
     pki_types::{CertificateDer, pem::PemObject as _},
     sign::CertifiedKey,
 };
-use tokio::{
-    sync::watch,
-    time::sleep,
-};
+use tokio::{sync::watch, time::sleep};
 use tracing::{info, warn};
 
+use super::Domain;
 use super::account::About;
 use super::check::{Checked, check};
 use super::client::Client;
@@ -29,7 +27,6 @@ use super::refusal::OrderError;
 use super::renewal::{Plan, Window, name_of, shown_name};
 use super::report::{Report, SERVED};
 use super::solve::Solver;
-use super::Domain;
 use crate::config::{Directory, TlsConfig};
 use crate::store::files::FileError;
 use crate::tls::local_ca::WallClock;
@@ -113,6 +110,8 @@ pub struct Engine<S> {
     held: Option<Held>,
     plan: Option<Plan>,
     tries: Tries,
+    /// Whether the folder was read.
+    is_loaded: bool,
     /// What was wrong with the folder at the last look, and when.
     broken: Option<(u64, String)>,
     /// Whether a turn of this node may be in its record.
@@ -122,36 +121,49 @@ pub struct Engine<S> {
 }
 
 impl<S: Solver> Engine<S> {
-    /// Reads what there is, and serves the certificate that was served before.
-    ///
-    /// # Errors
-    /// [`FileError`] when the disk cannot be read, or a newer program wrote to it.
-    pub async fn open(parts: EngineParts<S>) -> Result<Self, FileError> {
-        let files = Files::new(&parts.folder);
-        let mut tries = files.tries().await?.unwrap_or_default();
-        tries.begin(&wanted(&parts.config));
-        let plan = files.plan().await?;
+    /// Serves the certificate that was served before, and reads what else there is. What cannot be read now is read again at
+    /// each look, and nothing is ordered before.
+    pub async fn open(parts: EngineParts<S>) -> Self {
         let mut engine = Self {
-            files,
+            files: Files::new(&parts.folder),
             client: Client::new(parts.transport),
             solver: parts.solver,
             records: parts.records,
             serve: parts.serve,
             report: parts.report,
             held: None,
-            plan,
-            tries,
+            plan: None,
+            tries: Tries::default(),
+            is_loaded: false,
             broken: None,
             // One that was killed while it ordered.
             has_turn: true,
             told: None,
             config: parts.config,
         };
-        if let Some(saved) = engine.files.certificate().await? {
-            engine.serve_saved(&saved);
+        if let Err(error) = engine.load().await {
+            warn!(%error, "the folder of certificates cannot be read");
         }
         engine.show("nothing was looked at yet".to_owned(), None);
-        Ok(engine)
+        engine
+    }
+
+    /// Reads the folder, once.
+    async fn load(&mut self) -> Result<(), FileError> {
+        if self.is_loaded {
+            return Ok(());
+        }
+        if self.held.is_none()
+            && let Some(saved) = self.files.certificate().await?
+        {
+            self.serve_saved(&saved);
+        }
+        let mut tries = self.files.tries().await?.unwrap_or_default();
+        tries.begin(&wanted(&self.config));
+        self.plan = self.files.plan().await?;
+        self.tries = tries;
+        self.is_loaded = true;
+        Ok(())
     }
 
     /// Looks at what is due until the node stops, or forever where the disk fails.
@@ -192,6 +204,7 @@ impl<S: Solver> Engine<S> {
 
     /// Nothing, if an order is due and may be made now; else why not, and when to look again.
     async fn due(&mut self, now: u64) -> Result<Option<(String, u64)>, FileError> {
+        self.load().await?;
         if self.tries.mend(now) {
             self.files.set_tries(&self.tries).await?;
         }

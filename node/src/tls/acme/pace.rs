@@ -388,7 +388,10 @@ mod tests {
         others.fail(START + HOUR);
         assert!(tries.mend(START));
         assert_eq!((tries.not_before, tries.made), (START + 8 * DAY, START));
-        assert_eq!((tries.counted.failed.as_slice(), tries.counted.issued[0].at), ([START].as_slice(), START));
+        assert_eq!(
+            (tries.counted.failed.as_slice(), tries.counted.issued[0].at),
+            ([START].as_slice(), START)
+        );
         assert!(!tries.mend(START + 1), "once");
         others.believe(START);
         assert_eq!((others.failed.as_slice(), others.issued.len()), ([START + HOUR].as_slice(), 0));

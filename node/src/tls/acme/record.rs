@@ -108,7 +108,9 @@ impl Records {
         let Some((service, own)) = &self.household else { return Ok(Vec::new()) };
         let objects = service.list(PREFIX, None, MAX_RECORDS, true).await?;
         let others = objects.iter().filter(|object| object.id != *own);
-        Ok(others.filter_map(|object| Some((object.id.name().parse().ok()?, read(object).believed(now)))).collect())
+        Ok(others
+            .filter_map(|object| Some((object.id.name().parse().ok()?, read(object).believed(now))))
+            .collect())
     }
 
     /// Tells the others. Answers whether they will hear of it; else it is to be told again.

@@ -30,7 +30,9 @@ const MAX_LINE: usize = 200;
 #[derive(Debug, Error)]
 pub enum HookError {
     /// The name is none that is handed to a program.
-    #[error("the command is not called for {0}: labels of a name may hold letters, digits, - and _ alone, and begin with no -; see where its CNAME leads")]
+    #[error(
+        "the command is not called for {0}: labels of a name may hold letters, digits, - and _ alone, and begin with no -; see where its CNAME leads"
+    )]
     Name(String),
     /// It cannot be started.
     #[error("the command {} cannot be started: {source}; check its path, its first line and its mode", command.display())]

@@ -65,7 +65,7 @@ impl Node {
             serve: Box::new(move |key, names| served.lock().unwrap().push((key, names))),
             report: told,
         };
-        Engine::open(parts).await.unwrap()
+        Engine::open(parts).await
     }
 
     fn report(&self) -> Report {
@@ -431,6 +431,26 @@ async fn a_proof_that_has_expired_is_no_failure_and_a_new_order_is_made() {
         assert_eq!(ca.get(|state| state.orders.len()), 2, "{status}");
         assert!(engine.tries.counted.failed.is_empty(), "{status}");
         assert!(node.shelf.is_empty(), "{status}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_had_is_served_although_the_rest_of_the_folder_cannot_be_read() {
+    for file in ["pace", "renewal"] {
+        let mut node = Node::new(&["a.example.org"]);
+        let mut engine = node.open().await;
+        engine.look(at(NOW)).await;
+        let path = node.folder.path().join("acme").join(file);
+        std::fs::remove_file(&path).unwrap();
+        std::fs::create_dir(&path).unwrap();
+        let mut engine = node.open().await;
+        assert_eq!(node.served(), 2, "{file}");
+        let look = engine.look(at(NOW + 1)).await;
+        assert_eq!(look, Look { did: Did::Nothing, next: NOW + 1 + DISK_S }, "{file}");
+        assert!(node.report().error.unwrap().words.contains(file), "it is shown");
+        std::fs::remove_dir(&path).unwrap();
+        assert_eq!(engine.look(at(look.next)).await.did, Did::Nothing, "{file}: and then all is well");
+        assert_eq!((node.report().error, node.served()), (None, 2), "{file}");
     }
 }
 
