@@ -1,9 +1,9 @@
 //! The public certificate: its owner is put together and kept going, and what it shows goes to `hearth doctor` and `/metrics`.
 
-use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
+use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
 
 use mesh_proto::{ShortId, error::NameError};
-use tokio::sync::watch;
+use tokio::{sync::watch, time::timeout};
 use tracing::error;
 
 use crate::{
@@ -27,6 +27,9 @@ use crate::{
     },
 };
 
+/// How long after the start the others are waited for.
+const HEARS_WITHIN: Duration = Duration::from_secs(60);
+
 /// What the public certificate is made of.
 pub(super) struct Certificates {
     /// The settings.
@@ -39,6 +42,8 @@ pub(super) struct Certificates {
     pub(super) me: ShortId,
     /// The nodes that live.
     pub(super) alive: watch::Receiver<BTreeSet<ShortId>>,
+    /// Whether nothing is missing here of what the others hold; none where there are no others.
+    pub(super) hears: Option<watch::Receiver<bool>>,
     /// The household's time.
     pub(super) time: watch::Receiver<HouseholdTime>,
     /// Where certificates are served from.
@@ -59,8 +64,16 @@ impl Certificates {
         }
         let engine = match self.engine().await {
             Ok(engine) => engine,
-            Err(rule) => return error!(%rule, "no public certificate can be ordered"),
+            Err(rule) => {
+                error!(%rule, "no public certificate can be ordered");
+                let _stops = shutdown.wait_for(|stops| *stops).await;
+                return;
+            }
         };
+        tokio::select! {
+            () = hear_out(self.hears) => {}
+            _ = shutdown.wait_for(|stops| *stops) => return,
+        }
         engine.run(clock, shutdown).await;
     }
 
@@ -78,6 +91,13 @@ impl Certificates {
             report: self.report.clone(),
         };
         Ok(Engine::open(parts).await)
+    }
+}
+
+/// Waits until this node knows what the others have had and whose turn it is, as long as they may be expected to answer.
+async fn hear_out(hears: Option<watch::Receiver<bool>>) {
+    if let Some(mut hears) = hears {
+        let _late_or_stopping = timeout(HEARS_WITHIN, hears.wait_for(|all| *all)).await;
     }
 }
 
@@ -191,6 +211,22 @@ mod tests {
         let shown = check(&report(None, Some("no such host")), NOW).unwrap();
         assert_eq!(shown.detail, "a.example.org: there is none; D; 2 min ago: no such host");
         assert!(shown.fix.unwrap().contains("port 80"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_others_are_heard_out_but_not_for_ever() {
+        let began = tokio::time::Instant::now();
+        hear_out(None).await;
+        let (told, hears) = watch::channel(false);
+        let heard = tokio::spawn(hear_out(Some(hears.clone())));
+        tokio::task::yield_now().await;
+        assert!(!heard.is_finished());
+        told.send_replace(true);
+        heard.await.unwrap();
+        assert_eq!(began.elapsed(), Duration::ZERO);
+        told.send_replace(false);
+        hear_out(Some(hears)).await;
+        assert_eq!(began.elapsed(), HEARS_WITHIN, "nobody is there");
     }
 
     #[test]
