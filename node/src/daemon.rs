@@ -348,6 +348,7 @@ impl Life<'_> {
             move || WallClock { unix: unix_seconds().max(BUILD_S), trusted: *synchronised.borrow() };
         let (ca_pem, resolver) = web::local(&mut tasks, state.path(), names_rx, wall_clock.clone())?;
         let is_alone = household.roster.members().count() == 1;
+        let is_founded = household.is_new && is_alone;
         let public = Certificates {
             config: config.tls.clone(),
             folder: state.path().join("acme"),
@@ -371,7 +372,7 @@ impl Life<'_> {
             shutdown: shutdown.clone(),
         };
         let Door { tokens, people, issuers, setup, guards } = Door::open(&mut tasks, door_parts)?;
-        let setup_code = door::code_for_founder(&setup, household.is_new && is_alone).await;
+        let setup_code = door::code_for_founder(&setup, is_founded).await;
         let sign_ins = sign_in_metrics(people.counters().clone());
         let metrics = Arc::new(Metrics::default());
         let (stalled_now, stalled) = watch::channel(Vec::new());
