@@ -220,7 +220,6 @@ impl Life<'_> {
         });
         let (stop_loop, loop_shutdown) = watch::channel(false);
         let looping = tokio::spawn(event_loop.run(loop_shutdown));
-
         let desk = self.invites(me, &household)?;
         let (admit, admissions) = mpsc::channel(16);
         let joining = serve_joins(joins_rx, desk.clone(), admit, addresses_rx.clone(), join_counters.clone());

@@ -368,14 +368,15 @@ async fn other_settings_order_anew_and_an_order_for_the_old_ones_is_dropped() {
 #[tokio::test(start_paused = true)]
 async fn one_node_of_the_household_orders_at_a_time_and_they_count_together() {
     let fake = FakeLoop::start();
-    let another = NODE.get(..16).unwrap();
+    let (me, another) = (ShortId(7), NODE.get(..16).unwrap());
     let mut node = Node::new(&["a.example.org"]);
-    node.records = Records::new(fake.service(), ShortId(7)).unwrap();
+    node.records = Records::new(fake.service(), me).unwrap();
     let turn = |orders: bool, until: u64| {
         let until = Value::Int(i64::try_from(until).unwrap());
         Value::Map([("orders".into(), Value::Bool(orders)), ("until".into(), until)].into())
     };
     fake.put(&format!("certificate/{another}"), "turn", turn(true, NOW + 100)).await;
+    fake.called(me);
     let mut engine = node.open().await;
     let look = engine.look(at(NOW)).await;
     assert_eq!(look, Look { did: Did::Nothing, next: NOW + WAIT_S });
@@ -386,7 +387,9 @@ async fn one_node_of_the_household_orders_at_a_time_and_they_count_together() {
         let at = Value::Int(i64::try_from(issued.at).unwrap());
         Value::Map([("at".into(), at), ("set".into(), Value::from(issued.set.as_str()))].into())
     });
+    fake.called(another.parse().unwrap());
     fake.put(&format!("certificate/{another}"), "issued", Value::List(issued.collect())).await;
+    fake.called(me);
     let look = engine.look(at(NOW + 101)).await;
     assert_eq!(look, Look { did: Did::Nothing, next: NOW - 4 + 7 * DAY });
     assert!(node.report().doing.contains("5 certificates for the same names"), "{:?}", node.report());
