@@ -130,7 +130,6 @@ impl Life<'_> {
         let wall = timekeeping::at_start(config.clock, &programs, *synchronised.borrow());
         let mesh = self.mesh(&household, me, loader, wall)?;
         let run = mesh.run();
-
         let (stop, shutdown) = watch::channel(false);
         let mut tasks = Parts::default();
         tasks.spawn("the watch over the clock", keep_looking);
@@ -221,7 +220,6 @@ impl Life<'_> {
         });
         let (stop_loop, loop_shutdown) = watch::channel(false);
         let looping = tokio::spawn(event_loop.run(loop_shutdown));
-
         let desk = self.invites(me, &household)?;
         let (admit, admissions) = mpsc::channel(16);
         let joining = serve_joins(joins_rx, desk.clone(), admit, addresses_rx.clone(), join_counters.clone());
@@ -302,7 +300,7 @@ impl Life<'_> {
             events: event_requests,
             alive: alive_rx.clone(),
             time: household_time.clone(),
-            caught_up,
+            caught_up: caught_up.clone(),
             me: me.short(),
             counts: by_itself.clone(),
             shutdown: shutdown.clone(),
@@ -348,12 +346,15 @@ impl Life<'_> {
         let wall_clock =
             move || WallClock { unix: unix_seconds().max(BUILD_S), trusted: *synchronised.borrow() };
         let (ca_pem, resolver) = web::local(&mut tasks, state.path(), names_rx, wall_clock.clone())?;
+        let is_alone = household.roster.members().count() == 1;
+        let is_founded = household.is_new && is_alone;
         let public = Certificates {
             config: config.tls.clone(),
             folder: state.path().join("acme"),
             service: service.clone(),
             me: me.short(),
             alive: alive_rx,
+            hears: (!is_alone).then_some(caught_up),
             time: household_time.clone(),
             resolver: resolver.clone(),
             report: certified,
@@ -370,7 +371,6 @@ impl Life<'_> {
             shutdown: shutdown.clone(),
         };
         let Door { tokens, people, issuers, setup, guards } = Door::open(&mut tasks, door_parts)?;
-        let is_founded = household.is_new && household.roster.members().count() == 1;
         let setup_code = door::code_for_founder(&setup, is_founded).await;
         let sign_ins = sign_in_metrics(people.counters().clone());
         let metrics = Arc::new(Metrics::default());

@@ -139,6 +139,8 @@ impl Pebble {
             "profiles": {
                 "default": { "description": "Ninety days", "validityPeriod": 7_776_000 },
                 "shortlived": { "description": "Six days", "validityPeriod": 518_400 },
+                "minutes": { "description": "Four minutes", "validityPeriod": 240 },
+                "minute": { "description": "A little more than a minute", "validityPeriod": 70 },
             },
         }})
     }

@@ -2,8 +2,8 @@
 
 use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
 
-use mesh_proto::ShortId;
-use tokio::{sync::watch, time::sleep};
+use mesh_proto::{ShortId, error::NameError};
+use tokio::{sync::watch, time::timeout};
 use tracing::error;
 
 use crate::{
@@ -21,16 +21,14 @@ use crate::{
             client::Https,
             engine::{Engine, EngineParts},
             record::Records,
-            report::Report,
+            report::{ORDERS, Report},
             solve::Ways,
         },
     },
 };
 
-/// Until what is missing, such as a file, is looked for again.
-const AGAIN: Duration = Duration::from_secs(600);
-/// A certificate that should have been renewed and ends sooner than this is worth a look, in seconds.
-const SOON_S: u64 = 2 * 24 * 3_600;
+/// How long after the start the others are waited for.
+const HEARS_WITHIN: Duration = Duration::from_secs(60);
 
 /// What the public certificate is made of.
 pub(super) struct Certificates {
@@ -44,6 +42,8 @@ pub(super) struct Certificates {
     pub(super) me: ShortId,
     /// The nodes that live.
     pub(super) alive: watch::Receiver<BTreeSet<ShortId>>,
+    /// Whether nothing is missing here of what the others hold; none where there are no others.
+    pub(super) hears: Option<watch::Receiver<bool>>,
     /// The household's time.
     pub(super) time: watch::Receiver<HouseholdTime>,
     /// Where certificates are served from.
@@ -55,50 +55,49 @@ pub(super) struct Certificates {
 }
 
 impl Certificates {
-    /// Runs the owner until the node stops. Where it cannot be put together that is told, and tried again: a home whose
-    /// certificate lacks a file still has lights.
+    /// Runs the owner until the node stops.
     pub(super) async fn run(self, clock: impl Fn() -> WallClock) {
         let mut shutdown = self.shutdown.clone();
         if self.config.domains.is_empty() {
             let _stops = shutdown.wait_for(|stops| *stops).await;
             return;
         }
-        loop {
-            match self.engine().await {
-                Ok(engine) => return engine.run(clock, shutdown).await,
-                Err(reason) => {
-                    error!(reason, "no public certificate can be ordered");
-                    self.report.send_replace(Report {
-                        names: self.config.domains.iter().map(ToString::to_string).collect(),
-                        directory: self.config.directory.to_string(),
-                        challenge: self.config.challenge.as_str(),
-                        doing: format!("waits: {reason}"),
-                        next_try: Some(unix_seconds() + AGAIN.as_secs()),
-                        ..Report::default()
-                    });
-                }
+        let engine = match self.engine().await {
+            Ok(engine) => engine,
+            Err(rule) => {
+                error!(%rule, "no public certificate can be ordered");
+                let _stops = shutdown.wait_for(|stops| *stops).await;
+                return;
             }
-            tokio::select! {
-                () = sleep(AGAIN) => {}
-                _ = shutdown.wait_for(|stops| *stops) => return,
-            }
+        };
+        tokio::select! {
+            () = hear_out(self.hears) => {}
+            _ = shutdown.wait_for(|stops| *stops) => return,
         }
+        engine.run(clock, shutdown).await;
     }
 
-    async fn engine(&self) -> Result<Engine<Ways>, String> {
+    async fn engine(&self) -> Result<Engine<Ways>, NameError> {
         let answers =
             AnswersHandle::new(self.service.clone(), self.me, self.alive.clone(), self.time.clone());
         let resolver = self.resolver.clone();
         let parts = EngineParts {
             config: self.config.clone(),
             folder: self.folder.clone(),
-            transport: Arc::new(Https::to(&self.config)?),
-            solver: Ways::new(&self.config, answers)?,
-            records: Records::new(self.service.clone(), self.me).map_err(|rule| rule.to_string())?,
+            transport: Arc::new(Https::to(&self.config)),
+            solver: Ways::new(&self.config, answers),
+            records: Records::new(self.service.clone(), self.me)?,
             serve: Box::new(move |key, names| resolver.set_public(key, names)),
             report: self.report.clone(),
         };
-        Engine::open(parts).await.map_err(|error| error.to_string())
+        Ok(Engine::open(parts).await)
+    }
+}
+
+/// Waits until this node knows what the others have had and whose turn it is, as long as they may be expected to answer.
+async fn hear_out(hears: Option<watch::Receiver<bool>>) {
+    if let Some(mut hears) = hears {
+        let _late_or_stopping = timeout(HEARS_WITHIN, hears.wait_for(|all| *all)).await;
     }
 }
 
@@ -118,14 +117,16 @@ pub(super) fn check(report: &Report, now: u64) -> Option<Check> {
     if let Some(wrong) = &report.error {
         detail.push_str(&format!("; {} min ago: {}", now.saturating_sub(wrong.at) / 60, wrong.words));
     }
-    let (status, fix) = match (left.unwrap_or(0), &report.error) {
-        (0, Some(_)) => (CheckStatus::Fail, Some(FIX)),
-        (_, Some(_)) => (CheckStatus::Warn, Some(FIX)),
-        (0, None) => (CheckStatus::Warn, Some("nothing, if it was just configured; else see the log")),
-        (left, None) if left < SOON_S && report.renewal.as_ref().is_some_and(|renewal| renewal.at < now) => {
-            (CheckStatus::Warn, Some("see the log: it should have been renewed"))
+    let is_late = report.doing != ORDERS && report.renewal.as_ref().is_some_and(|renewal| renewal.at < now);
+    let (status, fix) = match (left, &report.error) {
+        // Browsers warn of it, whatever the reason.
+        (Some(0), _) | (None, Some(_)) => (CheckStatus::Fail, Some(FIX)),
+        (Some(_), Some(_)) => (CheckStatus::Warn, Some(FIX)),
+        (None, None) => (CheckStatus::Warn, Some("nothing, if it was just configured; else see the log")),
+        (Some(_), None) if is_late => {
+            (CheckStatus::Warn, Some("see what it waits for, and the log: it should have been renewed"))
         }
-        _ => (CheckStatus::Ok, None),
+        (Some(_), None) => (CheckStatus::Ok, None),
     };
     let fix = fix.map(str::to_owned);
     Some(Check { name: "certificate".into(), status, detail, fix })
@@ -194,9 +195,38 @@ mod tests {
         assert_eq!(status(Some(NOW + 3_600), None), CheckStatus::Warn, "it should have been renewed");
         assert_eq!(status(None, None), CheckStatus::Warn);
         assert_eq!(status(Some(NOW - 1), Some("no")), CheckStatus::Fail);
+        assert_eq!(
+            status(Some(NOW - 1), None),
+            CheckStatus::Fail,
+            "browsers warn of it, whatever the reason"
+        );
+        assert_eq!(status(None, Some("no")), CheckStatus::Fail);
+        let mut late = Report {
+            renewal: Some(Renewal { at: NOW - 60, why: BY_LIFE }),
+            ..report(Some(NOW + 30 * 86_400), None)
+        };
+        assert_eq!(check(&late, NOW).unwrap().status, CheckStatus::Warn, "past its moment");
+        late.doing = ORDERS.into();
+        assert_eq!(check(&late, NOW).unwrap().status, CheckStatus::Ok, "it is being renewed");
         let shown = check(&report(None, Some("no such host")), NOW).unwrap();
         assert_eq!(shown.detail, "a.example.org: there is none; D; 2 min ago: no such host");
         assert!(shown.fix.unwrap().contains("port 80"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_others_are_heard_out_but_not_for_ever() {
+        let began = tokio::time::Instant::now();
+        hear_out(None).await;
+        let (told, hears) = watch::channel(false);
+        let heard = tokio::spawn(hear_out(Some(hears.clone())));
+        tokio::task::yield_now().await;
+        assert!(!heard.is_finished());
+        told.send_replace(true);
+        heard.await.unwrap();
+        assert_eq!(began.elapsed(), Duration::ZERO);
+        told.send_replace(false);
+        hear_out(Some(hears)).await;
+        assert_eq!(began.elapsed(), HEARS_WITHIN, "nobody is there");
     }
 
     #[test]

@@ -70,10 +70,15 @@ impl Site {
 
     /// `[tls]` for these names, with a profile, for Pebble takes one by chance where none is asked for.
     pub(crate) fn config(&self, challenge: &str, names: &[&str]) -> String {
+        self.config_of("default", challenge, names)
+    }
+
+    /// The same with this profile: the shorter a certificate lives, the sooner it may be renewed.
+    pub(crate) fn config_of(&self, profile: &str, challenge: &str, names: &[&str]) -> String {
         let (directory, root) = (self.proxy.directory(), self.folder.join("root.pem"));
         let mut config = format!(
             "[tls]\ndomains = {names:?}\ndirectory = \"{directory}\"\ndirectory_root = {root:?}\n\
-             profile = \"default\"\nchallenge = \"{challenge}\"\nhttp = \"{}\"\n",
+             profile = \"{profile}\"\nchallenge = \"{challenge}\"\nhttp = \"{}\"\n",
             self.http
         );
         if challenge == "dns-01" {

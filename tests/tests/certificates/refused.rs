@@ -16,6 +16,9 @@ async fn due() -> (Owner, CertificateDer<'static>) {
     let mut owner = Owner::of(&[NAME]).await;
     owner.proxy.rule(Rule::on(Step::RenewalInfo, Fault::Answer(Canned::new(200, high_time()))).times(1));
     let first = owner.certified().await;
+    // What was just made is left alone for a while, whatever the authority says.
+    assert_eq!(owner.look().await.did, Did::Nothing);
+    owner.now += 4 * DAY;
     owner.proxy.forget();
     (owner, first)
 }

@@ -28,7 +28,7 @@ async fn in_its_own_words_and_the_old_certificate_stays() {
     site.proxy.rule(Rule::on(Step::RenewalInfo, Fault::Answer(Canned::new(200, high_time()))).times(1));
     let limited = Canned::problem(429, "rateLimited", WORDS).retry_after(7_200);
     site.proxy.rule(Rule::on(Step::NewOrder, Fault::Answer(limited)).after(1));
-    let node = site.plan("one", &site.config("http-01", &[NAME])).start().await.unwrap();
+    let node = site.plan("one", &site.config_of("minutes", "http-01", &[NAME])).start().await.unwrap();
     let told = wait_until("what the authority said is shown", PATIENCE, async || {
         Ok(shown(&node).await.iter().all(|(_, text)| text.contains(WORDS)))
     });

@@ -42,7 +42,7 @@ async fn is_alive(session: &mut SendRequest<Empty<Bytes>>) {
 async fn twenty_renewals_drop_no_connection() {
     let site = Site::new().await;
     site.proxy.rule(Rule::on(Step::RenewalInfo, Fault::HoldBefore));
-    let node = site.plan("one", &site.config("http-01", &[NAME])).start().await.unwrap();
+    let node = site.plan("one", &site.config_of("minute", "http-01", &[NAME])).start().await.unwrap();
     let first = site.certified(&node, NAME).await;
     site.proxy.holds().await.unwrap();
 

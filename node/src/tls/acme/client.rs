@@ -4,9 +4,10 @@
 use std::{
     fmt,
     future::Future,
+    path::PathBuf,
     pin::Pin,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
@@ -29,29 +30,51 @@ const USER_AGENT: &str = concat!("hearth/", env!("CARGO_PKG_VERSION"), " (instan
 
 type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send + 'a>>;
 
-/// Carries questions to an authority over HTTPS.
+/// Carries questions to an authority over HTTPS. Clones are the same one.
+///
+/// Whom it trusts is read with the first question, and again as long as that fails: a file that is missing fails an attempt,
+/// and keeps nobody from being served by what was had before.
 #[derive(Debug, Clone)]
-pub struct Https(pub Web);
+pub struct Https {
+    opened: Arc<OnceLock<Web>>,
+    root: Option<PathBuf>,
+}
 
 impl Https {
     /// To the authority of these settings.
-    ///
-    /// # Errors
-    /// Why the file of `directory_root` cannot be used, or that this system trusts nobody.
-    pub fn to(config: &TlsConfig) -> Result<Self, String> {
-        let Some(path) = &config.directory_root else { return Web::public().map(Self) };
+    pub fn to(config: &TlsConfig) -> Self {
+        Self { opened: Arc::default(), root: config.directory_root.clone() }
+    }
+
+    /// Over this client.
+    pub fn over(web: Web) -> Self {
+        Self { opened: Arc::new(web.into()), root: None }
+    }
+
+    /// Fails with why the file of `directory_root` cannot be used, or that this system trusts nobody.
+    fn web(&self) -> Result<Web, String> {
+        if let Some(web) = self.opened.get() {
+            return Ok(web.clone());
+        }
+        let web = self.open()?;
+        Ok(self.opened.get_or_init(|| web).clone())
+    }
+
+    fn open(&self) -> Result<Web, String> {
+        let Some(path) = &self.root else { return Web::public() };
         let wrong = |reason: String| {
             format!("`tls.directory_root` names {}, which cannot be used: {reason}", path.display())
         };
         let pem = std::fs::read(path).map_err(|error| wrong(error.to_string()))?;
-        Web::trusting(&pem).map(Self).map_err(wrong)
+        Web::trusting(&pem).map_err(wrong)
     }
 }
 
 impl HttpClient for Https {
     fn request(&self, request: Request<BodyWrapper<Bytes>>) -> Answer<'static, BytesResponse> {
-        let web = self.0.clone();
+        let web = self.web();
         Box::pin(async move {
+            let web = web.map_err(|reason| Error::Other(reason.into()))?;
             let (parts, body) = request.into_parts();
             let url = parts.uri.to_string();
             if !url.starts_with("https://") {
@@ -193,6 +216,20 @@ fn retry_after(response: &BytesResponse, now: u64) -> Option<u64> {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::panic)]
     use super::*;
+
+    #[tokio::test]
+    async fn whom_it_trusts_is_read_when_it_is_needed() {
+        let folder = crate::api::fake::TestFolder::new();
+        let path = folder.path().join("root.pem");
+        let config = TlsConfig { directory_root: Some(path.clone()), ..TlsConfig::default() };
+        let https = Https::to(&config);
+        let client = Client::new(Arc::new(https.clone()));
+        let error = client.get("https://ca.test/dir").await.unwrap_err().to_string();
+        assert!(error.contains("tls.directory_root") && error.contains("root.pem"), "{error}");
+        let root = rcgen::generate_simple_self_signed(vec!["ca.test".to_owned()]).unwrap();
+        std::fs::write(&path, root.cert.pem()).unwrap();
+        https.web().unwrap();
+    }
 
     /// Answers every question alike.
     struct Fixed(u16, &'static str, &'static [(&'static str, &'static str)]);

@@ -1,5 +1,6 @@
 //! The owner of this node's public certificate: when something is due, what came of it, and who is told.
 
+mod attempt;
 mod shown;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
@@ -8,35 +9,28 @@ use instant_acme::HttpClient;
 use mesh_proto::Value;
 use ring::rand::{SecureRandom as _, SystemRandom};
 use rustls::{
-    RootCertStore,
     pki_types::{CertificateDer, pem::PemObject as _},
     sign::CertifiedKey,
 };
-use tokio::{
-    sync::watch,
-    time::{Instant, MissedTickBehavior, interval, sleep},
-};
+use tokio::{sync::watch, time::sleep};
 use tracing::{info, warn};
 
+use super::Domain;
 use super::account::About;
 use super::check::{Checked, check};
 use super::client::Client;
 use super::der::Certificate;
 use super::files::{CertificateFile, Files};
-use super::order::Job;
-use super::pace::{Counted, Failure, Tries, forbidden, set_of};
-use super::record::{News, Record, Records, Turn, may_go, steps_back};
+use super::pace::{Counted, Tries, forbidden, set_of};
+use super::record::{News, Record, Records, TURN_S, Turn, may_go, steps_back};
 use super::refusal::OrderError;
 use super::renewal::{Plan, Window, name_of, shown_name};
 use super::report::{Report, SERVED};
 use super::solve::Solver;
-use super::{Domain, words};
 use crate::config::{Directory, TlsConfig};
 use crate::store::files::FileError;
 use crate::tls::local_ca::WallClock;
 
-/// How long the turn of a node holds without a word of it, in seconds.
-const TURN_S: u64 = 300;
 /// How often a node that orders says so anew.
 const TURN_EVERY: Duration = Duration::from_secs(60);
 /// How long what is said in a household takes to be heard by all, mostly.
@@ -116,6 +110,10 @@ pub struct Engine<S> {
     held: Option<Held>,
     plan: Option<Plan>,
     tries: Tries,
+    /// Whether the folder was read.
+    is_loaded: bool,
+    /// What was wrong with the folder at the last look, and when.
+    broken: Option<(u64, String)>,
     /// Whether a turn of this node may be in its record.
     has_turn: bool,
     /// What the household was told last.
@@ -123,35 +121,49 @@ pub struct Engine<S> {
 }
 
 impl<S: Solver> Engine<S> {
-    /// Reads what there is, and serves the certificate that was served before.
-    ///
-    /// # Errors
-    /// [`FileError`] when the disk cannot be read, or a newer program wrote to it.
-    pub async fn open(parts: EngineParts<S>) -> Result<Self, FileError> {
-        let files = Files::new(&parts.folder);
-        let mut tries = files.tries().await?.unwrap_or_default();
-        tries.begin(&wanted(&parts.config));
-        let plan = files.plan().await?;
+    /// Serves the certificate that was served before, and reads what else there is. What cannot be read now is read again at
+    /// each look, and nothing is ordered before.
+    pub async fn open(parts: EngineParts<S>) -> Self {
         let mut engine = Self {
-            files,
+            files: Files::new(&parts.folder),
             client: Client::new(parts.transport),
             solver: parts.solver,
             records: parts.records,
             serve: parts.serve,
             report: parts.report,
             held: None,
-            plan,
-            tries,
+            plan: None,
+            tries: Tries::default(),
+            is_loaded: false,
+            broken: None,
             // One that was killed while it ordered.
             has_turn: true,
             told: None,
             config: parts.config,
         };
-        if let Some(saved) = engine.files.certificate().await? {
-            engine.serve_saved(&saved);
+        if let Err(error) = engine.load().await {
+            warn!(%error, "the folder of certificates cannot be read");
         }
         engine.show("nothing was looked at yet".to_owned(), None);
-        Ok(engine)
+        engine
+    }
+
+    /// Reads the folder, once.
+    async fn load(&mut self) -> Result<(), FileError> {
+        if self.is_loaded {
+            return Ok(());
+        }
+        if self.held.is_none()
+            && let Some(saved) = self.files.certificate().await?
+        {
+            self.serve_saved(&saved);
+        }
+        let mut tries = self.files.tries().await?.unwrap_or_default();
+        tries.begin(&wanted(&self.config));
+        self.plan = self.files.plan().await?;
+        self.tries = tries;
+        self.is_loaded = true;
+        Ok(())
     }
 
     /// Looks at what is due until the node stops, or forever where the disk fails.
@@ -178,11 +190,13 @@ impl<S: Solver> Engine<S> {
             return self.wait(why.to_owned(), now + CLOCK_S).await;
         }
         self.client.begin(now);
+        self.broken = None;
         match self.due(now).await {
             Ok(None) => self.attempt(now).await,
             Ok(Some((why, next))) => self.wait(why, next).await,
             Err(error) => {
                 warn!(%error, "the folder of certificates cannot be used");
+                self.broken = Some((now, error.to_string()));
                 self.wait(format!("waits: {error}"), now + DISK_S).await
             }
         }
@@ -190,6 +204,10 @@ impl<S: Solver> Engine<S> {
 
     /// Nothing, if an order is due and may be made now; else why not, and when to look again.
     async fn due(&mut self, now: u64) -> Result<Option<(String, u64)>, FileError> {
+        self.load().await?;
+        if self.tries.mend(now) {
+            self.files.set_tries(&self.tries).await?;
+        }
         self.plan_renewal(now).await?;
         if let (Some(Held { fits: true, .. }), Some(plan)) = (&self.held, &self.plan)
             && plan.at > now
@@ -199,13 +217,9 @@ impl<S: Solver> Engine<S> {
         if self.tries.not_before > now {
             return Ok(Some(("waits after a failure".to_owned(), self.tries.not_before)));
         }
-        let others = self.others().await;
+        let others = self.others(now).await;
         if !self.goes_to_trial() {
-            let counted: Vec<Counted> = others
-                .iter()
-                .map(|(_, record)| record.counted.clone())
-                .chain([self.tries.counted.clone()])
-                .collect();
+            let counted = self.household(&others);
             if let Some((until, limit)) = forbidden(now, &counted, &self.set(), self.replaces().is_some()) {
                 let why = format!(
                     "waits: the household has had {} {}, as many as the authority grants",
@@ -229,132 +243,19 @@ impl<S: Solver> Engine<S> {
             self.tell_turn(Some(Turn { orders: false, until: now + TURN_S })).await;
             return waits("waits for its turn: another node of the household orders first");
         }
-        self.tell_turn(Some(Turn { orders: true, until: now + TURN_S })).await;
+        if !self.tell_turn(Some(Turn { orders: true, until: now + TURN_S })).await {
+            return waits("waits for its turn: the household cannot be told of it now");
+        }
         if others.is_empty() {
             return None;
         }
         // Somebody else may have seen the same, and said the same at the same time.
         sleep(SETTLE).await;
-        if steps_back(me, now, &self.others().await) {
+        if steps_back(me, now, &self.others(now).await) {
             self.tell_turn(Some(Turn { orders: false, until: now + TURN_S })).await;
             return waits("waits for its turn: another node began at the same time");
         }
         None
-    }
-
-    /// One attempt, from the account to what is served.
-    async fn attempt(&mut self, now: u64) -> Look {
-        let is_trial = self.goes_to_trial();
-        self.show("orders".to_owned(), None);
-        self.report.send_modify(|report| report.attempts += 1);
-        let mut tries = self.tries.clone();
-        let ended = self.order(now, is_trial, &mut tries).await;
-        self.tries = tries;
-        let did = match ended {
-            Ok(checked) if is_trial => {
-                let until = checked.validity.1;
-                info!(names = %self.names(), until, "the directory for tries is satisfied: the next order counts");
-                self.tries.pass_trial(now);
-                Did::Passed
-            }
-            Ok(checked) => {
-                self.tries.succeed();
-                self.take(checked, now).await;
-                Did::Renewed
-            }
-            Err(error) => {
-                self.fail(now, &error);
-                Did::Failed
-            }
-        };
-        if let Err(error) = self.files.set_tries(&self.tries).await {
-            warn!(%error, "what was tried cannot be written");
-        }
-        self.tell_turn(None).await;
-        let next = match did {
-            Did::Renewed | Did::Passed => now + 1,
-            Did::Failed | Did::Nothing => self.tries.not_before,
-        };
-        let doing = match did {
-            Did::Renewed => SERVED,
-            Did::Passed => "orders again, this time for good",
-            Did::Failed | Did::Nothing => "waits after a failure",
-        };
-        self.show(doing.to_owned(), Some(next));
-        self.tell().await;
-        Look { did, next }
-    }
-
-    /// Orders, and says meanwhile that it still does.
-    async fn order(&self, now: u64, is_trial: bool, tries: &mut Tries) -> Result<Checked, OrderError> {
-        let directory = if is_trial { Directory::Staging } else { self.config.directory.clone() };
-        let roots = match (is_trial, &self.config.directory) {
-            (false, Directory::LetsEncrypt) => Some(public_roots()?),
-            _ => None,
-        };
-        let began = Instant::now();
-        let job = Job {
-            files: &self.files,
-            client: &self.client,
-            solver: &self.solver,
-            config: &self.config,
-            directory: directory.url(),
-            is_trial,
-            replaces: self.replaces().filter(|_| !is_trial),
-            now,
-            began,
-            roots,
-        };
-        let mut ordering = std::pin::pin!(job.run(tries));
-        let mut again = interval(TURN_EVERY);
-        again.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        again.tick().await;
-        loop {
-            tokio::select! {
-                ended = &mut ordering => return ended,
-                _ = again.tick() => {
-                    let until = now + began.elapsed().as_secs() + TURN_S;
-                    self.records.tell(vec![News::Turn(Some(Turn { orders: true, until }))]).await;
-                }
-            }
-        }
-    }
-
-    /// Serves a new certificate, and decides when the next one is due.
-    async fn take(&mut self, checked: Checked, now: u64) {
-        let held = held(&checked, true);
-        (self.serve)(checked.key, self.config.domains.clone());
-        info!(
-            names = %self.names(),
-            directory = %self.config.directory,
-            until = held.validity.1,
-            "a new public certificate is served"
-        );
-        self.held = Some(held);
-        if let Err(error) = self.plan_renewal(now).await {
-            warn!(%error, "when to renew cannot be written");
-        }
-    }
-
-    fn fail(&mut self, now: u64, error: &OrderError) {
-        let failure = error.failure();
-        let was_trial = self.goes_to_trial();
-        if failure == Failure::Validation && !was_trial {
-            self.tries.counted.fail(now);
-        }
-        let has_trials = self.config.directory == Directory::LetsEncrypt;
-        self.tries.fail(now, failure, self.client.later_s(), chance(), has_trials);
-        let text = error.to_string();
-        let words = if was_trial { format!("in a try at the staging directory: {text}") } else { text };
-        warn!(
-            names = %self.names(),
-            directory = %self.config.directory,
-            reason = words,
-            next_try_s = self.tries.not_before.saturating_sub(now),
-            "no public certificate yet, trying again later"
-        );
-        self.tries.wrong = Some((now, words));
-        self.report.send_modify(|report| report.failures += 1);
     }
 
     /// Decides when the certificate that is served is renewed, and asks the authority what it suggests when that is due.
@@ -362,6 +263,7 @@ impl<S: Solver> Engine<S> {
         let Some(held) = &self.held else { return Ok(()) };
         let known = self.plan.take().filter(|plan| plan.certificate == held.fingerprint);
         let mut plan = known.clone().unwrap_or_else(|| Plan::new(&held.fingerprint, held.validity, chance()));
+        plan.mend(now);
         // What is due stays due: it may be under way.
         if held.fits && plan.look <= now && plan.at > now {
             match self.suggested(held).await {
@@ -369,6 +271,7 @@ impl<S: Solver> Engine<S> {
                 None => plan.keep(now),
             }
         }
+        plan.rest(self.tries.made, held.validity);
         let is_news = known.as_ref() != Some(&plan);
         self.plan = Some(plan.clone());
         if is_news { self.files.set_plan(&plan).await } else { Ok(()) }
@@ -429,11 +332,17 @@ impl<S: Solver> Engine<S> {
         self.config.domains.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
     }
 
-    async fn others(&self) -> Vec<(mesh_proto::ShortId, Record)> {
-        self.records.others().await.unwrap_or_else(|error| {
+    async fn others(&self, now: u64) -> Vec<(mesh_proto::ShortId, Record)> {
+        self.records.others(now).await.unwrap_or_else(|error| {
             info!(%error, "what the other nodes have had of the authority is not known now");
             Vec::new()
         })
+    }
+
+    /// What this node and the others have had.
+    fn household(&self, others: &[(mesh_proto::ShortId, Record)]) -> Vec<Counted> {
+        let counted = others.iter().map(|(_, record)| record.counted.clone());
+        counted.chain([self.tries.counted.clone()]).collect()
     }
 
     async fn wait(&mut self, why: String, next: u64) -> Look {
@@ -445,18 +354,23 @@ impl<S: Solver> Engine<S> {
         Look { did: Did::Nothing, next }
     }
 
-    async fn tell_turn(&mut self, turn: Option<Turn>) {
-        if turn.is_some() || self.has_turn {
-            self.has_turn = turn.is_some();
-            self.records.tell(vec![News::Turn(turn)]).await;
+    /// Tells the household of this node's turn, if that is news; whether it knows.
+    async fn tell_turn(&mut self, turn: Option<Turn>) -> bool {
+        if turn.is_none() && !self.has_turn {
+            return true;
         }
+        let is_told = self.records.tell(vec![News::Turn(turn)]).await;
+        // One that may be in the record, for all that is known, is to be taken back.
+        self.has_turn = turn.is_some() || !is_told;
+        is_told
     }
 
     /// Tells the household how it is with the certificate, if that is news.
     async fn tell(&mut self) {
         let now = (self.standing(), self.tries.counted.clone());
-        if self.told.as_ref() != Some(&now) {
-            self.records.tell(vec![News::Standing(now.0.clone()), News::Counted(now.1.clone())]).await;
+        if self.told.as_ref() != Some(&now)
+            && self.records.tell(vec![News::Standing(now.0.clone()), News::Counted(now.1.clone())]).await
+        {
             self.told = Some(now);
         }
     }
@@ -478,11 +392,6 @@ fn wanted(config: &TlsConfig) -> String {
     let profile = config.profile.as_deref().unwrap_or_default();
     let (directory, challenge) = (config.directory.url(), config.challenge.as_str());
     set_of([names.join(" ").as_str(), directory, challenge, &format!("profile {profile}")])
-}
-
-/// Whoever is to be served by it must trust what this system trusts.
-fn public_roots() -> Result<RootCertStore, OrderError> {
-    device_adapters::web::public_roots().map_err(|reason| OrderError::Lost(words::shown(&reason)))
 }
 
 /// A number by chance. A system without any gives 0, which is as good as another here.

@@ -172,6 +172,11 @@ impl Ca {
         look(&self.state.lock().unwrap())
     }
 
+    /// What was proven for the first order, or was to be, is so from now on.
+    pub(super) fn turn(&self, status: &'static str) {
+        self.set(|state| state.orders[0].proven.fill(status));
+    }
+
     /// The request of this number, from 1, is never answered, whether it takes effect or not.
     pub(super) fn kill_at(&self, number: usize, is_heard: bool) {
         self.set(|state| state.kill = Some((number, is_heard)));

@@ -21,7 +21,7 @@ use super::account::{self, About};
 use super::check::{Checked, check};
 use super::client::Client;
 use super::files::{CertificateFile, Files, OrderFile, PrivateKey};
-use super::pace::{Tries, set_of};
+use super::pace::{Counted, Tries, forbidden, set_of};
 use super::refusal::{OrderError, is_about_replacing, refused, shown_kind};
 use super::solve::{Proof, ProofBy, Solver};
 use super::{Domain, words};
@@ -44,6 +44,8 @@ pub(super) struct Job<'a, S> {
     pub(super) is_trial: bool,
     /// The certificate whose place it takes, by the authority's name for it.
     pub(super) replaces: Option<(Vec<u8>, Vec<u8>)>,
+    /// What the household has had: an order that replaces nothing counts.
+    pub(super) household: Vec<Counted>,
     /// When it began, in seconds since 1970.
     pub(super) now: u64,
     /// The same by the clock that never goes back: an order may take an hour, and its certificate begins when it is signed.
@@ -69,7 +71,13 @@ impl<S: Solver> Job<'_, S> {
             }
             begun => begun?,
         };
-        let ended = self.carry_out(&mut order, &mut saved, tries).await;
+        let mut ended = self.carry_out(&mut order, &mut saved, tries).await;
+        if let Err(error @ OrderError::Over { .. }) = &ended {
+            info!(order = saved.url, %error, "the order that was under way leads nowhere and is dropped");
+            self.drop_order().await?;
+            (order, saved) = self.begin(&about).await?;
+            ended = self.carry_out(&mut order, &mut saved, tries).await;
+        }
         if let Err(error) = &ended
             && !error.keeps_order()
         {
@@ -144,6 +152,7 @@ impl<S: Solver> Job<'_, S> {
         let (order, replaces) = match (account.new_order(&ask(replaces)).await, replaces) {
             (Err(error), Some(_)) if is_about_replacing(&error) => {
                 debug!(%error, "the authority does not take the order for a replacement");
+                self.may_order_anew()?;
                 (account.new_order(&ask(None)).await?, false)
             }
             (made, replaces) => (made?, replaces.is_some()),
@@ -159,6 +168,21 @@ impl<S: Solver> Job<'_, S> {
         };
         self.files.set_order(&saved).await?;
         Ok((order, saved))
+    }
+
+    /// Whether the limits grant an order that replaces nothing.
+    fn may_order_anew(&self) -> Result<(), OrderError> {
+        let names = self.names();
+        let set = set_of(names.iter().map(String::as_str));
+        match forbidden(self.time(), &self.household, &set, false) {
+            Some((until, limit)) => Err(OrderError::Spent { until, limit }),
+            None => Ok(()),
+        }
+    }
+
+    /// Now, in seconds since 1970.
+    fn time(&self) -> u64 {
+        self.now.saturating_add(self.began.elapsed().as_secs())
     }
 
     async fn carry_out(
@@ -182,8 +206,7 @@ impl<S: Solver> Job<'_, S> {
             saved.key.clone().ok_or_else(|| OrderError::Odd("a certificate that nobody asked for".into()))?;
         let chain = order.certificate().await?.ok_or(OrderError::Slow("to give the certificate"))?;
         let roots = self.roots.as_ref();
-        let now = self.now.saturating_add(self.began.elapsed().as_secs());
-        let checked = check(&chain, &key.0, &self.config.domains, now, roots)?;
+        let checked = check(&chain, &key.0, &self.config.domains, self.time(), roots)?;
         if !self.is_trial {
             let certificate = CertificateFile {
                 directory: self.directory.to_owned(),
@@ -298,7 +321,7 @@ impl<S: Solver> Job<'_, S> {
                 let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(odd)?;
                 saved.key = Some(PrivateKey(Zeroizing::new(key.serialize_der())));
                 if !self.is_trial && !saved.replaces {
-                    tries.counted.issue(self.now, &set_of(saved.domains.iter().map(String::as_str)));
+                    tries.counted.issue(self.time(), &set_of(saved.domains.iter().map(String::as_str)));
                     self.files.set_tries(tries).await?;
                 }
                 self.files.set_order(saved).await?;

@@ -19,6 +19,12 @@ const MAX_LOST_PAUSE: u64 = HOUR;
 const MIN_LIMITED_PAUSE: u64 = HOUR;
 /// The longest pause that an authority may ask for.
 const MAX_ASKED_PAUSE: u64 = 7 * DAY;
+/// After so many failures in a row that say nothing of the proof, the directory for tries holds nothing back any more.
+const MAX_TRIALS: u32 = 3;
+/// No pause is longer.
+const MAX_PAUSE: u64 = MAX_ASKED_PAUSE + DAY;
+/// The clocks of two nodes differ by no more.
+const MAX_AHEAD: u64 = HOUR;
 /// Moments that are remembered of each kind.
 const REMEMBERED: usize = 50;
 
@@ -65,6 +71,19 @@ impl Counted {
         self.issued.push(Issued { at, set: set.to_owned() });
         let excess = self.issued.len().saturating_sub(REMEMBERED);
         self.issued.drain(..excess);
+    }
+
+    /// What lies ahead was written by a clock that was wrong: it counts from now.
+    fn mend(&mut self, now: u64) {
+        let moments = self.issued.iter_mut().map(|issued| &mut issued.at).chain(&mut self.failed);
+        moments.for_each(|at| *at = (*at).min(now));
+    }
+
+    /// Leaves out what another node wrote with a clock that is wrong.
+    pub fn believe(&mut self, now: u64) {
+        let latest = now.saturating_add(MAX_AHEAD);
+        self.issued.retain(|issued| issued.at <= latest);
+        self.failed.retain(|at| *at <= latest);
     }
 
     /// A validation failed.
@@ -123,6 +142,7 @@ pub enum Failure {
 
 /// What a node tried lately; it is kept on the disk.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Tries {
     /// For what: names, directory, profile and challenge. Another is tried afresh.
     pub of: String,
@@ -134,6 +154,10 @@ pub struct Tries {
     pub not_before: u64,
     /// Whether the next attempt goes where it spends nothing: to the authority's directory for tries.
     pub trial: bool,
+    /// Times in a row that the directory for tries failed for another reason than the proof.
+    pub trials: u32,
+    /// When the last certificate was made, in seconds since 1970.
+    pub made: u64,
     /// What was wrong last, and when.
     pub wrong: Option<(u64, String)>,
     /// What this node has had.
@@ -146,6 +170,15 @@ impl Tries {
         if self.of != of {
             *self = Self { of: of.to_owned(), counted: std::mem::take(&mut self.counted), ..Self::default() };
         }
+    }
+
+    /// Mends what a clock has written that was ahead; whether there was anything.
+    pub fn mend(&mut self, now: u64) -> bool {
+        let before = self.clone();
+        self.not_before = self.not_before.min(now.saturating_add(MAX_PAUSE));
+        self.made = self.made.min(now);
+        self.counted.mend(now);
+        *self != before
     }
 
     /// An attempt failed. `asked_s` is the pause that the authority asked for, `chance` any number, `has_trials` whether there is
@@ -162,6 +195,7 @@ impl Tries {
                 self.failures
             }
         };
+        let gives_up = self.give_up_trials(failure);
         if failure == Failure::Validation && has_trials {
             self.trial = true;
         }
@@ -172,22 +206,42 @@ impl Tries {
             Failure::Limited => pause = pause.max(MIN_LIMITED_PAUSE),
             Failure::Validation | Failure::Other => {}
         }
+        if gives_up {
+            pause = pause.max(DAY);
+        }
         // Only later, never sooner: homes whose power came back together do not come together.
         pause += chance % (pause / 4 + 1);
         self.not_before = now + pause.max(asked_s.unwrap_or(0).min(MAX_ASKED_PAUSE));
     }
 
+    /// A directory for tries that is away or broken must not hold back for ever what would pass: after some failures the next
+    /// attempt counts again, a day later at least, so that this spends no more than one a day.
+    fn give_up_trials(&mut self, failure: Failure) -> bool {
+        if !self.trial || failure == Failure::Validation {
+            self.trials = 0;
+            return false;
+        }
+        self.trials = self.trials.saturating_add(1);
+        let gives_up = self.trials >= MAX_TRIALS;
+        if gives_up {
+            (self.trial, self.trials) = (false, 0);
+        }
+        gives_up
+    }
+
     /// A try passed: the next attempt counts. The pauses stay as long as they have become.
     pub fn pass_trial(&mut self, now: u64) {
         self.trial = false;
+        self.trials = 0;
         self.lost = 0;
         self.not_before = now;
     }
 
     /// There is a certificate.
-    pub fn succeed(&mut self) {
+    pub fn succeed(&mut self, now: u64) {
         *self = Self {
             of: std::mem::take(&mut self.of),
+            made: now,
             counted: std::mem::take(&mut self.counted),
             ..Self::default()
         };
@@ -301,8 +355,46 @@ mod tests {
             START + DAY,
             "what passes only where it does not count begins no new row"
         );
-        tries.succeed();
-        assert_eq!((tries.failures, tries.trial, tries.not_before), (0, false, 0));
+        tries.succeed(START);
+        assert_eq!((tries.failures, tries.trial, tries.not_before, tries.made), (0, false, 0, START));
+    }
+
+    #[test]
+    fn a_directory_for_tries_that_is_broken_holds_nothing_back_for_ever() {
+        for failure in [Failure::Lost, Failure::Limited, Failure::Other] {
+            let mut tries = Tries::default();
+            tries.fail(START, Failure::Validation, None, 0, true);
+            for _ in 0..2 {
+                tries.fail(START, failure, None, 0, true);
+                assert!(tries.trial, "{failure:?}");
+            }
+            tries.fail(START, Failure::Validation, None, 0, true);
+            for turn in 1..=3 {
+                tries.fail(START, failure, None, 0, true);
+                assert_eq!(tries.trial, turn < 3, "{failure:?} {turn}: in a row");
+            }
+            assert_eq!(tries.not_before, START + DAY, "{failure:?}");
+            tries.fail(START, failure, None, 0, true);
+            assert_eq!((tries.trial, tries.trials), (false, 0), "what counts is no try");
+        }
+    }
+
+    #[test]
+    fn what_a_clock_that_was_ahead_has_written_is_mended_once() {
+        let mut tries = Tries { not_before: START + 999 * DAY, made: START + 5, ..Tries::default() };
+        tries.counted.fail(START + 9 * DAY);
+        tries.counted.issue(START + 9 * DAY, "set");
+        let mut others = tries.counted.clone();
+        others.fail(START + HOUR);
+        assert!(tries.mend(START));
+        assert_eq!((tries.not_before, tries.made), (START + 8 * DAY, START));
+        assert_eq!(
+            (tries.counted.failed.as_slice(), tries.counted.issued[0].at),
+            ([START].as_slice(), START)
+        );
+        assert!(!tries.mend(START + 1), "once");
+        others.believe(START);
+        assert_eq!((others.failed.as_slice(), others.issued.len()), ([START + HOUR].as_slice(), 0));
     }
 
     #[test]

@@ -35,6 +35,18 @@ pub struct Record {
     pub counted: Counted,
 }
 
+/// How long the turn of a node holds without a word of it, in seconds.
+pub const TURN_S: u64 = 300;
+
+impl Record {
+    /// The same without what a clock has written that is ahead.
+    fn believed(mut self, now: u64) -> Self {
+        self.turn = self.turn.filter(|turn| turn.until <= now.saturating_add(2 * TURN_S));
+        self.counted.believe(now);
+        self
+    }
+}
+
 /// Whether it is this node's turn to order, by the records of the others.
 pub fn may_go(me: ShortId, now: u64, others: &[(ShortId, Record)]) -> bool {
     let turns = others.iter().filter_map(|(node, record)| Some((*node, record.turn?)));
@@ -88,20 +100,22 @@ impl Records {
         self.me
     }
 
-    /// The records of the other nodes.
+    /// The records of the other nodes, as far as they are believed at this time.
     ///
     /// # Errors
     /// [`ServiceError`]
-    pub async fn others(&self) -> Result<Vec<(ShortId, Record)>, ServiceError> {
+    pub async fn others(&self, now: u64) -> Result<Vec<(ShortId, Record)>, ServiceError> {
         let Some((service, own)) = &self.household else { return Ok(Vec::new()) };
         let objects = service.list(PREFIX, None, MAX_RECORDS, true).await?;
         let others = objects.iter().filter(|object| object.id != *own);
-        Ok(others.filter_map(|object| Some((object.id.name().parse().ok()?, read(object)))).collect())
+        Ok(others
+            .filter_map(|object| Some((object.id.name().parse().ok()?, read(object).believed(now))))
+            .collect())
     }
 
-    /// Tells the others; what cannot be told is told with the next news. An order does not fail by that.
-    pub async fn tell(&self, news: Vec<News>) {
-        let Some((service, own)) = &self.household else { return };
+    /// Tells the others. Answers whether they will hear of it; else it is to be told again.
+    pub async fn tell(&self, news: Vec<News>) -> bool {
+        let Some((service, own)) = &self.household else { return true };
         let ops = news.into_iter().flat_map(written).filter_map(|(name, value)| {
             let field = FieldName::new(name).ok()?;
             Some(match value {
@@ -109,9 +123,11 @@ impl Records {
                 None => Op::Unset(own.clone(), field),
             })
         });
-        if let Err(reason) = service.write(Author::Node, ops.collect()).await {
+        let written = service.write(Author::Node, ops.collect()).await;
+        if let Err(reason) = &written {
             debug!(%reason, "the household is told of this node's certificate later");
         }
+        written.is_ok()
     }
 }
 
@@ -189,6 +205,15 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn whoever_cannot_be_told_was_not_told() {
+        let fake = FakeLoop::start();
+        let records = Records::new(fake.service(), ShortId(7)).unwrap();
+        drop(fake);
+        assert!(!records.tell(vec![News::Turn(None)]).await);
+        assert!(Records::alone(ShortId(7)).tell(vec![News::Turn(None)]).await, "there is nobody to tell");
+    }
+
+    #[tokio::test]
     async fn what_is_told_is_read_by_the_others() {
         let fake = FakeLoop::start();
         let me: ShortId = NODE.get(..16).unwrap().parse().unwrap();
@@ -197,12 +222,14 @@ mod tests {
         counted.issue(NOW, "set");
         counted.fail(NOW + 1);
         let turn = Some(Turn { orders: true, until: NOW + 60 });
-        records.tell(vec![News::Turn(turn), News::Counted(counted.clone())]).await;
-        assert!(records.others().await.unwrap().is_empty(), "its own is no other's");
+        assert!(records.tell(vec![News::Turn(turn), News::Counted(counted.clone())]).await);
+        assert!(records.others(NOW).await.unwrap().is_empty(), "its own is no other's");
         let another = Records::new(fake.service(), ShortId(7)).unwrap();
-        assert_eq!(another.others().await.unwrap(), [(me, Record { turn, counted })]);
-        records.tell(vec![News::Turn(None)]).await;
-        assert_eq!(another.others().await.unwrap().first().unwrap().1.turn, None);
+        assert_eq!(another.others(NOW).await.unwrap(), [(me, Record { turn, counted })]);
+        let believed = another.others(NOW - 2 * 3_600).await.unwrap();
+        assert_eq!(believed, [(me, Record::default())], "what lies far ahead is not believed");
+        assert!(records.tell(vec![News::Turn(None)]).await);
+        assert_eq!(another.others(NOW).await.unwrap().first().unwrap().1.turn, None);
         fake.put("certificate/00000000000000ab", "issued", Value::from("nonsense")).await;
     }
 }

@@ -1,10 +1,10 @@
 //! Why an order came to nothing, and what follows from that.
 
-use instant_acme::{AuthorizationHandle, Error};
+use instant_acme::{AuthorizationHandle, AuthorizationStatus, Error};
 use thiserror::Error as ThisError;
 
 use super::check::CheckError;
-use super::pace::Failure;
+use super::pace::{Failure, Limit};
 use super::words;
 use crate::store::files::FileError;
 
@@ -15,6 +15,8 @@ pub(super) enum OrderError {
     Authority { words: String, kind: Option<String>, status: Option<u16> },
     #[error("the authority could not convince itself that {domain} is this node's: {words}")]
     Validation { domain: String, words: String },
+    #[error("the proof of {domain} holds no more, it is {status}: a new order is made")]
+    Over { domain: String, status: String },
     #[error("the authority is not reached: {0}")]
     Lost(String),
     #[error("the proof for {domain} cannot be put where the authority looks: {reason}")]
@@ -27,6 +29,12 @@ pub(super) enum OrderError {
         "the authority has no profile `{profile}`: set `tls.profile` to one of these, or remove it: {known}"
     )]
     Profile { profile: String, known: String },
+    #[error(
+        "the authority does not take the order for a renewal, and without that the household has had {} {}, as many as it grants: \
+         this waits until it grants more",
+        limit.most, limit.of
+    )]
+    Spent { until: u64, limit: Limit },
     #[error("the authority takes too long {0}; the order goes on later")]
     Slow(&'static str),
     #[error("the new certificate is not served: {0}")]
@@ -88,10 +96,13 @@ impl OrderError {
     }
 }
 
-/// What the authority says of a proof that it did not find.
+/// What the authority says of a proof that it did not find. One that has expired, or was taken back, was not looked for in vain.
 pub(super) fn refused(authorization: &AuthorizationHandle<'_>) -> OrderError {
     let said = authorization.challenges.iter().find_map(|challenge| challenge.error.as_ref());
     let domain = authorization.identifier().to_string();
+    if authorization.status != AuthorizationStatus::Invalid {
+        return OrderError::Over { domain, status: format!("{:?}", authorization.status).to_lowercase() };
+    }
     let words =
         said.map_or_else(|| format!("it is {:?}, without a reason", authorization.status), words::of_problem);
     OrderError::Validation { domain, words }

@@ -42,8 +42,20 @@ impl Plan {
         if !kept {
             self.at = start + chance % (end - start + 1);
         }
-        // Whatever it suggests: nobody is served what has ended.
-        self.at = self.at.min(nearly_over(validity));
+        // Whatever it suggests: what was just made is not made anew, and nobody is served what has ended.
+        self.at = self.at.max(settled(validity)).min(nearly_over(validity));
+    }
+
+    /// The last certificate was made at that time: the next one is not made at once, whatever is suggested and from whenever on this
+    /// one holds.
+    pub fn rest(&mut self, made: u64, validity: (u64, u64)) {
+        let rest = share(validity).min(HOUR);
+        self.at = self.at.max(made.saturating_add(rest));
+    }
+
+    /// Mends what a clock has written that was ahead.
+    pub fn mend(&mut self, now: u64) {
+        self.look = self.look.min(now.saturating_add(*LOOK_WITHIN.end()));
     }
 
     /// The authority suggests nothing, or is not reached: what was known stays, and is asked for later.
@@ -55,7 +67,17 @@ impl Plan {
 /// Two thirds of the life, and up to a twenty-fourth of it more.
 fn by_life((begins, ends): (u64, u64), chance: u64) -> u64 {
     let life = ends.saturating_sub(begins);
-    begins + life / 3 * 2 + chance % (life / 24 + 1)
+    begins + life / 3 * 2 + chance % (share((begins, ends)) + 1)
+}
+
+/// A small share of a life: so long each certificate is left alone.
+fn share((begins, ends): (u64, u64)) -> u64 {
+    ends.saturating_sub(begins) / 24
+}
+
+/// The first moment at which a certificate may be renewed: an authority that asks for it sooner, again and again, is broken.
+fn settled(validity: (u64, u64)) -> u64 {
+    validity.0 + share(validity)
 }
 
 /// The last moment that leaves time for another try.
@@ -164,6 +186,24 @@ mod tests {
         assert!(plan.at < now);
         plan.suggest(now, window(BEGINS + 80 * DAY, BEGINS + 99 * DAY), validity, 17 * DAY);
         assert_eq!(plan.at, BEGINS + 81 * DAY, "never so late that what is served ends");
+    }
+
+    #[test]
+    fn a_window_in_the_past_renews_nothing_that_is_new() {
+        for life in [90 * DAY, 6 * DAY, 3_600, 48] {
+            let validity = (BEGINS, BEGINS + life);
+            let mut plan = Plan::new("c", validity, 0);
+            for turn in 0..3 {
+                plan.suggest(BEGINS, window(BEGINS - 9 * DAY, BEGINS - 8 * DAY), validity, turn);
+                assert_eq!(plan.at, BEGINS + life / 24);
+            }
+            // One that begins long before it is made is left alone for a while, too.
+            plan.rest(BEGINS + life / 2, validity);
+            assert_eq!(plan.at, BEGINS + life / 2 + (life / 24).min(HOUR));
+            let drawn = plan.at;
+            plan.rest(BEGINS, validity);
+            assert_eq!(plan.at, drawn, "never sooner");
+        }
     }
 
     #[test]

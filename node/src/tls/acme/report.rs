@@ -71,6 +71,8 @@ pub struct Wrong {
 
 /// What is being done where all is well.
 pub const SERVED: &str = "is served";
+/// What is being done while an order is under way.
+pub const ORDERS: &str = "orders";
 /// Why a certificate is renewed at its moment: its authority suggests it.
 pub const SUGGESTED: &str = "a moment by chance in the window that the authority suggests";
 /// Why a certificate is renewed at its moment: its authority suggests nothing.

@@ -10,7 +10,7 @@ use thiserror::Error;
 use super::Domain;
 use super::answers::{Answer, AnswersHandle};
 use super::dns::DnsProvider;
-use crate::config::{Challenge, TlsConfig};
+use crate::config::{Challenge, DnsConfig, TlsConfig};
 
 /// What stands where the authority looks, for one name.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,38 +74,40 @@ impl ProofBy {
     }
 }
 
-/// The two ways of a daemon.
+/// The two ways of a daemon. The secrets of the DNS are read when they are needed: what is missing then fails one attempt.
 pub struct Ways {
     answers: AnswersHandle,
-    dns: Option<DnsProvider>,
+    dns: Option<DnsConfig>,
 }
 
 impl Ways {
     /// Those of these settings.
-    ///
-    /// # Errors
-    /// Why `[tls.dns]` cannot be used: a file that it names is missing, mostly.
-    pub fn new(config: &TlsConfig, answers: AnswersHandle) -> Result<Self, String> {
-        let dns = config.dns.as_ref().filter(|_| config.challenge == Challenge::Dns);
-        let dns = dns.map(DnsProvider::open).transpose().map_err(|error| error.to_string())?;
-        Ok(Self { answers, dns })
+    pub fn new(config: &TlsConfig, answers: AnswersHandle) -> Self {
+        let dns = config.dns.clone().filter(|_| config.challenge == Challenge::Dns);
+        Self { answers, dns }
+    }
+
+    /// The way into the DNS. Fails with what of `[tls.dns]` cannot be used: a file that it names is missing, mostly.
+    fn dns(&self) -> Result<DnsProvider, SolveError> {
+        let config = self.dns.as_ref().ok_or_else(|| SolveError("`[tls.dns]` is not set".to_owned()))?;
+        DnsProvider::open(config).map_err(|error| SolveError(error.to_string()))
     }
 }
 
 impl Solver for Ways {
     async fn publish(&self, domain: &Domain, proof: &ProofBy) -> Result<(), SolveError> {
         let wrong = |error: &dyn std::error::Error| SolveError(error.to_string());
-        match (proof, proof.answer(domain), &self.dns) {
-            (ProofBy::Dns { value }, _, Some(dns)) => dns.publish(domain, value).await.map_err(|e| wrong(&e)),
-            (_, Some(answer), _) => self.answers.publish(answer).await.map_err(|e| wrong(&e)),
-            (_, None, _) => Err(SolveError("`[tls.dns]` is not set".to_owned())),
+        match (proof, proof.answer(domain)) {
+            (_, Some(answer)) => self.answers.publish(answer).await.map_err(|e| wrong(&e)),
+            (ProofBy::Dns { value }, None) => self.dns()?.publish(domain, value).await.map_err(|e| wrong(&e)),
+            (_, None) => Err(SolveError("there is no way to prove it so".to_owned())),
         }
     }
 
     async fn withdraw(&self, domain: &Domain, proof: &ProofBy) {
-        match (proof, proof.answer(domain), &self.dns) {
-            (ProofBy::Dns { value }, _, Some(dns)) => dns.withdraw(domain, value).await,
+        match (proof, proof.answer(domain), self.dns()) {
             (_, Some(answer), _) => self.answers.withdraw(&answer).await,
+            (ProofBy::Dns { value }, None, Ok(dns)) => dns.withdraw(domain, value).await,
             // Other settings than those by which it was published: whoever clears the zone up finds it.
             (_, None, _) => {}
         }
@@ -128,4 +130,32 @@ pub trait Solver: Send + Sync + 'static {
 
     /// Takes it away. What is not there, or cannot be taken away, does no harm.
     fn withdraw(&self, domain: &Domain, proof: &ProofBy) -> impl Future<Output = ()> + Send;
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::{collections::BTreeSet, time::Duration};
+
+    use mesh_proto::ShortId;
+    use tokio::sync::watch;
+
+    use super::*;
+    use crate::api::fake::FakeLoop;
+    use crate::config::DnsProviderConfig;
+    use crate::service::HouseholdTime;
+
+    #[tokio::test]
+    async fn a_secret_that_is_missing_fails_when_it_is_needed() {
+        let fake = FakeLoop::start();
+        let (alive, time) = (watch::channel(BTreeSet::new()).1, watch::channel(HouseholdTime::default()).1);
+        let answers = AnswersHandle::new(fake.service(), ShortId(7), alive, time);
+        let provider = DnsProviderConfig::DuckDns { token_file: "/nowhere/duckdns.token".into() };
+        let dns = DnsConfig { provider, propagation: Duration::from_secs(1), resolvers: Vec::new() };
+        let config = TlsConfig { challenge: Challenge::Dns, dns: Some(dns), ..TlsConfig::default() };
+        let ways = Ways::new(&config, answers);
+        let proof = ProofBy::Dns { value: "value".into() };
+        let error = ways.publish(&"a.example.org".parse().unwrap(), &proof).await.unwrap_err();
+        assert!(error.0.contains("/nowhere/duckdns.token"), "{error}");
+    }
 }

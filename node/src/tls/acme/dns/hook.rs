@@ -29,6 +29,11 @@ const MAX_LINE: usize = 200;
 /// Why a command has not changed DNS, or perhaps has not.
 #[derive(Debug, Error)]
 pub enum HookError {
+    /// The name is none that is handed to a program.
+    #[error(
+        "the command is not called for {0}: labels of a name may hold letters, digits, - and _ alone, and begin with no -; see where its CNAME leads"
+    )]
+    Name(String),
     /// It cannot be started.
     #[error("the command {} cannot be started: {source}; check its path, its first line and its mode", command.display())]
     Start {
@@ -92,6 +97,9 @@ pub(super) async fn run(
     value: &str,
     within: Duration,
 ) -> Result<(), HookError> {
+    if !name.labels().all(is_plain) {
+        return Err(HookError::Name(name.absolute()));
+    }
     let mut child = start(command, action, name, value)
         .map_err(|source| HookError::Start { command: command.to_owned(), source })?;
     let group = Group::of(&child);
@@ -107,6 +115,11 @@ pub(super) async fn run(
         Ok(Err(source)) => Err(HookError::Start { command, source }),
         Err(_) => Err(HookError::Timeout { command, action, within, last }),
     }
+}
+
+/// Whether a label is one that no script takes for anything else: a name comes from the DNS, where a CNAME may lead anywhere.
+fn is_plain(label: &[u8]) -> bool {
+    !label.starts_with(b"-") && label.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(byte))
 }
 
 fn start(command: &Path, action: Action, name: &Name, value: &str) -> io::Result<Child> {

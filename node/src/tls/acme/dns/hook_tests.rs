@@ -142,3 +142,16 @@ async fn what_it_leaves_running_is_not_waited_for() {
     let number = left.trim().parse().ok().and_then(Pid::from_raw).unwrap();
     rustix::process::kill_process(number, Signal::KILL).unwrap();
 }
+
+#[tokio::test]
+async fn a_name_that_a_script_could_take_for_something_else_is_not_handed_to_it() {
+    let folder = TempDir::new();
+    let ran = folder.path().join("ran");
+    let command = script(&folder, &format!("#!/bin/sh\ntouch {}\n", ran.display()));
+    for label in ["$(id)", "a;b", "-rf", "a b", "a.b", "*", "\u{e9}"] {
+        let name = Name::of_labels([label.as_bytes(), b"example", b"org"]).unwrap();
+        let refused = run(&command, Action::Present, &name, "the-value", WITHIN).await.unwrap_err();
+        assert!(matches!(refused, HookError::Name(_)), "{label}: {refused}");
+    }
+    assert!(!ran.exists());
+}

@@ -29,7 +29,11 @@ impl<S: Solver> Engine<S> {
                 renewal,
                 next_try: next.filter(|_| doing != SERVED),
                 doing,
-                error: self.tries.wrong.clone().map(|(at, words)| Wrong { at, words }),
+                error: self
+                    .broken
+                    .clone()
+                    .or_else(|| self.tries.wrong.clone())
+                    .map(|(at, words)| Wrong { at, words }),
                 attempts: report.attempts,
                 failures: report.failures,
             };

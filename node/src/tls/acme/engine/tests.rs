@@ -65,7 +65,7 @@ impl Node {
             serve: Box::new(move |key, names| served.lock().unwrap().push((key, names))),
             report: told,
         };
-        Engine::open(parts).await.unwrap()
+        Engine::open(parts).await
     }
 
     fn report(&self) -> Report {
@@ -258,13 +258,69 @@ async fn an_order_that_is_no_replacement_for_the_authority_is_made_without() {
     for fault in [Fault::Replaced, Fault::Lost] {
         let mut node = Node::new(&["a.example.org"]);
         let ca = node.ca();
-        ca.set(|state| state.window = Some((NOW + DAY, NOW + 2 * DAY)));
+        ca.set(|state| state.window = Some((NOW + 5 * DAY, NOW + 6 * DAY)));
         let mut engine = node.open().await;
         engine.look(at(NOW)).await;
         ca.set(|state| state.fault = Some(fault));
-        assert_eq!(engine.look(at(NOW + 3 * DAY)).await.did, Did::Renewed, "{fault:?}: {:?}", node.report());
+        assert_eq!(engine.look(at(NOW + 7 * DAY)).await.did, Did::Renewed, "{fault:?}: {:?}", node.report());
         assert_eq!(ca.get(|state| state.replaced.len()), 2, "the refused one was none");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_authority_that_always_wants_renewal_at_once_gets_few_orders() {
+    let mut node = Node::new(&["a.example.org"]);
+    let ca = node.ca();
+    ca.set(|state| state.window = Some((NOW - 2 * DAY, NOW - DAY)));
+    let (mut now, mut orders) = (NOW, 0);
+    while now < NOW + 3 * DAY {
+        // Nor by one restart after the other, with the file of when to renew lost.
+        let mut engine = node.open().await;
+        let look = engine.look(at(now)).await;
+        orders += usize::from(look.did == Did::Renewed);
+        let _none = std::fs::remove_file(node.folder.path().join("acme/renewal"));
+        assert!(look.next > now);
+        now += 1_800;
+    }
+    assert_eq!((orders, ca.get(|state| state.orders.len())), (1, 1));
+    let mut engine = node.open().await;
+    assert_eq!(engine.look(at(NOW + 4 * DAY)).await.did, Did::Renewed, "then it is");
+    // The fake's certificate begins when the first one did: only that it was just made keeps it.
+    let look = engine.look(at(NOW + 4 * DAY + 10)).await;
+    assert_eq!((look.did, look.next), (Did::Nothing, NOW + 4 * DAY + 3_600));
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_leave_to_replace_the_limits_count_and_are_waited_for() {
+    let mut node = Node::new(&["a.example.org"]);
+    let ca = node.ca();
+    ca.set(|state| state.window = Some((NOW + 5 * DAY, NOW + 6 * DAY)));
+    let mut engine = node.open().await;
+    engine.look(at(NOW)).await;
+    let (now, set) = (NOW + 7 * DAY, engine.set());
+    (0..5).for_each(|turn| engine.tries.counted.issue(now - turn, &set));
+    ca.set(|state| state.fault = Some(Fault::Replaced));
+    let look = engine.look(at(now)).await;
+    assert_eq!(look, Look { did: Did::Failed, next: now - 4 + 7 * DAY });
+    let words = node.report().error.unwrap().words;
+    assert!(words.contains("5 certificates for the same names"), "{words}");
+    assert_eq!(ca.get(|state| state.orders.len()), 1, "none is spent");
+    assert_eq!(engine.look(at(look.next)).await.did, Did::Renewed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_clock_that_was_ahead_has_written_delays_nothing_for_years() {
+    let mut node = Node::new(&["a.example.org"]);
+    let mut engine = node.open().await;
+    engine.tries.not_before = NOW + 9_999 * DAY;
+    engine.tries.counted.fail(NOW + 9_999 * DAY);
+    let look = engine.look(at(NOW)).await;
+    assert_eq!(look, Look { did: Did::Nothing, next: NOW + 8 * DAY });
+    let mut engine = node.open().await;
+    assert_eq!(engine.tries.counted.failed, [NOW], "it is written as mended");
+    assert_eq!(engine.look(at(look.next)).await.did, Did::Renewed);
+    engine.plan.as_mut().unwrap().look = NOW + 9_999 * DAY;
+    assert_eq!(engine.look(at(look.next)).await.next, look.next + DAY, "it is asked again");
 }
 
 #[tokio::test(start_paused = true)]
@@ -312,14 +368,15 @@ async fn other_settings_order_anew_and_an_order_for_the_old_ones_is_dropped() {
 #[tokio::test(start_paused = true)]
 async fn one_node_of_the_household_orders_at_a_time_and_they_count_together() {
     let fake = FakeLoop::start();
-    let another = NODE.get(..16).unwrap();
+    let (me, another) = (ShortId(7), NODE.get(..16).unwrap());
     let mut node = Node::new(&["a.example.org"]);
-    node.records = Records::new(fake.service(), ShortId(7)).unwrap();
+    node.records = Records::new(fake.service(), me).unwrap();
     let turn = |orders: bool, until: u64| {
         let until = Value::Int(i64::try_from(until).unwrap());
         Value::Map([("orders".into(), Value::Bool(orders)), ("until".into(), until)].into())
     };
     fake.put(&format!("certificate/{another}"), "turn", turn(true, NOW + 100)).await;
+    fake.called(me);
     let mut engine = node.open().await;
     let look = engine.look(at(NOW)).await;
     assert_eq!(look, Look { did: Did::Nothing, next: NOW + WAIT_S });
@@ -330,7 +387,9 @@ async fn one_node_of_the_household_orders_at_a_time_and_they_count_together() {
         let at = Value::Int(i64::try_from(issued.at).unwrap());
         Value::Map([("at".into(), at), ("set".into(), Value::from(issued.set.as_str()))].into())
     });
+    fake.called(another.parse().unwrap());
     fake.put(&format!("certificate/{another}"), "issued", Value::List(issued.collect())).await;
+    fake.called(me);
     let look = engine.look(at(NOW + 101)).await;
     assert_eq!(look, Look { did: Did::Nothing, next: NOW - 4 + 7 * DAY });
     assert!(node.report().doing.contains("5 certificates for the same names"), "{:?}", node.report());
@@ -340,6 +399,62 @@ async fn one_node_of_the_household_orders_at_a_time_and_they_count_together() {
         Did::Renewed,
         "its turn is over in time, and it is granted again"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_cannot_tell_the_others_orders_nothing() {
+    let fake = FakeLoop::start();
+    let mut node = Node::new(&["a.example.org"]);
+    node.records = Records::new(fake.service(), ShortId(7)).unwrap();
+    drop(fake);
+    let mut engine = node.open().await;
+    let look = engine.look(at(NOW)).await;
+    assert_eq!((look, engine.told.is_none()), (Look { did: Did::Nothing, next: NOW + WAIT_S }, true));
+    assert!(node.report().doing.contains("cannot be told"), "{:?}", node.report());
+    assert_eq!(node.ca().get(|state| state.requests), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_proof_that_has_expired_is_no_failure_and_a_new_order_is_made() {
+    for status in ["expired", "deactivated", "revoked"] {
+        let mut node = Node::new(&["a.example.org", "b.example.org"]);
+        let ca = node.ca();
+        // The order is made and looked at, and nothing of it is proven.
+        ca.kill_at(6, true);
+        let mut engine = node.open().await;
+        tokio::select! {
+            _ = engine.look(at(NOW)) => panic!("it was to be killed"),
+            () = ca.killed() => {}
+        }
+        drop(engine);
+        assert_eq!(ca.get(|state| state.orders.len()), 1);
+        ca.turn(status);
+        let mut engine = node.open().await;
+        assert_eq!(engine.look(at(NOW)).await.did, Did::Renewed, "{status}: {:?}", node.report());
+        assert_eq!(ca.get(|state| state.orders.len()), 2, "{status}");
+        assert!(engine.tries.counted.failed.is_empty(), "{status}");
+        assert!(node.shelf.is_empty(), "{status}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_had_is_served_although_the_rest_of_the_folder_cannot_be_read() {
+    for file in ["pace", "renewal"] {
+        let mut node = Node::new(&["a.example.org"]);
+        let mut engine = node.open().await;
+        engine.look(at(NOW)).await;
+        let path = node.folder.path().join("acme").join(file);
+        std::fs::remove_file(&path).unwrap();
+        std::fs::create_dir(&path).unwrap();
+        let mut engine = node.open().await;
+        assert_eq!(node.served(), 2, "{file}");
+        let look = engine.look(at(NOW + 1)).await;
+        assert_eq!(look, Look { did: Did::Nothing, next: NOW + 1 + DISK_S }, "{file}");
+        assert!(node.report().error.unwrap().words.contains(file), "it is shown");
+        std::fs::remove_dir(&path).unwrap();
+        assert_eq!(engine.look(at(look.next)).await.did, Did::Nothing, "{file}: and then all is well");
+        assert_eq!((node.report().error, node.served()), (None, 2), "{file}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
