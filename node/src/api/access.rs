@@ -152,7 +152,13 @@ impl Guard {
                 }
                 Ok(Some(principal))
             }
-            Ok(None) => Ok(None),
+            Ok(None) => {
+                // A cookie that counts no more is none; without it the address has been counted already.
+                if let Some(address) = address.filter(|_| cookie::is_in(headers)) {
+                    paced(pace.address(address).await)?;
+                }
+                Ok(None)
+            }
             Err(refused) => {
                 // Wrong credentials are those of anybody.
                 if let Some(address) = address {

@@ -14,11 +14,8 @@ mod pace;
 use std::{fmt, net::SocketAddr, sync::Arc};
 
 use axum::{
-    extract::{Request, State},
-    http::{
-        header::{AUTHORIZATION, COOKIE},
-        request::Parts,
-    },
+    extract::{MatchedPath, Request, State},
+    http::{HeaderMap, header::AUTHORIZATION, request::Parts},
     middleware::Next,
     response::{IntoResponse as _, Response},
 };
@@ -31,9 +28,10 @@ pub use self::{
     pace::{Pace, Pacer},
 };
 use super::{
-    ApiContext,
+    ApiContext, OPEN_ROUTES,
     access::{Access, Peer},
     audit::Note,
+    cookie,
     problem::Problem,
 };
 pub(super) use pace::Speech;
@@ -166,11 +164,21 @@ impl Guards {
         let place = place.map_err(because(Reason::Host))?;
         let page = self.origins.check(&request.method, headers, scheme, place.as_ref());
         let page = page.map_err(because(Reason::Origin))?;
-        // With credentials it is counted once they have been looked at: see `access`.
-        let is_unknown = !headers.contains_key(AUTHORIZATION) && !headers.contains_key(COOKIE);
-        if let Some(address) = address.filter(|_| is_unknown) {
+        if let Some(address) = address.filter(|_| !is_looked_at(request)) {
             self.pace.address(address).await.map_err(because(Reason::Pace))?;
         }
         Ok(Passed { page, place })
     }
+}
+
+/// Whether a request shows credentials, whatever they are worth.
+pub(super) fn has_credentials(headers: &HeaderMap) -> bool {
+    headers.contains_key(AUTHORIZATION) || cookie::is_in(headers)
+}
+
+/// Whether a request has credentials that its route looks at: then it is counted once that is done (see `access`).
+/// Where nobody looks at them they are worth nothing.
+fn is_looked_at(request: &Parts) -> bool {
+    let route = request.extensions.get::<MatchedPath>();
+    has_credentials(&request.headers) && route.is_some_and(|route| !OPEN_ROUTES.contains(&route.as_str()))
 }

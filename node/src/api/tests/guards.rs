@@ -149,6 +149,29 @@ async fn wrong_credentials_are_paced_as_none_are() {
 }
 
 #[tokio::test]
+async fn credentials_that_nobody_looks_at_or_knows_are_paced_as_none_are() {
+    let cases = [
+        ("GET", "/healthz", "authorization", "Bearer x"),
+        ("GET", "/healthz", "cookie", "__Host-hearth=x"),
+        ("GET", "/nothing", "authorization", "Bearer x"),
+        ("PUT", "/api/v1/status", "authorization", "Bearer x"),
+        ("GET", "/api/v1/status", "cookie", "a=b"),
+        ("GET", "/api/v1/status", "cookie", "__Host-hearth=x"),
+        ("GET", "/api/v1/watch", "cookie", "a=b"),
+        ("GET", "/api/v1/watch", "cookie", "__Host-hearth=x"),
+    ];
+    for (method, path, name, value) in cases {
+        let bench = Bench::new();
+        let mut is_paced = false;
+        for _ in 0..300 {
+            let answer = Knock::new(&bench).with(name, value).send(method, path, "").await;
+            is_paced |= answer.status == StatusCode::TOO_MANY_REQUESTS;
+        }
+        assert!(is_paced, "{method} {path} with {name}: {value}");
+    }
+}
+
+#[tokio::test]
 async fn what_could_be_read_in_two_ways_is_refused() {
     let bench = Bench::new();
     let twice = Knock::new(&bench).with("host", "attic.local").get("/healthz").await;

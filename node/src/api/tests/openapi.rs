@@ -7,7 +7,7 @@ use serde_json::Map;
 
 use super::*;
 use crate::api::{
-    ROUTES,
+    OPEN_ROUTES, ROUTES,
     openapi::{PARTS, document},
 };
 
@@ -115,6 +115,16 @@ async fn the_document_and_the_router_have_the_same_routes_and_methods() {
         served.insert(route.to_owned(), methods.filter(|method| method != "head").collect::<BTreeSet<_>>());
     }
     assert_eq!(documented, served);
+}
+
+#[test]
+fn the_open_routes_are_those_that_need_no_role() {
+    let is_open = |said: &Value| ["open", "socket"].contains(&said["x-role"].as_str().unwrap());
+    let open: BTreeSet<_> = operations(&document())
+        .into_iter()
+        .filter_map(|(path, _, said)| is_open(&said).then_some(path))
+        .collect();
+    assert_eq!(open, OPEN_ROUTES.map(str::to_owned).into());
 }
 
 #[tokio::test]
