@@ -152,15 +152,7 @@ impl Audit {
         let folder: Arc<Path> = state_dir.join(FOLDER).into();
         let (sender, receiver) = sync_channel(QUEUE);
         let lost = Arc::new(AtomicU64::new(0));
-        let writer = Writer {
-            folder: folder.to_path_buf(),
-            clock: Box::new(clock),
-            ledger: Ledger::new(Instant::now()),
-            trail: None,
-            try_at: None,
-            sync_at: None,
-            lost: Arc::clone(&lost),
-        };
+        let writer = Writer::new(folder.to_path_buf(), Box::new(clock), Arc::clone(&lost));
         let thread = thread::Builder::new().name("audit".to_owned()).spawn(move || writer.run(&receiver))?;
         Ok((AuditHandle { sender: sender.clone(), lost, folder }, Self { sender, thread }))
     }
@@ -192,6 +184,11 @@ struct Writer {
 }
 
 impl Writer {
+    fn new(folder: PathBuf, clock: Box<dyn Fn() -> u64 + Send>, lost: Arc<AtomicU64>) -> Self {
+        let ledger = Ledger::new(Instant::now());
+        Self { folder, clock, ledger, trail: None, try_at: None, sync_at: None, lost }
+    }
+
     fn run(mut self, messages: &Receiver<Message>) {
         self.open(Instant::now());
         loop {
@@ -231,11 +228,10 @@ impl Writer {
             self.open(now);
             let written = self.trail.as_mut().map(|trail| trail.append(class, record));
             match written {
-                Some(Ok(())) if class == Class::Deed => {
-                    self.sync_at.get_or_insert(now + GATHER);
-                }
-                // The first of its kind only: what repeats is counted and comes later.
-                Some(Ok(())) => self.sync(now),
+                // What strangers can cause must not wear out a card: only what somebody was let in to do is worth
+                // a sync of its own.
+                Some(Ok(())) if class == Class::Security => self.sync(now),
+                Some(Ok(())) => drop(self.sync_at.get_or_insert(now + GATHER)),
                 Some(Err(error)) => self.refused(&error, now),
                 None => drop(self.lost.fetch_add(1, Relaxed)),
             }
@@ -336,6 +332,24 @@ mod tests {
             .map(|entry| entry.unwrap().metadata().unwrap().len())
             .sum();
         assert!(bytes < 200 << 10, "{bytes} bytes");
+    }
+
+    #[test]
+    fn only_what_belongs_to_security_is_on_the_disk_at_once() {
+        let folder = TestFolder::new();
+        let mut writer = Writer::new(folder.path().join(FOLDER), Box::new(|| 7), Arc::default());
+        let now = Instant::now();
+        let entry = |class| Entry::new(class, "user:ann", "command", 403);
+        for class in [Class::Deed, Class::Refused] {
+            writer.take(entry(class), now);
+            assert_eq!(writer.sync_at, Some(now + GATHER));
+            assert!(writer.trail.as_ref().unwrap().is_dirty());
+            writer.work(now + GATHER);
+            assert!(!writer.trail.as_ref().unwrap().is_dirty() && writer.sync_at.is_none());
+        }
+        writer.take(entry(Class::Refused), now + Duration::from_secs(120));
+        writer.take(entry(Class::Security), now + Duration::from_secs(120));
+        assert!(!writer.trail.as_ref().unwrap().is_dirty() && writer.sync_at.is_none());
     }
 
     #[tokio::test]
