@@ -14,7 +14,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
         mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel},
     },
     thread,
@@ -80,6 +80,8 @@ enum Message {
 #[derive(Debug, Clone)]
 pub struct AuditHandle {
     sender: SyncSender<Message>,
+    /// Entries in the channel.
+    waiting: Arc<AtomicUsize>,
     lost: Arc<AtomicU64>,
     folder: Arc<Path>,
 }
@@ -87,7 +89,11 @@ pub struct AuditHandle {
 impl AuditHandle {
     /// Notes what somebody did. Never waits: what finds no room is counted and lost.
     pub fn record(&self, entry: Entry) {
-        if self.sender.try_send(Message::Record(Box::new(entry))).is_err() {
+        let room = room(entry.class);
+        // Counted before it is sent: its owner must not see fewer than there are.
+        let has_room = self.waiting.fetch_add(1, Relaxed) < room;
+        if !has_room || self.sender.try_send(Message::Record(Box::new(entry))).is_err() {
+            self.waiting.fetch_sub(1, Relaxed);
             self.lost.fetch_add(1, Relaxed);
         }
     }
@@ -114,6 +120,16 @@ impl AuditHandle {
     /// How much was lost since the start, because the disk was too slow or refused.
     pub fn lost(&self) -> u64 {
         self.lost.load(Relaxed)
+    }
+}
+
+/// How far entries of a class may fill the queue: the more of them one can cause, the less, so that no flood
+/// pushes out what belongs to security.
+fn room(class: Class) -> usize {
+    match class {
+        Class::Security => QUEUE,
+        Class::Deed => QUEUE / 4 * 3,
+        Class::Refused => QUEUE / 2,
     }
 }
 
@@ -151,10 +167,12 @@ impl Audit {
     ) -> Result<(AuditHandle, Self), NoThread> {
         let folder: Arc<Path> = state_dir.join(FOLDER).into();
         let (sender, receiver) = sync_channel(QUEUE);
-        let lost = Arc::new(AtomicU64::new(0));
+        let (waiting, lost) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicU64::new(0)));
         let writer = Writer::new(folder.to_path_buf(), Box::new(clock), Arc::clone(&lost));
-        let thread = thread::Builder::new().name("audit".to_owned()).spawn(move || writer.run(&receiver))?;
-        Ok((AuditHandle { sender: sender.clone(), lost, folder }, Self { sender, thread }))
+        let left = Arc::clone(&waiting);
+        let thread =
+            thread::Builder::new().name("audit".to_owned()).spawn(move || writer.run(&receiver, &left))?;
+        Ok((AuditHandle { sender: sender.clone(), waiting, lost, folder }, Self { sender, thread }))
     }
 
     /// Ends it once everything is on the disk.
@@ -189,13 +207,16 @@ impl Writer {
         Self { folder, clock, ledger, trail: None, try_at: None, sync_at: None, lost }
     }
 
-    fn run(mut self, messages: &Receiver<Message>) {
+    fn run(mut self, messages: &Receiver<Message>, waiting: &AtomicUsize) {
         self.open(Instant::now());
         loop {
             let due = [self.ledger.next_due(), self.sync_at].into_iter().flatten().min();
             let wait = due.map_or(IDLE, |due| due.saturating_duration_since(Instant::now()));
             match messages.recv_timeout(wait) {
-                Ok(Message::Record(entry)) => self.take(*entry, Instant::now()),
+                Ok(Message::Record(entry)) => {
+                    waiting.fetch_sub(1, Relaxed);
+                    self.take(*entry, Instant::now());
+                }
                 Ok(Message::Written(reply)) => drop(reply.send(())), // whoever asked is gone
                 Err(RecvTimeoutError::Timeout) => {}
                 Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => break,
@@ -332,6 +353,23 @@ mod tests {
             .map(|entry| entry.unwrap().metadata().unwrap().len())
             .sum();
         assert!(bytes < 200 << 10, "{bytes} bytes");
+    }
+
+    #[test]
+    fn a_flood_pushes_out_nothing_that_belongs_to_security() {
+        let (sender, receiver) = sync_channel(QUEUE);
+        let folder: Arc<Path> = Path::new("").into();
+        let handle = AuditHandle { sender, waiting: Arc::default(), lost: Arc::default(), folder };
+        let flood = |class| (0..2 * QUEUE).for_each(|_| handle.record(Entry::new(class, "nobody", "x", 401)));
+        flood(Class::Refused);
+        assert_eq!(handle.lost(), 3 * 512);
+        flood(Class::Deed);
+        assert_eq!(handle.lost(), 3 * 512 + 7 * 256);
+        for number in 0..QUEUE / 4 {
+            handle.record(Entry::new(Class::Security, "user:ann", "POST /api/v1/tokens", number));
+        }
+        assert_eq!(handle.lost(), 3 * 512 + 7 * 256, "there was room for each");
+        assert_eq!(receiver.try_iter().count(), QUEUE);
     }
 
     #[test]
