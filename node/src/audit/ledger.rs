@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::entry::{Class, Entry, Record};
+use super::entry::{Class, Entry, Record, behind};
 use crate::{
     buckets::{Bucket, Buckets, Rate},
     origin::origin,
@@ -97,7 +97,7 @@ impl Ledger {
         match key.class {
             // Nobody gets here without having been let in to do it.
             Class::Security => true,
-            Class::Deed => self.identities.take(&key.who, now).is_ok(),
+            Class::Deed => self.identities.take(&behind(&key.who).to_owned(), now).is_ok(),
             Class::Refused => {
                 self.addresses.take(&key.from, now).is_ok() && self.refusals.take(REFUSED_OF_ALL, now).is_ok()
             }
@@ -108,7 +108,7 @@ impl Ledger {
     fn fold(&mut self, entry: Entry, now: Instant, at_ms: u64) {
         let mut key = Key {
             class: entry.class,
-            who: entry.who.clone(),
+            who: behind(&entry.who).to_owned(),
             from: None,
             what: SEVERAL.to_owned(),
             object: None,
@@ -275,10 +275,15 @@ mod tests {
         let written = names.iter().filter_map(|name| ledger.take(deed("token:1", name), start, 1)).count();
         assert_eq!(written, 256);
         assert!(ledger.take(deed("user:ann", "device/lamp"), start, 1).is_some());
+        assert_eq!(
+            ledger.take(deed("scene:x by token:1", "device/lamp"), start, 1),
+            None,
+            "it is the same one"
+        );
         let rest: Vec<_> = ledger.all();
         assert_eq!(rest.len(), 1);
         assert_eq!((rest[0].1.who.as_str(), rest[0].1.what.as_str()), ("token:1", SEVERAL));
-        assert_eq!(rest[0].1.count, 2_000 - 256);
+        assert_eq!(rest[0].1.count, 2_000 - 256 + 1);
         let security = Entry::new(Class::Security, "token:1", "POST /api/v1/tokens", 200);
         assert!(ledger.take(security, start, 1).is_some(), "that is always told");
     }

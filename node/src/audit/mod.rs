@@ -49,7 +49,8 @@ pub struct Query {
     pub limit: usize,
     /// Only those with a higher number.
     pub after: Option<u64>,
-    /// Only those of whom this is the name, or its beginning: `user:ann`, `token:`.
+    /// Only those of whom this is the name, or with a colon at its end the kind: `user:ann`, `token:`. Who did
+    /// it by a scene, and the scene itself, are meant too.
     pub who: Option<String>,
     /// Only those to the object of this name, or its beginning.
     pub object: Option<String>,
@@ -64,7 +65,7 @@ impl Query {
         };
         self.after.is_none_or(|after| record.seq > after)
             && self.since_ms.is_none_or(|since| record.at >= since)
-            && begins(Some(&record.who), &self.who)
+            && self.who.as_ref().is_none_or(|wanted| entry::is_by(&record.who, wanted))
             && begins(record.object.as_deref(), &self.object)
     }
 }
@@ -318,6 +319,7 @@ mod tests {
         assert!(found.is_sorted_by_key(|record| record.seq) && found.iter().all(|record| record.at == 5_000));
         let count = async |query: Query| handle.read(query).await.unwrap().len();
         assert_eq!(count(Query { who: Some("user:".into()), ..all() }).await, 2);
+        assert_eq!(count(Query { who: Some("user:an".into()), ..all() }).await, 0);
         assert_eq!(count(Query { object: Some("device/lamp".into()), ..all() }).await, 1);
         assert_eq!(count(Query { since_ms: Some(5_001), ..all() }).await, 0);
         let page = handle.read(Query { limit: 1, ..all() }).await.unwrap();
