@@ -99,7 +99,7 @@ pub(super) struct Gate {
 pub(super) async fn guard(State(gate): State<Gate>, request: Request, next: Next) -> Response {
     let Gate { context, access } = gate;
     if access == Access::Socket {
-        let (note, request) = Note::of(request).await;
+        let (note, request) = Note::of(request, access).await;
         let response = next.run(request).await;
         note.record(&context.audit, &response);
         return response;
@@ -110,7 +110,7 @@ pub(super) async fn guard(State(gate): State<Gate>, request: Request, next: Next
         Ok(client) => client,
         Err(problem) => return refuse(&context, Reason::Forwarded, problem),
     };
-    let (note, request) = Note::of(request).await;
+    let (note, request) = Note::of(request, access).await;
     let (parts, body) = request.into_parts();
     let response = match guards.admit(&parts, client).await {
         Ok(Passed { page, place }) => {

@@ -260,3 +260,12 @@ async fn the_kernel_says_who_opened_the_socket() {
     assert_eq!(trail[0]["who"], format!("socket:{uid}"));
     assert_eq!(trail[0]["object"], "token/none");
 }
+
+#[tokio::test]
+async fn who_asks_for_the_setup_code_is_told_in_the_trail() {
+    let bench = Bench::new();
+    assert_eq!(bench.call(Method::GET, "/api/v1/setup-code", Value::Null).await.status, StatusCode::OK);
+    let trail = bench.trail().await;
+    let told = (&trail[0]["who"], &trail[0]["what"], &trail[0]["outcome"]);
+    assert_eq!(told, (&json!("socket"), &json!("GET /api/v1/setup-code"), &json!("200")));
+}
