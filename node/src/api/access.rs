@@ -42,6 +42,8 @@ pub(super) struct Peer {
     pub(super) address: SocketAddr,
     /// That proxy.
     pub(super) via: Option<IpAddr>,
+    /// What the client asked that proxy for, if it says: the host of the origin of its pages.
+    pub(super) host: Option<String>,
     /// Held by the connection, and by a WebSocket until its client has shown a token.
     pub(super) place: Weak<Place>,
 }
@@ -101,7 +103,8 @@ impl Guard {
         if !cookie::is_in(headers) {
             return Ok(None);
         }
-        cookie::must_be_same_origin(method, headers)?;
+        let host = peer.as_ref().and_then(|peer| peer.host.as_deref());
+        cookie::must_be_same_origin(method, headers, host)?;
         let Some(secret) = cookie::read(headers) else { return Ok(None) };
         let Some(found) = self.context.people.recognise(secret).await else { return Ok(None) };
         if let Some(place) = peer.and_then(|peer| peer.place.upgrade()) {

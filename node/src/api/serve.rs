@@ -115,7 +115,7 @@ impl HttpServer {
         let peer = address.zip(place.as_ref().map(Arc::downgrade));
         let router = match peer {
             Some((address, place)) => {
-                self.router.clone().layer(Extension(Peer { address, via: None, place }))
+                self.router.clone().layer(Extension(Peer { address, via: None, host: None, place }))
             }
             None => self.router.clone(),
         };

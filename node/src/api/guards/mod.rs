@@ -143,25 +143,30 @@ impl Guards {
         let Some(peer) = request.extensions().get::<Peer>().cloned() else { return Ok(None) };
         let client = Client::of(peer.address, request.headers(), &self.proxies)?;
         let address = SocketAddr::new(client.address, peer.address.port());
-        request.extensions_mut().insert(Peer { address, via: client.via, ..peer });
+        let host = client.host.as_ref().map(Place::authority);
+        request.extensions_mut().insert(Peer { address, via: client.via, host, ..peer });
         Ok(Some(client))
     }
 
     async fn admit(&self, request: &Parts, client: Option<Client>) -> Result<Passed, (Reason, Problem)> {
         let (headers, because) = (&request.headers, |reason| move |problem| (reason, problem));
         headers::check(headers).map_err(because(Reason::Headers))?;
-        let asked = self.hosts.check(request.version, &request.uri, headers);
+        // Also where a proxy says another: a script can write that header, and `Host` it cannot.
+        let asked =
+            self.hosts.check(request.version, &request.uri, headers).map_err(because(Reason::Host))?;
         let (address, told) = client.map_or((None, None), |client| {
             let scheme = if client.is_plain { "http" } else { "https" };
             (Some(client.address), Some((client.host, scheme)))
         });
         let (place, scheme) = match told {
             // The proxy may have put its own idea of a host there.
-            Some((Some(place), scheme)) => (self.hosts.must_know(&place).map(|()| Some(place)), scheme),
+            Some((Some(place), scheme)) => {
+                self.hosts.must_know(&place).map_err(because(Reason::Host))?;
+                (Some(place), scheme)
+            }
             Some((None, scheme)) => (asked, scheme),
             None => (asked, "https"),
         };
-        let place = place.map_err(because(Reason::Host))?;
         let page = self.origins.check(&request.method, headers, scheme, place.as_ref());
         let page = page.map_err(because(Reason::Origin))?;
         if let Some(address) = address.filter(|_| !is_looked_at(request)) {

@@ -31,7 +31,7 @@ impl<'b> Knock<'b> {
         }
         let mut request = request.body(Body::from(body.to_owned())).unwrap();
         let address: SocketAddr = self.from.parse().unwrap();
-        request.extensions_mut().insert(Peer { address, via: None, place: Weak::new() });
+        request.extensions_mut().insert(Peer { address, via: None, host: None, place: Weak::new() });
         let response = self.bench.router(Access::Bearer).oneshot(request).await.unwrap();
         let (status, headers) = (response.status(), response.headers().clone());
         let body = response.into_body().collect().await.unwrap().to_bytes().to_vec();
@@ -168,6 +168,29 @@ async fn credentials_that_nobody_looks_at_or_knows_are_paced_as_none_are() {
             is_paced |= answer.status == StatusCode::TOO_MANY_REQUESTS;
         }
         assert!(is_paced, "{method} {path} with {name}: {value}");
+    }
+}
+
+#[tokio::test]
+async fn behind_a_proxy_both_hosts_must_be_known_and_the_one_that_the_browser_sees_is_that_of_the_cookie() {
+    let bench = Bench::new();
+    let (proxy, cookie) = ("10.0.0.2:1", "__Host-hearth=hths_unknown");
+    let asked = |host: &'static str, forwarded: &str| {
+        let knock = Knock { from: proxy, host, ..Knock::new(&bench) };
+        knock.with("x-forwarded-for", "198.51.100.7").with("x-forwarded-host", forwarded)
+    };
+    for (host, forwarded) in [("evil.example", "home.example.org"), ("attic.local", "evil.example")] {
+        let answer = asked(host, forwarded).get("/healthz").await;
+        assert_eq!(answer.problem(), "unknown-host", "{host} for {forwarded}");
+    }
+    for (origin, problem) in [
+        ("https://home.example.org", "unauthenticated"),
+        ("http://home.example.org", "foreign-origin"),
+        ("https://attic.local:7843", "foreign-origin"),
+    ] {
+        let knock = asked("attic.local:7843", "home.example.org:443").with("cookie", cookie);
+        let answer = knock.with("origin", origin).send("POST", "/api/v1/logout", "").await;
+        assert_eq!(answer.problem(), problem, "{origin}");
     }
 }
 
