@@ -121,6 +121,8 @@ impl HttpServer {
         };
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new()).header_read_timeout(HEAD_WITHIN).max_buf_size(MAX_HEAD_BYTES);
+        // Whoever hangs up while a request is worked on does not end it halfway, done and not in the audit trail.
+        http.half_close(true);
         let stream = TokioIo::new(self.lingering.stream(stream));
         let connection = http.serve_connection(stream, TowerToHyperService::new(router));
         let mut connection = std::pin::pin!(connection.with_upgrades());

@@ -285,6 +285,22 @@ async fn the_kernel_says_who_opened_the_socket() {
 }
 
 #[tokio::test]
+async fn who_hangs_up_halfway_is_answered_and_in_the_trail() {
+    let bench = Bench::new();
+    let (path, _task) = bench.listen(bench.router(Access::Socket)).await;
+    for number in 0..20 {
+        let mut stream = tokio::net::UnixStream::connect(&path).await.unwrap();
+        let request = format!("DELETE /api/v1/tokens/none{number} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        tokio::io::AsyncWriteExt::write_all(&mut stream, request.as_bytes()).await.unwrap();
+        tokio::io::AsyncWriteExt::shutdown(&mut stream).await.unwrap();
+        let mut answer = String::new();
+        tokio::io::AsyncReadExt::read_to_string(&mut stream, &mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 404"), "{answer}");
+    }
+    assert_eq!(bench.trail().await.len(), 20);
+}
+
+#[tokio::test]
 async fn who_asks_for_the_setup_code_is_told_in_the_trail() {
     let bench = Bench::new();
     assert_eq!(bench.call(Method::GET, "/api/v1/setup-code", Value::Null).await.status, StatusCode::OK);
