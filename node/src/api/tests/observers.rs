@@ -367,6 +367,28 @@ async fn a_revoked_token_ends_its_observers_and_no_others() {
 }
 
 #[tokio::test]
+async fn one_token_has_only_a_part_of_all_observers() {
+    let bench = Bench::new();
+    let (path, _task) = bench.listen(bench.router(Access::Bearer)).await;
+    let (one, other) = (bench.token(Role::Viewer).await, bench.token(Role::Viewer).await);
+    let mut open = Vec::new();
+    for _ in 0..64 {
+        open.push(Client::open(&path, Some(&one)).await.unwrap());
+    }
+    let Err(Error::Http(refused)) = Client::open(&path, Some(&one)).await else { panic!("one too many") };
+    assert_eq!(refused.status(), 429);
+    let mut late = Client::open(&path, None).await.unwrap();
+    late.say(json!({ "type": "auth", "token": one })).await;
+    assert_eq!(late.hear().await, Err(1013), "nor by its first message");
+    Client::open(&path, Some(&other)).await.unwrap();
+    drop(open.pop());
+    eventually("a place is free", || bench.context.metrics.observers() < 64).await;
+    let mut again = Client::open(&path, None).await.unwrap();
+    again.say(json!({ "type": "auth", "token": one })).await;
+    assert_eq!(kinds(&again.subscribe("note/", None).await), ["snapshot_begin", "snapshot_end"]);
+}
+
+#[tokio::test]
 async fn observers_are_bounded_and_told_when_the_node_stops() {
     let bench = Bench::new();
     let (path, _task) = bench.listen(bench.router(Access::Socket)).await;
