@@ -10,7 +10,7 @@ use super::problem::Problem;
 use crate::auth::{Secret, sessions::ABSOLUTE_MS};
 
 /// The prefix binds it to this host, to TLS and to every path (RFC 6265bis, section 4.1.3.2).
-const NAME: &str = "__Host-hearth";
+pub(super) const NAME: &str = "__Host-hearth";
 /// Longest secret that is looked at.
 const MAX_BYTES: usize = 128;
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");

@@ -127,6 +127,31 @@ fn the_open_routes_are_those_that_need_no_role() {
     assert_eq!(open, OPEN_ROUTES.map(str::to_owned).into());
 }
 
+#[test]
+fn what_the_guards_answer_is_told_everywhere_and_a_session_beside_a_token() {
+    let document = document();
+    let schemes = &document["components"]["securitySchemes"];
+    assert_eq!(
+        (&schemes["session"]["in"], &schemes["session"]["name"]),
+        (&json!("cookie"), &json!("__Host-hearth"))
+    );
+    let mut by_session = Vec::new();
+    for (path, method, operation) in operations(&document) {
+        for status in ["400", "403", "415", "417", "421", "429"] {
+            assert!(operation["responses"].get(status).is_some(), "{method} {path}: {status}");
+        }
+        let security = &operation["security"];
+        if ["open", "socket"].contains(&operation["x-role"].as_str().unwrap()) {
+            assert_eq!(*security, json!([]), "{method} {path}");
+        } else if *security == json!([{"session": []}]) {
+            by_session.push(format!("{method} {path}"));
+        } else {
+            assert_eq!(*security, json!([{"bearer": []}, {"session": []}]), "{method} {path}");
+        }
+    }
+    assert_eq!(by_session, ["post /api/v1/logout", "put /api/v1/me/password"]);
+}
+
 #[tokio::test]
 async fn every_operation_demands_the_role_that_the_document_says() {
     let bench = Bench::new();
