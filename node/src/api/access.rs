@@ -42,6 +42,8 @@ pub(super) struct Peer {
     pub(super) address: SocketAddr,
     /// That proxy.
     pub(super) via: Option<IpAddr>,
+    /// What the client asked that proxy for, if it says: the host of the origin of its pages.
+    pub(super) host: Option<String>,
     /// Held by the connection, and by a WebSocket until its client has shown a token.
     pub(super) place: Weak<Place>,
 }
@@ -101,7 +103,8 @@ impl Guard {
         if !cookie::is_in(headers) {
             return Ok(None);
         }
-        cookie::must_be_same_origin(method, headers)?;
+        let host = peer.as_ref().and_then(|peer| peer.host.as_deref());
+        cookie::must_be_same_origin(method, headers, host)?;
         let Some(secret) = cookie::read(headers) else { return Ok(None) };
         let Some(found) = self.context.people.recognise(secret).await else { return Ok(None) };
         if let Some(place) = peer.and_then(|peer| peer.place.upgrade()) {
@@ -152,7 +155,13 @@ impl Guard {
                 }
                 Ok(Some(principal))
             }
-            Ok(None) => Ok(None),
+            Ok(None) => {
+                // A cookie that counts no more is none; without it the address has been counted already.
+                if let Some(address) = address.filter(|_| cookie::is_in(headers)) {
+                    paced(pace.address(address).await)?;
+                }
+                Ok(None)
+            }
             Err(refused) => {
                 // Wrong credentials are those of anybody.
                 if let Some(address) = address {

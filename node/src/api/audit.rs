@@ -12,7 +12,12 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
-    ApiContext, access::Peer, extract::Params, history::moment, json::timestamp, ports::history::Moment,
+    ApiContext,
+    access::{Access, Peer, Uid},
+    extract::Params,
+    history::moment,
+    json::timestamp,
+    ports::history::Moment,
     problem::Problem,
 };
 use crate::{
@@ -25,7 +30,7 @@ const DEFAULT_PAGE: usize = 100;
 /// Routes whose doings decide who may do what.
 const SECURITY: [&str; 13] = [
     "/api/v1/setup",
-    "/api/v1/setup-code",
+    SETUP_CODE,
     "/api/v1/tokens",
     "/api/v1/users",
     "/api/v1/sessions",
@@ -39,8 +44,12 @@ const SECURITY: [&str; 13] = [
     "/api/v1/nodes",
 ];
 
+const SETUP_CODE: &str = "/api/v1/setup-code";
+
 /// What is known of a request before it is answered. Never its body, and never a path that may be a secret.
 pub(super) struct Note {
+    /// Whom the way in vouches for, where the handlers say nothing else.
+    who: Option<Who>,
     method: Method,
     route: Option<String>,
     object: Option<String>,
@@ -50,7 +59,7 @@ pub(super) struct Note {
 
 impl Note {
     /// Takes down what matters.
-    pub(super) async fn of(request: Request) -> (Self, Request) {
+    pub(super) async fn of(request: Request, access: Access) -> (Self, Request) {
         let (mut parts, body) = request.into_parts();
         let route = parts.extensions.get::<MatchedPath>().map(|path| path.as_str().to_owned());
         let params = RawPathParams::from_request_parts(&mut parts, &()).await.ok();
@@ -58,7 +67,9 @@ impl Note {
         let object = route.as_deref().and_then(|route| object(route, &names));
         let peer = parts.extensions.get::<Peer>();
         let (from, via) = peer.map_or((None, None), |peer| (Some(peer.address.ip()), peer.via));
-        let note = Self { method: parts.method.clone(), route, object, from, via };
+        let uid = parts.extensions.get::<Uid>().map(|uid| uid.0);
+        let who = (access == Access::Socket).then_some(Who::Socket { uid });
+        let note = Self { who, method: parts.method.clone(), route, object, from, via };
         (note, Request::from_parts(parts, body))
     }
 
@@ -67,7 +78,7 @@ impl Note {
         let status = response.status();
         let route = self.route.as_deref().unwrap_or("(no such route)");
         let Some(class) = class(&self.method, route, status) else { return };
-        let who = response.extensions().get::<Who>().map(Who::to_string);
+        let who = response.extensions().get::<Who>().or(self.who.as_ref()).map(Who::to_string);
         let what = format!("{} {route}", self.method);
         let entry = Entry::new(class, who.as_deref().unwrap_or("nobody"), &what, status.as_u16());
         audit.record(entry.from(self.from, self.via).object(self.object.as_deref()));
@@ -81,6 +92,8 @@ fn class(method: &Method, route: &str, status: StatusCode) -> Option<Class> {
         let is_kept_out = matches!(status.as_u16(), 400 | 401 | 403 | 421 | 429);
         return (!is_reading || is_kept_out).then_some(Class::Refused);
     }
+    // Asking for the setup code makes one.
+    let is_reading = is_reading && (route != SETUP_CODE || *method == Method::OPTIONS);
     if is_reading || route == "/api/v1/commands" {
         return None;
     }
@@ -169,6 +182,9 @@ mod tests {
         assert_eq!(of("PATCH", "/api/v1/objects/{kind}/{name}", 422), Some(Class::Refused));
         assert_eq!(of("DELETE", "/api/v1/tokens/{id}", 204), Some(Class::Security));
         assert_eq!(of("POST", "/api/v1/setup", 201), Some(Class::Security));
+        assert_eq!(of("GET", "/api/v1/setup-code", 200), Some(Class::Security), "it makes one");
+        assert_eq!(of("OPTIONS", "/api/v1/setup-code", 200), None);
+        assert_eq!(of("GET", "/api/v1/setup-code", 409), None);
         assert_eq!(of("POST", "/api/v1/commands", 202), None, "those are recorded for themselves");
         assert_eq!(of("POST", "/api/v1/commands", 403), Some(Class::Refused));
     }

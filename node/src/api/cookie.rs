@@ -10,7 +10,7 @@ use super::problem::Problem;
 use crate::auth::{Secret, sessions::ABSOLUTE_MS};
 
 /// The prefix binds it to this host, to TLS and to every path (RFC 6265bis, section 4.1.3.2).
-const NAME: &str = "__Host-hearth";
+pub(super) const NAME: &str = "__Host-hearth";
 /// Longest secret that is looked at.
 const MAX_BYTES: usize = 128;
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
@@ -55,13 +55,18 @@ fn value(secret: &str, seconds: u64) -> Option<HeaderValue> {
     Some(value)
 }
 
-/// Refuses a request by cookie that another site may have made.
+/// Refuses a request by cookie that another site may have made. Where a proxy that is believed says what `host` the
+/// browser asked for, that counts in place of its own `Host`.
 ///
 /// # Errors
 /// A problem that says so.
-pub(super) fn must_be_same_origin(method: &Method, headers: &HeaderMap) -> Result<(), Problem> {
+pub(super) fn must_be_same_origin(
+    method: &Method,
+    headers: &HeaderMap,
+    host: Option<&str>,
+) -> Result<(), Problem> {
     let only_reads = matches!(*method, Method::GET | Method::HEAD) && !headers.contains_key(header::UPGRADE);
-    if only_reads || is_same_origin(headers) {
+    if only_reads || is_same_origin(headers, host) {
         return Ok(());
     }
     Err(Problem::new(
@@ -73,10 +78,10 @@ pub(super) fn must_be_same_origin(method: &Method, headers: &HeaderMap) -> Resul
     ))
 }
 
-fn is_same_origin(headers: &HeaderMap) -> bool {
+fn is_same_origin(headers: &HeaderMap, host: Option<&str>) -> bool {
     let mut origins = headers.get_all(header::ORIGIN).iter();
     match (origins.next(), origins.next()) {
-        (Some(origin), None) => is_of_host(origin, headers),
+        (Some(origin), None) => is_of_host(origin, headers, host),
         (Some(_), Some(_)) => false,
         (None, _) => {
             single(headers, &SEC_FETCH_SITE).is_some_and(|site| matches!(site, "same-origin" | "none"))
@@ -84,9 +89,9 @@ fn is_same_origin(headers: &HeaderMap) -> bool {
     }
 }
 
-fn is_of_host(origin: &HeaderValue, headers: &HeaderMap) -> bool {
+fn is_of_host(origin: &HeaderValue, headers: &HeaderMap, host: Option<&str>) -> bool {
     let origin = origin.to_str().ok().and_then(|origin| origin.strip_prefix("https://"));
-    let host = single(headers, &header::HOST).filter(|host| !host.is_empty());
+    let host = host.or_else(|| single(headers, &header::HOST)).filter(|host| !host.is_empty());
     origin.zip(host).is_some_and(|(origin, host)| origin.eq_ignore_ascii_case(host))
 }
 
@@ -153,7 +158,7 @@ mod tests {
     fn what_changes_something_must_come_from_the_same_origin() {
         let host = ("host", "home.example:7843");
         let refused =
-            |method: Method, all: &[(&str, &str)]| must_be_same_origin(&method, &headers(all)).is_err();
+            |method: Method, all: &[(&str, &str)]| must_be_same_origin(&method, &headers(all), None).is_err();
         let same = ("origin", "https://home.example:7843");
         for fine in [
             &[host, same][..],

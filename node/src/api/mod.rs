@@ -164,6 +164,17 @@ pub fn router(context: &Arc<ApiContext>, access: Access) -> Router {
         .with_state(Arc::clone(context))
 }
 
+/// The routes of [`open_routes`].
+const OPEN_ROUTES: [&str; 7] = [
+    "/healthz",
+    "/api/v1/ca",
+    "/api/v1/openapi.json",
+    "/api/v1/login",
+    "/api/v1/setup",
+    "/api/v1/setup-code",
+    "/hooks/{token}",
+];
+
 /// What needs no token. The setup code over the socket only is refused by its handler, a webhook that nobody knows by its own.
 fn open_routes() -> Router<Arc<ApiContext>> {
     Router::new()
@@ -324,7 +335,19 @@ async fn unknown_route() -> Problem {
     )
 }
 
-async fn unknown_method() -> Problem {
+/// Nobody looks at the credentials of such a request: it counts for its address with them as it did without.
+async fn unknown_method(
+    State(context): State<Arc<ApiContext>>,
+    peer: Option<axum::Extension<access::Peer>>,
+    headers: HeaderMap,
+) -> Problem {
+    if let Some(axum::Extension(peer)) = peer
+        && guards::has_credentials(&headers)
+        && let Err(problem) = context.guards.pace.address(peer.address.ip()).await
+    {
+        context.metrics.refused(guards::Reason::Pace);
+        return problem;
+    }
     Problem::new(
         axum::http::StatusCode::METHOD_NOT_ALLOWED,
         "method",

@@ -115,12 +115,14 @@ impl HttpServer {
         let peer = address.zip(place.as_ref().map(Arc::downgrade));
         let router = match peer {
             Some((address, place)) => {
-                self.router.clone().layer(Extension(Peer { address, via: None, place }))
+                self.router.clone().layer(Extension(Peer { address, via: None, host: None, place }))
             }
             None => self.router.clone(),
         };
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new()).header_read_timeout(HEAD_WITHIN).max_buf_size(MAX_HEAD_BYTES);
+        // Whoever hangs up while a request is worked on does not end it halfway, done and not in the audit trail.
+        http.half_close(true);
         let stream = TokioIo::new(self.lingering.stream(stream));
         let connection = http.serve_connection(stream, TowerToHyperService::new(router));
         let mut connection = std::pin::pin!(connection.with_upgrades());

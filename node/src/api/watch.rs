@@ -21,7 +21,7 @@ use axum::{
 use futures_util::StreamExt as _;
 use mesh_proto::ObjectId;
 use serde_json::{Value, json};
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, broadcast, mpsc};
 
 use self::{
     inbound::{FromReader, ReadEnd},
@@ -37,6 +37,7 @@ use super::{
     serve::gives_way,
 };
 use crate::{
+    auth::Who,
     listener::Place,
     service::{Change, Changes, ResumeToken, Service, ServiceError},
 };
@@ -78,12 +79,27 @@ pub(super) async fn upgrade(
     let place = if principal.is_some() { metrics.observer() } else { metrics.newcomer() };
     let place =
         place.ok_or_else(|| Problem::overloaded(format!("there are {MAX_OBSERVERS} observers already")))?;
+    let own = match &principal {
+        Some(principal) => own_place(&context, principal).await?,
+        None => None,
+    };
     let socket =
         socket.protocols([PROTOCOL]).max_message_size(MAX_MESSAGE_BYTES).max_frame_size(MAX_MESSAGE_BYTES);
     // Until its client is known it counts for its address, as its connection did.
     let held = peer.as_ref().filter(|_| principal.is_none()).and_then(|peer| peer.place.upgrade());
-    let client = Client { principal, peer, place, held };
+    let client = Client { principal, peer, place, own, held };
     Ok(socket.on_upgrade(move |socket| observe(context, guard, client, socket)).into_response())
+}
+
+/// A place among the observers of the same one; whoever may open the Unix socket needs none.
+async fn own_place(
+    context: &ApiContext,
+    principal: &Principal,
+) -> Result<Option<OwnedSemaphorePermit>, Problem> {
+    match &principal.who {
+        Who::Socket { .. } => Ok(None),
+        who => context.guards.pace.observer(who.to_string()).await.map(Some),
+    }
 }
 
 fn no_websocket() -> Problem {
@@ -99,15 +115,17 @@ struct Client {
     peer: Option<Peer>,
     /// Among the observers, or among those who want to be.
     place: Raised,
+    /// Among the observers of the same one, once that is known.
+    own: Option<OwnedSemaphorePermit>,
     /// Among the clients of its address that have shown no token.
     held: Option<Arc<Place>>,
 }
 
 /// One observer from its first message to its end.
 async fn observe(context: Arc<ApiContext>, guard: Guard, client: Client, mut socket: WebSocket) {
-    let Client { principal, peer, place, held } = client;
+    let Client { principal, peer, place, own, held } = client;
     let (principal, place) = match principal {
-        Some(principal) => (principal, Some(place)),
+        Some(principal) => (principal, Some((place, own))),
         None => {
             let authenticated = tokio::select! {
                 done = tokio::time::timeout(AUTH_WITHIN, inbound::authenticate(&guard, peer.clone(), &mut socket)) => done,
@@ -116,7 +134,9 @@ async fn observe(context: Arc<ApiContext>, guard: Guard, client: Client, mut soc
             match authenticated {
                 Ok(Some(principal)) => {
                     drop((place, held));
-                    (principal, context.metrics.observer())
+                    let own = own_place(&context, &principal).await;
+                    let places = context.metrics.observer().zip(own.ok());
+                    (principal, places)
                 }
                 _ => {
                     let (mut out, mut stream) = split(&context, socket);

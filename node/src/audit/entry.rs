@@ -108,6 +108,20 @@ pub struct Record {
     pub since: Option<u64>,
 }
 
+/// Whoever is behind it: `user:ben` of `scene:evening by user:ben`. Only a scene says so; what an outside issuer
+/// calls somebody is taken as it is.
+pub(super) fn behind(who: &str) -> &str {
+    let by = who.strip_prefix("scene:").and_then(|rest| rest.split_once(" by "));
+    by.map_or(who, |(_, who)| behind(who))
+}
+
+/// Whether a name, or with a colon at its end a kind, is that of whoever did it, or of a scene that it went through.
+pub(super) fn is_by(who: &str, wanted: &str) -> bool {
+    let is = |name: &str| name == wanted || (wanted.ends_with(':') && name.starts_with(wanted));
+    let through = who.strip_prefix("scene:").and_then(|_| who.split_once(" by "));
+    is(who) || through.is_some_and(|(scene, rest)| is(scene) || is_by(rest, wanted))
+}
+
 fn once() -> u64 {
     1
 }
@@ -132,6 +146,28 @@ fn clipped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_is_behind_a_scene_is_found_as_whoever_does_it_himself() {
+        assert_eq!(behind("user:ben"), "user:ben");
+        assert_eq!(behind("scene:evening by user:ben"), "user:ben");
+        assert_eq!(behind("scene:evening by scene:late by automation:dusk"), "automation:dusk");
+        assert_eq!(
+            behind("issuer:sso/x by user:ann"),
+            "issuer:sso/x by user:ann",
+            "that is how it is called"
+        );
+        let scene = "scene:evening by user:ben";
+        for found in ["user:ben", "user:", "scene:evening", "scene:", scene] {
+            assert!(is_by(scene, found), "{found}");
+        }
+        for other in ["user:be", "user:benny", "scene:even", "user", "ben", "token:"] {
+            assert!(!is_by(scene, other), "{other}");
+        }
+        assert!(is_by("user:ben", "user:ben") && !is_by("user:benny", "user:ben"));
+        assert!(!is_by("issuer:sso/x by user:ann", "user:ann"));
+        assert!(!is_by("scene:evening by issuer:sso/x by user:ann", "user:ann"));
+    }
 
     #[test]
     fn texts_are_bounded_and_break_no_terminal() {

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::entry::{Class, Entry, Record};
+use super::entry::{Class, Entry, Record, behind};
 use crate::{
     buckets::{Bucket, Buckets, Rate},
     origin::origin,
@@ -81,8 +81,12 @@ impl Ledger {
             count(window, entry.record(at_ms));
             return None;
         }
-        if self.windows.len() < MAX_WINDOWS && self.may_be_written(&key, now) {
-            self.windows.insert(key, Window { ends: now + lasts(entry.class), repeats: None });
+        let has_room = self.windows.len() < MAX_WINDOWS;
+        // What belongs to security is told in any case; where no window has room, so is what repeats it.
+        if (has_room || entry.class == Class::Security) && self.may_be_written(&key, now) {
+            if has_room {
+                self.windows.insert(key, Window { ends: now + lasts(entry.class), repeats: None });
+            }
             return Some((entry.class, entry.record(at_ms)));
         }
         self.fold(entry, now, at_ms);
@@ -93,7 +97,7 @@ impl Ledger {
         match key.class {
             // Nobody gets here without having been let in to do it.
             Class::Security => true,
-            Class::Deed => self.identities.take(&key.who, now).is_ok(),
+            Class::Deed => self.identities.take(&behind(&key.who).to_owned(), now).is_ok(),
             Class::Refused => {
                 self.addresses.take(&key.from, now).is_ok() && self.refusals.take(REFUSED_OF_ALL, now).is_ok()
             }
@@ -104,7 +108,7 @@ impl Ledger {
     fn fold(&mut self, entry: Entry, now: Instant, at_ms: u64) {
         let mut key = Key {
             class: entry.class,
-            who: entry.who.clone(),
+            who: behind(&entry.who).to_owned(),
             from: None,
             what: SEVERAL.to_owned(),
             object: None,
@@ -117,7 +121,8 @@ impl Ledger {
         folded.who.clone_from(&key.who);
         SEVERAL.clone_into(&mut folded.what);
         SEVERAL.clone_into(&mut folded.outcome);
-        (folded.object, folded.command) = (None, None);
+        // They may have come from anywhere: the address of the last one would accuse it of all.
+        (folded.object, folded.command, folded.from, folded.via) = (None, None, None, None);
         let ends = now + REFUSALS;
         let window = self.windows.entry(key).or_insert(Window { ends, repeats: None });
         count(window, folded);
@@ -243,6 +248,26 @@ mod tests {
     }
 
     #[test]
+    fn security_is_told_where_windows_are_full_and_what_is_folded_accuses_no_address() {
+        let start = Instant::now();
+        let mut ledger = Ledger::new(start);
+        for number in 0..1_000_u32 {
+            let deed = deed(&format!("token:{number}"), "device/lamp");
+            ledger.take(deed.from(Some([10, 0, 0, 1].into()), Some([10, 0, 0, 2].into())), start, 1);
+        }
+        assert_eq!(ledger.windows.len(), 1_000, "half of them fold");
+        for number in 0..300 {
+            let entry = Entry::new(Class::Security, "user:ann", "DELETE /api/v1/tokens/{id}", 204);
+            assert!(ledger.take(entry.object(Some(&format!("token/{number}"))), start, 1).is_some());
+        }
+        assert_eq!(ledger.windows.len(), 1_000);
+        let folded = ledger.all();
+        assert!(folded.iter().all(|(_, record)| record.what == SEVERAL), "{folded:?}");
+        assert!(folded.iter().all(|(_, record)| (record.from, record.via) == (None, None)), "{folded:?}");
+        assert_eq!(folded.len(), 1_000 - MAX_WINDOWS);
+    }
+
+    #[test]
     fn who_does_too_much_is_counted_and_the_others_are_told() {
         let start = Instant::now();
         let mut ledger = Ledger::new(start);
@@ -250,10 +275,15 @@ mod tests {
         let written = names.iter().filter_map(|name| ledger.take(deed("token:1", name), start, 1)).count();
         assert_eq!(written, 256);
         assert!(ledger.take(deed("user:ann", "device/lamp"), start, 1).is_some());
+        assert_eq!(
+            ledger.take(deed("scene:x by token:1", "device/lamp"), start, 1),
+            None,
+            "it is the same one"
+        );
         let rest: Vec<_> = ledger.all();
         assert_eq!(rest.len(), 1);
         assert_eq!((rest[0].1.who.as_str(), rest[0].1.what.as_str()), ("token:1", SEVERAL));
-        assert_eq!(rest[0].1.count, 2_000 - 256);
+        assert_eq!(rest[0].1.count, 2_000 - 256 + 1);
         let security = Entry::new(Class::Security, "token:1", "POST /api/v1/tokens", 200);
         assert!(ledger.take(security, start, 1).is_some(), "that is always told");
     }

@@ -14,7 +14,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
         mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel},
     },
     thread,
@@ -49,7 +49,8 @@ pub struct Query {
     pub limit: usize,
     /// Only those with a higher number.
     pub after: Option<u64>,
-    /// Only those of whom this is the name, or its beginning: `user:ann`, `token:`.
+    /// Only those of whom this is the name, or with a colon at its end the kind: `user:ann`, `token:`. Who did
+    /// it by a scene, and the scene itself, are meant too.
     pub who: Option<String>,
     /// Only those to the object of this name, or its beginning.
     pub object: Option<String>,
@@ -64,7 +65,7 @@ impl Query {
         };
         self.after.is_none_or(|after| record.seq > after)
             && self.since_ms.is_none_or(|since| record.at >= since)
-            && begins(Some(&record.who), &self.who)
+            && self.who.as_ref().is_none_or(|wanted| entry::is_by(&record.who, wanted))
             && begins(record.object.as_deref(), &self.object)
     }
 }
@@ -80,6 +81,8 @@ enum Message {
 #[derive(Debug, Clone)]
 pub struct AuditHandle {
     sender: SyncSender<Message>,
+    /// Entries in the channel.
+    waiting: Arc<AtomicUsize>,
     lost: Arc<AtomicU64>,
     folder: Arc<Path>,
 }
@@ -87,7 +90,11 @@ pub struct AuditHandle {
 impl AuditHandle {
     /// Notes what somebody did. Never waits: what finds no room is counted and lost.
     pub fn record(&self, entry: Entry) {
-        if self.sender.try_send(Message::Record(Box::new(entry))).is_err() {
+        let room = room(entry.class);
+        // Counted before it is sent: its owner must not see fewer than there are.
+        let has_room = self.waiting.fetch_add(1, Relaxed) < room;
+        if !has_room || self.sender.try_send(Message::Record(Box::new(entry))).is_err() {
+            self.waiting.fetch_sub(1, Relaxed);
             self.lost.fetch_add(1, Relaxed);
         }
     }
@@ -114,6 +121,16 @@ impl AuditHandle {
     /// How much was lost since the start, because the disk was too slow or refused.
     pub fn lost(&self) -> u64 {
         self.lost.load(Relaxed)
+    }
+}
+
+/// How far entries of a class may fill the queue: the more of them one can cause, the less, so that no flood
+/// pushes out what belongs to security.
+fn room(class: Class) -> usize {
+    match class {
+        Class::Security => QUEUE,
+        Class::Deed => QUEUE / 4 * 3,
+        Class::Refused => QUEUE / 2,
     }
 }
 
@@ -151,18 +168,12 @@ impl Audit {
     ) -> Result<(AuditHandle, Self), NoThread> {
         let folder: Arc<Path> = state_dir.join(FOLDER).into();
         let (sender, receiver) = sync_channel(QUEUE);
-        let lost = Arc::new(AtomicU64::new(0));
-        let writer = Writer {
-            folder: folder.to_path_buf(),
-            clock: Box::new(clock),
-            ledger: Ledger::new(Instant::now()),
-            trail: None,
-            try_at: None,
-            sync_at: None,
-            lost: Arc::clone(&lost),
-        };
-        let thread = thread::Builder::new().name("audit".to_owned()).spawn(move || writer.run(&receiver))?;
-        Ok((AuditHandle { sender: sender.clone(), lost, folder }, Self { sender, thread }))
+        let (waiting, lost) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicU64::new(0)));
+        let writer = Writer::new(folder.to_path_buf(), Box::new(clock), Arc::clone(&lost));
+        let left = Arc::clone(&waiting);
+        let thread =
+            thread::Builder::new().name("audit".to_owned()).spawn(move || writer.run(&receiver, &left))?;
+        Ok((AuditHandle { sender: sender.clone(), waiting, lost, folder }, Self { sender, thread }))
     }
 
     /// Ends it once everything is on the disk.
@@ -192,13 +203,21 @@ struct Writer {
 }
 
 impl Writer {
-    fn run(mut self, messages: &Receiver<Message>) {
+    fn new(folder: PathBuf, clock: Box<dyn Fn() -> u64 + Send>, lost: Arc<AtomicU64>) -> Self {
+        let ledger = Ledger::new(Instant::now());
+        Self { folder, clock, ledger, trail: None, try_at: None, sync_at: None, lost }
+    }
+
+    fn run(mut self, messages: &Receiver<Message>, waiting: &AtomicUsize) {
         self.open(Instant::now());
         loop {
             let due = [self.ledger.next_due(), self.sync_at].into_iter().flatten().min();
             let wait = due.map_or(IDLE, |due| due.saturating_duration_since(Instant::now()));
             match messages.recv_timeout(wait) {
-                Ok(Message::Record(entry)) => self.take(*entry, Instant::now()),
+                Ok(Message::Record(entry)) => {
+                    waiting.fetch_sub(1, Relaxed);
+                    self.take(*entry, Instant::now());
+                }
                 Ok(Message::Written(reply)) => drop(reply.send(())), // whoever asked is gone
                 Err(RecvTimeoutError::Timeout) => {}
                 Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => break,
@@ -231,11 +250,10 @@ impl Writer {
             self.open(now);
             let written = self.trail.as_mut().map(|trail| trail.append(class, record));
             match written {
-                Some(Ok(())) if class == Class::Deed => {
-                    self.sync_at.get_or_insert(now + GATHER);
-                }
-                // The first of its kind only: what repeats is counted and comes later.
-                Some(Ok(())) => self.sync(now),
+                // What strangers can cause must not wear out a card: only what somebody was let in to do is worth
+                // a sync of its own.
+                Some(Ok(())) if class == Class::Security => self.sync(now),
+                Some(Ok(())) => drop(self.sync_at.get_or_insert(now + GATHER)),
                 Some(Err(error)) => self.refused(&error, now),
                 None => drop(self.lost.fetch_add(1, Relaxed)),
             }
@@ -301,6 +319,7 @@ mod tests {
         assert!(found.is_sorted_by_key(|record| record.seq) && found.iter().all(|record| record.at == 5_000));
         let count = async |query: Query| handle.read(query).await.unwrap().len();
         assert_eq!(count(Query { who: Some("user:".into()), ..all() }).await, 2);
+        assert_eq!(count(Query { who: Some("user:an".into()), ..all() }).await, 0);
         assert_eq!(count(Query { object: Some("device/lamp".into()), ..all() }).await, 1);
         assert_eq!(count(Query { since_ms: Some(5_001), ..all() }).await, 0);
         let page = handle.read(Query { limit: 1, ..all() }).await.unwrap();
@@ -336,6 +355,41 @@ mod tests {
             .map(|entry| entry.unwrap().metadata().unwrap().len())
             .sum();
         assert!(bytes < 200 << 10, "{bytes} bytes");
+    }
+
+    #[test]
+    fn a_flood_pushes_out_nothing_that_belongs_to_security() {
+        let (sender, receiver) = sync_channel(QUEUE);
+        let folder: Arc<Path> = Path::new("").into();
+        let handle = AuditHandle { sender, waiting: Arc::default(), lost: Arc::default(), folder };
+        let flood = |class| (0..2 * QUEUE).for_each(|_| handle.record(Entry::new(class, "nobody", "x", 401)));
+        flood(Class::Refused);
+        assert_eq!(handle.lost(), 3 * 512);
+        flood(Class::Deed);
+        assert_eq!(handle.lost(), 3 * 512 + 7 * 256);
+        for number in 0..QUEUE / 4 {
+            handle.record(Entry::new(Class::Security, "user:ann", "POST /api/v1/tokens", number));
+        }
+        assert_eq!(handle.lost(), 3 * 512 + 7 * 256, "there was room for each");
+        assert_eq!(receiver.try_iter().count(), QUEUE);
+    }
+
+    #[test]
+    fn only_what_belongs_to_security_is_on_the_disk_at_once() {
+        let folder = TestFolder::new();
+        let mut writer = Writer::new(folder.path().join(FOLDER), Box::new(|| 7), Arc::default());
+        let now = Instant::now();
+        let entry = |class| Entry::new(class, "user:ann", "command", 403);
+        for class in [Class::Deed, Class::Refused] {
+            writer.take(entry(class), now);
+            assert_eq!(writer.sync_at, Some(now + GATHER));
+            assert!(writer.trail.as_ref().unwrap().is_dirty());
+            writer.work(now + GATHER);
+            assert!(!writer.trail.as_ref().unwrap().is_dirty() && writer.sync_at.is_none());
+        }
+        writer.take(entry(Class::Refused), now + Duration::from_secs(120));
+        writer.take(entry(Class::Security), now + Duration::from_secs(120));
+        assert!(!writer.trail.as_ref().unwrap().is_dirty() && writer.sync_at.is_none());
     }
 
     #[tokio::test]

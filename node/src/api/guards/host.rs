@@ -38,6 +38,15 @@ impl Place {
         Some(Self { host, port }).filter(|place| !place.host.is_empty())
     }
 
+    /// As the origin of a page over TLS has it, without the usual port.
+    pub(super) fn authority(&self) -> String {
+        let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
+        match self.port.filter(|port| *port != 443) {
+            Some(port) => format!("{host}:{port}"),
+            None => host,
+        }
+    }
+
     fn is_address(&self) -> bool {
         self.host.parse::<IpAddr>().is_ok()
     }

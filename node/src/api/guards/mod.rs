@@ -14,11 +14,8 @@ mod pace;
 use std::{fmt, net::SocketAddr, sync::Arc};
 
 use axum::{
-    extract::{Request, State},
-    http::{
-        header::{AUTHORIZATION, COOKIE},
-        request::Parts,
-    },
+    extract::{MatchedPath, Request, State},
+    http::{HeaderMap, header::AUTHORIZATION, request::Parts},
     middleware::Next,
     response::{IntoResponse as _, Response},
 };
@@ -31,9 +28,10 @@ pub use self::{
     pace::{Pace, Pacer},
 };
 use super::{
-    ApiContext,
+    ApiContext, OPEN_ROUTES,
     access::{Access, Peer},
     audit::Note,
+    cookie,
     problem::Problem,
 };
 pub(super) use pace::Speech;
@@ -101,7 +99,7 @@ pub(super) struct Gate {
 pub(super) async fn guard(State(gate): State<Gate>, request: Request, next: Next) -> Response {
     let Gate { context, access } = gate;
     if access == Access::Socket {
-        let (note, request) = Note::of(request).await;
+        let (note, request) = Note::of(request, access).await;
         let response = next.run(request).await;
         note.record(&context.audit, &response);
         return response;
@@ -112,7 +110,7 @@ pub(super) async fn guard(State(gate): State<Gate>, request: Request, next: Next
         Ok(client) => client,
         Err(problem) => return refuse(&context, Reason::Forwarded, problem),
     };
-    let (note, request) = Note::of(request).await;
+    let (note, request) = Note::of(request, access).await;
     let (parts, body) = request.into_parts();
     let response = match guards.admit(&parts, client).await {
         Ok(Passed { page, place }) => {
@@ -145,32 +143,47 @@ impl Guards {
         let Some(peer) = request.extensions().get::<Peer>().cloned() else { return Ok(None) };
         let client = Client::of(peer.address, request.headers(), &self.proxies)?;
         let address = SocketAddr::new(client.address, peer.address.port());
-        request.extensions_mut().insert(Peer { address, via: client.via, ..peer });
+        let host = client.host.as_ref().map(Place::authority);
+        request.extensions_mut().insert(Peer { address, via: client.via, host, ..peer });
         Ok(Some(client))
     }
 
     async fn admit(&self, request: &Parts, client: Option<Client>) -> Result<Passed, (Reason, Problem)> {
         let (headers, because) = (&request.headers, |reason| move |problem| (reason, problem));
         headers::check(headers).map_err(because(Reason::Headers))?;
-        let asked = self.hosts.check(request.version, &request.uri, headers);
+        // Also where a proxy says another: a script can write that header, and `Host` it cannot.
+        let asked =
+            self.hosts.check(request.version, &request.uri, headers).map_err(because(Reason::Host))?;
         let (address, told) = client.map_or((None, None), |client| {
             let scheme = if client.is_plain { "http" } else { "https" };
             (Some(client.address), Some((client.host, scheme)))
         });
         let (place, scheme) = match told {
             // The proxy may have put its own idea of a host there.
-            Some((Some(place), scheme)) => (self.hosts.must_know(&place).map(|()| Some(place)), scheme),
+            Some((Some(place), scheme)) => {
+                self.hosts.must_know(&place).map_err(because(Reason::Host))?;
+                (Some(place), scheme)
+            }
             Some((None, scheme)) => (asked, scheme),
             None => (asked, "https"),
         };
-        let place = place.map_err(because(Reason::Host))?;
         let page = self.origins.check(&request.method, headers, scheme, place.as_ref());
         let page = page.map_err(because(Reason::Origin))?;
-        // With credentials it is counted once they have been looked at: see `access`.
-        let is_unknown = !headers.contains_key(AUTHORIZATION) && !headers.contains_key(COOKIE);
-        if let Some(address) = address.filter(|_| is_unknown) {
+        if let Some(address) = address.filter(|_| !is_looked_at(request)) {
             self.pace.address(address).await.map_err(because(Reason::Pace))?;
         }
         Ok(Passed { page, place })
     }
+}
+
+/// Whether a request shows credentials, whatever they are worth.
+pub(super) fn has_credentials(headers: &HeaderMap) -> bool {
+    headers.contains_key(AUTHORIZATION) || cookie::is_in(headers)
+}
+
+/// Whether a request has credentials that its route looks at: then it is counted once that is done (see `access`).
+/// Where nobody looks at them they are worth nothing.
+fn is_looked_at(request: &Parts) -> bool {
+    let route = request.extensions.get::<MatchedPath>();
+    has_credentials(&request.headers) && route.is_some_and(|route| !OPEN_ROUTES.contains(&route.as_str()))
 }

@@ -3,12 +3,14 @@
 //! One task owns the buckets. An address is a whole /64 of IPv6.
 
 use std::{
+    collections::BTreeMap,
     net::IpAddr,
+    sync::{Arc, Weak},
     time::{Duration, Instant},
 };
 
 use axum::http::StatusCode;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use crate::{
     api::problem::Problem,
@@ -22,6 +24,8 @@ const IDENTITY: Rate = Rate { burst: 200.0, a_second: 50.0 };
 const ADDRESS: Rate = Rate { burst: 100.0, a_second: 20.0 };
 /// Messages on one WebSocket.
 const MESSAGES: Rate = Rate { burst: 200.0, a_second: 50.0 };
+/// WebSockets of one who is known, at once: a quarter of all.
+pub(crate) const OBSERVERS: usize = 64;
 /// Questions that may wait; a client of a node that is this busy tries again.
 const QUEUE: usize = 256;
 
@@ -31,7 +35,12 @@ enum Ask {
     Address(IpAddr),
 }
 
-type Asked = (Ask, oneshot::Sender<Result<(), Duration>>);
+#[derive(Debug)]
+enum Asked {
+    Count(Ask, oneshot::Sender<Result<(), Duration>>),
+    /// A place for a WebSocket of this identity, unless it has as many as it may.
+    Place(String, oneshot::Sender<Option<OwnedSemaphorePermit>>),
+}
 
 /// The way to the buckets. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -43,13 +52,16 @@ pub struct Pacer {
     asked: mpsc::Receiver<Asked>,
     identities: Buckets<String>,
     addresses: Buckets<IpAddr>,
+    /// Whoever has a WebSocket, with the places that are left.
+    observers: BTreeMap<String, Weak<Semaphore>>,
 }
 
 impl Pace {
     /// Both sides.
     pub fn channel() -> (Self, Pacer) {
         let (sender, asked) = mpsc::channel(QUEUE);
-        (Self(sender), Pacer { asked, identities: Buckets::new(IDENTITY), addresses: Buckets::new(ADDRESS) })
+        let (identities, addresses) = (Buckets::new(IDENTITY), Buckets::new(ADDRESS));
+        (Self(sender), Pacer { asked, identities, addresses, observers: BTreeMap::new() })
     }
 
     /// Counts a request of somebody who is known.
@@ -62,27 +74,53 @@ impl Pace {
         self.ask(Ask::Address(origin(address))).await
     }
 
+    /// A place for one more WebSocket of somebody who is known; it is free again once this is dropped.
+    pub(crate) async fn observer(&self, who: String) -> Result<OwnedSemaphorePermit, Problem> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Asked::Place(who, reply))?;
+        answer.await.map_err(|_| Problem::stopping())?.ok_or_else(too_many_observers)
+    }
+
     async fn ask(&self, ask: Ask) -> Result<(), Problem> {
         let (reply, answer) = oneshot::channel();
-        self.0.try_send((ask, reply)).map_err(|error| match error {
+        self.send(Asked::Count(ask, reply))?;
+        answer.await.map_err(|_| Problem::stopping())?.map_err(too_many)
+    }
+
+    fn send(&self, asked: Asked) -> Result<(), Problem> {
+        self.0.try_send(asked).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => Problem::overloaded("too many requests at once"),
             mpsc::error::TrySendError::Closed(_) => Problem::stopping(),
-        })?;
-        answer.await.map_err(|_| Problem::stopping())?.map_err(too_many)
+        })
     }
 }
 
 impl Pacer {
     /// Answers until nobody can ask any more.
     pub async fn run(mut self) {
-        while let Some((ask, reply)) = self.asked.recv().await {
-            let now = Instant::now();
-            let taken = match &ask {
-                Ask::Identity(who) => self.identities.take(who, now),
-                Ask::Address(address) => self.addresses.take(address, now),
-            };
-            let _ = reply.send(taken); // whoever asked is gone
+        while let Some(asked) = self.asked.recv().await {
+            match asked {
+                // Whoever asked may be gone.
+                Asked::Count(ask, reply) => drop(reply.send(self.count(&ask, Instant::now()))),
+                Asked::Place(who, reply) => drop(reply.send(self.place(who))),
+            }
         }
+    }
+
+    fn count(&mut self, ask: &Ask, now: Instant) -> Result<(), Duration> {
+        match ask {
+            Ask::Identity(who) => self.identities.take(who, now),
+            Ask::Address(address) => self.addresses.take(address, now),
+        }
+    }
+
+    /// Places that nobody holds are forgotten: there are never more entries than WebSockets.
+    fn place(&mut self, who: String) -> Option<OwnedSemaphorePermit> {
+        self.observers.retain(|_, places| places.strong_count() > 0);
+        let known = self.observers.get(&who).and_then(Weak::upgrade);
+        let places = known.unwrap_or_else(|| Arc::new(Semaphore::new(OBSERVERS)));
+        self.observers.insert(who, Arc::downgrade(&places));
+        places.try_acquire_owned().ok()
     }
 }
 
@@ -115,6 +153,17 @@ fn too_many(wait: Duration) -> Problem {
     .retry_after(seconds.max(1))
 }
 
+fn too_many_observers() -> Problem {
+    Problem::new(
+        StatusCode::TOO_MANY_REQUESTS,
+        "too-many-observers",
+        "Too many WebSockets",
+        format!("you have {OBSERVERS} WebSockets open on this node already, which is as many as one may have"),
+        "close one that is not needed; a program needs one for all that it watches, another program its own token",
+    )
+    .retry_after(1)
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
@@ -138,6 +187,24 @@ mod tests {
         pace.identity("token:1".to_owned()).await.unwrap();
         drop(pace);
         owner.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn one_has_as_many_websockets_as_it_may_and_another_its_own() {
+        let (pace, pacer) = Pace::channel();
+        tokio::spawn(pacer.run());
+        let one = || pace.observer("token:1".to_owned());
+        let mut open = Vec::new();
+        for _ in 0..OBSERVERS {
+            open.push(one().await.unwrap());
+        }
+        assert_eq!(one().await.unwrap_err().slug(), "too-many-observers");
+        let _other = pace.observer("token:2".to_owned()).await.unwrap();
+        open.pop();
+        open.push(one().await.unwrap());
+        assert!(one().await.is_err());
+        open.clear();
+        one().await.unwrap();
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The document of the API (OpenAPI 3.1), served at `/api/v1/openapi.json` to whoever asks.
 //!
 //! It is written by hand, a file for each part of the API, in a shorthand that leaves out what is the same everywhere: `role` stands for
-//! the security and its refusals, `problems` for problem documents by their status, `answers` and `body` for media types, and
+//! the security and its refusals, `session` for what goes by cookie alone, `problems` for problem documents by their status, `answers` and `body` for media types, and
 //! the names in a path are parameters. It is put together once. Tests (`api/tests/openapi.rs`) hold it against the router.
 
 use std::sync::LazyLock;
@@ -12,6 +12,8 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde_json::{Map, Value, json};
+
+use super::cookie;
 
 /// The parts. A new route gets its place in the one that it belongs to, or in a file of its own here.
 pub(super) const PARTS: [&str; 13] = [
@@ -30,12 +32,12 @@ pub(super) const PARTS: [&str; 13] = [
     include_str!("audit.json"),
 ];
 
-/// What every answer may be, whatever is asked.
-const ALWAYS: &[u64] = &[500, 503, 504];
+/// What every answer may be, whatever is asked: what the guards before the handlers say is among it.
+const ALWAYS: &[u64] = &[400, 403, 415, 417, 421, 429, 500, 503, 504];
 /// What it may be where a token is needed, a body is read, a query, or names in a path.
-const OF_TOKENS: &[u64] = &[401, 403, 429];
-const OF_BODIES: &[u64] = &[400, 413, 415, 422];
-const OF_QUERIES: &[u64] = &[400, 422];
+const OF_TOKENS: &[u64] = &[401];
+const OF_BODIES: &[u64] = &[413, 422];
+const OF_QUERIES: &[u64] = &[422];
 const OF_NAMES: &[u64] = &[422];
 
 static DOCUMENT: LazyLock<Bytes> = LazyLock::new(|| Bytes::from(document().to_string()));
@@ -72,11 +74,20 @@ pub(super) fn document() -> Value {
                 "description": "It was not done, and why.",
                 "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
             }},
-            "securitySchemes": {"bearer": {
-                "type": "http",
-                "scheme": "bearer",
-                "description": "A token of this household (`hth_…`), or a JWT of an issuer that it trusts (RFC 6750, RFC 7519).",
-            }},
+            "securitySchemes": {
+                "bearer": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "A token of this household (`hth_…`), or a JWT of an issuer that it trusts (RFC 6750, RFC 7519).",
+                },
+                "session": {
+                    "type": "apiKey",
+                    "in": "cookie",
+                    "name": cookie::NAME,
+                    "description": "The session of a browser, from `/api/v1/login`. What changes something, and a WebSocket, needs an \
+                                    `Origin` that is this node's (or `Sec-Fetch-Site` that says so) beside it.",
+                },
+            },
         },
     })
 }
@@ -104,7 +115,7 @@ fn operation(path: &str, method: &str, said: &Value) -> Value {
         "summary": said.get("summary"),
         "tags": [said.get("tag")],
         "x-role": role,
-        "security": if needs_token { json!([{"bearer": []}]) } else { json!([]) },
+        "security": security(said, needs_token),
         "responses": responses(said, needs_token, path.contains('{')),
     });
     let Value::Object(operation) = &mut told else { return told };
@@ -122,6 +133,15 @@ fn operation(path: &str, method: &str, said: &Value) -> Value {
     }
     operation.extend(said.get("description").map(|text| ("description".to_owned(), text.clone())));
     told
+}
+
+/// By what its client shows who it is: a token or a session; where it is about the session itself, that alone.
+fn security(said: &Value, needs_token: bool) -> Value {
+    match (needs_token, said.get("session").is_some()) {
+        (false, _) => json!([]),
+        (true, false) => json!([{"bearer": []}, {"session": []}]),
+        (true, true) => json!([{"session": []}]),
+    }
 }
 
 /// What it may answer: what it says itself, the problems that it names, and those that are everybody's.

@@ -31,7 +31,7 @@ impl<'b> Knock<'b> {
         }
         let mut request = request.body(Body::from(body.to_owned())).unwrap();
         let address: SocketAddr = self.from.parse().unwrap();
-        request.extensions_mut().insert(Peer { address, via: None, place: Weak::new() });
+        request.extensions_mut().insert(Peer { address, via: None, host: None, place: Weak::new() });
         let response = self.bench.router(Access::Bearer).oneshot(request).await.unwrap();
         let (status, headers) = (response.status(), response.headers().clone());
         let body = response.into_body().collect().await.unwrap().to_bytes().to_vec();
@@ -149,6 +149,52 @@ async fn wrong_credentials_are_paced_as_none_are() {
 }
 
 #[tokio::test]
+async fn credentials_that_nobody_looks_at_or_knows_are_paced_as_none_are() {
+    let cases = [
+        ("GET", "/healthz", "authorization", "Bearer x"),
+        ("GET", "/healthz", "cookie", "__Host-hearth=x"),
+        ("GET", "/nothing", "authorization", "Bearer x"),
+        ("PUT", "/api/v1/status", "authorization", "Bearer x"),
+        ("GET", "/api/v1/status", "cookie", "a=b"),
+        ("GET", "/api/v1/status", "cookie", "__Host-hearth=x"),
+        ("GET", "/api/v1/watch", "cookie", "a=b"),
+        ("GET", "/api/v1/watch", "cookie", "__Host-hearth=x"),
+    ];
+    for (method, path, name, value) in cases {
+        let bench = Bench::new();
+        let mut is_paced = false;
+        for _ in 0..300 {
+            let answer = Knock::new(&bench).with(name, value).send(method, path, "").await;
+            is_paced |= answer.status == StatusCode::TOO_MANY_REQUESTS;
+        }
+        assert!(is_paced, "{method} {path} with {name}: {value}");
+    }
+}
+
+#[tokio::test]
+async fn behind_a_proxy_both_hosts_must_be_known_and_the_one_that_the_browser_sees_is_that_of_the_cookie() {
+    let bench = Bench::new();
+    let (proxy, cookie) = ("10.0.0.2:1", "__Host-hearth=hths_unknown");
+    let asked = |host: &'static str, forwarded: &str| {
+        let knock = Knock { from: proxy, host, ..Knock::new(&bench) };
+        knock.with("x-forwarded-for", "198.51.100.7").with("x-forwarded-host", forwarded)
+    };
+    for (host, forwarded) in [("evil.example", "home.example.org"), ("attic.local", "evil.example")] {
+        let answer = asked(host, forwarded).get("/healthz").await;
+        assert_eq!(answer.problem(), "unknown-host", "{host} for {forwarded}");
+    }
+    for (origin, problem) in [
+        ("https://home.example.org", "unauthenticated"),
+        ("http://home.example.org", "foreign-origin"),
+        ("https://attic.local:7843", "foreign-origin"),
+    ] {
+        let knock = asked("attic.local:7843", "home.example.org:443").with("cookie", cookie);
+        let answer = knock.with("origin", origin).send("POST", "/api/v1/logout", "").await;
+        assert_eq!(answer.problem(), problem, "{origin}");
+    }
+}
+
+#[tokio::test]
 async fn what_could_be_read_in_two_ways_is_refused() {
     let bench = Bench::new();
     let twice = Knock::new(&bench).with("host", "attic.local").get("/healthz").await;
@@ -236,4 +282,29 @@ async fn the_kernel_says_who_opened_the_socket() {
     let trail = bench.trail().await;
     assert_eq!(trail[0]["who"], format!("socket:{uid}"));
     assert_eq!(trail[0]["object"], "token/none");
+}
+
+#[tokio::test]
+async fn who_hangs_up_halfway_is_answered_and_in_the_trail() {
+    let bench = Bench::new();
+    let (path, _task) = bench.listen(bench.router(Access::Socket)).await;
+    for number in 0..20 {
+        let mut stream = tokio::net::UnixStream::connect(&path).await.unwrap();
+        let request = format!("DELETE /api/v1/tokens/none{number} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        tokio::io::AsyncWriteExt::write_all(&mut stream, request.as_bytes()).await.unwrap();
+        tokio::io::AsyncWriteExt::shutdown(&mut stream).await.unwrap();
+        let mut answer = String::new();
+        tokio::io::AsyncReadExt::read_to_string(&mut stream, &mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 404"), "{answer}");
+    }
+    assert_eq!(bench.trail().await.len(), 20);
+}
+
+#[tokio::test]
+async fn who_asks_for_the_setup_code_is_told_in_the_trail() {
+    let bench = Bench::new();
+    assert_eq!(bench.call(Method::GET, "/api/v1/setup-code", Value::Null).await.status, StatusCode::OK);
+    let trail = bench.trail().await;
+    let told = (&trail[0]["who"], &trail[0]["what"], &trail[0]["outcome"]);
+    assert_eq!(told, (&json!("socket"), &json!("GET /api/v1/setup-code"), &json!("200")));
 }

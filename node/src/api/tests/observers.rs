@@ -136,6 +136,26 @@ async fn a_snapshot_then_what_changes_then_resuming() {
 }
 
 #[tokio::test]
+async fn what_is_refused_on_a_websocket_is_in_the_trail() {
+    let bench = Bench::new();
+    let (path, _task) = bench.listen(bench.router(Access::Bearer)).await;
+    let mut stranger = Client::open(&path, None).await.unwrap();
+    stranger.say(json!({ "type": "auth", "token": "hth_a_very_secret_guess" })).await;
+    assert_eq!(stranger.hear().await, Err(4401));
+    let viewer = bench.token(Role::Viewer).await;
+    let mut viewer = Client::open(&path, Some(&viewer)).await.unwrap();
+    viewer.say(json!({ "type": "command", "device": "desk", "change": { "on": true } })).await;
+    assert_eq!(viewer.hear().await.unwrap()["type"], "error");
+    let trail = bench.call(Method::GET, "/api/v1/audit", Value::Null).await.json();
+    let told = |n: usize, name: &str| trail["records"][n][name].as_str().unwrap().to_owned();
+    assert_eq!((told(0, "who"), told(0, "what")), ("nobody".into(), "WebSocket auth".into()));
+    assert_eq!(told(0, "outcome"), "401");
+    assert!(told(1, "who").starts_with("token:"), "{trail}");
+    assert_eq!((told(1, "what"), told(1, "outcome")), ("WebSocket command".into(), "403".into()));
+    assert!(!trail.to_string().contains("secret"), "{trail}");
+}
+
+#[tokio::test]
 async fn an_observer_that_is_cut_off_within_a_delta_gets_the_rest_when_it_resumes() {
     let bench = Bench::new();
     let (path, _task) = bench.listen(bench.router(Access::Socket)).await;
@@ -344,6 +364,28 @@ async fn a_revoked_token_ends_its_observers_and_no_others() {
     assert_eq!(ends.hear().await, Err(4401));
     stays.say(json!({ "type": "ping" })).await;
     assert_eq!(stays.hear().await.unwrap()["type"], "pong");
+}
+
+#[tokio::test]
+async fn one_token_has_only_a_part_of_all_observers() {
+    let bench = Bench::new();
+    let (path, _task) = bench.listen(bench.router(Access::Bearer)).await;
+    let (one, other) = (bench.token(Role::Viewer).await, bench.token(Role::Viewer).await);
+    let mut open = Vec::new();
+    for _ in 0..64 {
+        open.push(Client::open(&path, Some(&one)).await.unwrap());
+    }
+    let Err(Error::Http(refused)) = Client::open(&path, Some(&one)).await else { panic!("one too many") };
+    assert_eq!(refused.status(), 429);
+    let mut late = Client::open(&path, None).await.unwrap();
+    late.say(json!({ "type": "auth", "token": one })).await;
+    assert_eq!(late.hear().await, Err(1013), "nor by its first message");
+    Client::open(&path, Some(&other)).await.unwrap();
+    drop(open.pop());
+    eventually("a place is free", || bench.context.metrics.observers() < 64).await;
+    let mut again = Client::open(&path, None).await.unwrap();
+    again.say(json!({ "type": "auth", "token": one })).await;
+    assert_eq!(kinds(&again.subscribe("note/", None).await), ["snapshot_begin", "snapshot_end"]);
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use serde_json::Map;
 
 use super::*;
 use crate::api::{
-    ROUTES,
+    OPEN_ROUTES, ROUTES,
     openapi::{PARTS, document},
 };
 
@@ -115,6 +115,41 @@ async fn the_document_and_the_router_have_the_same_routes_and_methods() {
         served.insert(route.to_owned(), methods.filter(|method| method != "head").collect::<BTreeSet<_>>());
     }
     assert_eq!(documented, served);
+}
+
+#[test]
+fn the_open_routes_are_those_that_need_no_role() {
+    let is_open = |said: &Value| ["open", "socket"].contains(&said["x-role"].as_str().unwrap());
+    let open: BTreeSet<_> = operations(&document())
+        .into_iter()
+        .filter_map(|(path, _, said)| is_open(&said).then_some(path))
+        .collect();
+    assert_eq!(open, OPEN_ROUTES.map(str::to_owned).into());
+}
+
+#[test]
+fn what_the_guards_answer_is_told_everywhere_and_a_session_beside_a_token() {
+    let document = document();
+    let schemes = &document["components"]["securitySchemes"];
+    assert_eq!(
+        (&schemes["session"]["in"], &schemes["session"]["name"]),
+        (&json!("cookie"), &json!("__Host-hearth"))
+    );
+    let mut by_session = Vec::new();
+    for (path, method, operation) in operations(&document) {
+        for status in ["400", "403", "415", "417", "421", "429"] {
+            assert!(operation["responses"].get(status).is_some(), "{method} {path}: {status}");
+        }
+        let security = &operation["security"];
+        if ["open", "socket"].contains(&operation["x-role"].as_str().unwrap()) {
+            assert_eq!(*security, json!([]), "{method} {path}");
+        } else if *security == json!([{"session": []}]) {
+            by_session.push(format!("{method} {path}"));
+        } else {
+            assert_eq!(*security, json!([{"bearer": []}, {"session": []}]), "{method} {path}");
+        }
+    }
+    assert_eq!(by_session, ["post /api/v1/logout", "put /api/v1/me/password"]);
 }
 
 #[tokio::test]

@@ -46,7 +46,8 @@ impl Bench {
         let mut router = self.router(Access::Bearer);
         if let Some(address) = address {
             let address: SocketAddr = address.parse().unwrap();
-            router = router.layer(Extension(Peer { address, via: None, place: std::sync::Weak::new() }));
+            let place = std::sync::Weak::new();
+            router = router.layer(Extension(Peer { address, via: None, host: None, place }));
         }
         let response = router.oneshot(request.body(body).unwrap()).await.unwrap();
         let (status, headers) = (response.status(), response.headers().clone());

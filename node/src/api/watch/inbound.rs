@@ -13,13 +13,14 @@ use super::{
         ApiContext,
         access::{Guard, Peer, Principal},
         commands::{self, CommandBody, Taken},
-        guards::Speech,
+        guards::{Reason, Speech},
         ports::By,
         problem::Problem,
     },
     FAREWELL, parse_resume,
 };
 use crate::{
+    audit::{Class, Entry},
     auth::{Secret, tokens::Role},
     json::parse,
     service::ResumeToken,
@@ -151,15 +152,36 @@ pub(super) async fn authenticate(
 ) -> Option<Principal> {
     loop {
         match socket.recv().await?.ok()? {
-            Message::Text(text) => {
-                let Ok(ClientMessage::Auth(token)) = ClientMessage::read(&text) else { return None };
-                let principal = guard.admit(token, peer).await.ok()?;
-                return principal.must_be(guard.role).is_ok().then_some(principal);
-            }
+            Message::Text(text) => return sign_in(guard, peer, &text).await,
             Message::Ping(_) | Message::Pong(_) => {}
             Message::Binary(_) | Message::Close(_) => return None,
         }
     }
+}
+
+/// A refusal is in the trail and counts for the address, as one of a header does.
+async fn sign_in(guard: &Guard, peer: Option<Peer>, text: &str) -> Option<Principal> {
+    let (who, problem) = match ClientMessage::read(text) {
+        Ok(ClientMessage::Auth(token)) => match guard.admit(token, peer.clone()).await {
+            Ok(principal) => match principal.must_be(guard.role) {
+                Ok(()) => return Some(principal),
+                Err(problem) => (Some(principal.who), problem),
+            },
+            Err(problem) => (None, problem),
+        },
+        Ok(_) => (None, Problem::unauthenticated()),
+        Err((problem, _)) => (None, problem),
+    };
+    let who = who.map_or_else(|| "nobody".to_owned(), |who| who.to_string());
+    let entry = Entry::new(Class::Refused, who, "WebSocket auth", problem.status().as_u16());
+    let (from, via) = peer.map_or((None, None), |peer| (Some(peer.address.ip()), peer.via));
+    guard.context.audit.record(entry.from(from, via));
+    if let Some(address) = from
+        && guard.context.guards.pace.address(address).await.is_err()
+    {
+        guard.context.metrics.refused(Reason::Pace);
+    }
+    None
 }
 
 /// Reads until the peer closes, breaks a rule of WebSocket, or was silent for too long.
@@ -215,7 +237,13 @@ async fn answer(context: &ApiContext, principal: &Principal, by: &By, text: &str
         }
         Ok(ClientMessage::Command(body, reference)) => match command(context, principal, by, *body).await {
             Ok(taken) => FromReader::Commanded(taken, reference),
-            Err(problem) => FromReader::Refused(problem, reference),
+            Err(problem) => {
+                // What is taken in is recorded where that is done.
+                let status = problem.status().as_u16();
+                let entry = Entry::new(Class::Refused, &by.who, "WebSocket command", status);
+                context.audit.record(entry.from(by.from, None));
+                FromReader::Refused(problem, reference)
+            }
         },
     }
 }

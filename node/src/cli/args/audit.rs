@@ -5,7 +5,7 @@ use clap::Args;
 /// `hearth audit`.
 #[derive(Debug, Args)]
 pub struct AuditArgs {
-    /// Only what this one did, or all whose name begins so: user:ann, token:, schedule:
+    /// Only what this one did, also by a scene; with a colon at the end, all of a kind: user:ann, token:, schedule:
     #[arg(long, value_name = "WHO")]
     pub who: Option<String>,
     /// Only what was done to this object, or to all whose name begins so: device/lamp, note/
