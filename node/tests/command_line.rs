@@ -116,7 +116,7 @@ fn router(seen: Seen) -> Router {
         .route("/api/v1/tokens/{id}", any(|| async { StatusCode::NO_CONTENT }))
         .route("/api/v1/join", post(|| async { (StatusCode::ACCEPTED, axum::Json(json!({"household": "ab", "node": "cd"}))) }))
         .route("/api/v1/nodes/{node}", any(|UrlPath(node): UrlPath<String>| async move { axum::Json(json!({"node": node})) }))
-        .route("/api/v1/tokens", post(|| async { axum::Json(json!({"id": "t1", "token": "secret-token"})) }))
+        .route("/api/v1/tokens", post(|| async { axum::Json(json!({"id": "t1", "token": "secret-token", "role": "viewer"})) }))
         .route("/api/v1/setup-code", any(|| async { axum::Json(json!({"code": "1234-5678", "used": false})) }))
         .route("/api/v1/ca", get(|| async { CERTIFICATE }))
         .route("/api/v1/doctor", get(|| async {

@@ -45,8 +45,10 @@ fn body(args: &TokenCreateArgs) -> Value {
     let mut body = Map::new();
     body.insert("role".into(), role.into());
     body.extend(args.label.as_ref().map(|label| ("label".to_owned(), label.as_str().into())));
-    let scope = json!({ "areas": args.areas, "devices": args.devices, "prefixes": args.prefixes });
-    body.insert("scope".into(), scope);
+    if [&args.areas, &args.devices, &args.prefixes].iter().any(|list| !list.is_empty()) {
+        let scope = json!({ "areas": args.areas, "devices": args.devices, "prefixes": args.prefixes });
+        body.insert("scope".into(), scope);
+    }
     body.extend(args.expires.as_ref().map(|end| match end {
         TokenEnd::After(life) => ("expires_s".to_owned(), life.as_secs().into()),
         TokenEnd::At(moment) => ("expires".to_owned(), moment.as_str().into()),
