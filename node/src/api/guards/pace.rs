@@ -204,7 +204,7 @@ mod tests {
         open.push(one().await.unwrap());
         assert!(one().await.is_err());
         open.clear();
-        one().await.unwrap();
+        drop(one().await.unwrap());
     }
 
     #[test]
