@@ -47,7 +47,7 @@ impl Bench {
     }
 
     async fn confined(&self, role: Role, scope: Scope) -> String {
-        let wanted = Wanted { role, label: String::new(), scope, end: None, by: None };
+        let wanted = Wanted { role, label: String::new(), scope, end: None, by: None, ends_ms: None };
         self.tokens.make(wanted).await.unwrap().token.expose().to_owned()
     }
 
@@ -413,7 +413,7 @@ async fn an_observer_ends_with_its_token() {
     let (path, _task) = bench.listen(bench.router(Access::Bearer)).await;
     let end = Some(End::After(Duration::from_secs(2)));
     let scope = scope(&[], &[], &["note/"]);
-    let wanted = Wanted { role: Role::Viewer, label: String::new(), scope, end, by: None };
+    let wanted = Wanted { role: Role::Viewer, label: String::new(), scope, end, by: None, ends_ms: None };
     let token = bench.tokens.make(wanted).await.unwrap().token;
     let stays = bench.token(Role::Viewer).await;
     let mut ends = Client::open(&path, Some(token.expose())).await.unwrap();
