@@ -3,15 +3,19 @@
 use std::{
     net::{IpAddr, SocketAddr},
     sync::{Arc, Weak},
+    time::Duration,
 };
 
 use axum::{
+    body::{Body, HttpBody as _},
     extract::{FromRequestParts, Request, State},
     http::{HeaderMap, Method, header, request::Parts},
     middleware::Next,
     response::{IntoResponse, Response},
 };
 
+use futures_util::{StreamExt as _, stream};
+use tokio::time::sleep;
 use tracing::Instrument as _;
 
 use super::{ApiContext, cookie, guards::Reason, ports::By, problem::Problem};
@@ -25,6 +29,9 @@ use crate::{
     listener::Place,
 };
 use mesh_proto::kinds::guards_the_door;
+
+/// How long a request may go on once its credential counts no more: one that ends its own session is still answered.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// How clients come in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -191,8 +198,10 @@ impl Principal {
         match &self.who {
             Who::Token { id, .. } => {
                 let mut live = context.tokens.live();
-                // A closed channel means that the node is stopping.
-                let _ = live.wait_for(|live| !live.contains_key(id)).await;
+                if live.wait_for(|live| !live.contains_key(id)).await.is_err() {
+                    // The node is stopping, which others tell.
+                    std::future::pending::<()>().await;
+                }
             }
             Who::User { session, .. } => {
                 let mut live = context.people.live();
@@ -247,8 +256,9 @@ pub(super) async fn require(State(guard): State<Guard>, mut request: Request, ne
     let mut response = match admitted {
         Ok(principal) => {
             let span = tracing::debug_span!("request", by = %principal.who);
+            let ended = ended(principal.clone(), Arc::clone(&guard.context));
             request.extensions_mut().insert(principal);
-            next.run(request).instrument(span).await
+            while_it_counts(next.run(request).instrument(span), ended).await
         }
         Err(problem) => problem.into_response(),
     };
@@ -257,4 +267,74 @@ pub(super) async fn require(State(guard): State<Guard>, mut request: Request, ne
         response.extensions_mut().insert(principal.who);
     }
     response
+}
+
+/// Returns a moment after the credential counts no more.
+async fn ended(principal: Principal, context: Arc<ApiContext>) {
+    principal.ends(&context).await;
+    sleep(GRACE).await;
+}
+
+/// The answer of a handler, if the credential counts until there is one: a body may take long to come. An answer whose length nobody
+/// knows yet breaks off when the credential ends before it does.
+async fn while_it_counts(
+    handler: impl Future<Output = Response>,
+    ended: impl Future<Output = ()> + Send + 'static,
+) -> Response {
+    let mut ended = Box::pin(ended);
+    let response = tokio::select! {
+        biased;
+        response = handler => response,
+        () = &mut ended => return Problem::unauthenticated().into_response(),
+    };
+    if response.body().size_hint().exact().is_some() {
+        return response;
+    }
+    response.map(|body| {
+        let pieces = stream::unfold(Some((body.into_data_stream(), ended)), |left| async move {
+            let (mut data, mut ended) = left?;
+            tokio::select! {
+                piece = data.next() => piece.map(|piece| (piece, Some((data, ended)))),
+                () = &mut ended => {
+                    let why = std::io::Error::other("the credential of the request counts no more");
+                    Some((Err(axum::Error::new(why)), None))
+                }
+            }
+        });
+        Body::from_stream(pieces)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+    use std::convert::Infallible;
+
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    fn piece() -> impl stream::Stream<Item = Result<&'static str, Infallible>> {
+        stream::iter([Ok("piece")])
+    }
+
+    async fn told(body: Body) -> (Response, oneshot::Sender<()>) {
+        let (end, ended) = oneshot::channel();
+        let ended = async move { ended.await.unwrap() };
+        (while_it_counts(async { Response::new(body) }, ended).await, end)
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_is_still_being_told_breaks_off_when_the_credential_ends() {
+        let (response, end) = told(Body::from_stream(piece().chain(stream::pending()))).await;
+        let mut pieces = response.into_body().into_data_stream();
+        assert_eq!(pieces.next().await.unwrap().unwrap(), "piece");
+        end.send(()).unwrap();
+        assert!(pieces.next().await.unwrap().is_err(), "nobody takes it for the whole");
+        assert!(pieces.next().await.is_none());
+        let (response, _end) = told(Body::from_stream(piece())).await;
+        let pieces: Vec<_> = response.into_body().into_data_stream().collect().await;
+        assert_eq!(pieces.len(), 1, "one that is told in time has all of it");
+        assert!(pieces[0].is_ok());
+    }
 }

@@ -105,6 +105,7 @@ pub(super) async fn submit(
     Giver(by): Giver,
     Body(body): Body<CommandBody>,
 ) -> Result<(StatusCode, Json<Any>), Problem> {
+    check_key(&body)?;
     let wait = body.wait;
     // Listening begins before the command does, so that no step of its life is missed.
     let mut life = context.commands.life();
@@ -254,6 +255,11 @@ async fn hand_to(
     })
 }
 
+/// Refuses a command of a client by a key that is not for clients.
+pub(super) fn check_key(body: &CommandBody) -> Result<(), Problem> {
+    check_own_key(body.key.as_deref())
+}
+
 /// A command that makes sense.
 pub(crate) struct Asked {
     device: String,
@@ -271,6 +277,16 @@ impl CommandBody {
         let deadline_ms = check_deadline(deadline_ms.unwrap_or(DEFAULT_DEADLINE_MS))?;
         Ok(Asked { device, change: change.check()?, key, deadline_ms })
     }
+}
+
+/// Refuses a client's key that a run of a schedule or automation could have: whoever came first with it would keep that from
+/// being given.
+pub(super) fn check_own_key(key: Option<&str>) -> Result<(), Problem> {
+    if key.is_some_and(|key| key.contains(['@', '#'])) {
+        let detail = "`key` has `@` or `#`, which keys of the household's own runs have";
+        return Err(Problem::invalid(detail, "use a UUID"));
+    }
+    Ok(())
 }
 
 /// A deadline in its range.

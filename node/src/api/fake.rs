@@ -34,6 +34,7 @@ const BATCH: usize = 256;
 pub(crate) struct FakeLoop {
     service: Service,
     store_error: Arc<Mutex<Option<String>>>,
+    broken_kind: Arc<Mutex<Option<String>>>,
     clock: Arc<Mutex<Option<Clock>>>,
     me: Arc<AtomicU64>,
 }
@@ -50,16 +51,18 @@ impl FakeLoop {
     pub(crate) fn start_with(store_error: Option<&str>) -> Self {
         let (service, requests) = Service::channel();
         let store_error = Arc::new(Mutex::new(store_error.map(str::to_owned)));
+        let broken_kind = Arc::<Mutex<Option<String>>>::default();
         let clock = Arc::default();
         let me = Arc::new(AtomicU64::new(0xab));
         let state = State {
             store_error: store_error.clone(),
+            broken_kind: Arc::clone(&broken_kind),
             clock: Arc::clone(&clock),
             me: Arc::clone(&me),
             ..State::default()
         };
         tokio::spawn(state.run(requests));
-        Self { service, store_error, clock, me }
+        Self { service, store_error, broken_kind, clock, me }
     }
 
     /// From now on what is written comes from this node.
@@ -76,6 +79,11 @@ impl FakeLoop {
     /// From now on the store cannot be written, for this reason, or can be.
     pub(crate) fn break_store(&self, reason: Option<&str>) {
         *self.store_error.lock().unwrap() = reason.map(str::to_owned);
+    }
+
+    /// From now on objects of this kind cannot be written, or can be.
+    pub(crate) fn break_kind(&self, kind: Option<&str>) {
+        *self.broken_kind.lock().unwrap() = kind.map(str::to_owned);
     }
 
     pub(crate) fn service(&self) -> Service {
@@ -124,6 +132,7 @@ struct State {
     watchers: BTreeMap<u64, Watcher>,
     last_watcher: u64,
     store_error: Arc<Mutex<Option<String>>>,
+    broken_kind: Arc<Mutex<Option<String>>>,
     clock: Arc<Mutex<Option<Clock>>>,
     me: Arc<AtomicU64>,
     said_ms: Option<u64>,
@@ -198,6 +207,14 @@ impl State {
         });
         if let Some(error) = self.store_error.lock().unwrap().clone().filter(|_| needs_disk) {
             return Err(ServiceError::Store(error));
+        }
+        let kind = self.broken_kind.lock().unwrap().clone();
+        let is_broken = |op: &Op| {
+            let (Op::Set(object, ..) | Op::Unset(object, _) | Op::Delete(object)) = op;
+            kind.as_deref() == Some(object.kind())
+        };
+        if ops.iter().any(is_broken) {
+            return Err(ServiceError::Store("full".into()));
         }
         for op in &ops {
             let (object, field) = match op {

@@ -123,7 +123,7 @@ pub(super) async fn delete(
     Object(id): Object,
 ) -> Result<StatusCode, Problem> {
     refuse_door(&id)?;
-    principal.may_write(&context.service, &id, &[]).await?;
+    principal.may_delete(&context.service, &id).await?;
     // What is not here needs no tombstone; asking twice is no mistake.
     if context.service.get(id.clone()).await?.is_some() {
         tracing::debug!(object = %id, by = %principal.who, "a client deletes an object");

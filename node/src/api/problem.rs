@@ -480,6 +480,13 @@ impl From<SetupError> for Problem {
             ),
             SetupError::Token(error) => error.into(),
             SetupError::User(error) => error.into(),
+            SetupError::NotSignedIn(_) => Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "not-signed-in",
+                "The user was made, and is not signed in",
+                detail,
+                "sign in with the name and the password: the setup code is used",
+            ),
             SetupError::Stopping => Self::stopping(),
         }
     }

@@ -101,8 +101,9 @@ pub(super) struct MannerBody {
 }
 
 impl MannerBody {
-    fn manner(self) -> Manner {
-        Manner { transition_ms: self.transition_ms, deadline_ms: self.deadline_ms, key: self.key }
+    fn manner(self) -> Result<Manner, Problem> {
+        commands::check_own_key(self.key.as_deref())?;
+        Ok(Manner { transition_ms: self.transition_ms, deadline_ms: self.deadline_ms, key: self.key })
     }
 }
 
@@ -114,7 +115,7 @@ pub(super) async fn activate(
     Body(body): Body<MannerBody>,
 ) -> Result<(StatusCode, Json<Value>), Problem> {
     let wait = body.wait;
-    let manner = body.manner();
+    let manner = body.manner()?;
     answer(&context, &name, wait, context.scenes(&principal.scope).activate(&name, &manner, "client", &by))
         .await
 }
@@ -127,7 +128,7 @@ pub(super) async fn undo(
     Body(body): Body<MannerBody>,
 ) -> Result<(StatusCode, Json<Value>), Problem> {
     let wait = body.wait;
-    let manner = body.manner();
+    let manner = body.manner()?;
     answer(&context, &name, wait, context.scenes(&principal.scope).undo(&name, &manner, &by)).await
 }
 

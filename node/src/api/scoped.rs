@@ -8,10 +8,15 @@ use axum::{
     extract::{MatchedPath, Request},
     http::{Method, StatusCode},
 };
-use mesh_proto::ObjectId;
+use mesh_proto::{FieldName, ObjectId};
 use serde_json::{Value, json};
 
-use super::{access::Principal, objects::MAX_PAGE, problem::Problem};
+use super::{
+    access::Principal,
+    devices::{all_devices, text},
+    objects::MAX_PAGE,
+    problem::Problem,
+};
 use crate::{
     auth::{Scope, tokens::Role},
     service::{ObjectView, Service, ServiceError, Status},
@@ -162,7 +167,8 @@ impl Principal {
     }
 
     /// Refuses what a confined client may not write: anything out of its scope; devices and nodes, for their names and areas say who
-    /// is meant and whose scope they are in; and in a group any device out of its scope, which others would command with it.
+    /// is meant and whose scope they are in; in a group any device out of its scope, which others would command with it; and a group
+    /// that is called as an area out of its scope, which others would command in its place.
     pub(super) async fn may_write(
         &self,
         service: &Service,
@@ -172,12 +178,53 @@ impl Principal {
         if self.scope.is_whole() {
             return Ok(());
         }
+        self.may_touch(id)?;
+        if id.kind() != "group" {
+            return Ok(());
+        }
+        let area = id.name().to_lowercase();
+        let is_of_others =
+            |device: &ObjectView| !self.scope.sees(device) && text(device, "area").to_lowercase() == area;
+        if all_devices(service).await?.iter().any(is_of_others) {
+            let name = shown(id.name());
+            return Err(outside(&format!(
+                "whoever says `{name}` may mean an area beyond it: choose another name"
+            )));
+        }
+        self.must_reach(service, fields.iter().copied()).await
+    }
+
+    /// The same for what it may not delete: with a group that has members out of its scope others would lose those, too.
+    pub(super) async fn may_delete(&self, service: &Service, id: &ObjectId) -> Result<(), Problem> {
+        if self.scope.is_whole() {
+            return Ok(());
+        }
+        self.may_touch(id)?;
+        let group = service.get(id.clone()).await?.filter(|_| id.kind() == "group");
+        let fields = group.iter().flat_map(|group| group.fields.keys()).map(FieldName::as_str);
+        let members = self.must_reach(service, fields).await;
+        // Who they are is not told.
+        members.map_err(|problem| match problem.status() {
+            StatusCode::FORBIDDEN => outside(&format!("`{}` reaches beyond it", shown(id.as_str()))),
+            _ => problem,
+        })
+    }
+
+    fn may_touch(&self, id: &ObjectId) -> Result<(), Problem> {
         self.must_cover(id.kind(), id.name())?;
         if matches!(id.kind(), "device" | "node") {
             return Err(outside("names and areas say who is within it, and are given by others"));
         }
-        for field in fields.iter().filter(|_| id.kind() == "group") {
-            let Some(device) = field.strip_prefix("member.") else { continue };
+        Ok(())
+    }
+
+    /// Refuses members of a group that are out of the scope.
+    async fn must_reach(
+        &self,
+        service: &Service,
+        fields: impl Iterator<Item = &str> + Send,
+    ) -> Result<(), Problem> {
+        for device in fields.filter_map(|field| field.strip_prefix("member.")) {
             let device = ObjectId::new(&format!("device/{device}"))?;
             if !reaches(service, &self.scope, &device).await? {
                 return Err(outside(&format!("`{}` is outside of it", shown(device.as_str()))));
@@ -215,25 +262,46 @@ pub(super) async fn page(
     service: &Service,
     principal: &Principal,
     prefix: &str,
-    mut after: Option<ObjectId>,
+    after: Option<ObjectId>,
     limit: usize,
     incomplete: bool,
 ) -> Result<(Vec<ObjectView>, Option<ObjectId>), ServiceError> {
     let mut page = Vec::new();
-    loop {
-        // Where much is hidden the whole of it is looked through, not limit by limit.
-        let step = if page.is_empty() && principal.scope.is_whole() { limit } else { MAX_PAGE };
-        let found = service.list(prefix, after.take(), step, incomplete).await?;
-        let is_last = found.len() < step;
-        after = found.last().map(|object| object.id.clone());
-        page.extend(found.into_iter().filter(|object| principal.sees(object)));
-        let is_full = page.len() > limit || page.len() == limit && !is_last;
-        if is_full || is_last {
-            page.truncate(limit);
-            let next = page.last().filter(|_| is_full).map(|object| object.id.clone());
-            return Ok((page, next));
+    for prefix in walks(&principal.scope, prefix) {
+        let mut after = after.clone();
+        loop {
+            // Where much is hidden the whole of it is looked through, not limit by limit.
+            let step = if page.is_empty() && principal.scope.is_whole() { limit } else { MAX_PAGE };
+            let found = service.list(&prefix, after.take(), step, incomplete).await?;
+            let is_last = found.len() < step;
+            after = found.last().map(|object| object.id.clone());
+            page.extend(found.into_iter().filter(|object| principal.sees(object)));
+            if page.len() > limit || page.len() == limit && !is_last {
+                page.truncate(limit);
+                let next = page.last().map(|object| object.id.clone());
+                return Ok((page, next));
+            }
+            if is_last {
+                break;
+            }
         }
     }
+    Ok((page, None))
+}
+
+/// The prefixes below which anything can be within the scope, in the order of names, none of them below another.
+fn walks(scope: &Scope, prefix: &str) -> Vec<String> {
+    if scope.is_whole() {
+        return vec![prefix.to_owned()];
+    }
+    let has_devices = !scope.areas.is_empty() || !scope.devices.is_empty();
+    let own = scope.prefixes.iter().map(String::as_str).chain(has_devices.then_some("device/"));
+    let meet = |own: &&str| own.starts_with(prefix) || prefix.starts_with(own);
+    let mut met: Vec<_> =
+        own.filter(meet).map(|own| if own.len() > prefix.len() { own } else { prefix }).collect();
+    met.sort_unstable();
+    met.dedup_by(|later, earlier| later.starts_with(&**earlier));
+    met.into_iter().map(str::to_owned).collect()
 }
 
 /// How the node is, for a confined client: whether what it sees is current. Neither who is in the home nor where.
@@ -259,4 +327,33 @@ pub(crate) fn outside(why: &str) -> Problem {
 
 fn shown(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(160).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+    use super::*;
+
+    #[test]
+    fn only_what_can_be_within_the_scope_is_walked_and_none_of_it_twice() {
+        let texts = |list: &[&str]| list.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+        let scope = |prefixes: &[&str], areas: &[&str]| Scope {
+            prefixes: texts(prefixes),
+            areas: texts(areas),
+            devices: Vec::new(),
+        };
+        for (scope, prefix, expected) in [
+            (Scope::default(), "", &[""][..]),
+            (Scope::default(), "note/", &["note/"]),
+            (scope(&["note/"], &[]), "", &["note/"]),
+            (scope(&["note/"], &["hall"]), "", &["device/", "note/"]),
+            (scope(&["note/"], &["hall"]), "note/s", &["note/s"]),
+            (scope(&["note/"], &["hall"]), "device/lifx", &["device/lifx"]),
+            (scope(&["note/"], &["hall"]), "token/", &[]),
+            (scope(&["note/s", "note/", "device/a", "note/"], &["hall"]), "", &["device/", "note/"]),
+            (scope(&["note/a", "note/b"], &[]), "note/", &["note/a", "note/b"]),
+        ] {
+            assert_eq!(walks(&scope, prefix), texts(expected), "{scope:?} {prefix}");
+        }
+    }
 }

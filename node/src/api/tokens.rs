@@ -52,7 +52,9 @@ pub(super) async fn create(
     };
     let scope = resolve(&context.service, &principal, scope).await?;
     principal.may_grant(role, &scope)?;
-    let wanted = Wanted { role, label, scope: scope.clone(), end, by: Some(principal.who) };
+    let ends_ms =
+        principal.term.as_ref().map(|term| u64::try_from(term.until_s).unwrap_or(0).saturating_mul(1_000));
+    let wanted = Wanted { role, label, scope: scope.clone(), end, by: Some(principal.who), ends_ms };
     let made = context.tokens.make(wanted).await?;
     let body = json!({
         "id": made.id,

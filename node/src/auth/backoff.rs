@@ -2,7 +2,8 @@
 //!
 //! Three things are counted: what is tried on a user, what an address tries, and what an address from which a user has
 //! signed in before tries on that user. The last has an allowance of its own: whatever strangers try on somebody's name,
-//! the person gets in at once from where they usually do. A try counts as wrong before its password is looked at, and is
+//! the person gets in at once from where they usually do. Tries on a user from networks of the home and from elsewhere are counted
+//! apart: what the internet guesses keeps nobody at home out. A try counts as wrong before its password is looked at, and is
 //! taken back when it was right, so that many at once gain nothing.
 //!
 //! The counts outlive a restart in a small file that is written five seconds after a change at the latest, and at
@@ -14,6 +15,7 @@ use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
+use super::setup::is_near;
 use crate::{origin::origin, state_dir::SIGN_INS_FILE};
 
 /// The name of the file within the state folder.
@@ -161,7 +163,7 @@ impl Backoff {
             // Its address counts, but what others on it tried does not hold this one up.
             ([(Of::Pair, pair), of_address], 1)
         } else {
-            ([(Of::User, hash(&[b"user", user.as_bytes()])), of_address], 2)
+            ([(Of::User, user_key(user, address)), of_address], 2)
         };
         let left = counted.iter().take(decisive).map(|(of, key)| self.left(*of, *key, now)).max();
         match left.unwrap_or_default() {
@@ -261,9 +263,15 @@ fn address_key(address: Option<IpAddr>) -> Key {
     hash(&[b"address", text(address.map(origin)).as_bytes()])
 }
 
-/// By the address itself: a neighbour in its network is a stranger.
+/// One for the home and one for everybody else. The board's own socket is at home.
+fn user_key(user: &str, address: Option<IpAddr>) -> Key {
+    let place: &[u8] = if address.is_none_or(is_near) { b"near" } else { b"far" };
+    hash(&[b"user", user.as_bytes(), place])
+}
+
+/// A machine with IPv6 changes its address within its /64 every day.
 fn pair_key(user: &str, address: Option<IpAddr>) -> Key {
-    let address = text(address.map(|address| address.to_canonical()));
+    let address = text(address.map(origin));
     hash(&[b"pair", user.as_bytes(), address.as_bytes()])
 }
 
@@ -372,8 +380,33 @@ mod tests {
         assert_eq!(guess(&mut backoff, "ann", DESK, &mut now, 5), [0, 0, 0, 1, 2]);
         now += KNOWN_FOR;
         assert_eq!(guess(&mut backoff, "ann", DESK, &mut now, 1), [0]);
-        let of_her = (Of::User, hash(&[b"user", b"ann"]));
+        let of_her = (Of::User, user_key("ann", DESK));
         assert_eq!(backoff.counts[&of_her].failures, 1, "she is a stranger again");
+    }
+
+    #[test]
+    fn what_the_internet_tries_holds_up_nobody_at_home_and_an_ipv6_network_is_one_place() {
+        let mut now = Instant::now();
+        let mut backoff = Backoff::new(now);
+        guess(&mut backoff, "ann", STRANGER, &mut now, 12);
+        assert!(backoff.begin("ann", STRANGER, now).is_err());
+        assert!(backoff.begin("ann", Some(IpAddr::from([203, 0, 113, 77])), now).is_err());
+        // She has never signed in from there.
+        for near in ["10.0.0.1", "192.168.7.7", "127.0.0.1", "fe80::1", "fd00::1", "::ffff:10.0.0.2"] {
+            let attempt = backoff.begin("ann", Some(near.parse().unwrap()), now).unwrap();
+            backoff.take_back(&attempt);
+        }
+        guess(&mut backoff, "ann", DESK, &mut now, 12);
+        assert!(
+            backoff.begin("ann", Some(IpAddr::from([10, 0, 0, 2])), now).is_err(),
+            "nor are guesses from there free"
+        );
+        let network = |n: u16| Some(IpAddr::from([0x2001, 0xdb8, 0, 7, 0, 0, 0, n]));
+        now += LONGEST_WAIT;
+        let attempt = backoff.begin("ann", network(1), now).unwrap();
+        backoff.succeeded(&attempt, now);
+        guess(&mut backoff, "ann", STRANGER, &mut now, 12);
+        assert!(backoff.begin("ann", network(2), now).is_ok(), "her address of today");
     }
 
     #[test]
@@ -431,7 +464,7 @@ mod tests {
         let of = |wanted| backoff.counts.keys().filter(|(of, _)| *of == wanted).count();
         assert_eq!((of(Of::User), of(Of::Address)), (Of::User.bound(), Of::Address.bound()));
         assert_eq!(backoff.known.len(), MAX_KNOWN);
-        assert!(backoff.begin("ann", DESK, now).is_err(), "the guesses on her are still counted");
+        assert!(backoff.begin("ann", STRANGER, now).is_err(), "the guesses on her are still counted");
         let bytes = backoff.save(now, 5).unwrap();
         assert!(bytes.len() < SIGN_INS_FILE.max_bytes, "{}", bytes.len());
         assert_eq!(Backoff::read(&bytes, now, 5).counts.len(), backoff.counts.len());

@@ -3,6 +3,7 @@
 //! The task keeps what the objects under `user/` and `session/` say, so that a user made on one node signs in on all, and
 //! what is ended on one is over on all. Passwords are hashed outside of it: it answers while they are.
 
+mod changes;
 mod owner;
 mod pace;
 mod shown;
@@ -193,7 +194,14 @@ impl PeopleHandle {
     ) -> Result<SignedIn, UserError> {
         passwords::check(&new, user)?;
         let proven = self.prove(user, old, address).await?;
-        let hash = self.passwords.hash(new).await?;
+        let hash = match self.passwords.hash(new).await {
+            Ok(hash) => hash,
+            Err(error) => {
+                // The old one was right: that the new one cannot be hashed just now is no wrong try.
+                let _ = self.requests.send(Request::TakeBack(proven.attempt)).await;
+                return Err(error.into());
+            }
+        };
         self.ask(|reply| Request::EndSignIn(proven, Then::Change(hash), address, reply)).await?
     }
 

@@ -2,7 +2,8 @@
 //! that hold a hash only, so that every node of the household honours it.
 //!
 //! A session ends when it was not used for thirty days, ninety days after its beginning, when it is signed out, and
-//! when its user is no longer who it was begun as: see [`super::users`].
+//! when its user is no longer who it was begun as: see [`super::users`]. One that was begun more than a day from now does not count
+//! either: by a clock that is years ahead somewhere it would last for years.
 
 use data_encoding::BASE32_NOPAD;
 use mesh_proto::{FieldName, ObjectId, Value};
@@ -119,12 +120,12 @@ impl Session {
     }
 
     pub(super) fn is_over(&self, now_ms: u64) -> bool {
-        now_ms >= self.expires_ms()
+        now_ms >= self.expires_ms() || self.created_ms > now_ms.saturating_add(GRACE_MS)
     }
 
     /// Whether it has been over for so long that nobody disagrees.
     pub(super) fn is_waste(&self, now_ms: u64) -> bool {
-        self.is_over(now_ms.saturating_sub(GRACE_MS))
+        now_ms.saturating_sub(GRACE_MS) >= self.expires_ms()
     }
 
     pub(super) fn view(&self, id: &str) -> SessionView {
@@ -215,7 +216,11 @@ mod tests {
         }
         assert!(session.is_over(NOW + ABSOLUTE_MS));
         assert!(!session.is_waste(NOW + ABSOLUTE_MS) && session.is_waste(NOW + ABSOLUTE_MS + GRACE_MS));
-        assert!(!session.is_over(0), "a clock that is not set yet ends nothing");
+        assert!(
+            !session.is_over(NOW - GRACE_MS) && session.is_over(NOW - GRACE_MS - 1),
+            "nobody began it tomorrow"
+        );
+        assert!(!session.is_waste(0), "a clock that is not set yet deletes nothing");
     }
 
     #[test]

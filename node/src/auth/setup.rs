@@ -81,6 +81,9 @@ pub enum SetupError {
     /// No user was made; the code counts as before.
     #[error(transparent)]
     User(#[from] UserError),
+    /// The user was made, for which the code is spent.
+    #[error("the user was made, and could not be signed in: {0}")]
+    NotSignedIn(UserError),
     /// The node is stopping.
     #[error("the node is stopping")]
     Stopping,
@@ -328,7 +331,8 @@ impl Setup {
         }
         self.change(State::Spent).await?;
         match self.give(wanted).await {
-            Ok(given) => Ok(given),
+            // An admin came of it: the code counts no more.
+            done @ (Ok(_) | Err(SetupError::NotSignedIn(_))) => done,
             Err(error) => {
                 self.change(open).await?;
                 Err(error)
@@ -345,7 +349,8 @@ impl Setup {
             Wanted::User(new, address) => {
                 let name = new.name.clone();
                 self.people.create(new).await?;
-                Ok(Given::User(self.people.begin_session(&name, address).await?))
+                let signed_in = self.people.begin_session(&name, address).await;
+                signed_in.map(Given::User).map_err(SetupError::NotSignedIn)
             }
         }
     }
@@ -430,7 +435,7 @@ mod tests {
         folder: TestFolder,
         tokens: TokensHandle,
         people: PeopleHandle,
-        _fake: FakeLoop,
+        fake: FakeLoop,
     }
 
     impl Bench {
@@ -439,7 +444,7 @@ mod tests {
             let (tokens, task) = Tokens::new(fake.service());
             tokio::spawn(task.run());
             let people = people(&fake, &folder);
-            Self { folder, tokens, people, _fake: fake }
+            Self { folder, tokens, people, fake }
         }
 
         fn open(&self) -> SetupHandle {
@@ -452,6 +457,20 @@ mod tests {
         async fn code(&self) -> Secret {
             self.open().show().await.unwrap().code.unwrap()
         }
+    }
+
+    #[tokio::test]
+    async fn a_code_that_made_a_user_is_spent_also_where_no_session_could_be_begun() {
+        let bench = Bench::new();
+        let code = bench.code().await;
+        let setup = bench.open();
+        bench.fake.break_kind(Some("session"));
+        let refused = setup.redeem(code.clone(), user("ann", "correct horse")).await;
+        assert!(matches!(refused, Err(SetupError::NotSignedIn(_))), "{refused:?}");
+        assert_eq!(setup.redeem(code, user("ben", "correct horse")).await, Err(SetupError::Spent));
+        bench.fake.break_kind(None);
+        assert!(bench.people.sign_in("ann", Secret::new("correct horse"), None).await.is_ok());
+        assert_eq!(bench.people.users().await.unwrap().len(), 1);
     }
 
     fn token(label: &str) -> Wanted {

@@ -140,6 +140,7 @@ impl<'a> Scenes<'a> {
     /// Deletes a scene.
     pub(crate) async fn remove(&self, name: &str) -> Result<(), Problem> {
         let scene = self.find(name).await?;
+        self.check_scope(&scene, scene.set.keys().chain(scene.before.keys())).await?;
         Ok(self.service.write(Author::Node, vec![Op::Delete(scene.object)]).await?)
     }
 

@@ -135,3 +135,32 @@ async fn tokens_are_made_listed_and_revoked() {
     let bad = bench.call(Method::POST, "/api/v1/tokens", json!({ "role": "king" })).await;
     assert_eq!(bad.problem(), "invalid-request");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_is_revoked_while_the_body_is_on_its_way_opens_nothing() {
+    let bench = Bench::new();
+    let token = bench.token(Role::Operator).await;
+    let id = bench.tokens.list().await.unwrap().pop().unwrap().id;
+    let begun = futures_util::stream::iter([Ok::<_, std::convert::Infallible>("{\"set\":")]);
+    let slow = Body::from_stream(futures_util::StreamExt::chain(begun, futures_util::stream::pending()));
+    let request = Request::builder()
+        .method(Method::PATCH)
+        .uri("/api/v1/objects/note/x")
+        .header(header::CONTENT_TYPE, "application/json")
+        .header(header::HOST, "localhost:7843")
+        .header(header::AUTHORIZATION, format!("Bearer {token}"));
+    let answer = bench.router(Access::Bearer).oneshot(request.body(slow).unwrap());
+    let (answer, revoked) = tokio::join!(answer, bench.tokens.revoke(id));
+    revoked.unwrap();
+    assert_eq!(answer.unwrap().status(), StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test]
+async fn a_request_that_ends_its_own_token_is_answered() {
+    let bench = Bench::new();
+    let token = bench.token(Role::Admin).await;
+    let id = bench.tokens.list().await.unwrap().pop().unwrap().id;
+    let path = format!("/api/v1/tokens/{id}");
+    let answer = bench.bearer(Some(&token), Method::DELETE, &path, Value::Null).await;
+    assert_eq!(answer.status, StatusCode::NO_CONTENT);
+}

@@ -118,6 +118,8 @@ async fn changes_that_make_no_sense_are_named() {
     let bad = [
         json!({ "device": "white", "change": on, "key": "" }),
         json!({ "device": "white", "change": on, "key": "k".repeat(129) }),
+        json!({ "device": "white", "change": on, "key": "schedule/wake@1800000000#0" }),
+        json!({ "device": "white", "change": on, "key": "automation/x#0000000000000001.0" }),
         json!({ "device": "white", "change": on, "deadline_ms": 1 }),
         json!({ "device": "white" }),
         json!({ "device": "white", "change": on, "extra": 1 }),

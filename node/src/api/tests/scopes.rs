@@ -47,7 +47,7 @@ impl Bench {
     }
 
     async fn confined(&self, role: Role, scope: Scope) -> String {
-        let wanted = Wanted { role, label: String::new(), scope, end: None, by: None };
+        let wanted = Wanted { role, label: String::new(), scope, end: None, by: None, ends_ms: None };
         self.tokens.make(wanted).await.unwrap().token.expose().to_owned()
     }
 
@@ -202,6 +202,35 @@ async fn pages_tell_of_nothing_that_is_hidden() {
         assert_eq!(seen.len(), 10, "by {limit}: {seen:?}");
         assert!(seen.iter().all(|id| id.starts_with("note/")));
     }
+}
+
+#[tokio::test]
+async fn groups_take_no_name_of_a_hidden_area_and_keep_members_that_are_hidden() {
+    let bench = Bench::home().await;
+    let token = bench.confined(Role::Operator, scope(&["kitchen"], &[], &["group/", "scene/"])).await;
+    let write = async |method, path: &str, set: Value| {
+        bench.bearer(Some(&token), method, &format!("/api/v1/objects/{path}"), set).await
+    };
+    let member = json!({ "set": { "member.lifx-1": true } });
+    for (name, expected) in
+        [("hall", StatusCode::FORBIDDEN), ("mine", StatusCode::OK), ("kitchen", StatusCode::OK)]
+    {
+        let answer = write(Method::PATCH, &format!("group/{name}"), member.clone()).await;
+        assert_eq!(answer.status, expected, "{name}");
+    }
+    bench.fake.put("group/hall", "member.lifx-1", Stored::from(true)).await;
+    assert_eq!(write(Method::PATCH, "group/hall", member.clone()).await.problem(), "out-of-scope");
+    let refused = write(Method::DELETE, "group/both", Value::Null).await;
+    assert_eq!(refused.problem(), "out-of-scope");
+    assert!(!String::from_utf8_lossy(&refused.body).contains("lifx-2"));
+    assert_eq!(write(Method::DELETE, "group/one", Value::Null).await.status, StatusCode::NO_CONTENT);
+    let all = bench.token(Role::Operator).await;
+    let of_hall = json!({ "devices": { "lifx-2": { "on": true } } });
+    let path = "/api/v1/scenes/evening";
+    assert_eq!(bench.bearer(Some(&all), Method::PUT, path, of_hall).await.status, StatusCode::OK);
+    let refused = bench.bearer(Some(&token), Method::DELETE, path, Value::Null).await;
+    assert_eq!(refused.problem(), "out-of-scope", "neither put nor removed");
+    assert_eq!(bench.bearer(Some(&all), Method::DELETE, path, Value::Null).await.status, StatusCode::OK);
 }
 
 #[tokio::test]
@@ -413,7 +442,7 @@ async fn an_observer_ends_with_its_token() {
     let (path, _task) = bench.listen(bench.router(Access::Bearer)).await;
     let end = Some(End::After(Duration::from_secs(2)));
     let scope = scope(&[], &[], &["note/"]);
-    let wanted = Wanted { role: Role::Viewer, label: String::new(), scope, end, by: None };
+    let wanted = Wanted { role: Role::Viewer, label: String::new(), scope, end, by: None, ends_ms: None };
     let token = bench.tokens.make(wanted).await.unwrap().token;
     let stays = bench.token(Role::Viewer).await;
     let mut ends = Client::open(&path, Some(token.expose())).await.unwrap();

@@ -255,6 +255,7 @@ async fn command(
     body: CommandBody,
 ) -> Result<Taken, Problem> {
     principal.must_be(Role::Operator)?;
+    commands::check_key(&body)?;
     let taken = timeout(
         Duration::from_secs(COMMAND_WITHIN_S),
         commands::hand_in(&context.service, &context.commands, &principal.scope, body, by),

@@ -3,7 +3,10 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use thiserror::Error;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::{
+    sync::{Semaphore, mpsc, oneshot, watch},
+    task::spawn_blocking,
+};
 
 use super::{
     Issuer, Known, Refused, Spec, SpecError, Term, Trial, Vouched, claims, is_signed, outdated,
@@ -51,6 +54,8 @@ pub struct IssuersHandle {
     pub(super) requests: mpsc::Sender<Request>,
     pub(super) known: watch::Receiver<Option<Arc<Known>>>,
     pub(super) time: watch::Receiver<HouseholdTime>,
+    /// Who may look at a signature now.
+    pub(super) turns: Arc<Semaphore>,
 }
 
 impl fmt::Debug for Request {
@@ -68,16 +73,28 @@ impl IssuersHandle {
     pub async fn verify(&self, token: &Secret) -> Result<Vouched, Refused> {
         let now_s = self.now_s()?;
         let known = self.known().await?;
-        match verify(&known, token.expose(), now_s) {
+        match self.judge(&known, token, now_s).await {
             Err(refused) => match outdated(&known, token.expose(), &refused) {
                 Some(name) => {
                     self.fetch(name.clone()).await;
-                    verify(&*self.known().await?, token.expose(), now_s)
+                    self.judge(&self.known().await?, token, now_s).await
                 }
                 None => Err(refused),
             },
             vouched => vouched,
         }
+    }
+
+    /// The same by these issuers. Signatures cost time, which the rest of the node is not to wait for.
+    async fn judge(&self, known: &Arc<Known>, token: &Secret, now_s: i64) -> Result<Vouched, Refused> {
+        let turn = Arc::clone(&self.turns).acquire_owned().await.map_err(|_| Refused::Stopping)?;
+        let (known, token) = (Arc::clone(known), token.clone());
+        // A client that goes away does not end the work: its turn is over when it is done.
+        let done = spawn_blocking(move || {
+            let _held = turn;
+            verify(&known, token.expose(), now_s)
+        });
+        done.await.unwrap_or(Err(Refused::Stopping))
     }
 
     /// What a token would be if it came now, as one of this issuer's; `None` where there is no such issuer.

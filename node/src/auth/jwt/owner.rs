@@ -17,7 +17,7 @@ use std::{
 
 use mesh_proto::kinds::Author;
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{Semaphore, mpsc, oneshot, watch},
     task::{JoinSet, spawn_blocking},
     time::{Instant, sleep_until},
 };
@@ -44,6 +44,8 @@ const AGAIN: Duration = Duration::from_secs(60);
 const AGAIN_AT_LAST: Duration = Duration::from_secs(3_600);
 /// Clients that wait for one fetch; the rest is answered at once.
 const MAX_WAITING: usize = 64;
+/// Tokens whose signatures are looked at at once: others of the board's cores stay free.
+const AT_ONCE: usize = 2;
 /// What a file says before the keys: of which source they are, and when they were fetched.
 const HEAD_BYTES: usize = 32 + 8;
 
@@ -111,7 +113,8 @@ impl Issuers {
         let IssuersParts { service, time, folder } = parts;
         let (sender, requests) = mpsc::channel(64);
         let (known, receiver) = watch::channel(None);
-        let handle = IssuersHandle { requests: sender, known: receiver, time };
+        let turns = Arc::new(Semaphore::new(AT_ONCE));
+        let handle = IssuersHandle { requests: sender, known: receiver, time, turns };
         let (held, fetches) = (BTreeMap::new(), JoinSet::new());
         (handle, Self { service, folder, requests, known, held, fetches })
     }

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use mesh_proto::kinds::Author;
+use mesh_proto::{ObjectId, kinds::Author};
 use tokio::{
     sync::{mpsc, watch},
     time::{MissedTickBehavior, interval},
@@ -19,16 +19,15 @@ use tokio::{
 use tracing::info;
 
 use super::{
-    Begun, LiveSessions, NewUser, PeopleHandle, Proven, Recognised, Request, SignInCounters, SignedIn, Then,
-    pace::Pace, shown::view,
+    Begun, LiveSessions, PeopleHandle, Proven, Recognised, Request, SignInCounters, SignedIn, Then,
+    pace::Pace,
 };
 use crate::{
     auth::{
         Secret,
-        passwords::{HashError, PasswordHash, Passwords},
+        passwords::{HashError, Passwords},
         sessions::{self, MAX_PER_USER, MAX_SESSIONS, Session},
-        tokens::Role,
-        users::{self, Account, Credential, MAX_USERS, User, UserChange, UserError, UserView},
+        users::{self, Account, User, UserError},
     },
     service::{Change, Changes, HouseholdTime, Op, Service, ServiceError},
 };
@@ -38,7 +37,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(60);
 /// How often is looked for what can be deleted, in looks.
 const SWEEP_EVERY: u32 = 60;
 /// Changes in one write.
-const BATCH: usize = 512;
+pub(super) const BATCH: usize = 512;
 
 /// What the owner of users and sessions needs.
 #[derive(Debug)]
@@ -55,13 +54,18 @@ pub struct PeopleParts {
 
 /// The owner of users and sessions; a task runs it.
 pub struct People {
-    service: Service,
+    pub(super) service: Service,
     time: watch::Receiver<HouseholdTime>,
     shutdown: watch::Receiver<bool>,
     requests: mpsc::Receiver<Request>,
     pub(super) live: watch::Sender<LiveSessions>,
     pub(super) users: BTreeMap<String, User>,
     pub(super) sessions: BTreeMap<String, Session>,
+    /// Writes of what was taken away here and could not be written yet, by object. Until they are, what an observer says of these
+    /// objects is not believed.
+    pub(super) owed: BTreeMap<ObjectId, Vec<Op>>,
+    /// The newest stamp of users and sessions, in milliseconds since 1970.
+    latest_ms: u64,
     pace: Pace,
 }
 
@@ -86,7 +90,8 @@ impl People {
         let (passwords, counters) = (Passwords::new()?, Arc::new(SignInCounters::default()));
         let handle = PeopleHandle { requests: sender, live: receiver, passwords, counters };
         let (users, sessions, pace) = (BTreeMap::new(), BTreeMap::new(), Pace::open(&state_dir));
-        let owner = Self { service, time, shutdown, requests, live, users, sessions, pace };
+        let (owed, latest_ms) = (BTreeMap::new(), 0);
+        let owner = Self { service, time, shutdown, requests, live, users, sessions, owed, latest_ms, pace };
         Ok((handle, owner))
     }
 
@@ -134,6 +139,8 @@ impl People {
                 () = self.pace.due() => self.pace.save(),
                 _ = look.tick() => {
                     self.publish();
+                    // What cannot be written now is tried at the next look.
+                    let _ = self.settle().await;
                     looks = looks.wrapping_add(1);
                     if looks.is_multiple_of(SWEEP_EVERY) {
                         self.sweep().await?;
@@ -161,6 +168,7 @@ impl People {
         }
         self.users.retain(|name, _| seen.contains(&format!("user/{name}")));
         self.sessions.retain(|id, _| seen.contains(&format!("session/{id}")));
+        self.owed.retain(|id, _| seen.contains(id.as_str()));
         self.publish();
         Ok(())
     }
@@ -172,6 +180,13 @@ impl People {
 
     fn take(&mut self, changes: Changes) {
         for Change { id, object } in changes.changes {
+            let stamps = object.iter().flat_map(|object| object.fields.values()).map(|field| field.at_ms);
+            self.latest_ms = stamps.fold(self.latest_ms, u64::max);
+            if object.is_none() {
+                self.owed.remove(&id);
+            } else if self.owed.contains_key(&id) {
+                continue;
+            }
             let name = id.name();
             match id.kind() {
                 "user" => {
@@ -190,10 +205,12 @@ impl People {
         }
     }
 
+    /// Now. By a clock that nobody vouches for, which may be years behind, it is at least as late as what was written last.
     pub(super) fn now_ms(&self) -> u64 {
-        let ahead_ms = self.time.borrow().ahead_ms;
+        let HouseholdTime { ahead_ms, trusted } = *self.time.borrow();
         let now = jiff::Timestamp::now().as_millisecond().saturating_add(ahead_ms);
-        u64::try_from(now).unwrap_or(0)
+        let now = u64::try_from(now).unwrap_or(0);
+        if trusted { now } else { now.max(self.latest_ms) }
     }
 
     /// A reply that nobody waits for any more is dropped.
@@ -268,6 +285,7 @@ impl People {
             (Then::Begin, None) => {}
         }
         if !ops.is_empty() {
+            self.settle().await?;
             self.write(ops).await?;
             self.users.insert(name.clone(), user);
             self.publish();
@@ -281,8 +299,13 @@ impl People {
         let from = address.map_or_else(|| "socket".to_owned(), |address| address.to_canonical().to_string());
         let (id, secret, session) = Session::begin(name, basis, from, self.now_ms())?;
         let mut ops = session.ops(&id);
-        ops.extend(self.room_for(name));
+        let gone = self.room_for(name);
+        ops.extend(gone.iter().filter_map(|id| sessions::object(id)).map(Op::Delete));
         self.write(ops).await?;
+        // Only now: where nothing was written they count as before.
+        for id in &gone {
+            self.sessions.remove(id);
+        }
         info!(user = %name, session = %id, ?address, "a person has signed in");
         let expires_ms = session.expires_ms();
         self.sessions.insert(id.clone(), session);
@@ -291,25 +314,17 @@ impl People {
     }
 
     /// What goes so that one more session of this user finds room: those that were not used for longest.
-    fn room_for(&mut self, name: &str) -> Vec<Op> {
-        let mut of_user: Vec<_> = self
-            .sessions
-            .iter()
-            .filter(|(_, s)| s.user == name)
-            .map(|(id, s)| (s.seen_ms, id.clone()))
-            .collect();
+    fn room_for(&self, name: &str) -> Vec<String> {
+        let of_user = self.sessions.iter().filter(|(_, session)| session.user == name);
+        let mut of_user: Vec<_> = of_user.map(|(id, session)| (session.seen_ms, id.clone())).collect();
         of_user.sort_unstable();
         let over = (of_user.len() + 1).saturating_sub(MAX_PER_USER);
-        let mut gone: Vec<String> = of_user.into_iter().take(over).map(|(_, id)| id).collect();
+        let mut gone: Vec<String> = of_user.into_iter().take(over.min(BATCH)).map(|(_, id)| id).collect();
         if gone.is_empty() && self.sessions.len() >= MAX_SESSIONS {
             let oldest = self.sessions.iter().min_by_key(|(_, session)| session.seen_ms);
             gone.extend(oldest.map(|(id, _)| id.clone()));
         }
-        let gone: Vec<String> = gone.into_iter().take(BATCH).collect();
-        for id in &gone {
-            self.sessions.remove(id);
-        }
-        gone.iter().filter_map(|id| sessions::object(id)).map(Op::Delete).collect()
+        gone
     }
 
     fn recognise(&mut self, secret: &Secret) -> Option<Recognised> {
@@ -335,118 +350,6 @@ impl People {
         }
         let (name, Account { role, scope, .. }) = (session.user.clone(), user.account.clone());
         Some(Recognised { user: name, session: id, role, scope })
-    }
-
-    async fn sign_out(&mut self, id: &str, of: Option<&str>) -> Result<(), UserError> {
-        let known = self.sessions.get(id).filter(|session| of.is_none_or(|user| session.user == user));
-        let object = sessions::object(id).filter(|_| known.is_some()).ok_or(UserError::NoSession)?;
-        self.write(vec![Op::Delete(object)]).await?;
-        self.sessions.remove(id);
-        self.publish();
-        Ok(())
-    }
-
-    async fn sign_out_everywhere(&mut self, name: &str) -> Result<(), UserError> {
-        let mut user = self.users.get(name).cloned().ok_or(UserError::NotFound)?;
-        let mut ops = user.sign_out(name)?;
-        ops.extend(self.deletions(name));
-        self.write(ops).await?;
-        info!(user = %name, "a person is signed out everywhere");
-        self.put(name, Some(user));
-        Ok(())
-    }
-
-    fn may_create(&self, name: &str) -> Result<(), UserError> {
-        match () {
-            () if self.users.contains_key(name) => Err(UserError::Taken),
-            () if self.users.len() >= MAX_USERS => Err(UserError::TooMany),
-            () => Ok(()),
-        }
-    }
-
-    async fn create(&mut self, new: NewUser, hash: PasswordHash) -> Result<UserView, UserError> {
-        self.may_create(&new.name)?;
-        let account = Account::new(new.role, new.scope, self.now_ms())?;
-        let credential = Credential::new(&account, hash)?;
-        let user = User::new(account, credential)?;
-        self.write(user.ops(&new.name)).await?;
-        info!(user = %new.name, role = %new.role, "a user was made");
-        self.put(&new.name, Some(user.clone()));
-        Ok(view(&new.name, &user, 0))
-    }
-
-    async fn change(
-        &mut self,
-        name: &str,
-        change: UserChange,
-        password: Option<PasswordHash>,
-        force: bool,
-    ) -> Result<UserView, UserError> {
-        let mut user = self.users.get(name).cloned().ok_or(UserError::NotFound)?;
-        let mut ops = Vec::new();
-        if change != UserChange::default() {
-            user.account = user.account.changed(change)?;
-            users::check_grant(user.account.role, &user.account.scope)?;
-            ops = user.account_ops(name);
-        }
-        if let Some(hash) = password {
-            ops.extend(user.set_password(name, hash)?);
-        }
-        self.leave_an_admin(name, Some(&user), force)?;
-        if !ops.is_empty() {
-            ops.extend(self.deletions(name));
-            self.write(ops).await?;
-            info!(user = %name, role = %user.account.role, enabled = user.account.enabled, "a user was changed");
-            self.put(name, Some(user.clone()));
-        }
-        Ok(view(name, &user, 0))
-    }
-
-    async fn remove(&mut self, name: &str, force: bool) -> Result<(), UserError> {
-        let known = self.users.contains_key(name);
-        let object = users::object(name).filter(|_| known).ok_or(UserError::NotFound)?;
-        self.leave_an_admin(name, None, force)?;
-        let mut ops = vec![Op::Delete(object)];
-        ops.extend(self.deletions(name));
-        self.write(ops).await?;
-        info!(user = %name, "a user was removed");
-        self.put(name, None);
-        Ok(())
-    }
-
-    /// Refuses to make of the last admin who can sign in one that cannot, or no admin. Two nodes that are apart may
-    /// each do it to another: the way back is the socket of a board.
-    fn leave_an_admin(&self, name: &str, after: Option<&User>, force: bool) -> Result<(), UserError> {
-        let is_admin = |user: &User| user.account.role == Role::Admin && user.can_sign_in();
-        let was = self.users.get(name).is_some_and(is_admin);
-        let others = || self.users.iter().any(|(other, user)| other != name && is_admin(user));
-        if force || !was || after.is_some_and(is_admin) || others() {
-            Ok(())
-        } else {
-            Err(UserError::LastAdmin)
-        }
-    }
-
-    /// The deletions of the sessions of a user that this node knows.
-    fn deletions(&self, name: &str) -> Vec<Op> {
-        let of_user = self.sessions.iter().filter(|(_, session)| session.user == name);
-        of_user.filter_map(|(id, _)| sessions::object(id)).map(Op::Delete).take(BATCH).collect()
-    }
-
-    /// Takes in what was written of a user, which ends its sessions.
-    fn put(&mut self, name: &str, user: Option<User>) {
-        match user {
-            Some(user) => drop(self.users.insert(name.to_owned(), user)),
-            None => drop(self.users.remove(name)),
-        }
-        let bases: BTreeMap<String, String> =
-            self.bases().into_iter().map(|(name, basis)| (name.to_owned(), basis)).collect();
-        self.sessions.retain(|_, s| s.user != name || bases.get(name).is_some_and(|basis| *basis == s.basis));
-        self.publish();
-    }
-
-    async fn write(&self, ops: Vec<Op>) -> Result<(), ServiceError> {
-        self.service.write(Author::Node, ops).await
     }
 
     /// Deletes what is long over; not while nobody knows the time.

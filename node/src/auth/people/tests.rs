@@ -283,6 +283,96 @@ async fn what_is_long_over_is_deleted_once_the_time_is_known() {
 }
 
 #[tokio::test]
+async fn what_is_taken_away_counts_also_where_the_disk_is_full() {
+    let full = |done: Result<(), UserError>| assert!(matches!(done, Err(UserError::Service(_))), "{done:?}");
+    let off = UserChange { enabled: Some(false), ..UserChange::default() };
+    for taken in ["session", "sessions", "disabled", "role", "password", "user"] {
+        let (fake, folder) = (FakeLoop::start(), TestFolder::new());
+        let node = Node::start(&fake, &folder);
+        node.people.create(new("ann", Role::Operator)).await.unwrap();
+        let ann = node.people.begin_session("ann", None).await.unwrap();
+        fake.break_store(Some("full"));
+        let change = async |change, password| {
+            let done = node.people.change("ann", change, password, true).await;
+            full(done.map(drop));
+        };
+        match taken {
+            "session" => full(node.people.sign_out(&ann.session, None).await),
+            "sessions" => full(node.people.sign_out_everywhere("ann").await),
+            "disabled" => change(off.clone(), None).await,
+            "role" => change(role(Role::Viewer), None).await,
+            "password" => change(UserChange::default(), Some(Secret::new("another horse"))).await,
+            _ => full(node.people.remove("ann", true).await),
+        }
+        for _ in 0..2 {
+            assert_eq!(node.people.recognise(ann.secret.clone()).await, None, "{taken}");
+            assert!(!node.people.live().borrow().contains(&ann.session), "{taken}");
+            // Observed anew, the old is still there, and is not believed.
+            fake.forget_observers().await;
+        }
+        // The same again is the same error, not a success.
+        if taken == "session" {
+            full(node.people.sign_out(&ann.session, None).await);
+        }
+        if taken == "user" {
+            full(node.people.remove("ann", true).await);
+        }
+        fake.break_store(None);
+        // Whatever is written next comes after it.
+        node.people.create(new("ben", Role::Viewer)).await.unwrap();
+        let again = Node::start(&fake, &TestFolder::new());
+        assert_eq!(again.people.recognise(ann.secret.clone()).await, None, "{taken}");
+        let user = again.people.user("ann").await;
+        match taken {
+            "user" => assert_eq!(user, Err(UserError::NotFound)),
+            "disabled" => assert!(!user.unwrap().enabled),
+            "role" => assert_eq!(user.unwrap().role, Role::Viewer),
+            _ => assert!(user.unwrap().enabled),
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_given_counts_once_it_is_written_and_what_makes_room_goes_only_then() {
+    let (fake, folder) = (FakeLoop::start(), TestFolder::new());
+    let node = Node::start(&fake, &folder);
+    node.people.create(new("ann", Role::Viewer)).await.unwrap();
+    let first = node.people.begin_session("ann", None).await.unwrap();
+    for _ in 1..MAX_PER_USER {
+        node.people.begin_session("ann", None).await.unwrap();
+    }
+    fake.break_store(Some("full"));
+    assert!(node.people.begin_session("ann", None).await.is_err());
+    assert!(node.people.change("ann", role(Role::Operator), None, false).await.is_err());
+    assert_eq!(node.people.user("ann").await.unwrap().role, Role::Viewer);
+    assert_eq!(
+        node.people.recognise(first.secret).await.unwrap().role,
+        Role::Viewer,
+        "nobody was thrown out"
+    );
+}
+
+#[tokio::test]
+async fn a_clock_that_nobody_vouches_for_does_not_bring_old_sessions_back() {
+    let (fake, folder) = (FakeLoop::start(), TestFolder::new());
+    let now = u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap();
+    fake.go_by(move || now);
+    let node = Node::start(&fake, &folder);
+    node.people.create(new("ann", Role::Viewer)).await.unwrap();
+    let ann = node.people.begin_session("ann", None).await.unwrap();
+    // A restart without a battery: years behind.
+    node.time.send_replace(HouseholdTime { ahead_ms: -100_000_000_000, trusted: false });
+    assert!(node.people.recognise(ann.secret.clone()).await.is_some());
+    fake.go_by(move || now + ABSOLUTE_MS);
+    fake.put("user/ben", "epoch", Value::from("x")).await;
+    node.is_live(&ann.session, false).await;
+    assert_eq!(node.people.recognise(ann.secret.clone()).await, None);
+    // Vouched for and years behind: it was begun in what is the future.
+    node.time.send_replace(HouseholdTime { ahead_ms: -100_000_000_000, trusted: true });
+    assert_eq!(node.people.recognise(ann.secret).await, None);
+}
+
+#[tokio::test]
 async fn a_user_has_a_bounded_number_of_sessions_and_the_oldest_goes() {
     let (fake, folder) = (FakeLoop::start(), TestFolder::new());
     let node = Node::start(&fake, &folder);

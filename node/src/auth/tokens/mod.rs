@@ -61,6 +61,9 @@ pub struct Wanted {
     pub end: Option<End>,
     /// Who wants it; none is the setup code.
     pub by: Option<Who>,
+    /// When ends what they came by, where an outside issuer vouches for them, in milliseconds since 1970: what they want ends
+    /// before. Users, issuers and invites that they make are not bound by it.
+    pub ends_ms: Option<u64>,
 }
 
 /// A token that was made.
@@ -131,7 +134,7 @@ pub enum TokenError {
     /// An end that has passed, or is too far away.
     #[error("a token ends in the future, after ten years at most")]
     End,
-    /// It would outlive the token by which it is asked for.
+    /// It would outlive the token by which it is asked for, which may have been revoked meanwhile.
     #[error("the token with which you ask ends before the one that you ask for")]
     Outlives,
     /// An end by a clock that may be years behind.
@@ -209,7 +212,9 @@ impl TokensHandle {
     /// # Errors
     /// [`TokenError`].
     pub async fn create(&self, role: Role, label: String) -> Result<(String, Secret), TokenError> {
-        let made = self.make(Wanted { role, label, scope: WHOLE.clone(), end: None, by: None }).await?;
+        let made = self
+            .make(Wanted { role, label, scope: WHOLE.clone(), end: None, by: None, ends_ms: None })
+            .await?;
         Ok((made.id, made.token))
     }
 
@@ -221,7 +226,8 @@ impl TokensHandle {
         self.ask(Request::List).await.ok_or(TokenError::Service(ServiceError::Stopping))
     }
 
-    /// Ends a token, here at once and everywhere as the deletion spreads.
+    /// Ends a token, here at once and everywhere as the deletion spreads. Where that cannot be written the token opens nothing
+    /// here all the same, unless the node restarts before it can be.
     ///
     /// # Errors
     /// [`TokenError`].

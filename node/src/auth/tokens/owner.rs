@@ -49,6 +49,8 @@ pub struct Tokens {
     live: watch::Sender<Live>,
     denied: Arc<AtomicU64>,
     entries: BTreeMap<String, Entry>,
+    /// Tokens that were revoked here, until it is seen that they are gone: none of them opens anything any more, be the disk full.
+    revoked: BTreeSet<String>,
     /// What is left of tokens that were revoked on one node while they were used on another, and when it was written.
     remnants: BTreeMap<String, u64>,
     attempts: Attempts,
@@ -78,6 +80,7 @@ impl Tokens {
             live,
             denied,
             entries: BTreeMap::new(),
+            revoked: BTreeSet::new(),
             remnants: BTreeMap::new(),
             attempts: Attempts::default(),
             clock: Clock::new(here),
@@ -119,6 +122,7 @@ impl Tokens {
             }
         }
         self.entries.retain(|id, _| seen.contains(id));
+        self.revoked.retain(|id| seen.contains(id));
         self.publish();
         let mut next = self.next(watcher);
         loop {
@@ -151,7 +155,12 @@ impl Tokens {
             let written = object.as_ref().map(written_ms);
             self.clock.written(written.unwrap_or(0));
             self.remnants.remove(&name);
-            match object.as_ref().and_then(Entry::read) {
+            let read = object.as_ref().and_then(Entry::read);
+            if read.is_some() && self.revoked.contains(&name) {
+                continue;
+            }
+            self.revoked.remove(&name);
+            match read {
                 Some(mut entry) if self.entries.len() < MAX_HELD || self.entries.contains_key(&name) => {
                     entry.noted = self.entries.get(&name).and_then(|known| known.noted);
                     self.entries.insert(name, entry);
@@ -190,6 +199,9 @@ impl Tokens {
     /// Follows the clock: tokens end by it, and go a week later.
     async fn look(&mut self) {
         self.publish();
+        if let Err(error) = self.delete_revoked().await {
+            tracing::warn!(%error, "tokens that were revoked here cannot be removed yet");
+        }
         let now = self.clock.now_ms();
         let ended = self.entries.iter().filter_map(|(id, entry)| Some((id, entry.view.expires_ms?)));
         let written = self.remnants.iter().map(|(id, written)| (id, *written));
@@ -314,7 +326,7 @@ impl Tokens {
 
     /// Checks what is wanted; answers with when it ends.
     fn check(&self, wanted: &Wanted) -> Result<Option<u64>, TokenError> {
-        let Wanted { role, label, scope, end, by } = wanted;
+        let Wanted { role, label, scope, end, by, ends_ms } = wanted;
         if label.len() > MAX_LABEL_BYTES || label.chars().any(char::is_control) {
             return Err(TokenError::Label);
         }
@@ -324,9 +336,13 @@ impl Tokens {
         }
         let expires_ms = end.map(|end| self.moment(end)).transpose()?;
         let maker = match by {
-            Some(Who::Token { id, .. }) => self.entries.get(id).and_then(|maker| maker.view.expires_ms),
+            Some(Who::Token { id, .. }) => {
+                // One that was revoked meanwhile leaves nothing behind.
+                self.entries.get(id).ok_or(TokenError::Outlives)?.view.expires_ms
+            }
             _ => None,
         };
+        let maker = [maker, *ends_ms].into_iter().flatten().min();
         if maker.is_some_and(|maker| expires_ms.is_none_or(|end| end > maker)) {
             return Err(TokenError::Outlives);
         }
@@ -346,13 +362,21 @@ impl Tokens {
         if is_fit { Ok(at) } else { Err(TokenError::End) }
     }
 
+    /// Ends a token at once. It stays ended when that cannot be written, which is told and tried again.
     async fn revoke(&mut self, id: &str) -> Result<(), TokenError> {
-        let known = self.entries.contains_key(id);
-        let object = object(id).filter(|_| known).ok_or(TokenError::NotFound)?;
-        self.service.write(Author::Node, vec![Op::Delete(object)]).await?;
-        self.entries.remove(id);
+        if self.entries.remove(id).is_none() && !self.revoked.contains(id) {
+            return Err(TokenError::NotFound);
+        }
+        self.revoked.insert(id.to_owned());
         self.publish();
-        Ok(())
+        Ok(self.delete_revoked().await?)
+    }
+
+    /// Asked again for what is gone already, it changes nothing.
+    async fn delete_revoked(&self) -> Result<(), ServiceError> {
+        let ops: Vec<_> =
+            self.revoked.iter().filter_map(|id| object(id)).take(MAX_TOKENS).map(Op::Delete).collect();
+        if ops.is_empty() { Ok(()) } else { self.service.write(Author::Node, ops).await }
     }
 }
 

@@ -27,7 +27,7 @@ fn timed(trusted: bool) -> (FakeLoop, TokensHandle, watch::Sender<HouseholdTime>
 }
 
 fn wanted(role: Role) -> Wanted {
-    Wanted { role, label: "wall".into(), scope: WHOLE.clone(), end: None, by: None }
+    Wanted { role, label: "wall".into(), scope: WHOLE.clone(), end: None, by: None, ends_ms: None }
 }
 
 fn kitchen() -> Scope {
@@ -132,6 +132,52 @@ async fn no_token_is_made_by_one_that_ends_sooner() {
     let listed = tokens.list().await.unwrap();
     let shown = listed.iter().find(|view| view.id == sooner.id).unwrap();
     assert_eq!(shown.by, who.to_string());
+}
+
+#[tokio::test]
+async fn who_came_by_an_issuer_or_by_a_token_that_is_gone_leaves_nothing_that_lasts_longer() {
+    let (_fake, tokens, _turn) = timed(true);
+    let now = u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap();
+    let outside = Some(Who::Outside { issuer: "work".into(), subject: "ann".into() });
+    let asked =
+        |end| Wanted { end, by: outside.clone(), ends_ms: Some(now + 600_000), ..wanted(Role::Viewer) };
+    for end in [None, hour()] {
+        assert_eq!(tokens.make(asked(end)).await.unwrap_err(), TokenError::Outlives);
+    }
+    let end = Some(End::After(Duration::from_secs(60)));
+    tokens.make(asked(end)).await.unwrap();
+    let (id, _) = tokens.create(Role::Admin, String::new()).await.unwrap();
+    tokens.revoke(id.clone()).await.unwrap();
+    let by = Some(Who::Token { id, label: String::new() });
+    let late = tokens.make(Wanted { end, by, ..wanted(Role::Admin) }).await;
+    assert_eq!(late.unwrap_err(), TokenError::Outlives, "its maker was revoked");
+}
+
+#[tokio::test]
+async fn a_token_is_revoked_also_where_the_disk_is_full_and_goes_once_it_is_not() {
+    let (fake, tokens, turn) = timed(true);
+    let (id, token) = tokens.create(Role::Admin, String::new()).await.unwrap();
+    let gone = object(&id).unwrap();
+    fake.break_store(Some("full"));
+    for _ in 0..2 {
+        assert!(matches!(tokens.revoke(id.clone()).await, Err(TokenError::Service(_))));
+        assert_eq!(tokens.verify(token.clone(), None).await, Err(Denied::Unknown));
+        assert!(!tokens.live().borrow().contains_key(&id));
+        // Observed anew, it is still there, and is not believed.
+        fake.forget_observers().await;
+    }
+    assert!(tokens.list().await.unwrap().is_empty());
+    assert_eq!(tokens.verify(token, None).await, Err(Denied::Unknown));
+    assert!(fake.service().get(gone.clone()).await.unwrap().is_some());
+    fake.break_store(None);
+    for ahead_ms in 0.. {
+        if fake.service().get(gone.clone()).await.unwrap().is_none() {
+            break;
+        }
+        turn.send_replace(HouseholdTime { ahead_ms, trusted: true });
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(tokens.revoke("ffff".into()).await, Err(TokenError::NotFound));
 }
 
 #[tokio::test]
