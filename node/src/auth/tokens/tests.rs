@@ -207,21 +207,6 @@ async fn a_token_ends_is_shown_for_a_week_and_goes() {
 }
 
 #[tokio::test]
-async fn what_a_use_leaves_of_a_token_that_was_revoked_meanwhile_goes_too() {
-    let (fake, tokens, turn) = timed(true);
-    fake.put("token/ff", "used", Value::Int(5)).await;
-    let remnant = ObjectId::new("token/ff").unwrap();
-    for ahead_ms in 0.. {
-        if fake.service().get(remnant.clone()).await.unwrap().is_none() {
-            break;
-        }
-        turn.send_replace(HouseholdTime { ahead_ms, trusted: true });
-        tokio::task::yield_now().await;
-    }
-    assert!(tokens.list().await.unwrap().is_empty());
-}
-
-#[tokio::test]
 async fn a_clock_that_is_not_known_ends_no_token_and_opens_none_that_has_ended() {
     let (fake, tokens, turn) = timed(true);
     let Made { id, token, .. } = tokens.make(Wanted { end: hour(), ..wanted(Role::Viewer) }).await.unwrap();
