@@ -4,14 +4,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 
-use super::acme::der::{Certificate, DerError, Reader};
+use super::acme::der::{BOOLEAN, Certificate, DerError, EXTENSIONS, OBJECT, Reader, SEQUENCE};
 
-const SEQUENCE: u8 = 0x30;
 const SET: u8 = 0x31;
-const OBJECT: u8 = 0x06;
-const BOOLEAN: u8 = 0x01;
-/// `[3]` constructed: the extensions.
-const EXTENSIONS: u8 = 0xa3;
 /// 2.5.4.3.
 const COMMON_NAME: &[u8] = &[0x55, 0x04, 0x03];
 /// 2.5.29.30.

@@ -6,17 +6,17 @@
 use jiff::{civil::DateTime, tz::TimeZone};
 use thiserror::Error;
 
-const SEQUENCE: u8 = 0x30;
+pub(in crate::tls) const SEQUENCE: u8 = 0x30;
 const INTEGER: u8 = 0x02;
-const BOOLEAN: u8 = 0x01;
+pub(in crate::tls) const BOOLEAN: u8 = 0x01;
 const OCTETS: u8 = 0x04;
-const OBJECT: u8 = 0x06;
+pub(in crate::tls) const OBJECT: u8 = 0x06;
 const UTC_TIME: u8 = 0x17;
 const GENERALIZED_TIME: u8 = 0x18;
 /// `[0]` constructed: the version.
 const VERSION: u8 = 0xa0;
 /// `[3]` constructed: the extensions.
-const EXTENSIONS: u8 = 0xa3;
+pub(in crate::tls) const EXTENSIONS: u8 = 0xa3;
 /// `[0]` primitive: the key identifier (RFC 5280, section 4.2.1.1).
 const KEY_IDENTIFIER: u8 = 0x80;
 /// 2.5.29.35, the authority key identifier.
