@@ -498,7 +498,10 @@ fn a_reader_that_goes_away_is_no_error() {
 fn a_user_who_may_not_open_the_socket_is_told_what_to_do() {
     let node = Node::start();
     let binary = node.folder.join("hearth");
-    std::fs::copy(env!("CARGO_BIN_EXE_hearth"), &binary).unwrap();
+    // By another program: a process that another test forks meanwhile would hold what this one wrote open, and nobody can start
+    // that ("text file busy").
+    let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_hearth")).arg(&binary).status().unwrap();
+    assert!(copied.success(), "{copied}");
     let root = std::fs::metadata("/proc/self").unwrap().uid() == 0;
     let mode = |path: &Path, mode| std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
     mode(&binary, 0o755);

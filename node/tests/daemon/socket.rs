@@ -21,9 +21,11 @@ impl Nobody {
         let root = rustix::process::geteuid().is_root();
         assert!(root, "this test runs the command line as another user: run it as root");
         let folder = TempFolder::new();
-        // The build may lie where `nobody` cannot go.
+        // The build may lie where `nobody` cannot go. Another program makes the copy: a process that another test forks
+        // meanwhile would hold what this one wrote open, and nobody can start that ("text file busy").
         let hearth = folder.path().join("hearth");
-        std::fs::copy(env!("CARGO_BIN_EXE_hearth"), &hearth).unwrap();
+        let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_hearth")).arg(&hearth).status().unwrap();
+        assert!(copied.success(), "{copied}");
         Self { hearth, _folder: folder }
     }
 

@@ -140,9 +140,11 @@ impl NameServer {
             Program::Bind => bind(&folder, at, algorithm, zones)?,
         };
         std::fs::write(folder.join("config"), config)?;
-        // A copy: AppArmor lets Debian's own read and write in the folders of its service alone.
+        // A copy: AppArmor lets Debian's own read and write in the folders of its service alone. Another program makes it: a
+        // process that was forked here meanwhile would hold what this one wrote open, and nobody can start that ("text file busy").
         let copy = folder.join("server");
-        std::fs::copy(program.path(), &copy)?;
+        let copied = Command::new("cp").arg(program.path()).arg(&copy).status().await?;
+        ensure!(copied.success(), "{} cannot be copied: {copied}", program.path());
         let mut server =
             Self { program, at, algorithm, process: spawn(program, &copy, &folder, time)?, folder };
         let mut runs = false;
