@@ -103,29 +103,38 @@ async fn a_page_of_somebody_else_gets_nothing_and_a_listed_one_may_ask() {
     assert_eq!(listed().get("/api/v1/objects").await.status, StatusCode::UNAUTHORIZED, "it needs a token");
 }
 
+/// The refusal of one who asks until it is told to wait.
+async fn paced(bench: &Bench) -> Answer {
+    for number in 0..2_000 {
+        // What it claims of itself changes nothing: it is no proxy.
+        let knock = Knock::new(bench).with("x-forwarded-for", &format!("10.1.{}.1", number % 250));
+        let answer = knock.get("/healthz").await;
+        if answer.status == StatusCode::TOO_MANY_REQUESTS {
+            return answer;
+        }
+    }
+    panic!("it is never paced")
+}
+
 #[tokio::test]
 async fn who_asks_too_often_waits_and_a_good_client_beside_it_does_not() {
     let bench = Bench::new();
     let token = format!("Bearer {}", bench.token(Role::Viewer).await);
-    let mut refused = None;
-    for number in 0..2_000 {
-        // What it claims of itself changes nothing: it is no proxy.
-        let knock = Knock::new(&bench).with("x-forwarded-for", &format!("10.1.{}.1", number % 250));
-        let answer = knock.get("/healthz").await;
-        if answer.status == StatusCode::TOO_MANY_REQUESTS {
-            refused = Some(answer);
-            break;
-        }
-    }
-    let refused = refused.expect("it is paced");
+    let refused = paced(&bench).await;
     assert_eq!(refused.problem(), "too-many-requests");
     assert_eq!(refused.headers[header::RETRY_AFTER], "1");
     let good = Knock::new(&bench).with("authorization", &token).get("/api/v1/status").await;
     assert_eq!(good.status, StatusCode::OK, "from the very same address");
     let other = Knock { from: "192.168.1.6:1", ..Knock::new(&bench) }.get("/healthz").await;
     assert_eq!(other.status, StatusCode::OK);
-    let proxied = Knock { from: "10.0.0.2:1", ..Knock::new(&bench) }.with("x-forwarded-for", "192.168.1.5");
-    assert_eq!(proxied.get("/healthz").await.status, StatusCode::TOO_MANY_REQUESTS, "a proxy is believed");
+    // A proxy is believed. On a slow machine it may ask when the time to wait is over already; so few tries spend nothing of its own.
+    let mut proxied = Vec::new();
+    for _ in 0..20 {
+        paced(&bench).await;
+        let knock = Knock { from: "10.0.0.2:1", ..Knock::new(&bench) }.with("x-forwarded-for", "192.168.1.5");
+        proxied.push(knock.get("/healthz").await.status);
+    }
+    assert!(proxied.contains(&StatusCode::TOO_MANY_REQUESTS), "{proxied:?}");
     // An identity has its own, wherever it comes from.
     let mut statuses = Vec::new();
     for number in 0..400_u32 {
