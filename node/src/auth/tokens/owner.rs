@@ -14,7 +14,7 @@ use std::{
 };
 
 use data_encoding::{BASE32_NOPAD, HEXLOWER};
-use mesh_proto::{ShortId, kinds::Author};
+use mesh_proto::{ObjectId, ShortId, kinds::Author};
 use tokio::{
     sync::{mpsc, watch},
     time::{Instant, sleep},
@@ -23,7 +23,7 @@ use tokio::{
 use super::{
     Denied, End, Grant, Live, MAX_LABEL_BYTES, MAX_LIFE_S, MAX_TOKENS, Made, PREFIX, Request, Role,
     TokenError, TokenView, TokensHandle, Wanted,
-    stored::{Clock, Entry, millis, object, set, written_ms},
+    stored::{Clock, Entry, is_remnant, millis, object, set, written_ms},
 };
 use crate::{
     auth::{Secret, Who, attempts::Attempts, random},
@@ -33,6 +33,8 @@ use crate::{
 
 /// Tokens held in memory at most; those beyond are not honoured.
 const MAX_HELD: usize = 4_096;
+/// Objects of tokens that are looked through for what is left of some.
+const MAX_LISTED: usize = 1_000;
 /// How often a node says at most that a token is used: each time is a write that every node gets.
 const NOTE_EVERY: Duration = Duration::from_secs(600);
 /// How long a token that has ended is still shown, in milliseconds: a week.
@@ -51,8 +53,6 @@ pub struct Tokens {
     entries: BTreeMap<String, Entry>,
     /// Tokens that were revoked here, until it is seen that they are gone: none of them opens anything any more, be the disk full.
     revoked: BTreeSet<String>,
-    /// What is left of tokens that were revoked on one node while they were used on another, and when it was written.
-    remnants: BTreeMap<String, u64>,
     attempts: Attempts,
     clock: Clock,
     removes_at: Instant,
@@ -81,7 +81,6 @@ impl Tokens {
             denied,
             entries: BTreeMap::new(),
             revoked: BTreeSet::new(),
-            remnants: BTreeMap::new(),
             attempts: Attempts::default(),
             clock: Clock::new(here),
             removes_at: Instant::now(),
@@ -111,7 +110,6 @@ impl Tokens {
     /// Serves by one observer; `Ok` when nobody can ask any more.
     async fn follow(&mut self, watcher: u64) -> Result<(), ServiceError> {
         let mut seen = BTreeSet::new();
-        self.remnants.clear();
         loop {
             let changes = self.service.next_changes(watcher).await?;
             seen.extend(changes.changes.iter().map(|change| change.id.name().to_owned()));
@@ -152,9 +150,7 @@ impl Tokens {
     fn take(&mut self, changes: Changes) {
         for Change { id, object } in changes.changes {
             let name = id.name().to_owned();
-            let written = object.as_ref().map(written_ms);
-            self.clock.written(written.unwrap_or(0));
-            self.remnants.remove(&name);
+            self.clock.written(object.as_ref().map_or(0, written_ms));
             let read = object.as_ref().and_then(Entry::read);
             if read.is_some() && self.revoked.contains(&name) {
                 continue;
@@ -165,13 +161,7 @@ impl Tokens {
                     entry.noted = self.entries.get(&name).and_then(|known| known.noted);
                     self.entries.insert(name, entry);
                 }
-                _ => {
-                    self.entries.remove(&name);
-                    // Without a hash it is no token of any version.
-                    let is_remnant = object.is_some_and(|object| !object.complete);
-                    let remnant = written.filter(|_| is_remnant && self.remnants.len() < MAX_HELD);
-                    self.remnants.extend(remnant.map(|ms| (name, ms)));
-                }
+                _ => drop(self.entries.remove(&name)),
             }
         }
     }
@@ -202,30 +192,40 @@ impl Tokens {
         if let Err(error) = self.delete_revoked().await {
             tracing::warn!(%error, "tokens that were revoked here cannot be removed yet");
         }
-        let now = self.clock.now_ms();
-        let ended = self.entries.iter().filter_map(|(id, entry)| Some((id, entry.view.expires_ms?)));
-        let written = self.remnants.iter().map(|(id, written)| (id, *written));
-        let old = ended.chain(written).filter(|(_, since)| since.saturating_add(KEPT_MS) <= now);
-        let ids: Vec<String> = old.map(|(id, _)| id.clone()).collect();
-        let is_time = self.clock.is_trusted() && Instant::now() >= self.removes_at;
-        if ids.is_empty() || !is_time {
-            return;
-        }
-        self.removes_at = Instant::now() + REMOVE_EVERY;
-        if let Err(error) = self.remove(ids).await {
+        if self.clock.is_trusted()
+            && Instant::now() >= self.removes_at
+            && let Err(error) = self.remove_old().await
+        {
             tracing::debug!(%error, "tokens that ended a week ago stay for another hour");
         }
     }
 
+    /// Removes what has been of no use for a week.
+    async fn remove_old(&mut self) -> Result<(), ServiceError> {
+        let now = self.clock.now_ms();
+        let is_old = |since: u64| since.saturating_add(KEPT_MS) <= now;
+        let ended = self.entries.iter().filter(|(_, entry)| entry.view.expires_ms.is_some_and(is_old));
+        let mut old: Vec<ObjectId> = ended.filter_map(|(id, _)| object(id)).collect();
+        // Of this observers are told nothing.
+        let listed = self.service.list("token/", None, MAX_LISTED, true).await?;
+        let left = listed.into_iter().filter(|object| is_remnant(object) && is_old(written_ms(object)));
+        old.extend(left.map(|object| object.id));
+        if old.is_empty() {
+            return Ok(());
+        }
+        self.removes_at = Instant::now() + REMOVE_EVERY;
+        self.remove(old).await
+    }
+
     /// Removes tokens for good, on the one node of those alive whose part that is. Should two think so, it is done twice.
-    async fn remove(&mut self, ids: Vec<String>) -> Result<(), ServiceError> {
+    async fn remove(&mut self, old: Vec<ObjectId>) -> Result<(), ServiceError> {
         let status = self.service.status().await?;
         let short = |id: &str| id.get(..16).and_then(|id| id.parse::<ShortId>().ok());
         let living = status.nodes.iter().filter(|node| matches!(node.state, "self" | "alive"));
         if winner(living.filter_map(|node| short(&node.id)), "token/") != short(&status.node) {
             return Ok(());
         }
-        let ops = ids.iter().filter_map(|id| object(id)).take(MAX_TOKENS).map(Op::Delete).collect();
+        let ops = old.into_iter().take(MAX_TOKENS).map(Op::Delete).collect();
         self.service.write(Author::Node, ops).await
     }
 

@@ -81,6 +81,12 @@ pub(super) fn object(id: &str) -> Option<ObjectId> {
     ObjectId::new(&format!("token/{id}")).ok()
 }
 
+/// Whether it is all that is left of a token that was revoked on one node while it was used on another. What has more than that is
+/// a token of which the rest may still be on its way.
+pub(super) fn is_remnant(object: &ObjectView) -> bool {
+    object.fields.keys().all(|field| field.as_str() == "used")
+}
+
 pub(super) fn millis(ms: u64) -> Value {
     Value::Int(i64::try_from(ms).unwrap_or(i64::MAX))
 }
