@@ -90,7 +90,8 @@ fn show(name: &str, issuer: &Issuer) -> Value {
             ("name", json!(name)),
             ("keys", json!(issuer.keys.as_ref().map(|keys| keys.count()))),
             ("fetched", json!(issuer.fetched_ms.map(timestamp))),
-            ("error", json!(issuer.error)),
+            ("error", json!(issuer.error.as_ref().map(|error| &error.why))),
+            ("failing_since", json!(issuer.error.as_ref().map(|error| timestamp(error.since_ms)))),
         ];
         members.extend(state.map(|(name, value)| (name.to_owned(), value)));
     }

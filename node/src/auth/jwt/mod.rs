@@ -131,8 +131,17 @@ pub struct Issuer {
     pub keys: Option<Arc<Keys>>,
     /// When that was, in milliseconds since 1970.
     pub fetched_ms: Option<u64>,
-    /// Why the last attempt to fetch them failed.
-    pub error: Option<String>,
+    /// Why they cannot be fetched; none after an attempt that went well, and before the first.
+    pub error: Option<Unfetched>,
+}
+
+/// Why the keys of an issuer cannot be fetched.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unfetched {
+    /// When the first attempt failed since one went well, in milliseconds since 1970.
+    pub since_ms: u64,
+    /// What the last one failed by.
+    pub why: String,
 }
 
 /// The issuers by name.

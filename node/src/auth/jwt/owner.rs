@@ -11,7 +11,10 @@ use std::{
     io,
     path::{Path, PathBuf},
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -23,7 +26,7 @@ use tokio::{
 };
 
 use super::{
-    Issuer, IssuersHandle, Keys, Known, PutError, Spec,
+    Issuer, IssuersHandle, Keys, Known, PutError, Spec, Unfetched,
     fetch::{Fetched, MOST, fetch},
     issuers::Request,
     spec::{KIND, object},
@@ -97,6 +100,8 @@ pub struct Issuers {
     known: watch::Sender<Option<Arc<Known>>>,
     held: BTreeMap<String, Held>,
     fetches: JoinSet<Outcome>,
+    /// Fetches that failed since the start.
+    failures: Arc<AtomicU64>,
 }
 
 impl fmt::Debug for Issuers {
@@ -114,9 +119,11 @@ impl Issuers {
         let (sender, requests) = mpsc::channel(64);
         let (known, receiver) = watch::channel(None);
         let turns = Arc::new(Semaphore::new(AT_ONCE));
-        let handle = IssuersHandle { requests: sender, known: receiver, time, turns };
+        let failures = Arc::new(AtomicU64::new(0));
+        let handle =
+            IssuersHandle { requests: sender, known: receiver, time, turns, failures: failures.clone() };
         let (held, fetches) = (BTreeMap::new(), JoinSet::new());
-        (handle, Self { service, folder, requests, known, held, fetches })
+        (handle, Self { service, folder, requests, known, held, fetches, failures })
     }
 
     /// Serves until the event loop or every handle is gone. Tokens wait until the issuers are known.
@@ -316,6 +323,9 @@ impl Issuers {
         // Of a source that counts no more: whoever waited for it was told when that changed.
         let Some(held) = self.held.get_mut(&name).filter(|held| held.source == source) else { return };
         held.fetching = false;
+        if result.is_err() {
+            self.failures.fetch_add(1, Ordering::Relaxed);
+        }
         let document = held.learn(&name, result);
         let waiting = std::mem::take(&mut held.waiting);
         // Kept before they count: what was let in by them is let in after a restart, too.
@@ -346,19 +356,21 @@ impl Held {
         let now = Instant::now();
         let Fetched { keys, document, fresh } = match result {
             Ok(fetched) => fetched,
-            Err(error) => {
-                if self.issuer.error.as_ref() != Some(&error) {
-                    tracing::warn!(issuer = name, %error, "the keys of an issuer could not be fetched");
+            Err(why) => {
+                let before = self.issuer.error.take();
+                if before.as_ref().is_none_or(|before| before.why != why) {
+                    tracing::warn!(issuer = name, error = %why, "the keys of an issuer could not be fetched");
                 }
+                let since_ms = before.map_or_else(now_ms, |before| before.since_ms);
                 let pause = AGAIN.saturating_mul(1 << self.failures.min(6)).min(AGAIN_AT_LAST);
                 self.failures = self.failures.saturating_add(1);
                 self.due = now + pause;
-                self.issuer.error = Some(error);
+                self.issuer.error = Some(Unfetched { since_ms, why });
                 return None;
             }
         };
         (self.failures, self.due, self.issuer.error) = (0, now + fresh, None);
-        let fetched_ms = unix_seconds().saturating_mul(1_000);
+        let fetched_ms = now_ms();
         self.issuer.fetched_ms = Some(fetched_ms);
         if self.issuer.keys.as_deref() == Some(&keys) {
             return None;
@@ -367,6 +379,10 @@ impl Held {
         self.issuer.keys = Some(Arc::new(keys));
         Some([self.source.as_bytes().as_slice(), &fetched_ms.to_le_bytes(), &document].concat())
     }
+}
+
+fn now_ms() -> u64 {
+    unix_seconds().saturating_mul(1_000)
 }
 
 /// The keys in a file and when they were fetched, if they are of that source. A file that cannot be read is no file.
