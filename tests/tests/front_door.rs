@@ -330,7 +330,8 @@ async fn a_command_names_who_gave_it_on_both_nodes_and_the_trail_outlives_them()
         emulator.address()
     );
     // Only one of them reaches the bulb: it carries out what the other takes.
-    let owner = Plan::new("owner").config(config).start().await.unwrap();
+    let owner = Plan::new("owner").config(config).variable("HEARTH_LOG", "debug");
+    let owner = owner.start().await.unwrap();
     let mut taker = owner.joined("taker").await.unwrap();
     wait_until("the bulb is known", PATIENCE, async || {
         Ok(taker.fields(BULB).await?["availability"]["state"] == "online")
@@ -346,6 +347,14 @@ async fn a_command_names_who_gave_it_on_both_nodes_and_the_trail_outlives_them()
     assert_eq!(command["state"], "confirmed", "{command}");
     let there = owner.client().get(&format!("/api/v1/commands/{id}")).await.unwrap().success().unwrap();
     assert_eq!(there["by"], json!(by));
+    assert_eq!(owner.fields(BULB).await.unwrap()["desired"]["by"], json!(by));
+    // In the log of whoever carries it out, by the node and by its adapter.
+    let log = owner.log();
+    for who in ["the command goes to its adapter", "an adapter takes a command in"] {
+        let lines: Vec<_> = log.lines().filter(|line| line.contains(who) && line.contains(&id)).collect();
+        assert!(!lines.is_empty() && lines.iter().all(|line| line.contains(&by)), "{who}: {lines:?}");
+    }
+    assert!(!log.contains(&operator), "a name, never the token");
     let refused = web(&taker, &viewer).send("POST", "/api/v1/commands", Some(&body)).await.unwrap();
     assert_eq!(refused.status, 403);
 
