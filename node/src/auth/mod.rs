@@ -4,6 +4,7 @@
 pub mod admission;
 pub(crate) mod attempts;
 pub mod backoff;
+mod clock;
 pub mod exchange;
 pub mod invite;
 pub mod join;

@@ -25,6 +25,7 @@ use super::{
 use crate::{
     auth::{
         Secret,
+        clock::Clock,
         passwords::{HashError, Passwords},
         sessions::{self, MAX_PER_USER, MAX_SESSIONS, Session},
         users::{self, Account, User, UserError},
@@ -55,7 +56,7 @@ pub struct PeopleParts {
 /// The owner of users and sessions; a task runs it.
 pub struct People {
     pub(super) service: Service,
-    time: watch::Receiver<HouseholdTime>,
+    pub(super) clock: Clock,
     shutdown: watch::Receiver<bool>,
     requests: mpsc::Receiver<Request>,
     pub(super) live: watch::Sender<LiveSessions>,
@@ -64,8 +65,6 @@ pub struct People {
     /// Writes of what was taken away here and could not be written yet, by object. Until they are, what an observer says of these
     /// objects is not believed.
     pub(super) owed: BTreeMap<ObjectId, Vec<Op>>,
-    /// The newest stamp of users and sessions, in milliseconds since 1970.
-    latest_ms: u64,
     pace: Pace,
 }
 
@@ -90,8 +89,8 @@ impl People {
         let (passwords, counters) = (Passwords::new()?, Arc::new(SignInCounters::default()));
         let handle = PeopleHandle { requests: sender, live: receiver, passwords, counters };
         let (users, sessions, pace) = (BTreeMap::new(), BTreeMap::new(), Pace::open(&state_dir));
-        let (owed, latest_ms) = (BTreeMap::new(), 0);
-        let owner = Self { service, time, shutdown, requests, live, users, sessions, owed, latest_ms, pace };
+        let (owed, clock) = (BTreeMap::new(), Clock::new(time));
+        let owner = Self { service, clock, shutdown, requests, live, users, sessions, owed, pace };
         Ok((handle, owner))
     }
 
@@ -180,8 +179,7 @@ impl People {
 
     fn take(&mut self, changes: Changes) {
         for Change { id, object } in changes.changes {
-            let stamps = object.iter().flat_map(|object| object.fields.values()).map(|field| field.at_ms);
-            self.latest_ms = stamps.fold(self.latest_ms, u64::max);
+            object.iter().for_each(|object| self.clock.see(object));
             if object.is_none() {
                 self.owed.remove(&id);
             } else if self.owed.contains_key(&id) {
@@ -203,14 +201,6 @@ impl People {
                 ),
             }
         }
-    }
-
-    /// Now. By a clock that nobody vouches for, which may be years behind, it is at least as late as what was written last.
-    pub(super) fn now_ms(&self) -> u64 {
-        let HouseholdTime { ahead_ms, trusted } = *self.time.borrow();
-        let now = jiff::Timestamp::now().as_millisecond().saturating_add(ahead_ms);
-        let now = u64::try_from(now).unwrap_or(0);
-        if trusted { now } else { now.max(self.latest_ms) }
     }
 
     /// A reply that nobody waits for any more is dropped.
@@ -297,7 +287,7 @@ impl People {
         let user = self.users.get(name).ok_or(UserError::NotFound)?;
         let (role, basis) = (user.account.role, user.basis().ok_or(UserError::NotFound)?);
         let from = address.map_or_else(|| "socket".to_owned(), |address| address.to_canonical().to_string());
-        let (id, secret, session) = Session::begin(name, basis, from, self.now_ms())?;
+        let (id, secret, session) = Session::begin(name, basis, from, self.clock.now_ms())?;
         let mut ops = session.ops(&id);
         let gone = self.room_for(name);
         ops.extend(gone.iter().filter_map(|id| sessions::object(id)).map(Op::Delete));
@@ -337,7 +327,7 @@ impl People {
             }
         }
         let id = found?;
-        let now_ms = self.now_ms();
+        let now_ms = self.clock.now_ms();
         let session = self.sessions.get_mut(&id)?;
         let user = self.users.get(&session.user)?;
         if user.basis().as_deref() != Some(session.basis.as_str()) || session.is_over(now_ms) {
@@ -354,10 +344,10 @@ impl People {
 
     /// Deletes what is long over; not while nobody knows the time.
     async fn sweep(&mut self) -> Result<(), ServiceError> {
-        if !self.time.borrow().trusted {
+        if !self.clock.is_trusted() {
             return Ok(());
         }
-        let now_ms = self.now_ms();
+        let now_ms = self.clock.now_ms();
         let over = self.sessions.iter().filter(|(_, session)| session.is_waste(now_ms));
         let mut waste: Vec<_> = over.filter_map(|(id, _)| sessions::object(id)).collect();
         let listed = self.service.list("session/", None, 1_000, true).await?;

@@ -23,10 +23,15 @@ use tokio::{
 use super::{
     Denied, End, Grant, Live, MAX_LABEL_BYTES, MAX_LIFE_S, MAX_TOKENS, Made, PREFIX, Request, Role,
     TokenError, TokenView, TokensHandle, Wanted,
-    stored::{Clock, Entry, is_remnant, millis, object, set, written_ms},
+    stored::{Entry, is_remnant, millis, object, set},
 };
 use crate::{
-    auth::{Secret, Who, attempts::Attempts, random},
+    auth::{
+        Secret, Who,
+        attempts::Attempts,
+        clock::{Clock, written_ms},
+        random,
+    },
     devices::ownership::winner,
     service::{Change, Changes, HouseholdTime, Op, Service, ServiceError},
 };
@@ -137,7 +142,7 @@ impl Tokens {
                     None => return Ok(()),
                 },
                 () = sleep(wait) => self.look().await,
-                () = Clock::told(&mut self.clock.time) => self.look().await,
+                () = self.clock.told() => self.look().await,
             }
         }
     }
@@ -150,7 +155,7 @@ impl Tokens {
     fn take(&mut self, changes: Changes) {
         for Change { id, object } in changes.changes {
             let name = id.name().to_owned();
-            self.clock.written(object.as_ref().map_or(0, written_ms));
+            object.iter().for_each(|object| self.clock.see(object));
             let read = object.as_ref().and_then(Entry::read);
             if read.is_some() && self.revoked.contains(&name) {
                 continue;
