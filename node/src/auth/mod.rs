@@ -6,6 +6,7 @@ pub(crate) mod attempts;
 pub mod backoff;
 mod clock;
 pub mod exchange;
+mod follower;
 pub mod invite;
 pub mod join;
 pub mod jwt;

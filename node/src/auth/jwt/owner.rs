@@ -6,11 +6,8 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
-    fmt, fs,
-    future::Future,
-    io,
+    fmt, fs, io,
     path::{Path, PathBuf},
-    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -29,10 +26,11 @@ use super::{
     Issuer, IssuersHandle, Keys, Known, PutError, Spec, Unfetched,
     fetch::{Fetched, MOST, fetch},
     issuers::Request,
-    spec::{KIND, object},
+    spec::object,
 };
 use crate::{
-    service::{Changes, HouseholdTime, Op, Service, ServiceError},
+    auth::follower::{Follower, News},
+    service::{HouseholdTime, Op, Service},
     store::files::{FileKind, read_checked, write_durable},
     timekeeping::unix_seconds,
 };
@@ -110,8 +108,6 @@ impl fmt::Debug for Issuers {
     }
 }
 
-type Next = Pin<Box<dyn Future<Output = Result<Changes, ServiceError>> + Send>>;
-
 impl Issuers {
     /// The owner and the way to it.
     pub fn new(parts: IssuersParts) -> (IssuersHandle, Self) {
@@ -128,51 +124,27 @@ impl Issuers {
 
     /// Serves until the event loop or every handle is gone. Tokens wait until the issuers are known.
     pub async fn run(mut self) {
-        while let Ok(watching) = self.service.watch(vec![format!("{KIND}/")], None).await {
-            let outcome = self.follow(watching.watcher).await;
-            match outcome {
-                Err(ServiceError::Stopping) => return,
-                Err(error) => tracing::debug!(%error, "observing the issuers anew"),
-                Ok(()) => return self.service.unwatch(watching.watcher).await,
-            }
-        }
-    }
-
-    /// Serves by one observer; `Ok` when nobody can ask any more.
-    async fn follow(&mut self, watcher: u64) -> Result<(), ServiceError> {
-        let mut seen = BTreeSet::new();
+        let mut follower = Follower::new(self.service.clone(), &["issuer/"]);
         loop {
-            let changes = self.service.next_changes(watcher).await?;
-            seen.extend(changes.changes.iter().map(|change| change.id.name().to_owned()));
-            let caught_up = changes.caught_up;
-            self.take(changes).await;
-            if caught_up {
-                break;
+            let is_known = follower.has_caught_up();
+            if is_known {
+                self.fetch_what_is_due();
             }
-        }
-        self.held.retain(|name, _| seen.contains(name));
-        self.tidy().await;
-        self.publish();
-        let mut next = self.next(watcher);
-        loop {
-            self.fetch_what_is_due();
-            let due = self.held.values().filter(|held| !held.fetching).map(|held| held.due).min();
+            let due = self.held.values().filter(|held| is_known && !held.fetching).map(|held| held.due).min();
             let until_due = async {
                 match due {
                     Some(due) => sleep_until(due).await,
                     None => std::future::pending().await,
                 }
             };
-            // The same future is polled until it ends: dropping it could lose its changes.
             tokio::select! {
-                changes = &mut next => {
-                    self.take(changes?).await;
-                    self.publish();
-                    next = self.next(watcher);
-                }
-                request = self.requests.recv() => match request {
+                news = follower.next() => match news {
+                    Some(news) => self.take(news).await,
+                    None => return,
+                },
+                request = self.requests.recv(), if is_known => match request {
                     Some(request) => self.handle(request).await,
-                    None => return Ok(()),
+                    None => return follower.end().await,
                 },
                 Some(Ok(outcome)) = self.fetches.join_next() => self.fetched(outcome).await,
                 () = until_due => {}
@@ -180,13 +152,8 @@ impl Issuers {
         }
     }
 
-    fn next(&self, watcher: u64) -> Next {
-        let service = self.service.clone();
-        Box::pin(async move { service.next_changes(watcher).await })
-    }
-
-    async fn take(&mut self, changes: Changes) {
-        for change in changes.changes {
+    async fn take(&mut self, news: News) {
+        for change in news.changes {
             let name = change.id.name().to_owned();
             match change.object.as_ref().and_then(Spec::of) {
                 Some(spec) if self.held.len() < MAX_ISSUERS || self.held.contains_key(&name) => {
@@ -194,6 +161,13 @@ impl Issuers {
                 }
                 _ => self.forget(&name).await,
             }
+        }
+        if let Some(all) = news.all {
+            self.held.retain(|name, _| object(name).is_ok_and(|object| all.contains(&object)));
+            self.tidy().await;
+        }
+        if news.is_whole {
+            self.publish();
         }
     }
 

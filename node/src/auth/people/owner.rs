@@ -1,15 +1,6 @@
 //! The task that owns users, sessions and the pace of sign-ins.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt,
-    future::Future,
-    net::IpAddr,
-    path::PathBuf,
-    pin::Pin,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, fmt, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use mesh_proto::{ObjectId, kinds::Author};
 use tokio::{
@@ -26,11 +17,12 @@ use crate::{
     auth::{
         Secret,
         clock::Clock,
+        follower::{Follower, News},
         passwords::{HashError, Passwords},
         sessions::{self, MAX_PER_USER, MAX_SESSIONS, Session},
         users::{self, Account, User, UserError},
     },
-    service::{Change, Changes, HouseholdTime, Op, Service, ServiceError},
+    service::{Change, HouseholdTime, Op, Service, ServiceError},
 };
 
 /// How often is looked for sessions that are over.
@@ -75,8 +67,6 @@ impl fmt::Debug for People {
     }
 }
 
-type Next = Pin<Box<dyn Future<Output = Result<Changes, ServiceError>> + Send>>;
-
 impl People {
     /// The owner and the way to it.
     ///
@@ -97,23 +87,7 @@ impl People {
     /// Serves until the event loop or every handle is gone. Requests wait until users and sessions are known, so that
     /// nobody is refused because the node has just started.
     pub async fn run(mut self) {
-        let prefixes = || vec!["user/".to_owned(), "session/".to_owned()];
-        while let Ok(watching) = self.service.watch(prefixes(), None).await {
-            match self.follow(watching.watcher).await {
-                Err(ServiceError::Stopping) => break,
-                Err(error) => tracing::debug!(%error, "observing users and sessions anew"),
-                Ok(()) => {
-                    self.service.unwatch(watching.watcher).await;
-                    break;
-                }
-            }
-        }
-        self.pace.save_now().await;
-    }
-
-    /// Serves by one observer; `Ok` when nobody can ask any more.
-    async fn follow(&mut self, watcher: u64) -> Result<(), ServiceError> {
-        self.catch_up(watcher).await?;
+        let mut follower = Follower::new(self.service.clone(), &["user/", "session/"]);
         let mut shutdown = self.shutdown.clone();
         let mut stops = std::pin::pin!(async move {
             let _ = shutdown.wait_for(|stop| *stop).await;
@@ -122,27 +96,29 @@ impl People {
         let mut looks = 0u32;
         let mut look = interval(LOOK_EVERY);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut next = self.next(watcher);
         loop {
-            // The same future is polled until it ends: dropping it could lose its changes.
+            let is_known = follower.has_caught_up();
             tokio::select! {
-                changes = &mut next => {
-                    self.take(changes?);
-                    self.publish();
-                    next = self.next(watcher);
-                }
-                request = self.requests.recv() => match request {
+                news = follower.next() => match news {
+                    Some(news) => self.take(news),
+                    None => break,
+                },
+                request = self.requests.recv(), if is_known => match request {
                     Some(request) => self.handle(request).await,
-                    None => return Ok(()),
+                    None => {
+                        follower.end().await;
+                        break;
+                    }
                 },
                 () = self.pace.due() => self.pace.save(),
-                _ = look.tick() => {
+                _ = look.tick(), if is_known => {
                     self.publish();
                     // What cannot be written now is tried at the next look.
                     let _ = self.settle().await;
                     looks = looks.wrapping_add(1);
                     if looks.is_multiple_of(SWEEP_EVERY) {
-                        self.sweep().await?;
+                        // What cannot be deleted now is found again.
+                        let _ = self.sweep().await;
                     }
                 }
                 // It serves on: whoever asks now is answered.
@@ -152,33 +128,11 @@ impl People {
                 }
             }
         }
+        self.pace.save_now().await;
     }
 
-    async fn catch_up(&mut self, watcher: u64) -> Result<(), ServiceError> {
-        let mut seen = BTreeSet::new();
-        loop {
-            let changes = self.service.next_changes(watcher).await?;
-            seen.extend(changes.changes.iter().map(|change| change.id.as_str().to_owned()));
-            let caught_up = changes.caught_up;
-            self.take(changes);
-            if caught_up {
-                break;
-            }
-        }
-        self.users.retain(|name, _| seen.contains(&format!("user/{name}")));
-        self.sessions.retain(|id, _| seen.contains(&format!("session/{id}")));
-        self.owed.retain(|id, _| seen.contains(id.as_str()));
-        self.publish();
-        Ok(())
-    }
-
-    fn next(&self, watcher: u64) -> Next {
-        let service = self.service.clone();
-        Box::pin(async move { service.next_changes(watcher).await })
-    }
-
-    fn take(&mut self, changes: Changes) {
-        for Change { id, object } in changes.changes {
+    fn take(&mut self, news: News) {
+        for Change { id, object } in news.changes {
             object.iter().for_each(|object| self.clock.see(object));
             if object.is_none() {
                 self.owed.remove(&id);
@@ -200,6 +154,15 @@ impl People {
                     sessions::MAX_HELD,
                 ),
             }
+        }
+        if let Some(all) = news.all {
+            let is_there = |object: Option<ObjectId>| object.is_some_and(|object| all.contains(&object));
+            self.users.retain(|name, _| is_there(users::object(name)));
+            self.sessions.retain(|id, _| is_there(sessions::object(id)));
+            self.owed.retain(|id, _| all.contains(id));
+        }
+        if news.is_whole {
+            self.publish();
         }
     }
 
@@ -356,11 +319,7 @@ impl People {
         for object in &waste {
             self.sessions.remove(object.name());
         }
-        match self.write(waste.into_iter().map(Op::Delete).collect()).await {
-            // What cannot be written now is found again.
-            Err(error) if error != ServiceError::Stopping => Ok(()),
-            done => done,
-        }
+        self.write(waste.into_iter().map(Op::Delete).collect()).await
     }
 }
 

@@ -3,9 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
-    future::Future,
     net::IpAddr,
-    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -30,10 +28,11 @@ use crate::{
         Secret, Who,
         attempts::Attempts,
         clock::{Clock, written_ms},
+        follower::{Follower, News},
         random,
     },
     devices::ownership::winner,
-    service::{Change, Changes, HouseholdTime, Op, Service, ServiceError},
+    service::{Change, HouseholdTime, Op, Service, ServiceError},
 };
 
 /// Tokens held in memory at most; those beyond are not honoured.
@@ -69,8 +68,6 @@ impl fmt::Debug for Tokens {
     }
 }
 
-type Next = Pin<Box<dyn Future<Output = Result<Changes, ServiceError>> + Send>>;
-
 impl Tokens {
     /// The owner and the way to it. It goes by the clock of this machine.
     pub fn new(service: Service) -> (TokensHandle, Self) {
@@ -102,58 +99,26 @@ impl Tokens {
     /// Serves until the event loop or every handle is gone. Requests wait until the tokens are
     /// known, so that none is refused because the node has just started.
     pub async fn run(mut self) {
-        while let Ok(watching) = self.service.watch(vec!["token/".to_owned()], None).await {
-            let outcome = self.follow(watching.watcher).await;
-            match outcome {
-                Err(ServiceError::Stopping) => return,
-                Err(error) => tracing::debug!(%error, "observing the tokens anew"),
-                Ok(()) => return self.service.unwatch(watching.watcher).await,
-            }
-        }
-    }
-
-    /// Serves by one observer; `Ok` when nobody can ask any more.
-    async fn follow(&mut self, watcher: u64) -> Result<(), ServiceError> {
-        let mut seen = BTreeSet::new();
+        let mut follower = Follower::new(self.service.clone(), &["token/"]);
         loop {
-            let changes = self.service.next_changes(watcher).await?;
-            seen.extend(changes.changes.iter().map(|change| change.id.name().to_owned()));
-            let caught_up = changes.caught_up;
-            self.take(changes);
-            if caught_up {
-                break;
-            }
-        }
-        self.entries.retain(|id, _| seen.contains(id));
-        self.revoked.retain(|id| seen.contains(id));
-        self.publish();
-        let mut next = self.next(watcher);
-        loop {
-            let wait = self.until_next_end();
-            // The same future is polled until it ends: dropping it could lose its changes.
+            let (wait, is_known) = (self.until_next_end(), follower.has_caught_up());
             tokio::select! {
-                changes = &mut next => {
-                    self.take(changes?);
-                    self.publish();
-                    next = self.next(watcher);
-                }
-                request = self.requests.recv() => match request {
-                    Some(request) => self.handle(request).await,
-                    None => return Ok(()),
+                news = follower.next() => match news {
+                    Some(news) => self.take(news),
+                    None => return,
                 },
-                () = sleep(wait) => self.look().await,
-                () = self.clock.told() => self.look().await,
+                request = self.requests.recv(), if is_known => match request {
+                    Some(request) => self.handle(request).await,
+                    None => return follower.end().await,
+                },
+                () = sleep(wait), if is_known => self.look().await,
+                () = self.clock.told(), if is_known => self.look().await,
             }
         }
     }
 
-    fn next(&self, watcher: u64) -> Next {
-        let service = self.service.clone();
-        Box::pin(async move { service.next_changes(watcher).await })
-    }
-
-    fn take(&mut self, changes: Changes) {
-        for Change { id, object } in changes.changes {
+    fn take(&mut self, news: News) {
+        for Change { id, object } in news.changes {
             let name = id.name().to_owned();
             object.iter().for_each(|object| self.clock.see(object));
             let read = object.as_ref().and_then(Entry::read);
@@ -168,6 +133,14 @@ impl Tokens {
                 }
                 _ => drop(self.entries.remove(&name)),
             }
+        }
+        if let Some(all) = news.all {
+            let is_there = |id: &String| object(id).is_some_and(|object| all.contains(&object));
+            self.entries.retain(|id, _| is_there(id));
+            self.revoked.retain(is_there);
+        }
+        if news.is_whole {
+            self.publish();
         }
     }
 
