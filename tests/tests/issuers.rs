@@ -100,7 +100,7 @@ async fn an_issuer_lets_in_whom_it_vouches_for_and_no_trick_does() {
     };
     let confined = test("confined").await.ok().unwrap().json().unwrap();
     assert_eq!((&confined["subject"], &confined["role"]), (&json!("eve"), &json!("operator")));
-    assert_eq!(confined["scope"], json!({"areas": ["guest room"]}));
+    assert_eq!(confined["scope"], json!({"areas": ["guest room"], "devices": [], "prefixes": []}));
     let nobody = test("nobody").await;
     assert_eq!((nobody.code, &nobody.json().unwrap()["found"]), (6, &json!(["strangers"])));
     let log = home.node.log();

@@ -11,6 +11,7 @@ use super::{
     extract::{Body, Named},
     json::timestamp,
     problem::Problem,
+    tokens::shown_scope,
 };
 use crate::auth::{
     Secret,
@@ -63,7 +64,7 @@ pub(super) async fn test(
             "accepted": true,
             "subject": vouched.subject,
             "role": vouched.role,
-            "scope": vouched.scope_json(),
+            "scope": shown_scope(&vouched.scope),
             "until": timestamp(u64::try_from(vouched.term.until_s).unwrap_or(0).saturating_mul(1_000)),
             "found": trial.found,
         }),

@@ -162,13 +162,6 @@ pub struct Vouched {
     pub term: Term,
 }
 
-impl Vouched {
-    /// The part of the home, as an admin would say it; null for all of it.
-    pub fn scope_json(&self) -> serde_json::Value {
-        spec::scope_json(&self.scope)
-    }
-}
-
 /// For how long a token counts: up to its end, and while the household says the same of its issuer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Term {
