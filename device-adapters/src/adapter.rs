@@ -260,6 +260,9 @@ pub enum Directive {
         command: CommandId,
         /// What to change.
         change: Change,
+        /// Who gave it, as the audit trail calls him: `user:ann`, `token:3f2a…`, `automation:dusk`. Names and ids alone, never a
+        /// secret; empty where nobody knows.
+        by: String,
         /// When it ends as timed out. Must lie after the end of the transition, because only then
         /// can a read-back confirm: give `now + patience + change.transition_ms`.
         deadline: Instant,
@@ -287,6 +290,15 @@ pub enum Directive {
         /// The device.
         device: DeviceId,
     },
+}
+
+impl Directive {
+    /// Says in the log that an adapter takes a command in, and who gave it; of anything else nothing.
+    pub fn log(&self, adapter: &str) {
+        if let Self::Command { device, command, change, by, .. } = self {
+            tracing::debug!(adapter, %device, %command, by, ?change, "an adapter takes a command in");
+        }
+    }
 }
 
 /// What an adapter tells the node. Readings of one device arrive in the order they happened.

@@ -68,7 +68,7 @@ use certificates::Certificates;
 use challenges::{Challenges, ChallengesParts};
 use control::{Control, End};
 use doctor::Doctor;
-use door::{Door, DoorParts, sign_in_metrics};
+use door::{Door, DoorParts, door_metrics};
 pub use parts::Failed;
 use parts::Parts;
 use start::{open_store, stop_signal};
@@ -322,27 +322,6 @@ impl Life<'_> {
         let (control, control_requests) = ControlHandle::channel();
         let found = store_metrics(&recovery);
         let (certified, certificate) = watch::channel(Report::default());
-        let doctor = Doctor {
-            service: service.clone(),
-            recovery,
-            notes: state.notes().to_vec(),
-            jobs,
-            state_dir: state.path().to_owned(),
-            adapters: devices.adapters.clone(),
-            history: recorded.clone(),
-            certificate: certificate.clone(),
-            http_port: challenges.http_port,
-        };
-        let owner = Control {
-            state: state.clone(),
-            service: service.clone(),
-            identity: identity.clone(),
-            name: config.name.clone(),
-            doctor,
-            end,
-        };
-        tasks.spawn("the control", owner.run(control_requests));
-
         let wall_clock =
             move || WallClock { unix: unix_seconds().max(BUILD_S), trusted: *synchronised.borrow() };
         let (ca_pem, resolver) = web::local(&mut tasks, state.path(), names_rx, wall_clock.clone())?;
@@ -372,7 +351,28 @@ impl Life<'_> {
         };
         let Door { tokens, people, issuers, setup, guards } = Door::open(&mut tasks, door_parts)?;
         let setup_code = door::code_for_founder(&setup, is_founded).await;
-        let sign_ins = sign_in_metrics(people.counters().clone());
+        let doctor = Doctor {
+            service: service.clone(),
+            recovery,
+            notes: state.notes().to_vec(),
+            jobs,
+            state_dir: state.path().to_owned(),
+            adapters: devices.adapters.clone(),
+            history: recorded.clone(),
+            certificate: certificate.clone(),
+            http_port: challenges.http_port,
+            issuers: issuers.clone(),
+        };
+        let owner = Control {
+            state: state.clone(),
+            service: service.clone(),
+            identity: identity.clone(),
+            name: config.name.clone(),
+            doctor,
+            end,
+        };
+        tasks.spawn("the control", owner.run(control_requests));
+        let at_the_door = door_metrics(people.counters().clone(), issuers.clone());
         let metrics = Arc::new(Metrics::default());
         let (stalled_now, stalled) = watch::channel(Vec::new());
         let context = Arc::new(ApiContext {
@@ -403,7 +403,7 @@ impl Life<'_> {
                 adapter_metrics(devices.adapters.clone()),
                 history_metrics(recorded),
                 automation_metrics(by_itself),
-                sign_ins,
+                at_the_door,
                 certificates::metrics(certificate),
                 http_metrics(challenges.counters),
             ],

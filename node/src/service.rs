@@ -2,7 +2,11 @@
 //!
 //! Every call is one message with a reply; nothing here holds state.
 
-use std::{collections::BTreeMap, net::SocketAddr};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use mesh_proto::{
     FieldName, NodeId, ObjectId, Value,
@@ -217,6 +221,14 @@ pub struct HouseholdTime {
     pub ahead_ms: i64,
     /// Whether it rests on a clock or on somebody's word.
     pub trusted: bool,
+}
+
+impl HouseholdTime {
+    /// The household's time now, in milliseconds since 1970.
+    pub fn now_ms(self) -> u64 {
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        u64::try_from(wall.as_millis()).unwrap_or(u64::MAX).saturating_add_signed(self.ahead_ms)
+    }
 }
 
 /// The household's time of day, as this node knows it.

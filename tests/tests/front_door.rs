@@ -3,17 +3,20 @@
 //! is remembered of who did what. Beside each attack a good client is served.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-use std::{fs, io::Write as _, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    fs, io::Write as _, net::SocketAddr, os::unix::process::ExitStatusExt as _, path::PathBuf,
+    process::Stdio, sync::Arc, time::Duration,
+};
 
 use hearth_tests::{
     daemon::{Client, Daemon, PATIENCE, Plan, Session, client::trusting, wait_until},
     emulator::{COLOR_BULB, Emulator},
 };
-use rustix::process::{Resource, getrlimit, setrlimit};
+use rustix::process::{Pid, Resource, Signal, getrlimit, kill_process, setrlimit};
 use rustls::pki_types::ServerName;
 use serde_json::{Value, json};
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     net::{TcpSocket, TcpStream},
     time::timeout,
 };
@@ -330,7 +333,8 @@ async fn a_command_names_who_gave_it_on_both_nodes_and_the_trail_outlives_them()
         emulator.address()
     );
     // Only one of them reaches the bulb: it carries out what the other takes.
-    let owner = Plan::new("owner").config(config).start().await.unwrap();
+    let owner = Plan::new("owner").config(config).variable("HEARTH_LOG", "debug");
+    let owner = owner.start().await.unwrap();
     let mut taker = owner.joined("taker").await.unwrap();
     wait_until("the bulb is known", PATIENCE, async || {
         Ok(taker.fields(BULB).await?["availability"]["state"] == "online")
@@ -346,6 +350,14 @@ async fn a_command_names_who_gave_it_on_both_nodes_and_the_trail_outlives_them()
     assert_eq!(command["state"], "confirmed", "{command}");
     let there = owner.client().get(&format!("/api/v1/commands/{id}")).await.unwrap().success().unwrap();
     assert_eq!(there["by"], json!(by));
+    assert_eq!(owner.fields(BULB).await.unwrap()["desired"]["by"], json!(by));
+    // In the log of whoever carries it out, by the node and by its adapter.
+    let log = owner.log();
+    for who in ["the command goes to its adapter", "an adapter takes a command in"] {
+        let lines: Vec<_> = log.lines().filter(|line| line.contains(who) && line.contains(&id)).collect();
+        assert!(!lines.is_empty() && lines.iter().all(|line| line.contains(&by)), "{who}: {lines:?}");
+    }
+    assert!(!log.contains(&operator), "a name, never the token");
     let refused = web(&taker, &viewer).send("POST", "/api/v1/commands", Some(&body)).await.unwrap();
     assert_eq!(refused.status, 403);
 
@@ -391,7 +403,33 @@ async fn a_command_names_who_gave_it_on_both_nodes_and_the_trail_outlives_them()
     assert!(next["seq"].as_u64().unwrap() > last);
     let shown = taker.cli(&["audit", "--object", BULB, "--who", &by]).await.unwrap().ok().unwrap();
     assert!(shown.text().contains("accepted") && shown.text().contains("OUTCOME"), "{}", shown.text());
-    let waits = Duration::from_secs(1);
-    let follow = timeout(waits, taker.cli(&["audit", "--follow", "--json"])).await;
-    assert!(follow.is_err(), "it goes on until it is ended");
+    follows(&taker, last).await;
+}
+
+/// `hearth audit --follow` shows what is there, then what comes, a line for each, until it is interrupted.
+async fn follows(node: &Daemon, before: u64) {
+    let mut command = node.hearth().unwrap();
+    command.args(["audit", "--follow", "--json", "--object", "note/"]);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    let mut follow = command.spawn().unwrap();
+    let mut lines = BufReader::new(follow.stdout.take().unwrap()).lines();
+    let mut next = async || {
+        let line = timeout(PATIENCE, lines.next_line()).await.expect("nothing comes").unwrap();
+        line.map(|line| serde_json::from_str::<Value>(&line).unwrap())
+    };
+    assert_eq!(next().await.unwrap()["object"], "note/after");
+    for name in ["note/first", "note/second"] {
+        node.cli(&["put", name, "text=x"]).await.unwrap().ok().unwrap();
+        let seen = next().await.unwrap();
+        assert_eq!((&seen["object"], &seen["outcome"]), (&json!(name), &json!("200")), "{seen}");
+        assert!(
+            seen["seq"].as_u64().unwrap() > before && seen["who"].as_str().unwrap().starts_with("socket:")
+        );
+    }
+    let pid = Pid::from_raw(follow.id().unwrap().cast_signed()).unwrap();
+    kill_process(pid, Signal::INT).unwrap();
+    assert_eq!(next().await, None, "no half a line");
+    let ended = timeout(PATIENCE, follow.wait_with_output()).await.unwrap().unwrap();
+    assert_eq!(ended.status.signal(), Some(Signal::INT.as_raw()), "as every program that is interrupted");
+    assert_eq!(String::from_utf8_lossy(&ended.stderr), "");
 }

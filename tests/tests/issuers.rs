@@ -100,7 +100,7 @@ async fn an_issuer_lets_in_whom_it_vouches_for_and_no_trick_does() {
     };
     let confined = test("confined").await.ok().unwrap().json().unwrap();
     assert_eq!((&confined["subject"], &confined["role"]), (&json!("eve"), &json!("operator")));
-    assert_eq!(confined["scope"], json!({"areas": ["guest room"]}));
+    assert_eq!(confined["scope"], json!({"areas": ["guest room"], "devices": [], "prefixes": []}));
     let nobody = test("nobody").await;
     assert_eq!((nobody.code, &nobody.json().unwrap()["found"]), (6, &json!(["strangers"])));
     let log = home.node.log();
@@ -139,9 +139,16 @@ async fn keys_are_kept_when_the_issuer_is_down_and_fetched_twice_a_minute_at_mos
         home.node.start().await.unwrap();
     }
     let failed = wait_until("its failure is told", PATIENCE, async || {
-        Ok(home.node.json(&["issuer", "show", "sso"]).await?["error"].is_string())
+        let shown = home.node.json(&["issuer", "show", "sso"]).await?;
+        Ok(shown["error"].is_string() && shown["failing_since"].is_string())
     });
     failed.await.unwrap();
+    let doctor = home.node.cli(&["doctor"]).await.unwrap().text();
+    assert!(doctor.contains("issuer sso") && doctor.contains("cannot be fetched since"), "{doctor}");
+    assert!(doctor.contains("hearth issuer add sso"), "{doctor}");
+    let metrics = home.node.client().get("/metrics").await.unwrap().body;
+    assert!(metrics.contains("\nhearth_issuers{keys=\"kept\"} 1\n"), "{metrics}");
+    assert!(!metrics.contains("\nhearth_issuer_fetch_failures_total 0\n"), "{metrics}");
 }
 
 #[tokio::test]

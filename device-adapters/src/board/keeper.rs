@@ -195,6 +195,7 @@ impl<P: Clone> Keeper<P> {
 
     /// Takes a directive of the node.
     pub(super) fn handle_directive(&mut self, now: Instant, directive: Directive) {
+        directive.log(self.adapter);
         match directive {
             Directive::Own { device, owned } => self.own(now, device, owned),
             Directive::Refresh { device } => {
@@ -202,7 +203,7 @@ impl<P: Clone> Keeper<P> {
                     device.refresh(now);
                 }
             }
-            Directive::Command { device, command, change, deadline } => {
+            Directive::Command { device, command, change, deadline, by: _ } => {
                 if let Some(device) = self.devices.get_mut(&device) {
                     device.command(now, command, &change, deadline, &mut self.out);
                 } else {

@@ -105,6 +105,7 @@ impl Bench {
             device: device(number),
             command: CommandId([command; 16]),
             change: Change::Switch { on },
+            by: String::new(),
             deadline: self.now + patience,
         });
     }

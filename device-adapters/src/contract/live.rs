@@ -373,8 +373,8 @@ impl<'a> Rig<'a> {
         self.commands += 1;
         let command = CommandId(self.commands.to_be_bytes());
         let deadline = Instant::now() + patience + Duration::from_millis(change.transition_ms().into());
-        let (device, change) = (self.device.clone(), change.clone());
-        self.direct(Directive::Command { device, command, change, deadline }).await?;
+        let (device, change, by) = (self.device.clone(), change.clone(), "contract".to_owned());
+        self.direct(Directive::Command { device, command, change, by, deadline }).await?;
         Ok(command)
     }
 

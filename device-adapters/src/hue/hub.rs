@@ -200,6 +200,7 @@ impl Hub {
 
     /// Takes a directive of the node.
     pub(crate) fn handle_directive(&mut self, now: Instant, directive: Directive) {
+        directive.log("hue");
         match directive {
             Directive::Own { device, owned } => self.own(device, owned),
             Directive::Refresh { device } => {
@@ -207,7 +208,7 @@ impl Hub {
                     session.driver.refresh(device.clone());
                 }
             }
-            Directive::Command { device, command, change, deadline } => {
+            Directive::Command { device, command, change, deadline, by: _ } => {
                 let bridge = self.claims.bridge(&device);
                 match bridge.and_then(|bridge| self.sessions.get_mut(&bridge)) {
                     Some(session) => session.driver.command(now, device, command, &change, deadline),

@@ -182,18 +182,20 @@ impl Board {
                     self.read_at = now;
                 }
             }
-            Directive::Command { device, command, change, deadline } => match self.units.get_mut(&device) {
-                Some(unit) => {
-                    unit.command(now, command, &change, deadline, &mut self.out);
-                    if !self.place.is_proven() {
-                        self.identify_at = now; // it waits for that
+            Directive::Command { device, command, change, deadline, by: _ } => {
+                match self.units.get_mut(&device) {
+                    Some(unit) => {
+                        unit.command(now, command, &change, deadline, &mut self.out);
+                        if !self.place.is_proven() {
+                            self.identify_at = now; // it waits for that
+                        }
+                    }
+                    None => {
+                        let reason = format!("{} tells of no device {device}", self.place);
+                        self.out.push_back(progress(&device, command, Stage::Failed { reason }));
                     }
                 }
-                None => {
-                    let reason = format!("{} tells of no device {device}", self.place);
-                    self.out.push_back(progress(&device, command, Stage::Failed { reason }));
-                }
-            },
+            }
             Directive::Probe
             | Directive::Pair { .. }
             | Directive::Show(_)

@@ -278,6 +278,7 @@ impl<P: Protocol> Fleet<P> {
     }
 
     async fn direct(&mut self, directive: Directive) {
+        directive.log(P::ID);
         let device = match &directive {
             Directive::Own { device, owned } => {
                 if !owned {
@@ -423,7 +424,7 @@ mod tests {
         fleet.boards.insert(HARDWARE.to_owned(), Task { orders, abort });
         let command = CommandId([1; 16]);
         let (change, deadline) = (Change::Switch { on: true }, Instant::now() + Duration::from_secs(5));
-        let directive = Directive::Command { device: id(), command, change, deadline };
+        let directive = Directive::Command { device: id(), command, change, by: String::new(), deadline };
         timeout(Duration::from_secs(3), fleet.direct(directive)).await.unwrap();
         let Some(Reading::Progress { stage: Stage::Failed { reason }, .. }) = fleet.out.pop_front() else {
             panic!("the command did not fail")

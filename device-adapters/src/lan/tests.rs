@@ -69,7 +69,10 @@ impl Rig {
         let deadline = self.now + Duration::from_secs(5);
         let change = Change::Switch { on };
         let command = CommandId([number; 16]);
-        self.board.directive(self.now, Directive::Command { device: id(), command, change, deadline });
+        self.board.directive(
+            self.now,
+            Directive::Command { device: id(), command, change, by: String::new(), deadline },
+        );
     }
 
     /// Tells what is to be told now.

@@ -124,6 +124,7 @@ impl Driver {
 
     /// Takes a directive of the node.
     pub(crate) fn handle_directive(&mut self, now: Instant, directive: Directive) {
+        directive.log("lifx");
         match directive {
             Directive::Own { device, owned } => self.own(now, device, owned),
             Directive::Refresh { device } => {
@@ -131,7 +132,7 @@ impl Driver {
                     hardware.refresh(now, &device);
                 }
             }
-            Directive::Command { device, command, change, deadline } => {
+            Directive::Command { device, command, change, deadline, by: _ } => {
                 match of(&mut self.hardware, &device) {
                     Some(hardware) => {
                         hardware.command(now, device, command, &change, deadline, &mut self.out);

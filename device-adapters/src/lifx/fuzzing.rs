@@ -112,6 +112,7 @@ impl Rig {
                     device: device(),
                     command,
                     change: Change::Light(change),
+                    by: String::new(),
                     deadline: self.now + DEADLINE,
                 });
             }

@@ -157,7 +157,8 @@ impl World {
 
     fn tell(&mut self, device: DeviceId, number: u8, change: Change, patience: Duration) {
         let deadline = self.now + patience;
-        let directive = Directive::Command { device, command: id(number), change, deadline };
+        let directive =
+            Directive::Command { device, command: id(number), change, by: String::new(), deadline };
         self.driver.handle_directive(self.now, directive);
     }
 

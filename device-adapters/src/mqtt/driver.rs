@@ -93,6 +93,7 @@ impl Driver {
     /// Takes a directive of the node.
     pub(crate) fn directive(&mut self, now: Instant, directive: Directive) {
         self.is_due_known = false;
+        directive.log("mqtt");
         match directive {
             Directive::Show(shown) => self.export.show(*shown, &mut self.out),
             Directive::Hide { device } => self.export.hide(&device),

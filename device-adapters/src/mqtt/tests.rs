@@ -127,7 +127,8 @@ impl World {
 
     fn ask(&mut self, device: &str, number: u8, change: Change) {
         let deadline = self.now + ms(10_000);
-        self.direct(Directive::Command { device: id(device), command: command(number), change, deadline });
+        let (device, command, by) = (id(device), command(number), String::new());
+        self.direct(Directive::Command { device, command, change, by, deadline });
     }
 
     /// The broker takes all that was sent and not taken yet.

@@ -144,6 +144,7 @@ impl<S: Service> Station<S> {
 
     /// Takes what the node asks for.
     pub(crate) fn handle_directive(&mut self, now: Instant, directive: Directive) {
+        directive.log(self.adapter);
         match directive {
             Directive::Own { device, owned } if device == self.description.id => {
                 self.told = Told::default(); // whoever owns it anew knows nothing of it

@@ -394,6 +394,7 @@ fn every_command_fails_with_words() {
         device: DeviceId::new(device).unwrap(),
         command: CommandId([number; 16]),
         change: Change::Switch { on: true },
+        by: String::new(),
         deadline: Instant::now(),
     };
     let reason = |said: Vec<Reading>| match &said[..] {
@@ -417,6 +418,7 @@ fn a_slow_node_stops_directives_and_not_memory() {
                     device: description().id,
                     command: CommandId([number; 16]),
                     change: Change::Press,
+                    by: String::new(),
                     deadline: rig.now,
                 },
             );

@@ -15,6 +15,7 @@ use super::{
     ApiContext,
     access::{Access, Peer, Uid},
     extract::Params,
+    guards::only_reads,
     history::moment,
     json::timestamp,
     ports::history::Moment,
@@ -87,7 +88,8 @@ impl Note {
 
 /// Where a request belongs; none for what only reads, and for commands, which are recorded for themselves.
 fn class(method: &Method, route: &str, status: StatusCode) -> Option<Class> {
-    let is_reading = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
+    // What may be asked is asked of no handler.
+    let is_reading = only_reads(method) || *method == Method::OPTIONS;
     if status.is_client_error() || status.is_server_error() {
         let is_kept_out = matches!(status.as_u16(), 400 | 401 | 403 | 421 | 429);
         return (!is_reading || is_kept_out).then_some(Class::Refused);

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     ApiContext,
-    access::Principal,
+    access::{Giver, Principal},
     extract::{Body, Enabled, Named},
     ports::automations::AutomationView,
     problem::Problem,
@@ -86,10 +86,11 @@ pub(super) async fn rehearse(
 pub(super) async fn start(
     State(context): State<Arc<ApiContext>>,
     Extension(principal): Extension<Principal>,
+    Giver(by): Giver,
     Named(name): Named,
 ) -> Result<(StatusCode, Json<Value>), Problem> {
     principal.must_cover(KIND, &name)?;
-    context.automations.start(name.clone()).await?;
+    context.automations.start(name.clone(), by.who).await?;
     Ok((StatusCode::ACCEPTED, Json(json!({ "name": name, "started": true }))))
 }
 

@@ -6,7 +6,7 @@
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 
-use super::problem::Problem;
+use super::{guards::may_change, problem::Problem};
 use crate::auth::{Secret, sessions::ABSOLUTE_MS};
 
 /// The prefix binds it to this host, to TLS and to every path (RFC 6265bis, section 4.1.3.2).
@@ -65,8 +65,7 @@ pub(super) fn must_be_same_origin(
     headers: &HeaderMap,
     host: Option<&str>,
 ) -> Result<(), Problem> {
-    let only_reads = matches!(*method, Method::GET | Method::HEAD) && !headers.contains_key(header::UPGRADE);
-    if only_reads || is_same_origin(headers, host) {
+    if !may_change(method, headers) || is_same_origin(headers, host) {
         return Ok(());
     }
     Err(Problem::new(

@@ -303,7 +303,9 @@ impl State {
         let caught_up = watcher.dirty.is_empty();
         watcher.fresh &= !caught_up;
         let parked = watcher.parked.take();
-        let changes = ids.into_iter().map(|id| Change { object: self.view(&id), id }).collect();
+        // An incomplete object reads as absent.
+        let whole = |id: &ObjectId| self.view(id).filter(|view| view.complete);
+        let changes = ids.into_iter().map(|id| Change { object: whole(&id), id }).collect();
         let token = ResumeToken { incarnation: INCARNATION, revision: self.revision };
         if let Some(parked) = parked {
             drop(parked.send(Ok(Changes { changes, token, caught_up })));

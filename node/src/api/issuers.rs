@@ -11,6 +11,7 @@ use super::{
     extract::{Body, Named},
     json::timestamp,
     problem::Problem,
+    tokens::shown_scope,
 };
 use crate::auth::{
     Secret,
@@ -63,7 +64,7 @@ pub(super) async fn test(
             "accepted": true,
             "subject": vouched.subject,
             "role": vouched.role,
-            "scope": vouched.scope_json(),
+            "scope": shown_scope(&vouched.scope),
             "until": timestamp(u64::try_from(vouched.term.until_s).unwrap_or(0).saturating_mul(1_000)),
             "found": trial.found,
         }),
@@ -90,7 +91,8 @@ fn show(name: &str, issuer: &Issuer) -> Value {
             ("name", json!(name)),
             ("keys", json!(issuer.keys.as_ref().map(|keys| keys.count()))),
             ("fetched", json!(issuer.fetched_ms.map(timestamp))),
-            ("error", json!(issuer.error)),
+            ("error", json!(issuer.error.as_ref().map(|error| &error.why))),
+            ("failing_since", json!(issuer.error.as_ref().map(|error| timestamp(error.since_ms)))),
         ];
         members.extend(state.map(|(name, value)| (name.to_owned(), value)));
     }

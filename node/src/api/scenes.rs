@@ -116,8 +116,7 @@ pub(super) async fn activate(
 ) -> Result<(StatusCode, Json<Value>), Problem> {
     let wait = body.wait;
     let manner = body.manner()?;
-    answer(&context, &name, wait, context.scenes(&principal.scope).activate(&name, &manner, "client", &by))
-        .await
+    answer(&context, &name, wait, context.scenes(&principal.scope).activate(&name, &manner, &by)).await
 }
 
 pub(super) async fn undo(

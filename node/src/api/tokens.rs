@@ -94,7 +94,7 @@ fn shown(token: &TokenView) -> Value {
 }
 
 /// `null` for all of the home.
-fn shown_scope(scope: &Scope) -> Value {
+pub(super) fn shown_scope(scope: &Scope) -> Value {
     if scope.is_whole() { Value::Null } else { json!(scope) }
 }
 

@@ -4,7 +4,9 @@
 pub mod admission;
 pub(crate) mod attempts;
 pub mod backoff;
+mod clock;
 pub mod exchange;
+mod follower;
 pub mod invite;
 pub mod join;
 pub mod jwt;

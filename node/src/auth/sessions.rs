@@ -8,7 +8,7 @@
 use data_encoding::BASE32_NOPAD;
 use mesh_proto::{FieldName, ObjectId, Value};
 
-use super::{Secret, passwords::HashError, random, users::nonce};
+use super::{Secret, clock::written_ms, passwords::HashError, random, users::nonce};
 use crate::service::{ObjectView, Op};
 
 /// What every session's secret starts with.
@@ -151,8 +151,7 @@ pub(super) fn object(id: &str) -> Option<ObjectId> {
 
 /// Whether an object that is no session is a leftover: somebody noted its use after it was deleted elsewhere.
 pub(super) fn is_leftover(object: &ObjectView, now_ms: u64) -> bool {
-    let newest = object.fields.values().map(|field| field.at_ms).max().unwrap_or(0);
-    !object.complete && newest.saturating_add(GRACE_MS) <= now_ms
+    !object.complete && written_ms(object).saturating_add(GRACE_MS) <= now_ms
 }
 
 fn instant(ms: u64) -> Value {

@@ -93,7 +93,7 @@ impl Hands {
         let by = By::name(schedule.replacen('/', ":", 1));
         let taken = if let Some(scene) = of("scene") {
             let scenes = Scenes::new(&self.service, &self.commands);
-            let given = scenes.carry_out(command, DEADLINE_MS, key, schedule, &by).await;
+            let given = scenes.carry_out(command, DEADLINE_MS, key, &by).await;
             given.map(|given| Taken::Many(given.many)).map_err(|problem| (scene, problem))
         } else {
             let body = body(command, key)?;

@@ -157,23 +157,16 @@ impl<'a> Scenes<'a> {
         step: &Json,
         deadline_ms: u32,
         key: String,
-        shown: &str,
         by: &By,
     ) -> Result<Given, Problem> {
         let step = step_of(step)?;
         let deadline_ms = Some(step.deadline_ms.unwrap_or(deadline_ms));
         let manner = Manner { transition_ms: step.transition_ms, deadline_ms, key: Some(key) };
-        self.activate(&step.scene, &manner, shown, by).await
+        self.activate(&step.scene, &manner, by).await
     }
 
-    /// Gives every device of a scene its command, and keeps what they were; `shown` is who did so in the scene.
-    pub(crate) async fn activate(
-        &self,
-        name: &str,
-        manner: &Manner,
-        shown: &str,
-        by: &By,
-    ) -> Result<Given, Problem> {
+    /// Gives every device of a scene its command, and keeps what they were, and who did so.
+    pub(crate) async fn activate(&self, name: &str, manner: &Manner, by: &By) -> Result<Given, Problem> {
         let scene = self.find(name).await?;
         self.check_scope(&scene, scene.set.keys()).await?;
         let transition_ms = check_transition(manner.transition_ms)?.unwrap_or(scene.transition_ms);
@@ -183,7 +176,7 @@ impl<'a> Scenes<'a> {
             let was = seen.get(device)?.before(wanted, scene.before.get(device))?;
             Some((device.clone(), was))
         });
-        let activated = Activated { at: self.service.time().await?.ms, by: shown.to_owned() };
+        let activated = Activated { at: self.service.time().await?.ms, by: by.who.clone() };
         let ops = scene.note_ops(&before.collect(), Some(&activated));
         self.service.write(Author::Node, ops).await?;
         self.give(&scene, &scene.set, &seen, manner, (transition_ms, by)).await

@@ -170,6 +170,8 @@ fn one(issuer: &Value) -> String {
     row("keys", number("keys").map_or_else(|| "none yet".to_owned(), |count| count.to_string()));
     row("fetched", issuer.get("fetched").filter(|at| !at.is_null()).map(show_moment).unwrap_or_default());
     row("why not", text(issuer, "error").to_owned());
+    let since = issuer.get("failing_since").filter(|at| !at.is_null());
+    row("failing since", since.map(show_moment).unwrap_or_default());
     table.render(false)
 }
 

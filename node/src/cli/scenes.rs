@@ -107,13 +107,13 @@ mod tests {
     #[test]
     fn a_scene_tells_what_it_makes_of_whom_and_who_is_gone() {
         let shown = one(&json!({
-            "name": "evening", "transition_ms": 2_500, "activated": {"at": "2026-11-29T20:00:00.000Z", "by": "schedule/dusk"},
+            "name": "evening", "transition_ms": 2_500, "activated": {"at": "2026-11-29T20:00:00.000Z", "by": "schedule:dusk"},
             "devices": {"device/lifx-1": {"on": true, "brightness": 40.0}, "device/plug": {"on": false}},
             "before": {}, "gone": ["device/plug"],
         }));
         for part in [
             "evening  within 2.5 s  (activated ",
-            " by schedule/dusk)",
+            " by schedule:dusk)",
             "\n  device/lifx-1: brightness 40.0, on true",
             "\n  device/plug: on false  (it is gone)",
         ] {

@@ -4,8 +4,10 @@ use std::path::PathBuf;
 
 use tokio::sync::watch;
 
+use super::door;
 use crate::{
     api::ports::{Check, CheckStatus, PortError},
+    auth::jwt::IssuersHandle,
     devices::{AdapterState, AdapterStatus},
     discovery::{Report, State},
     history::{self, Keeping},
@@ -41,6 +43,8 @@ pub struct Doctor {
     pub certificate: watch::Receiver<acme::report::Report>,
     /// Where the HTTP port stands.
     pub http_port: watch::Receiver<PortStatus>,
+    /// The outside issuers.
+    pub issuers: IssuersHandle,
 }
 
 impl Doctor {
@@ -62,6 +66,7 @@ impl Doctor {
         checks.push(history(&self.history.borrow()));
         checks.extend(super::certificates::check(&self.certificate.borrow(), unix_seconds()));
         checks.extend(http_port(&self.http_port.borrow()));
+        checks.extend(door::issuers::checks(&self.issuers.known_now(), unix_seconds().saturating_mul(1_000)));
         checks.push(tombstones(&status));
         checks.push(offences(&status));
         checks.push(incomplete(&status));

@@ -1,5 +1,7 @@
 //! Who comes in over the network, and what stands in front of the API.
 
+pub(super) mod issuers;
+
 use std::{
     error::Error,
     io::{IsTerminal as _, stdin, stdout},
@@ -92,9 +94,13 @@ pub(super) async fn code_for_founder(setup: &SetupHandle, is_founded: bool) -> O
     setup.show().await.ok()?.code
 }
 
-/// How sign-ins ended.
-pub(super) fn sign_in_metrics(counters: Arc<SignInCounters>) -> MetricsSource {
-    Arc::new(move || samples("Ends of sign-ins since the start.", counters.metrics()))
+/// How sign-ins ended, and how it is with the keys of outside issuers.
+pub(super) fn door_metrics(sign_ins: Arc<SignInCounters>, issuers: IssuersHandle) -> MetricsSource {
+    Arc::new(move || {
+        let mut all = samples("Ends of sign-ins since the start.", sign_ins.metrics());
+        all.extend(issuers::metrics(&issuers.known_now(), issuers.failures()));
+        all
+    })
 }
 
 /// Raises the number of file descriptors as far as the system lets it: by default it is what programs of forty

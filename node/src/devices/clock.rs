@@ -3,8 +3,6 @@
 //! Deadlines are compared with times of other nodes. A board without a battery clock goes by its peers' time while its own clock is
 //! years away, so the wall clock alone would let every command look late; the event loop tells how far they are apart.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use tokio::sync::watch;
 
 use crate::service::HouseholdTime;
@@ -21,17 +19,13 @@ impl HouseholdClock {
 
     /// The household's time, in milliseconds since 1970.
     pub(crate) fn now_ms(&self) -> u64 {
-        wall_ms().saturating_add_signed(self.0.borrow().ahead_ms)
+        self.0.borrow().now_ms()
     }
-}
-
-fn wall_ms() -> u64 {
-    let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(wall.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]
@@ -40,8 +34,8 @@ mod tests {
         let clock = HouseholdClock::new(time);
         for ahead_ms in [0, 989_000_000, -989_000_000, 5_000] {
             told.send_replace(HouseholdTime { ahead_ms, trusted: true });
-            let expected = wall_ms().saturating_add_signed(ahead_ms);
-            assert!(clock.now_ms().abs_diff(expected) < 60_000, "{ahead_ms}");
+            let expected = jiff::Timestamp::now().as_millisecond() + ahead_ms;
+            assert!(clock.now_ms().abs_diff(u64::try_from(expected).unwrap()) < 60_000, "{ahead_ms}");
         }
     }
 }

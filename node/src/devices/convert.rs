@@ -29,6 +29,10 @@ pub(super) struct Desired {
     pub(super) at: u64,
     /// When it times out, by the same clock.
     pub(super) deadline_ms: u64,
+    /// Who gave the command. Its own object says so, too, and may come later than this one, or not at all: it is in memory alone,
+    /// and whoever carries it out after a restart is to know. None where an older version wrote the field.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) by: Option<String>,
 }
 
 /// The field `reported`: what a device is.
@@ -159,7 +163,8 @@ mod tests {
                 on: asked.0, brightness: asked.1, color: Some(color), transition_ms: asked.2, ..LightChange::default()
             };
             let change = Change::Light(change);
-            let desired = Desired { command: CommandId(id), change, at, deadline_ms: at + 5_000 };
+            let by = on.then(|| "token:3f2a".to_owned());
+            let desired = Desired { command: CommandId(id), change, at, deadline_ms: at + 5_000, by };
             prop_assert_eq!(decode::<Desired>(&encode(&desired)).unwrap(), desired);
         }
     }

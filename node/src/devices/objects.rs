@@ -269,7 +269,7 @@ impl Devices {
             }
         }
         let is_shown = device.shows(&asked, &Tolerance::default());
-        let Asked { command, change, at_ms, within_ms } = asked;
+        let Asked { command, change, at_ms, within_ms, by } = asked;
         self.know(
             command,
             Known {
@@ -279,7 +279,7 @@ impl Devices {
                 within_ms,
                 hash: None,
                 is_mine: false,
-                by: None,
+                by,
             },
         );
         if is_shown {
@@ -291,7 +291,7 @@ impl Devices {
         let by = self.book.known(command).and_then(|known| known.by.clone()).unwrap_or_default();
         let span = info_span!("command", %command, device = %id, %by).entered();
         debug!(?change, "the command goes to its adapter");
-        if self.tell(&adapter, Directive::Command { device: id.clone(), command, change, deadline })
+        if self.tell(&adapter, Directive::Command { device: id.clone(), command, change, by, deadline })
             && let Some(device) = self.devices.get_mut(id)
         {
             device.directed = Some(command);

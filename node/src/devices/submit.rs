@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::{
     Devices, command_object,
     commands::{RequestField, Step},
-    convert::{Desired, MAX_DEADLINE_MS, encode},
+    convert::{Desired, MAX_DEADLINE_MS, clipped, encode},
     table::Asked,
 };
 use crate::{
@@ -87,7 +87,8 @@ impl Devices {
             return;
         }
         let (change, at) = (known.change.clone(), known.at_ms);
-        let desired = Desired { command: id, change, at, deadline_ms: at.saturating_add(known.within_ms) };
+        let (by, deadline_ms) = (known.by.clone(), at.saturating_add(known.within_ms));
+        let desired = Desired { command: id, change, at, deadline_ms, by };
         self.state.put(&device.object, self.names.desired.clone(), Some(encode(&desired)));
     }
 
@@ -151,7 +152,7 @@ impl Devices {
             ended: None,
             who: Some(by.who.clone()),
         };
-        let desired = Desired { command: id, change, at, deadline_ms };
+        let desired = Desired { command: id, change, at, deadline_ms, by: Some(clipped(&by.who)) };
         Ok(Checked { id, device: device_id, object: device.object.clone(), request, desired, by })
     }
 
@@ -168,10 +169,10 @@ impl Devices {
             Op::Set(command, self.names.request.clone(), request.to_value(&self.by_me)),
             Op::Set(object, self.names.desired.clone(), encode(&desired)),
         ];
-        let Desired { command, change, at, deadline_ms } = desired;
+        let Desired { command, change, at, deadline_ms, by: who } = desired;
         if let Some(device) = self.devices.get_mut(&device) {
             let within_ms = deadline_ms.saturating_sub(at);
-            device.asked = Some(Asked { command, change, at_ms: at, within_ms });
+            device.asked = Some(Asked { command, change, at_ms: at, within_ms, by: who });
         }
         let hash = request.hash;
         let replies = vec![reply];

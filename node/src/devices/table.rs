@@ -25,6 +25,8 @@ pub(super) struct Asked {
     pub(super) at_ms: u64,
     /// How long it may take, in milliseconds.
     pub(super) within_ms: u64,
+    /// Who did, as far as is known.
+    pub(super) by: Option<String>,
 }
 
 impl Asked {
@@ -32,7 +34,8 @@ impl Asked {
     /// the clock of its writer, which may be wrong.
     fn new(desired: &Desired, at_ms: u64) -> Self {
         let within_ms = within_ms(desired.at, desired.deadline_ms);
-        Self { command: desired.command, change: desired.change.clone(), at_ms, within_ms }
+        let by = desired.by.as_deref().map(clipped);
+        Self { command: desired.command, change: desired.change.clone(), at_ms, within_ms, by }
     }
 
     /// How much of its time is left, in milliseconds.
@@ -237,6 +240,7 @@ mod tests {
             change: Change::Switch { on: true },
             at: 0,
             deadline_ms: 9_000_000_000_000_000,
+            by: Some("x".repeat(1_000)),
         };
         let field = FieldView {
             value: encode(&desired),
@@ -249,6 +253,7 @@ mod tests {
         let mut device = Device::new(DeviceId::new("lifx-1").unwrap(), id.clone());
         device.see(&ObjectView { id, fields, complete: true });
         let asked = device.newest_asked().unwrap();
+        assert_eq!(asked.by.as_ref().map(String::len), Some(240), "nor is one that is called for ever");
         assert_eq!(asked.left_ms(50_000), 4_200_000);
         assert_eq!(asked.left_ms(50_000 + 4_200_000), 0);
     }

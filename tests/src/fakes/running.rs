@@ -95,7 +95,8 @@ impl Running {
         self.commands += 1;
         let command = CommandId(self.commands.to_be_bytes());
         let deadline = Instant::now() + within + Duration::from_millis(change.transition_ms().into());
-        self.direct(Directive::Command { device: device.clone(), command, change, deadline }).await;
+        let (device, by) = (device.clone(), "user:ann".to_owned());
+        self.direct(Directive::Command { device, command, change, by, deadline }).await;
         command
     }
 

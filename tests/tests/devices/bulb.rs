@@ -41,6 +41,8 @@ pub(crate) struct Bulb {
     state: Mutex<LightState>,
     mood: watch::Sender<Mood>,
     log: Mutex<Vec<(u64, CommandId, LightChange)>>,
+    /// Who gave each of these.
+    givers: Mutex<Vec<String>>,
     /// Presses, which no bulb can bear twice.
     presses: Mutex<Vec<CommandId>>,
     /// A node that does not reach it.
@@ -63,6 +65,7 @@ impl Bulb {
                 state: Mutex::new(state),
                 mood,
                 log: Mutex::default(),
+                givers: Mutex::default(),
                 presses: Mutex::default(),
                 shut_to: Mutex::default(),
             })
@@ -86,6 +89,11 @@ impl Bulb {
     /// Which node was told what, in order.
     pub(crate) fn log(&self) -> Vec<(u64, CommandId, LightChange)> {
         lock(&self.log).clone()
+    }
+
+    /// Who gave what it was told, in order.
+    pub(crate) fn givers(&self) -> Vec<String> {
+        lock(&self.givers).clone()
     }
 
     fn apply(&self, change: &LightChange) -> LightState {
@@ -268,7 +276,8 @@ impl Driver {
                             self.say(&readings, flight.command, Stage::Failed { reason }).await;
                         }
                     }
-                    Some(Directive::Command { command, change: Change::Light(change), deadline, .. }) => {
+                    Some(Directive::Command { command, change: Change::Light(change), by, deadline, .. }) => {
+                        lock(&bulb.givers).push(by);
                         lock(&bulb.log).push((self.node, command, change.clone()));
                         let now = *mood.borrow();
                         assert!(now != Mood::Explosive, "the bulb exploded");

@@ -38,6 +38,7 @@ async fn a_command_on_one_node_is_carried_out_by_the_owner_and_seen_by_all() {
     assert!(home.bulb.state().on);
     let told: Vec<_> = home.bulb.log().iter().map(|(node, id, _)| (*node, id.to_string())).collect();
     assert_eq!(told, [(owner as u64 + 1, command.id.clone())], "the owner alone tells the bulb, once");
+    assert_eq!(home.bulb.givers(), ["user:ann"], "its adapter hears who gave it");
     for node in &home.nodes {
         let whole = node.ended(&command.id).await;
         assert_eq!(
@@ -103,6 +104,7 @@ async fn when_the_owner_dies_another_takes_the_bulb_and_its_open_command() {
     assert_eq!(home.bulb.state().brightness, 1_000);
     let told: Vec<u64> = home.bulb.log().iter().map(|(node, ..)| *node).collect();
     assert_eq!(told, [owner as u64 + 1, 2 - owner as u64]);
+    assert_eq!(home.bulb.givers(), ["user:ann"; 2], "whoever goes on with it knows who gave it");
     // What the dead owner said stands if it was flushed; else it went with it, and the survivor
     // says it again.
     home.nodes[0]

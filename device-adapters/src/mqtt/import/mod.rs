@@ -155,17 +155,19 @@ impl Import {
                     device.refresh(now, &self.register.parts, &self.link, out);
                 }
             }
-            Directive::Command { device, command, change, deadline } => match self.devices.get_mut(&device) {
-                Some(known) => {
-                    known.command(now, command, &change, deadline, out);
-                    known.handle_timeout(now, &self.register.parts, &self.link, out);
+            Directive::Command { device, command, change, deadline, by: _ } => {
+                match self.devices.get_mut(&device) {
+                    Some(known) => {
+                        known.command(now, command, &change, deadline, out);
+                        known.handle_timeout(now, &self.register.parts, &self.link, out);
+                    }
+                    None => {
+                        let reason = format!("nothing announces {device} at the broker {}", self.broker);
+                        let stage = Stage::Failed { reason };
+                        out.tell(Reading::Progress { device, command, stage });
+                    }
                 }
-                None => {
-                    let reason = format!("nothing announces {device} at the broker {}", self.broker);
-                    let stage = Stage::Failed { reason };
-                    out.tell(Reading::Progress { device, command, stage });
-                }
-            },
+            }
             Directive::Probe
             | Directive::Pair { .. }
             | Directive::Show(_)

@@ -106,9 +106,8 @@ fn what_others_announce_does_not_pile_up_for_a_slow_broker() {
     let listened: Vec<String> = world.listens.clone();
     let deadline = world.now + ms(10_000);
     let change = light(json!({ "on": true }));
-    world
-        .driver
-        .directive(world.now, Directive::Command { device: id(BULB), command: command(1), change, deadline });
+    let (device, command, by) = (id(BULB), command(1), String::new());
+    world.driver.directive(world.now, Directive::Command { device, command, change, by, deadline });
     world.settle();
     assert!(world.sent.iter().any(|sent| sent.topic == "hearth/status" && sent.payload == "online"));
     assert!(world.sent.iter().any(|sent| sent.topic == "zigbee2mqtt/bulb/set"));

@@ -34,6 +34,7 @@ use super::{
     cookie,
     problem::Problem,
 };
+pub(super) use origin::{may_change, only_reads};
 pub(super) use pace::Speech;
 
 /// What the guards go by.

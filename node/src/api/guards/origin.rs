@@ -96,9 +96,14 @@ impl Page {
     }
 }
 
+/// Whether a request of this method only reads.
+pub(in crate::api) fn only_reads(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD)
+}
+
 /// Whether a request may change something, or open a WebSocket, which knows no permission to read.
-fn may_change(method: &Method, headers: &HeaderMap) -> bool {
-    !matches!(*method, Method::GET | Method::HEAD) || headers.contains_key(UPGRADE)
+pub(in crate::api) fn may_change(method: &Method, headers: &HeaderMap) -> bool {
+    !only_reads(method) || headers.contains_key(UPGRADE)
 }
 
 /// Whether an origin is the place that the client wants to be, its usual port written out or not.

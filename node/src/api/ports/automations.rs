@@ -33,6 +33,8 @@ pub struct AutomationView {
 pub struct RunView {
     /// What started it.
     pub why: String,
+    /// Who did, where somebody started it by hand, as the audit trail calls him.
+    pub by: Option<String>,
     /// When that was.
     pub at: String,
     /// `running`, `queued`, `done`, `stopped`, `failed` or `refused`.
@@ -96,8 +98,9 @@ pub enum AutomationsRequest {
     Remove(String, Reply<()>),
     /// Says what one would do now.
     Rehearse(String, Reply<Rehearsal>),
-    /// Starts one now, whatever its triggers say; its conditions hold or not as ever. Answered when every node was told.
-    Start(String, Reply<()>),
+    /// Starts one now, whatever its triggers say; its conditions hold or not as ever. With who does. Answered when every node was
+    /// told.
+    Start(String, String, Reply<()>),
     /// Makes a fresh path for one; the one before is void. The answer is what is secret of it, and shown this once.
     Webhook(String, Reply<Secret>),
     /// Takes its path away.
@@ -171,12 +174,12 @@ impl AutomationsHandle {
         ask(&self.0, |reply| AutomationsRequest::Rehearse(name, reply)).await
     }
 
-    /// Starts one now.
+    /// Starts one now, as `who` asks.
     ///
     /// # Errors
     /// [`PortError::NotFound`] and what else the owner says.
-    pub async fn start(&self, name: String) -> Result<(), PortError> {
-        ask(&self.0, |reply| AutomationsRequest::Start(name, reply)).await
+    pub async fn start(&self, name: String, who: String) -> Result<(), PortError> {
+        ask(&self.0, |reply| AutomationsRequest::Start(name, who, reply)).await
     }
 
     /// Makes a fresh path for one; the one before is void.

@@ -74,7 +74,7 @@ async fn what_devices_are_is_saved_activated_and_put_back() {
     assert_eq!(ends, ["confirmed", "confirmed"]);
     let shown = bench.scene(Method::GET, "bright", Value::Null).await.json();
     assert_eq!(shown["before"], json!({"device/lamp": dim(10.001), "device/dark": dim(10.001)}));
-    assert_eq!(shown["activated"]["by"], "client");
+    assert_eq!(shown["activated"]["by"], "socket");
     let listed = bench.call(Method::GET, "/api/v1/scenes", Value::Null).await.json();
     assert_eq!(listed["scenes"][0], shown);
 
@@ -155,7 +155,7 @@ async fn who_was_not_put_back_can_be_put_back_later() {
     );
     let shown = bench.scene(Method::GET, "off", Value::Null).await.json();
     assert_eq!(shown["before"], json!({"device/two": dim(100.0)}));
-    assert_eq!(shown["activated"]["by"], "client");
+    assert_eq!(shown["activated"]["by"], "socket");
     let none = bench.scene(Method::POST, "off/undo", json!({"deadline_ms": 1})).await;
     assert_eq!(none.problem(), "invalid-request");
     let rest = bench.scene(Method::POST, "off/undo", Value::Null).await.json();

@@ -1,6 +1,13 @@
 //! The way to the issuers, and how their tokens are checked by the last snapshot of them.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use thiserror::Error;
 use tokio::{
@@ -56,6 +63,8 @@ pub struct IssuersHandle {
     pub(super) time: watch::Receiver<HouseholdTime>,
     /// Who may look at a signature now.
     pub(super) turns: Arc<Semaphore>,
+    /// Fetches of keys that failed since the start.
+    pub(super) failures: Arc<AtomicU64>,
 }
 
 impl fmt::Debug for Request {
@@ -122,6 +131,16 @@ impl IssuersHandle {
         let mut known = self.known.clone();
         let found = known.wait_for(Option::is_some).await.map_err(|_| Refused::Stopping)?;
         found.clone().ok_or(Refused::Stopping)
+    }
+
+    /// The issuers as far as they are known by now, without waiting.
+    pub fn known_now(&self) -> Arc<Known> {
+        self.known.borrow().clone().unwrap_or_default()
+    }
+
+    /// How many fetches of keys have failed since the start.
+    pub fn failures(&self) -> u64 {
+        self.failures.load(Ordering::Relaxed)
     }
 
     /// Takes an issuer on, or changes what is said of it; answered once that is durable.

@@ -131,8 +131,17 @@ pub struct Issuer {
     pub keys: Option<Arc<Keys>>,
     /// When that was, in milliseconds since 1970.
     pub fetched_ms: Option<u64>,
-    /// Why the last attempt to fetch them failed.
-    pub error: Option<String>,
+    /// Why they cannot be fetched; none after an attempt that went well, and before the first.
+    pub error: Option<Unfetched>,
+}
+
+/// Why the keys of an issuer cannot be fetched.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unfetched {
+    /// When the first attempt failed since one went well, in milliseconds since 1970.
+    pub since_ms: u64,
+    /// What the last one failed by.
+    pub why: String,
 }
 
 /// The issuers by name.
@@ -151,13 +160,6 @@ pub struct Vouched {
     pub scope: Scope,
     /// How long that counts.
     pub term: Term,
-}
-
-impl Vouched {
-    /// The part of the home, as an admin would say it; null for all of it.
-    pub fn scope_json(&self) -> serde_json::Value {
-        spec::scope_json(&self.scope)
-    }
 }
 
 /// For how long a token counts: up to its end, and while the household says the same of its issuer.

@@ -6,12 +6,12 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
-    fmt, fs,
-    future::Future,
-    io,
+    fmt, fs, io,
     path::{Path, PathBuf},
-    pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -23,13 +23,14 @@ use tokio::{
 };
 
 use super::{
-    Issuer, IssuersHandle, Keys, Known, PutError, Spec,
+    Issuer, IssuersHandle, Keys, Known, PutError, Spec, Unfetched,
     fetch::{Fetched, MOST, fetch},
     issuers::Request,
-    spec::{KIND, object},
+    spec::object,
 };
 use crate::{
-    service::{Changes, HouseholdTime, Op, Service, ServiceError},
+    auth::follower::{Follower, News},
+    service::{HouseholdTime, Op, Service},
     store::files::{FileKind, read_checked, write_durable},
     timekeeping::unix_seconds,
 };
@@ -97,6 +98,8 @@ pub struct Issuers {
     known: watch::Sender<Option<Arc<Known>>>,
     held: BTreeMap<String, Held>,
     fetches: JoinSet<Outcome>,
+    /// Fetches that failed since the start.
+    failures: Arc<AtomicU64>,
 }
 
 impl fmt::Debug for Issuers {
@@ -105,8 +108,6 @@ impl fmt::Debug for Issuers {
     }
 }
 
-type Next = Pin<Box<dyn Future<Output = Result<Changes, ServiceError>> + Send>>;
-
 impl Issuers {
     /// The owner and the way to it.
     pub fn new(parts: IssuersParts) -> (IssuersHandle, Self) {
@@ -114,58 +115,36 @@ impl Issuers {
         let (sender, requests) = mpsc::channel(64);
         let (known, receiver) = watch::channel(None);
         let turns = Arc::new(Semaphore::new(AT_ONCE));
-        let handle = IssuersHandle { requests: sender, known: receiver, time, turns };
+        let failures = Arc::new(AtomicU64::new(0));
+        let handle =
+            IssuersHandle { requests: sender, known: receiver, time, turns, failures: failures.clone() };
         let (held, fetches) = (BTreeMap::new(), JoinSet::new());
-        (handle, Self { service, folder, requests, known, held, fetches })
+        (handle, Self { service, folder, requests, known, held, fetches, failures })
     }
 
     /// Serves until the event loop or every handle is gone. Tokens wait until the issuers are known.
     pub async fn run(mut self) {
-        while let Ok(watching) = self.service.watch(vec![format!("{KIND}/")], None).await {
-            let outcome = self.follow(watching.watcher).await;
-            match outcome {
-                Err(ServiceError::Stopping) => return,
-                Err(error) => tracing::debug!(%error, "observing the issuers anew"),
-                Ok(()) => return self.service.unwatch(watching.watcher).await,
-            }
-        }
-    }
-
-    /// Serves by one observer; `Ok` when nobody can ask any more.
-    async fn follow(&mut self, watcher: u64) -> Result<(), ServiceError> {
-        let mut seen = BTreeSet::new();
+        let mut follower = Follower::new(self.service.clone(), &["issuer/"]);
         loop {
-            let changes = self.service.next_changes(watcher).await?;
-            seen.extend(changes.changes.iter().map(|change| change.id.name().to_owned()));
-            let caught_up = changes.caught_up;
-            self.take(changes).await;
-            if caught_up {
-                break;
+            let is_known = follower.has_caught_up();
+            if is_known {
+                self.fetch_what_is_due();
             }
-        }
-        self.held.retain(|name, _| seen.contains(name));
-        self.tidy().await;
-        self.publish();
-        let mut next = self.next(watcher);
-        loop {
-            self.fetch_what_is_due();
-            let due = self.held.values().filter(|held| !held.fetching).map(|held| held.due).min();
+            let due = self.held.values().filter(|held| is_known && !held.fetching).map(|held| held.due).min();
             let until_due = async {
                 match due {
                     Some(due) => sleep_until(due).await,
                     None => std::future::pending().await,
                 }
             };
-            // The same future is polled until it ends: dropping it could lose its changes.
             tokio::select! {
-                changes = &mut next => {
-                    self.take(changes?).await;
-                    self.publish();
-                    next = self.next(watcher);
-                }
-                request = self.requests.recv() => match request {
+                news = follower.next() => match news {
+                    Some(news) => self.take(news).await,
+                    None => return,
+                },
+                request = self.requests.recv(), if is_known => match request {
                     Some(request) => self.handle(request).await,
-                    None => return Ok(()),
+                    None => return follower.end().await,
                 },
                 Some(Ok(outcome)) = self.fetches.join_next() => self.fetched(outcome).await,
                 () = until_due => {}
@@ -173,13 +152,8 @@ impl Issuers {
         }
     }
 
-    fn next(&self, watcher: u64) -> Next {
-        let service = self.service.clone();
-        Box::pin(async move { service.next_changes(watcher).await })
-    }
-
-    async fn take(&mut self, changes: Changes) {
-        for change in changes.changes {
+    async fn take(&mut self, news: News) {
+        for change in news.changes {
             let name = change.id.name().to_owned();
             match change.object.as_ref().and_then(Spec::of) {
                 Some(spec) if self.held.len() < MAX_ISSUERS || self.held.contains_key(&name) => {
@@ -187,6 +161,13 @@ impl Issuers {
                 }
                 _ => self.forget(&name).await,
             }
+        }
+        if let Some(all) = news.all {
+            self.held.retain(|name, _| object(name).is_ok_and(|object| all.contains(&object)));
+            self.tidy().await;
+        }
+        if news.is_whole {
+            self.publish();
         }
     }
 
@@ -316,6 +297,9 @@ impl Issuers {
         // Of a source that counts no more: whoever waited for it was told when that changed.
         let Some(held) = self.held.get_mut(&name).filter(|held| held.source == source) else { return };
         held.fetching = false;
+        if result.is_err() {
+            self.failures.fetch_add(1, Ordering::Relaxed);
+        }
         let document = held.learn(&name, result);
         let waiting = std::mem::take(&mut held.waiting);
         // Kept before they count: what was let in by them is let in after a restart, too.
@@ -346,19 +330,21 @@ impl Held {
         let now = Instant::now();
         let Fetched { keys, document, fresh } = match result {
             Ok(fetched) => fetched,
-            Err(error) => {
-                if self.issuer.error.as_ref() != Some(&error) {
-                    tracing::warn!(issuer = name, %error, "the keys of an issuer could not be fetched");
+            Err(why) => {
+                let before = self.issuer.error.take();
+                if before.as_ref().is_none_or(|before| before.why != why) {
+                    tracing::warn!(issuer = name, error = %why, "the keys of an issuer could not be fetched");
                 }
+                let since_ms = before.map_or_else(now_ms, |before| before.since_ms);
                 let pause = AGAIN.saturating_mul(1 << self.failures.min(6)).min(AGAIN_AT_LAST);
                 self.failures = self.failures.saturating_add(1);
                 self.due = now + pause;
-                self.issuer.error = Some(error);
+                self.issuer.error = Some(Unfetched { since_ms, why });
                 return None;
             }
         };
         (self.failures, self.due, self.issuer.error) = (0, now + fresh, None);
-        let fetched_ms = unix_seconds().saturating_mul(1_000);
+        let fetched_ms = now_ms();
         self.issuer.fetched_ms = Some(fetched_ms);
         if self.issuer.keys.as_deref() == Some(&keys) {
             return None;
@@ -367,6 +353,10 @@ impl Held {
         self.issuer.keys = Some(Arc::new(keys));
         Some([self.source.as_bytes().as_slice(), &fetched_ms.to_le_bytes(), &document].concat())
     }
+}
+
+fn now_ms() -> u64 {
+    unix_seconds().saturating_mul(1_000)
 }
 
 /// The keys in a file and when they were fetched, if they are of that source. A file that cannot be read is no file.

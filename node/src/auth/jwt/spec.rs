@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 use device_adapters::web::Web;
 use hyper::Uri;
 use mesh_proto::{ObjectId, Value};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::{Map, Value as Json, json};
 use thiserror::Error;
 
@@ -33,8 +33,6 @@ const MAX_URL_BYTES: usize = 512;
 const MAX_AUDIENCES: usize = 8;
 const MAX_ROLES: usize = 32;
 const MAX_TEXT_BYTES: usize = 256;
-/// Names of a scope, of each sort.
-const MAX_SCOPE: usize = 16;
 
 /// What an admin says of an issuer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,11 +102,8 @@ pub enum SpecError {
     )]
     Role(String),
     /// A scope that is none.
-    #[error(
-        "`roles.map` gives `{0}` no scope: it has lists of at most {MAX_SCOPE} texts called prefixes, areas and devices, one of \
-         which is not empty, and an admin has none"
-    )]
-    Scope(String),
+    #[error("`roles.map` gives `{0}` no scope: {1}")]
+    Scope(String, String),
     /// An authority that cannot be read.
     #[error("`root` is no certificate in PEM: {0}")]
     Root(String),
@@ -150,18 +145,7 @@ struct RolesText {
 struct GivenText {
     role: String,
     #[serde(default)]
-    scope: ScopeText,
-}
-
-#[derive(Default, Deserialize, Serialize)]
-#[serde(deny_unknown_fields, default)]
-struct ScopeText {
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    prefixes: Vec<String>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    areas: Vec<String>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    devices: Vec<String>,
+    scope: Scope,
 }
 
 #[derive(Deserialize)]
@@ -303,14 +287,8 @@ impl Given {
         if self.scope.is_whole() {
             return json!(self.role);
         }
-        json!({"role": self.role, "scope": scope_json(&self.scope)})
+        json!({"role": self.role, "scope": self.scope})
     }
-}
-
-/// A part of the home; null for all of it.
-pub(super) fn scope_json(scope: &Scope) -> Json {
-    let Scope { prefixes, areas, devices } = scope.clone();
-    if scope.is_whole() { Json::Null } else { json!(ScopeText { prefixes, areas, devices }) }
 }
 
 /// The object of an issuer.
@@ -338,20 +316,16 @@ fn given(value: String, json: Json) -> Result<Given, SpecError> {
         return Ok(Given { role: role_of(role, &value)?, scope: Scope::default() });
     }
     let (has_role, has_scope) = (json.get("role").is_some_and(Json::is_string), json.get("scope").is_some());
-    let text: GivenText = serde_json::from_value(json).map_err(|_| {
-        if has_role { SpecError::Scope(value.clone()) } else { SpecError::Role(value.clone()) }
-    })?;
-    let ScopeText { prefixes, areas, devices } = text.scope;
-    for list in [&prefixes, &areas, &devices] {
-        let is_good = |text: &String| plain("scope", text, MAX_TEXT_BYTES).is_ok();
-        if list.len() > MAX_SCOPE || !list.iter().all(is_good) {
-            return Err(SpecError::Scope(value));
-        }
-    }
-    let (role, scope) = (role_of(&text.role, &value)?, Scope { prefixes, areas, devices });
+    let no_scope = |rule: String| SpecError::Scope(value.clone(), rule);
+    let text: GivenText = serde_json::from_value(json)
+        .map_err(|rule| if has_role { no_scope(rule.to_string()) } else { SpecError::Role(value.clone()) })?;
+    let (role, scope) = (role_of(&text.role, &value)?, text.scope);
+    scope.check().map_err(|rule| no_scope(rule.to_string()))?;
     // One that confines to nothing, or an admin who is confined and could take that back: neither is what somebody meant.
     if has_scope && (scope.is_whole() || role == Role::Admin) {
-        return Err(SpecError::Scope(value));
+        let rule =
+            "one of its lists `prefixes`, `areas` and `devices` has an entry, and an admin has no scope";
+        return Err(no_scope(rule.to_owned()));
     }
     Ok(Given { role, scope })
 }

@@ -51,7 +51,7 @@ impl People {
 
     pub(super) async fn create(&mut self, new: NewUser, hash: PasswordHash) -> Result<UserView, UserError> {
         self.may_create(&new.name)?;
-        let account = Account::new(new.role, new.scope, self.now_ms())?;
+        let account = Account::new(new.role, new.scope, self.clock.now_ms())?;
         let credential = Credential::new(&account, hash)?;
         let user = User::new(account, credential)?;
         self.settle().await?;

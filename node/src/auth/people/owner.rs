@@ -1,15 +1,6 @@
 //! The task that owns users, sessions and the pace of sign-ins.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt,
-    future::Future,
-    net::IpAddr,
-    path::PathBuf,
-    pin::Pin,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, fmt, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use mesh_proto::{ObjectId, kinds::Author};
 use tokio::{
@@ -25,11 +16,13 @@ use super::{
 use crate::{
     auth::{
         Secret,
+        clock::Clock,
+        follower::{Follower, News},
         passwords::{HashError, Passwords},
         sessions::{self, MAX_PER_USER, MAX_SESSIONS, Session},
         users::{self, Account, User, UserError},
     },
-    service::{Change, Changes, HouseholdTime, Op, Service, ServiceError},
+    service::{Change, HouseholdTime, Op, Service, ServiceError},
 };
 
 /// How often is looked for sessions that are over.
@@ -55,7 +48,7 @@ pub struct PeopleParts {
 /// The owner of users and sessions; a task runs it.
 pub struct People {
     pub(super) service: Service,
-    time: watch::Receiver<HouseholdTime>,
+    pub(super) clock: Clock,
     shutdown: watch::Receiver<bool>,
     requests: mpsc::Receiver<Request>,
     pub(super) live: watch::Sender<LiveSessions>,
@@ -64,8 +57,6 @@ pub struct People {
     /// Writes of what was taken away here and could not be written yet, by object. Until they are, what an observer says of these
     /// objects is not believed.
     pub(super) owed: BTreeMap<ObjectId, Vec<Op>>,
-    /// The newest stamp of users and sessions, in milliseconds since 1970.
-    latest_ms: u64,
     pace: Pace,
 }
 
@@ -75,8 +66,6 @@ impl fmt::Debug for People {
         f.debug_struct("People").field("users", &users).field("sessions", &sessions).finish_non_exhaustive()
     }
 }
-
-type Next = Pin<Box<dyn Future<Output = Result<Changes, ServiceError>> + Send>>;
 
 impl People {
     /// The owner and the way to it.
@@ -90,31 +79,15 @@ impl People {
         let (passwords, counters) = (Passwords::new()?, Arc::new(SignInCounters::default()));
         let handle = PeopleHandle { requests: sender, live: receiver, passwords, counters };
         let (users, sessions, pace) = (BTreeMap::new(), BTreeMap::new(), Pace::open(&state_dir));
-        let (owed, latest_ms) = (BTreeMap::new(), 0);
-        let owner = Self { service, time, shutdown, requests, live, users, sessions, owed, latest_ms, pace };
+        let (owed, clock) = (BTreeMap::new(), Clock::new(time));
+        let owner = Self { service, clock, shutdown, requests, live, users, sessions, owed, pace };
         Ok((handle, owner))
     }
 
     /// Serves until the event loop or every handle is gone. Requests wait until users and sessions are known, so that
     /// nobody is refused because the node has just started.
     pub async fn run(mut self) {
-        let prefixes = || vec!["user/".to_owned(), "session/".to_owned()];
-        while let Ok(watching) = self.service.watch(prefixes(), None).await {
-            match self.follow(watching.watcher).await {
-                Err(ServiceError::Stopping) => break,
-                Err(error) => tracing::debug!(%error, "observing users and sessions anew"),
-                Ok(()) => {
-                    self.service.unwatch(watching.watcher).await;
-                    break;
-                }
-            }
-        }
-        self.pace.save_now().await;
-    }
-
-    /// Serves by one observer; `Ok` when nobody can ask any more.
-    async fn follow(&mut self, watcher: u64) -> Result<(), ServiceError> {
-        self.catch_up(watcher).await?;
+        let mut follower = Follower::new(self.service.clone(), &["user/", "session/"]);
         let mut shutdown = self.shutdown.clone();
         let mut stops = std::pin::pin!(async move {
             let _ = shutdown.wait_for(|stop| *stop).await;
@@ -123,27 +96,29 @@ impl People {
         let mut looks = 0u32;
         let mut look = interval(LOOK_EVERY);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut next = self.next(watcher);
         loop {
-            // The same future is polled until it ends: dropping it could lose its changes.
+            let is_known = follower.has_caught_up();
             tokio::select! {
-                changes = &mut next => {
-                    self.take(changes?);
-                    self.publish();
-                    next = self.next(watcher);
-                }
-                request = self.requests.recv() => match request {
+                news = follower.next() => match news {
+                    Some(news) => self.take(news),
+                    None => break,
+                },
+                request = self.requests.recv(), if is_known => match request {
                     Some(request) => self.handle(request).await,
-                    None => return Ok(()),
+                    None => {
+                        follower.end().await;
+                        break;
+                    }
                 },
                 () = self.pace.due() => self.pace.save(),
-                _ = look.tick() => {
+                _ = look.tick(), if is_known => {
                     self.publish();
                     // What cannot be written now is tried at the next look.
                     let _ = self.settle().await;
                     looks = looks.wrapping_add(1);
                     if looks.is_multiple_of(SWEEP_EVERY) {
-                        self.sweep().await?;
+                        // What cannot be deleted now is found again.
+                        let _ = self.sweep().await;
                     }
                 }
                 // It serves on: whoever asks now is answered.
@@ -153,35 +128,12 @@ impl People {
                 }
             }
         }
+        self.pace.save_now().await;
     }
 
-    async fn catch_up(&mut self, watcher: u64) -> Result<(), ServiceError> {
-        let mut seen = BTreeSet::new();
-        loop {
-            let changes = self.service.next_changes(watcher).await?;
-            seen.extend(changes.changes.iter().map(|change| change.id.as_str().to_owned()));
-            let caught_up = changes.caught_up;
-            self.take(changes);
-            if caught_up {
-                break;
-            }
-        }
-        self.users.retain(|name, _| seen.contains(&format!("user/{name}")));
-        self.sessions.retain(|id, _| seen.contains(&format!("session/{id}")));
-        self.owed.retain(|id, _| seen.contains(id.as_str()));
-        self.publish();
-        Ok(())
-    }
-
-    fn next(&self, watcher: u64) -> Next {
-        let service = self.service.clone();
-        Box::pin(async move { service.next_changes(watcher).await })
-    }
-
-    fn take(&mut self, changes: Changes) {
-        for Change { id, object } in changes.changes {
-            let stamps = object.iter().flat_map(|object| object.fields.values()).map(|field| field.at_ms);
-            self.latest_ms = stamps.fold(self.latest_ms, u64::max);
+    fn take(&mut self, news: News) {
+        for Change { id, object } in news.changes {
+            object.iter().for_each(|object| self.clock.see(object));
             if object.is_none() {
                 self.owed.remove(&id);
             } else if self.owed.contains_key(&id) {
@@ -203,14 +155,15 @@ impl People {
                 ),
             }
         }
-    }
-
-    /// Now. By a clock that nobody vouches for, which may be years behind, it is at least as late as what was written last.
-    pub(super) fn now_ms(&self) -> u64 {
-        let HouseholdTime { ahead_ms, trusted } = *self.time.borrow();
-        let now = jiff::Timestamp::now().as_millisecond().saturating_add(ahead_ms);
-        let now = u64::try_from(now).unwrap_or(0);
-        if trusted { now } else { now.max(self.latest_ms) }
+        if let Some(all) = news.all {
+            let is_there = |object: Option<ObjectId>| object.is_some_and(|object| all.contains(&object));
+            self.users.retain(|name, _| is_there(users::object(name)));
+            self.sessions.retain(|id, _| is_there(sessions::object(id)));
+            self.owed.retain(|id, _| all.contains(id));
+        }
+        if news.is_whole {
+            self.publish();
+        }
     }
 
     /// A reply that nobody waits for any more is dropped.
@@ -297,7 +250,7 @@ impl People {
         let user = self.users.get(name).ok_or(UserError::NotFound)?;
         let (role, basis) = (user.account.role, user.basis().ok_or(UserError::NotFound)?);
         let from = address.map_or_else(|| "socket".to_owned(), |address| address.to_canonical().to_string());
-        let (id, secret, session) = Session::begin(name, basis, from, self.now_ms())?;
+        let (id, secret, session) = Session::begin(name, basis, from, self.clock.now_ms())?;
         let mut ops = session.ops(&id);
         let gone = self.room_for(name);
         ops.extend(gone.iter().filter_map(|id| sessions::object(id)).map(Op::Delete));
@@ -337,7 +290,7 @@ impl People {
             }
         }
         let id = found?;
-        let now_ms = self.now_ms();
+        let now_ms = self.clock.now_ms();
         let session = self.sessions.get_mut(&id)?;
         let user = self.users.get(&session.user)?;
         if user.basis().as_deref() != Some(session.basis.as_str()) || session.is_over(now_ms) {
@@ -354,10 +307,10 @@ impl People {
 
     /// Deletes what is long over; not while nobody knows the time.
     async fn sweep(&mut self) -> Result<(), ServiceError> {
-        if !self.time.borrow().trusted {
+        if !self.clock.is_trusted() {
             return Ok(());
         }
-        let now_ms = self.now_ms();
+        let now_ms = self.clock.now_ms();
         let over = self.sessions.iter().filter(|(_, session)| session.is_waste(now_ms));
         let mut waste: Vec<_> = over.filter_map(|(id, _)| sessions::object(id)).collect();
         let listed = self.service.list("session/", None, 1_000, true).await?;
@@ -366,11 +319,7 @@ impl People {
         for object in &waste {
             self.sessions.remove(object.name());
         }
-        match self.write(waste.into_iter().map(Op::Delete).collect()).await {
-            // What cannot be written now is found again.
-            Err(error) if error != ServiceError::Stopping => Ok(()),
-            done => done,
-        }
+        self.write(waste.into_iter().map(Op::Delete).collect()).await
     }
 }
 

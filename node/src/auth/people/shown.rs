@@ -14,7 +14,7 @@ use crate::auth::{
 impl People {
     /// Tells which sessions count.
     pub(super) fn publish(&self) {
-        let now_ms = self.now_ms();
+        let now_ms = self.clock.now_ms();
         let bases = self.bases();
         let live = self.sessions.iter().filter(|(_, session)| counts(session, &bases, now_ms));
         let live: BTreeSet<String> = live.map(|(id, _)| id.clone()).collect();
@@ -32,7 +32,7 @@ impl People {
     }
 
     pub(super) fn session_views(&self, user: Option<&str>) -> Vec<SessionView> {
-        let (now_ms, bases) = (self.now_ms(), self.bases());
+        let (now_ms, bases) = (self.clock.now_ms(), self.bases());
         let live = self.sessions.iter().filter(|(_, session)| counts(session, &bases, now_ms));
         let wanted = live.filter(|(_, session)| user.is_none_or(|user| session.user == user));
         let mut views: Vec<_> = wanted.map(|(id, session)| session.view(id)).collect();
@@ -41,7 +41,7 @@ impl People {
     }
 
     pub(super) fn user_views(&self) -> Vec<UserView> {
-        let (now_ms, bases) = (self.now_ms(), self.bases());
+        let (now_ms, bases) = (self.clock.now_ms(), self.bases());
         let mut live: BTreeMap<&str, usize> = BTreeMap::new();
         for session in self.sessions.values().filter(|session| counts(session, &bases, now_ms)) {
             *live.entry(&session.user).or_default() += 1;

@@ -364,7 +364,7 @@ async fn a_clock_that_nobody_vouches_for_does_not_bring_old_sessions_back() {
     node.time.send_replace(HouseholdTime { ahead_ms: -100_000_000_000, trusted: false });
     assert!(node.people.recognise(ann.secret.clone()).await.is_some());
     fake.go_by(move || now + ABSOLUTE_MS);
-    fake.put("user/ben", "epoch", Value::from("x")).await;
+    fake.put("user/ben", "account", Value::from("x")).await;
     node.is_live(&ann.session, false).await;
     assert_eq!(node.people.recognise(ann.secret.clone()).await, None);
     // Vouched for and years behind: it was begun in what is the future.

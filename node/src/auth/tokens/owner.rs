@@ -3,9 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
-    future::Future,
     net::IpAddr,
-    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -14,7 +12,7 @@ use std::{
 };
 
 use data_encoding::{BASE32_NOPAD, HEXLOWER};
-use mesh_proto::{ShortId, kinds::Author};
+use mesh_proto::{ObjectId, ShortId, kinds::Author};
 use tokio::{
     sync::{mpsc, watch},
     time::{Instant, sleep},
@@ -23,16 +21,24 @@ use tokio::{
 use super::{
     Denied, End, Grant, Live, MAX_LABEL_BYTES, MAX_LIFE_S, MAX_TOKENS, Made, PREFIX, Request, Role,
     TokenError, TokenView, TokensHandle, Wanted,
-    stored::{Clock, Entry, millis, object, set, written_ms},
+    stored::{Entry, is_remnant, millis, object, set},
 };
 use crate::{
-    auth::{Secret, Who, attempts::Attempts, random},
+    auth::{
+        Secret, Who,
+        attempts::Attempts,
+        clock::{Clock, written_ms},
+        follower::{Follower, News},
+        random,
+    },
     devices::ownership::winner,
-    service::{Change, Changes, HouseholdTime, Op, Service, ServiceError},
+    service::{Change, HouseholdTime, Op, Service, ServiceError},
 };
 
 /// Tokens held in memory at most; those beyond are not honoured.
 const MAX_HELD: usize = 4_096;
+/// Objects of tokens that are looked through for what is left of some.
+const MAX_LISTED: usize = 1_000;
 /// How often a node says at most that a token is used: each time is a write that every node gets.
 const NOTE_EVERY: Duration = Duration::from_secs(600);
 /// How long a token that has ended is still shown, in milliseconds: a week.
@@ -51,8 +57,6 @@ pub struct Tokens {
     entries: BTreeMap<String, Entry>,
     /// Tokens that were revoked here, until it is seen that they are gone: none of them opens anything any more, be the disk full.
     revoked: BTreeSet<String>,
-    /// What is left of tokens that were revoked on one node while they were used on another, and when it was written.
-    remnants: BTreeMap<String, u64>,
     attempts: Attempts,
     clock: Clock,
     removes_at: Instant,
@@ -63,8 +67,6 @@ impl fmt::Debug for Tokens {
         f.debug_struct("Tokens").field("held", &self.entries.len()).finish_non_exhaustive()
     }
 }
-
-type Next = Pin<Box<dyn Future<Output = Result<Changes, ServiceError>> + Send>>;
 
 impl Tokens {
     /// The owner and the way to it. It goes by the clock of this machine.
@@ -81,7 +83,6 @@ impl Tokens {
             denied,
             entries: BTreeMap::new(),
             revoked: BTreeSet::new(),
-            remnants: BTreeMap::new(),
             attempts: Attempts::default(),
             clock: Clock::new(here),
             removes_at: Instant::now(),
@@ -98,63 +99,28 @@ impl Tokens {
     /// Serves until the event loop or every handle is gone. Requests wait until the tokens are
     /// known, so that none is refused because the node has just started.
     pub async fn run(mut self) {
-        while let Ok(watching) = self.service.watch(vec!["token/".to_owned()], None).await {
-            let outcome = self.follow(watching.watcher).await;
-            match outcome {
-                Err(ServiceError::Stopping) => return,
-                Err(error) => tracing::debug!(%error, "observing the tokens anew"),
-                Ok(()) => return self.service.unwatch(watching.watcher).await,
-            }
-        }
-    }
-
-    /// Serves by one observer; `Ok` when nobody can ask any more.
-    async fn follow(&mut self, watcher: u64) -> Result<(), ServiceError> {
-        let mut seen = BTreeSet::new();
-        self.remnants.clear();
+        let mut follower = Follower::new(self.service.clone(), &["token/"]);
         loop {
-            let changes = self.service.next_changes(watcher).await?;
-            seen.extend(changes.changes.iter().map(|change| change.id.name().to_owned()));
-            let caught_up = changes.caught_up;
-            self.take(changes);
-            if caught_up {
-                break;
-            }
-        }
-        self.entries.retain(|id, _| seen.contains(id));
-        self.revoked.retain(|id| seen.contains(id));
-        self.publish();
-        let mut next = self.next(watcher);
-        loop {
-            let wait = self.until_next_end();
-            // The same future is polled until it ends: dropping it could lose its changes.
+            let (wait, is_known) = (self.until_next_end(), follower.has_caught_up());
             tokio::select! {
-                changes = &mut next => {
-                    self.take(changes?);
-                    self.publish();
-                    next = self.next(watcher);
-                }
-                request = self.requests.recv() => match request {
-                    Some(request) => self.handle(request).await,
-                    None => return Ok(()),
+                news = follower.next() => match news {
+                    Some(news) => self.take(news),
+                    None => return,
                 },
-                () = sleep(wait) => self.look().await,
-                () = Clock::told(&mut self.clock.time) => self.look().await,
+                request = self.requests.recv(), if is_known => match request {
+                    Some(request) => self.handle(request).await,
+                    None => return follower.end().await,
+                },
+                () = sleep(wait), if is_known => self.look().await,
+                () = self.clock.told(), if is_known => self.look().await,
             }
         }
     }
 
-    fn next(&self, watcher: u64) -> Next {
-        let service = self.service.clone();
-        Box::pin(async move { service.next_changes(watcher).await })
-    }
-
-    fn take(&mut self, changes: Changes) {
-        for Change { id, object } in changes.changes {
+    fn take(&mut self, news: News) {
+        for Change { id, object } in news.changes {
             let name = id.name().to_owned();
-            let written = object.as_ref().map(written_ms);
-            self.clock.written(written.unwrap_or(0));
-            self.remnants.remove(&name);
+            object.iter().for_each(|object| self.clock.see(object));
             let read = object.as_ref().and_then(Entry::read);
             if read.is_some() && self.revoked.contains(&name) {
                 continue;
@@ -165,14 +131,16 @@ impl Tokens {
                     entry.noted = self.entries.get(&name).and_then(|known| known.noted);
                     self.entries.insert(name, entry);
                 }
-                _ => {
-                    self.entries.remove(&name);
-                    // Without a hash it is no token of any version.
-                    let is_remnant = object.is_some_and(|object| !object.complete);
-                    let remnant = written.filter(|_| is_remnant && self.remnants.len() < MAX_HELD);
-                    self.remnants.extend(remnant.map(|ms| (name, ms)));
-                }
+                _ => drop(self.entries.remove(&name)),
             }
+        }
+        if let Some(all) = news.all {
+            let is_there = |id: &String| object(id).is_some_and(|object| all.contains(&object));
+            self.entries.retain(|id, _| is_there(id));
+            self.revoked.retain(is_there);
+        }
+        if news.is_whole {
+            self.publish();
         }
     }
 
@@ -202,30 +170,40 @@ impl Tokens {
         if let Err(error) = self.delete_revoked().await {
             tracing::warn!(%error, "tokens that were revoked here cannot be removed yet");
         }
-        let now = self.clock.now_ms();
-        let ended = self.entries.iter().filter_map(|(id, entry)| Some((id, entry.view.expires_ms?)));
-        let written = self.remnants.iter().map(|(id, written)| (id, *written));
-        let old = ended.chain(written).filter(|(_, since)| since.saturating_add(KEPT_MS) <= now);
-        let ids: Vec<String> = old.map(|(id, _)| id.clone()).collect();
-        let is_time = self.clock.is_trusted() && Instant::now() >= self.removes_at;
-        if ids.is_empty() || !is_time {
-            return;
-        }
-        self.removes_at = Instant::now() + REMOVE_EVERY;
-        if let Err(error) = self.remove(ids).await {
+        if self.clock.is_trusted()
+            && Instant::now() >= self.removes_at
+            && let Err(error) = self.remove_old().await
+        {
             tracing::debug!(%error, "tokens that ended a week ago stay for another hour");
         }
     }
 
+    /// Removes what has been of no use for a week.
+    async fn remove_old(&mut self) -> Result<(), ServiceError> {
+        let now = self.clock.now_ms();
+        let is_old = |since: u64| since.saturating_add(KEPT_MS) <= now;
+        let ended = self.entries.iter().filter(|(_, entry)| entry.view.expires_ms.is_some_and(is_old));
+        let mut old: Vec<ObjectId> = ended.filter_map(|(id, _)| object(id)).collect();
+        // Of this observers are told nothing.
+        let listed = self.service.list("token/", None, MAX_LISTED, true).await?;
+        let left = listed.into_iter().filter(|object| is_remnant(object) && is_old(written_ms(object)));
+        old.extend(left.map(|object| object.id));
+        if old.is_empty() {
+            return Ok(());
+        }
+        self.removes_at = Instant::now() + REMOVE_EVERY;
+        self.remove(old).await
+    }
+
     /// Removes tokens for good, on the one node of those alive whose part that is. Should two think so, it is done twice.
-    async fn remove(&mut self, ids: Vec<String>) -> Result<(), ServiceError> {
+    async fn remove(&mut self, old: Vec<ObjectId>) -> Result<(), ServiceError> {
         let status = self.service.status().await?;
         let short = |id: &str| id.get(..16).and_then(|id| id.parse::<ShortId>().ok());
         let living = status.nodes.iter().filter(|node| matches!(node.state, "self" | "alive"));
         if winner(living.filter_map(|node| short(&node.id)), "token/") != short(&status.node) {
             return Ok(());
         }
-        let ops = ids.iter().filter_map(|id| object(id)).take(MAX_TOKENS).map(Op::Delete).collect();
+        let ops = old.into_iter().take(MAX_TOKENS).map(Op::Delete).collect();
         self.service.write(Author::Node, ops).await
     }
 

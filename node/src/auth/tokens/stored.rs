@@ -1,15 +1,13 @@
-//! A token as an object, and the time by which tokens end.
+//! A token as an object.
 //!
 //! The role of a token with a scope or an end stands in `limited`, not in `role`: a node of a version that knows neither would take
 //! it for a token without bounds, and is to find no role in it.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
-
 use mesh_proto::{FieldName, ObjectId, Value};
-use tokio::{sync::watch, time::Instant};
+use tokio::time::Instant;
 
 use super::{Role, Scope, TokenView};
-use crate::service::{HouseholdTime, ObjectView, Op};
+use crate::service::{ObjectView, Op};
 
 /// What is known of a token.
 pub(super) struct Entry {
@@ -81,54 +79,12 @@ pub(super) fn object(id: &str) -> Option<ObjectId> {
     ObjectId::new(&format!("token/{id}")).ok()
 }
 
+/// Whether it is all that is left of a token that was revoked on one node while it was used on another. What has more than that is
+/// a token of which the rest may still be on its way.
+pub(super) fn is_remnant(object: &ObjectView) -> bool {
+    object.fields.keys().all(|field| field.as_str() == "used")
+}
+
 pub(super) fn millis(ms: u64) -> Value {
     Value::Int(i64::try_from(ms).unwrap_or(i64::MAX))
-}
-
-/// When any field of an object was written last, in milliseconds since 1970.
-pub(super) fn written_ms(object: &ObjectView) -> u64 {
-    object.fields.values().map(|field| field.at_ms).max().unwrap_or(0)
-}
-
-/// The time of day by which tokens end.
-///
-/// It is the household's. While that is not known, as on a board without a battery whose network is down, the clock may be years
-/// behind, and a token that has ended must not open anything again by that: then it is at least as late as what was written last of
-/// any token, by whichever node.
-pub(super) struct Clock {
-    pub(super) time: watch::Receiver<HouseholdTime>,
-    /// The latest that was written of a token, in milliseconds since 1970.
-    latest_ms: u64,
-}
-
-impl Clock {
-    pub(super) fn new(time: watch::Receiver<HouseholdTime>) -> Self {
-        Self { time, latest_ms: 0 }
-    }
-
-    /// Takes in when something was written.
-    pub(super) fn written(&mut self, ms: u64) {
-        self.latest_ms = self.latest_ms.max(ms);
-    }
-
-    /// Whether it is known to be right.
-    pub(super) fn is_trusted(&self) -> bool {
-        self.time.borrow().trusted
-    }
-
-    /// Now, in milliseconds since 1970.
-    pub(super) fn now_ms(&self) -> u64 {
-        let HouseholdTime { ahead_ms, trusted } = *self.time.borrow();
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-        let wall = u64::try_from(wall.as_millis()).unwrap_or(u64::MAX);
-        let now = wall.saturating_add_signed(ahead_ms);
-        if trusted { now } else { now.max(self.latest_ms) }
-    }
-
-    /// Returns when it is told anew; never, once nobody is left to tell it.
-    pub(super) async fn told(time: &mut watch::Receiver<HouseholdTime>) {
-        if time.changed().await.is_err() {
-            std::future::pending().await
-        }
-    }
 }

@@ -207,6 +207,33 @@ async fn a_token_ends_is_shown_for_a_week_and_goes() {
 }
 
 #[tokio::test]
+async fn what_a_use_leaves_of_a_token_that_was_revoked_meanwhile_goes_after_a_week() {
+    let fake = FakeLoop::start();
+    let now = u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap();
+    fake.go_by(move || now);
+    let (turn, time) = watch::channel(HouseholdTime { ahead_ms: 0, trusted: true });
+    // It was used on a node that had not heard of it, before this one was started.
+    fake.put("token/ff", "used", Value::Int(5)).await;
+    let (tokens, owner) = Tokens::new(fake.service());
+    tokio::spawn(owner.by(time).run());
+    let (stays, _) = tokens.create(Role::Viewer, String::new()).await.unwrap();
+    let is_there = async || fake.service().get(object("ff").unwrap()).await.unwrap().is_some();
+    turn.send_replace(HouseholdTime { ahead_ms: 6 * DAY_MS, trusted: true });
+    for _ in 0..100 {
+        assert!(is_there().await, "others may not have heard yet that it is revoked");
+    }
+    turn.send_replace(HouseholdTime { ahead_ms: 8 * DAY_MS, trusted: true });
+    let goes = async {
+        while is_there().await {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), goes).await.expect("it is still there");
+    let listed: Vec<_> = tokens.list().await.unwrap().into_iter().map(|view| view.id).collect();
+    assert_eq!(listed, [stays]);
+}
+
+#[tokio::test]
 async fn a_clock_that_is_not_known_ends_no_token_and_opens_none_that_has_ended() {
     let (fake, tokens, turn) = timed(true);
     let Made { id, token, .. } = tokens.make(Wanted { end: hour(), ..wanted(Role::Viewer) }).await.unwrap();

@@ -64,7 +64,7 @@ impl Engine {
                 self.write_for(self.entry(&name).map(|entry| vec![Op::Delete(entry.object.clone())]), reply);
             }
             AutomationsRequest::Rehearse(name, reply) => self.rehearse(&name, reply),
-            AutomationsRequest::Start(name, reply) => self.start_by_hand(&name, reply),
+            AutomationsRequest::Start(name, who, reply) => self.start_by_hand(&name, who, reply),
             AutomationsRequest::Webhook(name, reply) => self.make_webhook(&name, reply),
             AutomationsRequest::RevokeWebhook(name, reply) => self.write_for(self.revoke_ops(&name), reply),
         }
@@ -145,11 +145,11 @@ impl Engine {
     }
 
     /// Every node is told that it starts, and whichever is to start it does; answered when that is told.
-    fn start_by_hand(&self, name: &str, reply: Reply<()>) {
+    fn start_by_hand(&self, name: &str, who: String, reply: Reply<()>) {
         if let Err(refused) = self.can_start(name) {
             return drop(reply.send(Err(refused))); // whoever asked may be gone
         }
-        let (events, called) = (self.deeds.events.clone(), Called::by_hand(name));
+        let (events, called) = (self.deeds.events.clone(), Called::by_hand(name, who));
         tokio::spawn(async move {
             let told = events.tell(called::TOPIC, called.to_data()).await;
             drop(reply.send(told.map(drop)));
@@ -292,6 +292,7 @@ impl Engine {
 fn run_view(node: String, run: &Run) -> RunView {
     RunView {
         why: run.why.clone(),
+        by: called::starter(&run.data),
         at: shown(run.at),
         state: serde_json::to_value(run.state)
             .ok()

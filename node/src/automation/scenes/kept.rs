@@ -26,7 +26,7 @@ pub(crate) type Changes = BTreeMap<String, Json>;
 pub(crate) struct Activated {
     /// In milliseconds since 1970.
     pub(crate) at: u64,
-    /// `client`, or the schedule.
+    /// As the audit trail calls him; `client`, or the schedule's object, where an older version wrote it.
     pub(crate) by: String,
 }
 
@@ -157,7 +157,7 @@ mod tests {
         let kept = written(None, &object, empty.become_ops(&scene));
         assert_eq!(Scene::read(&kept), scene);
 
-        let activated = Activated { at: 7, by: "schedule/x".to_owned() };
+        let activated = Activated { at: 7, by: "schedule:x".to_owned() };
         let before = changes(&[("lifx-1", json!({"on": false}))]);
         let kept = written(Some(kept), &object, scene.note_ops(&before, Some(&activated)));
         let active = Scene { before, activated: Some(activated), ..scene };

@@ -14,8 +14,11 @@ use crate::{
         fake::{FakeLoop, TestFolder},
         ports::ControlHandle,
     },
-    auth::{InviteBook, Moment},
-    service::{FieldView, NodeStatus, Request},
+    auth::{
+        InviteBook, Moment,
+        jwt::{Issuers, IssuersHandle, IssuersParts},
+    },
+    service::{FieldView, HouseholdTime, NodeStatus, Request},
     store::{Recovery, RecoveryReport, memory::MemoryStore, worker::StoreHandle},
 };
 
@@ -128,6 +131,7 @@ impl Bench {
             history: watch::channel(crate::history::Report::default()).1,
             certificate: watch::channel(Default::default()).1,
             http_port: watch::channel(crate::plain_http::PortStatus::NotNeeded).1,
+            issuers: issuers(service.clone()),
         };
         let (end, ends) = mpsc::channel(2);
         let (control, port) = ControlHandle::channel();
@@ -143,6 +147,12 @@ impl Bench {
     fn next(&self) -> PathBuf {
         self.folder.path().join("state/next")
     }
+}
+
+/// Of nobody.
+fn issuers(service: Service) -> IssuersHandle {
+    let time = watch::channel(HouseholdTime::default()).1;
+    Issuers::new(IssuersParts { service, time, folder: PathBuf::new() }).0
 }
 
 /// A slider that was moved for a while: more than one page of passing objects, before the notes.

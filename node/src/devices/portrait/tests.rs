@@ -44,7 +44,7 @@ fn device(can: Option<&Capabilities>, state: Option<State>, asked: Option<Change
         put("reported", encode(&Reported { value, command: None, source: Source::ReadBack }));
     }
     if let Some(change) = asked {
-        put("desired", encode(&Desired { command: id, change, at: 0, deadline_ms: 5_000 }));
+        put("desired", encode(&Desired { command: id, change, at: 0, deadline_ms: 5_000, by: None }));
     }
     let id = ObjectId::new("device/strip").unwrap();
     Portrait::of(&ObjectView { id, fields, complete: true }).unwrap()

@@ -122,7 +122,7 @@ impl AnswersHandle {
     /// # Errors
     /// [`AnswerError`]; the answer is withdrawn then.
     pub async fn publish(&self, answer: Answer) -> Result<(), AnswerError> {
-        let expires_ms = object::now_ms(*self.time.borrow()).saturating_add(LIFE_MS);
+        let expires_ms = self.time.borrow().now_ms().saturating_add(LIFE_MS);
         let entry = Entry { answer, by: self.me, expires_ms };
         let published = self.spread(&entry).await;
         if published.is_err() {

@@ -213,7 +213,7 @@ async fn a_discovery_document_of_another_issuer_is_not_followed() {
     let home = Home::start();
     let twin = issuer.url.replace("127.0.0.1", "localhost");
     home.trust(&twin).await;
-    let error = home.issuers.known().await.unwrap()["sso"].error.clone().unwrap();
+    let error = home.issuers.known().await.unwrap()["sso"].error.clone().unwrap().why;
     assert!(error.contains("another issuer"), "{error}");
     assert_eq!(issuer.fetches(), 0);
 }

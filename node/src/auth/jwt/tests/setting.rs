@@ -3,10 +3,10 @@
 use super::{spec::object, *};
 use crate::auth::jwt::claims::role;
 
-fn given(setting: &Json, claims: Json) -> Result<(Role, Json), Refused> {
+fn given(setting: &Json, claims: Json) -> Result<(Role, Scope), Refused> {
     let spec = Spec::parse(setting.clone()).unwrap();
     let given = role(&spec, claims.as_object().unwrap())?;
-    Ok((given.role, spec::scope_json(&given.scope)))
+    Ok((given.role, given.scope))
 }
 
 #[test]
@@ -14,10 +14,11 @@ fn the_highest_role_counts_with_all_the_parts_that_it_is_given_for() {
     let mut said = setting(URL);
     said["roles"]["map"]["garden"] =
         json!({"role": "operator", "scope": {"areas": ["garden"], "devices": ["lifx-1"]}});
-    let all = Json::Null;
+    let all = Scope::default();
     assert_eq!(given(&said, json!({"groups": ["kids", "x", "parents"]})), Ok((Role::Admin, all.clone())));
     assert_eq!(given(&said, json!({"groups": "kids"})), Ok((Role::Viewer, all)));
-    let parts = json!({"areas": ["garden", "guest room"], "devices": ["lifx-1"]});
+    let areas = vec!["garden".to_owned(), "guest room".to_owned()];
+    let parts = Scope { areas, devices: vec!["lifx-1".to_owned()], ..Scope::default() };
     assert_eq!(given(&said, json!({"groups": ["kids", "guests", "garden"]})), Ok((Role::Operator, parts)));
     assert_eq!(given(&said, json!({"groups": [1, null]})), Err(Refused::NoRole));
     said["roles"] = json!({"claim": "realm_access.roles", "map": {"a": "viewer"}});
@@ -81,6 +82,11 @@ fn what_is_said_wrongly_is_refused_with_its_member() {
             "roles",
             json!({"claim": "groups", "map": {"a": {"role": "admin", "scope": {"areas": ["x"]}}}}),
             "`a`",
+        ),
+        (
+            "roles",
+            json!({"claim": "groups", "map": {"a": {"role": "viewer", "scope": {"prefixes": ["note"]}}}}),
+            "`note` is no prefix",
         ),
         ("roles", json!({"claim": "", "map": {"a": "viewer"}}), "`roles.claim`"),
         ("subject", json!("a\nb"), "`subject`"),

@@ -106,7 +106,7 @@ async fn one_that_ran_away_on_a_full_disk_is_not_switched_off_after_somebody_swi
     bench.fake.break_store(Some("no space left on device"));
     for _ in 0..40 {
         // Refused once it is off.
-        let _ = bench.node.automations.start("x".to_owned()).await;
+        let _ = bench.node.automations.start("x".to_owned(), "user:ann".to_owned()).await;
         sleep(Duration::from_millis(20)).await;
     }
     assert_eq!(bench.state("x").await, "tripped");

@@ -43,7 +43,7 @@ async fn when_the_clock_jumps_all_that_is_due_at_that_time_is_started_once() {
     bench.until("the last is left alone", async || bench.state("x99").await == "held").await;
     let reason = bench.find("x99").await.unwrap().reason.unwrap();
     assert!(reason.contains("there are more than 128 automations"), "{reason}");
-    assert!(bench.node.automations.start("x99".to_owned()).await.is_err());
+    assert!(bench.node.automations.start("x99".to_owned(), "user:ann".to_owned()).await.is_err());
     assert_eq!((count().await, bench.state("x98").await), (MAX_AUTOMATIONS + 1, "waiting"));
     bench.tell("bell", 1).await;
     bench.ends("one-more", State::Done, 1).await;

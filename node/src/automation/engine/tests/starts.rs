@@ -254,7 +254,7 @@ async fn one_that_is_stopped_stays_so_where_that_cannot_be_stored() {
     bench.fake.break_store(Some("no space left on device"));
     for _ in 0..40 {
         // Refused once it is off.
-        let _ = bench.node.automations.start("x".to_owned()).await;
+        let _ = bench.node.automations.start("x".to_owned(), "user:ann".to_owned()).await;
         sleep(Duration::from_millis(20)).await;
     }
     sleep(TICK).await;

@@ -9,7 +9,7 @@ use mesh_proto::{FieldName, ObjectId, ShortId, Value};
 
 use super::{Answer, owner::Serves};
 use crate::{
-    service::{Change, HouseholdTime, ObjectView, Op},
+    service::{Change, ObjectView, Op},
     tls::acme::Domain,
 };
 
@@ -155,12 +155,6 @@ fn is_sound(answer: &Answer) -> bool {
         Answer::TlsAlpn { .. } => true,
     };
     fits && !answer.domain().is_wildcard()
-}
-
-/// The household's time, in milliseconds since 1970.
-pub(super) fn now_ms(time: HouseholdTime) -> u64 {
-    let now = jiff::Timestamp::now().as_millisecond().saturating_add(time.ahead_ms);
-    u64::try_from(now).unwrap_or(0)
 }
 
 fn moment(ms: u64) -> Value {

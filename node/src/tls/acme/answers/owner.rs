@@ -202,7 +202,7 @@ impl Answers {
     }
 
     fn take(&mut self, changes: Changes) {
-        let now = object::now_ms(*self.time.borrow());
+        let now = self.time.borrow().now_ms();
         for change in changes.changes {
             let entry = change.object.as_ref().and_then(Entry::read).filter(|entry| entry.expires_ms > now);
             let Some(entry) = entry else {
@@ -282,7 +282,7 @@ impl Answers {
     /// Gives no more what is over, and removes it: its maker at once, others when its maker has not for long.
     async fn sweep(&mut self) -> Result<(), ServiceError> {
         let time = *self.time.borrow();
-        let now = object::now_ms(time);
+        let now = time.now_ms();
         let before = self.held.len();
         self.held.retain(|_, held| held.entry.expires_ms > now);
         if self.held.len() < before {

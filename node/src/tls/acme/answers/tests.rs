@@ -213,7 +213,7 @@ async fn what_no_authority_may_ask_is_refused_and_what_is_not_called_after_itsel
 #[tokio::test(start_paused = true)]
 async fn leftovers_are_removed_by_their_maker_and_long_past_by_anybody() {
     let household = Household::new();
-    let now = object::now_ms(*household.time.borrow());
+    let now = household.time.borrow().now_ms();
     let hour = 3_600_000;
     for (token, by, expires_ms) in [
         ("mine-over", ME, now - 1),
@@ -244,7 +244,7 @@ async fn leftovers_are_removed_by_their_maker_and_long_past_by_anybody() {
 #[tokio::test]
 async fn no_more_is_held_than_there_is_room_for() {
     let household = Household::new();
-    let expires_ms = object::now_ms(*household.time.borrow()) + 60_000;
+    let expires_ms = household.time.borrow().now_ms() + 60_000;
     for number in 0..300 {
         let entry = Entry { answer: http(&format!("tok{number}")), by: OTHER, expires_ms };
         household.fake.service().write(Author::Node, entry.write().unwrap().1).await.unwrap();
