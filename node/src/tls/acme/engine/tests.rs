@@ -47,6 +47,11 @@ impl Node {
         }
     }
 
+    /// Whether there is room for more than one proof at a time.
+    fn hold(&mut self, many: bool) {
+        self.shelf.holds_many = many;
+    }
+
     fn ca(&self) -> Arc<Ca> {
         self.hosts.ca(CA)
     }
@@ -168,6 +173,69 @@ async fn a_node_killed_at_any_step_goes_on_by_the_orders_url() {
                 break;
             }
         }
+    }
+}
+
+/// The authority looks some requests after it was told to, and the node is killed at each of the requests of an order.
+#[tokio::test(start_paused = true)]
+async fn a_proof_stands_until_the_authority_has_looked_whoever_is_killed_meanwhile() {
+    for (holds_many, looks_after, last) in [false, true]
+        .into_iter()
+        .flat_map(|many| [1, 3, 4, 5].map(|after| (many, after)))
+        .flat_map(|(many, after)| (7..=12).map(move |last| (many, after, last)))
+    {
+        let mut node = Node::new(&["a.example.org", "b.example.org"]);
+        node.hold(holds_many);
+        let ca = node.ca();
+        ca.set(|state| state.looks_after = looks_after);
+        ca.kill_at(last, true);
+        let mut engine = node.open().await;
+        tokio::select! {
+            look = engine.look(at(NOW)) => panic!("{look:?}: it was to be killed"),
+            () = ca.killed() => {}
+        }
+        drop(engine);
+        let look = node.open().await.look(at(NOW + 60)).await;
+        let place = format!("{holds_many} {looks_after} {last}: {:?}", node.report());
+        assert_eq!(look.did, Did::Renewed, "{place}");
+        let (failed, orders) = ca.get(|state| (state.failed, state.orders.len()));
+        assert_eq!((failed, orders), (0, 1), "{place}");
+        assert!(node.shelf.is_empty(), "{place}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_order_that_died_while_the_node_was_away_leaves_no_proof_behind() {
+    for status in ["invalid", "expired"] {
+        let mut node = Node::new(&["a.example.org"]);
+        let ca = node.ca();
+        ca.set(|state| state.looks_after = 99);
+        // The authority was told to look.
+        ca.kill_at(8, true);
+        let mut engine = node.open().await;
+        tokio::select! {
+            look = engine.look(at(NOW)) => panic!("{look:?}: it was to be killed"),
+            () = ca.killed() => {}
+        }
+        drop(engine);
+        assert_eq!((ca.get(|state| state.stood.clone()), node.shelf.is_empty()), (vec![1], false));
+        ca.turn(status);
+        ca.set(|state| state.looks_after = 0);
+        let mut engine = node.open().await;
+        engine.look(at(NOW + 60)).await;
+        assert!(node.shelf.is_empty(), "{status}: {:?}", node.report());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn proofs_stand_side_by_side_before_the_authority_looks_at_the_first_if_there_is_room() {
+    for (holds_many, stood) in [(true, [3, 3, 3]), (false, [1, 1, 1])] {
+        let mut node = Node::new(&["a.example.org", "b.example.org", "c.example.org"]);
+        node.hold(holds_many);
+        let mut engine = node.open().await;
+        assert_eq!(engine.look(at(NOW)).await.did, Did::Renewed, "{:?}", node.report());
+        assert_eq!(node.ca().get(|state| state.stood.clone()), stood);
+        assert!(node.shelf.is_empty());
     }
 }
 
@@ -420,7 +488,7 @@ async fn a_proof_that_has_expired_is_no_failure_and_a_new_order_is_made() {
         let mut node = Node::new(&["a.example.org", "b.example.org"]);
         let ca = node.ca();
         // The order is made and looked at, and nothing of it is proven.
-        ca.kill_at(6, true);
+        ca.kill_at(7, true);
         let mut engine = node.open().await;
         tokio::select! {
             _ = engine.look(at(NOW)) => panic!("it was to be killed"),
