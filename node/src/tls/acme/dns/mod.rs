@@ -3,6 +3,8 @@
 mod duckdns;
 #[cfg(test)]
 mod fake;
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzzing;
 mod hook;
 mod message;
 mod name;
