@@ -281,6 +281,7 @@ impl Ca {
                 });
                 (201, json!({"status": "valid"}), vec![("location", self.url(&format!("acct/{place}")))])
             }
+            "acct" => (200, json!({"status": "valid"}), vec![]),
             "ari" => {
                 let (start, end) = state.window.unwrap();
                 let shown = |at: u64| crate::api::json::timestamp(at * 1_000);

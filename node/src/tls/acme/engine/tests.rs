@@ -6,6 +6,7 @@ use mesh_proto::ShortId;
 
 use super::*;
 use crate::api::fake::{FakeLoop, NODE, TestFolder};
+use crate::config::{Challenge, DnsConfig, DnsProviderConfig};
 use crate::tls::acme::fake::{Ca, Fault, Hosts, Shelf};
 
 const NOW: u64 = 1_800_000_000;
@@ -548,4 +549,56 @@ async fn files_are_private_and_nothing_that_is_shown_or_told_holds_a_key() {
     std::fs::write(folder.join("certificate"), b"damaged").unwrap();
     let mut engine = node.open().await;
     assert_eq!(engine.look(at(NOW + 1)).await.did, Did::Renewed, "what is damaged is made anew");
+}
+
+#[tokio::test(start_paused = true)]
+async fn other_settings_end_a_pause_once_but_never_beyond_what_is_granted() {
+    let mut node = Node::new(&["a.example.org"]);
+    let ca = node.ca();
+    ca.set(|state| state.fault = Some(Fault::Validation));
+    assert_eq!(node.open().await.look(at(NOW)).await.did, Did::Failed);
+    for failed in 2..=4 {
+        let mut engine = node.open().await;
+        assert_eq!(engine.look(at(NOW + failed)).await.did, Did::Nothing, "a restart alone is no reason");
+        node.config.contact = Some(format!("{failed}@example.org"));
+        let mut engine = node.open().await;
+        let look = engine.look(at(NOW + failed)).await;
+        assert_eq!((look.did, ca.get(|state| state.failed)), (Did::Failed, usize::try_from(failed).unwrap()));
+        assert_eq!(engine.look(at(NOW + failed + 1)).await.did, Did::Nothing, "once");
+    }
+    node.config.contact = None;
+    let look = node.open().await.look(at(NOW + 5)).await;
+    assert_eq!(look, Look { did: Did::Nothing, next: NOW + 3_600 });
+    assert!(node.report().doing.contains("4 failed validations in an hour"), "{:?}", node.report());
+    assert_eq!(ca.get(|state| state.failed), 4);
+    // Nor does it when the authority has said when to come back.
+    ca.set(|state| state.fault = Some(Fault::Limited(50_000)));
+    assert_eq!(node.open().await.look(at(look.next)).await.did, Did::Failed);
+    node.config.contact = Some("5@example.org".into());
+    let again = node.open().await.look(at(look.next + 1)).await;
+    assert_eq!(again, Look { did: Did::Nothing, next: look.next + 50_000 });
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_secret_that_was_missing_and_is_there_now_is_tried_at_once() {
+    let mut node = Node::new(&["a.example.org"]);
+    let token_file = node.folder.path().join("duckdns.token");
+    let provider = DnsProviderConfig::DuckDns { token_file: token_file.clone() };
+    let dns = DnsConfig { provider, propagation: Duration::from_secs(1), resolvers: Vec::new() };
+    node.config = TlsConfig { challenge: Challenge::Dns, dns: Some(dns), ..node.config };
+    let mut engine = node.open().await;
+    // The authority offers HTTP-01 alone.
+    assert_eq!(engine.look(at(NOW)).await.did, Did::Failed);
+    assert_eq!(engine.look(at(NOW + 1)).await.did, Did::Nothing);
+    std::fs::write(&token_file, "very-secret-token").unwrap();
+    assert_eq!(engine.look(at(NOW + 2)).await.did, Did::Failed, "without a restart");
+    assert_eq!(engine.look(at(NOW + 3)).await.did, Did::Nothing);
+    let mut engine = node.open().await;
+    assert_eq!(
+        engine.look(at(NOW + 4)).await.did,
+        Did::Nothing,
+        "nor after one: it failed by the same means"
+    );
+    let kept = std::fs::read(node.folder.path().join("acme/pace")).unwrap();
+    assert!(!String::from_utf8_lossy(&kept).contains("secret"), "{kept:?}");
 }
