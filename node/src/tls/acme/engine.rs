@@ -98,6 +98,8 @@ struct Held {
     fingerprint: String,
     /// How the authority knows it.
     name: Option<(Vec<u8>, Vec<u8>)>,
+    /// What it is made out to.
+    names: Vec<String>,
     /// Whether it is what the settings ask for.
     fits: bool,
 }
@@ -321,7 +323,7 @@ impl<S: Solver> Engine<S> {
                 let fits = saved.directory == self.config.directory.url()
                     && set_of(saved.domains.iter().map(String::as_str)) == self.set()
                     && saved.profile == self.config.profile;
-                self.held = Some(held(&checked, fits));
+                self.held = Some(held(&checked, saved.domains.clone(), fits));
                 (self.serve)(checked.key, names);
             }
             Err(error) => {
@@ -394,12 +396,13 @@ impl<S: Solver> Engine<S> {
     }
 }
 
-fn held(checked: &Checked, fits: bool) -> Held {
+fn held(checked: &Checked, names: Vec<String>, fits: bool) -> Held {
     let hash = ring::digest::digest(&ring::digest::SHA256, &checked.leaf);
     Held {
         validity: checked.validity,
         fingerprint: data_encoding::HEXLOWER.encode(hash.as_ref()),
         name: Certificate::read(&checked.leaf).ok().as_ref().and_then(name_of),
+        names,
         fits,
     }
 }

@@ -102,7 +102,8 @@ impl<S: Solver> Engine<S> {
 
     /// Serves a new certificate, and decides when the next one is due.
     async fn take(&mut self, checked: Checked, now: u64) {
-        let held = held(&checked, true);
+        let names = self.config.domains.iter().map(ToString::to_string).collect();
+        let held = held(&checked, names, true);
         (self.serve)(checked.key, self.config.domains.clone());
         info!(
             names = %self.names(),
