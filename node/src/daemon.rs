@@ -171,13 +171,12 @@ impl Life<'_> {
         let choice = Choice::new(address, config.discovery.interfaces.clone());
         let (addresses, addresses_rx) = watch::channel(addresses::reachable(address, &advertise, &choice));
         let (names, names_rx) = watch::channel(web_names(address, &advertise));
-        let (listen_info, listen_rx) = watch::channel(listen_info(address, &addresses_rx.borrow()));
+        let (info, listen_rx) = watch::channel(listen_info(address, &advertise, &addresses_rx.borrow()));
         let ways = Ways { quic: quic.clone(), websocket: websocket.clone() };
         let dialer = Dialer::new(ways, wanted_rx).retry_quic(config.quic_retry, addresses_rx.clone());
         tasks.spawn("the dialer", dialer.run());
         let choosing = choice.clone();
-        let following =
-            follow_addresses(quic.clone(), address, advertise, choosing, addresses, names, listen_info);
+        let following = follow_addresses(quic.clone(), address, advertise, choosing, addresses, names, info);
         tasks.spawn("the addresses", following);
         let (found, discovered) = watch::channel(Found::default());
         let (announced, devices_announced) = watch::channel(Announced::new());

@@ -12,6 +12,8 @@ pub mod daemon;
 pub mod devices;
 pub mod discovery;
 pub mod eventloop;
+#[cfg(any(fuzzing, test))]
+pub mod fuzzing;
 pub mod history;
 pub mod json;
 pub mod listener;

@@ -15,6 +15,8 @@ mod head;
 mod page;
 mod port;
 
+#[cfg(any(fuzzing, test))]
+pub(crate) use self::head::fuzzing;
 pub use self::{
     answer::Site,
     port::{HttpCounters, HttpPort, PortStatus},

@@ -65,7 +65,9 @@ pub(super) async fn status(
     if let Value::Object(map) = &mut shown {
         map.insert("api".to_owned(), json!(at.api));
         map.insert("listen".to_owned(), json!(at.listen));
-        map.insert("certificate".to_owned(), context.certificate.borrow().json());
+        let certificate = context.certificate.borrow();
+        map.insert("public".to_owned(), json!(certificate.public(at.public_port)));
+        map.insert("certificate".to_owned(), certificate.json());
     }
     Ok(Json(shown))
 }

@@ -91,6 +91,8 @@ pub struct ListenInfo {
     pub listen: String,
     /// The addresses of the API for people, `https://...`.
     pub api: Vec<String>,
+    /// The port under which it is reached by the public names.
+    pub public_port: u16,
 }
 
 /// Everything that the API needs of the rest of the node.

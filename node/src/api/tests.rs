@@ -121,7 +121,9 @@ impl Bench {
         tokio::spawn(own_control(port));
         let (stop, shutdown) = watch::channel(false);
         let (stalled, stalled_now) = watch::channel(Vec::new());
-        let at = ListenInfo { listen: "[::]:7433".into(), api: vec!["https://attic.local:7433".into()] };
+        let certified = Report { served: vec!["attic.example.org".into()], ..Report::default() };
+        let api = vec!["https://attic.local:7433".into()];
+        let at = ListenInfo { listen: "[::]:7433".into(), api, public_port: 443 };
         let context = ApiContext {
             service: fake.service(),
             tokens: tokens.clone(),
@@ -140,7 +142,7 @@ impl Bench {
             ca_pem: "-----BEGIN CERTIFICATE-----\n".into(),
             guards: guards(),
             audit: Audit::spawn(folder.path(), || 1_000).unwrap().0,
-            certificate: watch::channel(Report::default()).1,
+            certificate: watch::channel(certified).1,
             listen: watch::channel(at).1,
             metrics: Arc::new(Metrics::default()),
             metrics_sources: vec![Arc::new(|| {

@@ -30,6 +30,7 @@ pub(crate) struct Status {
     pub(crate) copies: Vec<Copies>,
     pub(crate) nodes: Vec<Node>,
     pub(crate) api: Vec<String>,
+    pub(crate) public: Vec<String>,
     pub(crate) listen: Option<String>,
     pub(crate) certificate: Option<Certificate>,
 }

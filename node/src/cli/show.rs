@@ -30,6 +30,9 @@ pub(crate) fn status(status: &Status, colour: bool) -> String {
     if !status.api.is_empty() {
         lines.push(format!("API        {}", status.api.join(" ")));
     }
+    if !status.public.is_empty() {
+        lines.push(format!("public     {}", status.public.join(" ")));
+    }
     lines.extend(status.certificate.iter().flat_map(certificate));
     if let Some(discovery) = &status.discovery {
         lines.push(format!("discovery  {}: {}", discovery.state, discovery.detail));

@@ -39,12 +39,12 @@ barn     member        unreachable  -              -                       -  - 
 
 #[test]
 fn the_public_certificate_is_shown_with_its_renewal_and_what_is_wrong() {
-    let served = json!({"certificate": {
+    let served = json!({"public": ["https://home.example.org"], "certificate": {
         "names": ["home.example.org", "*.home.example.org"], "directory": "letsencrypt", "doing": "is served",
         "until": "2027-01-15T08:00:00.000Z", "renewal": {"at": "2026-12-16T03:04:05.000Z", "why": "W"}, "next_try": null,
     }});
     let text = status(&read(&served).unwrap(), false);
-    let expected = "certificate home.example.org *.home.example.org: until 2027-01-15 08:00 UTC, from letsencrypt\n           \
+    let expected = "public     https://home.example.org\ncertificate home.example.org *.home.example.org: until 2027-01-15 08:00 UTC, from letsencrypt\n           \
          renewed 2026-12-16 03:04 UTC: W\n";
     assert!(text.contains(expected), "{text}");
     let failing = json!({"certificate": {
@@ -54,7 +54,7 @@ fn the_public_certificate_is_shown_with_its_renewal_and_what_is_wrong() {
     let text = status(&read(&failing).unwrap(), false);
     let expected = "certificate a.example.org: none yet, from staging\n           waits after a failure; next look 2027-01-15 09:00 UTC\n           \
          LAST FAILURE 2027-01-15 08:00 UTC: no such host\n";
-    assert!(text.contains(expected), "{text}");
+    assert!(text.contains(expected) && !text.contains("public  "), "{text}");
 }
 
 #[test]

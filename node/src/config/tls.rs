@@ -198,7 +198,7 @@ impl TsigAlgorithm {
 
 impl TlsConfig {
     /// Every setting with its value. Without domains no other counts, and none is shown.
-    pub(super) fn shown(&self) -> Vec<(String, Value)> {
+    pub(crate) fn shown(&self) -> Vec<(String, Value)> {
         let own = |key: &str, value: Value| (format!("tls.{key}"), value);
         let domains: Vec<String> = self.domains.iter().map(ToString::to_string).collect();
         let mut shown = vec![own("domains", json!(domains))];

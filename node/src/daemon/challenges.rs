@@ -1,6 +1,6 @@
 //! The challenges of certificate authorities: who gives the answers, and the HTTP port.
 
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
 use mesh_proto::ShortId;
 use tokio::sync::watch;
@@ -54,7 +54,7 @@ impl Challenges {
             domains: config.tls.domains.clone(),
             names,
             api_port,
-            public_port: public_port(config, api_port),
+            public_port: public_port(&config.advertise, api_port),
         };
         let counters = Arc::new(HttpCounters::default());
         let address = config.tls.http.filter(|_| is_gateway);
@@ -80,7 +80,7 @@ impl Challenges {
 
 /// Under which port the public names are reached: 443 where that is announced, since a router maps it to the port of
 /// the API then; else the port of the API.
-fn public_port(config: &Config, api_port: u16) -> u16 {
-    let maps = config.advertise.iter().any(|address| address.port() == HTTPS);
+pub(super) fn public_port(advertise: &[SocketAddr], api_port: u16) -> u16 {
+    let maps = advertise.iter().any(|address| address.port() == HTTPS);
     if maps { HTTPS } else { api_port }
 }

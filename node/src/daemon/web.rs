@@ -14,7 +14,7 @@ use tokio::{
 };
 use tracing::warn;
 
-use super::{addresses, parts::Parts};
+use super::{addresses, challenges::public_port, parts::Parts};
 use crate::{
     api::{self, Access, ApiContext, ListenInfo, serve::HttpServer},
     discovery::{Choice, InterfaceWatch},
@@ -74,7 +74,11 @@ pub(super) fn web_names(listen: SocketAddr, advertise: &[SocketAddr]) -> WebName
     WebNames { hostname: addresses::hostname(), addresses: addresses.into_iter().collect() }
 }
 
-pub(super) fn listen_info(address: SocketAddr, reachable: &[SocketAddr]) -> ListenInfo {
+pub(super) fn listen_info(
+    address: SocketAddr,
+    advertise: &[SocketAddr],
+    reachable: &[SocketAddr],
+) -> ListenInfo {
     let is_everywhere = address.ip().is_unspecified();
     // Under an address for which the authority may not vouch, clients refuse the certificate: such
     // a one is told only when there is no other.
@@ -86,7 +90,8 @@ pub(super) fn listen_info(address: SocketAddr, reachable: &[SocketAddr]) -> List
     if is_everywhere {
         api.push(format!("https://localhost:{}", address.port()));
     }
-    ListenInfo { listen: address.to_string(), api }
+    let public_port = public_port(advertise, address.port());
+    ListenInfo { listen: address.to_string(), api, public_port }
 }
 
 /// Serves the API over the socket, and to whoever comes through the channel.
@@ -124,7 +129,7 @@ pub(super) async fn follow_addresses(
     loop {
         let here = addresses::reachable(listen, &advertise, &choice);
         quic.here(addresses::up());
-        replace(&info, listen_info(listen, &here));
+        replace(&info, listen_info(listen, &advertise, &here));
         replace(&addresses, here);
         replace(&names, web_names(listen, &advertise));
         interfaces.changed().await;
@@ -163,7 +168,7 @@ mod tests {
         ] {
             let choice = Choice::new(listen, Vec::new());
             let reachable = addresses::reachable(listen, &advertise, &choice);
-            let told = listen_info(listen, &reachable);
+            let told = listen_info(listen, &advertise, &reachable);
             assert!(advertise.is_empty() || told.api.len() >= 2, "{told:?}");
             let leaf = ca.issue(&web_names(listen, &advertise), NOW).unwrap();
             for url in &told.api {
@@ -173,6 +178,10 @@ mod tests {
             }
         }
         let public = at("203.0.113.9:7843");
-        assert_eq!(listen_info(public, &[public]).api, ["https://203.0.113.9:7843"], "better than nothing");
+        assert_eq!(
+            listen_info(public, &[], &[public]).api,
+            ["https://203.0.113.9:7843"],
+            "better than nothing"
+        );
     }
 }

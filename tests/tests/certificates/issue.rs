@@ -3,9 +3,9 @@
 use std::fs;
 
 use hearth_tests::{
-    daemon::trusting,
+    daemon::{PATIENCE, trusting, wait_until},
     fakes::name_server::{KEY, NameServer, Program, SECRET, Zone},
-    pebble::{Plan, Step, presented},
+    pebble::{Fault, Plan, Rule, Step, presented},
 };
 
 use super::gateway::{NAME, Site, nothing_is_left};
@@ -66,8 +66,18 @@ async fn wildcard(program: Program) {
         "{config}[tls.dns]\nprovider = \"rfc2136\"\nserver = \"{at}\"\nzone = \"hearth.test\"\n\
          key_name = \"{KEY}\"\nkey_file = {key:?}\nresolvers = [\"{at}\"]\n"
     );
+    site.proxy.rule(Rule::on(Step::Ready, Fault::HoldBefore));
     let node = site.plan("one", &config).start().await.unwrap();
+    site.proxy.holds().await.unwrap();
+    let stand = server.texts("_acme-challenge.hearth.test").await.unwrap();
+    assert_eq!(stand.len(), 2, "before the authority looks at either: {stand:?}");
+    site.proxy.clear();
     let chain = site.certified(&node, "hearth.test").await;
+    wait_until("both values are gone", PATIENCE, async || {
+        Ok(server.texts("_acme-challenge.hearth.test").await?.is_empty())
+    })
+    .await
+    .unwrap();
     assert_eq!(site.certified(&node, "lamp.hearth.test").await, chain);
     presented(node.address(), "a.lamp.hearth.test", &site.client().await).await.unwrap_err();
     assert_eq!((site.proxy.done(Step::Ready), site.proxy.done(Step::NewOrder)), (2, 1));

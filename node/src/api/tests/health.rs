@@ -13,6 +13,7 @@ async fn health_status_and_the_certificate_are_told() {
     let status = bench.call(Method::GET, "/api/v1/status", Value::Null).await.json();
     assert_eq!((&status["listen"], &status["nodes"][0]["name"]), (&json!("[::]:7433"), &json!("attic")));
     assert_eq!(status["api"], json!(["https://attic.local:7433"]));
+    assert_eq!(status["public"], json!(["https://attic.example.org"]));
     let ca = bench.bearer(None, Method::GET, "/api/v1/ca", Value::Null).await;
     assert_eq!(ca.headers[header::CONTENT_TYPE], "application/x-pem-file");
     assert!(ca.body.starts_with(b"-----BEGIN CERTIFICATE-----"));

@@ -7,6 +7,8 @@
 
 mod claims;
 mod fetch;
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzzing;
 mod issuers;
 mod keys;
 mod owner;

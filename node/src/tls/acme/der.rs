@@ -205,10 +205,36 @@ fn moment(year: i16, text: &str) -> Result<u64, DerError> {
     Ok(u64::try_from(zoned.timestamp().as_second()).unwrap_or(0))
 }
 
+/// For the fuzz target, and for the properties of the tests.
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzzing {
+    use super::{Certificate, MAX_SERIAL_BYTES, Reader};
+
+    /// A certificate, and any elements whatever.
+    ///
+    /// # Panics
+    /// When what is read is more than there is, or breaks a rule.
+    pub fn run(data: &[u8]) {
+        if let Ok(read) = Certificate::read(data) {
+            assert!((1..=MAX_SERIAL_BYTES).contains(&read.serial.len()));
+            let parts = [read.serial, read.issuer, read.subject, read.authority_key.unwrap_or_default()];
+            assert!(parts.iter().all(|part| part.len() < data.len()));
+        }
+        let (mut reader, mut left) = (Reader::new(data), data.len());
+        while let Ok((_, content)) = reader.any() {
+            // A tag and a length of one byte at least stand before it.
+            assert!(content.len() + 2 + reader.rest.len() <= left);
+            left = reader.rest.len();
+        }
+        let _any_answer = Reader::new(data).time();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
     use super::*;
+    use proptest::{collection::vec, prelude::*};
     use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyIdMethod, KeyPair, SerialNumber};
 
     fn made() -> Vec<u8> {
@@ -291,5 +317,51 @@ mod tests {
         }
         assert_eq!(time(GENERALIZED_TIME, "20240101000000.5Z"), Err(DerError::Time));
         assert_eq!(time(INTEGER, "700101000000Z"), Err(DerError::Time));
+    }
+
+    /// An element as X.690, section 10.1, wants it.
+    fn element(tag: u8, content: &[u8]) -> Vec<u8> {
+        let bytes = content.len().to_be_bytes();
+        let short: Vec<u8> = bytes.into_iter().skip_while(|byte| *byte == 0).collect();
+        let mut der = vec![tag];
+        if content.len() >= 0x80 {
+            der.push(0x80 | u8::try_from(short.len()).unwrap());
+            der.extend(short);
+        } else {
+            der.push(u8::try_from(content.len()).unwrap());
+        }
+        der.extend(content);
+        der
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read_and_nothing_beyond(
+            tag in any::<u8>().prop_filter("a tag of one byte", |tag| tag & 0x1f != 0x1f),
+            length in prop_oneof![0_usize..300, Just(0x7f), Just(0x80), Just(0xff), Just(0x100), Just(0xffff), Just(0x1_0000)],
+            after in vec(any::<u8>(), 0..9),
+        ) {
+            let content = vec![7; length];
+            let der = [element(tag, &content), after.clone()].concat();
+            let mut reader = Reader::new(&der);
+            prop_assert_eq!(reader.any(), Ok((tag, content.as_slice())));
+            prop_assert_eq!(reader.rest, after.as_slice());
+        }
+
+        /// One that is nearly right gets further than any bytes do.
+        #[test]
+        fn a_damaged_certificate_is_read_or_refused(
+            wounds in vec((any::<proptest::sample::Index>(), any::<u8>()), 1..4),
+            cut in any::<proptest::sample::Index>(),
+        ) {
+            static MADE: std::sync::LazyLock<Vec<u8>> = std::sync::LazyLock::new(made);
+            let mut der = MADE.clone();
+            for (at, byte) in wounds {
+                let at = at.index(der.len());
+                der[at] = byte;
+            }
+            super::fuzzing::run(&der);
+            super::fuzzing::run(&der[..cut.index(der.len())]);
+        }
     }
 }

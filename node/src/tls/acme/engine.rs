@@ -1,6 +1,7 @@
 //! The owner of this node's public certificate: when something is due, what came of it, and who is told.
 
 mod attempt;
+mod means;
 mod shown;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
@@ -15,6 +16,7 @@ use rustls::{
 use tokio::{sync::watch, time::sleep};
 use tracing::{info, warn};
 
+use self::means::means;
 use super::Domain;
 use super::account::About;
 use super::check::{Checked, check};
@@ -43,6 +45,8 @@ const CLOCK_S: u64 = 60;
 const DISK_S: u64 = 600;
 /// The longest sleep: a clock that is set in between is noticed.
 const LONGEST_SLEEP: u64 = 3_600;
+/// The same after a failure: a file that was missing and is there now is noticed sooner.
+const MENDED_S: u64 = 60;
 
 /// Serves a certificate from now on to whoever asks for one of the names.
 pub type Serve = Box<dyn Fn(Arc<CertifiedKey>, Vec<Domain>) + Send + Sync>;
@@ -94,6 +98,8 @@ struct Held {
     fingerprint: String,
     /// How the authority knows it.
     name: Option<(Vec<u8>, Vec<u8>)>,
+    /// What it is made out to.
+    names: Vec<String>,
     /// Whether it is what the settings ask for.
     fits: bool,
 }
@@ -174,7 +180,9 @@ impl<S: Solver> Engine<S> {
                 // What is under way goes on by its URL at the next start.
                 _ = shutdown.wait_for(|stops| *stops) => return,
             };
-            let pause = look.next.saturating_sub(clock().unix).clamp(1, LONGEST_SLEEP);
+            let now = clock().unix;
+            let longest = if self.tries.not_before > now { MENDED_S } else { LONGEST_SLEEP };
+            let pause = look.next.saturating_sub(now).clamp(1, longest);
             tokio::select! {
                 () = sleep(Duration::from_secs(pause)) => {}
                 _ = shutdown.wait_for(|stops| *stops) => return,
@@ -214,6 +222,7 @@ impl<S: Solver> Engine<S> {
         {
             return Ok(Some((SERVED.to_owned(), plan.at.min(plan.look).max(now + 1))));
         }
+        self.lift_pause(now).await?;
         if self.tries.not_before > now {
             return Ok(Some(("waits after a failure".to_owned(), self.tries.not_before)));
         }
@@ -229,6 +238,17 @@ impl<S: Solver> Engine<S> {
             }
         }
         Ok(self.take_turn(now, &others).await)
+    }
+
+    /// Ends the pause after a failure, once, when there are other means than those that failed.
+    async fn lift_pause(&mut self, now: u64) -> Result<(), FileError> {
+        if self.tries.not_before > now && self.tries.lift(&means(&self.config).await) {
+            info!(
+                "the settings of the certificate, or a file that they name, have changed: it is tried again"
+            );
+            self.files.set_tries(&self.tries).await?;
+        }
+        Ok(())
     }
 
     /// Nothing, once it is this node's turn; else why it waits.
@@ -303,7 +323,7 @@ impl<S: Solver> Engine<S> {
                 let fits = saved.directory == self.config.directory.url()
                     && set_of(saved.domains.iter().map(String::as_str)) == self.set()
                     && saved.profile == self.config.profile;
-                self.held = Some(held(&checked, fits));
+                self.held = Some(held(&checked, saved.domains.clone(), fits));
                 (self.serve)(checked.key, names);
             }
             Err(error) => {
@@ -376,12 +396,13 @@ impl<S: Solver> Engine<S> {
     }
 }
 
-fn held(checked: &Checked, fits: bool) -> Held {
+fn held(checked: &Checked, names: Vec<String>, fits: bool) -> Held {
     let hash = ring::digest::digest(&ring::digest::SHA256, &checked.leaf);
     Held {
         validity: checked.validity,
         fingerprint: data_encoding::HEXLOWER.encode(hash.as_ref()),
         name: Certificate::read(&checked.leaf).ok().as_ref().and_then(name_of),
+        names,
         fits,
     }
 }

@@ -33,11 +33,19 @@ const LIFE: u64 = 90 * 86_400;
 
 /// What stands where the authority looks.
 #[derive(Clone, Default)]
-pub(super) struct Shelf(Arc<Mutex<Vec<(String, ProofBy)>>>);
+pub(super) struct Shelf {
+    proofs: Arc<Mutex<Vec<(String, ProofBy)>>>,
+    /// Whether proofs are to stand side by side.
+    pub(super) holds_many: bool,
+}
 
 impl Shelf {
     pub(super) fn is_empty(&self) -> bool {
-        self.0.lock().unwrap().is_empty()
+        self.len() == 0
+    }
+
+    fn len(&self) -> usize {
+        self.proofs.lock().unwrap().len()
     }
 
     fn holds(&self, domain: &str, token: &str) -> bool {
@@ -47,18 +55,27 @@ impl Shelf {
             }
             _ => false,
         };
-        self.0.lock().unwrap().iter().any(|(name, by)| name == domain && proves(by))
+        self.proofs.lock().unwrap().iter().any(|(name, by)| name == domain && proves(by))
     }
 }
 
 impl Solver for Shelf {
     async fn publish(&self, domain: &Domain, proof: &ProofBy) -> Result<(), SolveError> {
-        self.0.lock().unwrap().push((domain.to_string(), proof.clone()));
+        let mut proofs = self.proofs.lock().unwrap();
+        let proof = (domain.to_string(), proof.clone());
+        assert!(self.holds_many || proofs.iter().all(|there| *there == proof), "one at a time");
+        if !proofs.contains(&proof) {
+            proofs.push(proof);
+        }
         Ok(())
     }
 
+    fn holds_many(&self) -> bool {
+        self.holds_many
+    }
+
     async fn withdraw(&self, domain: &Domain, proof: &ProofBy) {
-        self.0.lock().unwrap().retain(|(name, by)| *name != domain.to_string() || by != proof);
+        self.proofs.lock().unwrap().retain(|(name, by)| *name != domain.to_string() || by != proof);
     }
 }
 
@@ -104,6 +121,12 @@ pub(super) struct CaState {
     pub(super) replaced: Vec<Option<String>>,
     pub(super) window: Option<(u64, u64)>,
     pub(super) fault: Option<Fault>,
+    /// After how many more requests it looks at a proof that it was told of.
+    pub(super) looks_after: usize,
+    /// When it looks at which proof, by the number of the request.
+    looking: Vec<(usize, usize, usize)>,
+    /// How many proofs stood on the shelf each time that it was told to look.
+    pub(super) stood: Vec<usize>,
     kill: Option<(usize, bool)>,
     nonce: usize,
 }
@@ -174,7 +197,12 @@ impl Ca {
 
     /// What was proven for the first order, or was to be, is so from now on.
     pub(super) fn turn(&self, status: &'static str) {
-        self.set(|state| state.orders[0].proven.fill(status));
+        self.set(|state| {
+            state.orders[0].proven.fill(status);
+            if status == "invalid" {
+                state.orders[0].status = status;
+            }
+        });
     }
 
     /// The request of this number, from 1, is never answered, whether it takes effect or not.
@@ -197,6 +225,7 @@ impl Ca {
         if kill.is_some_and(|(_, is_heard)| !is_heard) {
             self.hang().await;
         }
+        self.look_at_what_is_due();
         let (status, document, headers) = self.carry_out(path, body);
         if kill.is_some() {
             self.hang().await;
@@ -213,6 +242,16 @@ impl Ca {
         let parts = response.header("replay-nonce", nonce).body(()).unwrap().into_parts().0;
         let text = document.as_str().map_or_else(|| document.to_string(), str::to_owned);
         Ok(BytesResponse { parts, body: Box::new(Bytes::from(text)) })
+    }
+
+    fn look_at_what_is_due(&self) {
+        let mut state = self.state.lock().unwrap();
+        let now = state.requests;
+        let (due, later) = state.looking.drain(..).partition::<Vec<_>, _>(|(at, _, _)| *at <= now);
+        state.looking = later;
+        for (_, place, name) in due {
+            self.validate(&mut state, place, name);
+        }
     }
 
     async fn hang(&self) {
@@ -242,6 +281,7 @@ impl Ca {
                 });
                 (201, json!({"status": "valid"}), vec![("location", self.url(&format!("acct/{place}")))])
             }
+            "acct" => (200, json!({"status": "valid"}), vec![]),
             "ari" => {
                 let (start, end) = state.window.unwrap();
                 let shown = |at: u64| crate::api::json::timestamp(at * 1_000);
@@ -258,7 +298,13 @@ impl Ca {
             }
             "authz" => (200, self.show_authorization(&state, number(1), number(2)), vec![]),
             "chall" => {
-                self.validate(&mut state, number(1), number(2));
+                state.stood.push(self.shelf.len());
+                if state.looks_after == 0 {
+                    self.validate(&mut state, number(1), number(2));
+                } else {
+                    let at = state.requests + state.looks_after;
+                    state.looking.push((at, number(1), number(2)));
+                }
                 let shown = self.show_authorization(&state, number(1), number(2));
                 let mut challenge = shown["challenges"][0].clone();
                 // It has not looked yet when it answers.
@@ -332,8 +378,11 @@ impl Ca {
     fn show_authorization(&self, state: &CaState, place: usize, name: usize) -> Value {
         let order = &state.orders[place];
         let (status, token) = (order.proven[name], token(place, name));
+        // A challenge does not expire by itself (RFC 8555, section 8).
+        let of_challenge = if matches!(status, "valid" | "invalid") { status } else { "pending" };
+        let is_looked_at = state.looking.iter().any(|(_, order, at)| (*order, *at) == (place, name));
         let mut challenge = json!({
-            "type": "http-01", "status": status, "token": token,
+            "type": "http-01", "status": if is_looked_at { "processing" } else { of_challenge }, "token": token,
             "url": self.url(&format!("chall/{place}/{name}")),
         });
         if status == "invalid" {

@@ -83,6 +83,9 @@ pub(super) struct OrderFile {
     pub(super) replaces: bool,
     /// What stands where the authority may look.
     pub(super) published: Vec<Proof>,
+    /// Whether all of that stood, so that the authority may have been told of it.
+    #[serde(default)]
+    pub(super) is_looked_for: bool,
     /// The key of the certificate; kept before the authority hears of it.
     pub(super) key: Option<PrivateKey>,
 }

@@ -2,11 +2,12 @@
 //! key before the account, the order's URL as soon as it is known, what is published before it is, the certificate's key before
 //! the authority signs it, and the certificate before it is served. So a node that dies at any step goes on by the order's URL.
 
+mod prove;
+
 use std::time::Duration;
 
 use instant_acme::{
-    Account, AuthorizationHandle, AuthorizationStatus, Authorizations, CertificateIdentifier,
-    ChallengeHandle, ChallengeStatus, Error, Identifier, NewOrder, Order, OrderStatus,
+    Account, AuthorizationStatus, CertificateIdentifier, Error, Identifier, NewOrder, Order, OrderStatus,
 };
 use rcgen::{CertificateParams, DistinguishedName, KeyPair, PKCS_ECDSA_P256_SHA256};
 use rustls::{
@@ -22,10 +23,9 @@ use super::check::{Checked, check};
 use super::client::Client;
 use super::files::{CertificateFile, Files, OrderFile, PrivateKey};
 use super::pace::{Counted, Tries, forbidden, set_of};
-use super::refusal::{OrderError, is_about_replacing, refused, shown_kind};
-use super::solve::{Proof, ProofBy, Solver};
-use super::{Domain, words};
-use crate::config::{Challenge, TlsConfig};
+use super::refusal::{OrderError, is_about_replacing, refused};
+use super::solve::Solver;
+use crate::config::TlsConfig;
 
 /// How long the authority may take to look at one proof, and to sign.
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -58,8 +58,18 @@ impl<S: Solver> Job<'_, S> {
     /// Goes on with the order that is under way, or makes one, up to a certificate that has passed its check and is on the disk.
     pub(super) async fn run(&self, tries: &mut Tries) -> Result<Checked, OrderError> {
         let about = About::read(self.client, self.directory).await?;
+        let ended = self.run_at(&about, tries).await;
+        if let Err(error) = &ended
+            && !error.keeps_order()
+        {
+            self.drop_order().await?;
+        }
+        ended
+    }
+
+    async fn run_at(&self, about: &About, tries: &mut Tries) -> Result<Checked, OrderError> {
         about.check_profile(self.config.profile.as_deref())?;
-        let (mut order, mut saved) = match self.begin(&about).await {
+        let (mut order, mut saved) = match self.begin(about).await {
             Err(error) if error.is("accountDoesNotExist") => {
                 info!(
                     directory = self.directory,
@@ -67,7 +77,7 @@ impl<S: Solver> Job<'_, S> {
                 );
                 account::forget(self.files, self.directory).await?;
                 self.drop_order().await?;
-                self.begin(&about).await?
+                self.begin(about).await?
             }
             begun => begun?,
         };
@@ -75,13 +85,8 @@ impl<S: Solver> Job<'_, S> {
         if let Err(error @ OrderError::Over { .. }) = &ended {
             info!(order = saved.url, %error, "the order that was under way leads nowhere and is dropped");
             self.drop_order().await?;
-            (order, saved) = self.begin(&about).await?;
+            (order, saved) = self.begin(about).await?;
             ended = self.carry_out(&mut order, &mut saved, tries).await;
-        }
-        if let Err(error) = &ended
-            && !error.keeps_order()
-        {
-            self.drop_order().await?;
         }
         ended
     }
@@ -95,21 +100,24 @@ impl<S: Solver> Job<'_, S> {
         }
     }
 
-    /// The order that was under way when this node last looked, if it still leads to what is wanted.
+    /// The order that was under way when this node last looked, if it still leads to what is wanted. The authority may be looking for
+    /// what was published, so that stands until it has said that it does not.
     async fn resume(&self, account: &Account) -> Result<Option<(Order, OrderFile)>, OrderError> {
         let Some(mut saved) = self.files.order().await? else { return Ok(None) };
-        self.withdraw_all(&mut saved).await?;
         let is_wanted = saved.directory == self.directory
             && saved.domains == self.names()
             && saved.profile == self.config.profile;
         if !is_wanted {
             info!(order = saved.url, "an order for something else was under way and is dropped");
-            self.files.forget_order().await?;
+            self.drop_order().await?;
             return Ok(None);
         }
         match account.order(saved.url.clone()).await.map_err(OrderError::from) {
             Ok(mut order) => {
                 let status = order.state().status;
+                if status != OrderStatus::Pending || !saved.is_looked_for {
+                    self.withdraw_all(&mut saved).await?;
+                }
                 // Whoever signed it did so for a key that this node does not have.
                 let is_foreign =
                     matches!(status, OrderStatus::Processing | OrderStatus::Valid) && saved.key.is_none();
@@ -127,7 +135,7 @@ impl<S: Solver> Job<'_, S> {
             Err(error) if error.keeps_order() || error.is("accountDoesNotExist") => Err(error),
             Err(error) => {
                 info!(order = saved.url, %error, "the order that was under way is gone");
-                self.files.forget_order().await?;
+                self.drop_order().await?;
                 Ok(None)
             }
         }
@@ -164,6 +172,7 @@ impl<S: Solver> Job<'_, S> {
             profile: self.config.profile.clone(),
             replaces,
             published: Vec::new(),
+            is_looked_for: false,
             key: None,
         };
         self.files.set_order(&saved).await?;
@@ -220,88 +229,6 @@ impl<S: Solver> Job<'_, S> {
         }
         self.files.forget_order().await?;
         Ok(checked)
-    }
-
-    /// Proves one name after the other: where one fails, the others have cost nothing, and a DNS that holds one value at a time
-    /// will do.
-    async fn prove(&self, order: &mut Order, saved: &mut OrderFile) -> Result<(), OrderError> {
-        for place in 0.. {
-            let asked = self.present(order, place, saved).await;
-            let proven = match asked {
-                Ok(Asked::NoMore) => return Ok(()),
-                Ok(Asked::Proven) => Ok(()),
-                Ok(Asked::Looks) => self.await_proof(order, place).await,
-                Err(error) => Err(error),
-            };
-            // Whatever came of it: nothing is left where it was published.
-            self.withdraw_all(saved).await?;
-            proven?;
-        }
-        Ok(())
-    }
-
-    /// Puts one proof where the authority looks, and has it look.
-    async fn present(
-        &self,
-        order: &mut Order,
-        place: usize,
-        saved: &mut OrderFile,
-    ) -> Result<Asked, OrderError> {
-        let mut authorizations = order.authorizations();
-        let Some(mut authorization) = nth(&mut authorizations, place).await? else {
-            return Ok(Asked::NoMore);
-        };
-        match authorization.status {
-            AuthorizationStatus::Valid => return Ok(Asked::Proven),
-            AuthorizationStatus::Pending => {}
-            _ => return Err(refused(&authorization)),
-        }
-        let name = authorization.identifier().to_string();
-        let domain: Domain = name
-            .parse()
-            .map_err(|_| OrderError::Odd("it asks for the proof of a name that is none".into()))?;
-        let offered: Vec<String> = authorization.challenges.iter().map(|c| shown_kind(&c.r#type)).collect();
-        let Some(mut challenge) = authorization.challenge(self.config.challenge.kind()) else {
-            let challenge = self.config.challenge.as_str();
-            return Err(OrderError::NoChallenge { domain: name, challenge, offered: offered.join(", ") });
-        };
-        let by = self.proof(&challenge)?;
-        saved.published.push(Proof { domain: name.clone(), by: by.clone() });
-        self.files.set_order(saved).await?;
-        let published = self.solver.publish(&domain, &by).await;
-        published.map_err(|reason| OrderError::Solve { domain: name, reason: words::shown(&reason.0) })?;
-        if challenge.status == ChallengeStatus::Pending {
-            challenge.set_ready().await?;
-        }
-        Ok(Asked::Looks)
-    }
-
-    fn proof(&self, challenge: &ChallengeHandle<'_>) -> Result<ProofBy, OrderError> {
-        let said = challenge.key_authorization();
-        Ok(match self.config.challenge {
-            Challenge::Http => {
-                ProofBy::Http { token: challenge.token.clone(), key_authorization: said.as_str().to_owned() }
-            }
-            Challenge::TlsAlpn => {
-                let digest = said.digest().as_ref().try_into();
-                ProofBy::TlsAlpn { digest: digest.map_err(|_| OrderError::Odd("no digest".into()))? }
-            }
-            Challenge::Dns => ProofBy::Dns { value: said.dns_value() },
-        })
-    }
-
-    async fn await_proof(&self, order: &mut Order, place: usize) -> Result<(), OrderError> {
-        let mut authorizations = order.authorizations();
-        let Some(mut authorization) = nth(&mut authorizations, place).await? else { return Ok(()) };
-        let mut pauses = Pauses::new();
-        loop {
-            match authorization.refresh().await?.status {
-                AuthorizationStatus::Valid => return Ok(()),
-                AuthorizationStatus::Pending => {}
-                _ => return Err(refused(&authorization)),
-            }
-            pauses.pause("to look at the proof of a name").await?;
-        }
     }
 
     /// Has the authority sign. The key is on the disk before, and so is that a certificate was made: it counts in a limit.
@@ -377,20 +304,6 @@ impl<S: Solver> Job<'_, S> {
         Err(error)
     }
 
-    /// Takes away what was published, and only then forgets that it was.
-    async fn withdraw_all(&self, saved: &mut OrderFile) -> Result<(), OrderError> {
-        if saved.published.is_empty() {
-            return Ok(());
-        }
-        for proof in &saved.published {
-            if let Ok(domain) = proof.domain.parse() {
-                self.solver.withdraw(&domain, &proof.by).await;
-            }
-        }
-        saved.published.clear();
-        Ok(self.files.set_order(saved).await?)
-    }
-
     /// Drops the order that is under way.
     async fn drop_order(&self) -> Result<(), OrderError> {
         if let Some(mut saved) = self.files.order().await? {
@@ -403,29 +316,6 @@ impl<S: Solver> Job<'_, S> {
     fn names(&self) -> Vec<String> {
         self.config.domains.iter().map(ToString::to_string).collect()
     }
-}
-
-/// Where the proof of one name stands.
-enum Asked {
-    /// There is no such name.
-    NoMore,
-    /// It was proven before.
-    Proven,
-    /// The authority looks.
-    Looks,
-}
-
-/// The authorization in this place; those before it are known already and cost no question.
-async fn nth<'a>(
-    authorizations: &'a mut Authorizations<'_>,
-    place: usize,
-) -> Result<Option<AuthorizationHandle<'a>>, Error> {
-    for _ in 0..place {
-        if let Some(Err(error)) = authorizations.next().await {
-            return Err(error);
-        }
-    }
-    authorizations.next().await.transpose()
 }
 
 /// Growing pauses between looks, up to [`PATIENCE`].

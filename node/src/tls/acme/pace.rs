@@ -146,12 +146,16 @@ pub enum Failure {
 pub struct Tries {
     /// For what: names, directory, profile and challenge. Another is tried afresh.
     pub of: String,
+    /// By what means the last attempt was made: a digest of settings and files.
+    pub with: String,
     /// Failures since the last certificate.
     pub failures: u32,
     /// Times in a row that the authority was not reached.
     pub lost: u32,
     /// No attempt before this, in seconds since 1970.
     pub not_before: u64,
+    /// Of that, what the authority has asked for, in seconds since 1970.
+    pub asked: u64,
     /// Whether the next attempt goes where it spends nothing: to the authority's directory for tries.
     pub trial: bool,
     /// Times in a row that the directory for tries failed for another reason than the proof.
@@ -176,9 +180,22 @@ impl Tries {
     pub fn mend(&mut self, now: u64) -> bool {
         let before = self.clone();
         self.not_before = self.not_before.min(now.saturating_add(MAX_PAUSE));
+        self.asked = self.asked.min(self.not_before);
         self.made = self.made.min(now);
         self.counted.mend(now);
         *self != before
+    }
+
+    /// Other means than those of the last attempt end the pause that this node makes of its own accord: once, and never what the
+    /// authority has asked for. Whether there was anything to end.
+    pub fn lift(&mut self, with: &str) -> bool {
+        // What is not known is no other.
+        if self.with.is_empty() || with.is_empty() || self.with == with {
+            return false;
+        }
+        with.clone_into(&mut self.with);
+        self.not_before = self.not_before.min(self.asked);
+        true
     }
 
     /// An attempt failed. `asked_s` is the pause that the authority asked for, `chance` any number, `has_trials` whether there is
@@ -211,7 +228,10 @@ impl Tries {
         }
         // Only later, never sooner: homes whose power came back together do not come together.
         pause += chance % (pause / 4 + 1);
-        self.not_before = now + pause.max(asked_s.unwrap_or(0).min(MAX_ASKED_PAUSE));
+        let limited = if failure == Failure::Limited { MIN_LIMITED_PAUSE } else { 0 };
+        let asked = asked_s.unwrap_or(0).min(MAX_ASKED_PAUSE);
+        self.asked = now + asked.max(limited);
+        self.not_before = now + pause.max(asked);
     }
 
     /// A directory for tries that is away or broken must not hold back for ever what would pass: after some failures the next
@@ -406,6 +426,30 @@ mod tests {
         assert_eq!(tries.not_before, START + 34 * HOUR);
         tries.fail(START, Failure::Limited, Some(u64::MAX), 0, true);
         assert_eq!(tries.not_before, START + 7 * DAY, "but not for ever");
+    }
+
+    #[test]
+    fn other_means_end_a_pause_once_and_never_what_the_authority_asked_for() {
+        for (failure, asked_s, until) in [
+            (Failure::Other, None, START),
+            (Failure::Validation, None, START),
+            (Failure::Lost, Some(20), START + 20),
+            (Failure::Limited, None, START + HOUR),
+            (Failure::Limited, Some(34 * HOUR), START + 34 * HOUR),
+        ] {
+            let mut tries = Tries { with: "old".into(), failures: 4, ..Tries::default() };
+            tries.fail(START, failure, asked_s, 0, true);
+            let before = tries.clone();
+            for same in ["old", ""] {
+                assert!(!tries.lift(same) && tries == before, "{failure:?}");
+            }
+            assert!(tries.lift("new"), "{failure:?}");
+            assert_eq!(tries.not_before, until.min(before.not_before), "{failure:?}");
+            assert_eq!((tries.failures, tries.trial), (before.failures, before.trial), "the rest stays");
+            assert!(!tries.lift("new"), "once");
+        }
+        let mut tries = Tries { not_before: START + DAY, ..Tries::default() };
+        assert!(!tries.lift("new"), "what an earlier version wrote says nothing of its means");
     }
 
     #[test]

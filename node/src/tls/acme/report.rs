@@ -4,6 +4,9 @@ use serde_json::{Value, json};
 
 use crate::api::json::timestamp;
 
+/// The port that a URL with `https` need not name.
+const HTTPS: u16 = 443;
+
 /// What is shown.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Report {
@@ -15,6 +18,8 @@ pub struct Report {
     pub challenge: &'static str,
     /// Until when the certificate holds that is served, in seconds since 1970; none is served without.
     pub until: Option<u64>,
+    /// What the certificate that is served is made out to.
+    pub served: Vec<String>,
     /// When it is renewed, in seconds since 1970, and why then.
     pub renewal: Option<Renewal>,
     /// What is being done, or waited for.
@@ -30,6 +35,13 @@ pub struct Report {
 }
 
 impl Report {
+    /// Where this node is reached under a certificate that everybody trusts; a wildcard names no place.
+    pub fn public(&self, port: u16) -> Vec<String> {
+        let port = if port == HTTPS { String::new() } else { format!(":{port}") };
+        let names = self.served.iter().filter(|name| !name.starts_with("*."));
+        names.map(|name| format!("https://{name}{port}")).collect()
+    }
+
     /// As the API shows it; nothing where no names are configured.
     pub fn json(&self) -> Value {
         if self.names.is_empty() {
@@ -83,6 +95,16 @@ pub const OTHER_SETTINGS: &str = "the settings ask for other names, another auth
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_node_is_reached_by_the_names_that_are_served() {
+        let report = Report { names: vec!["new.example.org".into()], ..Report::default() };
+        assert!(report.public(443).is_empty(), "what is only configured is served to nobody");
+        let served = vec!["a.example.org".into(), "*.a.example.org".into(), "b.example.org".into()];
+        let report = Report { served, ..report };
+        assert_eq!(report.public(443), ["https://a.example.org", "https://b.example.org"]);
+        assert_eq!(report.public(7843), ["https://a.example.org:7843", "https://b.example.org:7843"]);
+    }
 
     #[test]
     fn what_is_shown_has_moments_that_people_read() {

@@ -61,6 +61,11 @@ impl Challenge {
 }
 
 impl ProofBy {
+    /// Whether it stands until it is taken away; an answer of the household is given for an hour.
+    pub(super) fn lasts(&self) -> bool {
+        matches!(self, Self::Dns { .. })
+    }
+
     /// As any gateway answers it; `None` for what is in the DNS.
     fn answer(&self, domain: &Domain) -> Option<Answer> {
         let domain = domain.clone();
@@ -99,9 +104,23 @@ impl Solver for Ways {
         let wrong = |error: &dyn std::error::Error| SolveError(error.to_string());
         match (proof, proof.answer(domain)) {
             (_, Some(answer)) => self.answers.publish(answer).await.map_err(|e| wrong(&e)),
-            (ProofBy::Dns { value }, None) => self.dns()?.publish(domain, value).await.map_err(|e| wrong(&e)),
+            (ProofBy::Dns { value }, None) => self.dns()?.put(domain, value).await.map_err(|e| wrong(&e)),
             (_, None) => Err(SolveError("there is no way to prove it so".to_owned())),
         }
+    }
+
+    async fn seen(&self, domain: &Domain, proof: &ProofBy) -> Result<(), SolveError> {
+        match proof {
+            ProofBy::Dns { value } => {
+                self.dns()?.seen(domain, value).await.map_err(|error| SolveError(error.to_string()))
+            }
+            // Every gateway has acknowledged it when it was published.
+            ProofBy::Http { .. } | ProofBy::TlsAlpn { .. } => Ok(()),
+        }
+    }
+
+    fn holds_many(&self) -> bool {
+        self.dns.is_some() && self.dns().is_ok_and(|dns| !dns.holds_one_value())
     }
 
     async fn withdraw(&self, domain: &Domain, proof: &ProofBy) {
@@ -121,12 +140,26 @@ pub struct SolveError(pub String);
 
 /// Puts proofs where an authority looks, and takes them away.
 pub trait Solver: Send + Sync + 'static {
-    /// Returns once it stands wherever the authority may look.
+    /// Puts it there.
     fn publish(
         &self,
         domain: &Domain,
         proof: &ProofBy,
     ) -> impl Future<Output = Result<(), SolveError>> + Send;
+
+    /// Returns once what was published stands wherever the authority may look.
+    fn seen(
+        &self,
+        _domain: &Domain,
+        _proof: &ProofBy,
+    ) -> impl Future<Output = Result<(), SolveError>> + Send {
+        std::future::ready(Ok(()))
+    }
+
+    /// Whether proofs are to stand there side by side, before the authority looks at the first of them.
+    fn holds_many(&self) -> bool {
+        false
+    }
 
     /// Takes it away. What is not there, or cannot be taken away, does no harm.
     fn withdraw(&self, domain: &Domain, proof: &ProofBy) -> impl Future<Output = ()> + Send;
@@ -135,13 +168,14 @@ pub trait Solver: Send + Sync + 'static {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use std::{collections::BTreeSet, time::Duration};
+    use std::{collections::BTreeSet, fs, time::Duration};
 
     use mesh_proto::ShortId;
     use tokio::sync::watch;
 
     use super::*;
     use crate::api::fake::FakeLoop;
+    use crate::cli::testing::TempDir;
     use crate::config::DnsProviderConfig;
     use crate::service::HouseholdTime;
 
@@ -157,5 +191,25 @@ mod tests {
         let proof = ProofBy::Dns { value: "value".into() };
         let error = ways.publish(&"a.example.org".parse().unwrap(), &proof).await.unwrap_err();
         assert!(error.0.contains("/nowhere/duckdns.token"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn only_texts_of_a_dns_that_holds_several_stand_side_by_side() {
+        let fake = FakeLoop::start();
+        let (alive, time) = (watch::channel(BTreeSet::new()).1, watch::channel(HouseholdTime::default()).1);
+        let answers = AnswersHandle::new(fake.service(), ShortId(7), alive, time);
+        let folder = TempDir::new();
+        let token_file = folder.path().join("token");
+        fs::write(&token_file, "a-token").unwrap();
+        let hook = DnsProviderConfig::Hook { command: "/bin/true".into() };
+        for (challenge, provider, many) in [
+            (Challenge::Dns, hook.clone(), true),
+            (Challenge::Dns, DnsProviderConfig::DuckDns { token_file }, false),
+            (Challenge::Http, hook, false),
+        ] {
+            let dns = DnsConfig { provider, propagation: Duration::from_secs(1), resolvers: Vec::new() };
+            let config = TlsConfig { challenge, dns: Some(dns), ..TlsConfig::default() };
+            assert_eq!(Ways::new(&config, answers.clone()).holds_many(), many, "{config:?}");
+        }
     }
 }

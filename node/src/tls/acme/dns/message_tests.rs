@@ -167,7 +167,7 @@ proptest! {
     ) {
         let mut bytes = header(0, 0x8000, counts.map(u16::from));
         bytes.extend(body);
-        let _read = Message::read(&bytes);
+        super::super::fuzzing::run(&bytes);
     }
 
     #[test]
@@ -175,9 +175,7 @@ proptest! {
         let mut bytes = answer();
         let length = bytes.len();
         bytes[at % length] = with;
-        if let Ok(read) = Message::read(&bytes) {
-            prop_assert!(read.texts().map(<[u8]>::len).sum::<usize>() <= length);
-        }
+        super::super::fuzzing::run(&bytes);
     }
 
     #[test]

@@ -3,6 +3,8 @@
 mod duckdns;
 #[cfg(test)]
 mod fake;
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzzing;
 mod hook;
 mod message;
 mod name;
@@ -133,31 +135,53 @@ impl DnsProvider {
         matches!(*self.way, Way::DuckDns(_))
     }
 
-    /// Adds a TXT value at `_acme-challenge.BASE`, or at the name that this one stands for (CNAME), beside others, and
-    /// returns once every authoritative server shows it.
+    /// [`DnsProvider::put`], and then [`DnsProvider::seen`].
     ///
     /// # Errors
     /// [`DnsError`], with what was seen; the value may then be in DNS, and [`DnsProvider::withdraw`] takes it out.
     pub async fn publish(&self, name: &Domain, value: &str) -> Result<(), DnsError> {
+        self.put(name, value).await?;
+        self.seen(name, value).await
+    }
+
+    /// Adds a TXT value at `_acme-challenge.BASE`, or at the name that this one stands for (CNAME), beside others where there is
+    /// room for them.
+    ///
+    /// # Errors
+    /// [`DnsError`]; the value may then be in DNS, and [`DnsProvider::withdraw`] takes it out.
+    pub async fn put(&self, name: &Domain, value: &str) -> Result<(), DnsError> {
         let (name, resolver) = (challenge_of(name, value)?, self.resolver());
         match &*self.way {
             Way::Update(updater) => {
                 let server = updater.server().await?;
                 let name = resolver.follow(&server.addresses, &name, false).await?;
                 updater.change(&server, Change::Add, &name, value).await?;
-                self.wait(&resolver, &name, value, Some(server)).await
             }
             Way::Hook(command) => {
                 let name = resolver.follow(&[], &name, false).await?;
                 hook::run(command, Action::Present, &name, value, hook::WITHIN).await?;
-                self.wait(&resolver, &name, value, None).await
             }
             Way::DuckDns(account) => {
                 let name = resolver.follow(&[], &name, true).await?;
                 account.set(&name, value).await?;
-                self.wait(&resolver, &name, value, None).await
             }
         }
+        Ok(())
+    }
+
+    /// Returns once every authoritative server shows a value that was put there.
+    ///
+    /// # Errors
+    /// [`DnsError`], with what was seen.
+    pub async fn seen(&self, name: &Domain, value: &str) -> Result<(), DnsError> {
+        let (name, resolver) = (challenge_of(name, value)?, self.resolver());
+        let taken_by = match &*self.way {
+            Way::Update(updater) => Some(updater.server().await?),
+            Way::Hook(_) | Way::DuckDns(_) => None,
+        };
+        let servers = taken_by.as_ref().map_or(&[][..], |server| &server.addresses);
+        let name = resolver.follow(servers, &name, self.holds_one_value()).await?;
+        self.wait(&resolver, &name, value, taken_by).await
     }
 
     /// Removes exactly that value. A failure is only logged: it does no harm but to tidiness.

@@ -12,7 +12,7 @@ use super::super::refusal::OrderError;
 use super::super::report::{ORDERS, SERVED};
 use super::super::solve::Solver;
 use super::super::words;
-use super::{Did, Engine, Look, TURN_EVERY, TURN_S, chance, held};
+use super::{Did, Engine, Look, TURN_EVERY, TURN_S, chance, held, means};
 use crate::config::Directory;
 
 impl<S: Solver> Engine<S> {
@@ -21,6 +21,7 @@ impl<S: Solver> Engine<S> {
         let is_trial = self.goes_to_trial();
         self.show(ORDERS.to_owned(), None);
         self.report.send_modify(|report| report.attempts += 1);
+        self.tries.with = means(&self.config).await;
         let mut tries = self.tries.clone();
         let began = Instant::now();
         let ended = self.order(now, is_trial, &mut tries).await;
@@ -101,7 +102,8 @@ impl<S: Solver> Engine<S> {
 
     /// Serves a new certificate, and decides when the next one is due.
     async fn take(&mut self, checked: Checked, now: u64) {
-        let held = held(&checked, true);
+        let names = self.config.domains.iter().map(ToString::to_string).collect();
+        let held = held(&checked, names, true);
         (self.serve)(checked.key, self.config.domains.clone());
         info!(
             names = %self.names(),

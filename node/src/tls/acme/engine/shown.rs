@@ -26,6 +26,7 @@ impl<S: Solver> Engine<S> {
                 directory: self.config.directory.to_string(),
                 challenge: self.config.challenge.as_str(),
                 until: self.held.as_ref().map(|held| held.validity.1),
+                served: self.held.as_ref().map(|held| held.names.clone()).unwrap_or_default(),
                 renewal,
                 next_try: next.filter(|_| doing != SERVED),
                 doing,

@@ -6,6 +6,7 @@ use mesh_proto::ShortId;
 
 use super::*;
 use crate::api::fake::{FakeLoop, NODE, TestFolder};
+use crate::config::{Challenge, DnsConfig, DnsProviderConfig};
 use crate::tls::acme::fake::{Ca, Fault, Hosts, Shelf};
 
 const NOW: u64 = 1_800_000_000;
@@ -45,6 +46,11 @@ impl Node {
             records: Records::alone(ShortId(7)),
             report: watch::channel(Report::default()).1,
         }
+    }
+
+    /// Whether there is room for more than one proof at a time.
+    fn hold(&mut self, many: bool) {
+        self.shelf.holds_many = many;
     }
 
     fn ca(&self) -> Arc<Ca> {
@@ -168,6 +174,69 @@ async fn a_node_killed_at_any_step_goes_on_by_the_orders_url() {
                 break;
             }
         }
+    }
+}
+
+/// The authority looks some requests after it was told to, and the node is killed at each of the requests of an order.
+#[tokio::test(start_paused = true)]
+async fn a_proof_stands_until_the_authority_has_looked_whoever_is_killed_meanwhile() {
+    for (holds_many, looks_after, last) in [false, true]
+        .into_iter()
+        .flat_map(|many| [1, 3, 4, 5].map(|after| (many, after)))
+        .flat_map(|(many, after)| (7..=12).map(move |last| (many, after, last)))
+    {
+        let mut node = Node::new(&["a.example.org", "b.example.org"]);
+        node.hold(holds_many);
+        let ca = node.ca();
+        ca.set(|state| state.looks_after = looks_after);
+        ca.kill_at(last, true);
+        let mut engine = node.open().await;
+        tokio::select! {
+            look = engine.look(at(NOW)) => panic!("{look:?}: it was to be killed"),
+            () = ca.killed() => {}
+        }
+        drop(engine);
+        let look = node.open().await.look(at(NOW + 60)).await;
+        let place = format!("{holds_many} {looks_after} {last}: {:?}", node.report());
+        assert_eq!(look.did, Did::Renewed, "{place}");
+        let (failed, orders) = ca.get(|state| (state.failed, state.orders.len()));
+        assert_eq!((failed, orders), (0, 1), "{place}");
+        assert!(node.shelf.is_empty(), "{place}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_order_that_died_while_the_node_was_away_leaves_no_proof_behind() {
+    for status in ["invalid", "expired"] {
+        let mut node = Node::new(&["a.example.org"]);
+        let ca = node.ca();
+        ca.set(|state| state.looks_after = 99);
+        // The authority was told to look.
+        ca.kill_at(8, true);
+        let mut engine = node.open().await;
+        tokio::select! {
+            look = engine.look(at(NOW)) => panic!("{look:?}: it was to be killed"),
+            () = ca.killed() => {}
+        }
+        drop(engine);
+        assert_eq!((ca.get(|state| state.stood.clone()), node.shelf.is_empty()), (vec![1], false));
+        ca.turn(status);
+        ca.set(|state| state.looks_after = 0);
+        let mut engine = node.open().await;
+        engine.look(at(NOW + 60)).await;
+        assert!(node.shelf.is_empty(), "{status}: {:?}", node.report());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn proofs_stand_side_by_side_before_the_authority_looks_at_the_first_if_there_is_room() {
+    for (holds_many, stood) in [(true, [3, 3, 3]), (false, [1, 1, 1])] {
+        let mut node = Node::new(&["a.example.org", "b.example.org", "c.example.org"]);
+        node.hold(holds_many);
+        let mut engine = node.open().await;
+        assert_eq!(engine.look(at(NOW)).await.did, Did::Renewed, "{:?}", node.report());
+        assert_eq!(node.ca().get(|state| state.stood.clone()), stood);
+        assert!(node.shelf.is_empty());
     }
 }
 
@@ -420,7 +489,7 @@ async fn a_proof_that_has_expired_is_no_failure_and_a_new_order_is_made() {
         let mut node = Node::new(&["a.example.org", "b.example.org"]);
         let ca = node.ca();
         // The order is made and looked at, and nothing of it is proven.
-        ca.kill_at(6, true);
+        ca.kill_at(7, true);
         let mut engine = node.open().await;
         tokio::select! {
             _ = engine.look(at(NOW)) => panic!("it was to be killed"),
@@ -480,4 +549,56 @@ async fn files_are_private_and_nothing_that_is_shown_or_told_holds_a_key() {
     std::fs::write(folder.join("certificate"), b"damaged").unwrap();
     let mut engine = node.open().await;
     assert_eq!(engine.look(at(NOW + 1)).await.did, Did::Renewed, "what is damaged is made anew");
+}
+
+#[tokio::test(start_paused = true)]
+async fn other_settings_end_a_pause_once_but_never_beyond_what_is_granted() {
+    let mut node = Node::new(&["a.example.org"]);
+    let ca = node.ca();
+    ca.set(|state| state.fault = Some(Fault::Validation));
+    assert_eq!(node.open().await.look(at(NOW)).await.did, Did::Failed);
+    for failed in 2..=4 {
+        let mut engine = node.open().await;
+        assert_eq!(engine.look(at(NOW + failed)).await.did, Did::Nothing, "a restart alone is no reason");
+        node.config.contact = Some(format!("{failed}@example.org"));
+        let mut engine = node.open().await;
+        let look = engine.look(at(NOW + failed)).await;
+        assert_eq!((look.did, ca.get(|state| state.failed)), (Did::Failed, usize::try_from(failed).unwrap()));
+        assert_eq!(engine.look(at(NOW + failed + 1)).await.did, Did::Nothing, "once");
+    }
+    node.config.contact = None;
+    let look = node.open().await.look(at(NOW + 5)).await;
+    assert_eq!(look, Look { did: Did::Nothing, next: NOW + 3_600 });
+    assert!(node.report().doing.contains("4 failed validations in an hour"), "{:?}", node.report());
+    assert_eq!(ca.get(|state| state.failed), 4);
+    // Nor does it when the authority has said when to come back.
+    ca.set(|state| state.fault = Some(Fault::Limited(50_000)));
+    assert_eq!(node.open().await.look(at(look.next)).await.did, Did::Failed);
+    node.config.contact = Some("5@example.org".into());
+    let again = node.open().await.look(at(look.next + 1)).await;
+    assert_eq!(again, Look { did: Did::Nothing, next: look.next + 50_000 });
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_secret_that_was_missing_and_is_there_now_is_tried_at_once() {
+    let mut node = Node::new(&["a.example.org"]);
+    let token_file = node.folder.path().join("duckdns.token");
+    let provider = DnsProviderConfig::DuckDns { token_file: token_file.clone() };
+    let dns = DnsConfig { provider, propagation: Duration::from_secs(1), resolvers: Vec::new() };
+    node.config = TlsConfig { challenge: Challenge::Dns, dns: Some(dns), ..node.config };
+    let mut engine = node.open().await;
+    // The authority offers HTTP-01 alone.
+    assert_eq!(engine.look(at(NOW)).await.did, Did::Failed);
+    assert_eq!(engine.look(at(NOW + 1)).await.did, Did::Nothing);
+    std::fs::write(&token_file, "very-secret-token").unwrap();
+    assert_eq!(engine.look(at(NOW + 2)).await.did, Did::Failed, "without a restart");
+    assert_eq!(engine.look(at(NOW + 3)).await.did, Did::Nothing);
+    let mut engine = node.open().await;
+    assert_eq!(
+        engine.look(at(NOW + 4)).await.did,
+        Did::Nothing,
+        "nor after one: it failed by the same means"
+    );
+    let kept = std::fs::read(node.folder.path().join("acme/pace")).unwrap();
+    assert!(!String::from_utf8_lossy(&kept).contains("secret"), "{kept:?}");
 }
