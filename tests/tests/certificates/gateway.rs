@@ -12,6 +12,7 @@ use std::{
 use data_encoding::BASE64_MIME;
 use hearth_tests::{
     daemon::{Daemon, Folder, Launch, PATIENCE, Plan, free_port, wait_until},
+    fakes::name_server::{KEY, SECRET},
     pebble::{self, Pebble, Proxy, presented, trusting},
 };
 use rustls::{ClientConfig, pki_types::CertificateDer};
@@ -90,6 +91,17 @@ impl Site {
         config
     }
 
+    /// `[tls]` for these names by DNS-01 at a real name server, which keeps this zone.
+    pub(crate) fn config_at(&self, server: SocketAddr, zone: &str, names: &[&str]) -> String {
+        let key = self.folder.join("dns.key");
+        fs::write(&key, SECRET).unwrap();
+        let config = self.config("http-01", names).replace("http-01", "dns-01");
+        format!(
+            "{config}[tls.dns]\nprovider = \"rfc2136\"\nserver = \"{server}\"\nzone = \"{zone}\"\n\
+             key_name = \"{KEY}\"\nkey_file = {key:?}\nresolvers = [\"{server}\"]\n"
+        )
+    }
+
     /// The command that changes the name server.
     fn hook(&self) -> PathBuf {
         let (path, management) = (self.folder.join("hook"), self.pebble.names.management());
@@ -109,11 +121,6 @@ impl Site {
     pub(crate) fn hooked(&self) -> Vec<String> {
         let log = fs::read_to_string(self.folder.join("hook.log")).unwrap_or_default();
         log.lines().map(str::to_owned).collect()
-    }
-
-    /// A file of this site.
-    pub(crate) fn file(&self, name: &str) -> PathBuf {
-        self.folder.join(name)
     }
 
     /// A node with this config file, whose clock is right.

@@ -4,48 +4,22 @@
 use std::{
     collections::BTreeSet,
     fs,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     path::{Path, PathBuf},
+    thread,
 };
 
 use data_encoding::{BASE64, BASE64URL_NOPAD, HEXLOWER};
 use hearth_tests::{
-    daemon::{Daemon, Launch, Plan},
-    network::Network,
+    daemon::{Daemon, Launch, Plan, free_port},
+    fakes::name_server::{NameServer, Program, Zone},
     pebble::{self, Fault, Rule, Step, presented},
 };
 
-use super::gateway::{Site, nothing_is_left};
-
-const NAME: &str = "home.hearth.test";
-const NAMES: [&str; 5] = ["one", "two", "three", "four", "five"];
-/// Where the authority is.
-const AUTHORITY: &str = "10.91.0.100";
-
-fn address(board: usize) -> IpAddr {
-    format!("10.91.0.{}", board + 1).parse().unwrap()
-}
-
-/// The boards and the authority at one switch. Answers with their namespaces, the authority's last.
-fn lan() -> (Network, Vec<String>, String) {
-    let mut network = Network::new(&["lan"]).unwrap();
-    let mut plug = |name: &str, address: &str| {
-        let board = network.board(name).unwrap();
-        network.plug(&board, "eth0", "lan").unwrap();
-        network.address(&board, "eth0", &format!("{address}/24")).unwrap();
-        board
-    };
-    let boards = NAMES.iter().enumerate().map(|(at, name)| plug(name, &address(at).to_string())).collect();
-    let authority = plug("ca", AUTHORITY);
-    (network, boards, authority)
-}
-
-fn plan(site: &Site, challenge: &str, at: usize, board: &str) -> Plan {
-    let own = |port| SocketAddr::new(address(at), port);
-    let config = site.config(challenge, &[NAME]).replace(&site.http.to_string(), &own(80).to_string());
-    let launch = Launch::new().on_board(board).listen(own(443)).synchronised();
-    Plan::new(NAMES[at]).config(config).launch(launch)
-}
+use super::{
+    five::{CHALLENGES, Lan, NAME},
+    gateway::{Site, nothing_is_left},
+};
 
 /// What must be in no place but the folder of its own node: each key as it may be written, and where it is kept.
 fn secrets(node: &Daemon) -> Vec<Vec<u8>> {
@@ -112,17 +86,23 @@ async fn no_key_has_left(nodes: &[Daemon]) {
     }
 }
 
-/// The authority reaches the last board only.
-async fn orders(challenge: &str, boards: &[String]) {
-    let plan_of_ca = pebble::Plan { address: AUTHORITY.parse().unwrap(), ..pebble::Plan::new(80, 443) };
-    let site = Site::at(address(0), plan_of_ca).await;
-    site.pebble.names.point(NAME, &[address(4)]).await.unwrap();
+/// Each value is taken away before the next is put: the household orders one after the other.
+fn one_value_at_a_time(hooked: &[String]) {
+    assert_eq!(hooked.len(), 10, "{hooked:#?}");
+    for pair in hooked.chunks(2) {
+        let value = pair[0].strip_prefix("present ").unwrap_or_else(|| panic!("{hooked:#?}"));
+        assert_eq!(pair[1], format!("cleanup {value}"), "{hooked:#?}");
+    }
+}
+
+async fn orders(lan: &Lan, challenge: &str) {
+    let site = lan.site().await;
     // The first is alone at its start, and the authority would find nobody: it is not asked before all are there.
     site.proxy.rule(Rule::on(Step::Directory, Fault::HoldBefore));
-    let first = plan(&site, challenge, 0, &boards[0]).start().await.unwrap();
+    let first = lan.ordering(&site, challenge, 0).start().await.unwrap();
     let mut nodes = vec![first];
-    for (at, board) in boards.iter().enumerate().skip(1) {
-        let node = nodes[0].joined_by(plan(&site, challenge, at, board)).await.unwrap();
+    for at in 1..5 {
+        let node = nodes[0].joined_by(lan.ordering(&site, challenge, at)).await.unwrap();
         nodes.push(node);
     }
     site.proxy.clear();
@@ -140,19 +120,43 @@ async fn orders(challenge: &str, boards: &[String]) {
         nothing_is_left(node).await;
     }
     no_key_has_left(&nodes).await;
+    if challenge == "dns-01" {
+        one_value_at_a_time(&site.hooked());
+    }
 }
 
-fn household(challenge: &str) {
-    let (network, boards, authority) = lan();
-    network.on(&authority, async || orders(challenge, &boards).await).unwrap();
-}
-
+/// By all challenges at the same time: nodes that wait for their turn take none of the processor's.
 #[test]
-fn whoever_is_asked_over_http_answers_for_the_one_that_orders() {
-    household("http-01");
+fn whoever_is_asked_answers_for_the_one_that_orders() {
+    thread::scope(|scope| {
+        for challenge in CHALLENGES {
+            scope.spawn(move || {
+                let lan = Lan::new();
+                lan.run(async || orders(&lan, challenge).await);
+            });
+        }
+    });
 }
 
-#[test]
-fn whoever_is_asked_over_tls_answers_for_the_one_that_orders() {
-    household("tls-alpn-01");
+/// Of two households that share a name nobody says whose turn it is: their values stand side by side, at a real name server.
+#[tokio::test]
+async fn two_that_do_not_wait_for_each_other_prove_one_name_at_the_same_time() {
+    let zone = Zone { changeable: &["_acme-challenge"], ..Zone::new(NAME) };
+    let server = NameServer::start(Program::Knot, "hmac-sha256", &[zone]).await.unwrap();
+    let site = Site::with(|plan| pebble::Plan { dns: Some(server.at), ..plan }).await;
+    let config = site.config_at(server.at, NAME, &[NAME]);
+    // The value of the first is there, and the authority does not look yet.
+    site.proxy.rule(Rule::on(Step::Ready, Fault::HoldBefore).times(1));
+    let first = site.plan("one", &config).start().await.unwrap();
+    site.proxy.holds().await.unwrap();
+    let free = SocketAddr::new(site.http.ip(), free_port().unwrap());
+    let config = config.replace(&site.http.to_string(), &free.to_string());
+    let second = Plan::new("two").config(config).launch(Launch::new().synchronised()).start().await.unwrap();
+    site.certified(&second, NAME).await;
+    // The second has taken its own value away and no other.
+    site.proxy.clear();
+    site.certified(&first, NAME).await;
+    for step in [Step::NewOrder, Step::Ready, Step::Finalize] {
+        assert_eq!(site.proxy.done(step), 2, "{step:?}: {:#?}", site.proxy.steps());
+    }
 }

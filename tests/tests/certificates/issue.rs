@@ -1,10 +1,8 @@
 //! A node gets a certificate by itself, by each challenge, and serves it beside that of the local authority.
 
-use std::fs;
-
 use hearth_tests::{
     daemon::{PATIENCE, trusting, wait_until},
-    fakes::name_server::{KEY, NameServer, Program, SECRET, Zone},
+    fakes::name_server::{NameServer, Program, Zone},
     pebble::{Fault, Plan, Rule, Step, presented},
 };
 
@@ -58,15 +56,8 @@ async fn wildcard(program: Program) {
     let zone = Zone { changeable: &["_acme-challenge"], ..Zone::new("hearth.test") };
     let server = NameServer::start(program, "hmac-sha256", &[zone]).await.unwrap();
     let site = Site::with(|plan| Plan { dns: Some(server.at), ..plan }).await;
-    fs::write(site.file("dns.key"), SECRET).unwrap();
-    let (config, at, key) =
-        (site.config("http-01", &["hearth.test", "*.hearth.test"]), server.at, site.file("dns.key"));
-    let config = config.replace("http-01", "dns-01");
-    let config = format!(
-        "{config}[tls.dns]\nprovider = \"rfc2136\"\nserver = \"{at}\"\nzone = \"hearth.test\"\n\
-         key_name = \"{KEY}\"\nkey_file = {key:?}\nresolvers = [\"{at}\"]\n"
-    );
     site.proxy.rule(Rule::on(Step::Ready, Fault::HoldBefore));
+    let config = site.config_at(server.at, "hearth.test", &["hearth.test", "*.hearth.test"]);
     let node = site.plan("one", &config).start().await.unwrap();
     site.proxy.holds().await.unwrap();
     let stand = server.texts("_acme-challenge.hearth.test").await.unwrap();

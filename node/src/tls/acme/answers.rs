@@ -13,7 +13,10 @@ use std::{collections::BTreeSet, fmt, pin::pin, time::Duration};
 
 use mesh_proto::{ObjectId, ShortId, kinds::Author};
 use thiserror::Error;
-use tokio::{sync::watch, time::sleep};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until},
+};
 
 use self::object::{Entry, Gateways};
 pub use self::owner::{Answers, Served, Serves};
@@ -22,6 +25,9 @@ use crate::service::{Changes, HouseholdTime, Op, Service, ServiceError};
 
 /// How long the gateways may take to acknowledge an answer.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long after its start a node waits for gateways that it has not heard of since, too: they may live all the same, and the
+/// authority may reach them. Shorter than [`PATIENCE`], so that one that is dead costs time alone.
+const HEARS_WITHIN: Duration = Duration::from_secs(8);
 /// How long an answer counts: longer than an authority takes, shorter than the next try.
 const LIFE_MS: u64 = 3_600_000;
 
@@ -103,17 +109,19 @@ pub struct AnswersHandle {
     me: ShortId,
     alive: watch::Receiver<BTreeSet<ShortId>>,
     time: watch::Receiver<HouseholdTime>,
+    /// Until when who is not heard of is not taken for dead.
+    hears_until: Instant,
 }
 
 impl AnswersHandle {
-    /// A handle for the node `me`, where `alive` are the nodes that live.
+    /// A handle for the node `me`, which has just started, where `alive` are the nodes that live.
     pub fn new(
         service: Service,
         me: ShortId,
         alive: watch::Receiver<BTreeSet<ShortId>>,
         time: watch::Receiver<HouseholdTime>,
     ) -> Self {
-        Self { service, me, alive, time }
+        Self { service, me, alive, time, hears_until: Instant::now() + HEARS_WITHIN }
     }
 
     /// Publishes an answer; returns once every living gateway gives it to whoever asks, so that the authority may be
@@ -143,7 +151,7 @@ impl AnswersHandle {
     async fn spread(&self, entry: &Entry) -> Result<(), AnswerError> {
         let (object, ops) = entry.write().ok_or(AnswerError::Token)?;
         self.service.write(Author::Node, ops).await?;
-        let deadline = tokio::time::Instant::now() + PATIENCE;
+        let deadline = Instant::now() + PATIENCE;
         loop {
             let watched = vec![object.as_str().to_owned(), object::GATEWAYS.to_owned()];
             let watcher = self.service.watch(watched, None).await?.watcher;
@@ -162,11 +170,14 @@ impl AnswersHandle {
         watcher: u64,
         object: &ObjectId,
         entry: &Entry,
-        deadline: tokio::time::Instant,
+        deadline: Instant,
     ) -> Result<Result<(), AnswerError>, ServiceError> {
         let mut alive = self.alive.clone();
+        let mut seen = alive.borrow().clone();
         let mut gateways = Gateways::default();
-        let mut late = pin!(sleep(deadline.saturating_duration_since(tokio::time::Instant::now())));
+        let mut late = pin!(sleep_until(deadline));
+        let mut heard = pin!(sleep_until(self.hears_until));
+        let mut all_are_heard = false;
         let mut next = pin!(self.service.next_changes(watcher));
         let mut known = false;
         loop {
@@ -178,12 +189,19 @@ impl AnswersHandle {
                     next.set(self.service.next_changes(watcher));
                 }
                 lives = alive.changed() => lives.map_err(|_| ServiceError::Stopping)?,
+                () = &mut heard, if !all_are_heard => all_are_heard = true,
                 () = &mut late => {
-                    let missing = gateways.missing(&alive.borrow(), entry);
+                    let missing = gateways.missing(|gateway| alive.borrow().contains(&gateway), entry);
                     return Ok(Err(self.unacknowledged(missing, entry).await));
                 }
             }
-            let missing = gateways.missing(&alive.borrow_and_update(), entry);
+            let missing = {
+                let lives = alive.borrow_and_update();
+                seen.extend(lives.iter().copied());
+                let is_dead =
+                    |gateway: &ShortId| !lives.contains(gateway) && (all_are_heard || seen.contains(gateway));
+                gateways.missing(|gateway| !is_dead(&gateway), entry)
+            };
             if known && missing.is_some_and(|missing| missing.is_empty()) {
                 return Ok(Ok(()));
             }

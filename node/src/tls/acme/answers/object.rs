@@ -115,11 +115,10 @@ impl Gateways {
         }
     }
 
-    /// The living gateways that answer such challenges and have not acknowledged; none when nobody answers such.
-    pub(super) fn missing(&self, alive: &BTreeSet<ShortId>, entry: &Entry) -> Option<Vec<ShortId>> {
-        let lives = |(gateway, serves): &(&ShortId, &Serves)| {
-            alive.contains(gateway) && serves.answers(&entry.answer)
-        };
+    /// The gateways that live and answer such challenges and have not acknowledged; none when nobody answers such.
+    pub(super) fn missing(&self, lives: impl Fn(ShortId) -> bool, entry: &Entry) -> Option<Vec<ShortId>> {
+        let lives =
+            |(gateway, serves): &(&ShortId, &Serves)| lives(**gateway) && serves.answers(&entry.answer);
         let mut wanted = self.serve.iter().filter(lives).map(|(gateway, _)| *gateway).peekable();
         wanted.peek()?;
         Some(wanted.filter(|gateway| !self.acknowledged.contains(gateway)).collect())

@@ -151,6 +151,23 @@ async fn a_gateway_that_dies_meanwhile_is_not_waited_for() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn after_a_start_a_gateway_that_is_not_heard_of_yet_is_waited_for() {
+    let household = Household::new();
+    household.other().await;
+    household.alive.send_replace(BTreeSet::from([ME]));
+    let _here = household.gateway(BOTH);
+    let began = Instant::now();
+    let (published, ()) = tokio::join!(household.handle.publish(http("tok")), household.other_acknowledges());
+    published.unwrap();
+    assert!(began.elapsed() < HEARS_WITHIN, "it has answered");
+    household.handle.publish(http("two")).await.unwrap();
+    assert!((HEARS_WITHIN..PATIENCE).contains(&began.elapsed()), "it is dead: {:?}", began.elapsed());
+    let dead_since = Instant::now();
+    household.handle.publish(http("three")).await.unwrap();
+    assert!(dead_since.elapsed() < HEARS_WITHIN, "nobody waits for it any more");
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_answers_no_such_challenge_is_not_waited_for_and_nobody_at_all_is_an_error() {
     let household = Household::new();
     let here = household.gateway(Some(Serves { http: false, tls_alpn: true }));
