@@ -96,7 +96,7 @@ async fn no_key_has_left(nodes: &[Daemon]) {
         places.push((PathBuf::from("objects"), format!("{objects:?}").into_bytes()));
         let backup = state.join("backup-of-the-test");
         node.cli(&["backup", backup.to_str().unwrap()]).await.unwrap().ok().unwrap();
-        for words in [&["doctor"][..], &["status", "--json"], &["config", "show"]] {
+        for words in [&["doctor"][..], &["status", "--json"], &["config", "show"], &["export"]] {
             let said = node.cli(words).await.unwrap();
             places.push((PathBuf::from(words[0]), said.text().into_bytes()));
         }
