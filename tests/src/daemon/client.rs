@@ -60,6 +60,8 @@ enum Way {
     Socket(PathBuf),
     Web {
         address: SocketAddr,
+        /// By which the node is asked, unless by its address.
+        name: Option<String>,
         tls: Arc<ClientConfig>,
         token: Option<String>,
         receive_buffer: Option<u32>,
@@ -137,7 +139,18 @@ impl Client {
     pub fn web(address: SocketAddr, pem: &str, token: Option<&str>) -> Result<Self> {
         let tls = trusting(pem)?;
         let token = token.map(str::to_owned);
-        Ok(Self(Way::Web { address, tls: Arc::new(tls), token, receive_buffer: None, cookie: None }))
+        let tls = Arc::new(tls);
+        Ok(Self(Way::Web { address, name: None, tls, token, receive_buffer: None, cookie: None }))
+    }
+
+    /// The same by a name, trusting whom `tls` trusts.
+    #[must_use]
+    pub fn named(&self, by: &str, trusts: &Arc<ClientConfig>) -> Self {
+        let mut client = self.clone();
+        if let Way::Web { name, tls, .. } = &mut client.0 {
+            (*name, *tls) = (Some(by.to_owned()), trusts.clone());
+        }
+        client
     }
 
     /// The same with another token.
@@ -255,6 +268,7 @@ impl Client {
     fn host(&self) -> String {
         match &self.0 {
             Way::Socket(_) => "hearth".into(),
+            Way::Web { name: Some(name), .. } => name.clone(),
             Way::Web { address, .. } => address.to_string(),
         }
     }
@@ -262,14 +276,17 @@ impl Client {
     async fn connect(&self) -> Result<Duplex> {
         match &self.0 {
             Way::Socket(path) => Ok(Box::pin(UnixStream::connect(path).await?)),
-            Way::Web { address, tls, receive_buffer, .. } => {
+            Way::Web { address, name, tls, receive_buffer, .. } => {
                 let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
                 if let Some(bytes) = receive_buffer {
                     socket.set_recv_buffer_size(*bytes)?;
                 }
                 let stream = socket.connect(*address).await?;
                 stream.set_nodelay(true)?;
-                let name = ServerName::from(address.ip());
+                let name = match name {
+                    Some(name) => ServerName::try_from(name.clone())?,
+                    None => ServerName::from(address.ip()),
+                };
                 Ok(Box::pin(TlsConnector::from(tls.clone()).connect(name, stream).await?))
             }
         }

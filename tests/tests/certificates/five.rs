@@ -1,79 +1,134 @@
-//! A household of five boards and an authority, all at one switch. The name of the household leads to the last board: no other one
-//! is reached by the authority.
+//! Five owners of one household with one authority: each orders for itself, all go by what they tell each other, and the test says
+//! what time it is.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{collections::BTreeMap, sync::Arc};
 
-use hearth_tests::{
-    daemon::{Launch, Plan},
-    network::Network,
-    pebble,
+use hearth_tests::pebble::{Pebble, Plan};
+use instant_acme::HttpClient;
+use mesh_proto::{FieldName, ObjectId, ShortId};
+use node::{
+    config::tls::{Directory, TlsConfig},
+    service::{FieldView, ObjectView, Op, Request, Service},
+    tls::{
+        WallClock,
+        acme::{
+            engine::{Engine, Look},
+            record::Records,
+        },
+    },
 };
+use rand::{Rng as _, SeedableRng as _};
+use rand_chacha::ChaCha8Rng;
 
-use super::gateway::Site;
+use super::owner::{Board, DAY, HOUR, Txt, config, now, quickly};
 
-/// The challenges.
-pub(crate) const CHALLENGES: [&str; 3] = ["http-01", "tls-alpn-01", "dns-01"];
-/// The name of the household.
-pub(crate) const NAME: &str = "home.hearth.test";
-/// The boards.
-const NAMES: [&str; 5] = ["one", "two", "three", "four", "five"];
-/// Where the authority is.
-const AUTHORITY: &str = "10.91.0.100";
+pub(crate) const NODES: usize = 5;
+/// A node is started anew after so long at most.
+const MOST_RUN: u64 = 4 * DAY;
 
-fn address(board: usize) -> IpAddr {
-    format!("10.91.0.{}", board + 1).parse().unwrap()
+struct Member {
+    board: Board,
+    engine: Engine<Txt>,
+    /// When it looks next.
+    due: u64,
+    /// When it is started anew.
+    restart: u64,
 }
 
-/// The boards and the authority, each with a namespace of its own.
-pub(crate) struct Lan {
-    network: Network,
-    boards: Vec<String>,
-    authority: String,
+/// The owners, their authority, and their time.
+pub(crate) struct Five {
+    pub(crate) pebble: Pebble,
+    /// In seconds since 1970.
+    pub(crate) now: u64,
+    members: Vec<Member>,
+    chance: ChaCha8Rng,
 }
 
-impl Lan {
-    /// Nothing runs in it yet.
-    pub(crate) fn new() -> Self {
-        let mut network = Network::new(&["lan"]).unwrap();
-        let mut plug = |name: &str, address: &str| {
-            let board = network.board(name).unwrap();
-            network.plug(&board, "eth0", "lan").unwrap();
-            network.address(&board, "eth0", &format!("{address}/24")).unwrap();
-            board
-        };
-        let boards =
-            NAMES.iter().enumerate().map(|(at, name)| plug(name, &address(at).to_string())).collect();
-        let authority = plug("ca", AUTHORITY);
-        Self { network, boards, authority }
+impl Five {
+    /// Those who want a certificate for these names at this directory, each by a way of its own.
+    pub(crate) async fn of(
+        pebble: Pebble,
+        names: &[&str],
+        directory: Directory,
+        way: impl Fn() -> Arc<dyn HttpClient>,
+    ) -> Self {
+        let config: TlsConfig = config(names, directory);
+        let (service, now, mut chance) = (household(), now(), ChaCha8Rng::seed_from_u64(5));
+        let mut members = Vec::new();
+        for number in 1..=NODES {
+            let me = ShortId(u64::try_from(number).unwrap());
+            let records = Records::new(service.clone(), me).unwrap();
+            let board = Board::new(config.clone(), records, &pebble.names, way());
+            let engine = board.open().await.0;
+            members.push(Member { board, engine, due: now, restart: now + run(&mut chance) });
+        }
+        Self { pebble, now, members, chance }
     }
 
-    /// Runs a test where the authority is.
-    pub(crate) fn run(&self, test: impl AsyncFnOnce() + Send) {
-        self.network.on(&self.authority, test).unwrap();
+    /// An authority that refuses no nonce.
+    pub(crate) async fn authority() -> Pebble {
+        Pebble::start(Plan { refused_nonces: 0, ..Plan::new(1, 1) }).await.unwrap()
     }
 
-    /// The authority, which reaches the last board only. Call it where [`Lan::run`] does.
-    pub(crate) async fn site(&self) -> Site {
-        let plan = pebble::Plan { address: AUTHORITY.parse().unwrap(), ..pebble::Plan::new(80, 443) };
-        let site = Site::at(address(0), plan).await;
-        site.pebble.names.point(NAME, &[address(NAMES.len() - 1)]).await.unwrap();
-        site
+    /// Whoever is due first looks; now and then it was started anew before.
+    pub(crate) async fn look(&mut self) -> Look {
+        let member = self.members.iter_mut().min_by_key(|member| member.due).unwrap();
+        self.now = self.now.max(member.due);
+        if self.now >= member.restart {
+            member.engine = member.board.open().await.0;
+            member.restart = self.now + run(&mut self.chance);
+        }
+        let look = quickly(member.engine.look(WallClock { unix: self.now, trusted: true })).await;
+        assert!(look.next > self.now, "it would look for ever: {look:?}");
+        // As the daemon does, which looks once an hour whatever comes.
+        member.due = look.next.min(self.now + HOUR);
+        look
     }
 
-    /// A gateway, whose clock is not known to be right: it orders nothing, and answers for those that do.
-    pub(crate) fn answering(&self, site: &Site, challenge: &str, at: usize) -> Plan {
-        self.plan(site, challenge, at, |launch| launch)
+    /// A name can, or cannot, be proven by the DNS.
+    pub(crate) async fn broken(&self, names: &[&str], are_broken: bool) {
+        for name in names {
+            self.pebble.names.broken(&format!("_acme-challenge.{name}"), are_broken).await.unwrap();
+        }
     }
+}
 
-    /// A gateway that orders.
-    pub(crate) fn ordering(&self, site: &Site, challenge: &str, at: usize) -> Plan {
-        self.plan(site, challenge, at, Launch::synchronised)
-    }
+/// How long a node runs until it is started anew.
+fn run(chance: &mut ChaCha8Rng) -> u64 {
+    1 + chance.next_u64() % MOST_RUN
+}
 
-    fn plan(&self, site: &Site, challenge: &str, at: usize, clock: impl FnOnce(Launch) -> Launch) -> Plan {
-        let own = |port| SocketAddr::new(address(at), port);
-        let config = site.config(challenge, &[NAME]).replace(&site.http.to_string(), &own(80).to_string());
-        let launch = Launch::new().on_board(&self.boards[at]).listen(own(443));
-        Plan::new(NAMES[at]).config(config).launch(clock(launch))
+/// What the nodes of a household tell each other; it is heard by all at once.
+fn household() -> Service {
+    let (service, mut requests) = Service::channel();
+    tokio::spawn(async move {
+        let mut told = BTreeMap::<ObjectId, BTreeMap<FieldName, FieldView>>::new();
+        while let Some(request) = requests.recv().await {
+            match request {
+                Request::List { prefix, reply, .. } => drop(reply.send(listed(&told, &prefix))),
+                Request::Write(_, ops, reply) => {
+                    ops.into_iter().for_each(|op| write(&mut told, op));
+                    drop(reply.send(Ok(())));
+                }
+                other => panic!("no owner of a certificate asks for this: {other:?}"),
+            }
+        }
+    });
+    service
+}
+
+fn listed(told: &BTreeMap<ObjectId, BTreeMap<FieldName, FieldView>>, prefix: &str) -> Vec<ObjectView> {
+    let with = told.iter().filter(|(id, _)| id.as_str().starts_with(prefix));
+    with.map(|(id, fields)| ObjectView { id: id.clone(), fields: fields.clone(), complete: true }).collect()
+}
+
+fn write(told: &mut BTreeMap<ObjectId, BTreeMap<FieldName, FieldView>>, op: Op) {
+    match op {
+        Op::Set(id, field, value) => {
+            let view = FieldView { value, at_ms: 0, by: String::new(), durable: true };
+            told.entry(id).or_default().insert(field, view);
+        }
+        Op::Unset(id, field) => drop(told.entry(id).or_default().remove(&field)),
+        Op::Delete(id) => drop(told.remove(&id)),
     }
 }

@@ -17,8 +17,8 @@ use hearth_tests::{
 };
 
 use super::{
-    five::{CHALLENGES, Lan, NAME},
     gateway::{Site, nothing_is_left},
+    lan::{CHALLENGES, Lan, NAME},
 };
 
 /// What must be in no place but the folder of its own node: each key as it may be written, and where it is kept.
@@ -70,7 +70,7 @@ async fn no_key_has_left(nodes: &[Daemon]) {
         places.push((PathBuf::from("objects"), format!("{objects:?}").into_bytes()));
         let backup = state.join("backup-of-the-test");
         node.cli(&["backup", backup.to_str().unwrap()]).await.unwrap().ok().unwrap();
-        for words in [&["doctor"][..], &["status", "--json"], &["config", "show"]] {
+        for words in [&["doctor"][..], &["status", "--json"], &["config", "show"], &["export"]] {
             let said = node.cli(words).await.unwrap();
             places.push((PathBuf::from(words[0]), said.text().into_bytes()));
         }

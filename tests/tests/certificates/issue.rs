@@ -1,12 +1,19 @@
 //! A node gets a certificate by itself, by each challenge, and serves it beside that of the local authority.
 
+use std::sync::Arc;
+
 use hearth_tests::{
     daemon::{PATIENCE, trusting, wait_until},
     fakes::name_server::{NameServer, Program, Zone},
     pebble::{Fault, Plan, Rule, Step, presented},
 };
+use node::tls::acme::{der::Certificate, engine::Did};
+use serde_json::{Value, json};
 
-use super::gateway::{NAME, Site, nothing_is_left};
+use super::{
+    gateway::{NAME, Site, nothing_is_left},
+    owner::{self, DAY, Owner},
+};
 
 /// One name, by a challenge.
 async fn one(challenge: &str) -> Site {
@@ -82,4 +89,40 @@ async fn a_wildcard_by_dns_01_at_knot() {
 #[tokio::test]
 async fn a_wildcard_by_dns_01_at_bind() {
     wildcard(Program::Bind).await;
+}
+
+#[tokio::test]
+async fn a_profile_is_asked_for_by_its_name() {
+    let mut owner = Owner::of(&[owner::NAME]).await;
+    for (profile, days) in [("default", 90), ("shortlived", 6)] {
+        owner.asks_for(profile).await;
+        let leaf = owner.certified().await;
+        let leaf = Certificate::read(&leaf).unwrap();
+        let life = leaf.not_after - leaf.not_before;
+        assert!((days * DAY - 60..=days * DAY + 60).contains(&life), "{profile}: {life} s");
+        let asked: Vec<_> = owner.seen(Step::NewOrder).into_iter().map(|order| order.profile).collect();
+        assert_eq!(asked, [Some(profile.to_owned())]);
+        owner.proxy.forget();
+    }
+}
+
+#[tokio::test]
+async fn a_profile_that_the_authority_does_not_have_is_told_with_those_that_it_has() {
+    let mut owner = Owner::of(&[owner::NAME]).await;
+    owner.asks_for("eternal").await;
+    let look = owner.look().await;
+    assert_eq!(look.did, Did::Failed);
+    for word in ["`eternal`", "tls.profile", "default", "shortlived"] {
+        assert!(owner.wrong().contains(word), "{word}: {}", owner.wrong());
+    }
+    assert_eq!(owner.proxy.asked(Step::NewOrder), 0, "nothing was ordered: {:#?}", owner.proxy.steps());
+
+    // One that it names and refuses all the same, in its own words.
+    let named = |directory: &mut Value| directory["meta"]["profiles"]["eternal"] = json!("For ever");
+    owner.proxy.rule(Rule::on(Step::Directory, Fault::Rewrite(Arc::new(named))));
+    owner.now = look.next;
+    assert_eq!(owner.look().await.did, Did::Failed);
+    let refused = owner.seen(Step::NewOrder).pop().unwrap();
+    let kind = refused.problem.unwrap();
+    assert!(owner.wrong().contains(&kind) && owner.wrong().contains("eternal"), "{kind}: {}", owner.wrong());
 }

@@ -9,8 +9,8 @@ use hearth_tests::{
 };
 
 use super::{
-    five::{CHALLENGES, Lan, NAME},
     gateway::{Site, nothing_is_left},
+    lan::{CHALLENGES, Lan, NAME},
 };
 
 /// Households that share the rounds of one challenge.

@@ -2,7 +2,8 @@
 
 use std::{
     fs,
-    sync::{Arc, Mutex},
+    pin::Pin,
+    sync::{Arc, Mutex, mpsc},
     time::SystemTime,
 };
 
@@ -11,6 +12,8 @@ use hearth_tests::{
     daemon::Folder,
     pebble::{Names, Pebble, Plan, Proxy, Seen, Step},
 };
+use hyper::{Request, body::Bytes};
+use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient};
 use node::{
     config::tls::{Challenge, Directory, TlsConfig},
     tls::{
@@ -26,7 +29,7 @@ use node::{
     },
 };
 use rustls::pki_types::CertificateDer;
-use tokio::sync::watch;
+use tokio::{sync::watch, task::spawn_blocking};
 
 pub(crate) const HOUR: u64 = 3_600;
 pub(crate) const DAY: u64 = 24 * HOUR;
@@ -34,7 +37,7 @@ pub(crate) const DAY: u64 = 24 * HOUR;
 pub(crate) const NAME: &str = "one.hearth.test";
 
 /// Puts values into the name server of the tests.
-struct Txt(Arc<Names>);
+pub(crate) struct Txt(Arc<Names>);
 
 fn record(domain: &Domain) -> String {
     format!("_acme-challenge.{}", domain.base())
@@ -43,12 +46,12 @@ fn record(domain: &Domain) -> String {
 impl Solver for Txt {
     async fn publish(&self, domain: &Domain, proof: &ProofBy) -> Result<(), SolveError> {
         let ProofBy::Dns { value } = proof else { return Err(SolveError("not a TXT record".into())) };
-        let done = self.0.text(&record(domain), value).await;
+        let done = in_real_time(self.0.text(&record(domain), value)).await;
         done.map_err(|error| SolveError(error.to_string()))
     }
 
     async fn withdraw(&self, domain: &Domain, _: &ProofBy) {
-        self.0.no_text(&record(domain)).await.unwrap();
+        in_real_time(self.0.no_text(&record(domain))).await.unwrap();
     }
 }
 
@@ -60,9 +63,7 @@ pub(crate) struct Owner {
     pub(crate) now: u64,
     /// What is shown.
     pub(crate) report: watch::Receiver<Report>,
-    pub(crate) folder: Folder,
-    config: TlsConfig,
-    served: Arc<Mutex<Vec<CertificateDer<'static>>>>,
+    board: Board,
     engine: Engine<Txt>,
 }
 
@@ -75,24 +76,23 @@ impl Owner {
     pub(crate) async fn with(names: &[&str], plan: Plan) -> Self {
         let pebble = Pebble::start(plan).await.unwrap();
         let proxy = pebble.proxy().await.unwrap();
-        let config = TlsConfig {
-            domains: names.iter().map(|name| name.parse().unwrap()).collect(),
-            directory: Directory::Other(proxy.directory()),
-            challenge: Challenge::Dns,
-            // Where none is asked for, Pebble takes one by chance.
-            profile: Some("default".to_owned()),
-            ..TlsConfig::default()
-        };
-        let folder = Folder::new().unwrap();
-        let served = Arc::default();
-        let (engine, report) = open(&pebble, pebble.listener().root_pem(), &config, &folder, &served).await;
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
-        Self { pebble, proxy, now, report, folder, config, served, engine }
+        let config = config(names, Directory::Other(proxy.directory()));
+        let me = Records::alone("0000000000000001".parse().unwrap());
+        let board = Board::new(config, me, &pebble.names, transport(pebble.listener().root_pem()));
+        let (engine, report) = board.open().await;
+        Self { pebble, proxy, now: now(), report, board, engine }
     }
 
     /// Begins anew on the same folder, as a node that was started again; this PEM text says whom it trusts.
     pub(crate) async fn again(&mut self, root: &str) {
-        (self.engine, self.report) = open(&self.pebble, root, &self.config, &self.folder, &self.served).await;
+        self.board.transport = transport(root);
+        (self.engine, self.report) = self.board.open().await;
+    }
+
+    /// The same with another profile in its settings.
+    pub(crate) async fn asks_for(&mut self, profile: &str) {
+        self.board.config.profile = Some(profile.to_owned());
+        (self.engine, self.report) = self.board.open().await;
     }
 
     /// Looks at what is due now.
@@ -121,7 +121,7 @@ impl Owner {
 
     /// Each certificate that was served so far.
     pub(crate) fn served(&self) -> Vec<CertificateDer<'static>> {
-        self.served.lock().unwrap().clone()
+        self.board.served.lock().unwrap().clone()
     }
 
     /// What was wrong last, as people are shown it.
@@ -136,29 +136,99 @@ impl Owner {
 
     /// Takes one of its files away.
     pub(crate) fn lose(&self, file: &str) {
-        fs::remove_file(self.folder.join("acme").join(file)).unwrap();
+        fs::remove_file(self.board.folder.join("acme").join(file)).unwrap();
     }
 }
 
-async fn open(
-    pebble: &Pebble,
-    root: &str,
-    config: &TlsConfig,
-    folder: &Folder,
-    served: &Arc<Mutex<Vec<CertificateDer<'static>>>>,
-) -> (Engine<Txt>, watch::Receiver<Report>) {
-    let (report, shown) = watch::channel(Report::default());
-    let served = served.clone();
-    let parts = EngineParts {
-        config: config.clone(),
-        folder: folder.join("acme"),
-        transport: Arc::new(Https::over(Web::trusting(root.as_bytes()).unwrap())),
-        solver: Txt(pebble.names.clone()),
-        records: Records::alone("0000000000000001".parse().unwrap()),
-        serve: Box::new(move |key, _| served.lock().unwrap().push(key.cert[0].clone())),
-        report,
-    };
-    (Engine::open(parts).await, shown)
+/// What an owner is made of, and what of it stays over a restart.
+pub(crate) struct Board {
+    config: TlsConfig,
+    records: Records,
+    names: Arc<Names>,
+    transport: Arc<dyn HttpClient>,
+    folder: Folder,
+    served: Arc<Mutex<Vec<CertificateDer<'static>>>>,
+}
+
+impl Board {
+    pub(crate) fn new(
+        config: TlsConfig,
+        records: Records,
+        names: &Arc<Names>,
+        transport: Arc<dyn HttpClient>,
+    ) -> Self {
+        let (names, folder, served) = (names.clone(), Folder::new().unwrap(), Arc::default());
+        Self { config, records, names, transport, folder, served }
+    }
+
+    /// Begins on its folder, for the first time or anew.
+    pub(crate) async fn open(&self) -> (Engine<Txt>, watch::Receiver<Report>) {
+        let (report, shown) = watch::channel(Report::default());
+        let served = self.served.clone();
+        let parts = EngineParts {
+            config: self.config.clone(),
+            folder: self.folder.join("acme"),
+            transport: self.transport.clone(),
+            solver: Txt(self.names.clone()),
+            records: self.records.clone(),
+            serve: Box::new(move |key, _| served.lock().unwrap().push(key.cert[0].clone())),
+            report,
+        };
+        (Engine::open(parts).await, shown)
+    }
+}
+
+/// Settings for these names at this directory, whose default profile is asked for: where none is, Pebble takes one by chance.
+pub(crate) fn config(names: &[&str], directory: Directory) -> TlsConfig {
+    TlsConfig {
+        domains: names.iter().map(|name| name.parse().unwrap()).collect(),
+        directory,
+        challenge: Challenge::Dns,
+        profile: Some("default".to_owned()),
+        ..TlsConfig::default()
+    }
+}
+
+/// The way to an authority for which this PEM text vouches.
+pub(crate) fn transport(root: &str) -> Arc<dyn HttpClient> {
+    Arc::new(InRealTime(Https::over(Web::trusting(root.as_bytes()).unwrap())))
+}
+
+/// A look in which what is waited for passes at once, unless somebody is asked: see [`in_real_time`].
+pub(crate) async fn quickly<T>(look: impl Future<Output = T>) -> T {
+    tokio::time::pause();
+    let looked = look.await;
+    tokio::time::resume();
+    looked
+}
+
+/// Asks somebody outside of this program. A paused clock runs on as soon as nobody here has anything to do, unless a thread is
+/// busy.
+async fn in_real_time<T>(asks: impl Future<Output = T>) -> T {
+    let (ends, ended) = mpsc::channel::<()>();
+    let standing = spawn_blocking(move || ended.recv());
+    let answered = asks.await;
+    drop(ends);
+    // It ends because nobody sends.
+    drop(standing.await);
+    answered
+}
+
+/// Asks an authority.
+struct InRealTime(Https);
+
+impl HttpClient for InRealTime {
+    fn request(&self, request: Request<BodyWrapper<Bytes>>) -> Answer {
+        Box::pin(in_real_time(self.0.request(request)))
+    }
+}
+
+/// What an authority answers.
+pub(crate) type Answer = Pin<Box<dyn Future<Output = Result<BytesResponse, Error>> + Send>>;
+
+/// In seconds since 1970.
+pub(crate) fn now() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs()
 }
 
 /// Whether no window of this length holds more of these moments.
