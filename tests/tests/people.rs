@@ -1,8 +1,17 @@
 //! People who sign in to real nodes: on every board, at the pace of the door, and out everywhere at once.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-use hearth_tests::daemon::{Answer, Client, Daemon, PATIENCE, Plan, wait_until};
+use std::{fs, net::SocketAddr, path::PathBuf, process::Stdio};
+
+use hearth_tests::daemon::{
+    Answer, Client, Daemon, Folder, PATIENCE, Plan, clean, discreet, free_port, program, wait_until,
+};
 use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    process::{Child, Command},
+    time::timeout,
+};
 
 const PASSWORD: &str = "correct horse battery";
 
@@ -122,6 +131,7 @@ async fn the_setup_code_lives_while_it_is_asked_for_and_makes_one_admin() {
         let body = json!({ "code": code, "user": user, "password": PASSWORD });
         web.send("POST", "/api/v1/setup", Some(&body)).await.unwrap()
     };
+    assert!(!node.log().contains(SETUP_CODE), "a journal is read by others: {}", node.log());
     let none = setup(&web, "AAAA-AAAA-AAAA", "eve").await;
     assert_eq!((none.status, none.problem().unwrap().as_str()), (404, "no-setup-code"));
     assert!(!node.state_dir().join("setup-code").exists(), "nobody has asked for one");
@@ -152,6 +162,91 @@ async fn the_setup_code_lives_while_it_is_asked_for_and_makes_one_admin() {
     assert_eq!(ann.send("DELETE", "/api/v1/users/ann", None).await.unwrap().problem().unwrap(), "last-admin");
     node.cli(&["user", "remove", "ann"]).await.unwrap().ok().unwrap();
     assert_eq!(status(&ann, "/api/v1/me").await, 401);
+}
+
+/// How the terminal is told.
+const SETUP_CODE: &str = "setup code for the first admin";
+
+/// A node whose standard input and output are a terminal, as `script` of Debian's bsdutils makes one.
+struct AtTerminal {
+    script: Child,
+    state: PathBuf,
+    address: SocketAddr,
+    seen: String,
+}
+
+impl AtTerminal {
+    fn start(state: PathBuf, address: SocketAddr) -> Self {
+        let config = state.with_extension("toml");
+        fs::write(&config, discreet("")).unwrap();
+        let hearth = program().unwrap();
+        let line =
+            format!("{} run --name one --listen {address} --state-dir {}", hearth.display(), state.display());
+        let mut script = std::process::Command::new("script");
+        clean(&mut script);
+        // Quiet, each piece at once, with the exit code of what ran, and no other record than what is printed.
+        script.args(["--quiet", "--flush", "--return", "--command", &line, "/dev/null"]);
+        script
+            .env("HEARTH_CONFIG", config)
+            .env("HEARTH_DISCOVERY_MDNS", "false")
+            .env("HEARTH_CLOCK", "untrusted");
+        let mut script = Command::from(script);
+        script.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit()).kill_on_drop(true);
+        Self { script: script.spawn().expect("`script`"), state, address, seen: String::new() }
+    }
+
+    /// Reads on until it has said so much; answers with all that it has said.
+    async fn says(&mut self, what: &str) -> &str {
+        let screen = self.script.stdout.as_mut().unwrap();
+        let reading = async {
+            let mut piece = [0; 1_024];
+            while !self.seen.contains(what) {
+                let count = screen.read(&mut piece).await.unwrap();
+                assert!(count > 0, "it ended without {what:?}: {}", self.seen);
+                self.seen.push_str(&String::from_utf8_lossy(&piece[..count]));
+            }
+        };
+        let said = timeout(PATIENCE, reading).await;
+        said.unwrap_or_else(|_| panic!("{what:?} never came: {}", self.seen));
+        &self.seen
+    }
+
+    fn web(&self) -> Client {
+        Client::web(self.address, &fs::read_to_string(self.state.join("ca.pem")).unwrap(), None).unwrap()
+    }
+
+    /// Ctrl-C.
+    async fn interrupted(mut self) {
+        self.script.stdin.as_mut().unwrap().write_all(&[3]).await.unwrap();
+        let ended = timeout(PATIENCE, self.script.wait()).await.expect("it ends").unwrap();
+        assert_eq!(ended.code(), Some(0), "{}", self.seen);
+    }
+}
+
+#[tokio::test]
+async fn whoever_founds_a_household_at_a_terminal_sees_the_setup_code_there() {
+    let folder = Folder::new().unwrap();
+    let state = folder.join("one");
+    fs::create_dir(&state).unwrap();
+    let address = SocketAddr::from(([127, 0, 0, 1], free_port().unwrap()));
+    let mut node = AtTerminal::start(state.clone(), address);
+    // The line after it: all of the code is there.
+    let screen = node.says("hearth invite").await;
+    let line = screen.lines().find(|line| line.contains(SETUP_CODE)).expect(screen);
+    let code = line.trim().rsplit(' ').next().unwrap().to_owned();
+    assert_eq!(code.len(), "KT4M-9QWZ-H2PC".len(), "{line}");
+    let body = json!({ "code": code, "user": "ann", "password": PASSWORD });
+    let made = node.web().send("POST", "/api/v1/setup", Some(&body)).await.unwrap();
+    assert_eq!((made.status, &made.success().unwrap()["role"]), (201, &json!("admin")));
+    node.interrupted().await;
+
+    // A household that is there shows none: whoever has come in makes the others.
+    let mut again = AtTerminal::start(state, address);
+    let screen = again.says("hearth status").await;
+    assert!(screen.contains("is ready") && !screen.contains(SETUP_CODE), "{screen}");
+    let ann = login(&again.web(), "ann", PASSWORD).await;
+    assert_eq!(ann.status, 200, "{ann:?}");
+    again.interrupted().await;
 }
 
 #[tokio::test]

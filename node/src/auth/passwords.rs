@@ -13,7 +13,7 @@ use argon2::{Algorithm, Argon2, Block, Params, Version};
 use data_encoding::BASE64_NOPAD;
 use thiserror::Error;
 use tokio::{sync::Semaphore, task::spawn_blocking};
-use zeroize::Zeroizing;
+use zeroize::{Zeroize as _, Zeroizing};
 
 use super::{Secret, random};
 
@@ -232,18 +232,12 @@ impl PasswordHash {
     fn again(&self, password: &Secret) -> Result<Self, HashError> {
         let Cost { kib, passes, lanes } = self.cost;
         let params = Params::new(kib, passes, lanes, Some(self.output.len())).map_err(|_| HashError::Busy)?;
-        let count = params.block_count();
-        let mut memory = Vec::new();
-        memory.try_reserve_exact(count).map_err(|_| HashError::Busy)?;
-        memory.resize(count, Block::new());
-        // Whatever happens below, nothing of the password stays in what is given back.
-        let mut memory = Zeroizing::new(memory);
+        let mut memory = Memory::new(params.block_count())?;
         let mut output = vec![0; self.output.len()];
         let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
         let bytes = password.expose().as_bytes();
-        let blocks: &mut [Block] = &mut memory;
         argon2
-            .hash_password_into_with_memory(bytes, &self.salt, &mut output, blocks)
+            .hash_password_into_with_memory(bytes, &self.salt, &mut output, &mut memory.0)
             .map_err(|_| HashError::Busy)?;
         Ok(Self { output, ..self.clone() })
     }
@@ -251,6 +245,30 @@ impl PasswordHash {
     /// Compared in constant time, as [`blake3::Hash`] does.
     fn is(&self, other: &Self) -> bool {
         blake3::hash(&self.output) == blake3::hash(&other.output)
+    }
+}
+
+/// What one hash works in. Whatever happens, nothing of the password stays in what is given back.
+struct Memory(Vec<Block>);
+
+impl Memory {
+    /// More than this the allocator of glibc maps on its own, on every machine, and gives back to the system as soon as it
+    /// is free (mallopt(3), `M_MMAP_THRESHOLD`). Of less it would keep some for each thread that ever hashed: ten guesses at
+    /// once took 200 MB for good. What lies beyond the blocks is never touched, and so takes no memory.
+    const MAPPED_BYTES: usize = 33 << 20;
+
+    fn new(blocks: usize) -> Result<Self, HashError> {
+        let mut memory = Vec::new();
+        let room = blocks.max(Self::MAPPED_BYTES / size_of::<Block>());
+        memory.try_reserve_exact(room).map_err(|_| HashError::Busy)?;
+        memory.resize(blocks, Block::new());
+        Ok(Self(memory))
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        self.0.iter_mut().zeroize();
     }
 }
 

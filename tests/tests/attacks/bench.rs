@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeSet,
+    fs,
     io::Write as _,
     net::TcpStream,
     sync::{
@@ -150,12 +151,17 @@ impl Bench {
 
     /// The same from 127.0.0.NUMBER.
     pub(crate) fn exchange_from(&self, number: u8, bytes: &[u8]) -> Option<Reply> {
-        exchange(self.over(tcp_from(number, self.node.address())), bytes)
+        exchange(self.connect_from(number), bytes)
     }
 
     /// A connection over TLS.
     pub(crate) fn connect(&self) -> StreamOwned<ClientConnection, TcpStream> {
         self.over(self.tcp())
+    }
+
+    /// The same from 127.0.0.NUMBER; the handshake comes with the first bytes.
+    pub(crate) fn connect_from(&self, number: u8) -> StreamOwned<ClientConnection, TcpStream> {
+        self.over(tcp_from(number, self.node.address()))
     }
 
     fn over(&self, stream: TcpStream) -> StreamOwned<ClientConnection, TcpStream> {
@@ -233,7 +239,14 @@ impl Bench {
     }
 }
 
-fn exchange(mut stream: StreamOwned<ClientConnection, TcpStream>, bytes: &[u8]) -> Option<Reply> {
+/// The resident memory of a node in KiB, from which its peak is counted anew (proc(5), `clear_refs`).
+pub(crate) fn rest_kib(node: &Daemon) -> u64 {
+    fs::write(format!("/proc/{}/clear_refs", node.pid().unwrap()), "5").expect("the peak can be set back");
+    node.rss_kib().unwrap()
+}
+
+/// Sends bytes; what comes back until the node ends the connection or a whole answer is there.
+pub(crate) fn exchange(mut stream: StreamOwned<ClientConnection, TcpStream>, bytes: &[u8]) -> Option<Reply> {
     // The node may refuse before it has taken all of it.
     let _ = stream.write_all(bytes);
     let _ = stream.flush();

@@ -1,12 +1,12 @@
 //! Too much of what would be harmless once.
 
-use std::{io::Write as _, net::TcpStream, time::Duration};
+use std::{io::Write as _, net::TcpStream, thread, time::Duration};
 
 use hearth_tests::{daemon::PATIENCE, hostile::tcp_from};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::task::block_in_place;
 
-use super::bench::Bench;
+use super::bench::{Bench, Reply, exchange, request, rest_kib};
 
 /// Connections that say nothing.
 const IDLE: usize = 10_000;
@@ -23,7 +23,7 @@ async fn ten_thousand_idle_connections_keep_nobody_out() {
     let most = raise_limit();
     assert!(most > IDLE + 500, "this machine lets a process open {most} files only: raise `ulimit -n`");
     let mut bench = Bench::start().await;
-    let before = memory_kib(&bench);
+    let before = bench.node.rss_kib().unwrap();
     let mut open: Vec<TcpStream> = Vec::new();
     for number in 0..IDLE {
         let stream =
@@ -37,7 +37,7 @@ async fn ten_thousand_idle_connections_keep_nobody_out() {
             bench.passed(&format!("{} idle connections", number + 1)).await;
         }
     }
-    let grown = memory_kib(&bench).saturating_sub(before);
+    let grown = bench.node.rss_kib().unwrap().saturating_sub(before);
     assert!(grown < 64 * 1024, "{IDLE} idle connections cost {grown} KiB");
     drop(open);
     bench.good_is_served("the flood").await;
@@ -66,8 +66,46 @@ async fn requests_that_never_end_are_ended() {
     bench.good_is_served("two slow requests").await;
 }
 
-fn memory_kib(bench: &Bench) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", bench.node.pid().unwrap())).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    line.trim().trim_end_matches(" kB").trim().parse().unwrap()
+/// People who try to sign in at once.
+const PEOPLE: usize = 100;
+/// What a hash takes, in KiB, and how many run at once (node/src/auth/passwords.rs).
+const HASH_KIB: u64 = 19_456;
+const HASHES: u64 = 2;
+/// A hundred connections over TLS, each with its buffers, stacks and requests.
+const CONNECTIONS_KIB: u64 = 20 << 10;
+
+/// A board has 512 MB: whatever is tried at its door, it holds two hashes and no more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hundred_wrong_passwords_at_once_cost_two_hashes() {
+    let mut bench = Bench::start().await;
+    let rest = rest_kib(&bench.node);
+    // Each is somebody else from somewhere else, or the pace of guesses would keep most of them from a hash.
+    let replies = thread::scope(|scope| {
+        let attempts: Vec<_> = (0..PEOPLE)
+            .map(|number| {
+                let body =
+                    format!("{{\"user\":\"guest-{number}\",\"password\":\"a guess of several words\"}}");
+                let bytes = request("POST", "/api/v1/login", &[], body.as_bytes());
+                let mut stream = bench.connect_from(2 + u8::try_from(number).unwrap());
+                // One after the other: so many handshakes at once would drive one another out.
+                stream.conn.complete_io(&mut stream.sock).unwrap();
+                scope.spawn(move || exchange(stream, &bytes))
+            })
+            .collect();
+        attempts.into_iter().map(|attempt| attempt.join().unwrap()).collect::<Vec<Option<Reply>>>()
+    });
+    let peak = bench.node.peak_rss_kib().unwrap();
+    let of = |status: u16, kind: &str| {
+        let is = |reply: &&Reply| reply.status == status && reply.problem().as_deref() == Some(kind);
+        replies.iter().flatten().filter(is).count()
+    };
+    let (wrong, busy) = (of(401, "wrong-password"), of(503, "overloaded"));
+    println!("{PEOPLE} sign-ins: {rest} KiB at rest, {peak} KiB at most; {wrong} hashed, {busy} sent away");
+    assert_eq!(wrong + busy, PEOPLE, "{replies:#?}");
+    assert!(wrong >= 3, "no more than {wrong} were hashed: this measures nothing");
+    assert!(peak >= rest + HASH_KIB, "a hash takes its memory: this measures nothing");
+    let bound = rest + HASHES * HASH_KIB + CONNECTIONS_KIB;
+    assert!(peak < bound, "from {rest} KiB at rest to {peak} KiB");
+    bench.good_is_served("a hundred wrong passwords").await;
+    bench.finish().await;
 }
