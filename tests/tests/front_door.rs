@@ -5,7 +5,7 @@
 
 use std::{
     fs, io::Write as _, net::SocketAddr, os::unix::process::ExitStatusExt as _, path::PathBuf,
-    process::Stdio, sync::Arc, time::Duration,
+    process::Stdio, sync::Arc,
 };
 
 use hearth_tests::{
