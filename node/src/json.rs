@@ -17,6 +17,9 @@ pub const MAX_JSON_BYTES: usize = 1024 * 1024;
 /// Deepest nesting of a JSON document taken.
 pub const MAX_JSON_DEPTH: usize = 16;
 
+/// Most values of the JSON document of a request. A byte or two can be one, and each costs a few dozen bytes when it is read.
+pub const MAX_JSON_VALUES: usize = 65_536;
+
 /// Why a JSON document was refused; nothing was built from it.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum JsonError {
@@ -26,6 +29,9 @@ pub enum JsonError {
     /// Nested deeper than so many levels.
     #[error("the document nests deeper than {0} levels")]
     TooDeep(usize),
+    /// Of too many values.
+    #[error("the document has more than {MAX_JSON_VALUES} values")]
+    TooMany,
     /// A whole number that does not fit.
     #[error("the number {0}… does not fit into 64 bits with a sign")]
     NumberOutOfRange(String),
@@ -46,30 +52,48 @@ pub enum JsonError {
 /// Reads a document after checking its size, its depth and its whole numbers.
 ///
 /// # Errors
-/// Every [`JsonError`] but `Bytes` and `NotAnObject`.
+/// Every [`JsonError`] but `TooMany`, `Bytes` and `NotAnObject`.
 pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, JsonError> {
-    parse_within(bytes, MAX_JSON_DEPTH)
+    parse_scanned(bytes, MAX_JSON_DEPTH, usize::MAX)
 }
 
-/// The same for a document that may nest so deep; 100 is as deep as the library goes.
+/// The same for the document of a request, of which many may come at once. It may nest so deep; 100 is as deep as the library goes.
 ///
 /// # Errors
-/// As [`parse`].
-pub fn parse_within<T: DeserializeOwned>(bytes: &[u8], most: usize) -> Result<T, JsonError> {
-    scan(bytes, most)?;
+/// As [`parse`], and `TooMany`.
+pub fn parse_request<T: DeserializeOwned>(bytes: &[u8], depth: usize) -> Result<T, JsonError> {
+    parse_scanned(bytes, depth, MAX_JSON_VALUES)
+}
+
+fn parse_scanned<T: DeserializeOwned>(bytes: &[u8], depth: usize, values: usize) -> Result<T, JsonError> {
+    scan(bytes, depth, values)?;
     serde_json::from_slice(bytes).map_err(|error| match error.classify() {
-        serde_json::error::Category::Data => JsonError::Shape(error.to_string()),
+        serde_json::error::Category::Data => JsonError::Shape(without_text(&error.to_string())),
         _ => JsonError::Syntax(error.to_string()),
     })
 }
 
+/// The library's words about a value in the wrong place, without the text that stands there: it may be a password.
+fn without_text(said: &str) -> String {
+    let quoted = said.split_once("string \"").zip(said.rsplit_once("\", expected "));
+    match quoted {
+        Some(((before, _), (_, expected))) => format!("{before}string, expected {expected}"),
+        None => said.to_owned(),
+    }
+}
+
 /// Looks at the bytes only, in one pass and without memory of its own.
-fn scan(bytes: &[u8], most: usize) -> Result<(), JsonError> {
+fn scan(bytes: &[u8], most: usize, values: usize) -> Result<(), JsonError> {
     if bytes.len() > MAX_JSON_BYTES {
         return Err(JsonError::TooLarge);
     }
-    let (mut depth, mut rest) = (0usize, bytes);
+    let (mut depth, mut rest, mut count) = (0usize, bytes, 1usize);
     while let [first, after @ ..] = rest {
+        // A list or a map begins a value, and a comma another one.
+        count += usize::from(b"[{,".contains(first));
+        if count > values {
+            return Err(JsonError::TooMany);
+        }
         rest = match first {
             b'"' => skip_string(after),
             b'[' | b'{' => {
@@ -225,6 +249,14 @@ mod tests {
     }
 
     #[test]
+    fn what_stands_in_the_wrong_place_is_not_repeated() {
+        let said = |text: &str| parse::<Map<String, Json>>(text.as_bytes()).unwrap_err().to_string();
+        assert_eq!(said("\"my \\\"secret\""), "invalid type: string, expected a map at line 1 column 13");
+        assert_eq!(said("\"\\\", expected x\""), "invalid type: string, expected a map at line 1 column 16");
+        assert_eq!(said("[]"), "invalid type: sequence, expected a map at line 1 column 0");
+    }
+
+    #[test]
     fn depth_counts_structure_and_not_text() {
         let deep = |levels: usize| format!("{}{}", "[".repeat(levels), "]".repeat(levels));
         assert!(parse::<Json>(deep(16).as_bytes()).is_ok());
@@ -233,6 +265,12 @@ mod tests {
         assert_eq!(parse::<String>(text.as_bytes()).unwrap(), format!("\"{}", "[".repeat(50)));
         assert_eq!(parse::<Json>(&vec![b'['; MAX_JSON_BYTES]), Err(JsonError::TooDeep(MAX_JSON_DEPTH)));
         assert_eq!(parse::<Json>(&vec![b' '; MAX_JSON_BYTES + 1]), Err(JsonError::TooLarge));
+        // The list is one, and each comma stands before one more.
+        let wide = |values: usize| format!("[{}\",,,\"]", "0,".repeat(values - 2));
+        assert!(parse_request::<Json>(wide(MAX_JSON_VALUES).as_bytes(), 1).is_ok());
+        let too_wide = wide(MAX_JSON_VALUES + 1);
+        assert_eq!(parse_request::<Json>(too_wide.as_bytes(), 1), Err(JsonError::TooMany));
+        assert!(parse::<Json>(too_wide.as_bytes()).is_ok(), "what was exported is taken in again");
     }
 
     #[test]

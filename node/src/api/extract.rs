@@ -20,19 +20,26 @@ const MAX_DISCARDED_BYTES: usize = 16 * MAX_JSON_BYTES;
 /// For how long.
 const DISCARD_WITHIN: Duration = Duration::from_secs(2);
 
-/// A JSON body that nests at most so deep; no body at all counts as `{}`.
-pub(super) struct Body<T, const DEPTH: usize = MAX_JSON_DEPTH>(pub(super) T);
+/// Largest body of whoever has shown nothing yet, in bytes: room for a name and a password.
+pub(super) const DOOR_BYTES: usize = 16 * 1024;
 
-impl<S: Sync, T: DeserializeOwned, const DEPTH: usize> FromRequest<S> for Body<T, DEPTH> {
+/// A JSON body that nests at most so deep and has so many bytes at most; no body at all counts as `{}`.
+pub(super) struct Body<T, const DEPTH: usize = MAX_JSON_DEPTH, const BYTES: usize = MAX_JSON_BYTES>(
+    pub(super) T,
+);
+
+impl<S: Sync, T: DeserializeOwned, const DEPTH: usize, const BYTES: usize> FromRequest<S>
+    for Body<T, DEPTH, BYTES>
+{
     type Rejection = Problem;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
         let is_json = has_media_type(request.headers(), "application/json");
         let has_type = request.headers().contains_key(header::CONTENT_TYPE);
-        let bytes = bounded(request, MAX_JSON_BYTES).await?;
+        let bytes = bounded(request, BYTES).await?;
         match (bytes.is_empty(), is_json) {
             (true, _) if is_json || !has_type => Ok(Self(json::parse(b"{}")?)),
-            (false, true) => Ok(Self(json::parse_within(&bytes, DEPTH)?)),
+            (false, true) => Ok(Self(json::parse_request(&bytes, DEPTH)?)),
             _ => Err(Problem::media_type("application/json")),
         }
     }

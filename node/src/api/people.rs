@@ -15,7 +15,7 @@ use super::{
     ApiContext,
     access::{Access, Peer, Principal},
     cookie,
-    extract::{Body, Named, Params},
+    extract::{Body, DOOR_BYTES, Named, Params},
     json::timestamp,
     problem::Problem,
 };
@@ -27,8 +27,11 @@ use crate::auth::{
     tokens::Role,
     users::{UserChange, UserView},
 };
+use crate::json::MAX_JSON_DEPTH;
 
 type Context = State<Arc<ApiContext>>;
+/// What a stranger sends.
+type AtTheDoor<T> = Body<T, MAX_JSON_DEPTH, DOOR_BYTES>;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -40,7 +43,7 @@ pub(super) struct LoginBody {
 pub(super) async fn login(
     State(context): Context,
     peer: Option<Extension<Peer>>,
-    Body(body): Body<LoginBody>,
+    Body(body): AtTheDoor<LoginBody>,
 ) -> Result<Response, Problem> {
     let signed_in = context.people.sign_in(&body.user, body.password, address(peer.as_ref())).await?;
     known(peer.as_ref());
@@ -336,7 +339,7 @@ pub(super) struct SetupBody {
 pub(super) async fn setup(
     State(context): Context,
     peer: Option<Extension<Peer>>,
-    Body(body): Body<SetupBody>,
+    Body(body): AtTheDoor<SetupBody>,
 ) -> Result<Response, Problem> {
     let address = address(peer.as_ref());
     if address.is_some_and(|address| !is_near(address)) {

@@ -302,6 +302,9 @@ impl From<JsonError> for Problem {
         match error {
             JsonError::TooLarge => Self::too_large(MAX_JSON_BYTES),
             JsonError::TooDeep(_) => bad("too-deep", "The JSON is nested too deeply", "flatten the document"),
+            JsonError::TooMany => {
+                bad("too-many-values", "The JSON holds too many values", "send it in several requests")
+            }
             JsonError::NumberOutOfRange(_) => bad(
                 "number-out-of-range",
                 "A whole number is out of range",

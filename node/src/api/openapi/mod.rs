@@ -63,7 +63,7 @@ pub(super) fn document() -> Value {
             "version": env!("CARGO_PKG_VERSION"),
             "summary": "The boards of a home as one, without a hub.",
             "description": "Every node answers for all of the household. Errors are problem documents (RFC 9457). Bodies have \
-                            1 MiB and 16 levels at most, whole numbers 64 bits.",
+                            1 MiB, 65,536 values and 16 levels at most, whole numbers 64 bits.",
             "license": {"name": env!("CARGO_PKG_LICENSE")},
         },
         "servers": [{"url": "/"}],
