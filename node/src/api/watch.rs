@@ -60,6 +60,7 @@ const CLOSE_UNAUTHENTICATED: u16 = 4401;
 const CLOSE_GOING_AWAY: u16 = 1001;
 const CLOSE_SILENT: u16 = 4408;
 const CLOSE_TOO_LARGE: u16 = 1009;
+const CLOSE_PROTOCOL: u16 = 1002;
 const CLOSE_TRY_LATER: u16 = 1013;
 
 pub(super) async fn upgrade(
@@ -164,6 +165,7 @@ async fn observe(context: Arc<ApiContext>, guard: Guard, client: Client, mut soc
             ReadEnd::Closed => None,
             ReadEnd::Silent => Some((CLOSE_SILENT, "nothing was heard")),
             ReadEnd::TooLarge => Some((CLOSE_TOO_LARGE, "a message is larger than 64 KiB")),
+            ReadEnd::Broken => Some((CLOSE_PROTOCOL, "a frame breaks the rules of WebSocket")),
         },
         end = session.run(&mut out) => end.err().and_then(|closed| closed.goodbye()),
         () = stopping => Some((CLOSE_GOING_AWAY, "the node is stopping")),

@@ -49,14 +49,23 @@ pub(super) enum ReadEnd {
     Silent,
     /// A message is over the limit.
     TooLarge,
+    /// What came is no WebSocket (RFC 6455), or compressed, on which nobody agreed.
+    Broken,
 }
 
-/// Whether the socket gave up because of the size of a message.
-fn is_too_large(error: &axum::Error) -> bool {
-    use tokio_tungstenite::tungstenite::Error;
-    std::error::Error::source(error)
-        .and_then(|source| source.downcast_ref::<Error>())
-        .is_some_and(|error| matches!(error, Error::Capacity(_)))
+impl From<&axum::Error> for ReadEnd {
+    /// Why the socket gave up.
+    fn from(error: &axum::Error) -> Self {
+        use tokio_tungstenite::tungstenite::{Error, error::ProtocolError};
+        let cause = std::error::Error::source(error).and_then(|source| source.downcast_ref::<Error>());
+        match cause {
+            Some(Error::Capacity(_)) => Self::TooLarge,
+            // Nobody is there to be told.
+            Some(Error::Protocol(ProtocolError::ResetWithoutClosingHandshake)) => Self::Closed,
+            Some(Error::Protocol(_) | Error::Utf8(_)) => Self::Broken,
+            _ => Self::Closed,
+        }
+    }
 }
 
 /// What the reader hands to the writer.
@@ -199,9 +208,7 @@ pub(super) async fn read(
         }
         let message = match timeout(SILENCE, stream.next()).await {
             Ok(Some(Ok(message))) => message,
-            Ok(Some(Err(error))) => {
-                return if is_too_large(&error) { ReadEnd::TooLarge } else { ReadEnd::Closed };
-            }
+            Ok(Some(Err(error))) => return ReadEnd::from(&error),
             Ok(None) => return ReadEnd::Closed,
             Err(_elapsed) => return ReadEnd::Silent,
         };
