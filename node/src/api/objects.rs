@@ -19,6 +19,7 @@ use super::{
     scoped,
 };
 use crate::{
+    auth::tokens::Role,
     json::to_value,
     service::{ObjectView, Op},
 };
@@ -96,6 +97,10 @@ pub(super) async fn write(
     refuse_door(&id)?;
     let fields: Vec<&str> = patch.set.keys().chain(&patch.unset).map(String::as_str).collect();
     principal.may_write(&context.service, &id, &fields).await?;
+    if id.kind() == "node" {
+        // As at /api/v1/nodes: by its name an admin removes a node.
+        principal.must_be(Role::Admin)?;
+    }
     let twice = patch.unset.iter().find(|field| patch.set.contains_key(*field));
     if let Some(field) = twice {
         return Err(Problem::invalid(format!("`{field}` is both set and unset"), "name each field once"));
