@@ -9,16 +9,18 @@ use std::{
         Arc,
         atomic::{AtomicU8, Ordering},
     },
-    time::Duration,
 };
 
 use hearth_tests::{
-    daemon::{Client, Daemon, Observer, PATIENCE, Plan, client::trusting},
+    daemon::{Client, Daemon, Folder, Observer, PATIENCE, Plan, client::trusting},
     hostile::tcp_from,
 };
 use rustls::{ClientConfig, ClientConnection, StreamOwned, pki_types::ServerName};
 use serde_json::{Value, json};
 use tokio::task::block_in_place;
+
+/// What an attack is called, the token that it shows, its method, its target, its body, and how it must be refused.
+pub(crate) type Case<'a> = (&'a str, &'a str, &'a str, &'a str, Option<Value>, Refusal);
 
 /// What an attack must get.
 #[derive(Debug, Clone, Copy)]
@@ -88,6 +90,11 @@ pub(crate) fn asked(token: &str, method: &str, target: &str, body: Option<&Value
     request(method, target, &[("Authorization", &bearer)], body.as_bytes())
 }
 
+/// A person of the household, who may do what operators may.
+pub(crate) const USER: &str = "ann";
+/// What she signs in with.
+pub(crate) const PASSWORD: &str = "correct horse battery";
+
 /// Who lives in the household that is attacked.
 pub(crate) struct Bench {
     pub(crate) node: Daemon,
@@ -96,6 +103,8 @@ pub(crate) struct Bench {
     pub(crate) viewer: String,
     pub(crate) operator: String,
     pub(crate) admin: String,
+    /// A token of an admin that was revoked before all attacks.
+    pub(crate) revoked: String,
     good: Client,
     watching: Observer,
     written: u64,
@@ -106,13 +115,28 @@ pub(crate) struct Bench {
 }
 
 impl Bench {
+    /// A node that logs as it does by default.
     pub(crate) async fn start() -> Self {
-        let node = Plan::new("front").variable("HEARTH_CLOCK", "trusted").start().await.unwrap();
+        Self::logging(None).await
+    }
+
+    /// A node that logs so much.
+    pub(crate) async fn logging(level: Option<&str>) -> Self {
+        let mut plan = Plan::new("front").variable("HEARTH_CLOCK", "trusted");
+        if let Some(level) = level {
+            plan = plan.variable("HEARTH_LOG", level);
+        }
+        let node = plan.start().await.unwrap();
         let pem = node.cli(&["ca", "export"]).await.unwrap().ok().unwrap().stdout;
         let mut tokens = Vec::new();
         for role in ["viewer", "operator", "admin", "operator"] {
             tokens.push(node.token(role).await.unwrap());
         }
+        let made = node.json(&["token", "create", "--role", "admin"]).await.unwrap();
+        tokens.push(made["token"].as_str().unwrap().to_owned());
+        node.cli(&["token", "revoke", made["id"].as_str().unwrap()]).await.unwrap().ok().unwrap();
+        let line = ["user", "add", USER, "--role", "operator", "--password-stdin"];
+        node.cli_with(&line, format!("{PASSWORD}\n").as_bytes()).await.unwrap().ok().unwrap();
         let good = node.web(Some(&tokens[3])).await.unwrap();
         let mut watching = good.watch().await.unwrap();
         watching.subscribe(&["note/"], None).await.unwrap();
@@ -122,10 +146,12 @@ impl Bench {
             viewer: tokens[0].clone(),
             operator: tokens[1].clone(),
             admin: tokens[2].clone(),
+            revoked: tokens[4].clone(),
             good,
             watching,
             written: 0,
-            secrets: tokens,
+            // No answer, log or export has the hash of a password either.
+            secrets: tokens.into_iter().chain([PASSWORD, "argon2id"].map(str::to_owned)).collect(),
             names: BTreeSet::new(),
             wrong: Vec::new(),
             connections: AtomicU8::new(0),
@@ -152,6 +178,20 @@ impl Bench {
     /// The same from 127.0.0.NUMBER.
     pub(crate) fn exchange_from(&self, number: u8, bytes: &[u8]) -> Option<Reply> {
         exchange(self.connect_from(number), bytes)
+    }
+
+    /// Sends a request again and again over one connection from 127.0.0.NUMBER; what came back until the node ended it.
+    pub(crate) fn repeated(&self, number: u8, one: &[u8], times: usize) -> Vec<Reply> {
+        let mut stream = self.connect_from(number);
+        let mut replies = Vec::new();
+        for _ in 0..times {
+            if stream.write_all(one).and_then(|()| stream.flush()).is_err() {
+                break;
+            }
+            let Some(reply) = read_reply(&mut stream) else { break };
+            replies.push(reply);
+        }
+        replies
     }
 
     /// A connection over TLS.
@@ -198,6 +238,14 @@ impl Bench {
         self.passed(name).await;
     }
 
+    /// The same of an attack that is answered in another way than by HTTP.
+    pub(crate) async fn must<T: std::fmt::Debug + PartialEq>(&mut self, name: &str, got: T, expected: T) {
+        if got != expected {
+            self.wrong.push(format!("{name}: expected {expected:?}, got {got:?}"));
+        }
+        self.passed(name).await;
+    }
+
     /// Counts an attack that was refused, and checks on the good client.
     pub(crate) async fn passed(&mut self, name: &str) {
         assert!(self.names.insert(name.to_owned()), "two attacks are called {name:?}");
@@ -215,6 +263,23 @@ impl Bench {
         self.watching.until("the note of the good client", seen).await.unwrap();
     }
 
+    /// What is written to files by hand, the readable part of a backup included.
+    async fn exports_hold_no_secret(&self) {
+        let folder = Folder::new().unwrap();
+        let path = |name: &str| folder.join(name).to_str().unwrap().to_owned();
+        let (export, backup, objects) = (path("home.ndjson"), path("home.hearth"), path("objects.ndjson"));
+        for line in
+            [&["export", &export][..], &["backup", &backup], &["restore", &backup, "--objects", &objects]]
+        {
+            self.node.cli(line).await.unwrap().ok().unwrap();
+        }
+        for file in [export, objects] {
+            let text = fs::read_to_string(&file).unwrap();
+            assert!(text.contains("note/alive"), "{file} holds the home");
+            self.holds_no_secret(&file, &text);
+        }
+    }
+
     fn holds_no_secret(&self, place: &str, text: &str) {
         for secret in &self.secrets {
             assert!(!text.contains(secret.as_str()), "{place} holds a secret: {text}");
@@ -225,14 +290,32 @@ impl Bench {
     pub(crate) async fn finish(mut self) -> usize {
         self.good_is_served("everything").await;
         assert!(self.wrong.is_empty(), "{:#?}", self.wrong);
-        let log = self.node.log();
-        self.holds_no_secret("the log", &log);
-        assert!(!log.contains("panicked"), "{log}");
-        for path in ["/metrics", "/api/v1/status", "/api/v1/doctor", "/api/v1/tokens", "/api/v1/export"] {
+        for path in [
+            "/metrics",
+            "/api/v1/status",
+            "/api/v1/doctor",
+            "/api/v1/tokens",
+            "/api/v1/users",
+            "/api/v1/sessions",
+            "/api/v1/invites",
+            "/api/v1/issuers",
+            "/api/v1/audit?limit=1000",
+            "/api/v1/objects?incomplete=true&limit=1000",
+            "/api/v1/export",
+        ] {
             let answer = self.node.client().get(path).await.unwrap();
             assert_eq!(answer.status, 200, "{path}: {answer:?}");
             self.holds_no_secret(path, &answer.body);
         }
+        self.exports_hold_no_secret().await;
+        let mut observer = self.node.client().watch().await.unwrap();
+        for told in observer.subscribe(&[""], None).await.unwrap().0 {
+            self.holds_no_secret("what an observer is told", &told.to_string());
+        }
+        // Last, so that it has what all of this made the node say.
+        let log = self.node.log();
+        self.holds_no_secret("the log", &log);
+        assert!(!log.contains("panicked"), "{log}");
         let metrics = self.node.client().get("/metrics").await.unwrap().body;
         assert!(metrics.contains("\nhearth_http_panics_total 0\n"), "a handler panicked");
         self.names.len()
@@ -280,6 +363,3 @@ fn is_whole(bytes: &[u8]) -> bool {
         length.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse::<usize>().ok());
     length.is_some_and(|length| body.len() >= length)
 }
-
-/// How long an attack may be left alone where the node must end it by itself.
-pub(crate) const SOON: Duration = Duration::from_secs(40);

@@ -1,10 +1,12 @@
 //! Who says that he is somebody else, or says it once too often.
 
+use std::time::Instant;
+
 use hearth_tests::daemon::Daemon;
 use serde_json::json;
-use tokio::task::JoinSet;
+use tokio::{sync::watch, task::JoinSet};
 
-use super::bench::{Bench, Problem, Refusal, Status, asked, request};
+use super::bench::{Bench, PASSWORD, Problem, Refusal, Status, USER, asked, request};
 
 const STATUS: &str = "/api/v1/status";
 
@@ -71,27 +73,62 @@ async fn elsewhere(bench: &mut Bench) {
         )
         .await;
 
+    revoked_in_use(bench).await;
+}
+
+/// A token that is written with as fast as can be, on many connections and on an open WebSocket, while it is revoked: what is asked
+/// after the answer is refused on each of them.
+async fn revoked_in_use(bench: &mut Bench) {
     let created = bench.node.json(&["token", "create", "--role", "admin"]).await.unwrap();
     let (id, token) =
         (created["id"].as_str().unwrap().to_owned(), created["token"].as_str().unwrap().to_owned());
     bench.secret(&token);
     let client = bench.node.web(Some(&token)).await.unwrap();
-    assert_eq!(client.get(STATUS).await.unwrap().status, 200);
-    // It is used as fast as it can be while it is revoked: nothing that is asked after the answer is served.
+    let mut observer = client.watch().await.unwrap();
+    observer.subscribe(&["none/"], None).await.unwrap();
     let mut racing = JoinSet::new();
-    for _ in 0..16 {
-        let client = client.clone();
-        racing.spawn(async move { client.get(STATUS).await.unwrap().status });
+    let (used, mut in_use) = watch::channel(0);
+    let (end, is_over) = watch::channel(false);
+    for number in 0..8 {
+        let (client, used, is_over) = (client.clone(), used.clone(), is_over.clone());
+        racing.spawn(async move {
+            let path = format!("/api/v1/objects/note/race-{number}");
+            let mut asked = Vec::new();
+            loop {
+                let begun = Instant::now();
+                let body = json!({"set": {"n": asked.len()}});
+                let status = client.send("PATCH", &path, Some(&body)).await.unwrap().status;
+                asked.push((begun, status));
+                match status {
+                    200 => used.send_modify(|used| *used += 1),
+                    // Too often for one identity; and once it is none, as often as a guesser.
+                    429 if !*is_over.borrow() => {}
+                    _ => return asked,
+                }
+            }
+        });
     }
+    in_use.wait_for(|used| *used >= 20).await.unwrap();
     let revoked = bench.node.client().send("DELETE", &format!("/api/v1/tokens/{id}"), None).await.unwrap();
     assert_eq!(revoked.status, 204, "{revoked:?}");
+    let answered = Instant::now();
+    end.send_replace(true);
     let replayed = asked(&token, "GET", STATUS, None);
     bench.http("a revoked token, at once", &replayed, Problem(401, "unauthenticated")).await;
-    while let Some(status) = racing.join_next().await {
-        let status = status.unwrap();
-        assert!(matches!(status, 200 | 401 | 429), "{status}");
+    while let Some(asked) = racing.join_next().await {
+        let asked = asked.unwrap();
+        let late: Vec<u16> =
+            asked.iter().filter(|(begun, _)| *begun > answered).map(|(_, status)| *status).collect();
+        assert!(
+            late.iter().all(|status| matches!(status, 401 | 429)),
+            "served after it was revoked: {late:?}"
+        );
+        assert!(matches!(asked.last().unwrap().1, 401 | 429), "{asked:?}");
     }
-    bench.passed("a token that is revoked while it is used").await;
+    bench.passed("a token that is revoked while it is written with").await;
+    let ended = observer.next().await.unwrap_err().to_string();
+    assert!(ended.contains("4401"), "{ended}");
+    bench.passed("a WebSocket whose token is revoked").await;
 }
 
 async fn sign_in(bench: &mut Bench) {
@@ -105,17 +142,73 @@ async fn sign_in(bench: &mut Bench) {
         (
             "a password of a megabyte",
             json!({"user": "mallory", "password": "x".repeat(900_000)}),
-            Problem(401, "wrong-password"),
+            Problem(413, "too-large"),
         ),
         (
             "a password that is a map",
             json!({"user": "mallory", "password": {"$ne": ""}}),
             Problem(422, "invalid-request"),
         ),
+        ("a password as the whole document", json!(PASSWORD), Problem(422, "invalid-request")),
+        (
+            "a password that is a list",
+            json!({"user": USER, "password": [PASSWORD]}),
+            Problem(422, "invalid-request"),
+        ),
+        ("a password for a name", json!({"user": PASSWORD, "password": "x"}), Problem(401, "wrong-password")),
+        (
+            "a role that somebody wants with a sign-in",
+            json!({"user": USER, "password": PASSWORD, "role": "admin"}),
+            Problem(422, "invalid-request"),
+        ),
     ];
     for (name, body, refusal) in cases {
         bench.http(name, &post(body), refusal).await;
     }
+    session(bench).await;
+}
+
+/// A cookie is good for pages of this node, until its person signs out.
+async fn session(bench: &mut Bench) {
+    let web = bench.node.web(None).await.unwrap();
+    let body = json!({"user": USER, "password": PASSWORD});
+    let signed_in = web.send("POST", "/api/v1/login", Some(&body)).await.unwrap();
+    assert_eq!(signed_in.status, 200, "{signed_in:?}");
+    let cookie = signed_in.cookie.unwrap();
+    bench.secret(cookie.split_once('=').unwrap().1);
+    let own = web.with_cookie(&cookie, None);
+    assert_eq!(own.get("/api/v1/me").await.unwrap().status, 200, "what the attacks differ from");
+    let with = |method: &str, target: &str, more: &[(&str, &str)], body: &[u8]| {
+        let headers: Vec<(&str, &str)> =
+            [("Cookie", &*cookie)].into_iter().chain(more.iter().copied()).collect();
+        request(method, target, &headers, body)
+    };
+    let (note, body) = ("/api/v1/objects/note/x", b"{\"set\":{\"a\":1}}");
+    let foreign = Problem(403, "foreign-origin");
+    for (name, bytes, refusal) in [
+        (
+            "a cookie on a write of another site",
+            with("PATCH", note, &[("Origin", "https://evil.example")], body),
+            foreign,
+        ),
+        ("a cookie on a form of no origin", with("PATCH", note, &[("Origin", "null")], body), foreign),
+        (
+            "a cookie on a cross-site sign-out",
+            with("POST", "/api/v1/logout", &[("Sec-Fetch-Site", "cross-site")], b""),
+            foreign,
+        ),
+        ("a cookie for what admins may", with("GET", "/api/v1/users", &[], b""), Problem(403, "forbidden")),
+    ] {
+        bench.http(name, &bytes, refusal).await;
+    }
+    assert_eq!(own.send("DELETE", "/api/v1/sessions", None).await.unwrap().status, 204);
+    bench
+        .http(
+            "a session that was signed out",
+            &with("GET", STATUS, &[], b""),
+            Problem(401, "unauthenticated"),
+        )
+        .await;
 }
 
 /// The code is for one: of many who have it at the same moment one gets in.
@@ -130,6 +223,10 @@ async fn setup_code(bench: &mut Bench) {
             Problem(403, "forbidden"),
         )
         .await;
+    // Somebody else's name gets nobody in, and the code is not used up by that.
+    let squatting = json!({"code": code, "user": USER, "password": "long enough for all"});
+    let squatting = request("POST", "/api/v1/setup", &[], squatting.to_string().as_bytes());
+    bench.http("a setup code for a name that is taken", &squatting, Problem(409, "name-taken")).await;
     let stranger = bench.node.web(None).await.unwrap();
     let mut racing = JoinSet::new();
     for number in 0..8 {

@@ -11,6 +11,36 @@ use super::bench::{Bench, Reply, exchange, request, rest_kib};
 /// Connections that say nothing.
 const IDLE: usize = 10_000;
 
+/// What is asked in a flood: more than anybody may ask at once.
+const FLOOD: usize = 400;
+const STATUS: &str = "/api/v1/status";
+
+/// Who asks too often is told when to come back, and is not hung up on.
+pub(crate) async fn attack(bench: &mut Bench) {
+    let words = ["token", "create", "--role", "viewer", "--prefix", "note/mine"];
+    let confined = bench.node.json(&words).await.unwrap()["token"].as_str().unwrap().to_owned();
+    bench.secret(&confined);
+    let diary = "/api/v1/objects/note/diary";
+    for (name, number, one, until_then) in [
+        ("a flood without a token", 248, request("GET", STATUS, &[KEPT], b""), 401),
+        ("a flood of what does not exist", 249, request("GET", "/api/v1/nothing", &[KEPT], b""), 404),
+        ("a flood out of a scope", 251, kept(&confined, diary), 404),
+        ("a flood of what only admins may", 252, kept(&confined, "/metrics"), 403),
+    ] {
+        let replies = block_in_place(|| bench.repeated(number, &one, FLOOD));
+        let (paced, answered): (Vec<_>, Vec<_>) = replies.iter().partition(|reply| reply.status == 429);
+        let told = paced.iter().all(|reply| reply.head.contains("\r\nretry-after: "));
+        let others = answered.iter().filter(|reply| reply.status != until_then).count();
+        bench.must(name, (paced.is_empty(), told, others, replies.len()), (false, true, 0, FLOOD)).await;
+    }
+}
+
+const KEPT: (&str, &str) = ("Connection", "keep-alive");
+
+fn kept(token: &str, target: &str) -> Vec<u8> {
+    request("GET", target, &[("Authorization", &format!("Bearer {token}")), KEPT], b"")
+}
+
 /// As many files as this process may have open.
 fn raise_limit() -> usize {
     let now = getrlimit(Resource::Nofile);
@@ -48,20 +78,24 @@ async fn ten_thousand_idle_connections_keep_nobody_out() {
 async fn requests_that_never_end_are_ended() {
     let mut bench = Bench::start().await;
     let mut slow = Vec::new();
-    for text in [
-        "GET /heal",
-        "POST /api/v1/login HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{\"user\":",
+    // Of the first the node does not know yet what it asks, and of the second what it means.
+    for (text, status) in [
+        ("GET /heal", None),
+        (
+            "POST /api/v1/login HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{\"user\":",
+            Some(504),
+        ),
     ] {
         let mut stream = bench.connect();
         stream.write_all(text.as_bytes()).unwrap();
         stream.flush().unwrap();
-        slow.push(stream);
+        slow.push((stream, status));
     }
-    for mut stream in slow {
+    for (mut stream, status) in slow {
         bench.good_is_served("a slow request").await;
         stream.sock.set_read_timeout(Some(PATIENCE.max(Duration::from_secs(45)))).unwrap();
         let reply = block_in_place(|| super::bench::read_reply(&mut stream));
-        assert!(reply.as_ref().is_none_or(|reply| reply.status >= 400), "{reply:?}");
+        assert_eq!(reply.map(|reply| reply.status), status);
     }
     bench.good_is_served("two slow requests").await;
 }
