@@ -7,7 +7,10 @@ use std::{
     sync::Arc,
 };
 
-use hearth_tests::{daemon::Daemon, strace::Strace};
+use hearth_tests::{
+    daemon::{Daemon, PATIENCE, wait_until},
+    strace::Strace,
+};
 use serde_json::{Map, Value, json};
 use tokio::task::JoinSet;
 
@@ -165,11 +168,17 @@ async fn every_request_is_synced_between_its_receipt_and_its_answer() {
     while let Some(written) = writers.join_next().await {
         written.unwrap();
     }
-    strace.detach().await.unwrap();
-
     let store = node.state_dir().join("store");
-    let trace = String::from_utf8_lossy(&std::fs::read(&log).unwrap()).into_owned();
     let all: BTreeSet<String> = requests.keys().cloned().collect();
+    let read = || String::from_utf8_lossy(&std::fs::read(&log).unwrap()).into_owned();
+    // A client has its answer a moment before strace has seen that the call which sent it ended.
+    wait_until("strace has seen each answer", PATIENCE, async || {
+        Ok(judge(store.to_str().unwrap(), &read(), &requests).answered == all)
+    })
+    .await
+    .unwrap();
+    strace.detach().await.unwrap();
+    let trace = read();
     let verdict = judge(store.to_str().unwrap(), &trace, &requests);
     assert_eq!(verdict, Verdict { answered: all.clone(), early: BTreeSet::new() });
 
