@@ -31,12 +31,34 @@ async fn waits(node: &Daemon, name: &str) {
     .unwrap();
 }
 
+/// What the node shows of the latest run is on its disk as well: the power may go.
+async fn is_stored(node: &Daemon, name: &str) {
+    let object = format!("automation/{name}");
+    wait_until("its object has the run as it is shown", PATIENCE, async || {
+        let shown = show(node, name).await["runs"][0]["trace"].clone();
+        let fields = node.fields(&object).await?;
+        let mut runs =
+            fields.as_object().into_iter().flatten().filter(|(field, _)| field.starts_with("run."));
+        Ok(shown.is_array() && runs.any(|(_, run)| told(&run["trace"]) == told(&shown)))
+    })
+    .await
+    .unwrap();
+    // What is acknowledged has been flushed, and all that was written before it.
+    node.put("note/flushed", json!({ "text": "" })).await.unwrap();
+}
+
+/// What a trace says, step by step.
+fn told(trace: &Value) -> Vec<(&Value, &Value)> {
+    trace.as_array().into_iter().flatten().map(|line| (&line["step"], &line["what"])).collect()
+}
+
 #[tokio::test]
 async fn a_delay_survives_a_power_cut_and_what_was_done_is_not_done_again() {
     let (emulator, mut nodes) = home(2, &["one"]).await;
     put(&nodes, "hall", two_lights("5s")).await;
     publish(&nodes[0], "motion").await;
     waits(&nodes[0], "hall").await;
+    is_stored(&nodes[0], "hall").await;
     nodes[0].kill().await.unwrap();
     assert!(is_on(&emulator, 0).await);
     set(&emulator, 0, false).await;
@@ -64,6 +86,7 @@ async fn a_run_from_before_a_power_cut_is_held_until_the_time_is_known() {
     // What needs no time of day goes on without it.
     publish(&nodes[0], "motion").await;
     waits(&nodes[0], "hall").await;
+    is_stored(&nodes[0], "hall").await;
     nodes[0].kill().await.unwrap();
     nodes[0].start().await.unwrap();
     reaches(&nodes[0], 1).await;
@@ -185,6 +208,7 @@ async fn a_wait_for_a_state_and_one_for_an_event_survive_a_power_cut() {
     publish(&nodes[0], "motion").await;
     for (times, step) in [(0, "0"), (1, "2")] {
         waiting_at(&nodes, step, restart, times).await;
+        is_stored(&nodes[0], "hall").await;
         nodes[0].kill().await.unwrap();
         nodes[0].start().await.unwrap();
         reaches(&nodes[0], 0).await;
