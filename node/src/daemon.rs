@@ -28,6 +28,7 @@ use std::{
 };
 
 use ed25519_dalek::SigningKey;
+use mesh_proto::mesh::Loader;
 use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
 
@@ -58,7 +59,7 @@ use crate::{
     listener::{self, Ports, TcpLimits},
     service::{HouseholdTime, Service},
     state_dir::StateDir,
-    store::worker::StoreHandle,
+    store::{RecoveryReport, sled::SledStore, worker::StoreHandle},
     supervisor::{self, Health, PATIENCE, Pulse, Systemd},
     timekeeping::{self, BUILD_S, TimePrograms, unix_seconds},
     tls::{acme::report::Report, identity::NodeIdentity, local_ca::WallClock},
@@ -71,7 +72,7 @@ use doctor::Doctor;
 use door::{Door, DoorParts, door_metrics};
 pub use parts::Failed;
 use parts::Parts;
-use start::{open_store, stop_signal};
+use start::{StopSignal, open_store};
 use web::{follow_addresses, listen_info, web_names};
 
 /// How long the parts of a life may take to stop.
@@ -87,12 +88,13 @@ pub fn run(config: Config, announce: &dyn Fn(&Ready)) -> Result<(), Box<dyn Erro
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     door::raise_descriptors();
     let ended = runtime.block_on(async {
+        let mut stop = StopSignal::listen()?;
         let state = Arc::new(StateDir::open(&config.state_dir)?);
         let mut join = config.join.clone();
         let mut patience = Duration::ZERO;
         loop {
             let life = Life { config: &config, state: state.clone(), patience, announce };
-            match life.run(join.as_ref().map(|token| token.expose())).await? {
+            match life.run(join.as_ref().map(|token| token.expose()), &mut stop).await? {
                 End::Stop => return Ok(()),
                 End::Again => info!("starting again in the new household"),
             }
@@ -103,6 +105,15 @@ pub fn run(config: Config, announce: &dyn Fn(&Ready)) -> Result<(), Box<dyn Erro
     // A name that is being looked up is not waited for.
     runtime.shutdown_timeout(Duration::from_secs(1));
     ended
+}
+
+/// What the parts of a life are made of.
+struct Opened {
+    ports: Ports,
+    household: household::Household,
+    store: SledStore,
+    recovery: RecoveryReport,
+    loader: Loader,
 }
 
 /// One life of the daemon.
@@ -116,15 +127,27 @@ struct Life<'a> {
 }
 
 impl Life<'_> {
-    async fn run(self, token: Option<&str>) -> Result<End, Box<dyn Error>> {
+    /// What a life begins with. It may take long: the household to join has to be found, a store to be repaired.
+    async fn open(&self, token: Option<&str>, systemd: &Systemd) -> Result<Opened, Box<dyn Error>> {
         let (config, state) = (self.config, &self.state);
-        let systemd = Systemd::from_environment();
         let ports = listener::bind_ports_within(config.listen, self.patience).await?;
         systemd.while_opening(backup::restore::end_interrupted(state.clone())).await?;
         let household = household::open(state, &config.name, token).await?;
+        let (store, recovery, loader) = systemd.while_opening(open_store(state.path().to_owned())).await?;
+        Ok(Opened { ports, household, store, recovery, loader })
+    }
+
+    async fn run(self, token: Option<&str>, stop_signal: &mut StopSignal) -> Result<End, Box<dyn Error>> {
+        let (config, state) = (self.config, &self.state);
+        let systemd = Systemd::from_environment();
+        // Whatever is left half done is ended by the next start, as after a power cut.
+        let opened = tokio::select! {
+            opened = self.open(token, &systemd) => opened?,
+            () = stop_signal.comes() => return Ok(End::Stop),
+        };
+        let Opened { ports, household, store, recovery, loader } = opened;
         let identity = NodeIdentity::from_seed(household.seed.as_bytes())?;
         let me = identity.id();
-        let (store, recovery, loader) = systemd.while_opening(open_store(state.path().to_owned())).await?;
         let programs = TimePrograms::default();
         let (synchronised, keep_looking) = timekeeping::follow(config.clock, programs.clone()).await;
         let wall = timekeeping::at_start(config.clock, &programs, *synchronised.borrow());
@@ -442,7 +465,7 @@ impl Life<'_> {
         let mut looping = looping;
         let ended = tokio::select! {
             end = ends.recv() => Ok(end.unwrap_or(End::Stop)),
-            () = stop_signal() => Ok(End::Stop),
+            () = stop_signal.comes() => Ok(End::Stop),
             died = &mut looping => Err(parts::why(died)),
             name = tasks.first_to_end() => {
                 Err(parts::cause(format!("{name} ended by itself"), &mut looping).await)

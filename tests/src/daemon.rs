@@ -295,6 +295,14 @@ impl Daemon {
     /// When it does not run or does not stop in time.
     pub async fn stop(&mut self) -> Result<Option<i32>> {
         self.signal(Signal::TERM)?;
+        self.ends().await
+    }
+
+    /// Waits until it has ended; answers with its exit code.
+    ///
+    /// # Errors
+    /// When it does not run or does not end in time.
+    pub async fn ends(&mut self) -> Result<Option<i32>> {
         let mut process = self.process.take().context("it does not run")?;
         let ended = timeout(PATIENCE, process.wait()).await;
         Ok(ended.with_context(|| format!("{} does not stop:\n{}", self.name, self.log()))??.code())

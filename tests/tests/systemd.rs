@@ -3,9 +3,9 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use hearth_tests::daemon::{Daemon, PATIENCE, Plan};
-use rustix::process::Signal;
-use tokio::{net::UnixDatagram, time::timeout};
+use hearth_tests::daemon::{Daemon, Folder, PATIENCE, Plan, clean, discreet, free_port, program, wait_until};
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::{net::UnixDatagram, process::Command, time::timeout};
 
 /// What a node tells systemd.
 struct Told {
@@ -90,4 +90,50 @@ async fn a_node_that_joins_or_leaves_goes_on_as_the_same_service() {
     }
     assert_eq!(two.stop().await.unwrap(), Some(0));
     told.until("STOPPING=1").await;
+}
+
+#[tokio::test]
+async fn a_stop_between_two_households_is_not_lost() {
+    let one = Daemon::found("one").await.unwrap();
+    for _ in 0..4 {
+        let token = one.invite().await.unwrap();
+        let mut two = Daemon::found("two").await.unwrap();
+        let stop = async {
+            wait_until("it moves", PATIENCE, async || Ok(two.log().contains("in the new household"))).await?;
+            two.signal(Signal::TERM)
+        };
+        let words = ["join", &token];
+        tokio::select! {
+            stop = stop => stop.unwrap(),
+            answer = two.cli(&words) => panic!("it was not told in time: {answer:?}"),
+        }
+        assert_eq!(two.ends().await.unwrap(), Some(0));
+    }
+}
+
+#[tokio::test]
+async fn a_node_that_is_still_on_its_way_into_a_household_stops_when_it_is_told() {
+    let one = Daemon::found("one").await.unwrap();
+    let token = one.invite().await.unwrap();
+    // It takes connections and says nothing.
+    one.signal(Signal::STOP).unwrap();
+    let folder = Folder::new().unwrap();
+    for signal in [Signal::TERM, Signal::INT] {
+        let state = folder.join(&format!("{signal:?}"));
+        std::fs::create_dir(&state).unwrap();
+        let config = state.with_extension("toml");
+        std::fs::write(&config, discreet("")).unwrap();
+        let mut command = std::process::Command::new(program().unwrap());
+        clean(&mut command);
+        let port = free_port().unwrap().to_string();
+        command.args(["run", "--listen", &format!("127.0.0.1:{port}"), "--state-dir"]).arg(&state);
+        command.env("HEARTH_CONFIG", config).env("HEARTH_JOIN", &token);
+        let mut joins = Command::from(command).kill_on_drop(true).spawn().unwrap();
+        wait_until("it has a key", PATIENCE, async || Ok(state.join("node.key").exists())).await.unwrap();
+        let pid = Pid::from_raw(joins.id().unwrap().cast_signed()).unwrap();
+        kill_process(pid, signal).unwrap();
+        let ended = timeout(PATIENCE, joins.wait()).await.expect("it ends").unwrap();
+        assert_eq!(ended.code(), Some(0), "{signal:?}: {ended}");
+    }
+    one.signal(Signal::CONT).unwrap();
 }

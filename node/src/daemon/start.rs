@@ -1,8 +1,9 @@
 //! What a life of the daemon begins with, and what ends it from outside.
 
-use std::{error::Error, path::Path, time::SystemTime};
+use std::{error::Error, io, path::Path, time::SystemTime};
 
 use mesh_proto::{mesh::Loader, planted::Plant, record::RecordError};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::warn;
 
 use super::household;
@@ -92,15 +93,25 @@ pub(super) fn random_seed() -> Result<u64, Box<dyn Error>> {
     Ok(u64::from_le_bytes(bytes))
 }
 
-pub(super) async fn stop_signal() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = term.recv() => {}
-        _ = int.recv() => {}
+/// SIGTERM of systemd, and Ctrl-C. One that comes before anybody asks for it is kept: none is lost while a life
+/// begins, or between two.
+pub(super) struct StopSignal {
+    term: Signal,
+    int: Signal,
+}
+
+impl StopSignal {
+    /// From now on they no longer end the process by themselves.
+    pub(super) fn listen() -> io::Result<Self> {
+        Ok(Self { term: signal(SignalKind::terminate())?, int: signal(SignalKind::interrupt())? })
+    }
+
+    /// Returns when one has come.
+    pub(super) async fn comes(&mut self) {
+        tokio::select! {
+            _ = self.term.recv() => {}
+            _ = self.int.recv() => {}
+        }
     }
 }
 
