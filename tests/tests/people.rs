@@ -218,8 +218,14 @@ impl AtTerminal {
     /// Ctrl-C.
     async fn interrupted(mut self) {
         self.script.stdin.as_mut().unwrap().write_all(&[3]).await.unwrap();
-        let ended = timeout(PATIENCE, self.script.wait()).await.expect("it ends").unwrap();
-        assert_eq!(ended.code(), Some(0), "{}", self.seen);
+        let mut rest = Vec::new();
+        let ending = async {
+            self.script.stdout.as_mut().unwrap().read_to_end(&mut rest).await.unwrap();
+            self.script.wait().await.unwrap()
+        };
+        let ended = timeout(PATIENCE, ending).await.expect("it ends");
+        let rest = String::from_utf8_lossy(&rest);
+        assert!(ended.success(), "{ended}, after it said {rest}");
     }
 }
 
