@@ -423,5 +423,4 @@ fn chance() -> u64 {
 }
 
 #[cfg(test)]
-#[path = "engine/tests.rs"]
 mod tests;
