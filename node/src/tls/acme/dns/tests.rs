@@ -159,9 +159,7 @@ async fn the_error_says_which_server_shows_what() {
 }
 
 fn provider_of_hook(folder: &TempDir, text: &str) -> DnsProvider {
-    let command = folder.path().join("hook");
-    fs::write(&command, text).unwrap();
-    fs::set_permissions(&command, fs::Permissions::from_mode(0o700)).unwrap();
+    let command = folder.script("hook", text);
     DnsProvider::open(&config(DnsProviderConfig::Hook { command })).unwrap()
 }
 
