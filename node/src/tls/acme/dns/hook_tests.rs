@@ -97,7 +97,7 @@ fn endless(folder: &TempDir) -> PathBuf {
 #[tokio::test]
 async fn one_that_takes_too_long_is_killed_with_all_that_it_started() {
     let folder = TempDir::new();
-    let error = call(&endless(&folder), Action::Present, Duration::from_secs(2)).await.unwrap_err();
+    let error = call(&endless(&folder), Action::Present, Duration::from_secs(10)).await.unwrap_err();
     assert!(matches!(&error, HookError::Timeout { last, .. } if last == "begun"), "{error}");
     until_gone(&fs::read_to_string(folder.path().join("pid")).unwrap()).await;
 }
