@@ -20,7 +20,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 use hearth_tests::{
-    daemon::{Daemon, PATIENCE, Plan, Session, wait_until},
+    daemon::{Daemon, PATIENCE, Plan, Session, steady_pace, wait_until},
     emulator::{COLOR_BULB, Emulator},
 };
 use serde_json::{Value, json};
@@ -177,7 +177,9 @@ async fn change_state(writer: &mut Session, options: &Options) -> Result<f64> {
 /// Writes notes, each after the one before was acknowledged.
 async fn change_config(writer: &mut Session, count: u64) -> Result<f64> {
     let started = Instant::now();
+    let mut pace = steady_pace();
     for number in 0..count {
+        pace.tick().await;
         let body = json!({ "set": { "text": format!("the {number}th text of this note, as long as such notes are") } });
         let path = format!("/api/v1/objects/note/n{}", number % 10);
         let answer = writer.exchange("PATCH", &path, Some(("application/json", body.to_string()))).await?;

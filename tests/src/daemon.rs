@@ -31,7 +31,7 @@ use tokio::{
 };
 
 pub use cli::Cli;
-pub use client::{Answer, Client, Observer, Session, trusting};
+pub use client::{Answer, Client, Observer, Session, steady_pace, trusting};
 pub use launch::{Launch, another_time, clean, discreet};
 pub use namespaces::Namespaces;
 pub use place::{Folder, free_port};

@@ -8,11 +8,14 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use hearth_tests::{
-    daemon::{Daemon, Folder, Launch, Observer, PATIENCE, Plan, Session, discreet, wait_until},
+    daemon::{Daemon, Folder, Launch, Observer, PATIENCE, Plan, Session, discreet, steady_pace, wait_until},
     emulator::{COLOR_BULB, Emulator},
 };
 use serde_json::{Value, json};
-use tokio::{net::UnixDatagram, time::timeout};
+use tokio::{
+    net::UnixDatagram,
+    time::{Interval, timeout},
+};
 
 const LAMP: &str = "device/lifx-d073d5000001";
 const NOTE: &str = "note/bench";
@@ -23,6 +26,7 @@ pub(crate) struct Home {
     near: Daemon,
     _far: Daemon,
     writer: Session,
+    pace: Interval,
     observer: Observer,
     /// The commands that the observer has been told of.
     commands: BTreeSet<String>,
@@ -52,12 +56,13 @@ impl Home {
         let mut observer = far.web(Some(&token)).await?.watch().await?;
         observer.subscribe(&["command/", NOTE], None).await?;
         let commands = BTreeSet::new();
-        Ok(Self { near, _far: far, writer, observer, commands, _emulator: emulator })
+        Ok(Self { near, _far: far, writer, pace: steady_pace(), observer, commands, _emulator: emulator })
     }
 
     /// One change on the overlay, which clients make by a command: until it is seen at the other end, and
     /// until whoever gave it is answered. What becomes of it then is the bulb's time, not the mesh's.
     pub(crate) async fn overlay(&mut self, round: usize) -> Result<(Duration, Duration)> {
+        self.pace.tick().await;
         let body = json!({ "device": LAMP, "change": { "brightness": round % 101 }, "deadline_ms": 1_000 });
         let commands = &mut self.commands;
         let is_new = |object: &Value| {
@@ -69,6 +74,7 @@ impl Home {
 
     /// One change on the durable plane, until it is seen and until it is answered.
     pub(crate) async fn durable(&mut self, payload: String) -> Result<(Duration, Duration)> {
+        self.pace.tick().await;
         let body = json!({ "set": { "text": payload } });
         let path = format!("/api/v1/objects/{NOTE}");
         let is_new = |object: &Value| object["id"] == NOTE && object["fields"]["text"] == payload;

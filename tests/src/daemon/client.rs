@@ -24,7 +24,7 @@ use serde_json::{Value, json};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpSocket, UnixStream},
-    time::{Instant, timeout, timeout_at},
+    time::{Instant, Interval, MissedTickBehavior, interval, timeout, timeout_at},
 };
 use tokio_rustls::TlsConnector;
 use tokio_tungstenite::{
@@ -310,6 +310,14 @@ impl Client {
         ensure!(protocol == Some("hearth.v1"), "the node speaks another subprotocol: {protocol:?}");
         Ok(Observer { socket, resume: None, bytes: 0, messages: 0 })
     }
+}
+
+/// As often as one client may go on asking: 40 times a second, of the 50 that the API answers in the long run.
+#[must_use]
+pub fn steady_pace() -> Interval {
+    let mut pace = interval(Duration::from_millis(25));
+    pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    pace
 }
 
 /// A connection that is kept open.
