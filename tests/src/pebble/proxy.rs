@@ -345,7 +345,8 @@ async fn answer(request: Request<Incoming>, shared: Arc<Shared>) -> Result<Respo
     let mut reply = through.await??;
     match fault {
         Some(Fault::Lose) => anyhow::bail!("lost"),
-        Some(Fault::HoldAfter) => shared.hold().await,
+        // What it refused it has not done, such as a request with a nonce that it does not like.
+        Some(Fault::HoldAfter) if reply.status < 400 => shared.hold().await,
         Some(Fault::Rewrite(change)) => {
             let mut body: Value = serde_json::from_slice(&reply.body)?;
             change(&mut body);
