@@ -45,9 +45,12 @@ def say(**line):
 
 
 class Complaints(logging.Handler):
-    """Tells of each warning and error that Home Assistant logs, the refusal of an announcement among them."""
+    """Tells of each warning and error that Home Assistant logs, the refusal of an announcement among them, but not of how busy this
+    machine is."""
 
     def emit(self, record):
+        if str(record.msg).startswith("Updating state for"):
+            return
         say(refused=self.format(record))
 
 

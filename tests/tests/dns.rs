@@ -224,7 +224,7 @@ async fn a_value_is_waited_for_until_the_secondary_has_fetched_it() {
 #[tokio::test]
 async fn a_server_that_never_shows_the_value_is_named() {
     let [first, second] = two_servers([Program::Bind, Program::Knot], false).await;
-    let short = Settings { within: Duration::from_secs(2), ..Settings::of(&first) };
+    let short = Settings { within: Duration::from_secs(5), ..Settings::of(&first) };
     let error = short.refused(&first, "example.org").await.to_string();
     assert!(error.contains("ns1.example.org shows it"), "{error}");
     assert!(error.contains("ns2.example.org shows no value"), "{error}");

@@ -21,10 +21,16 @@ async fn an_event_is_heard_on_every_node_by_its_prefix() {
     let listening = two.cli(&["event", "watch", "doorbell", "--count", "2", "--json"]);
     let telling = async {
         // Whoever listens by now hears it.
-        for number in 0.. {
+        let mut number = 0;
+        loop {
             publish(&one, "mail", json!(number)).await;
             let (status, event) = publish(&one, "doorbell.front", json!({"number": number})).await;
-            assert_eq!((status, &event["topic"]), (202, &"doorbell.front".into()), "{event}");
+            // Where the listener takes long to start, this is a flood.
+            assert!([202, 503].contains(&status), "{event}");
+            if status == 202 {
+                assert_eq!(event["topic"], "doorbell.front", "{event}");
+                number += 1;
+            }
             one.cli(&["version"]).await.unwrap();
         }
     };
@@ -59,11 +65,15 @@ async fn what_is_no_event_is_refused_and_a_flood_is_held_back() {
     let web = node.web(Some(&viewer)).await.unwrap();
     let refused = web.send("POST", "/api/v1/events", Some(&json!({"topic": "door"}))).await.unwrap();
     assert_eq!(refused.status, 403);
+    // As many as a slow machine needs for a flood.
     let mut held_back = 0;
-    for _ in 0..200 {
+    for _ in 0..10_000 {
         held_back += u32::from(publish(&node, "flood", json!(1)).await.0 == 503);
+        if held_back > 50 {
+            break;
+        }
     }
-    assert!(held_back > 50, "{held_back} of 200");
+    assert!(held_back > 50, "{held_back} of 10,000");
     let again =
         wait_until("it goes on", PATIENCE, async || Ok(publish(&node, "flood", json!(1)).await.0 == 202));
     again.await.unwrap();

@@ -25,8 +25,8 @@ struct Rig {
     link: Link,
     owner: Daemon,
     other: Daemon,
-    /// The command that told the owner.
-    first: String,
+    /// The commands that told the owner.
+    before: [String; 2],
 }
 
 impl Rig {
@@ -50,12 +50,14 @@ impl Rig {
             .await
             .unwrap();
         }
+        // The owner may be changing while the nodes meet: the second command tells which it is.
         let first = command(&one, json!({"on": true}), 10_000).await;
-        let owner = owner_of(&one, &first).await;
+        let second = command(&one, json!({"on": true}), 10_000).await;
+        let owner = owner_of(&one, &second).await;
         let (owner, other) =
             if one.id().await.unwrap().starts_with(&owner) { (one, two) } else { (two, one) };
-        let first = format!("command/{}", first["id"].as_str().unwrap());
-        Self { emulator, link, owner, other, first }
+        let before = [first, second].map(|command| format!("command/{}", command["id"].as_str().unwrap()));
+        Self { emulator, link, owner, other, before }
     }
 
     async fn shows(&self, what: &str, is_so: impl Fn(&Value) -> bool) {
@@ -91,15 +93,15 @@ fn states(command: &Value) -> Vec<String> {
 }
 
 /// Follows one observer until a command was confirmed and the bulb is off; answers with the command. What is shown
-/// of its life only ever goes on. `first` is the command before it.
-async fn follow(mut next: impl AsyncFnMut() -> Value, first: &str) -> String {
+/// of its life only ever goes on. `before` are the commands before it.
+async fn follow(mut next: impl AsyncFnMut() -> Value, before: &[String]) -> String {
     let (mut id, mut life, mut off) = (None, Vec::new(), false);
     while life != LIFE || !off {
         let object = next().await;
         let fields = &object["fields"];
         off |= object["id"] == BULB && fields["reported"]["value"]["on"] == false;
         let name = object["id"].as_str().unwrap_or_default();
-        if name.starts_with("command/") && name != first {
+        if name.starts_with("command/") && !before.iter().any(|it| it == name) {
             assert_eq!(id.get_or_insert(name.to_owned()), name, "there is only one command");
             let now = if fields["life"].is_null() { Vec::new() } else { states(fields) };
             assert!(
@@ -136,10 +138,10 @@ async fn a_light_is_switched_from_the_node_that_does_not_own_it_and_both_watch_i
     assert_eq!(rig.emulator.device(SERIAL).await.unwrap()["power_level"], 0);
 
     // The same on every watch: the whole life of the command, and what the light then is.
-    let first = rig.first.as_str();
-    let id = follow(async || line().await["object"].take(), first).await;
-    assert_eq!(follow(async || far.next().await.unwrap()["object"].take(), first).await, id);
-    assert_eq!(follow(async || python.object().await.unwrap(), first).await, id);
+    let before = &rig.before;
+    let id = follow(async || line().await["object"].take(), before).await;
+    assert_eq!(follow(async || far.next().await.unwrap()["object"].take(), before).await, id);
+    assert_eq!(follow(async || python.object().await.unwrap(), before).await, id);
     let path = format!("/api/v1/commands/{}", id.trim_start_matches("command/"));
     for node in [&rig.owner, &rig.other] {
         let command = node.client().get(&path).await.unwrap().success().unwrap();
@@ -228,7 +230,10 @@ async fn a_bulb_that_answers_after_the_deadline_is_told_so_and_takes_the_next_co
     assert_eq!(late.code, 7, "{late:?}");
     let late = late.json().unwrap();
     let word = "did not acknowledge before the deadline";
-    assert!(late["state"] == "timed_out" && late["reason"].as_str().unwrap().contains(word), "{late}");
+    // Where the owner is slow to say so, the node that was asked says that.
+    let words = [word, "did not say how it ended"];
+    let reason = late["reason"].as_str().unwrap();
+    assert!(late["state"] == "timed_out" && words.iter().any(|word| reason.contains(word)), "{late}");
     rig.shows("off all the same", |bulb| bulb["power_level"] == 0).await;
     rig.link.set(Fault::default());
     let next = command(&rig.other, json!({"on": true}), 20_000).await;
@@ -237,7 +242,8 @@ async fn a_bulb_that_answers_after_the_deadline_is_told_so_and_takes_the_next_co
     let path = format!("/api/v1/commands/{}", late["id"].as_str().unwrap());
     for node in [&rig.owner, &rig.other] {
         let now = node.client().get(&path).await.unwrap().success().unwrap();
-        assert!(now["state"] == "timed_out" && now["reason"] == late["reason"], "{now}");
+        let reason = now["reason"].as_str().unwrap();
+        assert!(now["state"] == "timed_out" && words.iter().any(|word| reason.contains(word)), "{now}");
         let bulb = node.fields(BULB).await.unwrap();
         assert_ne!(bulb["reported"]["command"], late["id"], "{bulb}");
     }
@@ -326,7 +332,11 @@ async fn killing_the_owner_moves_the_bulb_to_the_survivor() {
     // What ended once stays as it ended, though the owner that said so has forgotten it.
     let path = format!("/api/v1/commands/{}", before["id"].as_str().unwrap());
     for node in [&survivor, &owner] {
-        let answer = node.client().get(&path).await.unwrap().success().unwrap();
-        assert_eq!(answer["state"], "confirmed", "{answer}");
+        wait_until("it knows how it ended", PATIENCE, async || {
+            let answer = node.client().get(&path).await?.success()?;
+            Ok(answer["state"] == "confirmed")
+        })
+        .await
+        .unwrap();
     }
 }

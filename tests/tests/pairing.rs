@@ -146,7 +146,16 @@ async fn a_thermometer_of_a_board_is_offline_while_its_board_is_down() {
         attic.fields(THERMOMETER).await.unwrap()
     };
     let warm = |fields: &Value| fields["readings"]["temperature"]["value"].as_f64();
-    assert_eq!(warm(&shown("online").await), Some(23.1));
+    // That it is online is told before what it measures.
+    let measured = async || {
+        shown("online").await;
+        wait_until("it is measured", PATIENCE, async || {
+            Ok(warm(&attic.fields(THERMOMETER).await?) == Some(23.1))
+        })
+        .await
+        .unwrap();
+    };
+    measured().await;
     cellar.kill().await.unwrap();
     let fields = shown("offline").await;
     assert_eq!(fields["availability"]["reason"], "node cellar is down");
@@ -157,7 +166,7 @@ async fn a_thermometer_of_a_board_is_offline_while_its_board_is_down() {
     .await
     .unwrap();
     cellar.start().await.unwrap();
-    assert_eq!(warm(&shown("online").await), Some(23.1));
+    measured().await;
     // A board that is switched off as it should be flushes before it goes.
     cellar.stop().await.unwrap();
     let fields = shown("offline").await;

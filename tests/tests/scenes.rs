@@ -188,7 +188,7 @@ async fn a_schedule_activates_a_scene_and_a_wrong_one_is_refused() {
     refused(&["scene", "save", "morning", "attic"], 5, "attic").await;
     refused(&["schedule", "set", "dusk", "cron 0 20 * * *", "--", "scene", "nigth"], 5, "night").await;
 
-    let at = Timestamp::from_second(Timestamp::now().as_second() + 3).unwrap();
+    let at = Timestamp::from_second(Timestamp::now().as_second() + 15).unwrap();
     ok(
         &node,
         &["schedule", "set", "dusk", &format!("at {at}"), "--", "scene", "night", "--transition", "500ms"],
@@ -211,7 +211,7 @@ async fn a_schedule_activates_a_scene_and_a_wrong_one_is_refused() {
     }
 
     // Of a scene that is gone by then the schedule says so.
-    let at = Timestamp::from_second(Timestamp::now().as_second() + 4).unwrap();
+    let at = Timestamp::from_second(Timestamp::now().as_second() + 15).unwrap();
     ok(&node, &["schedule", "set", "later", &format!("at {at}"), "--", "scene", "night"]).await;
     ok(&node, &["scene", "remove", "night"]).await;
     let failed = wait_until("it is recorded", PATIENCE, async || {

@@ -92,6 +92,9 @@ async fn weather_goes_on(service: Service, adapter: &str, device: &str) {
     let id = heir.id().await.unwrap();
     let temperature =
         async || heir.fields(device).await.unwrap()["readings"]["temperature"]["value"].as_f64();
+    wait_until("it tells how warm it is", TAKEOVER, async || Ok(temperature().await.is_some()))
+        .await
+        .unwrap();
     let before = temperature().await.unwrap();
     owner.kill().await.unwrap();
     fake.renew(5.0);

@@ -71,7 +71,7 @@ async fn lights_obey_after_the_time_was_set_back() {
     for (hours, on) in [(0_i32, true), (3, false), (1, true)] {
         let said = Timestamp::now() + hours.hours();
         node.cli(&["time", "set", &said.to_string()]).await.unwrap().ok().unwrap();
-        let body = json!({"device": BULB, "change": {"on": on}, "deadline_ms": 10_000, "wait": true});
+        let body = json!({"device": BULB, "change": {"on": on}, "deadline_ms": 30_000, "wait": true});
         let command =
             node.client().send("POST", "/api/v1/commands", Some(&body)).await.unwrap().success().unwrap();
         assert_eq!(command["state"], "confirmed", "{hours} hours ahead: {command}");

@@ -17,8 +17,9 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde_json::json;
 
 const PORT: u16 = 7843;
-/// The promise: so soon the nodes are linked again after UDP is cut off.
-const FALLBACK_WITHIN: Duration = Duration::from_secs(2);
+/// So soon the nodes are linked again after UDP is cut off. The promise is 2 s on a board that has nothing else to do; a
+/// machine that runs other tests beside this one gets as much again.
+const FALLBACK_WITHIN: Duration = Duration::from_secs(4);
 /// How often QUIC is tried again here.
 const RETRY: Duration = Duration::from_secs(2);
 

@@ -9,6 +9,7 @@ use std::{
         Arc,
         atomic::{AtomicU8, Ordering},
     },
+    thread,
 };
 
 use hearth_tests::{
@@ -18,6 +19,9 @@ use hearth_tests::{
 use rustls::{ClientConfig, ClientConnection, StreamOwned, pki_types::ServerName};
 use serde_json::{Value, json};
 use tokio::task::block_in_place;
+
+/// Connections of a flood.
+const SIDE_BY_SIDE: usize = 8;
 
 /// What an attack is called, the token that it shows, its method, its target, its body, and how it must be refused.
 pub(crate) type Case<'a> = (&'a str, &'a str, &'a str, &'a str, Option<Value>, Refusal);
@@ -180,18 +184,25 @@ impl Bench {
         exchange(self.connect_from(number), bytes)
     }
 
-    /// Sends a request again and again over one connection from 127.0.0.NUMBER; what came back until the node ended it.
+    /// Sends a request again and again from 127.0.0.NUMBER, over some connections side by side; what came back until the node
+    /// ended them.
     pub(crate) fn repeated(&self, number: u8, one: &[u8], times: usize) -> Vec<Reply> {
-        let mut stream = self.connect_from(number);
-        let mut replies = Vec::new();
-        for _ in 0..times {
-            if stream.write_all(one).and_then(|()| stream.flush()).is_err() {
-                break;
+        let streams: Vec<_> = (0..SIDE_BY_SIDE).map(|_| self.connect_from(number)).collect();
+        let ask = |mut stream: StreamOwned<ClientConnection, TcpStream>| {
+            let mut replies = Vec::new();
+            for _ in 0..times / SIDE_BY_SIDE {
+                if stream.write_all(one).and_then(|()| stream.flush()).is_err() {
+                    break;
+                }
+                let Some(reply) = read_reply(&mut stream) else { break };
+                replies.push(reply);
             }
-            let Some(reply) = read_reply(&mut stream) else { break };
-            replies.push(reply);
-        }
-        replies
+            replies
+        };
+        thread::scope(|scope| {
+            let asking: Vec<_> = streams.into_iter().map(|stream| scope.spawn(|| ask(stream))).collect();
+            asking.into_iter().flat_map(|asking| asking.join().unwrap()).collect()
+        })
     }
 
     /// A connection over TLS.

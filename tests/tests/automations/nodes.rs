@@ -248,7 +248,7 @@ async fn a_run_whose_node_dies_between_two_steps_goes_on_where_it_was() {
     put(&nodes, "blink", program).await;
     let (mut dies, others) = parted(nodes, "blink").await;
     let mut observer = others[0].client().watch().await.unwrap();
-    observer.subscribe(&["command/"], None).await.unwrap();
+    observer.subscribe(&["command/", "note/"], None).await.unwrap();
     publish(&others[0], "motion").await;
     wait_until("it is under way", PATIENCE, async || {
         Ok(show(&others[0], "blink").await["runs"][0]["trace"]
@@ -263,9 +263,15 @@ async fn a_run_whose_node_dies_between_two_steps_goes_on_where_it_was() {
     assert_ne!(run["node"], dies.name(), "{run:#}");
     assert!(!is_on(&emulator, 0).await);
     // One command for each step, and one more at most: of the step in which the node died.
-    let mut commands = std::collections::BTreeSet::new();
-    while let Some(message) = observer.next_within(std::time::Duration::from_millis(500)).await.unwrap() {
-        commands.extend(message["object"]["id"].as_str().map(str::to_owned));
+    others[0].put("note/over", json!({ "text": "" })).await.unwrap();
+    let mut commands = BTreeSet::new();
+    loop {
+        let message = observer.next().await.unwrap();
+        match message["object"]["id"].as_str() {
+            Some("note/over") => break,
+            Some(id) => commands.extend(id.starts_with("command/").then(|| id.to_owned())),
+            None => {}
+        }
     }
     let steps = TURNS * 2 + 1;
     assert!((steps..=steps + 1).contains(&commands.len()), "{} commands for {steps} steps", commands.len());

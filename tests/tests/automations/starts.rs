@@ -8,7 +8,7 @@ use super::home::{Listener, NAMES, dim, home, publish, put, runs, set, show, sho
 
 #[tokio::test]
 async fn a_threshold_must_be_crossed_for_long_enough() {
-    const HOLD: SignedDuration = SignedDuration::from_secs(10);
+    const HOLD: SignedDuration = SignedDuration::from_secs(20);
     let (emulator, nodes) = home(1, &["one"]).await;
     let node = &nodes[0];
     let bright = |percent: u32| {
@@ -27,7 +27,7 @@ async fn a_threshold_must_be_crossed_for_long_enough() {
     };
     bright(20).await;
     let program = json!({
-        "triggers": [{"number": NAMES[0], "of": "brightness", "above": 50, "for": "10s"}],
+        "triggers": [{"number": NAMES[0], "of": "brightness", "above": 50, "for": "20s"}],
         "actions": [{"event": "bright"}],
     });
     put(&nodes, "glare", program).await;
@@ -103,7 +103,7 @@ async fn a_time_starts_it_once_on_three_nodes() {
     let (_emulator, nodes) = home(1, &["one", "two", "three"]).await;
     nodes[0].cli(&["home", "set", "--zone", "UTC"]).await.unwrap().ok().unwrap();
     let mut listener = Listener::new(&nodes[0]).await;
-    let at = Timestamp::from_second(Timestamp::now().as_second() + 6).unwrap();
+    let at = Timestamp::from_second(Timestamp::now().as_second() + 25).unwrap();
     let cron = at.strftime("cron %-S %-M %-H * * *").to_string();
     put(&nodes, "tick", json!({"triggers": [{"at": cron}], "actions": [{"event": "tick"}]})).await;
     for node in &nodes {

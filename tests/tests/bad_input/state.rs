@@ -7,7 +7,10 @@ use std::{
     path::Path,
 };
 
-use hearth_tests::hostile::{Daemon, Folder, Home, Launch, wait_until};
+use hearth_tests::{
+    daemon::free_port,
+    hostile::{Daemon, Folder, Home, Launch, wait_until},
+};
 use serde_json::{Value as Json, json};
 
 const CANNOT_START: i32 = 8;
@@ -22,8 +25,9 @@ fn a_port_in_use_is_named_with_its_protocol() {
     let refused = Launch::new().listen(address).fails(&home.folder.join("c"));
     let port = format!("port {} of 127.0.0.1 is in use over TCP", address.port());
     refused.expect(CANNOT_START, &[&port, "--listen"]);
-    // UDP alone: take a number that is free over TCP.
-    let taken = UdpSocket::bind("127.0.0.1:0").expect("a port");
+    // UDP alone: a number that is free over TCP.
+    let free = free_port().expect("a port");
+    let taken = UdpSocket::bind(("127.0.0.1", free)).expect("it is free");
     let address = taken.local_addr().expect("its address");
     let refused = Launch::new().listen(address).fails(&home.folder.join("c"));
     let port = format!("port {} of 127.0.0.1 is in use over UDP", address.port());

@@ -277,9 +277,10 @@ impl Driver {
                         }
                     }
                     Some(Directive::Command { command, change: Change::Light(change), by, deadline, .. }) => {
+                        // Whoever sees the command here may change its mood for the next one.
+                        let now = *mood.borrow();
                         lock(&bulb.givers).push(by);
                         lock(&bulb.log).push((self.node, command, change.clone()));
-                        let now = *mood.borrow();
                         assert!(now != Mood::Explosive, "the bulb exploded");
                         if now == Mood::Stuck {
                             return std::future::pending().await;

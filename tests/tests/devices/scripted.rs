@@ -69,19 +69,19 @@ async fn the_same_key_is_the_same_command_on_every_node() {
     home.settled().await;
     let [one, two] = &home.nodes[..] else { panic!() };
     let toggle = || power(Power::Toggle);
-    let first = one.try_submit(&home.device, toggle(), 5_000, Some("k")).await.unwrap();
+    let first = one.try_submit(&home.device, toggle(), 30_000, Some("k")).await.unwrap();
     for node in [one, two] {
         assert_eq!(node.ended(&first.id).await.state, Confirmed);
     }
     for node in [one, two] {
-        let again = node.try_submit(&home.device, toggle(), 5_000, Some("k")).await.unwrap();
+        let again = node.try_submit(&home.device, toggle(), 30_000, Some("k")).await.unwrap();
         assert_eq!(again.id, first.id);
-        let other = node.try_submit(&home.device, power(Power::Off), 5_000, Some("k")).await;
+        let other = node.try_submit(&home.device, power(Power::Off), 30_000, Some("k")).await;
         assert!(matches!(other, Err(PortError::Conflict { .. })), "{other:?}");
     }
     let (a, b) = tokio::join!(
-        one.try_submit(&home.device, brightness(7), 5_000, Some("both")),
-        one.try_submit(&home.device, brightness(7), 5_000, Some("both")),
+        one.try_submit(&home.device, brightness(7), 30_000, Some("both")),
+        one.try_submit(&home.device, brightness(7), 30_000, Some("both")),
     );
     assert_eq!(a.unwrap().id, b.unwrap().id);
     assert!(home.bulb.state().on);
@@ -137,8 +137,10 @@ async fn an_adapter_that_panics_is_started_again_and_its_command_is_not_lost() {
     let command = node.submit(&home.device, power(Power::On)).await;
     let stale = node.until(&home.device, "stale", |view| availability(view) == "stale").await;
     assert!(reason(&stale).contains("the bulb exploded"), "{}", reason(&stale));
-    let failed = node.devices.adapters.borrow().clone();
-    assert_eq!((failed[0].id.as_str(), failed[0].state), ("bulb", AdapterState::Failed));
+    // It may have been started again by now, and again explode.
+    let mut adapters = node.devices.adapters.clone();
+    let failed = adapters.wait_for(|all| all[0].state == AdapterState::Failed).await.unwrap().clone();
+    assert_eq!(failed[0].id.as_str(), "bulb");
     assert!(failed[0].reason.as_ref().unwrap().contains("exploded"));
     let beats = node.beats();
     home.bulb.set(Mood::Willing);
@@ -146,7 +148,8 @@ async fn an_adapter_that_panics_is_started_again_and_its_command_is_not_lost() {
     assert!(node.beats() > beats, "the task went on");
     node.until(&home.device, "online", |view| availability(view) == "online").await;
     let running = node.devices.adapters.borrow().clone();
-    assert_eq!((running[0].state, running[0].restarts), (AdapterState::Running, 1));
+    assert_eq!(running[0].state, AdapterState::Running);
+    assert!(running[0].restarts >= 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -165,7 +168,8 @@ async fn an_adapter_that_hangs_leaves_its_bulb_stale_and_is_started_again_while_
     assert_eq!(node.ended(&command.id).await.state, Confirmed, "whoever came after it carried it out");
     node.until(&home.device, "online", |view| availability(view) == "online").await;
     let running = node.devices.adapters.borrow().clone();
-    assert_eq!((running[0].state, running[0].restarts), (AdapterState::Running, 1));
+    assert_eq!(running[0].state, AdapterState::Running);
+    assert!(running[0].restarts >= 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -238,7 +242,7 @@ async fn a_bulb_that_acknowledges_and_ignores_ends_timed_out() {
     let owner = home.settled().await;
     home.bulb.set(Mood::Deaf);
     let node = &home.nodes[1 - owner];
-    let command = node.submit_within(&home.device, power(Power::On), 3_000).await;
+    let command = node.submit_within(&home.device, power(Power::On), 10_000).await;
     let ended = node.ended(&command.id).await;
     assert_eq!(
         ended.life.iter().map(|(state, _)| *state).collect::<Vec<_>>(),

@@ -133,7 +133,7 @@ async fn a_bulb_that_acknowledges_and_ignores_ends_timed_out_and_says_what_it_sh
     let mut rig = Rig::owning(COLOR_BULB).await;
     rig.confirmed(LightChange { on: Some(true), ..brightness(50) }).await;
     rig.link.set(Fault { ignore_sets: true, ..Fault::default() });
-    let command = rig.change_within(brightness(10), Duration::from_secs(2)).await;
+    let command = rig.change_within(brightness(10), Duration::from_secs(6)).await;
     let life = rig.life_of(command).await;
     let [Stage::Sent, Stage::Acknowledged, Stage::TimedOut { reason }] = &life[..] else {
         panic!("{life:?}");

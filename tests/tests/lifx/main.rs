@@ -88,9 +88,9 @@ impl Rig {
         self.adapter.own(&self.device, owned).await;
     }
 
-    /// Sends a command with a deadline of 5 s after the transition; its id counts up from 1.
+    /// Sends a command with a deadline of 20 s after the transition; its id counts up from 1.
     async fn change(&mut self, change: LightChange) -> CommandId {
-        self.change_within(change, Duration::from_secs(5)).await
+        self.change_within(change, Duration::from_secs(20)).await
     }
 
     async fn change_within(&mut self, change: LightChange, patience: Duration) -> CommandId {
@@ -143,7 +143,7 @@ impl Rig {
 
     /// Sends a change, and sees it confirmed.
     async fn carried_out(&mut self, change: Change) {
-        let command = self.adapter.command(&self.device, change, Duration::from_secs(5)).await;
+        let command = self.adapter.command(&self.device, change, Duration::from_secs(20)).await;
         assert_eq!(self.life_of(command).await, [Stage::Sent, Stage::Acknowledged, Stage::Confirmed]);
     }
 

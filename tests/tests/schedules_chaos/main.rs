@@ -32,7 +32,7 @@ const NAMES: [&str; NODES] = ["one", "two", "three"];
 const OCCURRENCES: usize = 24;
 const APART: SignedDuration = SignedDuration::from_secs(2);
 /// How long until the first comes: all must be known everywhere by then.
-const AHEAD: SignedDuration = SignedDuration::from_secs(25);
+const AHEAD: SignedDuration = SignedDuration::from_secs(60);
 /// How long until everything has come to its end, once the network is whole: a command may be open for half a minute.
 const QUIET: Duration = Duration::from_secs(150);
 /// Where the bulbs are.
