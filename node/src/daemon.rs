@@ -28,7 +28,6 @@ use std::{
 };
 
 use ed25519_dalek::SigningKey;
-use mesh_proto::mesh::Loader;
 use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
 
@@ -49,7 +48,6 @@ use crate::{
     audit::Audit,
     auth::{JoinCounters, serve_joins},
     automation::{self, Automation, AutomationParts, Engine, EngineParts, webhooks::Webhooks},
-    backup,
     cli::Ready,
     config::Config,
     devices::{Devices, DevicesParts, HouseholdClock, Vault},
@@ -59,7 +57,7 @@ use crate::{
     listener::{self, Ports, TcpLimits},
     service::{HouseholdTime, Service},
     state_dir::StateDir,
-    store::{RecoveryReport, sled::SledStore, worker::StoreHandle},
+    store::worker::StoreHandle,
     supervisor::{self, Health, PATIENCE, Pulse, Systemd},
     timekeeping::{self, BUILD_S, TimePrograms, unix_seconds},
     tls::{acme::report::Report, identity::NodeIdentity, local_ca::WallClock},
@@ -72,7 +70,7 @@ use doctor::Doctor;
 use door::{Door, DoorParts, door_metrics};
 pub use parts::Failed;
 use parts::Parts;
-use start::{StopSignal, open_store};
+use start::{Opened, StopSignal, open};
 use web::{follow_addresses, listen_info, web_names};
 
 /// How long the parts of a life may take to stop.
@@ -107,15 +105,6 @@ pub fn run(config: Config, announce: &dyn Fn(&Ready)) -> Result<(), Box<dyn Erro
     ended
 }
 
-/// What the parts of a life are made of.
-struct Opened {
-    ports: Ports,
-    household: household::Household,
-    store: SledStore,
-    recovery: RecoveryReport,
-    loader: Loader,
-}
-
 /// One life of the daemon.
 struct Life<'a> {
     config: &'a Config,
@@ -127,25 +116,14 @@ struct Life<'a> {
 }
 
 impl Life<'_> {
-    /// What a life begins with. It may take long: the household to join has to be found, a store to be repaired.
-    async fn open(&self, token: Option<&str>, systemd: &Systemd) -> Result<Opened, Box<dyn Error>> {
-        let (config, state) = (self.config, &self.state);
-        let ports = listener::bind_ports_within(config.listen, self.patience).await?;
-        systemd.while_opening(backup::restore::end_interrupted(state.clone())).await?;
-        let household = household::open(state, &config.name, token).await?;
-        let (store, recovery, loader) = systemd.while_opening(open_store(state.path().to_owned())).await?;
-        Ok(Opened { ports, household, store, recovery, loader })
-    }
-
     async fn run(self, token: Option<&str>, stop_signal: &mut StopSignal) -> Result<End, Box<dyn Error>> {
         let (config, state) = (self.config, &self.state);
         let systemd = Systemd::from_environment();
         // Whatever is left half done is ended by the next start, as after a power cut.
-        let opened = tokio::select! {
-            opened = self.open(token, &systemd) => opened?,
+        let Opened { ports, household, store, recovery, loader } = tokio::select! {
+            opened = open(config, state, self.patience, token, &systemd) => opened?,
             () = stop_signal.comes() => return Ok(End::Stop),
         };
-        let Opened { ports, household, store, recovery, loader } = opened;
         let identity = NodeIdentity::from_seed(household.seed.as_bytes())?;
         let me = identity.id();
         let programs = TimePrograms::default();

@@ -1,15 +1,28 @@
 //! What a life of the daemon begins with, and what ends it from outside.
 
-use std::{error::Error, io, path::Path, time::SystemTime};
+use std::{
+    error::Error,
+    io,
+    path::Path,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use mesh_proto::{mesh::Loader, planted::Plant, record::RecordError};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::warn;
 
-use super::household;
-use crate::store::{
-    Batch, Recovery, RecoveryReport, Store as _, StoreError, repairs, restored, show_key,
-    sled::{Sink, SledOptions, SledStore},
+use super::household::{self, Household};
+use crate::{
+    backup::restore::end_interrupted,
+    config::Config,
+    listener::{Ports, bind_ports_within},
+    state_dir::StateDir,
+    store::{
+        Batch, Recovery, RecoveryReport, Store as _, StoreError, repairs, restored, show_key,
+        sled::{Sink, SledOptions, SledStore},
+    },
+    supervisor::Systemd,
 };
 
 /// So many records are taken out in one batch.
@@ -42,7 +55,32 @@ impl Sink for Loading {
     }
 }
 
-pub(super) async fn open_store(
+/// What the parts of a life are made of.
+pub(super) struct Opened {
+    pub(super) ports: Ports,
+    pub(super) household: Household,
+    pub(super) store: SledStore,
+    pub(super) recovery: RecoveryReport,
+    pub(super) loader: Loader,
+}
+
+/// What a life begins with. It may take long: the household to join has to be found, a store to be repaired. `patience` is how long the
+/// ports may still be held by the life before.
+pub(super) async fn open(
+    config: &Config,
+    state: &Arc<StateDir>,
+    patience: Duration,
+    token: Option<&str>,
+    systemd: &Systemd,
+) -> Result<Opened, Box<dyn Error>> {
+    let ports = bind_ports_within(config.listen, patience).await?;
+    systemd.while_opening(end_interrupted(state.clone())).await?;
+    let household = household::open(state, &config.name, token).await?;
+    let (store, recovery, loader) = systemd.while_opening(open_store(state.path().to_owned())).await?;
+    Ok(Opened { ports, household, store, recovery, loader })
+}
+
+async fn open_store(
     state_dir: std::path::PathBuf,
 ) -> Result<(SledStore, RecoveryReport, Loader), Box<dyn Error>> {
     let opened = tokio::task::spawn_blocking(move || {
