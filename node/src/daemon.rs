@@ -120,9 +120,9 @@ impl Life<'_> {
         let (config, state) = (self.config, &self.state);
         let systemd = Systemd::from_environment();
         // Whatever is left half done is ended by the next start, as after a power cut.
-        let Opened { ports, household, store, recovery, loader } = tokio::select! {
-            opened = open(config, state, self.patience, token, &systemd) => opened?,
-            () = stop_signal.comes() => return Ok(End::Stop),
+        let opened = stop_signal.or(open(config, state, self.patience, token, &systemd)).await.transpose()?;
+        let Some(Opened { ports, household, store, recovery, loader }) = opened else {
+            return Ok(End::Stop);
         };
         let identity = NodeIdentity::from_seed(household.seed.as_bytes())?;
         let me = identity.id();

@@ -10,7 +10,7 @@ use std::{
 
 use mesh_proto::{mesh::Loader, planted::Plant, record::RecordError};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::household::{self, Household};
 use crate::{
@@ -76,18 +76,17 @@ pub(super) async fn open(
     let ports = bind_ports_within(config.listen, patience).await?;
     systemd.while_opening(end_interrupted(state.clone())).await?;
     let household = household::open(state, &config.name, token).await?;
-    let (store, recovery, loader) = systemd.while_opening(open_store(state.path().to_owned())).await?;
+    let (store, recovery, loader) = systemd.while_opening(open_store(state.clone())).await?;
     Ok(Opened { ports, household, store, recovery, loader })
 }
 
-async fn open_store(
-    state_dir: std::path::PathBuf,
-) -> Result<(SledStore, RecoveryReport, Loader), Box<dyn Error>> {
+/// The folder stays locked until this is over, whoever waits for it meanwhile.
+async fn open_store(state: Arc<StateDir>) -> Result<(SledStore, RecoveryReport, Loader), Box<dyn Error>> {
     let opened = tokio::task::spawn_blocking(move || {
-        let (mut store, loading, mut report) =
-            SledStore::open_into::<Loading>(&state_dir, SledOptions::default())?;
+        let root = state.path();
+        let (mut store, loading, mut report) = SledStore::open_into::<Loading>(root, SledOptions::default())?;
         if loading.newer.is_none() {
-            take_out(&state_dir, &mut store, &mut report, &loading.senseless)?;
+            take_out(root, &mut store, &mut report, &loading.senseless)?;
         }
         Ok::<_, StoreError>((store, report, loading))
     });
@@ -142,6 +141,17 @@ impl StopSignal {
     /// From now on they no longer end the process by themselves.
     pub(super) fn listen() -> io::Result<Self> {
         Ok(Self { term: signal(SignalKind::terminate())?, int: signal(SignalKind::interrupt())? })
+    }
+
+    /// None when one comes before something is over, which is then given up.
+    pub(super) async fn or<T>(&mut self, something: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            over = something => Some(over),
+            () = self.comes() => {
+                info!("stopping before it is ready");
+                None
+            }
+        }
     }
 
     /// Returns when one has come.

@@ -33,14 +33,15 @@ async fn records_that_make_no_sense_are_told_and_count_as_lost_writes() {
     let good = record::ceiling(Hlc::from_ms(77));
     let senseless = [(b"rnote/a\0text".to_vec(), b"\x01rot".to_vec()), (b"?".to_vec(), b"\x01".to_vec())];
     store(&folder, [vec![good.clone()], senseless.to_vec()].concat());
-    let (mut opened, report, _) = open_store(folder.path().to_owned()).await.unwrap();
+    let state = Arc::new(StateDir::open(folder.path()).unwrap());
+    let (mut opened, report, _) = open_store(state.clone()).await.unwrap();
     assert_eq!(report.outcome, Recovery::Salvaged { kept: 1, lost: 2 });
     assert!(report.steps.len() == 1 && report.steps[0].contains("2 records make no sense"), "{report:?}");
     assert_eq!(restored::mark(folder.path()).unwrap(), Some(None));
     assert!(repairs::list(folder.path())[0].ends_with(&report.steps[0]));
     assert_eq!(records_of(&mut opened).into_iter().collect::<Vec<_>>(), [good]);
     drop(opened);
-    let (_, report, _) = open_store(folder.path().to_owned()).await.unwrap();
+    let (_, report, _) = open_store(state).await.unwrap();
     assert_eq!((report.outcome, report.steps), (Recovery::Clean, vec![]), "told once");
 }
 
@@ -64,7 +65,7 @@ async fn begin(root: &Path) -> Result<(), String> {
     let state = Arc::new(StateDir::open(root).map_err(|error| error.to_string())?);
     restore::end_interrupted(state.clone()).await.map_err(|error| error.to_string())?;
     household::open(&state, "kitchen", None).await.map_err(|error| error.to_string())?;
-    open_store(root.to_owned()).await.map_err(|error| error.to_string())?;
+    open_store(state).await.map_err(|error| error.to_string())?;
     Ok(())
 }
 
