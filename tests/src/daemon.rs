@@ -42,6 +42,8 @@ use wait::pace;
 
 /// How long anything that works may take on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
+/// So many times as long as the promise for a board that has nothing else to do: other tests run beside.
+pub const BUSY: u32 = 2;
 /// How much of a log is shown.
 const LOG_LINES: usize = 80;
 

@@ -242,8 +242,9 @@ async fn a_bulb_that_answers_after_the_deadline_is_told_so_and_takes_the_next_co
     let path = format!("/api/v1/commands/{}", late["id"].as_str().unwrap());
     for node in [&rig.owner, &rig.other] {
         let now = node.client().get(&path).await.unwrap().success().unwrap();
-        let reason = now["reason"].as_str().unwrap();
-        assert!(now["state"] == "timed_out" && words.iter().any(|word| reason.contains(word)), "{now}");
+        assert_eq!(now["state"], "timed_out", "{now}");
+        // The owner's word stands, and takes the place of one for want of it.
+        assert!(now["reason"] == late["reason"] || now["reason"].as_str().unwrap().contains(word), "{now}");
         let bulb = node.fields(BULB).await.unwrap();
         assert_ne!(bulb["reported"]["command"], late["id"], "{bulb}");
     }

@@ -98,7 +98,10 @@ async fn wrong_passwords_are_paced_over_a_restart_and_a_kill() {
     assert_eq!(paced.problem().unwrap(), "too-many-attempts");
     // On to a wait that outlasts a restart.
     let mut wait = paced.retry_after.unwrap();
+    let mut rounds = 0;
     while wait < 16 {
+        rounds += 1;
+        assert!(rounds < 12, "the wait does not grow: {wait} s");
         wait_until("the next try is let through", PATIENCE, async || {
             Ok(login(&web, "ann", "wrong horse").await.status == 401)
         })

@@ -12,14 +12,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use hearth_tests::daemon::{Daemon, Folder, Launch, Observer, PATIENCE, discreet, wait_until};
+use hearth_tests::daemon::{BUSY, Daemon, Folder, Launch, Observer, PATIENCE, discreet, wait_until};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde_json::json;
 
 const PORT: u16 = 7843;
-/// So soon the nodes are linked again after UDP is cut off. The promise is 2 s on a board that has nothing else to do; a
-/// machine that runs other tests beside this one gets as much again.
-const FALLBACK_WITHIN: Duration = Duration::from_secs(4);
+/// The promise: so soon the nodes are linked again after UDP is cut off.
+const FALLBACK_WITHIN: Duration = Duration::from_secs(2);
 /// How often QUIC is tried again here.
 const RETRY: Duration = Duration::from_secs(2);
 
@@ -247,6 +246,6 @@ async fn a_link_that_loses_udp_goes_on_over_tcp_and_returns() {
     for observer in &mut observers {
         each_once(observer, number).await;
     }
-    let slowest = took.into_iter().max().unwrap();
-    assert!(slowest <= FALLBACK_WITHIN, "{slowest:?}");
+    took.sort_unstable();
+    assert!(took[0] <= FALLBACK_WITHIN && took[took.len() - 1] <= FALLBACK_WITHIN * BUSY, "{took:?}");
 }

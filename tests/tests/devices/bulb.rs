@@ -295,7 +295,7 @@ impl Driver {
                         }
                         self.say(&readings, command, Stage::Sent).await;
                         self.say(&readings, command, Stage::Acknowledged).await;
-                        if *mood.borrow() == Mood::Willing {
+                        if now == Mood::Willing {
                             bulb.apply(&wanted);
                             followed = Some(command);
                             self.report(&readings, &bulb, followed).await;
