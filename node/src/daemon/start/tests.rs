@@ -38,7 +38,7 @@ async fn records_that_make_no_sense_are_told_and_count_as_lost_writes() {
     assert_eq!(report.outcome, Recovery::Salvaged { kept: 1, lost: 2 });
     assert!(report.steps.len() == 1 && report.steps[0].contains("2 records make no sense"), "{report:?}");
     assert_eq!(restored::mark(folder.path()).unwrap(), Some(None));
-    assert!(repairs::list(folder.path())[0].ends_with(&report.steps[0]));
+    assert!(repairs::list(folder.path()).iter().any(|step| step.ends_with(&report.steps[0])));
     assert_eq!(records_of(&mut opened).into_iter().collect::<Vec<_>>(), [good]);
     drop(opened);
     let (_, report, _) = open_store(state).await.unwrap();
