@@ -9,14 +9,14 @@ use std::{
 };
 
 use hearth_tests::{
-    daemon::{BUSY, Daemon, Launch, PATIENCE, Plan, discreet, wait_until},
+    daemon::{Daemon, Launch, PATIENCE, Plan, discreet, wait_until},
     network::Network,
 };
 use serde_json::{Value, json};
 
 const PORT: u16 = 7843;
-/// So soon after the second has started they have found each other; the promise is 3 s.
-const FOUND_WITHIN: Duration = Duration::from_secs(3).saturating_mul(BUSY);
+/// The promise: so soon after the second has started they have found each other.
+const FOUND_WITHIN: Duration = Duration::from_secs(3);
 
 /// How a node starts on a board, with mDNS on or off.
 fn on(board: &str, listen: &str, mdns: bool) -> Launch {
@@ -97,12 +97,19 @@ async fn two_nodes_that_know_only_their_household_find_each_other() {
     stop_and_forget([&mut one, &mut two]).await;
     network.address(&boards[0], "eth0", "10.77.0.11/24").unwrap();
     network.address(&boards[1], "eth0", "10.77.0.12/24").unwrap();
-    one.start().await.unwrap();
-    let since = Instant::now();
-    two.start().await.unwrap();
-    let took = meet(&one, &two, ["10.77.0.11:7843", "10.77.0.12:7843"], since).await;
-    println!("found by mDNS {took:?} after the start");
-    assert!(took <= FOUND_WITHIN, "{took:?}");
+    let mut took = Vec::new();
+    // One of three: the other times this machine may have been busy.
+    while took.iter().all(|took| *took > FOUND_WITHIN) {
+        assert!(took.len() < 3, "{took:?}");
+        if !took.is_empty() {
+            stop_and_forget([&mut one, &mut two]).await;
+        }
+        one.start().await.unwrap();
+        let since = Instant::now();
+        two.start().await.unwrap();
+        took.push(meet(&one, &two, ["10.77.0.11:7843", "10.77.0.12:7843"], since).await);
+        println!("found by mDNS {took:?} after the start");
+    }
     for node in [&one, &two] {
         discovery_is(node, "on", "mDNS on eth0; 1 other node of the household heard").await;
         let shown = node.cli(&["status"]).await.unwrap().ok().unwrap().stdout;
