@@ -184,8 +184,10 @@ impl AtTerminal {
         let config = state.with_extension("toml");
         fs::write(&config, discreet("")).unwrap();
         let hearth = program().unwrap();
-        let line =
-            format!("{} run --name one --listen {address} --state-dir {}", hearth.display(), state.display());
+        // `script` has a shell run the line. One that stays beside the node hears Ctrl-C as well, and some then answer
+        // with a code of their own.
+        let (hearth, home) = (hearth.display(), state.display());
+        let line = format!("exec {hearth} run --name one --listen {address} --state-dir {home}");
         let mut script = std::process::Command::new("script");
         clean(&mut script);
         // Quiet, each piece at once, with the exit code of what ran, and no other record than what is printed.
