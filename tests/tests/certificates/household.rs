@@ -11,10 +11,11 @@ use std::{
 
 use data_encoding::{BASE64, BASE64URL_NOPAD, HEXLOWER};
 use hearth_tests::{
-    daemon::{Daemon, Launch, Plan, free_port},
+    daemon::{Daemon, Launch, PATIENCE, Plan, free_port, wait_until},
     fakes::name_server::{NameServer, Program, Zone},
     pebble::{self, Fault, Rule, Step, presented},
 };
+use rustix::process::Signal;
 
 use super::{
     gateway::{Site, nothing_is_left},
@@ -133,6 +134,50 @@ fn whoever_is_asked_answers_for_the_one_that_orders() {
             scope.spawn(move || {
                 let lan = Lan::new();
                 lan.run(async || orders(&lan, challenge).await);
+            });
+        }
+    });
+}
+
+/// A gateway that sleeps is waited for until it is taken for dead: had the authority asked it before, it would have had no answer.
+async fn waits(lan: &Lan, challenge: &str) {
+    let site = lan.site().await;
+    let reached = lan.answering(&site, challenge, 4).start().await.unwrap();
+    let sleeper = reached.joined_by(lan.answering(&site, challenge, 1)).await.unwrap();
+    // The last that is asked for before there is an answer to give.
+    site.proxy.rule(Rule::on(Step::Authorization, Fault::HoldBefore));
+    let orderer = reached.joined_by(lan.ordering(&site, challenge, 0)).await.unwrap();
+    site.proxy.holds().await.unwrap();
+    orderer.sees(&sleeper, "alive").await.unwrap();
+    wait_until("all three are known as gateways", PATIENCE, async || {
+        Ok(orderer.client().objects("certificate/").await?.len() == 3)
+    })
+    .await
+    .unwrap();
+    sleeper.signal(Signal::STOP).unwrap();
+    site.proxy.clear();
+    wait_until("the authority is told", PATIENCE, async || {
+        let is_told = site.proxy.asked(Step::Ready) > 0;
+        // Read after it: what slept when the authority was told sleeps still.
+        if is_told {
+            assert_ne!(orderer.state_of(sleeper.name()).await?, "alive", "{}", orderer.log());
+        }
+        Ok(is_told)
+    })
+    .await
+    .unwrap();
+    site.certified(&orderer, NAME).await;
+    sleeper.signal(Signal::CONT).unwrap();
+    nothing_is_left(&sleeper).await;
+}
+
+#[test]
+fn the_authority_is_told_when_every_living_gateway_has_the_answer() {
+    thread::scope(|scope| {
+        for challenge in ["http-01", "tls-alpn-01"] {
+            scope.spawn(move || {
+                let lan = Lan::new();
+                lan.run(async || waits(&lan, challenge).await);
             });
         }
     });
