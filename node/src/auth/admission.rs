@@ -383,7 +383,7 @@ impl Exchange {
             }
             JoinReply::Refused(refusal) => refusal,
         };
-        info!(node = %join.peer, address = %join.address, ?refusal, "refused a node that asked to join");
+        info!(node = %join.peer, address = %join.address, reason = %refusal, "refused a node that asked to join");
         bump(match refusal {
             Refusal::Unknown => &counters.join_refused_unknown,
             Refusal::Expired => &counters.join_refused_expired,

@@ -8,7 +8,7 @@
 //! better than to stay: where the link is silent both transports are tried at once, and where it is a
 //! WebSocket QUIC is tried every few minutes and when an address changes on either side.
 
-use std::{collections::BTreeMap, future::Future, net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt, future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
 use mesh_proto::NodeId;
 use ring::rand::{SecureRandom as _, SystemRandom};
@@ -51,6 +51,16 @@ pub enum Target {
         /// The UDP port.
         port: u16,
     },
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Node(node) => write!(f, "{}", node.short()),
+            Self::Host { name, port } if name.contains(':') => write!(f, "[{name}]:{port}"),
+            Self::Host { name, port } => write!(f, "{name}:{port}"),
+        }
+    }
 }
 
 /// What the dialer is to reach.
@@ -284,16 +294,16 @@ impl<D: Dial> Keeper<D> {
                     }
                 }
                 Outcome::Failed(error) if reason == Reason::Better => {
-                    debug!(target = ?self.target, %error, "QUIC does not pass yet");
+                    debug!(target = %self.target, %error, "QUIC does not pass yet");
                     continue;
                 }
                 Outcome::Failed(error) => {
                     let target = &self.target;
                     // The same failure every ten seconds is news once.
                     if reported.as_ref() == Some(&error) {
-                        debug!(?target, %error, "still not reached");
+                        debug!(%target, %error, "still not reached");
                     } else {
-                        info!(?target, %error, "not reached, trying again");
+                        info!(%target, %error, "not reached, trying again");
                         reported = Some(error);
                     }
                 }

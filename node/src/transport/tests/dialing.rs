@@ -172,6 +172,17 @@ fn host(name: &str) -> Target {
     Target::Host { name: name.into(), port: 7843 }
 }
 
+#[test]
+fn whom_it_dials_is_shown_as_people_write_it() {
+    let node = identity(7).id();
+    let shown = [Target::Node(node), host("attic.lan"), host("192.0.2.7"), host("2001:db8::7")]
+        .map(|it| it.to_string());
+    let expected =
+        [node.short().to_string().as_str(), "attic.lan:7843", "192.0.2.7:7843", "[2001:db8::7]:7843"]
+            .map(str::to_owned);
+    assert_eq!(shown, expected);
+}
+
 fn wants(target: &Target, addresses: &[SocketAddr]) -> Wanted {
     Wanted { targets: [(target.clone(), addresses.to_vec())].into(), ..Wanted::default() }
 }
