@@ -163,7 +163,7 @@ impl fmt::Debug for AdapterConfig {
 }
 
 /// The address of another node. `(host.as_str(), port)` is what `tokio::net::lookup_host` takes.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PeerAddress {
     /// Host name, or IP address without brackets.
     pub host: String,

@@ -68,11 +68,7 @@ impl Life<'_> {
     }
 
     pub(super) fn seeds(&self, household: &Household) -> Vec<(Target, Vec<SocketAddr>)> {
-        let configured = self
-            .config
-            .peers
-            .iter()
-            .map(|peer| (Target::Host { name: peer.host.as_str().into(), port: peer.port }, Vec::new()));
+        let configured = self.config.peers.iter().map(|peer| (Target::Host(peer.clone()), Vec::new()));
         household.peers.iter().cloned().chain(configured).collect()
     }
 

@@ -31,7 +31,7 @@ impl EventLoop {
             let is_met = match target {
                 Target::Node(node) => accepted.contains(node) || !self.mesh.roster().is_admitted(node),
                 // Only the dialer knows who answers there.
-                Target::Host { .. } => false,
+                Target::Host(_) => false,
             };
             if !is_met {
                 wanted.targets.insert(target.clone(), addresses.clone());

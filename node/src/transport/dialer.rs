@@ -20,6 +20,7 @@ use tokio::{
 use tracing::{debug, info};
 
 use super::{DialError, QuicTransport, TransportKind};
+use crate::config::PeerAddress;
 
 /// The first pause after a failure.
 pub const FIRST_PAUSE: Duration = Duration::from_millis(200);
@@ -45,20 +46,14 @@ pub enum Target {
     Node(NodeId),
     /// Whoever answers at a configured place. Its name is looked up at every attempt, for it may
     /// lead elsewhere by then, or nowhere yet when the boards have booted before the router.
-    Host {
-        /// A DNS name or an address.
-        name: Arc<str>,
-        /// The UDP port.
-        port: u16,
-    },
+    Host(PeerAddress),
 }
 
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Node(node) => write!(f, "{}", node.short()),
-            Self::Host { name, port } if name.contains(':') => write!(f, "[{name}]:{port}"),
-            Self::Host { name, port } => write!(f, "{name}:{port}"),
+            Self::Node(node) => node.short().fmt(f),
+            Self::Host(place) => place.fmt(f),
         }
     }
 }
@@ -370,7 +365,7 @@ impl<D: Dial> Keeper<D> {
     async fn attempt(&mut self, reason: Reason) -> Result<Outcome, Over> {
         let (expected, mut addresses) = match &self.target {
             Target::Node(node) => (Some(*node), self.addresses.borrow_and_update().clone()),
-            Target::Host { name, port } => match self.dial.resolve(name, *port).await {
+            Target::Host(place) => match self.dial.resolve(&place.host, place.port).await {
                 Ok(addresses) if reason == Reason::NotLinked => (None, addresses),
                 // Somebody else at that place is no better way to the node.
                 Ok(addresses) => (self.node, addresses),

@@ -250,7 +250,7 @@ impl People {
         let user = self.users.get(name).ok_or(UserError::NotFound)?;
         let (role, basis) = (user.account.role, user.basis().ok_or(UserError::NotFound)?);
         let from = address.map_or_else(|| "socket".to_owned(), |address| address.to_canonical().to_string());
-        let (id, secret, session) = Session::begin(name, basis, from.clone(), self.clock.now_ms())?;
+        let (id, secret, session) = Session::begin(name, basis, from, self.clock.now_ms())?;
         let mut ops = session.ops(&id);
         let gone = self.room_for(name);
         ops.extend(gone.iter().filter_map(|id| sessions::object(id)).map(Op::Delete));
@@ -259,7 +259,7 @@ impl People {
         for id in &gone {
             self.sessions.remove(id);
         }
-        info!(user = %name, session = %id, from, "a person has signed in");
+        info!(user = %name, session = %id, from = session.from, "a person has signed in");
         let expires_ms = session.expires_ms();
         self.sessions.insert(id.clone(), session);
         self.publish();
