@@ -156,7 +156,9 @@ async fn the_setup_code_lives_while_it_is_asked_for_and_makes_one_admin() {
     let users = ann.get("/api/v1/users").await.unwrap().success().unwrap();
     assert_eq!(users["users"][0]["name"], "ann");
     assert_eq!(setup(&web, &code, "eve").await.problem().unwrap(), "setup-code-used");
-    assert!(!node.log().contains(&code), "the code never goes to the log");
+    let log = node.log();
+    assert!(log.contains("a person has signed in user=ann") && log.contains("from=\"127.0.0.1\""), "{log}");
+    assert!(!log.contains(&code), "the code never goes to the log");
 
     // The last admin stays, unless somebody on the board insists.
     for body in [json!({ "role": "viewer" }), json!({ "enabled": false })] {

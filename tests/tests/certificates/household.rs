@@ -126,17 +126,21 @@ async fn orders(lan: &Lan, challenge: &str) {
     }
 }
 
-/// By all challenges at the same time: nodes that wait for their turn take none of the processor's.
-#[test]
-fn whoever_is_asked_answers_for_the_one_that_orders() {
+/// By each challenge in a household of its own, at the same time: nodes that wait take none of the processor's.
+fn side_by_side(challenges: &[&str], test: impl AsyncFn(&Lan, &str) + Sync) {
     thread::scope(|scope| {
-        for challenge in CHALLENGES {
-            scope.spawn(move || {
+        for challenge in challenges {
+            scope.spawn(|| {
                 let lan = Lan::new();
-                lan.run(async || orders(&lan, challenge).await);
+                lan.run(async || test(&lan, challenge).await);
             });
         }
     });
+}
+
+#[test]
+fn whoever_is_asked_answers_for_the_one_that_orders() {
+    side_by_side(&CHALLENGES, orders);
 }
 
 /// A gateway that sleeps is waited for until it is taken for dead: had the authority asked it before, it would have had no answer.
@@ -173,14 +177,8 @@ async fn waits(lan: &Lan, challenge: &str) {
 
 #[test]
 fn the_authority_is_told_when_every_living_gateway_has_the_answer() {
-    thread::scope(|scope| {
-        for challenge in ["http-01", "tls-alpn-01"] {
-            scope.spawn(move || {
-                let lan = Lan::new();
-                lan.run(async || waits(&lan, challenge).await);
-            });
-        }
-    });
+    // A value of the DNS is no gateway's to acknowledge.
+    side_by_side(&["http-01", "tls-alpn-01"], waits);
 }
 
 /// Of two households that share a name nobody says whose turn it is: their values stand side by side, at a real name server.
